@@ -1,0 +1,86 @@
+// The errors a client acts on: a canonical code, a reason from a closed list, and details as data.
+// What the adapters throw stays inside; only a Refusal's message reaches a client.
+
+/** Canonical gRPC code names used by the service (CSI's table, extended). */
+export type Code =
+  | "INVALID_ARGUMENT"
+  | "NOT_FOUND"
+  | "ALREADY_EXISTS"
+  | "FAILED_PRECONDITION"
+  | "OUT_OF_RANGE"
+  | "RESOURCE_EXHAUSTED"
+  | "ABORTED"
+  | "UNAVAILABLE"
+  | "UNIMPLEMENTED"
+  | "INTERNAL";
+
+/** ErrorInfo.reason: closed, each with one code; causes and cures are in docs/errors.md. */
+export const CODE_OF_REASON = {
+  INVALID_FIELD: "INVALID_ARGUMENT",
+  SPEC_MISMATCH: "ALREADY_EXISTS",
+  ID_RETIRED: "FAILED_PRECONDITION",
+  OTHER_NODE: "ALREADY_EXISTS",
+  NOT_FOUND: "NOT_FOUND",
+  DISK_NOT_UP: "FAILED_PRECONDITION",
+  NO_DISK_FITS: "RESOURCE_EXHAUSTED",
+  NO_CAPACITY: "RESOURCE_EXHAUSTED",
+  EXPORT_LIMIT: "RESOURCE_EXHAUSTED",
+  FREE_SPACE_NOT_ZEROED: "FAILED_PRECONDITION",
+  SHRINK_REFUSED: "OUT_OF_RANGE",
+  IN_USE: "FAILED_PRECONDITION",
+  HAS_CLONES: "FAILED_PRECONDITION",
+  SERIAL_MISMATCH: "FAILED_PRECONDITION",
+  EVIDENCE_CHANGED: "FAILED_PRECONDITION",
+  CORDONED: "FAILED_PRECONDITION",
+  TARGET_DOWN: "UNAVAILABLE",
+  DATABASE_DOWN: "UNAVAILABLE",
+  NOT_LEASE_HOLDER: "UNAVAILABLE",
+  ON_HOLD: "FAILED_PRECONDITION",
+  ETAG_MISMATCH: "ABORTED",
+  NOT_IMPLEMENTED: "UNIMPLEMENTED",
+  OVERLOADED: "RESOURCE_EXHAUSTED",
+  INTERNAL: "INTERNAL",
+} as const satisfies Record<string, Code>;
+
+export type Reason = keyof typeof CODE_OF_REASON;
+
+/** One bad field: the proto path (`spec.size_bytes`) and what is wrong with it. */
+export type FieldViolation = { readonly field: string; readonly description: string };
+
+/** What was asked and what is left, in bytes or pieces, as text for google.rpc.QuotaFailure. */
+export type QuotaViolation = { readonly subject: string; readonly description: string };
+
+export type RefusalDetails = {
+  readonly metadata?: Readonly<Record<string, string>>;
+  readonly fields?: readonly FieldViolation[];
+  readonly quota?: readonly QuotaViolation[];
+  /** google.rpc.PreconditionFailure: subject (an object's name) and why it stands in the way. */
+  readonly preconditions?: readonly { readonly subject: string; readonly description: string }[];
+  readonly retryAfterMs?: number;
+  /** Where the same reason has another code, e.g. INVALID_FIELD as OUT_OF_RANGE (over maximum). */
+  readonly code?: Code;
+  readonly cause?: unknown;
+};
+
+/** An answer of "no" that a client can act on. The message is a sentence for people. */
+export class Refusal extends Error {
+  readonly reason: Reason;
+  readonly code: Code;
+  readonly details: RefusalDetails;
+
+  constructor(reason: Reason, message: string, details: RefusalDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = "Refusal";
+    this.reason = reason;
+    this.code = details.code ?? CODE_OF_REASON[reason];
+    this.details = details;
+  }
+}
+
+/** Every bad field of one request in one answer. */
+export function invalidFields(fields: readonly FieldViolation[]): Refusal {
+  const first = fields[0];
+  const message = first === undefined ? "bad request" : `${first.field}: ${first.description}`;
+  const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : "";
+  return new Refusal("INVALID_FIELD", message + more, { fields });
+}
