@@ -1,0 +1,40 @@
+// What the handlers need of the agent: rows as committed, what the target showed, and the writer of
+// intents. Handlers never talk to the target, but to ask who is connected.
+import type { Condition, NodeConditionType } from "../model/condition.ts";
+import type { DiskRow, DiskSeen } from "../model/disk.ts";
+import type { LvolRow, VolumeView } from "../model/lvol.ts";
+import type { Rows } from "../store/rows.ts";
+import type { Writer } from "../store/writer.ts";
+
+export type ComponentHealth = {
+  readonly name: "database" | "target" | "kernel";
+  readonly ok: boolean;
+  readonly reason: string;
+  readonly since: Date;
+};
+
+export type LoopFacts = {
+  readonly name: string;
+  readonly passes: number;
+  readonly lastPassTime: Date | undefined;
+  readonly lastDurationMs: number;
+  readonly lastError: string | undefined;
+};
+
+export type Agent = {
+  readonly nodeId: string;
+  readonly version: string;
+  readonly maxExports: number;
+  readonly overcommit: number;
+  readonly rows: Rows;
+  readonly writer: Pick<Writer, "mutate">;
+  readonly view: (row: LvolRow) => VolumeView;
+  readonly diskSeen: (row: DiskRow) => DiskSeen;
+  /** NQNs of the hosts connected to a subsystem. Throws a Refusal when the target is away. */
+  readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;
+  readonly targetVersion: () => string;
+  readonly ready: () => boolean;
+  readonly components: () => readonly ComponentHealth[];
+  readonly conditions: () => readonly Condition<NodeConditionType>[];
+  readonly loops: () => readonly LoopFacts[];
+};

@@ -1,0 +1,47 @@
+// ListDisks, GetDisk and AdmitDisk.
+import { diskState, type DiskRow } from "../model/disk.ts";
+import { Refusal } from "../model/errors.ts";
+import type { Agent } from "./agent.ts";
+import type { StorageNodeHandlers } from "./call.ts";
+import { requireRows } from "./lvols.ts";
+import { diskMessage } from "./messages.ts";
+import { page } from "./page.ts";
+import * as requests from "./requests.ts";
+import { waitForDisk } from "./wait.ts";
+
+export function diskHandlers(
+  agent: Agent,
+): Pick<StorageNodeHandlers, "getDisk" | "listDisks" | "admitDisk"> {
+  const message = (row: DiskRow) => diskMessage(row, agent.diskSeen(row));
+  const isUp = (row: DiskRow) => diskState(row, agent.diskSeen(row)) === "UP";
+  return {
+    async getDisk(request) {
+      const id = requests.diskId(request.diskId);
+      requireRows(agent);
+      const row = agent.rows.disk(id);
+      if (row === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
+      return { disk: message(row) };
+    },
+
+    async listDisks(request) {
+      const wanted = requests.paging(request);
+      requireRows(agent);
+      const { items, nextPageToken } = page([...agent.rows.disks()], wanted);
+      return { disks: items.map(message), nextPageToken };
+    },
+
+    async admitDisk(request, context) {
+      const { id, serial, evidenceFingerprint, waitMs } = requests.admitDisk(request);
+      const decision = await agent.writer.mutate({
+        kind: "admitDisk",
+        id,
+        serial,
+        evidenceFingerprint,
+        traceparent: context.traceparent,
+      });
+      if (decision.kind !== "disk") return { disk: undefined };
+      const row = await waitForDisk(agent, { id, waitMs, signal: context.signal }, isUp);
+      return { disk: message(row ?? decision.row) };
+    },
+  };
+}

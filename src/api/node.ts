@@ -1,0 +1,65 @@
+// GetNode and GetHealth.
+import { DiskHealthState } from "../gen/storagenode/v1/node.ts";
+import { promisableBytes } from "../model/disk.ts";
+import type { Agent } from "./agent.ts";
+import type { StorageNodeHandlers } from "./call.ts";
+import { conditionMessage } from "./messages.ts";
+
+export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" | "getHealth"> {
+  return {
+    async getNode() {
+      const disks = [...agent.rows.disks()];
+      const up = disks.filter((disk) => agent.diskSeen(disk).ready);
+      const sum = (values: readonly bigint[]) => values.reduce((a, b) => a + b, 0n);
+      return {
+        nodeId: agent.nodeId,
+        version: agent.version,
+        targetVersion: agent.targetVersion(),
+        cordoned: agent.rows.node?.cordoned ?? false,
+        hold: { held: false, reason: "", message: "" },
+        capacity: {
+          totalBytes: sum(up.map((disk) => promisableBytes(disk, agent.overcommit))),
+          freeBytes: sum(up.map((disk) => (disk.freeClusters ?? 0n) * (disk.clusterBytes ?? 0n))),
+          promisedBytes: sum(disks.map((disk) => disk.promisedBytes)),
+          maxExports: BigInt(agent.maxExports),
+          exports: BigInt(disks.reduce((count, disk) => count + disk.lvolCount, 0)),
+        },
+        loops: agent.loops().map((loop) => ({
+          name: loop.name,
+          passes: BigInt(loop.passes),
+          lastReason: "wake",
+          lastPassTime: loop.lastPassTime,
+          lastDuration: milliseconds(loop.lastDurationMs),
+          lastError: loop.lastError ?? "",
+        })),
+        capabilities: {
+          resize: false,
+          snapshots: false,
+          qos: false,
+          iostat: false,
+          hostKeys: false,
+        },
+        conditions: agent.conditions().map((condition) => conditionMessage(condition)),
+      };
+    },
+
+    async getHealth() {
+      return {
+        ready: agent.ready(),
+        components: agent.components().map((component) => ({ ...component })),
+        // SMART is not read yet: a disk whose health nobody measured is not called healthy.
+        disks: [...agent.rows.disks()].map((disk) => ({
+          diskId: disk.id,
+          state: DiskHealthState.DISK_HEALTH_STATE_UNKNOWN,
+          reasons: ["NOT_MEASURED"],
+          age: undefined,
+        })),
+      };
+    },
+  };
+}
+
+function milliseconds(value: number): { seconds: bigint; nanos: number } {
+  const nanos = Math.round((value % 1_000) * 1e6);
+  return { seconds: BigInt(Math.floor(value / 1_000)), nanos: Math.min(nanos, 999_999_999) };
+}

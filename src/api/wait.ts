@@ -1,0 +1,39 @@
+// wait_timeout: watches a row until it is as wished or the time is over; passing is not an error.
+import type { DiskRow } from "../model/disk.ts";
+import type { LvolRow } from "../model/lvol.ts";
+import type { Agent } from "./agent.ts";
+
+type Wait = { readonly id: string; readonly waitMs: number; readonly signal: AbortSignal };
+
+/** The row as it is when test holds, the time is over, or the caller has gone. */
+export function waitFor(
+  agent: Pick<Agent, "rows">,
+  wait: Wait,
+  test: (row: LvolRow) => boolean,
+): Promise<LvolRow | undefined> {
+  return waitForRow(agent, wait, () => agent.rows.lvol(wait.id), test);
+}
+
+export function waitForDisk(
+  agent: Pick<Agent, "rows">,
+  wait: Wait,
+  test: (row: DiskRow) => boolean,
+): Promise<DiskRow | undefined> {
+  return waitForRow(agent, wait, () => agent.rows.disk(wait.id), test);
+}
+
+async function waitForRow<Row>(
+  agent: Pick<Agent, "rows">,
+  { waitMs, signal }: Wait,
+  read: () => Row | undefined,
+  test: (row: Row) => boolean,
+): Promise<Row | undefined> {
+  if (waitMs > 0) {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(waitMs)]);
+    await agent.rows.until(() => {
+      const row = read();
+      return row !== undefined && test(row);
+    }, limit);
+  }
+  return read();
+}

@@ -1,0 +1,252 @@
+// The environment as a frozen Config; every fault is reported at once, none is guessed away.
+import { readFileSync } from "node:fs";
+import { isIPv4, isIPv6 } from "node:net";
+import { hostname } from "node:os";
+import { z } from "zod";
+import type { ListenAddress } from "./model/lvol.ts";
+
+export type FabricDisk = {
+  readonly serial: string;
+  readonly nsid: number;
+  readonly trtype: "TCP" | "RDMA";
+  readonly traddr: string;
+  readonly trsvcid: string;
+  readonly subnqn: string;
+  /** A fabric disk cannot be inspected: without this it is never formatted. */
+  readonly format: boolean;
+};
+
+export type DiskPattern = {
+  readonly field: "serial" | "model" | "address";
+  readonly glob: string;
+};
+
+export type Config = {
+  readonly nodeId: string;
+  readonly databaseUrl: string;
+  readonly spdkSocket: string;
+  readonly listen: string;
+  readonly root: string;
+  readonly stateDir: string;
+  readonly fleet: string;
+  readonly nqnPrefix: string;
+  readonly listenAddresses: readonly ListenAddress[];
+  readonly maxExports: number;
+  readonly diskPolicy: "manual" | "auto";
+  readonly diskAllow: readonly DiskPattern[];
+  readonly fabricDisks: readonly FabricDisk[];
+  readonly overcommit: number;
+  readonly isolation: "strict" | "trusted";
+  readonly logLevel: "fatal" | "error" | "warn" | "info" | "debug" | "trace";
+};
+
+/** Exit code of a configuration fault (EX_CONFIG of sysexits.h). */
+export const EXIT_CONFIG = 78;
+
+export class ConfigError extends Error {
+  readonly faults: readonly string[];
+
+  constructor(faults: readonly string[]) {
+    super(`${faults.length} configuration ${faults.length === 1 ? "fault" : "faults"}`);
+    this.name = "ConfigError";
+    this.faults = faults;
+  }
+}
+
+const text = (fallback: string) => z.string().min(1).default(fallback);
+
+const listenSyntax = /^(?:\[(?<v6>[^\]]+)\]|(?<v4>[^:]+)):(?<port>\d{1,5})$/;
+
+const port = z
+  .string()
+  .regex(/^\d{1,5}$/, "must be a port number")
+  .refine((digits) => Number(digits) <= 65_535, "must be at most 65535");
+
+const nqnPrefix = z
+  .string()
+  .max(120, "must leave room for a volume id: 120 characters at most")
+  .regex(
+    /^nqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9-]+(\.[a-z0-9-]+)*(:[A-Za-z0-9._-]+)*$/,
+    "must look like nqn.2026-11.io.storage-node",
+  );
+
+const fabricDisk = z.strictObject({
+  serial: z.string().min(1).max(20),
+  nsid: z.number().int().min(1).default(1),
+  trtype: z.enum(["TCP", "RDMA"]),
+  traddr: z.string().min(1),
+  trsvcid: z.string().regex(/^\d+$/),
+  subnqn: z.string().startsWith("nqn."),
+  format: z.boolean().default(false),
+});
+
+const environment = z.object({
+  STORAGE_NODE_ID: z
+    .string()
+    .default(() => hostname())
+    .pipe(z.string().regex(/^[A-Za-z0-9.-]{1,253}$/, "letters, digits, '.' and '-' only")),
+  DATABASE_URL: z
+    .string({ error: "is not set; for example postgresql://user@host/storage_node" })
+    .regex(/^(postgres(ql)?:\/\/|\/|socket:)/, "must be a postgresql:// URL"),
+  STORAGE_NODE_SPDK_SOCKET: text("/var/tmp/spdk.sock").refine(
+    (path) => Buffer.byteLength(path) <= 107,
+    "a Unix socket path has 107 bytes at most",
+  ),
+  STORAGE_NODE_LISTEN: text("127.0.0.1:50051"),
+  STORAGE_NODE_INSECURE: z.enum(["0", "1"], { error: "must be 0 or 1" }).default("0"),
+  STORAGE_NODE_ROOT: text("/"),
+  STORAGE_NODE_STATE_DIR: text("/var/lib/storage-node"),
+  STORAGE_NODE_FLEET: text("default"),
+  STORAGE_NODE_NQN_PREFIX: nqnPrefix.default("nqn.2026-11.io.storage-node"),
+  STORAGE_NODE_EXPORT_TRTYPE: z
+    .enum(["TCP", "RDMA"], { error: "must be TCP or RDMA" })
+    .default("TCP"),
+  STORAGE_NODE_EXPORT_ADDR: text("127.0.0.1"),
+  STORAGE_NODE_EXPORT_PORT: port.default("4420"),
+  STORAGE_NODE_MAX_EXPORTS: z
+    .string()
+    .regex(/^[1-9]\d{0,5}$/, "must be a number of exports, at least 1")
+    .default("1022"),
+  STORAGE_NODE_DISK_POLICY: z
+    .enum(["manual", "auto"], { error: "must be manual or auto" })
+    .default("manual"),
+  STORAGE_NODE_DISK_ALLOW: z.string().default(""),
+  STORAGE_NODE_FABRIC_DISKS: z.string().default(""),
+  STORAGE_NODE_OVERCOMMIT: z
+    .string()
+    .regex(/^\d{1,3}(\.\d{1,4})?$/, "must be a factor such as 1.0")
+    .refine((factor) => Number(factor) > 0, "must be above 0")
+    .default("1.0"),
+  STORAGE_NODE_ISOLATION: z
+    .enum(["strict", "trusted"], { error: "must be strict or trusted" })
+    .default("strict"),
+  LOG_LEVEL: z
+    .enum(["fatal", "error", "warn", "info", "debug", "trace"], {
+      error: "must be fatal, error, warn, info, debug or trace",
+    })
+    .default("info"),
+});
+
+/** Reads the environment. Throws ConfigError with every fault, each as `NAME: what is wrong`. */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const faults: string[] = [];
+  const present = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ""));
+  const parsed = environment.safeParse(present);
+  for (const issue of parsed.error?.issues ?? []) {
+    faults.push(`${issue.path.join(".")}: ${issue.message}`);
+  }
+  // The parts below are read from the raw values, so that their faults are told in the same breath.
+  const listen = present["STORAGE_NODE_LISTEN"] ?? "127.0.0.1:50051";
+  faults.push(...listenFaults(listen, present["STORAGE_NODE_INSECURE"] === "1"));
+  const addresses = exportAddresses(present["STORAGE_NODE_EXPORT_ADDR"] ?? "127.0.0.1", faults);
+  const diskAllow = diskPatterns(present["STORAGE_NODE_DISK_ALLOW"] ?? "", faults);
+  const fabricDisks = readFabricDisks(present["STORAGE_NODE_FABRIC_DISKS"] ?? "", faults);
+  if (parsed.data === undefined || faults.length > 0) throw new ConfigError(faults);
+  const values = parsed.data;
+  return Object.freeze({
+    nodeId: values.STORAGE_NODE_ID,
+    databaseUrl: values.DATABASE_URL,
+    spdkSocket: values.STORAGE_NODE_SPDK_SOCKET,
+    listen: values.STORAGE_NODE_LISTEN,
+    root: values.STORAGE_NODE_ROOT,
+    stateDir: values.STORAGE_NODE_STATE_DIR,
+    fleet: values.STORAGE_NODE_FLEET,
+    nqnPrefix: values.STORAGE_NODE_NQN_PREFIX,
+    listenAddresses: addresses.map((traddr) => ({
+      trtype: values.STORAGE_NODE_EXPORT_TRTYPE,
+      adrfam: isIPv6(traddr) ? "IPv6" : "IPv4",
+      traddr,
+      trsvcid: values.STORAGE_NODE_EXPORT_PORT,
+    })),
+    maxExports: Number(values.STORAGE_NODE_MAX_EXPORTS),
+    diskPolicy: values.STORAGE_NODE_DISK_POLICY,
+    diskAllow,
+    fabricDisks,
+    overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
+    isolation: values.STORAGE_NODE_ISOLATION,
+    logLevel: values.LOG_LEVEL,
+  });
+}
+
+function listenFaults(listen: string, insecure: boolean): string[] {
+  const match = listenSyntax.exec(listen);
+  const host = match?.groups?.["v6"] ?? match?.groups?.["v4"];
+  const digits = match?.groups?.["port"];
+  if (host === undefined || digits === undefined || Number(digits) > 65_535) {
+    return [`STORAGE_NODE_LISTEN: must be HOST:PORT, such as 127.0.0.1:50051`];
+  }
+  const loopback = host === "localhost" || host === "::1" || /^127\./.test(host);
+  if (loopback || insecure) return [];
+  return [
+    `STORAGE_NODE_LISTEN: ${host} is not loopback and the API has no TLS yet; ` +
+      `set STORAGE_NODE_INSECURE=1 to serve it in the clear`,
+  ];
+}
+
+function exportAddresses(list: string, faults: string[]): string[] {
+  const addresses = list.split(",").map((part) => part.trim());
+  for (const address of addresses) {
+    if (!isIPv4(address) && !isIPv6(address)) {
+      faults.push(`STORAGE_NODE_EXPORT_ADDR: "${address}" is not an IP address`);
+    }
+  }
+  if (new Set(addresses).size !== addresses.length) {
+    faults.push("STORAGE_NODE_EXPORT_ADDR: names an address twice");
+  }
+  return addresses;
+}
+
+function diskPatterns(list: string, faults: string[]): DiskPattern[] {
+  const patterns: DiskPattern[] = [];
+  for (const part of list.split(",").map((item) => item.trim())) {
+    if (part === "") continue;
+    const match = /^(serial|model|address):(.+)$/.exec(part);
+    const field = match?.[1];
+    const glob = match?.[2];
+    if ((field === "serial" || field === "model" || field === "address") && glob !== undefined) {
+      patterns.push({ field, glob });
+    } else {
+      faults.push(`STORAGE_NODE_DISK_ALLOW: "${part}" is not serial:GLOB, model:GLOB or address:GLOB`);
+    }
+  }
+  return patterns;
+}
+
+function readFabricDisks(path: string, faults: string[]): FabricDisk[] {
+  if (path === "") return [];
+  let json: unknown;
+  try {
+    json = JSON.parse(readFileSync(path, "utf8"));
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    faults.push(`STORAGE_NODE_FABRIC_DISKS: cannot read ${path}: ${why}`);
+    return [];
+  }
+  const parsed = z.array(fabricDisk).safeParse(json);
+  for (const issue of parsed.error?.issues ?? []) {
+    faults.push(`STORAGE_NODE_FABRIC_DISKS: ${path}: [${issue.path.join(".")}] ${issue.message}`);
+  }
+  const disks = parsed.data ?? [];
+  const keys = disks.map((disk) => `${disk.serial}/${disk.nsid}`);
+  if (new Set(keys).size !== keys.length) {
+    faults.push(`STORAGE_NODE_FABRIC_DISKS: ${path} names a serial and nsid twice`);
+  }
+  return disks;
+}
+
+/** Whether a disk is on the allow list; an empty list allows none. */
+export function isAllowed(
+  patterns: readonly DiskPattern[],
+  disk: { readonly serial: string; readonly model: string; readonly address: string },
+): boolean {
+  return patterns.some(({ field, glob }) => globMatches(glob, disk[field]));
+}
+
+/** `*` stands for any characters, `?` for one; everything else for itself. */
+function globMatches(glob: string, value: string): boolean {
+  const source = glob
+    .replace(/[.+^${}()|[\]\\]/g, "\\$&")
+    .replaceAll("*", ".*")
+    .replaceAll("?", ".");
+  return new RegExp(`^${source}$`).test(value);
+}

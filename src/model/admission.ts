@@ -1,0 +1,353 @@
+// Decides mutations of intent: a pure function from (what is there, what is asked) to the rows to
+// write or a Refusal. It runs inside the transaction that writes the intent, under the node row's
+// lock, so that what it counts cannot change under it.
+import { alignUp } from "./bytes.ts";
+import { promisableBytes, type DiskRow } from "./disk.ts";
+import { Refusal } from "./errors.ts";
+import { volumeNqn } from "./identity.ts";
+import type { CreationRequest, LvolRow } from "./lvol.ts";
+
+export type Mutation =
+  | {
+      readonly kind: "provision";
+      readonly id: string;
+      readonly request: CreationRequest;
+      readonly labels: Readonly<Record<string, string>>;
+      readonly validateOnly: boolean;
+      readonly traceparent: string | undefined;
+    }
+  | {
+      readonly kind: "delete";
+      readonly id: string;
+      readonly force: boolean;
+      readonly traceparent: string | undefined;
+    }
+  | { readonly kind: "allowHost" | "revokeHost"; readonly id: string; readonly host: string }
+  | {
+      readonly kind: "admitDisk";
+      readonly id: string;
+      readonly serial: string;
+      readonly evidenceFingerprint: string | undefined;
+      readonly traceparent: string | undefined;
+    };
+
+export type AdmissionPolicy = {
+  readonly nodeId: string;
+  readonly nqnPrefix: string;
+  readonly overcommit: number;
+  readonly maxExports: number;
+  readonly isolation: "strict" | "trusted";
+};
+
+/** The part of the database that a batch of mutations can see and change. */
+export type AdmissionState = {
+  readonly policy: AdmissionPolicy;
+  readonly nodeCordoned: boolean;
+  readonly now: Date;
+  readonly revision: bigint;
+  /** Every row of the fleet with an id that the batch names. */
+  readonly lvols: Map<string, LvolRow>;
+  /** Every disk of this node. */
+  readonly disks: Map<string, DiskRow>;
+};
+
+export type Decision =
+  | { readonly kind: "lvol"; readonly row: LvolRow | undefined }
+  | { readonly kind: "disk"; readonly row: DiskRow };
+
+/**
+ * Applies one mutation to the state, in which later mutations of the same batch see it.
+ * Throws a Refusal, with the state untouched, when it may not be.
+ */
+export function admit(state: AdmissionState, mutation: Mutation): Decision {
+  switch (mutation.kind) {
+    case "provision":
+      return { kind: "lvol", row: provision(state, mutation) };
+    case "delete":
+      return { kind: "lvol", row: requestDelete(state, mutation) };
+    case "allowHost":
+    case "revokeHost":
+      return { kind: "lvol", row: changeHost(state, mutation) };
+    case "admitDisk":
+      return { kind: "disk", row: admitDisk(state, mutation) };
+  }
+}
+
+function provision(
+  state: AdmissionState,
+  mutation: Extract<Mutation, { kind: "provision" }>,
+): LvolRow {
+  const existing = state.lvols.get(mutation.id);
+  if (existing !== undefined) return sameOrRefuse(state, existing, mutation.request);
+  const { request, id } = mutation;
+  if (state.nodeCordoned) throw new Refusal("CORDONED", "the node takes no new volumes");
+  const exports = [...state.disks.values()].reduce((sum, disk) => sum + disk.lvolCount, 0);
+  if (exports >= state.policy.maxExports) {
+    throw new Refusal("EXPORT_LIMIT", `the target holds ${state.policy.maxExports} exports at most`, {
+      quota: [{ subject: "exports", description: `${exports} used, 0 left` }],
+    });
+  }
+  const { disk, promisedBytes } = place(state, request);
+  const row: LvolRow = {
+    id,
+    nodeId: state.policy.nodeId,
+    diskId: disk.id,
+    request,
+    sizeBytes: request.sizeBytes,
+    promisedBytes,
+    thin: request.thin,
+    hosts: request.hosts,
+    allowAnyHost: request.allowAnyHost,
+    qos: request.qos,
+    labels: mutation.labels,
+    nqn: volumeNqn(state.policy.nqnPrefix, id),
+    generation: 1n,
+    deleteRequestedTime: undefined,
+    deleteForced: false,
+    traceparent: mutation.traceparent,
+    observedGeneration: 0n,
+    lvolUuid: undefined,
+    lvsUuid: undefined,
+    observedSizeBytes: undefined,
+    exported: false,
+    pendingOp: undefined,
+    lastError: undefined,
+    failed: false,
+    attempt: 0,
+    nextTryTime: undefined,
+    revision: state.revision,
+    createTime: state.now,
+    updateTime: state.now,
+    deleteTime: undefined,
+  };
+  if (mutation.validateOnly) return row;
+  state.lvols.set(id, row);
+  state.disks.set(disk.id, {
+    ...disk,
+    promisedBytes: disk.promisedBytes + promisedBytes,
+    lvolCount: disk.lvolCount + 1,
+  });
+  return row;
+}
+
+/** A repeat of the creation request gives the same answer; anything else is a refusal. */
+function sameOrRefuse(state: AdmissionState, row: LvolRow, asked: CreationRequest): LvolRow {
+  if (row.nodeId !== state.policy.nodeId) {
+    throw new Refusal("OTHER_NODE", `volume ${row.id} belongs to another node`);
+  }
+  const fields = differingFields(row.request, asked, row.diskId);
+  if (row.deleteTime !== undefined || row.deleteRequestedTime !== undefined) {
+    throw new Refusal("ID_RETIRED", `id ${row.id} was used by a volume that was deleted`);
+  }
+  if (fields.length > 0) {
+    throw new Refusal("SPEC_MISMATCH", `volume ${row.id} exists with another ${fields.join(", ")}`, {
+      metadata: { fields: fields.join(",") },
+    });
+  }
+  return row;
+}
+
+function differingFields(was: CreationRequest, asked: CreationRequest, diskId: string): string[] {
+  const fields: string[] = [];
+  if (was.sizeBytes !== asked.sizeBytes) fields.push("size_bytes");
+  if (was.thin !== asked.thin) fields.push("provisioning");
+  if (asked.diskId !== undefined && asked.diskId !== diskId) fields.push("disk_id");
+  if (was.sourceSnapshotId !== asked.sourceSnapshotId) fields.push("source_snapshot_id");
+  if (was.hosts.join() !== asked.hosts.join()) fields.push("allowed_host_nqns");
+  if (was.allowAnyHost !== asked.allowAnyHost) fields.push("allow_any_host");
+  const qosKey = (request: CreationRequest) =>
+    [
+      request.qos?.rwIops ?? 0n,
+      request.qos?.rwMibPerSecond ?? 0n,
+      request.qos?.readMibPerSecond ?? 0n,
+      request.qos?.writeMibPerSecond ?? 0n,
+    ].join();
+  if (qosKey(was) !== qosKey(asked)) fields.push("qos");
+  return fields;
+}
+
+type Place = { readonly disk: DiskRow; readonly promisedBytes: bigint };
+
+/** The disk asked for, or the one with most unpromised bytes among those that fit. */
+function place(state: AdmissionState, request: CreationRequest): Place {
+  if (request.diskId !== undefined) return placeOn(state, request.diskId, request);
+  const candidates = [...state.disks.values()].filter((disk) => refusalOf(state, disk) === undefined);
+  if (candidates.length === 0) throw noDisk(state);
+  const places = candidates
+    .map((disk) => ({ disk, ...fit(state, disk, request) }))
+    .sort((a, b) => (a.left === b.left ? (a.disk.id < b.disk.id ? -1 : 1) : a.left > b.left ? -1 : 1));
+  const best = places.find((candidate) => candidate.fits);
+  if (best !== undefined) return best;
+  const left = places[0]?.left ?? 0n;
+  if (places.every((candidate) => candidate.tooLarge)) throw tooLarge(request, places);
+  throw new Refusal("NO_DISK_FITS", `no disk has ${request.sizeBytes} bytes left to promise`, {
+    quota: [
+      {
+        subject: "promised_bytes",
+        description: `asked ${request.sizeBytes}, left ${left > 0n ? left : 0n} on the emptiest disk`,
+      },
+    ],
+  });
+}
+
+function placeOn(state: AdmissionState, diskId: string, request: CreationRequest): Place {
+  const disk = state.disks.get(diskId);
+  if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${diskId} is not on this node`);
+  const refusal = refusalOf(state, disk);
+  if (refusal !== undefined) throw refusal;
+  const { fits, left, promisedBytes, tooLarge: never } = fit(state, disk, request);
+  if (never) throw tooLarge(request, [{ disk }]);
+  if (fits) return { disk, promisedBytes };
+  throw new Refusal("NO_CAPACITY", `disk ${diskId} has ${left} bytes left to promise`, {
+    quota: [
+      {
+        subject: `disks/${diskId}`,
+        description: `asked ${promisedBytes}, left ${left > 0n ? left : 0n}`,
+      },
+    ],
+  });
+}
+
+/** Why a disk takes no new volume at all, undefined if it does. */
+function refusalOf(state: AdmissionState, disk: DiskRow): Refusal | undefined {
+  if (disk.state !== "UP") {
+    return new Refusal("DISK_NOT_UP", `disk ${disk.id} is ${disk.state}: ${disk.stateReason}`, {
+      preconditions: [{ subject: `disks/${disk.id}`, description: `state ${disk.state}` }],
+    });
+  }
+  if (disk.cordoned) return new Refusal("CORDONED", `disk ${disk.id} takes no new volumes`);
+  if (disk.freeSpace !== "ZEROED" && state.policy.isolation === "strict") {
+    return new Refusal(
+      "FREE_SPACE_NOT_ZEROED",
+      `free space of disk ${disk.id} may hold old bytes; see ZeroFreeSpace`,
+    );
+  }
+  return undefined;
+}
+
+function noDisk(state: AdmissionState): Refusal {
+  const refusals = [...state.disks.values()].map((disk) => refusalOf(state, disk));
+  const notUp = refusals.every((refusal) => refusal?.reason === "DISK_NOT_UP");
+  const first = refusals.find((refusal) => refusal?.reason !== "DISK_NOT_UP");
+  return notUp || first === undefined
+    ? new Refusal("DISK_NOT_UP", "no disk of this node is UP")
+    : first;
+}
+
+function fit(state: AdmissionState, disk: DiskRow, request: CreationRequest) {
+  const cluster = disk.clusterBytes ?? 1n;
+  const promisedBytes = alignUp(request.sizeBytes, cluster);
+  const left = promisableBytes(disk, state.policy.overcommit) - disk.promisedBytes;
+  // A thin volume may be over-committed together with others, but a single one may never be larger
+  // than the disk that it lies on: it could never be filled.
+  const total = (disk.totalClusters ?? 0n) * cluster;
+  const thickLeft = total - disk.promisedBytes;
+  const fits = promisedBytes <= total && promisedBytes <= (request.thin ? left : min(left, thickLeft));
+  // Each lvol takes a metadata page of about one cluster's bookkeeping (CONTRACT section 5).
+  const roomForOne = BigInt(disk.lvolCount) < (disk.totalClusters ?? 0n);
+  return { promisedBytes, left, fits: fits && roomForOne, tooLarge: promisedBytes > total };
+}
+
+function min(a: bigint, b: bigint): bigint {
+  return a < b ? a : b;
+}
+
+function tooLarge(request: CreationRequest, places: readonly { readonly disk: DiskRow }[]): Refusal {
+  const totals = places.map(({ disk }) => (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 0n));
+  const largest = totals.reduce((a, b) => (a > b ? a : b), 0n);
+  const description = `${request.sizeBytes} is more than the ${largest} bytes of the largest disk`;
+  return new Refusal("INVALID_FIELD", `spec.size_bytes: ${description}`, {
+    code: "OUT_OF_RANGE",
+    fields: [{ field: "spec.size_bytes", description }],
+  });
+}
+
+function requestDelete(
+  state: AdmissionState,
+  mutation: Extract<Mutation, { kind: "delete" }>,
+): LvolRow | undefined {
+  const row = state.lvols.get(mutation.id);
+  // Never seen: nothing to do and nothing to write, as CSI has it.
+  if (row === undefined) return undefined;
+  if (row.nodeId !== state.policy.nodeId) {
+    throw new Refusal("OTHER_NODE", `volume ${row.id} belongs to another node`);
+  }
+  if (row.deleteRequestedTime !== undefined) return row;
+  const deleted: LvolRow = {
+    ...row,
+    deleteRequestedTime: state.now,
+    deleteForced: mutation.force,
+    generation: row.generation + 1n,
+    traceparent: mutation.traceparent ?? row.traceparent,
+    failed: false,
+    attempt: 0,
+    nextTryTime: undefined,
+    revision: state.revision,
+    updateTime: state.now,
+  };
+  state.lvols.set(row.id, deleted);
+  return deleted;
+}
+
+function changeHost(
+  state: AdmissionState,
+  mutation: Extract<Mutation, { kind: "allowHost" | "revokeHost" }>,
+): LvolRow {
+  const row = state.lvols.get(mutation.id);
+  if (row === undefined || row.nodeId !== state.policy.nodeId || row.deleteTime !== undefined) {
+    throw new Refusal("NOT_FOUND", `volume ${mutation.id} is not on this node`);
+  }
+  const allowed = row.hosts.includes(mutation.host);
+  if (allowed === (mutation.kind === "allowHost")) return row;
+  if (row.deleteRequestedTime !== undefined) {
+    throw new Refusal("ID_RETIRED", `volume ${row.id} is being deleted`);
+  }
+  const hosts = allowed
+    ? row.hosts.filter((host) => host !== mutation.host)
+    : [...row.hosts, mutation.host].sort();
+  const changed: LvolRow = {
+    ...row,
+    hosts,
+    generation: row.generation + 1n,
+    failed: false,
+    attempt: 0,
+    nextTryTime: undefined,
+    revision: state.revision,
+    updateTime: state.now,
+  };
+  state.lvols.set(row.id, changed);
+  return changed;
+}
+
+function admitDisk(
+  state: AdmissionState,
+  mutation: Extract<Mutation, { kind: "admitDisk" }>,
+): DiskRow {
+  const disk = state.disks.get(mutation.id);
+  if (disk === undefined) {
+    throw new Refusal("NOT_FOUND", `disk ${mutation.id} is not on this node`);
+  }
+  if (disk.serial !== mutation.serial) {
+    throw new Refusal("SERIAL_MISMATCH", `disk ${disk.id} has the serial ${disk.serial}`);
+  }
+  const asked = mutation.evidenceFingerprint;
+  if (asked !== undefined && asked !== disk.evidenceFingerprint) {
+    throw new Refusal("EVIDENCE_CHANGED", `the evidence on disk ${disk.id} is no longer the same`);
+  }
+  if (disk.admitted && disk.wanted === "take") return disk;
+  const admitted: DiskRow = {
+    ...disk,
+    admitted: true,
+    admittedSerial: mutation.serial,
+    admittedEvidence: asked,
+    wanted: "take",
+    generation: disk.generation + 1n,
+    traceparent: mutation.traceparent ?? disk.traceparent,
+    attempt: 0,
+    nextTryTime: undefined,
+    revision: state.revision,
+    updateTime: state.now,
+  };
+  state.disks.set(disk.id, admitted);
+  return admitted;
+}

@@ -1,0 +1,18 @@
+// Sizes are bigint bytes everywhere inside; they become other units at a wire only.
+
+export const KIB = 1024n;
+export const MIB = 1024n * KIB;
+export const GIB = 1024n * MIB;
+const TB = 1_000_000_000_000n;
+
+/** The least multiple of unit that is not below value; value >= 0, unit > 0. */
+export function alignUp(value: bigint, unit: bigint): bigint {
+  return ((value + unit - 1n) / unit) * unit;
+}
+
+/** Cluster size of a new lvstore. A load after a crash takes longer the more clusters there are. */
+export function clusterBytesFor(diskBytes: bigint): bigint {
+  if (diskBytes <= 2n * TB) return 4n * MIB;
+  if (diskBytes <= 16n * TB) return 16n * MIB;
+  return 64n * MIB;
+}

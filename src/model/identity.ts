@@ -1,0 +1,93 @@
+// Names carry identity (DESIGN 3.4): whatever the agent makes on a target can be traced back to the
+// fleet, disk or volume by its name alone. Nothing here is remembered; all is computed from ids.
+import { createHash } from "node:crypto";
+
+/** Namespace of disk ids, fixed for ever: changing it would make every disk a new one. */
+const DISK_NAMESPACE = "6a5e4d2c-0a57-5d1e-9f31-6f1c6f0d9b11";
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** A UUID as this service writes it: lower case, with dashes, not all zeros. */
+export function isUuid(text: string): boolean {
+  return UUID.test(text) && text !== "00000000-0000-0000-0000-000000000000";
+}
+
+/** RFC 9562 version 5 (SHA-1) UUID of a name within a namespace. */
+export function uuidV5(namespace: string, name: string): string {
+  const hash = createHash("sha1")
+    .update(Buffer.from(namespace.replaceAll("-", ""), "hex"))
+    .update(name)
+    .digest();
+  hash.writeUInt8((hash.readUInt8(6) & 0x0f) | 0x50, 6);
+  hash.writeUInt8((hash.readUInt8(8) & 0x3f) | 0x80, 8);
+  const hex = hash.toString("hex");
+  return [
+    hex.slice(0, 8),
+    hex.slice(8, 12),
+    hex.slice(12, 16),
+    hex.slice(16, 20),
+    hex.slice(20, 32),
+  ].join("-");
+}
+
+/** What a disk is, wherever it is plugged in and whatever the kernel calls it. */
+export type DiskIdentity = {
+  readonly serial: string;
+  readonly model: string;
+  readonly nsid: number;
+};
+
+export function diskId(disk: DiskIdentity): string {
+  return uuidV5(DISK_NAMESPACE, JSON.stringify([disk.serial, disk.model, disk.nsid]));
+}
+
+/** The fleet as it appears in store names: 8 hex digits. */
+export function fleetHash(fleet: string): string {
+  return createHash("sha256").update(fleet).digest("hex").slice(0, 8);
+}
+
+export function storeName(fleet: string, disk: string): string {
+  return `sn-${fleetHash(fleet)}-${disk}`;
+}
+
+/** Fleet hash and disk id of a store name of ours, undefined for any other. */
+export function parseStoreName(name: string): { fleet: string; diskId: string } | undefined {
+  const match = /^sn-([0-9a-f]{8})-([0-9a-f-]{36})$/.exec(name);
+  const fleet = match?.[1];
+  const diskId = match?.[2];
+  if (fleet === undefined || diskId === undefined || !isUuid(diskId)) return undefined;
+  return { fleet, diskId };
+}
+
+export function volumeNqn(prefix: string, volumeId: string): string {
+  return `${prefix}:${volumeId}`;
+}
+
+/** NVMe serial number of an export: distinct per volume, 20 characters at most. */
+export function exportSerial(volumeId: string): string {
+  return volumeId.replaceAll("-", "").slice(0, 20);
+}
+
+/** NGUID of an export's namespace: the volume id, 32 upper-case hex digits as SPDK prints it. */
+export function exportNguid(volumeId: string): string {
+  return volumeId.replaceAll("-", "").toUpperCase();
+}
+
+export const EXPORT_MODEL = "storage-node lvol";
+
+/** The subsystem that marks whose target this is and which run of it (DESIGN 3.3). */
+export type OwnerMark = { readonly fleet: string; readonly node: string; readonly run: string };
+
+export function ownerNqn(prefix: string, mark: OwnerMark): string {
+  return `${prefix}:owner:${fleetHash(mark.fleet)}:${mark.node}:${mark.run}`;
+}
+
+/** The mark in an NQN (its fleet as hash), undefined if the NQN is no mark under this prefix. */
+export function parseOwnerNqn(prefix: string, nqn: string): OwnerMark | undefined {
+  if (!nqn.startsWith(`${prefix}:owner:`)) return undefined;
+  const [fleet, node, run, ...rest] = nqn.slice(`${prefix}:owner:`.length).split(":");
+  if (fleet === undefined || node === undefined || run === undefined || rest.length > 0) {
+    return undefined;
+  }
+  return { fleet, node, run };
+}

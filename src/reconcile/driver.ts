@@ -1,0 +1,231 @@
+// Runs the loops. Objects that something happened to are planned in the next turn of the event loop,
+// each loop's step is handed to its lanes, and the answer makes the object be planned again. Nothing
+// is polled, and an object nothing happened to costs nothing.
+//
+// The driver knows no volume and no disk: what there is to know of a kind of object is its `Kind`.
+import type { Logger } from "pino";
+
+/** How a step came out. `retry`: again after a back-off. `fatal`: only a new intent can help. */
+export type StepResult =
+  | { readonly kind: "ok" }
+  | { readonly kind: "retry"; readonly message: string }
+  | { readonly kind: "fatal"; readonly message: string };
+
+export type Failure = {
+  readonly message: string;
+  readonly attempt: number;
+  readonly nextTryTime: Date;
+  readonly fatal: boolean;
+};
+
+type Moment = { readonly now: Date; readonly inFlight: boolean };
+
+/** One kind of object: how it is viewed, planned, acted on and recorded. */
+export type Kind<View, Step extends { readonly kind: string }> = {
+  readonly name: "lvol" | "disk";
+  readonly loops: readonly {
+    readonly name: string;
+    readonly plan: (view: View) => Step | undefined;
+  }[];
+  /** Undefined: there is no such object any more. */
+  readonly view: (id: string, moment: Moment) => View | undefined;
+  /** Performs a step in its lanes; must not throw for anything the target or the kernel answers. */
+  readonly perform: (view: View, step: Step) => Promise<StepResult>;
+  /** Writes down what was seen, if it differs; resolves once committed, with whether it was written. */
+  readonly record: (view: View) => Promise<boolean> | undefined;
+  readonly recordFailure: (view: View, failure: Failure) => Promise<boolean>;
+};
+
+export type LoopStatus = {
+  readonly name: string;
+  readonly passes: number;
+  readonly steps: number;
+  readonly lastPassTime: Date | undefined;
+  readonly lastDurationMs: number;
+  readonly lastError: string | undefined;
+};
+
+const BACKOFF_FIRST_MS = 200;
+const BACKOFF_LAST_MS = 60_000;
+
+type Backoff = { attempt: number; untilMs: number; timer: NodeJS.Timeout };
+
+export class Driver<View, Step extends { readonly kind: string }> {
+  readonly #kind: Kind<View, Step>;
+  readonly #log: Logger;
+  readonly #dirty = new Set<string>();
+  /** Steps in flight by object; a key is `loop/id`. */
+  readonly #busy = new Map<string, Promise<void>>();
+  readonly #inFlight = new Map<string, number>();
+  readonly #recording = new Set<string>();
+  readonly #backoff = new Map<string, Backoff>();
+  readonly #status = new Map<string, { -readonly [Key in keyof LoopStatus]: LoopStatus[Key] }>();
+  #scheduled = false;
+  #paused = true;
+  #closed = false;
+
+  constructor(kind: Kind<View, Step>, log: Logger) {
+    this.#kind = kind;
+    this.#log = log.child({ over: kind.name });
+    for (const { name } of kind.loops) {
+      this.#status.set(name, {
+        name,
+        passes: 0,
+        steps: 0,
+        lastPassTime: undefined,
+        lastDurationMs: 0,
+        lastError: undefined,
+      });
+    }
+  }
+
+  get status(): readonly LoopStatus[] {
+    return [...this.#status.values()];
+  }
+
+  /** Whether nothing waits to be planned and no step or record is in flight. */
+  get idle(): boolean {
+    return this.#dirty.size === 0 && this.#busy.size === 0 && this.#recording.size === 0;
+  }
+
+  /** Starts planning what was woken so far. */
+  start(): void {
+    this.#paused = false;
+    this.#schedule();
+  }
+
+  /** Says: look at this object. */
+  wake(id: string): void {
+    this.#dirty.add(id);
+    this.#schedule();
+  }
+
+  /** Forgets back-offs of an object: a new intent, or the target is back. */
+  retryNow(id: string): void {
+    for (const { name } of this.#kind.loops) {
+      const key = `${name}/${id}`;
+      clearTimeout(this.#backoff.get(key)?.timer);
+      this.#backoff.delete(key);
+    }
+    this.wake(id);
+  }
+
+  /** As retryNow, for every object that is in a back-off. */
+  retryAllNow(): void {
+    for (const key of [...this.#backoff.keys()]) this.retryNow(key.slice(key.indexOf("/") + 1));
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#paused || this.#closed || this.#dirty.size === 0) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#pass();
+    });
+  }
+
+  #pass(): void {
+    if (this.#closed) return;
+    const started = performance.now();
+    const now = new Date();
+    const ids = [...this.#dirty];
+    this.#dirty.clear();
+    for (const id of ids) this.#planObject(id, now);
+    for (const status of this.#status.values()) {
+      status.passes += 1;
+      status.lastPassTime = now;
+      status.lastDurationMs = performance.now() - started;
+    }
+  }
+
+  #planObject(id: string, now: Date): void {
+    const moment = { now, inFlight: (this.#inFlight.get(id) ?? 0) > 0 };
+    const view = this.#kind.view(id, moment);
+    if (view === undefined) return;
+    for (const loop of this.#kind.loops) {
+      const key = `${loop.name}/${id}`;
+      if (this.#busy.has(key) || (this.#backoff.get(key)?.untilMs ?? 0) > now.getTime()) continue;
+      const step = loop.plan(view);
+      if (step !== undefined) this.#hand({ loop: loop.name, id, key, view, step });
+    }
+    this.#record(id, view);
+  }
+
+  #hand(handed: { loop: string; id: string; key: string; view: View; step: Step }): void {
+    const { loop, id, key, view, step } = handed;
+    this.#inFlight.set(id, (this.#inFlight.get(id) ?? 0) + 1);
+    const status = this.#status.get(loop);
+    if (status !== undefined) status.steps += 1;
+    const done = this.#kind
+      .perform(view, step)
+      .catch((error: unknown): StepResult => {
+        this.#log.error({ err: error, loop, id, step: step.kind }, "step threw");
+        return { kind: "retry", message: `${step.kind} failed inside the agent` };
+      })
+      .then((result) => {
+        this.#busy.delete(key);
+        this.#inFlight.set(id, (this.#inFlight.get(id) ?? 1) - 1);
+        if (this.#inFlight.get(id) === 0) this.#inFlight.delete(id);
+        if (result.kind === "ok") this.#succeeded(key);
+        else this.#failed(handed, result);
+        this.wake(id);
+      });
+    this.#busy.set(key, done);
+  }
+
+  #succeeded(key: string): void {
+    clearTimeout(this.#backoff.get(key)?.timer);
+    this.#backoff.delete(key);
+  }
+
+  #failed(
+    handed: { loop: string; id: string; key: string; view: View; step: Step },
+    result: Exclude<StepResult, { kind: "ok" }>,
+  ): void {
+    const { loop, id, key, view, step } = handed;
+    const attempt = (this.#backoff.get(key)?.attempt ?? 0) + 1;
+    const spread = 0.75 + Math.random() / 2;
+    const delayMs = Math.min(BACKOFF_FIRST_MS * 2 ** (attempt - 1), BACKOFF_LAST_MS) * spread;
+    const untilMs = Date.now() + delayMs;
+    clearTimeout(this.#backoff.get(key)?.timer);
+    if (!this.#closed) {
+      const timer = setTimeout(() => this.wake(id), delayMs + 1);
+      timer.unref();
+      this.#backoff.set(key, { attempt, untilMs, timer });
+    }
+    const status = this.#status.get(loop);
+    if (status !== undefined) status.lastError = `${id}: ${result.message}`;
+    const fatal = result.kind === "fatal";
+    this.#log.warn({ loop, id, step: step.kind, attempt, fatal }, result.message);
+    const failure = { message: result.message, attempt, nextTryTime: new Date(untilMs), fatal };
+    this.#track(id, this.#kind.recordFailure(view, failure));
+  }
+
+  #record(id: string, view: View): void {
+    // One record at a time per object: the next is computed from what this one has committed.
+    if (this.#recording.has(id)) return;
+    const written = this.#kind.record(view);
+    if (written !== undefined) this.#track(id, written);
+  }
+
+  #track(id: string, written: Promise<boolean>): void {
+    this.#recording.add(id);
+    written
+      .catch((error: unknown) => this.#log.error({ err: error, id }, "status was not recorded"))
+      .finally(() => {
+        this.#recording.delete(id);
+        this.wake(id);
+      });
+  }
+
+  /** Plans nothing more and waits for the steps in flight, each within its own time limit. */
+  async stop(signal: AbortSignal): Promise<void> {
+    this.#closed = true;
+    for (const { timer } of this.#backoff.values()) clearTimeout(timer);
+    const aborted = new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+    await Promise.race([Promise.all(this.#busy.values()), aborted]);
+  }
+}

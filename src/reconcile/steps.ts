@@ -1,0 +1,64 @@
+// Every act the agent can do, as data. A plan leaves no choice to its execution: ids, names and sizes
+// are in the step. What a step answers is an observation; nothing else comes back from it.
+import type { ListenAddress } from "../model/lvol.ts";
+
+/** Reads one lvol by name: its uuid once known, else the alias that its id gives it. */
+export type LookLvol = {
+  readonly kind: "look-lvol";
+  readonly name: string;
+  readonly lvsUuid: string;
+};
+
+export type LookSubsystem = { readonly kind: "look-subsystem"; readonly nqn: string };
+
+export type CreateLvol = {
+  readonly kind: "create-lvol";
+  readonly lvolName: string;
+  readonly lvsUuid: string;
+  /** Whole clusters. */
+  readonly sizeBytes: bigint;
+  readonly thin: boolean;
+};
+
+/** Makes a subsystem with everything but its namespace, while the lvol may still be in the making. */
+export type PrepareExport = {
+  readonly kind: "prepare-export";
+  readonly nqn: string;
+  readonly serialNumber: string;
+  readonly modelNumber: string;
+  readonly allowAnyHost: boolean;
+  readonly hosts: readonly string[];
+  readonly listeners: readonly ListenAddress[];
+};
+
+/** Brings hosts and listeners of an existing subsystem to what is wanted; removals go first. */
+export type AdjustExport = {
+  readonly kind: "adjust-export";
+  readonly nqn: string;
+  readonly removeHosts: readonly string[];
+  readonly addHosts: readonly string[];
+  readonly allowAnyHost: boolean | undefined;
+  readonly addListeners: readonly ListenAddress[];
+};
+
+export type AddNamespace = {
+  readonly kind: "add-namespace";
+  readonly nqn: string;
+  readonly lvolUuid: string;
+  readonly uuid: string;
+  readonly nguid: string;
+};
+
+export type DeleteSubsystem = { readonly kind: "delete-subsystem"; readonly nqn: string };
+
+export type DeleteLvol = { readonly kind: "delete-lvol"; readonly lvolUuid: string };
+
+export type VolumeStep =
+  | LookLvol
+  | LookSubsystem
+  | CreateLvol
+  | PrepareExport
+  | AdjustExport
+  | AddNamespace
+  | DeleteSubsystem
+  | DeleteLvol;

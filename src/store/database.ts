@@ -1,0 +1,84 @@
+// The connection to PostgreSQL: exact 64-bit numbers, bounded waits, and one place that knows
+// whether an error means "the database is away" or "the statement is wrong".
+import { Pool, types, type PoolClient } from "pg";
+import type { Logger } from "pino";
+
+/** The agent needs few connections: one writer, readers, one listener. */
+const MAX_CONNECTIONS = 4;
+const CONNECT_TIMEOUT_MS = 3_000;
+const STATEMENT_TIMEOUT_MS = 15_000;
+/** On the client's side too: a frozen server answers nothing, not even the end of a statement. */
+const QUERY_TIMEOUT_MS = 20_000;
+
+const INT8_OID = 20;
+
+/** int8 as bigint, for this pool only; the registry of the process stays as it is. */
+const exactTypes = {
+  getTypeParser(oid: number, format?: "text" | "binary") {
+    if (oid === INT8_OID && format !== "binary") return (text: string) => BigInt(text);
+    return format === "binary" ? types.getTypeParser(oid, "binary") : types.getTypeParser(oid);
+  },
+};
+
+export type Database = {
+  readonly pool: Pool;
+  /** Runs act in one transaction on one connection; throws what act or the commit threw. */
+  transaction<T>(act: (client: PoolClient) => Promise<T>): Promise<T>;
+  [Symbol.asyncDispose](): Promise<void>;
+};
+
+export function openDatabase(options: { readonly url: string; readonly log: Logger }): Database {
+  const pool = new Pool({
+    connectionString: options.url,
+    max: MAX_CONNECTIONS,
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    statement_timeout: STATEMENT_TIMEOUT_MS,
+    query_timeout: QUERY_TIMEOUT_MS,
+    application_name: "storage-node",
+    types: exactTypes,
+  });
+  // An idle connection that breaks is replaced at the next use; without a listener it would throw.
+  pool.on("error", (error) => options.log.debug({ err: error }, "idle database connection lost"));
+  return {
+    pool,
+    transaction: (act) => inTransaction(pool, act),
+    [Symbol.asyncDispose]: () => pool.end(),
+  };
+}
+
+async function inTransaction<T>(
+  pool: Pool,
+  act: (client: PoolClient) => Promise<T>,
+): Promise<T> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    await client.query("begin");
+    const result = await act(client);
+    await client.query("commit");
+    return result;
+  } catch (error) {
+    // A connection whose rollback fails is thrown away, and with it the transaction.
+    await client.query("rollback").catch((reason: unknown) => {
+      broken = reason instanceof Error ? reason : new Error(String(reason));
+    });
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+/**
+ * SQLSTATE classes and system errors of a database that cannot be reached now, rather than of a
+ * statement that is wrong: connection exceptions (08), operator intervention and start-up (57P),
+ * too many connections (53300), disk full or out of memory (53), read-only standby (25006).
+ */
+export function isDatabaseDown(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code = "code" in error && typeof error.code === "string" ? error.code : "";
+  if (/^(08|57P|53)/.test(code) || code === "25006") return true;
+  if (["ECONNREFUSED", "ENOENT", "ECONNRESET", "EPIPE", "ETIMEDOUT", "ENOTFOUND", "EACCES"].includes(code)) {
+    return true;
+  }
+  return /timeout|terminated|not queryable|ended unexpectedly/i.test(error.message);
+}

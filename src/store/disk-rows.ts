@@ -1,0 +1,63 @@
+// The disk table as the model sees it.
+import { z } from "zod";
+import type { DiskRow } from "../model/disk.ts";
+import { EVIDENCE_KINDS } from "../model/evidence.ts";
+import { optional, rowParser } from "./columns.ts";
+
+const diskRow: z.ZodType<DiskRow> = z.object({
+  id: z.string(),
+  nodeId: z.string(),
+  serial: z.string(),
+  model: z.string(),
+  nsid: z.number(),
+  admitted: z.boolean(),
+  admittedSerial: optional(z.string()),
+  admittedEvidence: optional(z.string()),
+  cordoned: z.boolean(),
+  wanted: z.enum(["take", "release"]),
+  generation: z.bigint(),
+  traceparent: optional(z.string()),
+  observedGeneration: z.bigint(),
+  state: z.enum([
+    "DISCOVERED",
+    "CLAIMING",
+    "UP",
+    "IN_USE",
+    "FOREIGN",
+    "CONFLICT",
+    "FAILED",
+    "MISSING",
+    "RELEASED",
+  ]),
+  stateReason: z.string(),
+  transport: z.enum(["PCIe", "TCP", "RDMA"]),
+  address: z.string(),
+  kernelName: optional(z.string()),
+  driver: optional(z.string()),
+  originalDriver: optional(z.string()),
+  controllerName: optional(z.string()),
+  lvsName: optional(z.string()),
+  lvsUuid: optional(z.string()),
+  freeSpace: z.enum(["ZEROED", "UNKNOWN"]),
+  clusterBytes: optional(z.bigint()),
+  totalClusters: optional(z.bigint()),
+  freeClusters: optional(z.bigint()),
+  sizeBytes: z.bigint(),
+  blockSize: z.number(),
+  evidence: z.array(
+    z.object({ kind: z.enum(EVIDENCE_KINDS), subject: z.string(), detail: z.string() }),
+  ),
+  evidenceFingerprint: z.string(),
+  lastError: optional(z.string()),
+  attempt: z.number(),
+  nextTryTime: optional(z.date()),
+  lastSeenTime: z.date(),
+  promisedBytes: z.bigint(),
+  lvolCount: z.number(),
+  revision: z.bigint(),
+  createTime: z.date(),
+  updateTime: z.date(),
+});
+
+/** Parses rows of `select * from disk`. */
+export const parseDiskRows = rowParser(diskRow);

@@ -1,0 +1,116 @@
+// The node's rows in memory, exactly as committed. The agent is the only writer of its node's rows,
+// so what it committed is what is there; loops and reads need no query, and when the database is
+// away this is what was last known to be wanted.
+import type { DiskRow } from "../model/disk.ts";
+import type { LvolRow } from "../model/lvol.ts";
+
+export type NodeRow = {
+  readonly nodeId: string;
+  readonly cordoned: boolean;
+  readonly revision: bigint;
+};
+
+export type RowChange = { readonly kind: "lvol" | "disk"; readonly id: string };
+
+type Listener = (changes: readonly RowChange[]) => void;
+
+export class Rows {
+  readonly #lvols = new Map<string, LvolRow>();
+  readonly #disks = new Map<string, DiskRow>();
+  readonly #lvolByNqn = new Map<string, string>();
+  readonly #lvolsByDisk = new Map<string, Set<string>>();
+  readonly #listeners = new Set<Listener>();
+  #node: NodeRow | undefined;
+
+  get node(): NodeRow | undefined {
+    return this.#node;
+  }
+
+  lvol(id: string): LvolRow | undefined {
+    return this.#lvols.get(id);
+  }
+
+  lvolByNqn(nqn: string): LvolRow | undefined {
+    const id = this.#lvolByNqn.get(nqn);
+    return id === undefined ? undefined : this.#lvols.get(id);
+  }
+
+  disk(id: string): DiskRow | undefined {
+    return this.#disks.get(id);
+  }
+
+  lvols(): IterableIterator<LvolRow> {
+    return this.#lvols.values();
+  }
+
+  /** Ids of the volumes on a disk, tombstones included. */
+  lvolIdsOn(diskId: string): ReadonlySet<string> {
+    return this.#lvolsByDisk.get(diskId) ?? new Set();
+  }
+
+  disks(): IterableIterator<DiskRow> {
+    return this.#disks.values();
+  }
+
+  /** Calls listener after each commit with what it changed, until the returned function is called. */
+  subscribe(listener: Listener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Takes over committed rows. */
+  apply(committed: {
+    readonly node?: NodeRow;
+    readonly lvols?: readonly LvolRow[];
+    readonly disks?: readonly DiskRow[];
+  }): void {
+    if (committed.node !== undefined) this.#node = committed.node;
+    const changes: RowChange[] = [];
+    for (const row of committed.disks ?? []) {
+      this.#disks.set(row.id, row);
+      changes.push({ kind: "disk", id: row.id });
+    }
+    for (const row of committed.lvols ?? []) {
+      this.#lvols.set(row.id, row);
+      this.#lvolByNqn.set(row.nqn, row.id);
+      const onDisk = this.#lvolsByDisk.get(row.diskId);
+      if (onDisk === undefined) this.#lvolsByDisk.set(row.diskId, new Set([row.id]));
+      else onDisk.add(row.id);
+      changes.push({ kind: "lvol", id: row.id });
+    }
+    if (changes.length > 0) for (const listener of [...this.#listeners]) listener(changes);
+  }
+
+  /** Replaces everything by what the database holds; only what differs is announced. */
+  replace(all: {
+    readonly node: NodeRow;
+    readonly lvols: readonly LvolRow[];
+    readonly disks: readonly DiskRow[];
+  }): void {
+    this.apply({
+      node: all.node,
+      disks: all.disks.filter((row) => this.#disks.get(row.id)?.revision !== row.revision),
+      lvols: all.lvols.filter((row) => this.#lvols.get(row.id)?.revision !== row.revision),
+    });
+  }
+
+  /**
+   * Resolves true once test holds, at once or after a commit or a nudge; false when signal aborts.
+   */
+  until(test: () => boolean, signal: AbortSignal): Promise<boolean> {
+    if (test()) return Promise.resolve(true);
+    if (signal.aborted) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      const end = (met: boolean) => {
+        unsubscribe();
+        signal.removeEventListener("abort", onAbort);
+        resolve(met);
+      };
+      const onAbort = () => end(false);
+      const unsubscribe = this.subscribe(() => {
+        if (test()) end(true);
+      });
+      signal.addEventListener("abort", onAbort, { once: true });
+    });
+  }
+}

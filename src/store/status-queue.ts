@@ -1,0 +1,125 @@
+// What loops want recorded, merged per object until the writer takes it. Bounded by the number of
+// objects: while the database is away a thousand changes of one volume stay one entry.
+import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
+import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
+import type { Rows } from "./rows.ts";
+
+type Entry<Patch> = {
+  readonly id: string;
+  readonly generation: bigint;
+  patch: Patch;
+  readonly settled: ((applied: boolean) => void)[];
+};
+
+/** A batch on its way: whole new rows, to be written only where the generation still holds. */
+export type StatusBatch = {
+  readonly lvols: readonly LvolRow[];
+  readonly disks: readonly DiskRow[];
+  readonly newDisks: readonly DiskRow[];
+  /** Volumes that become tombstones with this batch: their promises end. */
+  readonly ended: readonly LvolRow[];
+  /** Tells each waiting loop whether its record was applied. */
+  readonly settle: (appliedIds: ReadonlySet<string>) => void;
+  readonly entries: {
+    readonly lvols: readonly Entry<LvolStatusPatch>[];
+    readonly disks: readonly Entry<DiskStatusPatch>[];
+    readonly inserts: readonly Entry<DiskRow>[];
+  };
+};
+
+export class StatusQueue {
+  #lvols = new Map<string, Entry<LvolStatusPatch>>();
+  #disks = new Map<string, Entry<DiskStatusPatch>>();
+  #inserts = new Map<string, Entry<DiskRow>>();
+
+  get size(): number {
+    return this.#lvols.size + this.#disks.size + this.#inserts.size;
+  }
+
+  addLvol(row: Pick<LvolRow, "id" | "generation">, patch: LvolStatusPatch): Promise<boolean> {
+    return add(this.#lvols, row, patch);
+  }
+
+  addDisk(row: Pick<DiskRow, "id" | "generation">, patch: DiskStatusPatch): Promise<boolean> {
+    return add(this.#disks, row, patch);
+  }
+
+  insertDisk(row: DiskRow): Promise<boolean> {
+    return add(this.#inserts, row, row);
+  }
+
+  /** Takes everything as whole rows; entries of another generation than the row's are dropped. */
+  take(rows: Rows): StatusBatch {
+    const entries = {
+      lvols: [...this.#lvols.values()],
+      disks: [...this.#disks.values()],
+      inserts: [...this.#inserts.values()],
+    };
+    this.#lvols = new Map();
+    this.#disks = new Map();
+    this.#inserts = new Map();
+    const lvols: LvolRow[] = [];
+    const ended: LvolRow[] = [];
+    for (const entry of entries.lvols) {
+      const row = rows.lvol(entry.id);
+      if (row === undefined || row.generation !== entry.generation) continue;
+      const next = { ...row, ...entry.patch };
+      lvols.push(next);
+      if (row.deleteTime === undefined && next.deleteTime !== undefined) ended.push(next);
+    }
+    const disks = entries.disks.flatMap((entry) => {
+      const row = rows.disk(entry.id);
+      return row === undefined || row.generation !== entry.generation
+        ? []
+        : [{ ...row, ...entry.patch }];
+    });
+    const newDisks = entries.inserts.map((entry) => entry.patch);
+    const settle = (applied: ReadonlySet<string>) => {
+      for (const entry of [...entries.lvols, ...entries.disks, ...entries.inserts]) {
+        for (const tell of entry.settled) tell(applied.has(entry.id));
+      }
+    };
+    return { lvols, disks, newDisks, ended, settle, entries };
+  }
+
+  /** After a failed transaction: what came meanwhile wins over what was on its way. */
+  putBack(batch: StatusBatch): void {
+    restore(this.#lvols, batch.entries.lvols);
+    restore(this.#disks, batch.entries.disks);
+    restore(this.#inserts, batch.entries.inserts);
+  }
+}
+
+function add<Patch extends object>(
+  queue: Map<string, Entry<Patch>>,
+  row: { readonly id: string; readonly generation: bigint },
+  patch: Patch,
+): Promise<boolean> {
+  return new Promise((resolve) => {
+    const entry = queue.get(row.id);
+    if (entry !== undefined && entry.generation === row.generation) {
+      entry.patch = { ...entry.patch, ...patch };
+      entry.settled.push(resolve);
+      return;
+    }
+    for (const tell of entry?.settled ?? []) tell(false);
+    queue.set(row.id, { id: row.id, generation: row.generation, patch, settled: [resolve] });
+  });
+}
+
+function restore<Patch extends object>(
+  queue: Map<string, Entry<Patch>>,
+  entries: readonly Entry<Patch>[],
+): void {
+  for (const old of entries) {
+    const newer = queue.get(old.id);
+    if (newer === undefined) {
+      queue.set(old.id, old);
+    } else if (newer.generation === old.generation) {
+      newer.patch = { ...old.patch, ...newer.patch };
+      newer.settled.push(...old.settled);
+    } else {
+      for (const tell of old.settled) tell(false);
+    }
+  }
+}

@@ -1,0 +1,248 @@
+// The one writer of the node's rows. Whatever waits, intents and status alike, goes into one
+// transaction with a fixed number of statements; while it commits, the next batch gathers. So a lone
+// call costs one commit and a thousand concurrent ones cost a few.
+import type { PoolClient } from "pg";
+import type { Logger } from "pino";
+import {
+  admit,
+  type AdmissionPolicy,
+  type AdmissionState,
+  type Decision,
+  type Mutation,
+} from "../model/admission.ts";
+import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
+import { Refusal } from "../model/errors.ts";
+import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
+import { isDatabaseDown, type Database } from "./database.ts";
+import type { Rows } from "./rows.ts";
+import * as sql from "./statements.ts";
+import { StatusQueue } from "./status-queue.ts";
+
+/** Mutations in one transaction: past this the gain of sharing is nil (TOOLCHAIN section 4). */
+const MAX_BATCH = 256;
+/** Mutations waiting: past this a caller is told to come back rather than kept. */
+const MAX_QUEUE = 10_000;
+const RETRY_FIRST_MS = 100;
+const RETRY_LAST_MS = 2_000;
+
+type Waiting = {
+  readonly mutation: Mutation;
+  readonly resolve: (decision: Decision) => void;
+  readonly reject: (error: unknown) => void;
+};
+
+type Outcome = { readonly waiting: Waiting; readonly result: Decision | Refusal };
+
+export type WriterOptions = {
+  readonly database: Database;
+  readonly rows: Rows;
+  readonly policy: AdmissionPolicy;
+  readonly log: Logger;
+};
+
+export class Writer {
+  readonly #options: WriterOptions;
+  readonly #status = new StatusQueue();
+  #mutations: Waiting[] = [];
+  #scheduled = false;
+  #running: Promise<void> | undefined;
+  #retryMs = RETRY_FIRST_MS;
+  #retryTimer: NodeJS.Timeout | undefined;
+  /** After an unknown commit, rows in memory may lag behind; they are read again first. */
+  #stale = true;
+  #closed = false;
+  #connected = false;
+  #onConnectedChange: (connected: boolean) => void = () => {};
+
+  constructor(options: WriterOptions) {
+    this.#options = options;
+  }
+
+  /** Whether the last transaction reached the database. */
+  get connected(): boolean {
+    return this.#connected;
+  }
+
+  onConnectedChange(listener: (connected: boolean) => void): void {
+    this.#onConnectedChange = listener;
+  }
+
+  /** Starts reading the rows; they are there once `connected` turns true. */
+  start(): void {
+    this.#schedule();
+  }
+
+  /**
+   * Admits and commits a mutation of intent. Throws a Refusal; UNAVAILABLE when the database is
+   * away, in which case a commit may or may not have happened and the call can be repeated.
+   */
+  mutate(mutation: Mutation): Promise<Decision> {
+    if (this.#closed) return Promise.reject(databaseDown("the agent is stopping"));
+    if (this.#mutations.length >= MAX_QUEUE) {
+      const message = `${MAX_QUEUE} changes are waiting already`;
+      return Promise.reject(new Refusal("OVERLOADED", message, { retryAfterMs: 1_000 }));
+    }
+    if (!this.#connected && this.#retryTimer !== undefined) {
+      return Promise.reject(databaseDown("the database cannot be reached"));
+    }
+    return new Promise((resolve, reject) => {
+      this.#mutations.push({ mutation, resolve, reject });
+      this.#schedule();
+    });
+  }
+
+  /**
+   * Records what was seen of a volume at this generation. Resolves true once committed, false if
+   * the intent has changed meanwhile (look again). Kept and tried again while the database is away.
+   */
+  recordLvol(row: Pick<LvolRow, "id" | "generation">, patch: LvolStatusPatch): Promise<boolean> {
+    const done = this.#status.addLvol(row, patch);
+    this.#schedule();
+    return done;
+  }
+
+  /** As recordLvol, for a disk. */
+  recordDisk(row: Pick<DiskRow, "id" | "generation">, patch: DiskStatusPatch): Promise<boolean> {
+    const done = this.#status.addDisk(row, patch);
+    this.#schedule();
+    return done;
+  }
+
+  /** Adds a disk that was never seen before; a row that exists already is left as it is. */
+  insertDisk(row: DiskRow): Promise<boolean> {
+    const done = this.#status.insertDisk(row);
+    this.#schedule();
+    return done;
+  }
+
+  #schedule(delayMs = 0): void {
+    if (this.#scheduled || this.#running !== undefined || this.#closed) return;
+    if (this.#retryTimer !== undefined) return;
+    if (delayMs > 0) {
+      this.#retryTimer = setTimeout(() => {
+        this.#retryTimer = undefined;
+        this.#schedule();
+      }, delayMs);
+      return;
+    }
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#running = this.#cycle().finally(() => {
+        this.#running = undefined;
+        const more = this.#mutations.length > 0 || this.#status.size > 0 || this.#stale;
+        if (more) this.#schedule(this.#stale ? this.#retryMs : 0);
+      });
+    });
+  }
+
+  async #cycle(): Promise<void> {
+    const batch = this.#mutations.splice(0, MAX_BATCH);
+    try {
+      if (this.#stale) await this.#load();
+      if (batch.length > 0 || this.#status.size > 0) await this.#commit(batch);
+      this.#retryMs = RETRY_FIRST_MS;
+      this.#setConnected(true);
+    } catch (error) {
+      this.#stale = true;
+      this.#retryMs = Math.min(this.#retryMs * 2, RETRY_LAST_MS);
+      const down = isDatabaseDown(error);
+      if (down) this.#setConnected(false);
+      const level = down && !this.#connected ? "debug" : "error";
+      this.#options.log[level]({ err: error, mutations: batch.length }, "transaction failed");
+      const refusal = down
+        ? databaseDown("the database cannot be reached; whether the change was kept is not known", error)
+        : error;
+      for (const waiting of [...batch, ...this.#mutations.splice(0)]) waiting.reject(refusal);
+    }
+  }
+
+  async #load(): Promise<void> {
+    const { database, policy, rows } = this.#options;
+    const all = await database.transaction((client) => sql.loadNode(client, policy.nodeId));
+    this.#stale = false;
+    rows.replace(all);
+  }
+
+  async #commit(batch: readonly Waiting[]): Promise<void> {
+    const { database, rows } = this.#options;
+    const status = this.#status.take(rows);
+    try {
+      const { outcomes, committed, applied } = await database.transaction(async (client) => {
+        const node = await sql.raiseRevision(client, this.#options.policy.nodeId);
+        const applied = await sql.writeStatus(client, status, node.revision);
+        const intents = await this.#admitBatch(client, batch, node);
+        await sql.notify(client, node);
+        return {
+          outcomes: intents.outcomes,
+          applied: applied.ids,
+          committed: { node, lvols: [...applied.lvols, ...intents.lvols], disks: intents.disks ?? applied.disks },
+        };
+      });
+      rows.apply(committed);
+      status.settle(applied);
+      for (const { waiting, result } of outcomes) {
+        if (result instanceof Refusal) waiting.reject(result);
+        else waiting.resolve(result);
+      }
+    } catch (error) {
+      this.#status.putBack(status);
+      throw error;
+    }
+  }
+
+  async #admitBatch(
+    client: PoolClient,
+    batch: readonly Waiting[],
+    node: sql.LockedNode,
+  ): Promise<{ outcomes: Outcome[]; lvols: LvolRow[]; disks: DiskRow[] | undefined }> {
+    if (batch.length === 0) return { outcomes: [], lvols: [], disks: undefined };
+    const ids = batch.map(({ mutation }) => mutation.id);
+    const before = await sql.readForAdmission(client, node.nodeId, ids);
+    const state: AdmissionState = {
+      policy: this.#options.policy,
+      nodeCordoned: node.cordoned,
+      now: node.now,
+      revision: node.revision,
+      lvols: new Map(before.lvols.map((row) => [row.id, row])),
+      disks: new Map(before.disks.map((row) => [row.id, row])),
+    };
+    const outcomes = batch.map((waiting) => ({ waiting, result: decide(state, waiting.mutation) }));
+    const lvols = [...state.lvols.values()].filter((row) => row.revision === node.revision);
+    const changedDisks = [...state.disks.values()].filter(
+      (row) => before.disks.find(({ id }) => id === row.id) !== row,
+    );
+    await sql.writeIntents(client, { lvols, disks: changedDisks });
+    return { outcomes, lvols, disks: [...state.disks.values()] };
+  }
+
+  #setConnected(connected: boolean): void {
+    if (connected === this.#connected) return;
+    this.#connected = connected;
+    this.#options.log.info({ connected }, connected ? "database reached" : "database away");
+    this.#onConnectedChange(connected);
+  }
+
+  /** Ends after the transaction in flight; what still waits is refused. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retryTimer);
+    await this.#running;
+    for (const waiting of this.#mutations.splice(0)) {
+      waiting.reject(databaseDown("the agent is stopping"));
+    }
+  }
+}
+
+function decide(state: AdmissionState, mutation: Mutation): Decision | Refusal {
+  try {
+    return admit(state, mutation);
+  } catch (error) {
+    if (error instanceof Refusal) return error;
+    throw error;
+  }
+}
+
+function databaseDown(message: string, cause?: unknown): Refusal {
+  return new Refusal("DATABASE_DOWN", message, { retryAfterMs: 1_000, cause });
+}
