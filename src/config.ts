@@ -206,7 +206,9 @@ function diskPatterns(list: string, faults: string[]): DiskPattern[] {
     if ((field === "serial" || field === "model" || field === "address") && glob !== undefined) {
       patterns.push({ field, glob });
     } else {
-      faults.push(`STORAGE_NODE_DISK_ALLOW: "${part}" is not serial:GLOB, model:GLOB or address:GLOB`);
+      faults.push(
+        `STORAGE_NODE_DISK_ALLOW: "${part}" is not serial:GLOB, model:GLOB or address:GLOB`,
+      );
     }
   }
   return patterns;

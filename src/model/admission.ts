@@ -1,11 +1,11 @@
 // Decides mutations of intent: a pure function from (what is there, what is asked) to the rows to
 // write or a Refusal. It runs inside the transaction that writes the intent, under the node row's
 // lock, so that what it counts cannot change under it.
-import { alignUp } from "./bytes.ts";
-import { promisableBytes, type DiskRow } from "./disk.ts";
+import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { volumeNqn } from "./identity.ts";
 import type { CreationRequest, LvolRow } from "./lvol.ts";
+import { place } from "./placement.ts";
 
 export type Mutation =
   | {
@@ -83,11 +83,15 @@ function provision(
   if (state.nodeCordoned) throw new Refusal("CORDONED", "the node takes no new volumes");
   const exports = [...state.disks.values()].reduce((sum, disk) => sum + disk.lvolCount, 0);
   if (exports >= state.policy.maxExports) {
-    throw new Refusal("EXPORT_LIMIT", `the target holds ${state.policy.maxExports} exports at most`, {
-      quota: [{ subject: "exports", description: `${exports} used, 0 left` }],
-    });
+    throw new Refusal(
+      "EXPORT_LIMIT",
+      `the target holds ${state.policy.maxExports} exports at most`,
+      {
+        quota: [{ subject: "exports", description: `${exports} used, 0 left` }],
+      },
+    );
   }
-  const { disk, promisedBytes } = place(state, request);
+  const { disk, promisedBytes } = place(state.disks, state.policy, request);
   const row: LvolRow = {
     id,
     nodeId: state.policy.nodeId,
@@ -140,9 +144,13 @@ function sameOrRefuse(state: AdmissionState, row: LvolRow, asked: CreationReques
     throw new Refusal("ID_RETIRED", `id ${row.id} was used by a volume that was deleted`);
   }
   if (fields.length > 0) {
-    throw new Refusal("SPEC_MISMATCH", `volume ${row.id} exists with another ${fields.join(", ")}`, {
-      metadata: { fields: fields.join(",") },
-    });
+    throw new Refusal(
+      "SPEC_MISMATCH",
+      `volume ${row.id} exists with another ${fields.join(", ")}`,
+      {
+        metadata: { fields: fields.join(",") },
+      },
+    );
   }
   return row;
 }
@@ -164,102 +172,6 @@ function differingFields(was: CreationRequest, asked: CreationRequest, diskId: s
     ].join();
   if (qosKey(was) !== qosKey(asked)) fields.push("qos");
   return fields;
-}
-
-type Place = { readonly disk: DiskRow; readonly promisedBytes: bigint };
-
-/** The disk asked for, or the one with most unpromised bytes among those that fit. */
-function place(state: AdmissionState, request: CreationRequest): Place {
-  if (request.diskId !== undefined) return placeOn(state, request.diskId, request);
-  const candidates = [...state.disks.values()].filter((disk) => refusalOf(state, disk) === undefined);
-  if (candidates.length === 0) throw noDisk(state);
-  const places = candidates
-    .map((disk) => ({ disk, ...fit(state, disk, request) }))
-    .sort((a, b) => (a.left === b.left ? (a.disk.id < b.disk.id ? -1 : 1) : a.left > b.left ? -1 : 1));
-  const best = places.find((candidate) => candidate.fits);
-  if (best !== undefined) return best;
-  const left = places[0]?.left ?? 0n;
-  if (places.every((candidate) => candidate.tooLarge)) throw tooLarge(request, places);
-  throw new Refusal("NO_DISK_FITS", `no disk has ${request.sizeBytes} bytes left to promise`, {
-    quota: [
-      {
-        subject: "promised_bytes",
-        description: `asked ${request.sizeBytes}, left ${left > 0n ? left : 0n} on the emptiest disk`,
-      },
-    ],
-  });
-}
-
-function placeOn(state: AdmissionState, diskId: string, request: CreationRequest): Place {
-  const disk = state.disks.get(diskId);
-  if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${diskId} is not on this node`);
-  const refusal = refusalOf(state, disk);
-  if (refusal !== undefined) throw refusal;
-  const { fits, left, promisedBytes, tooLarge: never } = fit(state, disk, request);
-  if (never) throw tooLarge(request, [{ disk }]);
-  if (fits) return { disk, promisedBytes };
-  throw new Refusal("NO_CAPACITY", `disk ${diskId} has ${left} bytes left to promise`, {
-    quota: [
-      {
-        subject: `disks/${diskId}`,
-        description: `asked ${promisedBytes}, left ${left > 0n ? left : 0n}`,
-      },
-    ],
-  });
-}
-
-/** Why a disk takes no new volume at all, undefined if it does. */
-function refusalOf(state: AdmissionState, disk: DiskRow): Refusal | undefined {
-  if (disk.state !== "UP") {
-    return new Refusal("DISK_NOT_UP", `disk ${disk.id} is ${disk.state}: ${disk.stateReason}`, {
-      preconditions: [{ subject: `disks/${disk.id}`, description: `state ${disk.state}` }],
-    });
-  }
-  if (disk.cordoned) return new Refusal("CORDONED", `disk ${disk.id} takes no new volumes`);
-  if (disk.freeSpace !== "ZEROED" && state.policy.isolation === "strict") {
-    return new Refusal(
-      "FREE_SPACE_NOT_ZEROED",
-      `free space of disk ${disk.id} may hold old bytes; see ZeroFreeSpace`,
-    );
-  }
-  return undefined;
-}
-
-function noDisk(state: AdmissionState): Refusal {
-  const refusals = [...state.disks.values()].map((disk) => refusalOf(state, disk));
-  const notUp = refusals.every((refusal) => refusal?.reason === "DISK_NOT_UP");
-  const first = refusals.find((refusal) => refusal?.reason !== "DISK_NOT_UP");
-  return notUp || first === undefined
-    ? new Refusal("DISK_NOT_UP", "no disk of this node is UP")
-    : first;
-}
-
-function fit(state: AdmissionState, disk: DiskRow, request: CreationRequest) {
-  const cluster = disk.clusterBytes ?? 1n;
-  const promisedBytes = alignUp(request.sizeBytes, cluster);
-  const left = promisableBytes(disk, state.policy.overcommit) - disk.promisedBytes;
-  // A thin volume may be over-committed together with others, but a single one may never be larger
-  // than the disk that it lies on: it could never be filled.
-  const total = (disk.totalClusters ?? 0n) * cluster;
-  const thickLeft = total - disk.promisedBytes;
-  const fits = promisedBytes <= total && promisedBytes <= (request.thin ? left : min(left, thickLeft));
-  // Each lvol takes a metadata page of about one cluster's bookkeeping (CONTRACT section 5).
-  const roomForOne = BigInt(disk.lvolCount) < (disk.totalClusters ?? 0n);
-  return { promisedBytes, left, fits: fits && roomForOne, tooLarge: promisedBytes > total };
-}
-
-function min(a: bigint, b: bigint): bigint {
-  return a < b ? a : b;
-}
-
-function tooLarge(request: CreationRequest, places: readonly { readonly disk: DiskRow }[]): Refusal {
-  const totals = places.map(({ disk }) => (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 0n));
-  const largest = totals.reduce((a, b) => (a > b ? a : b), 0n);
-  const description = `${request.sizeBytes} is more than the ${largest} bytes of the largest disk`;
-  return new Refusal("INVALID_FIELD", `spec.size_bytes: ${description}`, {
-    code: "OUT_OF_RANGE",
-    fields: [{ field: "spec.size_bytes", description }],
-  });
 }
 
 function requestDelete(

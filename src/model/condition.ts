@@ -3,26 +3,13 @@
 export type ConditionStatus = "TRUE" | "FALSE" | "UNKNOWN";
 
 export type LvolConditionType =
-  | "LvolCreated"
-  | "SizeReached"
-  | "Exported"
-  | "TargetConnected"
-  | "DiskReady";
+  "LvolCreated" | "SizeReached" | "Exported" | "TargetConnected" | "DiskReady";
 
 export type DiskConditionType =
-  | "Claimed"
-  | "Attached"
-  | "StoreReady"
-  | "FreeSpaceZeroed"
-  | "Healthy"
-  | "Schedulable";
+  "Claimed" | "Attached" | "StoreReady" | "FreeSpaceZeroed" | "Healthy" | "Schedulable";
 
 export type NodeConditionType =
-  | "DatabaseReachable"
-  | "TargetConnected"
-  | "LeaseHeld"
-  | "LocalLockHeld"
-  | "OnHold";
+  "DatabaseReachable" | "TargetConnected" | "LeaseHeld" | "LocalLockHeld" | "OnHold";
 
 /** reason is one word for machines, message a sentence for people (empty where nothing is wrong). */
 export type Condition<Type extends string = string> = {

@@ -59,6 +59,16 @@ export function parseStoreName(name: string): { fleet: string; diskId: string } 
   return { fleet, diskId };
 }
 
+/** The name that a disk's controller is attached under: computed from where the disk is. */
+export function controllerName(at: {
+  readonly traddr: string;
+  readonly trsvcid?: string;
+  readonly subnqn?: string;
+}): string {
+  const place = JSON.stringify([at.traddr, at.trsvcid ?? "", at.subnqn ?? ""]);
+  return `sn-${createHash("sha256").update(place).digest("hex").slice(0, 12)}`;
+}
+
 export function volumeNqn(prefix: string, volumeId: string): string {
   return `${prefix}:${volumeId}`;
 }

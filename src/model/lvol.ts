@@ -92,8 +92,6 @@ export type LvolSeen =
       readonly sizeBytes: bigint;
       readonly thin: boolean;
       readonly allocatedClusters: bigint | undefined;
-      /** A snapshot or a clone is not what a volume's row describes. */
-      readonly plain: boolean;
     };
 
 export type ListenAddress = {
@@ -128,14 +126,7 @@ export type VolumeSeen = {
 };
 
 export type LvolState =
-  | "CREATING"
-  | "UP"
-  | "RESIZING"
-  | "DEGRADED"
-  | "DATA_MISSING"
-  | "DELETING"
-  | "DELETED"
-  | "FAILED";
+  "CREATING" | "UP" | "RESIZING" | "DEGRADED" | "DATA_MISSING" | "DELETING" | "DELETED" | "FAILED";
 
 export type LvolCondition = Condition<LvolConditionType>;
 

@@ -58,6 +58,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
   readonly #busy = new Map<string, Promise<void>>();
   readonly #inFlight = new Map<string, number>();
   readonly #recording = new Set<string>();
+  readonly #generations = new Map<string, bigint>();
   readonly #backoff = new Map<string, Backoff>();
   readonly #status = new Map<string, { -readonly [Key in keyof LoopStatus]: LoopStatus[Key] }>();
   #scheduled = false;
@@ -110,6 +111,19 @@ export class Driver<View, Step extends { readonly kind: string }> {
     this.wake(id);
   }
 
+  /** A commit touched this object: a new intent ends its back-offs, a mere status does not. */
+  retryIfIntentChanged(id: string, generation: bigint | undefined): void {
+    const changed = generation !== undefined && this.#generations.get(id) !== generation;
+    if (generation !== undefined) this.#generations.set(id, generation);
+    if (changed) this.retryNow(id);
+    else this.wake(id);
+  }
+
+  /** Whether a step on this object was handed out and is not answered yet. */
+  inFlight(id: string): boolean {
+    return (this.#inFlight.get(id) ?? 0) > 0;
+  }
+
   /** As retryNow, for every object that is in a back-off. */
   retryAllNow(): void {
     for (const key of [...this.#backoff.keys()]) this.retryNow(key.slice(key.indexOf("/") + 1));
@@ -139,7 +153,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
   }
 
   #planObject(id: string, now: Date): void {
-    const moment = { now, inFlight: (this.#inFlight.get(id) ?? 0) > 0 };
+    const moment = { now, inFlight: this.inFlight(id) };
     const view = this.#kind.view(id, moment);
     if (view === undefined) return;
     for (const loop of this.#kind.loops) {

@@ -20,6 +20,7 @@ export function plan(view: VolumePlanView): VolumeStep | undefined {
   if (seen.lvol.kind === "absent") return undefined;
   // Recorded before it is deleted: a tombstone matches what comes back by this uuid. One that never
   // saw a uuid matches by name, which look has settled.
-  if (row.lvolUuid !== seen.lvol.uuid && !(tombstone && row.lvolUuid === undefined)) return undefined;
+  if (row.lvolUuid !== seen.lvol.uuid && !(tombstone && row.lvolUuid === undefined))
+    return undefined;
   return { kind: "delete-lvol", lvolUuid: seen.lvol.uuid };
 }

@@ -28,5 +28,9 @@ export function lookLvol(
   store: { readonly name: string; readonly uuid: string },
 ): VolumeStep {
   const { row } = view;
-  return { kind: "look-lvol", name: row.lvolUuid ?? `${store.name}/${row.id}`, lvsUuid: store.uuid };
+  return {
+    kind: "look-lvol",
+    name: row.lvolUuid ?? `${store.name}/${row.id}`,
+    lvsUuid: store.uuid,
+  };
 }

@@ -12,7 +12,8 @@ export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined 
   if (seen.lvol?.kind === "present") {
     if (row.lvolUuid === undefined) patch.lvolUuid = seen.lvol.uuid;
     if (row.lvsUuid !== seen.lvol.lvsUuid) patch.lvsUuid = seen.lvol.lvsUuid;
-    if (row.observedSizeBytes !== seen.lvol.sizeBytes) patch.observedSizeBytes = seen.lvol.sizeBytes;
+    if (row.observedSizeBytes !== seen.lvol.sizeBytes)
+      patch.observedSizeBytes = seen.lvol.sizeBytes;
   }
   const lvolUuid = seen.lvol?.kind === "present" ? seen.lvol.uuid : row.lvolUuid;
   const namespace = namespaceState(row, seen.subsystem, lvolUuid);

@@ -3,16 +3,6 @@
 // outlives the run of the target that it was seen in.
 import type { LvolSeen, SubsystemSeen, VolumeSeen } from "../model/lvol.ts";
 
-/** A controller that the target has, and its first namespace's bdev once it was read. */
-export type ControllerSeen = {
-  readonly name: string;
-  readonly trtype: string;
-  readonly traddr: string;
-  readonly trsvcid: string | undefined;
-  readonly subnqn: string | undefined;
-  readonly state: string;
-};
-
 export type StoreSeen = {
   readonly name: string;
   readonly uuid: string;
@@ -40,6 +30,8 @@ export class Seen {
   readonly #volumes = new Map<string, VolumeSeen>();
   readonly #disks = new Map<string, DiskOnTarget>();
   readonly #onChange: (change: SeenChange) => void;
+  /** Volumes that something was learnt of since a look at everything was sent. */
+  #touched: Set<string> | undefined;
   #run: string | undefined;
 
   constructor(onChange: (change: SeenChange) => void) {
@@ -71,12 +63,24 @@ export class Seen {
     this.#forget();
   }
 
+  /**
+   * A look at everything is about to be sent. What is learnt of a volume from now on is newer than
+   * what that look will show; `touched` says so of an id.
+   */
+  beginLook(): (id: string) => boolean {
+    const touched = new Set<string>();
+    this.#touched = touched;
+    return (id) => touched.has(id);
+  }
+
   setLvol(id: string, lvol: LvolSeen | undefined): void {
+    this.#touched?.add(id);
     this.#volumes.set(id, { ...this.volume(id), lvol });
     this.#onChange({ kind: "lvol", id });
   }
 
   setSubsystem(id: string, subsystem: SubsystemSeen | undefined): void {
+    this.#touched?.add(id);
     this.#volumes.set(id, { ...this.volume(id), subsystem });
     this.#onChange({ kind: "lvol", id });
   }

@@ -1,5 +1,6 @@
 // Every act the agent can do, as data. A plan leaves no choice to its execution: ids, names and sizes
 // are in the step. What a step answers is an observation; nothing else comes back from it.
+import type { DiskStatusPatch } from "../model/disk.ts";
 import type { ListenAddress } from "../model/lvol.ts";
 
 /** Reads one lvol by name: its uuid once known, else the alias that its id gives it. */
@@ -62,3 +63,43 @@ export type VolumeStep =
   | AddNamespace
   | DeleteSubsystem
   | DeleteLvol;
+
+/** Writes down what is about to be done, before it is done. */
+export type RecordDisk = { readonly kind: "record-disk"; readonly patch: DiskStatusPatch };
+
+/** Takes a PCI function from its kernel driver to vfio-pci, if the evidence of this moment allows. */
+export type ClaimDisk = {
+  readonly kind: "claim-disk";
+  readonly address: string;
+  /** A store of ours lies on it: that is no evidence against it, and it is never formatted. */
+  readonly ours: boolean;
+};
+
+/** Gives a PCI function back to a kernel driver. */
+export type GiveBackDisk = {
+  readonly kind: "give-back-disk";
+  readonly address: string;
+  readonly driver: string;
+};
+
+export type AttachDisk = {
+  readonly kind: "attach-disk";
+  readonly controllerName: string;
+  readonly trtype: "PCIe" | "TCP" | "RDMA";
+  readonly traddr: string;
+  readonly trsvcid: string | undefined;
+  readonly subnqn: string | undefined;
+};
+
+export type DetachDisk = { readonly kind: "detach-disk"; readonly controllerName: string };
+
+/** Formats: everything on the bdev is lost. */
+export type CreateStore = {
+  readonly kind: "create-store";
+  readonly bdevName: string;
+  readonly storeName: string;
+  readonly clusterBytes: bigint;
+};
+
+export type DiskStep =
+  RecordDisk | ClaimDisk | GiveBackDisk | AttachDisk | DetachDisk | CreateStore;

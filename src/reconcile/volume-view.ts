@@ -10,8 +10,7 @@ export type VolumePlanView = VolumeView & {
   readonly inFlight: boolean;
   /** The store to make the lvol on; undefined while the disk is not ready in this run. */
   readonly store:
-    | { readonly uuid: string; readonly name: string; readonly clusterBytes: bigint }
-    | undefined;
+    { readonly uuid: string; readonly name: string; readonly clusterBytes: bigint } | undefined;
 };
 
 export type VolumeViewSource = {

@@ -46,10 +46,7 @@ export function openDatabase(options: { readonly url: string; readonly log: Logg
   };
 }
 
-async function inTransaction<T>(
-  pool: Pool,
-  act: (client: PoolClient) => Promise<T>,
-): Promise<T> {
+async function inTransaction<T>(pool: Pool, act: (client: PoolClient) => Promise<T>): Promise<T> {
   const client = await pool.connect();
   let broken: Error | undefined;
   try {
@@ -77,7 +74,11 @@ export function isDatabaseDown(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
   if (/^(08|57P|53)/.test(code) || code === "25006") return true;
-  if (["ECONNREFUSED", "ENOENT", "ECONNRESET", "EPIPE", "ETIMEDOUT", "ENOTFOUND", "EACCES"].includes(code)) {
+  if (
+    ["ECONNREFUSED", "ENOENT", "ECONNRESET", "EPIPE", "ETIMEDOUT", "ENOTFOUND", "EACCES"].includes(
+      code,
+    )
+  ) {
     return true;
   }
   return /timeout|terminated|not queryable|ended unexpectedly/i.test(error.message);

@@ -10,7 +10,18 @@ export type NodeRow = {
   readonly revision: bigint;
 };
 
-export type RowChange = { readonly kind: "lvol" | "disk"; readonly id: string };
+/** `created`: committed by this process just now, so nothing can have been tried for it yet. */
+export type RowChange = {
+  readonly kind: "lvol" | "disk";
+  readonly id: string;
+  readonly created: boolean;
+};
+
+type Committed = {
+  readonly node?: NodeRow;
+  readonly lvols?: readonly LvolRow[];
+  readonly disks?: readonly DiskRow[];
+};
 
 type Listener = (changes: readonly RowChange[]) => void;
 
@@ -58,25 +69,27 @@ export class Rows {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Takes over committed rows. */
-  apply(committed: {
-    readonly node?: NodeRow;
-    readonly lvols?: readonly LvolRow[];
-    readonly disks?: readonly DiskRow[];
-  }): void {
+  /** Takes over rows that this process has committed. */
+  apply(committed: Committed): void {
+    this.#take(committed, true);
+  }
+
+  #take(committed: Committed, ours: boolean): void {
     if (committed.node !== undefined) this.#node = committed.node;
     const changes: RowChange[] = [];
     for (const row of committed.disks ?? []) {
+      const created = ours && !this.#disks.has(row.id);
       this.#disks.set(row.id, row);
-      changes.push({ kind: "disk", id: row.id });
+      changes.push({ kind: "disk", id: row.id, created });
     }
     for (const row of committed.lvols ?? []) {
+      const created = ours && !this.#lvols.has(row.id);
       this.#lvols.set(row.id, row);
       this.#lvolByNqn.set(row.nqn, row.id);
       const onDisk = this.#lvolsByDisk.get(row.diskId);
       if (onDisk === undefined) this.#lvolsByDisk.set(row.diskId, new Set([row.id]));
       else onDisk.add(row.id);
-      changes.push({ kind: "lvol", id: row.id });
+      changes.push({ kind: "lvol", id: row.id, created });
     }
     if (changes.length > 0) for (const listener of [...this.#listeners]) listener(changes);
   }
@@ -87,11 +100,12 @@ export class Rows {
     readonly lvols: readonly LvolRow[];
     readonly disks: readonly DiskRow[];
   }): void {
-    this.apply({
+    const committed = {
       node: all.node,
       disks: all.disks.filter((row) => this.#disks.get(row.id)?.revision !== row.revision),
       lvols: all.lvols.filter((row) => this.#lvols.get(row.id)?.revision !== row.revision),
-    });
+    };
+    this.#take(committed, false);
   }
 
   /**

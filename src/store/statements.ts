@@ -126,9 +126,13 @@ export async function writeIntents(
     // Between our read and our write another node's agent took one of the ids. Nothing is written;
     // the caller's next attempt sees that row and is refused for the right reason.
     if (rowCount !== rows.lvols.length) {
-      throw new Refusal("DATABASE_DOWN", "an id was taken by another node at this moment; try again", {
-        retryAfterMs: 100,
-      });
+      throw new Refusal(
+        "DATABASE_DOWN",
+        "an id was taken by another node at this moment; try again",
+        {
+          retryAfterMs: 100,
+        },
+      );
     }
   }
   if (rows.disks.length > 0) {

@@ -151,7 +151,10 @@ export class Writer {
       const level = down && !this.#connected ? "debug" : "error";
       this.#options.log[level]({ err: error, mutations: batch.length }, "transaction failed");
       const refusal = down
-        ? databaseDown("the database cannot be reached; whether the change was kept is not known", error)
+        ? databaseDown(
+            "the database cannot be reached; whether the change was kept is not known",
+            error,
+          )
         : error;
       for (const waiting of [...batch, ...this.#mutations.splice(0)]) waiting.reject(refusal);
     }
@@ -176,7 +179,11 @@ export class Writer {
         return {
           outcomes: intents.outcomes,
           applied: applied.ids,
-          committed: { node, lvols: [...applied.lvols, ...intents.lvols], disks: intents.disks ?? applied.disks },
+          committed: {
+            node,
+            lvols: [...applied.lvols, ...intents.lvols],
+            disks: intents.disks ?? applied.disks,
+          },
         };
       });
       rows.apply(committed);

@@ -1,0 +1,172 @@
+// The composition root: builds adapters, loops and the server, wires who wakes whom, and takes all of
+// it down in the opposite order. The only place that constructs.
+import type { Logger } from "pino";
+import type { Agent, ComponentHealth } from "./api/agent.ts";
+import { diskHandlers } from "./api/disks.ts";
+import { exportHandlers } from "./api/exports.ts";
+import { lvolHandlers } from "./api/lvols.ts";
+import { nodeHandlers } from "./api/node.ts";
+import { startServer, type RunningServer } from "./api/server.ts";
+import type { Config } from "./config.ts";
+import type { Condition, NodeConditionType } from "./model/condition.ts";
+import type { DiskRow, DiskSeen } from "./model/disk.ts";
+import { Refusal } from "./model/errors.ts";
+import { startReconciler, type Reconciler } from "./reconcile/reconciler.ts";
+import { spdkClient } from "./spdk/client.ts";
+import { SpdkConnection } from "./spdk/connection.ts";
+import { SpdkError } from "./spdk/errors.ts";
+import { openDatabase } from "./store/database.ts";
+import { Rows } from "./store/rows.ts";
+import { StoreSession } from "./store/session.ts";
+import { Writer } from "./store/writer.ts";
+import type { Kernel } from "./sysfs/kernel.ts";
+
+export const VERSION = "0.1.0";
+
+/** Steps in flight may end by themselves within this; what is cut off is found again at start. */
+const STOP_LIMIT_MS = 5_000;
+
+export type RunningNode = AsyncDisposable & {
+  readonly address: string;
+  readonly agent: Agent;
+  /** Rejects when the agent must not go on: a database of another node, a newer schema. */
+  readonly failed: Promise<never>;
+};
+
+export type NodeOptions = {
+  readonly config: Config;
+  readonly kernel: Kernel;
+  readonly log: Logger;
+  readonly migrationsDir: string;
+};
+
+/** Starts the agent. The API answers at once; readiness comes when everything was verified. */
+export async function startNode(options: NodeOptions): Promise<RunningNode> {
+  const { config, log, kernel } = options;
+  await using stack = new AsyncDisposableStack();
+  const rows = new Rows();
+  const database = stack.use(openDatabase({ url: config.databaseUrl, log }));
+  const writer = stack.use(new Writer({ database, rows, policy: config, log }));
+  const session = stack.use(new StoreSession({ ...options, database, writer, rows }));
+  const connection = stack.use(
+    new SpdkConnection({ path: config.spdkSocket, mayMutate: () => true }),
+  );
+  const spdk = spdkClient(connection);
+  const reconciler = await startReconciler({ config, rows, writer, kernel, connection, spdk, log });
+  stack.defer(() => reconciler.stop(AbortSignal.timeout(STOP_LIMIT_MS)));
+  const agent = agentOf({ config, rows, writer, session, reconciler, spdk });
+  const server: RunningServer = await startServer({
+    listen: config.listen,
+    log,
+    handlers: {
+      ...lvolHandlers(agent),
+      ...exportHandlers(agent),
+      ...diskHandlers(agent),
+      ...nodeHandlers(agent),
+    },
+  });
+  stack.use(server);
+  stack.defer(watchReadiness(agent, reconciler, server, log));
+  session.start();
+  log.info({ address: server.address }, "agent is up");
+  const owned = stack.move();
+  return {
+    address: server.address,
+    agent,
+    failed: session.failed,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+type Parts = {
+  readonly config: Config;
+  readonly rows: Rows;
+  readonly writer: Writer;
+  readonly session: StoreSession;
+  readonly reconciler: Reconciler;
+  readonly spdk: ReturnType<typeof spdkClient>;
+};
+
+function agentOf(parts: Parts): Agent {
+  const { config, rows, writer, session, reconciler, spdk } = parts;
+  const diskSeen = (row: DiskRow): DiskSeen => reconciler.diskSeen(row);
+  return {
+    nodeId: config.nodeId,
+    version: VERSION,
+    maxExports: config.maxExports,
+    overcommit: config.overcommit,
+    rows,
+    writer,
+    view: (row) => reconciler.volumeView(row),
+    diskSeen,
+    connectedHosts: async (nqn) => {
+      try {
+        const controllers = await spdk.nvmfSubsystemGetControllers(nqn);
+        return [...new Set(controllers.map(({ hostNqn }) => hostNqn))];
+      } catch (error) {
+        // The subsystem is not there: nobody can be connected to it.
+        if (error instanceof SpdkError) return [];
+        const message = "the SPDK target did not answer who is connected";
+        throw new Refusal("TARGET_DOWN", message, { retryAfterMs: 1_000, cause: error });
+      }
+    },
+    targetVersion: () => reconciler.target.version,
+    ready: () => session.status.ok && reconciler.verified,
+    components: () => components(parts),
+    conditions: () => conditions(parts),
+    loops: () => reconciler.loops(),
+  };
+}
+
+function components({ session, reconciler }: Parts): readonly ComponentHealth[] {
+  const { target } = reconciler;
+  return [
+    { name: "database", ...session.status },
+    { name: "target", ok: target.connected, reason: target.reason, since: target.since },
+    { name: "kernel", ...reconciler.kernelStatus },
+  ];
+}
+
+function conditions({ session, reconciler }: Parts): readonly Condition<NodeConditionType>[] {
+  const condition = (
+    type: NodeConditionType,
+    ok: boolean,
+    reason: string,
+  ): Condition<NodeConditionType> => ({
+    type,
+    status: ok ? "TRUE" : "FALSE",
+    reason: ok ? "Yes" : "No",
+    message: reason,
+  });
+  const { target } = reconciler;
+  return [
+    condition("DatabaseReachable", session.status.ok, session.status.reason),
+    condition("TargetConnected", target.connected, target.reason),
+  ];
+}
+
+/** Tells the health service whenever readiness turns. */
+function watchReadiness(
+  agent: Agent,
+  reconciler: Reconciler,
+  server: RunningServer,
+  log: Logger,
+): () => void {
+  let ready = false;
+  const look = () => {
+    if (agent.ready() === ready) return;
+    ready = !ready;
+    server.setReady(ready);
+    const reasons = agent.components().filter(({ ok }) => !ok);
+    log.info({ ready, reasons }, ready ? "ready" : "not ready");
+  };
+  const stop = reconciler.onChange(look);
+  const stopRows = agent.rows.subscribe(look);
+  const timer = setInterval(look, 500);
+  timer.unref();
+  return () => {
+    stop();
+    stopRows();
+    clearInterval(timer);
+  };
+}

@@ -1,0 +1,280 @@
+// One connection to the target, from "it answers" to "it is known": whose target it is, which run of
+// it, and what it holds. Everything is listed once per connection and then every few minutes; all
+// else is looked at by name.
+//
+// It never changes a target that carries another owner's mark, and never removes what it does not
+// know: unknown lvols and subsystems are counted and left alone.
+import { randomBytes } from "node:crypto";
+import type { Logger } from "pino";
+import {
+  fleetHash,
+  ownerNqn,
+  parseOwnerNqn,
+  parseStoreName,
+  type OwnerMark,
+} from "../model/identity.ts";
+import type { LvolRow } from "../model/lvol.ts";
+import type { SpdkClient } from "../spdk/client.ts";
+import type { SpdkConnection } from "../spdk/connection.ts";
+import type { Lvol } from "../spdk/replies-lvol.ts";
+import type { Subsystem } from "../spdk/replies-nvmf.ts";
+import type { Rows } from "../store/rows.ts";
+import type { Seen } from "./seen.ts";
+import { subsystemSeen } from "./volume-steps.ts";
+
+/** How often everything is listed while nothing seems to happen. */
+const FULL_LOOK_MS = 300_000;
+const RETRY_MS = 1_000;
+/** After a lost connection to a target that lives on: what was being done there has ended by then. */
+const GRACE_MS = 2_000;
+
+export type TargetStatus = {
+  readonly connected: boolean;
+  /** Why nothing is changed on it, empty if it is ours and known. */
+  readonly reason: string;
+  readonly version: string;
+  readonly since: Date;
+  readonly unknownLvols: number;
+  readonly unknownSubsystems: number;
+};
+
+export type TargetSessionOptions = {
+  readonly connection: SpdkConnection;
+  readonly spdk: SpdkClient;
+  readonly rows: Rows;
+  readonly seen: Seen;
+  readonly log: Logger;
+  readonly nodeId: string;
+  readonly fleet: string;
+  readonly nqnPrefix: string;
+  readonly trtype: string;
+  /** Looks for the disks on the target; called while a run begins and with each full look. */
+  readonly observeDisks: () => Promise<void>;
+  /** The run is known and everything on it was listed: loops may plan. */
+  readonly onReady: () => void;
+};
+
+export class TargetSession {
+  readonly #options: TargetSessionOptions;
+  #status: TargetStatus;
+  #timer: NodeJS.Timeout | undefined;
+  #beginning: Promise<void> | undefined;
+  #knownAgain = Promise.withResolvers<{ readonly sameRun: boolean }>();
+  #lastRun: string | undefined;
+  #closed = false;
+
+  constructor(options: TargetSessionOptions) {
+    this.#options = options;
+    this.#status = {
+      connected: false,
+      reason: "no connection yet",
+      version: "",
+      since: new Date(),
+      unknownLvols: 0,
+      unknownSubsystems: 0,
+    };
+    options.connection.onConnected(() => this.#begin());
+    options.connection.onDisconnected((cause) => this.#end(cause.message));
+    if (options.connection.connected) this.#begin();
+  }
+
+  get status(): TargetStatus {
+    return this.#status;
+  }
+
+  /**
+   * Resolves once a request whose connection was lost can no longer be running: the target is known
+   * to have restarted, or it is the same one and a grace has passed.
+   */
+  async afterLoss(): Promise<void> {
+    const { sameRun } = await this.#knownAgain.promise;
+    if (!sameRun) return;
+    await new Promise<void>((resolve) => setTimeout(resolve, GRACE_MS).unref());
+  }
+
+  /** Lists everything now, e.g. because a store came or went. */
+  async lookAtEverything(): Promise<void> {
+    const { seen, spdk } = this.#options;
+    const touched = seen.beginLook();
+    const [subsystems, lvols] = await Promise.all([
+      spdk.nvmfGetSubsystems(),
+      spdk.bdevLvolGetLvols(),
+      this.#options.observeDisks(),
+    ]);
+    this.#takeSubsystems(subsystems, touched);
+    this.#takeLvols(lvols, touched);
+  }
+
+  #begin(): void {
+    if (this.#beginning !== undefined || this.#closed) return;
+    clearTimeout(this.#timer);
+    const { epoch } = this.#options.connection;
+    this.#beginning = this.#become()
+      .catch((error: unknown) => {
+        const message = error instanceof Error ? error.message : String(error);
+        this.#options.log.warn({ err: error }, "target is connected but could not be read");
+        this.#setStatus({ connected: false, reason: message });
+        this.#timer = setTimeout(() => this.#begin(), RETRY_MS);
+      })
+      .finally(() => {
+        this.#beginning = undefined;
+        // The connection may have changed while its predecessor was being read.
+        if (this.#options.connection.connected && this.#options.connection.epoch !== epoch) {
+          this.#begin();
+        }
+      });
+  }
+
+  async #become(): Promise<void> {
+    const { spdk, seen, log } = this.#options;
+    const { version } = await spdk.capabilities();
+    const [subsystems, transports] = await Promise.all([
+      spdk.nvmfGetSubsystems(),
+      spdk.nvmfGetTransports(),
+    ]);
+    const run = await this.#ownRun(subsystems);
+    if (run === undefined) return;
+    const wanted = this.#options.trtype.toUpperCase();
+    if (!transports.some(({ trtype }) => trtype.toUpperCase() === wanted)) {
+      await spdk.nvmfCreateTransport(this.#options.trtype);
+    }
+    const sameRun = run === this.#lastRun;
+    this.#lastRun = run;
+    seen.startRun(run);
+    await this.lookAtEverything();
+    this.#knownAgain.resolve({ sameRun });
+    this.#knownAgain = Promise.withResolvers();
+    this.#setStatus({ connected: true, reason: "", version });
+    log.info({ run, same_run: sameRun, version }, "target is known");
+    this.#plan();
+    this.#options.onReady();
+  }
+
+  /** The run's mark, made if there is none; undefined if the target belongs to somebody else. */
+  async #ownRun(subsystems: readonly Subsystem[]): Promise<string | undefined> {
+    const { nodeId, fleet, nqnPrefix, spdk, log } = this.#options;
+    const marks = subsystems.flatMap(({ nqn }) => parseOwnerNqn(nqnPrefix, nqn) ?? []);
+    const isOurs = (mark: OwnerMark) => mark.fleet === fleetHash(fleet) && mark.node === nodeId;
+    const foreign = marks.find((mark) => !isOurs(mark));
+    if (foreign !== undefined) {
+      const reason = `the target belongs to node ${foreign.node} of fleet ${foreign.fleet}`;
+      this.#setStatus({ connected: false, reason });
+      log.error({ owner: foreign }, "target belongs to another node; nothing is changed on it");
+      return undefined;
+    }
+    const ours = marks[0];
+    if (ours !== undefined) return ours.run;
+    const run = randomBytes(8).toString("hex");
+    await spdk.nvmfCreateSubsystem({
+      nqn: ownerNqn(nqnPrefix, { fleet, node: nodeId, run }),
+      serialNumber: run,
+      modelNumber: "storage-node owner",
+      maxNamespaces: 1,
+      allowAnyHost: false,
+    });
+    return run;
+  }
+
+  #end(reason: string): void {
+    clearTimeout(this.#timer);
+    this.#options.seen.endRun();
+    this.#setStatus({ connected: false, reason });
+    this.#options.log.warn({ reason }, "target is away");
+  }
+
+  #plan(): void {
+    clearTimeout(this.#timer);
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => {
+      this.lookAtEverything()
+        .catch((error: unknown) => this.#options.log.warn({ err: error }, "full look failed"))
+        .finally(() => {
+          if (this.#status.connected) this.#plan();
+        });
+    }, FULL_LOOK_MS);
+    this.#timer.unref();
+  }
+
+  #takeSubsystems(subsystems: readonly Subsystem[], touched: (id: string) => boolean): void {
+    const { rows, seen, nqnPrefix } = this.#options;
+    const byNqn = new Map(subsystems.map((subsystem) => [subsystem.nqn, subsystem]));
+    for (const row of rows.lvols()) {
+      const found = byNqn.get(row.nqn);
+      byNqn.delete(row.nqn);
+      if (touched(row.id)) continue;
+      if (row.deleteTime === undefined) seen.setSubsystem(row.id, subsystemSeen(found));
+    }
+    const unknown = [...byNqn.values()].filter(
+      ({ nqn, subtype }) => subtype === "NVMe" && parseOwnerNqn(nqnPrefix, nqn) === undefined,
+    );
+    this.#setStatus({ unknownSubsystems: unknown.length });
+  }
+
+  /**
+   * The list names lvols without their sizes: what it shows as gone or as new is unknown and looked
+   * at by name; what was seen present before stays as it was seen.
+   */
+  #takeLvols(lvols: readonly Lvol[], touched: (id: string) => boolean): void {
+    const { rows, seen, fleet } = this.#options;
+    const byUuid = new Map(lvols.map((lvol) => [lvol.uuid, lvol]));
+    const byAlias = new Map(lvols.map((lvol) => [lvol.alias, lvol]));
+    const known = new Set<string>();
+    for (const row of rows.lvols()) {
+      const lvol = matching(row, { byUuid, byAlias }, rows);
+      if (lvol !== undefined) known.add(lvol.uuid);
+      if (touched(row.id)) continue;
+      if (row.deleteTime !== undefined) {
+        if (lvol !== undefined) this.#returned(row, lvol);
+        continue;
+      }
+      const before = seen.volume(row.id).lvol;
+      if (lvol === undefined && before?.kind === "present") seen.setLvol(row.id, undefined);
+      else if (lvol !== undefined && before?.kind === "absent") seen.setLvol(row.id, undefined);
+    }
+    const ours = (lvol: Lvol) => parseStoreName(lvol.store.name)?.fleet === fleetHash(fleet);
+    const orphans = lvols.filter((lvol) => !known.has(lvol.uuid) && ours(lvol));
+    this.#setStatus({ unknownLvols: orphans.length });
+    if (orphans.length > 0) {
+      const uuids = orphans.slice(0, 10).map(({ uuid }) => uuid);
+      this.#options.log.warn({ count: orphans.length, uuids }, "lvols without a row; left alone");
+    }
+  }
+
+  /** A delete that failed halfway: the lvol of a tombstone is back and is deleted again. */
+  #returned(row: LvolRow, lvol: Lvol): void {
+    this.#options.log.warn({ id: row.id, uuid: lvol.uuid }, "deleted lvol is back");
+    this.#options.seen.setLvol(row.id, {
+      kind: "present",
+      uuid: lvol.uuid,
+      lvsUuid: lvol.store.uuid,
+      sizeBytes: row.promisedBytes,
+      thin: lvol.thin,
+      allocatedClusters: lvol.allocatedClusters,
+    });
+  }
+
+  #setStatus(change: Partial<TargetStatus>): void {
+    const flips = change.connected !== undefined && change.connected !== this.#status.connected;
+    this.#status = { ...this.#status, ...change, ...(flips ? { since: new Date() } : {}) };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await this.#beginning;
+  }
+}
+
+/** The lvol of a row: by uuid once one was seen, else by the name it was to be made under. */
+function matching(
+  row: LvolRow,
+  lvols: {
+    readonly byUuid: ReadonlyMap<string, Lvol>;
+    readonly byAlias: ReadonlyMap<string, Lvol>;
+  },
+  rows: Rows,
+): Lvol | undefined {
+  if (row.lvolUuid !== undefined) return lvols.byUuid.get(row.lvolUuid);
+  const store = rows.disk(row.diskId)?.lvsName;
+  return store === undefined ? undefined : lvols.byAlias.get(`${store}/${row.id}`);
+}

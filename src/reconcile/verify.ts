@@ -1,0 +1,44 @@
+// verify: readiness after start. Not a second implementation: the loops run as always, and verify
+// says when each object has been through them once with the target known. A disk that takes minutes
+// to load holds up its own volumes only, not the node's readiness.
+import type { Rows } from "../store/rows.ts";
+import type { Seen } from "./seen.ts";
+
+export type VerificationOptions = {
+  readonly rows: Rows;
+  readonly seen: Seen;
+  readonly disks: { readonly listed: boolean };
+  readonly disksDriver: { readonly inFlight: (id: string) => boolean };
+};
+
+export class Verification {
+  readonly #options: VerificationOptions;
+  #done = false;
+
+  constructor(options: VerificationOptions) {
+    this.#options = options;
+  }
+
+  /** Once true, true for the rest of the process. */
+  get done(): boolean {
+    this.#done ||= this.#look();
+    return this.#done;
+  }
+
+  #look(): boolean {
+    const { rows, seen, disks, disksDriver } = this.#options;
+    if (rows.node === undefined || seen.run === undefined || !disks.listed) return false;
+    // A disk with volumes is either loaded, or known not to be, or still being worked on: only the
+    // last kind may be left out, and its volumes wait.
+    for (const row of rows.disks()) {
+      const settled = seen.disk(row.id) !== undefined || row.state !== "UP";
+      if (!settled && !disksDriver.inFlight(row.id)) return false;
+    }
+    for (const row of rows.lvols()) {
+      if (row.deleteTime !== undefined || seen.disk(row.diskId)?.store === undefined) continue;
+      const { lvol, subsystem } = seen.volume(row.id);
+      if (lvol === undefined || subsystem === undefined) return false;
+    }
+    return true;
+  }
+}

@@ -1,0 +1,182 @@
+// Brings the schema forward with numbered plain SQL files. A file that ran is never run again and
+// must never change: its checksum is kept, and an edited, renamed or missing file is refused before
+// anything is done. There is no way back; a schema newer than the code is reported, not touched.
+import { createHash } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ClientBase } from "pg";
+
+/** What keeps the schema from being used or moved; the message says which file and why. */
+export class MigrationFault extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "MigrationFault";
+  }
+}
+
+/** How the schema of a database stands to the migration files of this program. */
+export type SchemaState =
+  | { readonly kind: "current" }
+  /** Files that were not run yet, in order. */
+  | { readonly kind: "older"; readonly missing: readonly string[] }
+  /** Files that were run and that this program does not have: it is too old, or one was deleted. */
+  | { readonly kind: "newer"; readonly unknown: readonly string[] }
+  /** A file that was run is not the one that is there now. */
+  | { readonly kind: "edited"; readonly name: string; readonly reason: string };
+
+type Migration = {
+  readonly version: number;
+  /** The file's name, such as 000001_init.sql. */
+  readonly name: string;
+  readonly sql: string;
+  readonly checksum: string;
+};
+
+type Applied = Pick<Migration, "version" | "name" | "checksum">;
+
+type Queryable = Pick<ClientBase, "query">;
+
+const FILE_NAME = /^(\d{6})_[a-z0-9_]+\.sql$/;
+/** One lock for all runners of a database; any constant that nobody else uses will do. */
+const LOCK = [0x73_6e_61_67, 1] as const;
+const LOCK_POLL_MS = 50;
+
+/**
+ * Runs the files of dir that have not run, each in one transaction, and returns their names. A
+ * second runner waits for the first and finds nothing to do. Needs a connection of its own, without
+ * a statement time limit. Throws MigrationFault for bad, edited, missing or failing files and for a
+ * newer schema; files that ran before the fault stay. Aborting ends the wait for another runner and
+ * stops between two files; a file that was begun runs to its end.
+ */
+export async function migrate(
+  client: Queryable,
+  dir: string,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<{ applied: string[] }> {
+  const files = await readMigrations(dir);
+  await lock(client, options);
+  try {
+    await client.query(`create table if not exists schema_migration (
+      version integer primary key, name text not null unique, checksum text not null,
+      applied_time timestamptz not null default now())`);
+    const todo = toRun(files, await readApplied(client));
+    const applied: string[] = [];
+    for (const file of todo) {
+      options.signal?.throwIfAborted();
+      await run(client, file);
+      applied.push(file.name);
+    }
+    return { applied };
+  } finally {
+    await client.query("select pg_advisory_unlock($1::integer, $2::integer)", [...LOCK]);
+  }
+}
+
+/** Compares schema and files, changing nothing. Throws MigrationFault if dir itself is at fault. */
+export async function schemaState(client: Queryable, dir: string): Promise<SchemaState> {
+  const files = await readMigrations(dir);
+  const { rows } = await client.query<{ present: boolean }>(
+    "select to_regclass('schema_migration') is not null as present",
+  );
+  return compare(files, rows[0]?.present === true ? await readApplied(client) : []);
+}
+
+function compare(files: readonly Migration[], applied: readonly Applied[]): SchemaState {
+  for (const [index, row] of applied.entries()) {
+    const file = files[row.version - 1];
+    if (file === undefined) {
+      return { kind: "newer", unknown: applied.slice(index).map(({ name }) => name) };
+    }
+    const fault = difference(file, row, index + 1);
+    if (fault !== undefined) return { kind: "edited", name: file.name, reason: fault };
+  }
+  const missing = files.slice(applied.length).map(({ name }) => name);
+  return missing.length === 0 ? { kind: "current" } : { kind: "older", missing };
+}
+
+function difference(file: Migration, row: Applied, expectedVersion: number): string | undefined {
+  if (row.version !== expectedVersion) return `it ran before version ${expectedVersion} did`;
+  if (row.name !== file.name) return `it ran under the name ${row.name}`;
+  if (row.checksum !== file.checksum) return "it was edited after it ran";
+  return undefined;
+}
+
+function toRun(files: readonly Migration[], applied: readonly Applied[]): readonly Migration[] {
+  const state = compare(files, applied);
+  switch (state.kind) {
+    case "current":
+    case "older":
+      return files.slice(applied.length);
+    case "newer":
+      throw new MigrationFault(
+        `the schema is newer than this program: ${state.unknown.join(", ")}`,
+      );
+    case "edited":
+      throw new MigrationFault(`migration ${state.name} is refused: ${state.reason}`);
+  }
+}
+
+async function run(client: Queryable, { version, name, sql, checksum }: Migration): Promise<void> {
+  try {
+    await client.query("begin");
+    const before = await transactionId(client);
+    await client.query(sql);
+    if ((await transactionId(client)) !== before) {
+      throw new Error("it ends the transaction it runs in");
+    }
+    await client.query(
+      `insert into schema_migration (version, name, checksum)
+       values ($1::integer, $2::text, $3::text)`,
+      [version, name, checksum],
+    );
+    await client.query("commit");
+  } catch (error) {
+    // If the connection broke there is nothing left to roll back; the cause says so.
+    await client.query("rollback").catch(() => undefined);
+    throw new MigrationFault(`migration ${name} failed`, { cause: error });
+  }
+}
+
+async function transactionId(client: Queryable): Promise<string | undefined> {
+  const { rows } = await client.query<{ id: string }>("select pg_current_xact_id()::text as id");
+  return rows[0]?.id;
+}
+
+async function readApplied(client: Queryable): Promise<Applied[]> {
+  const { rows } = await client.query<Applied>(
+    "select version, name, checksum from schema_migration order by version",
+  );
+  return rows;
+}
+
+/** Asks again and again rather than waiting in the server, where an abort would not reach it. */
+async function lock(client: Queryable, options: { readonly signal?: AbortSignal }): Promise<void> {
+  for (;;) {
+    options.signal?.throwIfAborted();
+    const { rows } = await client.query<{ locked: boolean }>(
+      "select pg_try_advisory_lock($1::integer, $2::integer) as locked",
+      [...LOCK],
+    );
+    if (rows[0]?.locked === true) return;
+    await sleep(LOCK_POLL_MS, undefined, options);
+  }
+}
+
+async function readMigrations(dir: string): Promise<Migration[]> {
+  const names = await readdir(dir).catch((cause: unknown) => {
+    throw new MigrationFault(`cannot read the migrations in ${dir}`, { cause });
+  });
+  const files: Migration[] = [];
+  for (const name of names.filter((each) => each.endsWith(".sql")).toSorted()) {
+    const version = Number(FILE_NAME.exec(name)?.[1]);
+    if (version !== files.length + 1) {
+      const expected = String(files.length + 1).padStart(6, "0");
+      throw new MigrationFault(`migration ${name} is not ${expected}_name.sql, the next in order`);
+    }
+    const sql = await readFile(join(dir, name), "utf8");
+    files.push({ version, name, sql, checksum: createHash("sha256").update(sql).digest("hex") });
+  }
+  if (files.length === 0) throw new MigrationFault(`there are no migrations in ${dir}`);
+  return files;
+}

@@ -1,0 +1,232 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { admit, type AdmissionState, type Mutation } from "../../src/model/admission.ts";
+import { promisableBytes } from "../../src/model/disk.ts";
+import { Refusal } from "../../src/model/errors.ts";
+import { uuidV5 } from "../../src/model/identity.ts";
+import { CLUSTER, creationRequest, DISK, diskRow, lvolRow, MIB, VOLUME } from "../support/model.ts";
+
+function state(change: Partial<AdmissionState> = {}): AdmissionState {
+  const disks = [diskRow()];
+  return {
+    policy: {
+      nodeId: "node-1",
+      nqnPrefix: "nqn.2026-11.io.storage-node",
+      overcommit: 1,
+      maxExports: 1022,
+      isolation: "strict",
+    },
+    nodeCordoned: false,
+    now: new Date(),
+    revision: 7n,
+    lvols: new Map(),
+    disks: new Map(disks.map((disk) => [disk.id, disk])),
+    ...change,
+  };
+}
+
+function provision(change: Partial<Extract<Mutation, { kind: "provision" }>> = {}): Mutation {
+  return {
+    kind: "provision",
+    id: VOLUME,
+    request: creationRequest(),
+    labels: {},
+    validateOnly: false,
+    traceparent: undefined,
+    ...change,
+  };
+}
+
+function refusal(act: () => unknown): Refusal {
+  try {
+    act();
+  } catch (error) {
+    if (error instanceof Refusal) return error;
+    throw error;
+  }
+  throw new Error("was not refused");
+}
+
+function lvolOf(given: AdmissionState, mutation: Mutation) {
+  const decision = admit(given, mutation);
+  if (decision.kind !== "lvol" || decision.row === undefined) throw new Error("no volume");
+  return decision.row;
+}
+
+describe("admission of a new volume", () => {
+  it("promises whole clusters on the disk and fixes the disk in the row", () => {
+    const given = state();
+    const row = lvolOf(given, provision());
+    expect(row.diskId).toBe(DISK);
+    expect(row.promisedBytes).toBe(3n * CLUSTER);
+    expect(given.disks.get(DISK)).toMatchObject({ promisedBytes: 3n * CLUSTER, lvolCount: 1 });
+  });
+
+  it("answers a repeat with the same row, also after hosts were changed", () => {
+    const given = state();
+    const first = lvolOf(given, provision());
+    admit(given, { kind: "allowHost", id: VOLUME, host: "nqn.2014-08.org.nvmexpress:uuid:1" });
+    const again = lvolOf(given, provision());
+    expect(again.createTime).toBe(first.createTime);
+    expect(given.disks.get(DISK)?.lvolCount).toBe(1);
+  });
+
+  it("names every field in which a repeat differs", () => {
+    const given = state();
+    admit(given, provision());
+    const other = creationRequest({ sizeBytes: 20n * MIB, thin: false, allowAnyHost: true });
+    const refused = refusal(() => admit(given, provision({ request: other })));
+    expect(refused.code).toBe("ALREADY_EXISTS");
+    expect(refused.details.metadata).toEqual({
+      fields: "size_bytes,provisioning,allow_any_host",
+    });
+  });
+
+  it("takes an empty disk_id of a repeat for whatever was picked", () => {
+    const given = state();
+    admit(given, provision({ request: creationRequest({ diskId: DISK }) }));
+    expect(lvolOf(given, provision()).diskId).toBe(DISK);
+  });
+
+  it("never gives the id of a deleted volume to a new one", () => {
+    const given = state({
+      lvols: new Map([
+        [VOLUME, lvolRow({ deleteRequestedTime: new Date(), deleteTime: new Date() })],
+      ]),
+    });
+    expect(refusal(() => admit(given, provision())).reason).toBe("ID_RETIRED");
+  });
+
+  it("refuses an id that another node uses", () => {
+    const given = state({ lvols: new Map([[VOLUME, lvolRow({ nodeId: "node-2" })]]) });
+    expect(refusal(() => admit(given, provision())).reason).toBe("OTHER_NODE");
+  });
+
+  it("is OUT_OF_RANGE beyond the largest disk and RESOURCE_EXHAUSTED beyond what is left", () => {
+    const given = state();
+    const huge = provision({ request: creationRequest({ sizeBytes: 2n ** 60n }) });
+    expect(refusal(() => admit(given, huge)).code).toBe("OUT_OF_RANGE");
+    admit(given, provision({ request: creationRequest({ sizeBytes: 1000n * MIB }) }));
+    const more = provision({
+      id: uuidV5(VOLUME, "2"),
+      request: creationRequest({ sizeBytes: 100n * MIB }),
+    });
+    const refused = refusal(() => admit(given, more));
+    expect(refused.reason).toBe("NO_DISK_FITS");
+    expect(refused.details.quota?.[0]?.description).toContain("20971520");
+  });
+
+  it("refuses a disk whose free space may hold old bytes, unless tenants trust each other", () => {
+    const disks = new Map([[DISK, diskRow({ freeSpace: "UNKNOWN" })]]);
+    expect(refusal(() => admit(state({ disks }), provision())).reason).toBe(
+      "FREE_SPACE_NOT_ZEROED",
+    );
+    const trusted = state({ disks });
+    const policy = { ...trusted.policy, isolation: "trusted" } as const;
+    expect(lvolOf({ ...trusted, policy }, provision()).diskId).toBe(DISK);
+  });
+
+  it("says which state a named disk is in when it is not UP, and NOT_FOUND when there is none", () => {
+    const disks = new Map([[DISK, diskRow({ state: "MISSING", stateReason: "pulled" })]]);
+    const named = provision({ request: creationRequest({ diskId: DISK }) });
+    expect(refusal(() => admit(state({ disks }), named)).message).toContain("MISSING");
+    expect(refusal(() => admit(state({ disks: new Map() }), named)).reason).toBe("NOT_FOUND");
+  });
+
+  it("stops at the number of exports that the target can hold", () => {
+    const disks = new Map([[DISK, diskRow({ lvolCount: 1022 })]]);
+    expect(refusal(() => admit(state({ disks }), provision())).reason).toBe("EXPORT_LIMIT");
+  });
+
+  it("writes nothing when only validating", () => {
+    const given = state();
+    admit(given, provision({ validateOnly: true }));
+    expect(given.lvols.size).toBe(0);
+    expect(given.disks.get(DISK)?.promisedBytes).toBe(0n);
+  });
+
+  it("never promises more than a disk may promise, whatever is asked in whatever order", () => {
+    const sizes = fc.array(
+      fc.record({ mib: fc.bigInt({ min: 1n, max: 1200n }), thin: fc.boolean() }),
+      { maxLength: 60 },
+    );
+    fc.assert(
+      fc.property(sizes, fc.constantFrom(1, 1.5, 4), (asked, overcommit) => {
+        const other = uuidV5(DISK, "other");
+        const disks = new Map([
+          [DISK, diskRow()],
+          [other, diskRow({ id: other, totalClusters: 127n })],
+        ]);
+        const given = state({ disks });
+        const policy = { ...given.policy, overcommit };
+        asked.forEach(({ mib, thin }, index) => {
+          const request = creationRequest({ sizeBytes: mib * MIB, thin });
+          try {
+            admit({ ...given, policy }, provision({ id: uuidV5(VOLUME, `${index}`), request }));
+          } catch (error) {
+            if (!(error instanceof Refusal)) throw error;
+          }
+        });
+        for (const disk of given.disks.values()) {
+          const rows = [...given.lvols.values()].filter((row) => row.diskId === disk.id);
+          const sum = rows.reduce((total, row) => total + row.promisedBytes, 0n);
+          expect(disk.promisedBytes).toBe(sum);
+          expect(disk.lvolCount).toBe(rows.length);
+          expect(sum <= promisableBytes(disk, overcommit)).toBe(true);
+        }
+      }),
+    );
+  });
+});
+
+describe("admission of other changes", () => {
+  it("answers the deletion of an id that was never seen with nothing to do", () => {
+    const decision = admit(state(), {
+      kind: "delete",
+      id: VOLUME,
+      force: false,
+      traceparent: undefined,
+    });
+    expect(decision).toEqual({ kind: "lvol", row: undefined });
+  });
+
+  it("keeps the first deletion's time when it is repeated", () => {
+    const given = state({ lvols: new Map([[VOLUME, lvolRow()]]) });
+    const remove: Mutation = { kind: "delete", id: VOLUME, force: false, traceparent: undefined };
+    const first = lvolOf(given, remove);
+    expect(lvolOf(given, remove)).toBe(first);
+    expect(first.generation).toBe(2n);
+  });
+
+  it("raises the generation when a host is let in, and not when it was in already", () => {
+    const given = state({ lvols: new Map([[VOLUME, lvolRow()]]) });
+    const allow: Mutation = { kind: "allowHost", id: VOLUME, host: "nqn.2026-11.io.host:a" };
+    expect(lvolOf(given, allow).generation).toBe(2n);
+    expect(lvolOf(given, allow).generation).toBe(2n);
+    expect(lvolOf(given, { ...allow, kind: "revokeHost" })).toMatchObject({
+      generation: 3n,
+      hosts: [],
+    });
+  });
+
+  it("binds the admission of a disk to its serial and to the evidence the caller saw", () => {
+    const disks = new Map([[DISK, diskRow({ admitted: false, evidenceFingerprint: "abc" })]]);
+    const admission: Mutation = {
+      kind: "admitDisk",
+      id: DISK,
+      serial: "OTHER",
+      evidenceFingerprint: undefined,
+      traceparent: undefined,
+    };
+    expect(refusal(() => admit(state({ disks }), admission)).reason).toBe("SERIAL_MISMATCH");
+    const stale: Mutation = { ...admission, serial: "SERIAL1", evidenceFingerprint: "xyz" };
+    expect(refusal(() => admit(state({ disks }), stale)).reason).toBe("EVIDENCE_CHANGED");
+    const given = state({ disks });
+    admit(given, { ...admission, serial: "SERIAL1" });
+    expect(given.disks.get(DISK)).toMatchObject({
+      admitted: true,
+      admittedSerial: "SERIAL1",
+      generation: 2n,
+    });
+  });
+});
