@@ -1,0 +1,270 @@
+// A real PostgreSQL server for the demo and the tests, from programs that came with npm: started,
+// found again after its launcher was killed, stopped. The agent never starts a database; this is
+// for machines that have none. What was committed survives kill -9 of everything (fsync is on).
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Client } from "pg";
+import { cacheFolder } from "./cache-folder.ts";
+import {
+  disownPostmasterFile,
+  findPostmaster,
+  type PostgresCluster,
+  PORT,
+  preparePostgres,
+  readPostmasterFile,
+  ROLE,
+  SERVER_ENV,
+  spawnAs,
+} from "./postgres-cluster.ts";
+import { postgresRuntime } from "./postgres-runtime.ts";
+import {
+  childrenOf,
+  endProcess,
+  identityOf,
+  isRunning,
+  type ProcessIdentity,
+  signalProcess,
+} from "./process-identity.ts";
+
+export type PostgresOptions = {
+  /** A folder for this server alone; it is given to the user that PostgreSQL runs as. */
+  readonly stateDir: string;
+  /** Where the copy of the programs lies; default the user's cache folder. */
+  readonly cacheDir?: string;
+  /** Ends the wait for the start; a server that is not yet up is ended again. */
+  readonly signal?: AbortSignal;
+};
+
+/** Crash recovery after a long run may read a lot of log; past this something is wrong. */
+const START_TIMEOUT_MS = 120_000;
+/** How long children of a killed postmaster may hold its shared memory. */
+const LEFT_OVER_TIMEOUT_MS = 15_000;
+const POLL_MS = 20;
+const WATCH_MS = 200;
+const GONE_TIMEOUT_MS = 10_000;
+const LOG_TAIL_BYTES = 2_048;
+const MAX_LOG_BYTES = 16 * 1024 * 1024;
+
+/** SIGINT: fast shutdown, then immediate shutdown (recovery at the next start), then force. */
+const STOP_STEPS = [
+  { signal: "SIGINT", timeoutMs: 30_000 },
+  { signal: "SIGQUIT", timeoutMs: 5_000 },
+  { signal: "SIGKILL", timeoutMs: GONE_TIMEOUT_MS },
+] as const;
+
+/**
+ * Starts the server of stateDir, or adopts the one that a killed launcher left running there, and
+ * resolves once it answers. One launcher per stateDir at a time. Throws PostgresUnsupported where
+ * the programs cannot run, else an Error that ends with the server's own last words.
+ */
+export async function startPostgres(options: PostgresOptions): Promise<Postgres> {
+  const runtime = await postgresRuntime(options.cacheDir ?? cacheFolder(process.env));
+  const cluster = await preparePostgres(runtime, options.stateDir, options);
+  return new Postgres(cluster, await adoptOrStart(cluster, options));
+}
+
+/** Ends the server that a killed launcher left running on stateDir, if there is one. */
+export async function endLeftOverPostgres(stateDir: string): Promise<void> {
+  const postmaster = await findPostmaster(join(stateDir, "data"));
+  if (postmaster !== undefined) await endProcess(postmaster, STOP_STEPS);
+}
+
+type Running = { readonly identity: ProcessIdentity; readonly socketDir: string };
+
+export class Postgres {
+  readonly #cluster: PostgresCluster;
+  #running: Running;
+
+  constructor(cluster: PostgresCluster, running: Running) {
+    this.#cluster = cluster;
+    this.#running = running;
+  }
+
+  /** As DATABASE_URL has it, for psql and pg alike; the database is `postgres` unless named. */
+  url(database = "postgres"): string {
+    return urlOf(this.#running.socketDir, database);
+  }
+
+  get pid(): number {
+    return this.#running.identity.pid;
+  }
+
+  /** The server's log; its stderr goes nowhere else. */
+  get logFile(): string {
+    return this.#cluster.logFile;
+  }
+
+  /** Makes the database if it is not there. */
+  async createDatabase(name: string): Promise<void> {
+    const client = new Client({ connectionString: this.url() });
+    await client.connect();
+    try {
+      await client.query(`create database ${client.escapeIdentifier(name)}`);
+    } catch (error) {
+      const duplicate = error instanceof Error && "code" in error && error.code === "42P04";
+      if (!duplicate) throw error;
+    } finally {
+      await client.end();
+    }
+  }
+
+  /** Kills the postmaster and its children at once, as a power failure would, and returns. */
+  kill9(): void {
+    kill9(this.#running.identity);
+  }
+
+  /** Resolves when the server that runs now is gone, for whatever reason; aborting ends the wait. */
+  async ended(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    const { identity } = this.#running;
+    while (isRunning(identity)) await sleep(WATCH_MS, undefined, options);
+  }
+
+  /** Starts the server again after it went; if it still runs it is stopped first. */
+  async restart(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    await endProcess(this.#running.identity, STOP_STEPS);
+    this.#running = await adoptOrStart(this.#cluster, options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await endProcess(this.#running.identity, STOP_STEPS);
+  }
+}
+
+function kill9(identity: ProcessIdentity): void {
+  const pids = readdirSync("/proc").map(Number).filter(Number.isInteger);
+  // Looked up before: once the postmaster is dead its children have another parent.
+  const children = childrenOf(identity, pids);
+  for (const one of [identity, ...children]) signalProcess(one, "SIGKILL");
+}
+
+function urlOf(socketDir: string, database: string): string {
+  const query = `host=${encodeURIComponent(socketDir)}&port=${PORT}`;
+  return `postgresql://${ROLE}@/${encodeURIComponent(database)}?${query}`;
+}
+
+type Waiting = { readonly signal?: AbortSignal };
+
+async function adoptOrStart(cluster: PostgresCluster, options: Waiting): Promise<Running> {
+  const found = await findPostmaster(cluster.dataDir);
+  if (found !== undefined) {
+    if (found.socketDir === cluster.socketDir && (await answers(found, cluster, options))) {
+      return { identity: found, socketDir: found.socketDir };
+    }
+    await endProcess(found, STOP_STEPS);
+  }
+  await disownPostmasterFile(cluster.dataDir);
+  const deadline = performance.now() + LEFT_OVER_TIMEOUT_MS;
+  for (;;) {
+    options.signal?.throwIfAborted();
+    const started = await start(cluster, options);
+    if (started.identity !== undefined) {
+      return { identity: started.identity, socketDir: cluster.socketDir };
+    }
+    const leftOver = /shared memory block .* is still in use/.test(started.lastWords);
+    if (!leftOver || performance.now() > deadline) {
+      throw new Error(`PostgreSQL did not start: ${started.lastWords}`);
+    }
+    await sleep(POLL_MS, undefined, options);
+  }
+}
+
+type Started =
+  | { readonly identity: ProcessIdentity }
+  | { readonly identity: undefined; readonly lastWords: string };
+
+async function start(cluster: PostgresCluster, options: Waiting): Promise<Started> {
+  const log = await open(cluster.logFile, "a", 0o600);
+  try {
+    if ((await log.stat()).size > MAX_LOG_BYTES) await log.truncate();
+    const logStart = (await log.stat()).size;
+    const identity = await launch(cluster, log.fd);
+    if (identity !== undefined && (await answers(identity, cluster, options))) return { identity };
+    if (identity !== undefined) await endProcess(identity, STOP_STEPS);
+    return { identity: undefined, lastWords: await lastWords(cluster.logFile, logStart) };
+  } finally {
+    await log.close();
+  }
+}
+
+/**
+ * Not our process group: Ctrl-C in a terminal must reach the launcher only, which stops the server
+ * last. Its output goes to a file, which outlives the launcher as the server may.
+ */
+async function launch(
+  cluster: PostgresCluster,
+  logFd: number,
+): Promise<ProcessIdentity | undefined> {
+  const settings = ["listen_addresses=", `unix_socket_directories=${cluster.socketDir}`];
+  settings.push(`hba_file=${cluster.hbaFile}`, `ident_file=${cluster.identFile}`);
+  settings.push(`port=${PORT}`, "unix_socket_permissions=0700", "fsync=on");
+  const args = ["-D", cluster.dataDir, ...settings.flatMap((setting) => ["-c", setting])];
+  const child = spawn(join(cluster.runtime.binDir, "postgres"), args, {
+    ...spawnAs(cluster.accounts),
+    cwd: cluster.stateDir,
+    env: SERVER_ENV,
+    detached: true,
+    stdio: ["ignore", logFd, logFd],
+  });
+  await once(child, "spawn");
+  child.unref();
+  return child.pid === undefined ? undefined : identityOf(child.pid);
+}
+
+/** Waits until the server answers; false if it went away or does not answer in time. */
+async function answers(
+  identity: ProcessIdentity,
+  { socketDir, dataDir }: PostgresCluster,
+  options: Waiting,
+): Promise<boolean> {
+  const deadline = performance.now() + START_TIMEOUT_MS;
+  while (isRunning(identity) && performance.now() < deadline) {
+    if (options.signal?.aborted === true) {
+      await endProcess(identity, STOP_STEPS);
+      options.signal.throwIfAborted();
+    }
+    // Asked only then: each refusal before would be a line in the server's log.
+    const file = await readPostmasterFile(dataDir);
+    const ready = file?.pid === identity.pid && file.ready;
+    if (ready && (await dataDirectoryOf(socketDir)) === dataDir) return true;
+    await sleep(POLL_MS);
+  }
+  return false;
+}
+
+/** Asks the server on the socket for its data folder; undefined while it cannot say. */
+async function dataDirectoryOf(socketDir: string): Promise<string | undefined> {
+  const client = new Client({
+    connectionString: urlOf(socketDir, "postgres"),
+    connectionTimeoutMillis: 5_000,
+    query_timeout: 5_000,
+  });
+  // A connection lost between two steps is reported by the step that notices.
+  client.on("error", () => undefined);
+  try {
+    await client.connect();
+    const { rows } = await client.query<{ data_directory: string }>("show data_directory");
+    return rows[0]?.data_directory;
+  } catch {
+    // Not yet listening, starting up, recovering or shutting down: the caller looks again.
+    return undefined;
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+async function lastWords(logFile: string, from: number): Promise<string> {
+  const log = await open(logFile, "r");
+  try {
+    const { size } = await log.stat();
+    const start = Math.max(from, size - LOG_TAIL_BYTES);
+    const { buffer, bytesRead } = await log.read(Buffer.alloc(LOG_TAIL_BYTES), 0, undefined, start);
+    const text = buffer.toString("utf8", 0, bytesRead).trim();
+    return text === "" ? `it said nothing (${logFile})` : text;
+  } finally {
+    await log.close();
+  }
+}

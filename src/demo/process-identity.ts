@@ -1,0 +1,125 @@
+// Who a process is beyond its number: pids are used again, so a pid read from a file is believed
+// only together with the moment its process started and the boot it started in. Nothing here ever
+// signals a process that it has not just recognised. Linux only: it reads /proc.
+import { readFileSync } from "node:fs";
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+
+export type ProcessIdentity = {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat: clock ticks from boot to the start of the process. */
+  readonly startTicks: string;
+  readonly bootId: string;
+};
+
+const POLL_MS = 20;
+
+const identityJson = z.object({
+  pid: z.number().int().min(1),
+  startTicks: z.string(),
+  bootId: z.string(),
+});
+
+/** The process that has this pid now; undefined if none has, or it has ended and is a zombie. */
+export function identityOf(pid: number): ProcessIdentity | undefined {
+  const stat = statOf(pid);
+  if (stat === undefined || stat.state === "Z" || stat.state === "X") return undefined;
+  return { pid, startTicks: stat.startTicks, bootId: bootId() };
+}
+
+export function isRunning(identity: ProcessIdentity): boolean {
+  const now = identityOf(identity.pid);
+  return now?.startTicks === identity.startTicks && now.bootId === identity.bootId;
+}
+
+/** Direct children of a process, in no order. */
+export function childrenOf(identity: ProcessIdentity, pids: readonly number[]): ProcessIdentity[] {
+  return pids.flatMap((pid) => {
+    if (statOf(pid)?.parent !== identity.pid) return [];
+    const child = identityOf(pid);
+    return child === undefined ? [] : [child];
+  });
+}
+
+/** Signals the process if it still is that one. False: it is gone. Throws EPERM if it is not ours. */
+export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
+  if (!isRunning(identity)) return false;
+  try {
+    process.kill(identity.pid, signal);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ESRCH") return false;
+    throw error;
+  }
+}
+
+/** Waits until the process is gone; false if it is still there after timeoutMs. */
+export async function waitUntilGone(
+  identity: ProcessIdentity,
+  options: { readonly timeoutMs: number; readonly signal?: AbortSignal },
+): Promise<boolean> {
+  const deadline = performance.now() + options.timeoutMs;
+  while (isRunning(identity)) {
+    if (performance.now() >= deadline) return false;
+    await sleep(POLL_MS, undefined, options.signal === undefined ? {} : { signal: options.signal });
+  }
+  return true;
+}
+
+/** Sends each signal in turn and gives the process that long to go. Throws if it outlives all. */
+export async function endProcess(
+  identity: ProcessIdentity,
+  steps: readonly { readonly signal: NodeJS.Signals; readonly timeoutMs: number }[],
+): Promise<void> {
+  for (const { signal, timeoutMs } of steps) {
+    if (!signalProcess(identity, signal)) return;
+    if (await waitUntilGone(identity, { timeoutMs })) return;
+  }
+  throw new Error(`process ${identity.pid} does not end`);
+}
+
+/** The identity kept in a file; undefined if there is no such file or no identity in it. */
+export async function readPidFile(path: string): Promise<ProcessIdentity | undefined> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+  try {
+    return identityJson.parse(JSON.parse(text));
+  } catch {
+    // Not ours or cut short by a power failure: it names no process that could be recognised.
+    return undefined;
+  }
+}
+
+export async function writePidFile(path: string, identity: ProcessIdentity): Promise<void> {
+  const unfinished = `${path}.${process.pid}.new`;
+  await writeFile(unfinished, JSON.stringify(identity));
+  await rename(unfinished, path);
+}
+
+type Stat = { readonly state: string; readonly parent: number; readonly startTicks: string };
+
+function statOf(pid: number): Stat | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/stat`, "latin1");
+  } catch {
+    // ENOENT or ESRCH: it ended before or while it was read.
+    return undefined;
+  }
+  // The command name in parentheses may itself hold spaces and parentheses: count from the last one.
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  const [state, parent] = fields;
+  const startTicks = fields[19];
+  if (state === undefined || parent === undefined || startTicks === undefined) return undefined;
+  return { state, parent: Number(parent), startTicks };
+}
+
+function bootId(): string {
+  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+}
