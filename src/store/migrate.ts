@@ -69,7 +69,10 @@ export async function migrate(
     }
     return { applied };
   } finally {
-    await client.query("select pg_advisory_unlock($1::integer, $2::integer)", [...LOCK]);
+    // Where the connection broke, the lock went with it; what broke it is the error to report.
+    await client
+      .query("select pg_advisory_unlock($1::integer, $2::integer)", [...LOCK])
+      .catch(() => undefined);
   }
 }
 
@@ -104,17 +107,13 @@ function difference(file: Migration, row: Applied, expectedVersion: number): str
 
 function toRun(files: readonly Migration[], applied: readonly Applied[]): readonly Migration[] {
   const state = compare(files, applied);
-  switch (state.kind) {
-    case "current":
-    case "older":
-      return files.slice(applied.length);
-    case "newer":
-      throw new MigrationFault(
-        `the schema is newer than this program: ${state.unknown.join(", ")}`,
-      );
-    case "edited":
-      throw new MigrationFault(`migration ${state.name} is refused: ${state.reason}`);
+  if (state.kind === "newer") {
+    throw new MigrationFault(`the schema is newer than this program: ${state.unknown.join(", ")}`);
   }
+  if (state.kind === "edited") {
+    throw new MigrationFault(`migration ${state.name} is refused: ${state.reason}`);
+  }
+  return files.slice(applied.length);
 }
 
 async function run(client: Queryable, { version, name, sql, checksum }: Migration): Promise<void> {
