@@ -47,7 +47,7 @@ export function openDatabase(options: { readonly url: string; readonly log: Logg
 }
 
 async function inTransaction<T>(pool: Pool, act: (client: PoolClient) => Promise<T>): Promise<T> {
-  const client = await pool.connect();
+  const client = await connect(pool);
   let broken: Error | undefined;
   try {
     await client.query("begin");
@@ -65,6 +65,23 @@ async function inTransaction<T>(pool: Pool, act: (client: PoolClient) => Promise
   }
 }
 
+/** No connection could be had, for whatever reason: refused, no such database, wrong password. */
+export class DatabaseUnreachable extends Error {
+  constructor(cause: unknown) {
+    super(cause instanceof Error ? cause.message : "no connection to the database", { cause });
+    this.name = "DatabaseUnreachable";
+  }
+}
+
+/** A connection of the pool. Throws DatabaseUnreachable. */
+export async function connect(pool: Pool): Promise<PoolClient> {
+  try {
+    return await pool.connect();
+  } catch (error) {
+    throw new DatabaseUnreachable(error);
+  }
+}
+
 /**
  * SQLSTATE classes and system errors of a database that cannot be reached now, rather than of a
  * statement that is wrong: connection exceptions (08), operator intervention and start-up (57P),
@@ -72,6 +89,7 @@ async function inTransaction<T>(pool: Pool, act: (client: PoolClient) => Promise
  */
 export function isDatabaseDown(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
+  if (error instanceof DatabaseUnreachable) return true;
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
   if (/^(08|57P|53)/.test(code) || code === "25006") return true;
   if (

@@ -1,7 +1,7 @@
 // From "a URL" to "rows may be written": the schema is checked, the node is registered, and only then
 // the writer starts. Tries for ever while the database is away; never migrates.
 import type { Logger } from "pino";
-import { isDatabaseDown, type Database } from "./database.ts";
+import { connect, isDatabaseDown, type Database } from "./database.ts";
 import { schemaState } from "./migrate.ts";
 import type { Rows } from "./rows.ts";
 import { NodeMismatch, registerNode } from "./statements.ts";
@@ -88,7 +88,7 @@ export class StoreSession {
   /** Why the database cannot be used yet; undefined when it can. */
   async #check(): Promise<string | undefined> {
     const { database, migrationsDir, config } = this.#options;
-    const client = await database.pool.connect();
+    const client = await connect(database.pool);
     try {
       const state = await schemaState(client, migrationsDir);
       switch (state.kind) {

@@ -1,5 +1,5 @@
 // The statements of the writer: set-based, one per purpose, a fixed number per transaction.
-import type { PoolClient } from "pg";
+import type { ClientBase, PoolClient } from "pg";
 import { z } from "zod";
 import type { DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
@@ -40,7 +40,7 @@ export class NodeMismatch extends Error {
  * fleet or NQN prefix: their names could no longer be told from foreign ones.
  */
 export async function registerNode(
-  client: Pick<PoolClient, "query">,
+  client: Pick<ClientBase, "query">,
   node: { readonly nodeId: string; readonly fleet: string; readonly nqnPrefix: string },
 ): Promise<void> {
   await client.query(

@@ -1,0 +1,175 @@
+import { pino } from "pino";
+import { describe, expect, it } from "vitest";
+import type { Decision, Mutation } from "../../src/model/admission.ts";
+import { Refusal } from "../../src/model/errors.ts";
+import { uuidV5 } from "../../src/model/identity.ts";
+import { openDatabase, type Database } from "../../src/store/database.ts";
+import { Rows } from "../../src/store/rows.ts";
+import { registerNode } from "../../src/store/statements.ts";
+import { Writer } from "../../src/store/writer.ts";
+import { testDatabase } from "../support/database.ts";
+import {
+  CLUSTER,
+  creationRequest,
+  DISK,
+  diskRow,
+  FLEET,
+  MIB,
+  NODE,
+  PREFIX,
+  VOLUME,
+} from "../support/model.ts";
+
+const log = pino({ level: "silent" });
+const policy = {
+  nodeId: NODE,
+  nqnPrefix: PREFIX,
+  overcommit: 1,
+  maxExports: 1022,
+  isolation: "strict",
+} as const;
+
+type Open = AsyncDisposable & {
+  readonly database: Database;
+  readonly rows: Rows;
+  readonly writer: Writer;
+};
+
+/** A writer over a fresh database that has one UP disk. */
+async function open(url: string, disk = diskRow()): Promise<Open> {
+  await using stack = new AsyncDisposableStack();
+  const database = stack.use(openDatabase({ url, log }));
+  const rows = new Rows();
+  await database.transaction((client) =>
+    registerNode(client, { nodeId: NODE, fleet: FLEET, nqnPrefix: PREFIX }),
+  );
+  const writer = stack.use(new Writer({ database, rows, policy, log }));
+  writer.start();
+  await writer.insertDisk(disk);
+  const owned = stack.move();
+  return { database, rows, writer, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+function provision(
+  index: number,
+  change: Partial<Extract<Mutation, { kind: "provision" }>> = {},
+): Mutation {
+  return {
+    kind: "provision",
+    id: uuidV5(VOLUME, `${index}`),
+    request: creationRequest({ sizeBytes: CLUSTER }),
+    labels: { app: "db" },
+    validateOnly: false,
+    traceparent: undefined,
+    ...change,
+  };
+}
+
+function rowOf(decision: Decision) {
+  if (decision.kind !== "lvol" || decision.row === undefined) throw new Error("no volume");
+  return decision.row;
+}
+
+describe("the writer", () => {
+  it("commits what it answers, and holds in memory exactly what the database holds", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, rows } = opened;
+    const request = creationRequest({
+      sizeBytes: 10n * MIB,
+      hosts: ["nqn.2026-11.io.host:a"],
+      qos: { rwIops: 2n ** 60n, rwMibPerSecond: 1n, readMibPerSecond: 0n, writeMibPerSecond: 0n },
+    });
+    const { id } = rowOf(await writer.mutate(provision(1, { request })));
+    await using second = await open(db.url);
+    expect(second.rows.lvol(id)).toEqual(rows.lvol(id));
+    expect(second.rows.disk(DISK)).toEqual(rows.disk(DISK));
+    expect(second.rows.lvol(id)?.request.qos?.rwIops).toBe(2n ** 60n);
+  });
+
+  it("commits a thousand concurrent intents in a few transactions, none lost, none twice", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url, diskRow({ totalClusters: 5_000n }));
+    const { writer, rows } = opened;
+    const before = rows.node?.revision ?? 0n;
+    const asked = Array.from({ length: 1_000 }, (_, index) => writer.mutate(provision(index)));
+    const decisions = await Promise.allSettled(asked);
+    expect(decisions.every(({ status }) => status === "fulfilled")).toBe(true);
+    expect(rows.disk(DISK)).toMatchObject({ lvolCount: 1_000, promisedBytes: 1_000n * CLUSTER });
+    const transactions = (rows.node?.revision ?? 0n) - before;
+    expect(transactions).toBeLessThanOrEqual(8n);
+  });
+
+  it("refuses one of a batch without harm to the others", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer } = opened;
+    const huge = provision(2, { request: creationRequest({ sizeBytes: 2n ** 50n }) });
+    const results = await Promise.allSettled([
+      writer.mutate(provision(1)),
+      writer.mutate(huge),
+      writer.mutate(provision(3)),
+    ]);
+    expect(results.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+  });
+
+  it("gives two concurrent calls with one id one volume", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, rows } = opened;
+    const [a, b] = await Promise.all([writer.mutate(provision(1)), writer.mutate(provision(1))]);
+    expect(rowOf(a).createTime).toEqual(rowOf(b).createTime);
+    expect(rows.disk(DISK)?.lvolCount).toBe(1);
+  });
+
+  it("drops what was seen before an intent changed, and says so", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, rows } = opened;
+    const old = rowOf(await writer.mutate(provision(1)));
+    await writer.mutate({ kind: "allowHost", id: old.id, host: "nqn.2026-11.io.host:a" });
+    expect(await writer.recordLvol(old, { observedGeneration: 1n })).toBe(false);
+    expect(rows.lvol(old.id)?.observedGeneration).toBe(0n);
+    const now = rows.lvol(old.id)!;
+    expect(await writer.recordLvol(now, { observedGeneration: 2n })).toBe(true);
+    expect(rows.lvol(old.id)?.observedGeneration).toBe(2n);
+  });
+
+  it("gives a tombstone's promise back to its disk in the same transaction", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, rows } = opened;
+    const { id } = rowOf(await writer.mutate(provision(1)));
+    await writer.mutate({ kind: "delete", id, force: false, traceparent: undefined });
+    await writer.recordLvol(rows.lvol(id)!, { deleteTime: new Date(), exported: false });
+    expect(rows.disk(DISK)).toMatchObject({ promisedBytes: 0n, lvolCount: 0 });
+    expect(rows.lvol(id)?.deleteTime).toBeInstanceOf(Date);
+  });
+
+  it("refuses at the database to forget the uuid of a volume that was seen", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, rows, database } = opened;
+    const { id } = rowOf(await writer.mutate(provision(1)));
+    await writer.recordLvol(rows.lvol(id)!, { lvolUuid: VOLUME });
+    const forget = database.pool.query("update lvol set lvol_uuid = null where id = $1", [id]);
+    await expect(forget).rejects.toThrow("may not change once it was seen");
+  });
+
+  it("answers DATABASE_DOWN while the database is away and works again when it is back", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, rows } = opened;
+    await using admin = openDatabase({ url: db.url.replace(db.name, "postgres"), log });
+    await admin.pool.query(`alter database ${db.name} with allow_connections false`);
+    const cut = `select pg_terminate_backend(pid) from pg_stat_activity where datname = '${db.name}'`;
+    await admin.pool.query(cut);
+    const refused = await writer.mutate(provision(1)).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(Refusal);
+    expect(refused).toMatchObject({ reason: "DATABASE_DOWN", code: "UNAVAILABLE" });
+    await admin.pool.query(`alter database ${db.name} with allow_connections true`);
+    await expect.poll(() => writer.connected, { timeout: 20_000 }).toBe(true);
+    const { id } = rowOf(await writer.mutate(provision(1)));
+    expect(rows.lvol(id)?.id).toBe(id);
+  });
+});
