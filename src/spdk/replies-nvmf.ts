@@ -1,0 +1,92 @@
+// Replies about the NVMe-oF side (CONTRACT section 7), parsed once into exact types.
+
+import { flag, integer, list, object, text, type Read } from "./fields.ts";
+
+/** An address that hosts connect to; these four fields name it on every release. */
+export type ListenAddress = {
+  readonly trtype: string;
+  readonly adrfam: string;
+  readonly traddr: string;
+  readonly trsvcid: string;
+};
+
+export type Namespace = {
+  readonly nsid: number;
+  /** Of an lvol: its uuid. */
+  readonly bdevName: string;
+  readonly uuid: string | undefined;
+  /** 32 hex digits, upper case. */
+  readonly nguid: string | undefined;
+};
+
+export type Subsystem = {
+  readonly nqn: string;
+  /** The discovery subsystem is listed too, with no serial and no namespaces. */
+  readonly subtype: "NVMe" | "Discovery";
+  /** Latest first. */
+  readonly listenAddresses: readonly ListenAddress[];
+  readonly allowAnyHost: boolean;
+  /** Host NQNs, latest first. */
+  readonly hosts: readonly string[];
+  readonly serialNumber: string | undefined;
+  readonly modelNumber: string | undefined;
+  readonly maxNamespaces: number | undefined;
+  readonly namespaces: readonly Namespace[];
+};
+
+export type Transport = {
+  readonly trtype: string;
+  readonly maxQueueDepth: number;
+  readonly maxIoQpairsPerCtrlr: number;
+  readonly inCapsuleDataSize: number;
+  readonly maxIoSize: number;
+};
+
+/** A host's connection to one subsystem. */
+export type SubsystemController = {
+  readonly cntlid: number;
+  readonly hostNqn: string;
+  readonly hostId: string;
+  readonly numIoQpairs: number;
+};
+
+const listenAddress: Read<ListenAddress> = object((fields) => ({
+  trtype: fields.get("trtype", text),
+  adrfam: fields.get("adrfam", text),
+  traddr: fields.get("traddr", text),
+  trsvcid: fields.get("trsvcid", text),
+}));
+
+const namespace: Read<Namespace> = object((fields) => ({
+  nsid: fields.get("nsid", integer),
+  bdevName: fields.get("bdev_name", text),
+  uuid: fields.optional("uuid", text),
+  nguid: fields.optional("nguid", text),
+}));
+
+export const subsystem: Read<Subsystem> = object((fields) => ({
+  nqn: fields.get("nqn", text),
+  subtype: fields.get("subtype", text) === "NVMe" ? "NVMe" : "Discovery",
+  listenAddresses: fields.get("listen_addresses", list(listenAddress)),
+  allowAnyHost: fields.get("allow_any_host", flag),
+  hosts: fields.get("hosts", list(object((host) => host.get("nqn", text)))),
+  serialNumber: fields.optional("serial_number", text),
+  modelNumber: fields.optional("model_number", text),
+  maxNamespaces: fields.optional("max_namespaces", integer),
+  namespaces: fields.optional("namespaces", list(namespace)) ?? [],
+}));
+
+export const transport: Read<Transport> = object((fields) => ({
+  trtype: fields.get("trtype", text),
+  maxQueueDepth: fields.get("max_queue_depth", integer),
+  maxIoQpairsPerCtrlr: fields.get("max_io_qpairs_per_ctrlr", integer),
+  inCapsuleDataSize: fields.get("in_capsule_data_size", integer),
+  maxIoSize: fields.get("max_io_size", integer),
+}));
+
+export const subsystemController: Read<SubsystemController> = object((fields) => ({
+  cntlid: fields.get("cntlid", integer),
+  hostNqn: fields.get("hostnqn", text),
+  hostId: fields.get("hostid", text),
+  numIoQpairs: fields.get("num_io_qpairs", integer),
+}));
