@@ -1,0 +1,49 @@
+// The typed SPDK client: every method the agent calls, one family per file. Loops import the type
+// `SpdkClient` and take the methods they need with Pick.
+//
+// A method resolves with the parsed reply or throws SpdkError (the target said no), SpdkNotSent
+// (nothing happened) or SpdkUnknownOutcome (nobody knows yet). Reads by name answer undefined for
+// what is not there.
+
+import type { Capabilities } from "./capabilities.ts";
+import { bdevCalls, type BdevCalls } from "./client-bdev.ts";
+import { lvolCalls, type LvolCalls } from "./client-lvol.ts";
+import { nvmfCalls, type NvmfCalls } from "./client-nvmf.ts";
+import type { SpdkConnection } from "./connection.ts";
+import { list, text } from "./fields.ts";
+import { notification, version, type Notification, type Version } from "./replies-bdev.ts";
+import { Rpc, type CallerOptions } from "./rpc.ts";
+
+export type SpdkClient = TargetCalls & BdevCalls & LvolCalls & NvmfCalls;
+
+export function spdkClient(connection: SpdkConnection): SpdkClient {
+  const rpc = new Rpc(connection);
+  return { ...targetCalls(rpc), ...bdevCalls(rpc), ...lvolCalls(rpc), ...nvmfCalls(rpc) };
+}
+
+function targetCalls(rpc: Rpc) {
+  return {
+    /** Of the release on the present connection. Throws UnsupportedRelease below 24.01. */
+    async capabilities(): Promise<Capabilities> {
+      return await rpc.capabilities();
+    },
+
+    async spdkGetVersion(options?: CallerOptions): Promise<Version> {
+      return await rpc.read("spdk_get_version", undefined, version, options);
+    },
+
+    async rpcGetMethods(options?: CallerOptions): Promise<readonly string[]> {
+      return await rpc.read("rpc_get_methods", undefined, list(text), options);
+    },
+
+    /** Events from `id` on, at most the newest 1,024: a hint that something changed, no proof. */
+    async notifyGetNotifications(
+      { id, max }: { readonly id?: number; readonly max?: number } = {},
+      options?: CallerOptions,
+    ): Promise<readonly Notification[]> {
+      return await rpc.read("notify_get_notifications", { id, max }, list(notification), options);
+    },
+  };
+}
+
+type TargetCalls = ReturnType<typeof targetCalls>;

@@ -1,0 +1,282 @@
+import { describe, expect, test } from "vitest";
+import { UnsupportedRelease } from "../../src/spdk/capabilities.ts";
+import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
+import { SpdkConnection } from "../../src/spdk/connection.ts";
+import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "../../src/spdk/errors.ts";
+import { ScriptedTarget, type Script } from "../support/scripted-target.ts";
+
+/** A target of one release that gives `answers` by method, true to everything else. */
+function release(major: number, minor: number, answers: Readonly<Record<string, unknown>> = {}) {
+  const script: Script = ({ method }) => {
+    if (method === "spdk_get_version") {
+      return {
+        result: {
+          version: `SPDK v${major}.${minor}`,
+          fields: { major, minor, patch: 0, suffix: "", commit: "c" },
+        },
+      };
+    }
+    const answer = answers[method];
+    if (answer instanceof Failure) return { error: { code: answer.code, message: answer.text } };
+    return { result: answer ?? true };
+  };
+  return script;
+}
+
+class Failure {
+  readonly code: number;
+  readonly text: string;
+  constructor(code: number, text: string) {
+    this.code = code;
+    this.text = text;
+  }
+}
+
+function counters(name: string): object {
+  const kinds = ["read", "write", "unmap"].flatMap((kind) => [
+    [`num_${kind}_ops`, 1],
+    [`${kind}_latency_ticks`, 1],
+  ]);
+  const bytes = { bytes_read: 1, bytes_written: 1, bytes_unmapped: 1 };
+  return { name, ...bytes, ...Object.fromEntries(kinds) };
+}
+
+type World = {
+  readonly target: ScriptedTarget;
+  readonly connection: SpdkConnection;
+  readonly client: SpdkClient;
+};
+
+async function withClient(script: Script, use: (world: World) => Promise<void>): Promise<void> {
+  await using target = await ScriptedTarget.listening(script);
+  await using connection = new SpdkConnection({ path: target.path, mayMutate: () => true });
+  await expect.poll(() => connection.connected).toBe(true);
+  await use({ target, connection, client: spdkClient(connection) });
+}
+
+/** What arrived besides the release detection. */
+function sent({ requests }: ScriptedTarget): readonly unknown[] {
+  return requests
+    .filter(({ method }) => method !== "spdk_get_version")
+    .map(({ method, params }) => [method, params]);
+}
+
+describe("the release", () => {
+  test("is asked once for many changes, before the first of them", async () => {
+    await withClient(release(26, 9), async ({ target, client }) => {
+      const nqns = ["nqn.a", "nqn.b", "nqn.c"];
+      await Promise.all(nqns.map(async (nqn) => await client.nvmfDeleteSubsystem(nqn)));
+      expect(target.requests.map(({ method }) => method)).toEqual([
+        "spdk_get_version",
+        "nvmf_delete_subsystem",
+        "nvmf_delete_subsystem",
+        "nvmf_delete_subsystem",
+      ]);
+    });
+  });
+
+  test.each([
+    [24, 1, "name", false],
+    [24, 9, "name", true],
+    [25, 5, "name", true],
+    [26, 5, "names", true],
+    [27, 1, "names", true],
+  ] as const)("%i.%i filters by %s", async (major, minor, filter, pipelined) => {
+    await withClient(release(major, minor), async ({ client }) => {
+      expect(await client.capabilities()).toMatchObject({
+        release: [major, minor],
+        iostatFilter: filter,
+        pipelinePerSubsystem: pipelined,
+      });
+    });
+  });
+
+  test("below 24.01 nothing is changed", async () => {
+    await withClient(release(23, 9), async ({ target, client }) => {
+      await expect(client.capabilities()).rejects.toThrow(UnsupportedRelease);
+      const change = client.nvmfCreateTransport("TCP");
+      await expect(change).rejects.toMatchObject({ name: "SpdkNotSent", reason: "release" });
+      expect(sent(target)).toEqual([]);
+    });
+  });
+
+  test("is asked again after a reconnect, as another release may have come up", async () => {
+    await withClient(release(24, 1), async ({ target, client }) => {
+      expect(await client.capabilities()).toMatchObject({ release: [24, 1] });
+      await target.stop();
+      target.script = release(26, 9);
+      await target.listen();
+      await expect
+        .poll(async () => (await client.capabilities().catch(() => undefined))?.release)
+        .toEqual([26, 9]);
+    });
+  });
+});
+
+describe("requests", () => {
+  test("of every change are what SPDK takes", async () => {
+    const uuids = { bdev_lvol_create: "u1", bdev_lvol_snapshot: "u2", bdev_lvol_clone: "u3" };
+    const answers = { ...uuids, bdev_lvol_create_lvstore: "l1", nvmf_subsystem_add_ns: 1 };
+    const attached = { ...answers, bdev_nvme_attach_controller: ["d1n1"] };
+    await withClient(release(26, 9, attached), async ({ target, client }) => {
+      const pcie = { name: "d1", trtype: "PCIe", traddr: "0000:01:00.0" };
+      expect(await client.bdevNvmeAttachController(pcie)).toEqual(["d1n1"]);
+      const store = { bdevName: "d1n1", lvsName: "sn-1", clusterBytes: 4_194_304n };
+      expect(await client.bdevLvolCreateLvstore({ ...store, clearMethod: "write_zeroes" })).toBe(
+        "l1",
+      );
+      const lvol = { lvsUuid: "l1", lvolName: "v1", sizeBytes: 10_737_418_240n, thin: true };
+      expect(await client.bdevLvolCreate({ ...lvol, clearMethod: "write_zeroes" })).toBe("u1");
+      const u1 = { lvsUuid: "l1", name: "u1" };
+      await client.bdevLvolResize({ ...u1, sizeBytes: 21_474_836_480n });
+      expect(await client.bdevLvolSnapshot({ ...u1, snapshotName: "s1" })).toBe("u2");
+      expect(await client.bdevLvolClone({ ...u1, name: "u2", cloneName: "c1" })).toBe("u3");
+      const nqn = "nqn.2026-11.io.storage-node:v1";
+      const named = { nqn, serialNumber: "S", modelNumber: "M", maxNamespaces: 1 };
+      await client.nvmfCreateSubsystem(named);
+      const address = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: "4420" };
+      await client.nvmfSubsystemAddListener({ nqn, address });
+      await client.nvmfSubsystemAddHost({ nqn, host: "nqn.h" });
+      const namespace = { nqn, bdevName: "u1", nsid: 1, uuid: "v1", nguid: "AB" };
+      expect(await client.nvmfSubsystemAddNs(namespace)).toBe(1);
+      await client.bdevSetQosLimit({ name: "u1", rwIosPerSec: 0n, rMbytesPerSec: 5n });
+      const on_l1 = { lvs_name: "sn-1", cluster_sz: 4194304, clear_method: "write_zeroes" };
+      expect(sent(target)).toEqual([
+        ["bdev_nvme_attach_controller", { ...pcie, multipath: "disable" }],
+        ["bdev_lvol_create_lvstore", { bdev_name: "d1n1", ...on_l1 }],
+        [
+          "bdev_lvol_create",
+          {
+            uuid: "l1",
+            lvol_name: "v1",
+            size_in_mib: 10_240,
+            thin_provision: true,
+            clear_method: "write_zeroes",
+          },
+        ],
+        ["bdev_lvol_resize", { name: "u1", size_in_mib: 20_480 }],
+        ["bdev_lvol_snapshot", { lvol_name: "u1", snapshot_name: "s1" }],
+        ["bdev_lvol_clone", { snapshot_name: "u2", clone_name: "c1" }],
+        [
+          "nvmf_create_subsystem",
+          { nqn, serial_number: "S", model_number: "M", max_namespaces: 1 },
+        ],
+        ["nvmf_subsystem_add_listener", { nqn, listen_address: address }],
+        ["nvmf_subsystem_add_host", { nqn, host: "nqn.h" }],
+        [
+          "nvmf_subsystem_add_ns",
+          { nqn, namespace: { bdev_name: "u1", nsid: 1, uuid: "v1", nguid: "AB" } },
+        ],
+        ["bdev_set_qos_limit", { name: "u1", rw_ios_per_sec: 0, r_mbytes_per_sec: 5 }],
+      ]);
+    });
+  });
+
+  test("a size that is not whole MiB, or nothing, is refused before it is sent", async () => {
+    await withClient(release(26, 9), async ({ target, client }) => {
+      const u1 = { lvsUuid: "l1", name: "u1" };
+      for (const sizeBytes of [0n, -1_048_576n, 1_048_577n]) {
+        await expect(client.bdevLvolResize({ ...u1, sizeBytes })).rejects.toThrow(RangeError);
+      }
+      const store = { bdevName: "b", lvsName: "s", clearMethod: "none" } as const;
+      const huge = client.bdevLvolCreateLvstore({ ...store, clusterBytes: 2n ** 32n });
+      await expect(huge).rejects.toThrow(RangeError);
+      expect(sent(target)).toEqual([]);
+    });
+  });
+
+  test("iostat is filtered the way the release can", async () => {
+    const answers = {
+      bdev_get_iostat: { tick_rate: 1, ticks: 1, bdevs: ["a", "b", "c"].map(counters) },
+    };
+    await withClient(release(26, 9, answers), async ({ target, client }) => {
+      await client.bdevGetIostat(["a", "b"]);
+      await client.bdevGetIostat();
+      const many = await client.bdevGetIostat([...Array(2_000).keys()].map((n) => `lvol ${n}`));
+      expect(many.bdevs).toEqual([]);
+      expect(sent(target)).toEqual([
+        ["bdev_get_iostat", { names: ["a", "b"] }],
+        ["bdev_get_iostat", undefined],
+        ["bdev_get_iostat", undefined],
+      ]);
+    });
+    await withClient(release(25, 5, answers), async ({ target, client }) => {
+      await client.bdevGetIostat(["a"]);
+      const two = await client.bdevGetIostat(["a", "c"]);
+      expect(two.bdevs.map(({ name }) => name)).toEqual(["a", "c"]);
+      expect(sent(target)).toEqual([
+        ["bdev_get_iostat", { name: "a" }],
+        ["bdev_get_iostat", undefined],
+      ]);
+    });
+  });
+});
+
+describe("reads by name", () => {
+  const gone = new Failure(-19, "No such device");
+  const absent: readonly (readonly [string, Readonly<Record<string, Failure>>])[] = [
+    [
+      "26.09",
+      {
+        bdev_get_bdevs: gone,
+        bdev_lvol_get_lvols: gone,
+        bdev_lvol_get_lvstores: gone,
+        nvmf_get_subsystems: new Failure(-32602, "Subsystem with NQN 'x' not found"),
+        bdev_nvme_get_controllers: new Failure(-22, "Controller x does not exist"),
+      },
+    ],
+    [
+      "25.05",
+      {
+        bdev_get_bdevs: gone,
+        bdev_lvol_get_lvols: gone,
+        bdev_lvol_get_lvstores: gone,
+        nvmf_get_subsystems: gone,
+        bdev_nvme_get_controllers: new Failure(22, "Controller x does not exist"),
+      },
+    ],
+  ];
+
+  test.each(absent)("answer undefined for what %s does not have", async (_name, answers) => {
+    await withClient(release(26, 9, answers), async ({ client }) => {
+      expect(
+        await Promise.all([
+          client.getBdev("x"),
+          client.getLvols({ name: "x" }),
+          client.getLvstore({ uuid: "x" }),
+          client.getSubsystem("x"),
+          client.getController("x"),
+        ]),
+      ).toEqual([undefined, undefined, undefined, undefined, undefined]);
+    });
+  });
+
+  test("throw every other error", async () => {
+    const answers = { bdev_get_bdevs: new Failure(-5, "Input/output error") };
+    await withClient(release(26, 9, answers), async ({ client }) => {
+      await expect(client.getBdev("x")).rejects.toMatchObject({ kind: "io", code: -5 });
+    });
+  });
+});
+
+describe("failures", () => {
+  test("come as three kinds of error", async () => {
+    const answers = { bdev_lvol_delete: new Failure(-32603, "Device or resource busy") };
+    await withClient(release(26, 9, answers), async ({ target, client, connection }) => {
+      const v = { lvsUuid: "l", name: "v" };
+      const refused = client.bdevLvolDelete(v);
+      await expect(refused).rejects.toThrow(SpdkError);
+      await expect(refused).rejects.toMatchObject({ kind: "busy", method: "bdev_lvol_delete" });
+
+      target.script = () => undefined;
+      const late = await client.bdevLvolDelete(v, { waitMs: 100 }).catch((error: unknown) => error);
+      if (!(late instanceof SpdkUnknownOutcome)) throw new Error("not unknown", { cause: late });
+      target.answer(target.requests.at(-1)?.id ?? 0, { result: true });
+      expect(await late.settled).toEqual({ kind: "ok", result: true });
+
+      await target.stop();
+      await expect.poll(() => connection.connected).toBe(false);
+      await expect(client.bdevLvolDelete(v)).rejects.toThrow(SpdkNotSent);
+    });
+  });
+});
