@@ -6,7 +6,7 @@ import { ListenError } from "./api/server.ts";
 import { ConfigError, EXIT_CONFIG, readConfig, type Config } from "./config.ts";
 import { startNode } from "./node.ts";
 import { migrate } from "./store/migrate.ts";
-import { hostKernel, type Kernel } from "./sysfs/kernel.ts";
+import { openKernel, type Kernel } from "./sysfs/kernel.ts";
 import { createLog } from "./telemetry/log.ts";
 
 export const MIGRATIONS_DIR = fileURLToPath(new URL("../migrations/", import.meta.url));
@@ -33,7 +33,7 @@ export async function serve(io: Io, openNodeKernel: KernelOpener = realKernel): 
 
 export type KernelOpener = (root: string) => Promise<Kernel>;
 
-const realKernel: KernelOpener = (root) => Promise.resolve(hostKernel(root));
+const realKernel: KernelOpener = (root) => Promise.resolve(openKernel(root));
 
 /** Brings the schema up to date, once for the whole fleet. */
 export async function migrateSchema(io: Io): Promise<number> {

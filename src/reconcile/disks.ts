@@ -1,0 +1,355 @@
+// The disks of the node, as the loops need them: found in the kernel and on the target, matched with
+// their rows, admitted by policy. disk-discover's pure half is disk-discover.ts; the acts of
+// disk-init are disk-steps.ts.
+import type { Logger } from "pino";
+import { isAllowed, type Config, type FabricDisk } from "../config.ts";
+import type { DiskRow, DiskSeen } from "../model/disk.ts";
+import type { Evidence } from "../model/evidence.ts";
+import { controllerName } from "../model/identity.ts";
+import type { SpdkClient } from "../spdk/client.ts";
+import type { Rows } from "../store/rows.ts";
+import type { Writer } from "../store/writer.ts";
+import { gatherEvidence } from "../sysfs/disk-evidence.ts";
+import type { Kernel } from "../sysfs/kernel.ts";
+import { listNvme, type NvmeTopology } from "../sysfs/nvme.ts";
+import type { AfterLoss } from "./attempt.ts";
+import {
+  admittedByPolicy,
+  findInKernel,
+  newDiskRow,
+  type KernelFindings,
+} from "./disk-discover.ts";
+import { standingOf } from "./disk-record.ts";
+import { performDiskStep, type ClaimMemory } from "./disk-steps.ts";
+import type { DiskView } from "./disk-view.ts";
+import { disksOnTarget, type FoundDisk } from "./disks-on-target.ts";
+import type { LoopStatus, StepResult } from "./driver.ts";
+import type { Lanes } from "./lanes.ts";
+import type { Seen } from "./seen.ts";
+import type { DiskStep } from "./steps.ts";
+
+/** How often the kernel's disks are listed: a plugged disk cannot wake us through sysfs. */
+const KERNEL_LOOK_MS = 5_000;
+/** Reading a disk's first and last MiB again, while nothing says that it changed. */
+const EVIDENCE_MS = 30_000;
+const FABRIC_RETRY_MS = 5_000;
+
+export type DisksOptions = {
+  readonly config: Config;
+  readonly rows: Rows;
+  readonly writer: Writer;
+  readonly kernel: Kernel;
+  readonly spdk: SpdkClient;
+  readonly seen: Seen;
+  readonly lanes: Lanes;
+  readonly log: Logger;
+  readonly afterLoss: AfterLoss;
+  readonly wake: (id: string) => void;
+  /** A store came up: what lies on it is to be listed. */
+  readonly onStoreReady: () => Promise<void>;
+};
+
+type EvidenceAt = { readonly evidence: readonly Evidence[]; readonly atMs: number };
+
+export class Disks {
+  readonly #options: DisksOptions;
+  readonly #claims: ClaimMemory = { blank: new Set(), empty: new Set() };
+  readonly #evidence = new Map<string, EvidenceAt>();
+  #findings: KernelFindings = { disks: new Map(), duplicates: new Set(), nameless: [] };
+  #topology: NvmeTopology | undefined;
+  #targetRun: string | undefined;
+  #kernelStatus = { ok: false, reason: "not listed yet", since: new Date() };
+  #passes = 0;
+  #lastPass: { readonly time: Date; readonly durationMs: number } | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+  #closed = false;
+
+  constructor(options: DisksOptions) {
+    this.#options = options;
+  }
+
+  get kernelStatus() {
+    return this.#kernelStatus;
+  }
+
+  /** Whether both the kernel and this run of the target were asked for their disks. */
+  get listed(): boolean {
+    return this.#topology !== undefined && this.#targetListed;
+  }
+
+  get #targetListed(): boolean {
+    const { run } = this.#options.seen;
+    return run !== undefined && run === this.#targetRun;
+  }
+
+  start(): void {
+    this.#looking = this.#lookAtKernel().finally(() => {
+      if (this.#closed) return;
+      this.#timer = setTimeout(() => this.start(), KERNEL_LOOK_MS);
+      this.#timer.unref();
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await this.#looking;
+  }
+
+  loops(): readonly LoopStatus[] {
+    return [
+      {
+        name: "disk-discover",
+        passes: this.#passes,
+        steps: 0,
+        lastPassTime: this.#lastPass?.time,
+        lastDurationMs: this.#lastPass?.durationMs ?? 0,
+        lastError: this.#kernelStatus.ok ? undefined : this.#kernelStatus.reason,
+      },
+    ];
+  }
+
+  view(row: DiskRow, moment: { readonly now: Date; readonly inFlight: boolean }): DiskView {
+    const { seen, config } = this.#options;
+    const inKernel = this.#findings.disks.get(row.id);
+    return {
+      row,
+      ...moment,
+      targetConnected: seen.run !== undefined,
+      targetListed: this.#targetListed,
+      onTarget: seen.disk(row.id),
+      inKernel: inKernel && { ...inKernel, evidence: this.#evidence.get(row.id)?.evidence },
+      kernelListed: this.#topology !== undefined,
+      fabric: this.#fabricEntry(row),
+      duplicate: this.#findings.duplicates.has(row.id),
+      claimedBlank: this.#claims.blank.has(row.id),
+      foundEmpty: this.#claims.empty.has(row.id),
+      fleet: config.fleet,
+    };
+  }
+
+  diskSeen(row: DiskRow): DiskSeen {
+    const { seen } = this.#options;
+    if (seen.run === undefined) return { ready: false, reason: "the SPDK target does not answer" };
+    const standing = standingOf(this.view(row, { now: new Date(), inFlight: false }));
+    if (standing?.state === "UP" && row.lvsUuid !== undefined) return { ready: true, reason: "" };
+    return { ready: false, reason: standing?.stateReason ?? row.stateReason };
+  }
+
+  perform(view: DiskView, step: DiskStep): Promise<StepResult> {
+    return performDiskStep({ ...this.#options, claims: this.#claims }, view, step).finally(() => {
+      // Whatever was done, the kernel may show it under another driver now.
+      if (step.kind === "claim-disk" || step.kind === "give-back-disk") {
+        this.#evidence.delete(view.row.id);
+        return this.#listKernel();
+      }
+      return undefined;
+    });
+  }
+
+  /** Matches what the target has with rows; part of every look at everything. */
+  async observeTarget(): Promise<void> {
+    const { spdk, rows, seen, config } = this.#options;
+    const nsids = new Set([1, ...config.fabricDisks.map(({ nsid }) => nsid)]);
+    for (const row of rows.disks()) nsids.add(row.nsid);
+    const { run } = seen;
+    const found = await disksOnTarget(spdk, nsids);
+    if (seen.run !== run) return;
+    const byId = new Map(found.map((disk) => [disk.id, disk]));
+    for (const row of rows.disks()) {
+      const before = seen.disk(row.id);
+      const now = byId.get(row.id);
+      if (JSON.stringify(now, exact) !== JSON.stringify(before, exact)) seen.setDisk(row.id, now);
+    }
+    this.#targetRun = run;
+    for (const row of rows.disks()) this.#options.wake(row.id);
+    await this.#meetFabricDisks(found);
+  }
+
+  /** Rows for fabric disks seen for the first time, and attaching those that were never seen. */
+  async #meetFabricDisks(found: readonly FoundDisk[]): Promise<void> {
+    const { config, rows } = this.#options;
+    await Promise.all(
+      config.fabricDisks.map(async (entry) => {
+        const known = [...rows.disks()].some((row) => isEntry(entry, row));
+        if (known || rows.node === undefined) return;
+        const disk = found.find((one) => isEntry(entry, one));
+        if (disk !== undefined) await this.#insertFabric(entry, disk);
+        else await this.#attachFabric(entry);
+      }),
+    );
+  }
+
+  async #insertFabric(entry: FabricDisk, disk: FoundDisk): Promise<void> {
+    const { writer, config, seen } = this.#options;
+    const { serial, model, nsid, sizeBytes, blockSize, controllerName: name } = disk;
+    const row = newDiskRow(
+      config.nodeId,
+      {
+        serial,
+        model,
+        nsid,
+        sizeBytes,
+        blockSize,
+        transport: entry.trtype,
+        address: `${entry.traddr}:${entry.trsvcid}`,
+        controllerName: name,
+      },
+      new Date(),
+    );
+    await writer.insertDisk(row);
+    seen.setDisk(row.id, disk);
+    await this.#admitByPolicy(row.id);
+  }
+
+  /** The first attach of a disk whose model, and so whose id, nobody knows yet. */
+  async #attachFabric(entry: FabricDisk): Promise<void> {
+    const { spdk, lanes, log } = this.#options;
+    const name = controllerName(entry);
+    const { trtype, traddr, trsvcid, subnqn, serial, nsid } = entry;
+    try {
+      const bdevs = await lanes.run([{ kind: "disk", disk: name, mode: "exclusive" }], () =>
+        spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam: "IPv4" }),
+      );
+      const bdev = await spdk.getBdev(`${name}n${nsid}`);
+      const path = bdev?.kind === "nvme" ? bdev.paths[0] : undefined;
+      if (path?.serialNumber.trim() === serial) {
+        await this.observeTarget();
+        return;
+      }
+      log.error(
+        { wanted: serial, found: path?.serialNumber, subnqn, bdevs },
+        "fabric disk has another serial; detached and refused",
+      );
+      await spdk.bdevNvmeDetachController(name);
+    } catch (error) {
+      log.warn({ err: error, serial, subnqn }, "fabric disk cannot be attached");
+    }
+    this.#retryFabric();
+  }
+
+  #fabricTimer: NodeJS.Timeout | undefined;
+
+  #retryFabric(): void {
+    if (this.#closed || this.#fabricTimer !== undefined) return;
+    this.#fabricTimer = setTimeout(() => {
+      this.#fabricTimer = undefined;
+      if (this.#closed || this.#options.seen.run === undefined) return;
+      this.observeTarget().catch((error: unknown) =>
+        this.#options.log.warn({ err: error }, "disks on the target cannot be listed"),
+      );
+    }, FABRIC_RETRY_MS);
+    this.#fabricTimer.unref();
+  }
+
+  async #lookAtKernel(): Promise<void> {
+    const started = performance.now();
+    try {
+      await this.#listKernel();
+      await this.#gatherEvidence();
+      this.#setKernelStatus(true, "");
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      this.#setKernelStatus(false, `the kernel's disks cannot be listed: ${message}`);
+    }
+    this.#passes += 1;
+    this.#lastPass = { time: new Date(), durationMs: performance.now() - started };
+  }
+
+  async #listKernel(): Promise<void> {
+    const { kernel, rows, writer, config, wake, log } = this.#options;
+    const topology = await listNvme(kernel);
+    const before = this.#findings;
+    this.#findings = findInKernel(topology, rows.disks());
+    const first = this.#topology === undefined;
+    this.#topology = topology;
+    const { disks, duplicates, nameless } = this.#findings;
+    if (nameless.length > 0) log.debug({ kernel_names: nameless }, "disks without a serial");
+    if (rows.node === undefined) return;
+    await Promise.all(
+      [...disks].map(async ([id, { namespace, address, driver }]) => {
+        if (rows.disk(id) !== undefined || namespace === undefined) return;
+        const { serial, model, nsid, sizeBytes, blockSizeBytes: blockSize, kernelName } = namespace;
+        const facts = { serial, model, nsid, sizeBytes, blockSize, kernelName };
+        const row = newDiskRow(
+          config.nodeId,
+          { ...facts, transport: "PCIe", address, driver },
+          new Date(),
+        );
+        await writer.insertDisk(row);
+        log.info({ disk: id, serial, model, address }, "disk found");
+      }),
+    );
+    for (const row of rows.disks()) {
+      const was = before.disks.get(row.id);
+      const is = disks.get(row.id);
+      const moved = was?.driver !== is?.driver || was?.address !== is?.address;
+      if (moved) this.#evidence.delete(row.id);
+      if (first || moved || before.duplicates.has(row.id) !== duplicates.has(row.id)) wake(row.id);
+    }
+  }
+
+  /** Looks into disks that are the kernel's and not decided yet. */
+  async #gatherEvidence(): Promise<void> {
+    const { kernel, rows, config, wake, seen } = this.#options;
+    const topology = this.#topology;
+    if (topology === undefined) return;
+    const allowed =
+      config.diskAllow.length > 0
+        ? (disk: { readonly serial: string; readonly model: string; readonly address: string }) =>
+            isAllowed(config.diskAllow, disk)
+        : undefined;
+    const now = performance.now();
+    await Promise.all(
+      [...this.#findings.disks].map(async ([id, { address, namespace }]) => {
+        if (namespace === undefined || rows.disk(id) === undefined) return;
+        if (seen.disk(id) !== undefined) return;
+        if (now - (this.#evidence.get(id)?.atMs ?? -EVIDENCE_MS) < EVIDENCE_MS) return;
+        const evidence = await gatherEvidence(kernel, topology, address, allowed && { allowed });
+        this.#evidence.set(id, { evidence, atMs: now });
+        wake(id);
+        await this.#admitByPolicy(id);
+      }),
+    );
+  }
+
+  async #admitByPolicy(id: string): Promise<void> {
+    const { rows, writer, config, log } = this.#options;
+    const row = rows.disk(id);
+    if (row === undefined) return;
+    const evidence = this.#evidence.get(id)?.evidence;
+    const fabric = this.#fabricEntry(row);
+    if (!admittedByPolicy(config, row, { evidence, fabric })) return;
+    const { serial } = row;
+    await writer.mutate({
+      kind: "admitDisk",
+      id,
+      serial,
+      evidenceFingerprint: undefined,
+      traceparent: undefined,
+    });
+    log.info({ disk: id, serial }, "disk admitted by policy");
+  }
+
+  #fabricEntry(row: DiskRow): FabricDisk | undefined {
+    if (row.transport === "PCIe") return undefined;
+    return this.#options.config.fabricDisks.find((entry) => isEntry(entry, row));
+  }
+
+  #setKernelStatus(ok: boolean, reason: string): void {
+    if (ok === this.#kernelStatus.ok && reason === this.#kernelStatus.reason) return;
+    this.#kernelStatus = { ok, reason, since: new Date() };
+  }
+}
+
+function isEntry(
+  entry: FabricDisk,
+  disk: { readonly serial: string; readonly nsid: number },
+): boolean {
+  return entry.serial === disk.serial && entry.nsid === disk.nsid;
+}
+
+function exact(_key: string, value: unknown): unknown {
+  return typeof value === "bigint" ? value.toString() : value;
+}
