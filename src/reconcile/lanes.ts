@@ -3,8 +3,8 @@
 // down, so each act names what it touches and waits its turn. A lane opens when the answer is in,
 // never on a timeout: a request that timed out is still running.
 //
-// Acts take their place in all of their queues at once, so the order of arrival is one order for all
-// keys and nobody waits in a circle. Each place is taken and given up once, in O(1).
+// Acts take their place in all of their queues at once, so the order of arrival is one order for
+// all keys and nobody waits in a circle. Each place is taken and given up once, in O(1).
 
 /**
  * - disk `exclusive`: attach, detach, create and delete of the store on it.
@@ -31,7 +31,7 @@ export type Release = () => void;
 
 type Mode = "exclusive" | "shared";
 
-/** One resource. `first` to `last` is its queue; abandoned places in it are skipped when reached. */
+/** One resource. `first` to `last` is its queue; abandoned places are skipped when reached. */
 type Track = {
   readonly name: string;
   holders: number;
@@ -73,8 +73,8 @@ export class Lanes {
 
   /**
    * Runs `act` when every key is its own, in this tick if they are free. Resolves or rejects as the
-   * act does. Aborting gives the turn up and rejects with the signal's reason; an act that has begun
-   * is left alone.
+   * act does. Aborting gives the turn up and rejects with the signal's reason; an act that has
+   * begun is left alone.
    */
   async run<T>(
     keys: readonly LaneKey[],
@@ -111,8 +111,8 @@ export class Lanes {
 
   /**
    * Lets nobody new hold `key`, before everybody who waits, until released. Acts that run already
-   * are not stopped; one that has its turn keeps it and waits. For a family on which an operation of
-   * unknown end may still be running (DESIGN 3.2): its disk is closed to exclusive holders too.
+   * are not stopped; one that has its turn keeps it and waits. For a family on which an operation
+   * of unknown end may still be running (DESIGN 3.2): its disk is closed to exclusive holders too.
    */
   close(key: LaneKey, reason: string): Release {
     const closure = { reason };

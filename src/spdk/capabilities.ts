@@ -1,7 +1,7 @@
-// What the connected release can do (VERSIONS sections 0 to 2). Decided once per connection, because
-// a restart may bring another release up.
+// What the connected release can do (VERSIONS sections 0 to 2). Decided once per connection, as a
+// restart may bring another release up.
 
-import type { Version } from "./replies-bdev.ts";
+import type { Version } from "./replies-target.ts";
 
 export type Capabilities = {
   readonly release: readonly [major: number, minor: number];

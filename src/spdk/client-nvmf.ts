@@ -56,7 +56,7 @@ function transportCalls(rpc: Rpc) {
 
 function subsystemCalls(rpc: Rpc) {
   return {
-    /** Every subsystem, the discovery one included, sorted by NQN: 66 ms of blocked I/O at 5,000. */
+    /** Every subsystem, the discovery one too, sorted by NQN: 66 ms of blocked I/O at 5,000. */
     async nvmfGetSubsystems(options?: CallerOptions): Promise<readonly Subsystem[]> {
       return await rpc.read("nvmf_get_subsystems", undefined, list(subsystem), {
         ...options,

@@ -11,7 +11,7 @@ import { lvolCalls, type LvolCalls } from "./client-lvol.ts";
 import { nvmfCalls, type NvmfCalls } from "./client-nvmf.ts";
 import type { SpdkConnection } from "./connection.ts";
 import { list, text } from "./fields.ts";
-import { notification, version, type Notification, type Version } from "./replies-bdev.ts";
+import { notification, version, type Notification, type Version } from "./replies-target.ts";
 import { Rpc, type CallerOptions } from "./rpc.ts";
 
 export type SpdkClient = TargetCalls & BdevCalls & LvolCalls & NvmfCalls;

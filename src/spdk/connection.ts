@@ -5,6 +5,7 @@
 import { createConnection, type Socket } from "node:net";
 import { parseExactJson } from "./exact-json.ts";
 import { LineReader, MAX_ANSWER_BYTES } from "./lines.ts";
+import type { CallObserver } from "./observer.ts";
 import type { Call, Outcome, Settled } from "./outcome.ts";
 import { reconnectDelayMs } from "./reconnect.ts";
 import { StoreWindow } from "./store-window.ts";
@@ -33,20 +34,6 @@ export type CallOptions = {
   /** The answer lists everything there is, which blocks I/O on the target (CONTRACT section 1). */
   readonly dump?: boolean;
 };
-
-export type CallStart = {
-  readonly method: string;
-  readonly mutates: boolean;
-  readonly dump: boolean;
-  readonly requestBytes: number;
-  /** Calls of this connection that had no answer yet when this one was made. */
-  readonly queued: number;
-};
-
-export type CallEnd = { readonly outcome: Outcome; readonly durationMs: number };
-
-/** Called in the caller's own async context; what it returns is called once, with the outcome. */
-export type CallObserver = (start: CallStart) => ((end: CallEnd) => void) | undefined;
 
 export type ConnectionOptions = {
   readonly path: string;
@@ -114,8 +101,8 @@ export class SpdkConnection implements AsyncDisposable {
   }
 
   /**
-   * Queues one request; all of one tick go out in one write. `params` that are empty are left out,
-   * as SPDK tells `{}` from none (CONTRACT section 1). Throws RangeError on a request that is too long.
+   * Queues one request; all of one tick go out in one write. Empty `params` are left out, as SPDK
+   * tells `{}` from none (CONTRACT section 1). Throws RangeError on a request that is too long.
    */
   call(method: string, params: Params | undefined, options: CallOptions): Call {
     const id = ++this.#lastId;

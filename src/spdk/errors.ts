@@ -25,7 +25,7 @@ export type SpdkErrorKind =
 /**
  * | code | kind | where (CONTRACT section; VERSIONS section 3 for older releases) |
  * | --- | --- | --- |
- * | -1 | not_permitted | create_lvstore on a bdev in use, even for a repeat (5); before or after framework init (1) |
+ * | -1 | not_permitted | create_lvstore on a bdev in use, its own repeat included (5) |
  * | -2 | absent | a file or store not found; 24.01: create behind a detach |
  * | -5, -6 | io | attach refused; a path that does not match (4) |
  * | -11, -16 | busy | |
@@ -39,7 +39,7 @@ export type SpdkErrorKind =
  * | -110 | timeout | a bdev that did not come; detach on 25.05 (VERSIONS 1) |
  * | -114 | exists | attach: a controller of that name (4) |
  * | -32601 | unsupported | the release lacks the method |
- * | -32602, -32603 with an errno's text | by that errno | asynchronous part of lvol and store calls (5) |
+ * | -32602, -32603 with an errno's text | by that errno | late part of lvol and store calls (5) |
  * | -32602 of nvmf_get_subsystems | absent | its one parameter is a string (7) |
  * | -32602 of other nvmf_* | vague | bad, duplicate, absent and taken alike (7) |
  * | -32603 of nvmf_* | vague | create_subsystem of an existing NQN, add_host twice (7) |

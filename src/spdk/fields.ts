@@ -1,7 +1,7 @@
-// Readers from `unknown` to exact types: strict on every field that is named, silent on the rest, as
-// releases add fields (VERSIONS section 2). A reader says where it failed, never what it read.
+// Readers from `unknown` to exact types: strict on every field that is named, silent on the rest,
+// as releases add fields (VERSIONS section 2). A reader says where it failed, never what it read.
 
-/** Where a value stands in a reply. Kept as links, so that a path is only spelled out on failure. */
+/** Where a value stands in a reply. Links, so that a path is only spelled out on failure. */
 export type Place = { readonly within?: Place; readonly key: string };
 
 export type Read<T> = (value: unknown, place: Place) => T;

@@ -1,5 +1,5 @@
-// Replies about bdevs, NVMe controllers and the target itself (CONTRACT sections 2 to 4), parsed
-// once into exact types. Sizes and counters are bigint; what a release may lack is `| undefined`.
+// Replies about bdevs and NVMe controllers (CONTRACT sections 3 and 4), parsed once into exact
+// types. Sizes and counters are bigint; what a release may lack is `| undefined`.
 
 import {
   big,
@@ -12,15 +12,6 @@ import {
   type Fields,
   type Read,
 } from "./fields.ts";
-
-export type Version = {
-  /** For logs; compare major and minor. */
-  readonly version: string;
-  readonly major: number;
-  readonly minor: number;
-  readonly patch: number;
-  readonly suffix: string;
-};
 
 /** Where a controller was reached. A PCIe one has only trtype and traddr. */
 export type TransportId = {
@@ -48,7 +39,7 @@ type BdevFields = {
   readonly numBlocks: bigint;
   readonly sizeBytes: bigint;
   readonly claimed: boolean;
-  /** Only while claimed: exclusive_write (exported), read_many_write_one (carries a loaded store). */
+  /** While claimed: exclusive_write (exported) or read_many_write_one (carries a loaded store). */
   readonly claimType: string | undefined;
   readonly rateLimits: RateLimits;
   /** Which keys there are depends on the release: test single ones. */
@@ -154,26 +145,6 @@ export type Iostat = {
   readonly ticks: bigint;
   readonly bdevs: readonly BdevIostat[];
 };
-
-/** A bdev appeared, went, or (from 25.09) changed its size. `bdevName` of an lvol is its uuid. */
-export type Notification = {
-  readonly type: string;
-  readonly bdevName: string;
-  readonly id: number;
-};
-
-export const version: Read<Version> = object((reply) =>
-  reply.get(
-    "fields",
-    object((fields) => ({
-      version: reply.get("version", text),
-      major: fields.get("major", integer),
-      minor: fields.get("minor", integer),
-      patch: fields.get("patch", integer),
-      suffix: fields.get("suffix", text),
-    })),
-  ),
-);
 
 const transportId: Read<TransportId> = object((fields) => ({
   trtype: fields.get("trtype", text),
@@ -316,10 +287,4 @@ export const iostat: Read<Iostat> = object((fields) => ({
   tickRate: fields.get("tick_rate", big),
   ticks: fields.get("ticks", big),
   bdevs: fields.get("bdevs", list(bdevIostat)),
-}));
-
-export const notification: Read<Notification> = object((fields) => ({
-  type: fields.get("type", text),
-  bdevName: fields.get("ctx", text),
-  id: fields.get("id", integer),
 }));

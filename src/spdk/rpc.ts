@@ -5,7 +5,7 @@ import { capabilitiesOf, type Capabilities } from "./capabilities.ts";
 import type { CallOptions, SpdkConnection } from "./connection.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "./errors.ts";
 import type { Read } from "./fields.ts";
-import { version } from "./replies-bdev.ts";
+import { version } from "./replies-target.ts";
 
 /** How long a caller waits for an answer, per kind of call. The request itself has no end. */
 export const WAIT_MS = {

@@ -56,7 +56,7 @@ describe("turns", () => {
     expect(acts.running()).toEqual(["b1", "a2"]);
   });
 
-  test("a disk's holder waits for its families and keeps new ones out, other disks go on", async () => {
+  test("a disk's holder waits for its families and keeps new ones out", async () => {
     const acts = stage(new Lanes());
     void acts.start("volume", [family("d", "a")]);
     void acts.start("detach", [disk("d", "exclusive")]);

@@ -1,12 +1,7 @@
 import { describe, expect, test } from "vitest";
-import {
-  MAX_REQUEST_BYTES,
-  SpdkConnection,
-  STORE_WINDOW,
-  type CallEnd,
-  type CallStart,
-} from "../../src/spdk/connection.ts";
+import { MAX_REQUEST_BYTES, SpdkConnection, STORE_WINDOW } from "../../src/spdk/connection.ts";
 import { MAX_ANSWER_BYTES } from "../../src/spdk/lines.ts";
+import type { CallEnd, CallStart } from "../../src/spdk/observer.ts";
 import type { Call } from "../../src/spdk/outcome.ts";
 import { ScriptedTarget, type Script } from "../support/scripted-target.ts";
 
@@ -125,7 +120,7 @@ describe("requests", () => {
     expect(target.requests.map(({ method }) => method)).toEqual(["echo"]);
   });
 
-  test("changes wait while the target does not read, so a lost lease still stops them", async () => {
+  test("changes wait while the target does not read, so a lost lease stops them", async () => {
     await using target = await ScriptedTarget.listening(() => ({ result: true }));
     let held = true;
     await using connection = await connected(target, { mayMutate: () => held });

@@ -8,9 +8,9 @@ import {
   controller,
   controllerHealth,
   iostat,
-  version,
   type Bdev,
 } from "../../src/spdk/replies-bdev.ts";
+import { version } from "../../src/spdk/replies-target.ts";
 import { lvol, lvstore } from "../../src/spdk/replies-lvol.ts";
 import { subsystem, subsystemController, transport } from "../../src/spdk/replies-nvmf.ts";
 
