@@ -175,7 +175,7 @@ function listenFaults(listen: string, insecure: boolean): string[] {
   if (host === undefined || digits === undefined || Number(digits) > 65_535) {
     return [`STORAGE_NODE_LISTEN: must be HOST:PORT, such as 127.0.0.1:50051`];
   }
-  const loopback = host === "localhost" || host === "::1" || /^127\./.test(host);
+  const loopback = host === "localhost" || host === "::1" || host.startsWith("127.");
   if (loopback || insecure) return [];
   return [
     `STORAGE_NODE_LISTEN: ${host} is not loopback and the API has no TLS yet; ` +

@@ -11,7 +11,7 @@ import type { Config } from "./config.ts";
 import type { Condition, NodeConditionType } from "./model/condition.ts";
 import type { DiskRow, DiskSeen } from "./model/disk.ts";
 import { Refusal } from "./model/errors.ts";
-import { startReconciler, type Reconciler } from "./reconcile/reconciler.ts";
+import { Reconciler } from "./reconcile/reconciler.ts";
 import { spdkClient } from "./spdk/client.ts";
 import { SpdkConnection } from "./spdk/connection.ts";
 import { SpdkError } from "./spdk/errors.ts";
@@ -52,7 +52,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     new SpdkConnection({ path: config.spdkSocket, mayMutate: () => true }),
   );
   const spdk = spdkClient(connection);
-  const reconciler = await startReconciler({ config, rows, writer, kernel, connection, spdk, log });
+  const reconciler = new Reconciler({ config, rows, writer, kernel, connection, spdk, log });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(STOP_LIMIT_MS)));
   const agent = agentOf({ config, rows, writer, session, reconciler, spdk });
   const server: RunningServer = await startServer({
@@ -67,6 +67,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   });
   stack.use(server);
   stack.defer(watchReadiness(agent, reconciler, server, log));
+  reconciler.start();
   session.start();
   log.info({ address: server.address }, "agent is up");
   const owned = stack.move();

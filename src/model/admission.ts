@@ -216,7 +216,7 @@ function changeHost(
   }
   const hosts = allowed
     ? row.hosts.filter((host) => host !== mutation.host)
-    : [...row.hosts, mutation.host].sort();
+    : [...row.hosts, mutation.host].toSorted();
   const changed: LvolRow = {
     ...row,
     hosts,

@@ -111,6 +111,17 @@ export type DiskSeen = {
   readonly reason: string;
 };
 
+function yes(
+  type: DiskConditionType,
+  holds: boolean,
+  reason: string,
+  message: string,
+): Condition<DiskConditionType> {
+  return holds
+    ? { type, status: "TRUE", reason: "Yes", message: "" }
+    : { type, status: "FALSE", reason, message };
+}
+
 /** The state that clients see: UP as recorded counts only while it holds in the target's run. */
 export function diskState(row: Pick<DiskRow, "state">, seen: DiskSeen): DiskState {
   return row.state === "UP" && !seen.ready ? "CLAIMING" : row.state;
@@ -120,13 +131,6 @@ export function diskConditions(
   row: DiskRow,
   seen: DiskSeen,
 ): readonly Condition<DiskConditionType>[] {
-  const yes = (type: DiskConditionType, holds: boolean, reason: string, message: string) =>
-    ({
-      type,
-      status: holds ? "TRUE" : "FALSE",
-      reason: holds ? "Yes" : reason,
-      message: holds ? "" : message,
-    }) as const;
   const why = seen.reason === "" ? row.stateReason : seen.reason;
   const schedulable = seen.ready && !row.cordoned;
   return [

@@ -20,7 +20,7 @@ export function place(disks: Disks, policy: PlacementPolicy, request: CreationRe
   if (candidates.length === 0) throw noDisk(disks, policy);
   const places = candidates
     .map((disk) => ({ disk, ...fit(disk, policy, request) }))
-    .sort((a, b) =>
+    .toSorted((a, b) =>
       a.left === b.left ? (a.disk.id < b.disk.id ? -1 : 1) : a.left > b.left ? -1 : 1,
     );
   const best = places.find((candidate) => candidate.fits);

@@ -2,10 +2,9 @@
 // their rows, admitted by policy. disk-discover's pure half is disk-discover.ts; the acts of
 // disk-init are disk-steps.ts.
 import type { Logger } from "pino";
-import { isAllowed, type Config, type FabricDisk } from "../config.ts";
+import { isAllowed, type Config } from "../config.ts";
 import type { DiskRow, DiskSeen } from "../model/disk.ts";
 import type { Evidence } from "../model/evidence.ts";
-import { controllerName } from "../model/identity.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
@@ -22,8 +21,9 @@ import {
 import { standingOf } from "./disk-record.ts";
 import { performDiskStep, type ClaimMemory } from "./disk-steps.ts";
 import type { DiskView } from "./disk-view.ts";
-import { disksOnTarget, type FoundDisk } from "./disks-on-target.ts";
+import { disksOnTarget } from "./disks-on-target.ts";
 import type { LoopStatus, StepResult } from "./driver.ts";
+import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "./lanes.ts";
 import type { Seen } from "./seen.ts";
 import type { DiskStep } from "./steps.ts";
@@ -32,7 +32,6 @@ import type { DiskStep } from "./steps.ts";
 const KERNEL_LOOK_MS = 5_000;
 /** Reading a disk's first and last MiB again, while nothing says that it changed. */
 const EVIDENCE_MS = 30_000;
-const FABRIC_RETRY_MS = 5_000;
 
 export type DisksOptions = {
   readonly config: Config;
@@ -53,6 +52,7 @@ type EvidenceAt = { readonly evidence: readonly Evidence[]; readonly atMs: numbe
 
 export class Disks {
   readonly #options: DisksOptions;
+  readonly #fabric: FabricDisks;
   readonly #claims: ClaimMemory = { blank: new Set(), empty: new Set() };
   readonly #evidence = new Map<string, EvidenceAt>();
   #findings: KernelFindings = { disks: new Map(), duplicates: new Set(), nameless: [] };
@@ -67,6 +67,11 @@ export class Disks {
 
   constructor(options: DisksOptions) {
     this.#options = options;
+    this.#fabric = new FabricDisks({
+      ...options,
+      lookAgain: () => this.observeTarget(),
+      admit: (id) => this.#admitByPolicy(id),
+    });
   }
 
   get kernelStatus() {
@@ -83,17 +88,17 @@ export class Disks {
     return run !== undefined && run === this.#targetRun;
   }
 
-  start(): void {
-    this.#looking = this.#lookAtKernel().finally(() => {
-      if (this.#closed) return;
-      this.#timer = setTimeout(() => this.start(), KERNEL_LOOK_MS);
-      this.#timer.unref();
-    });
+  /** Does not wait for the period: rows were loaded, so what was found can be matched now. */
+  lookNow(): void {
+    clearTimeout(this.#timer);
+    const before = this.#looking ?? Promise.resolve();
+    this.#looking = before.then(() => this.#lookAtKernel());
   }
 
   async stop(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
+    this.#fabric.stop();
     await this.#looking;
   }
 
@@ -121,7 +126,7 @@ export class Disks {
       onTarget: seen.disk(row.id),
       inKernel: inKernel && { ...inKernel, evidence: this.#evidence.get(row.id)?.evidence },
       kernelListed: this.#topology !== undefined,
-      fabric: this.#fabricEntry(row),
+      fabric: this.#fabric.entryOf(row),
       duplicate: this.#findings.duplicates.has(row.id),
       claimedBlank: this.#claims.blank.has(row.id),
       foundEmpty: this.#claims.empty.has(row.id),
@@ -137,15 +142,14 @@ export class Disks {
     return { ready: false, reason: standing?.stateReason ?? row.stateReason };
   }
 
-  perform(view: DiskView, step: DiskStep): Promise<StepResult> {
-    return performDiskStep({ ...this.#options, claims: this.#claims }, view, step).finally(() => {
-      // Whatever was done, the kernel may show it under another driver now.
-      if (step.kind === "claim-disk" || step.kind === "give-back-disk") {
-        this.#evidence.delete(view.row.id);
-        return this.#listKernel();
-      }
-      return undefined;
-    });
+  async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
+    const result = await performDiskStep({ ...this.#options, claims: this.#claims }, view, step);
+    if (step.kind === "claim-disk" || step.kind === "give-back-disk") {
+      // Whatever came of it, the kernel may show the disk under another driver now.
+      this.#evidence.delete(view.row.id);
+      await this.#listKernel();
+    }
+    return result;
   }
 
   /** Matches what the target has with rows; part of every look at everything. */
@@ -164,83 +168,7 @@ export class Disks {
     }
     this.#targetRun = run;
     for (const row of rows.disks()) this.#options.wake(row.id);
-    await this.#meetFabricDisks(found);
-  }
-
-  /** Rows for fabric disks seen for the first time, and attaching those that were never seen. */
-  async #meetFabricDisks(found: readonly FoundDisk[]): Promise<void> {
-    const { config, rows } = this.#options;
-    await Promise.all(
-      config.fabricDisks.map(async (entry) => {
-        const known = [...rows.disks()].some((row) => isEntry(entry, row));
-        if (known || rows.node === undefined) return;
-        const disk = found.find((one) => isEntry(entry, one));
-        if (disk !== undefined) await this.#insertFabric(entry, disk);
-        else await this.#attachFabric(entry);
-      }),
-    );
-  }
-
-  async #insertFabric(entry: FabricDisk, disk: FoundDisk): Promise<void> {
-    const { writer, config, seen } = this.#options;
-    const { serial, model, nsid, sizeBytes, blockSize, controllerName: name } = disk;
-    const row = newDiskRow(
-      config.nodeId,
-      {
-        serial,
-        model,
-        nsid,
-        sizeBytes,
-        blockSize,
-        transport: entry.trtype,
-        address: `${entry.traddr}:${entry.trsvcid}`,
-        controllerName: name,
-      },
-      new Date(),
-    );
-    await writer.insertDisk(row);
-    seen.setDisk(row.id, disk);
-    await this.#admitByPolicy(row.id);
-  }
-
-  /** The first attach of a disk whose model, and so whose id, nobody knows yet. */
-  async #attachFabric(entry: FabricDisk): Promise<void> {
-    const { spdk, lanes, log } = this.#options;
-    const name = controllerName(entry);
-    const { trtype, traddr, trsvcid, subnqn, serial, nsid } = entry;
-    try {
-      const bdevs = await lanes.run([{ kind: "disk", disk: name, mode: "exclusive" }], () =>
-        spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam: "IPv4" }),
-      );
-      const bdev = await spdk.getBdev(`${name}n${nsid}`);
-      const path = bdev?.kind === "nvme" ? bdev.paths[0] : undefined;
-      if (path?.serialNumber.trim() === serial) {
-        await this.observeTarget();
-        return;
-      }
-      log.error(
-        { wanted: serial, found: path?.serialNumber, subnqn, bdevs },
-        "fabric disk has another serial; detached and refused",
-      );
-      await spdk.bdevNvmeDetachController(name);
-    } catch (error) {
-      log.warn({ err: error, serial, subnqn }, "fabric disk cannot be attached");
-    }
-    this.#retryFabric();
-  }
-
-  #fabricTimer: NodeJS.Timeout | undefined;
-
-  #retryFabric(): void {
-    if (this.#closed || this.#fabricTimer !== undefined) return;
-    this.#fabricTimer = setTimeout(() => {
-      this.#fabricTimer = undefined;
-      if (this.#closed || this.#options.seen.run === undefined) return;
-      this.observeTarget().catch((error: unknown) =>
-        this.#options.log.warn({ err: error }, "disks on the target cannot be listed"),
-      );
-    }, FABRIC_RETRY_MS);
-    this.#fabricTimer.unref();
+    await this.#fabric.meet(found);
   }
 
   async #lookAtKernel(): Promise<void> {
@@ -255,6 +183,10 @@ export class Disks {
     }
     this.#passes += 1;
     this.#lastPass = { time: new Date(), durationMs: performance.now() - started };
+    clearTimeout(this.#timer);
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => this.lookNow(), KERNEL_LOOK_MS);
+    this.#timer.unref();
   }
 
   async #listKernel(): Promise<void> {
@@ -319,7 +251,7 @@ export class Disks {
     const row = rows.disk(id);
     if (row === undefined) return;
     const evidence = this.#evidence.get(id)?.evidence;
-    const fabric = this.#fabricEntry(row);
+    const fabric = this.#fabric.entryOf(row);
     if (!admittedByPolicy(config, row, { evidence, fabric })) return;
     const { serial } = row;
     await writer.mutate({
@@ -332,22 +264,10 @@ export class Disks {
     log.info({ disk: id, serial }, "disk admitted by policy");
   }
 
-  #fabricEntry(row: DiskRow): FabricDisk | undefined {
-    if (row.transport === "PCIe") return undefined;
-    return this.#options.config.fabricDisks.find((entry) => isEntry(entry, row));
-  }
-
   #setKernelStatus(ok: boolean, reason: string): void {
     if (ok === this.#kernelStatus.ok && reason === this.#kernelStatus.reason) return;
     this.#kernelStatus = { ok, reason, since: new Date() };
   }
-}
-
-function isEntry(
-  entry: FabricDisk,
-  disk: { readonly serial: string; readonly nsid: number },
-): boolean {
-  return entry.serial === disk.serial && entry.nsid === disk.nsid;
 }
 
 function exact(_key: string, value: unknown): unknown {

@@ -126,7 +126,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
 
   /** As retryNow, for every object that is in a back-off. */
   retryAllNow(): void {
-    for (const key of [...this.#backoff.keys()]) this.retryNow(key.slice(key.indexOf("/") + 1));
+    for (const key of this.#backoff.keys()) this.retryNow(key.slice(key.indexOf("/") + 1));
   }
 
   #schedule(): void {

@@ -6,7 +6,7 @@ import type { DiskRow, DiskSeen } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { SpdkConnection } from "../spdk/connection.ts";
-import type { Rows } from "../store/rows.ts";
+import type { RowChange, Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
 import { Disks } from "./disks.ts";
@@ -16,7 +16,7 @@ import { diskRecord } from "./disk-record.ts";
 import { Lanes } from "./lanes.ts";
 import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
 import { volumeRecord } from "./record.ts";
-import { Seen } from "./seen.ts";
+import { Seen, type SeenChange } from "./seen.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
 import { TargetSession, type TargetStatus } from "./target-session.ts";
 import { Verification } from "./verify.ts";
@@ -35,120 +35,145 @@ export type ReconcilerOptions = {
 
 export type PartStatus = { readonly ok: boolean; readonly reason: string; readonly since: Date };
 
-export type Reconciler = {
-  readonly target: TargetStatus;
-  readonly kernelStatus: PartStatus;
-  /** Everything was looked at once since the target came up; stays true while it is away. */
-  readonly verified: boolean;
-  readonly volumeView: (row: LvolRow) => VolumePlanView;
-  readonly diskSeen: (row: DiskRow) => DiskSeen;
-  readonly loops: () => readonly LoopStatus[];
-  /** Calls listener when something was seen, until the returned function is called. */
-  readonly onChange: (listener: () => void) => () => void;
-  readonly stop: (signal: AbortSignal) => Promise<void>;
-};
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  readonly #listeners = new Set<() => void>();
+  readonly #seen: Seen;
+  readonly #source: VolumeViewSource;
+  readonly #disks: Disks;
+  readonly #volumeDriver: Driver<VolumePlanView, VolumeStep>;
+  readonly #diskDriver: Driver<DiskView, DiskStep>;
+  readonly #session: TargetSession;
+  readonly #verification: Verification;
+  readonly #unsubscribe: () => void;
+  #rowsLoaded = false;
 
-export async function startReconciler(options: ReconcilerOptions): Promise<Reconciler> {
-  const { config, rows, writer, spdk, log, connection } = options;
-  const listeners = new Set<() => void>();
-  const seen = new Seen(({ kind, id }) => {
-    if (kind === "lvol") volumes.wake(id);
-    else wakeDisk(id);
-    for (const listener of listeners) listener();
-  });
-  const lanes = new Lanes();
-  const source: VolumeViewSource = {
-    rows,
-    seen,
-    fleet: config.fleet,
-    listenAddresses: () => config.listenAddresses,
-  };
-  const viewNow = (row: LvolRow, inFlight = false) =>
-    volumeView(source, row, { now: new Date(), inFlight });
-  const disks = new Disks({
-    ...options,
-    seen,
-    lanes,
-    afterLoss: () => session.afterLoss(),
-    wake: (id) => wakeDisk(id),
-    onStoreReady: () => session.lookAtEverything(),
-  });
-  const volumes = new Driver(
-    volumeKind(source, writer, {
-      spdk,
+  constructor(options: ReconcilerOptions) {
+    const { config, rows, writer, log } = options;
+    this.#options = options;
+    const seen = new Seen((change) => this.#onSeen(change));
+    this.#seen = seen;
+    this.#source = {
+      rows,
       seen,
-      lanes,
-      afterLoss: () => session.afterLoss(),
-      lostStore: (id) => seen.setDisk(id, undefined),
-    }),
-    log,
-  );
-  const diskDriver = new Driver(diskKind(disks, rows, writer), log);
-  /** A disk that changes hands changes what its volumes can do. */
-  const wakeDisk = (id: string) => {
-    diskDriver.wake(id);
-    for (const volume of rows.lvolIdsOn(id)) volumes.wake(volume);
-  };
-  const session = new TargetSession({
-    connection,
-    spdk,
-    rows,
-    seen,
-    log,
-    nodeId: config.nodeId,
-    fleet: config.fleet,
-    nqnPrefix: config.nqnPrefix,
-    trtype: config.listenAddresses[0]?.trtype ?? "TCP",
-    observeDisks: () => disks.observeTarget(),
-    onReady: () => {
-      volumes.retryAllNow();
-      diskDriver.retryAllNow();
-      for (const row of rows.lvols()) volumes.wake(row.id);
-      for (const row of rows.disks()) diskDriver.wake(row.id);
-    },
-  });
-  const unsubscribe = rows.subscribe((changes) => {
+      fleet: config.fleet,
+      listenAddresses: () => config.listenAddresses,
+    };
+    const afterLoss = () => this.#session.afterLoss();
+    const shared = { ...options, seen, lanes: new Lanes(), afterLoss };
+    this.#disks = new Disks({
+      ...shared,
+      wake: (id) => this.#wakeDisk(id),
+      onStoreReady: () => this.#session.lookAtEverything(),
+    });
+    const steps = { ...shared, lostStore: (id: string) => seen.setDisk(id, undefined) };
+    this.#volumeDriver = new Driver(volumeKind(this.#source, writer, steps), log);
+    this.#diskDriver = new Driver(diskKind(this.#disks, rows, writer), log);
+    this.#session = new TargetSession({
+      ...shared,
+      ...config,
+      trtype: config.listenAddresses[0]?.trtype ?? "TCP",
+      observeDisks: () => this.#disks.observeTarget(),
+      onReady: () => this.#wakeAll(),
+    });
+    this.#verification = new Verification({
+      rows,
+      seen,
+      disksListed: () => this.#disks.listed,
+      inFlight: (id) => this.#diskDriver.inFlight(id),
+    });
+    this.#unsubscribe = rows.subscribe((changes) => this.#onRows(changes));
+  }
+
+  start(): void {
+    this.#volumeDriver.start();
+    this.#diskDriver.start();
+    this.#disks.lookNow();
+  }
+
+  get target(): TargetStatus {
+    return this.#session.status;
+  }
+
+  get kernelStatus(): PartStatus {
+    return this.#disks.kernelStatus;
+  }
+
+  /** Everything was looked at once since the agent started; stays true while the target is away. */
+  get verified(): boolean {
+    return this.#verification.done;
+  }
+
+  volumeView(row: LvolRow): VolumePlanView {
+    return volumeView(this.#source, row, { now: new Date(), inFlight: false });
+  }
+
+  diskSeen(row: DiskRow): DiskSeen {
+    return this.#disks.diskSeen(row);
+  }
+
+  loops(): readonly LoopStatus[] {
+    return [...this.#disks.loops(), ...this.#diskDriver.status, ...this.#volumeDriver.status];
+  }
+
+  /** Calls listener when something was seen, until the returned function is called. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Hands out nothing more and waits for the steps in flight until the signal. */
+  async stop(signal: AbortSignal): Promise<void> {
+    this.#unsubscribe();
+    await this.#disks.stop();
+    await Promise.all([this.#diskDriver.stop(signal), this.#volumeDriver.stop(signal)]);
+    await this.#session[Symbol.asyncDispose]();
+  }
+
+  #onSeen({ kind, id }: SeenChange): void {
+    if (kind === "lvol") this.#volumeDriver.wake(id);
+    else this.#wakeDisk(id);
+    for (const listener of this.#listeners) listener();
+  }
+
+  #onRows(changes: readonly RowChange[]): void {
+    const { rows, log } = this.#options;
     for (const { kind, id, created } of changes) {
       if (kind === "disk") {
-        wakeDisk(id);
+        this.#diskDriver.retryIfIntentChanged(id, rows.disk(id)?.generation);
+        this.#wakeDisk(id);
         continue;
       }
-      if (created && seen.run !== undefined) {
+      if (created && this.#seen.run !== undefined) {
         // Never tried, so nothing of it can be there: the first attempt needs no look.
-        seen.setLvol(id, { kind: "absent" });
-        seen.setSubsystem(id, { kind: "absent" });
+        this.#seen.setLvol(id, { kind: "absent" });
+        this.#seen.setSubsystem(id, { kind: "absent" });
       }
-      volumes.retryIfIntentChanged(id, rows.lvol(id)?.generation);
+      this.#volumeDriver.retryIfIntentChanged(id, rows.lvol(id)?.generation);
     }
-  });
-  const verification = new Verification({ rows, seen, disks, disksDriver: diskDriver });
-  volumes.start();
-  diskDriver.start();
-  disks.start();
-  return {
-    get target() {
-      return session.status;
-    },
-    get kernelStatus() {
-      return disks.kernelStatus;
-    },
-    get verified() {
-      return verification.done;
-    },
-    volumeView: (row) => viewNow(row),
-    diskSeen: (row) => disks.diskSeen(row),
-    loops: () => [...disks.loops(), ...diskDriver.status, ...volumes.status],
-    onChange: (listener) => {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
-    stop: async (signal) => {
-      unsubscribe();
-      await disks.stop();
-      await Promise.all([diskDriver.stop(signal), volumes.stop(signal)]);
-      await session[Symbol.asyncDispose]();
-    },
-  };
+    if (this.#rowsLoaded || rows.node === undefined) return;
+    this.#rowsLoaded = true;
+    this.#disks.lookNow();
+    if (this.#seen.run === undefined) return;
+    this.#session
+      .lookAtEverything()
+      .catch((error: unknown) => log.warn({ err: error }, "full look failed"));
+  }
+
+  /** A disk that changes hands changes what its volumes can do. */
+  #wakeDisk(id: string): void {
+    this.#diskDriver.wake(id);
+    for (const volume of this.#options.rows.lvolIdsOn(id)) this.#volumeDriver.wake(volume);
+  }
+
+  #wakeAll(): void {
+    const { rows } = this.#options;
+    this.#volumeDriver.retryAllNow();
+    this.#diskDriver.retryAllNow();
+    for (const row of rows.lvols()) this.#volumeDriver.wake(row.id);
+    for (const row of rows.disks()) this.#diskDriver.wake(row.id);
+    for (const listener of this.#listeners) listener();
+  }
 }
 
 function volumeKind(

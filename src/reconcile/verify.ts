@@ -7,8 +7,10 @@ import type { Seen } from "./seen.ts";
 export type VerificationOptions = {
   readonly rows: Rows;
   readonly seen: Seen;
-  readonly disks: { readonly listed: boolean };
-  readonly disksDriver: { readonly inFlight: (id: string) => boolean };
+  /** Kernel and target were both asked for their disks. */
+  readonly disksListed: () => boolean;
+  /** A step on this disk is not answered yet. */
+  readonly inFlight: (diskId: string) => boolean;
 };
 
 export class Verification {
@@ -26,13 +28,13 @@ export class Verification {
   }
 
   #look(): boolean {
-    const { rows, seen, disks, disksDriver } = this.#options;
-    if (rows.node === undefined || seen.run === undefined || !disks.listed) return false;
+    const { rows, seen, disksListed, inFlight } = this.#options;
+    if (rows.node === undefined || seen.run === undefined || !disksListed()) return false;
     // A disk with volumes is either loaded, or known not to be, or still being worked on: only the
     // last kind may be left out, and its volumes wait.
     for (const row of rows.disks()) {
       const settled = seen.disk(row.id) !== undefined || row.state !== "UP";
-      if (!settled && !disksDriver.inFlight(row.id)) return false;
+      if (!settled && !inFlight(row.id)) return false;
     }
     for (const row of rows.lvols()) {
       if (row.deleteTime !== undefined || seen.disk(row.diskId)?.store === undefined) continue;

@@ -91,7 +91,9 @@ export class Rows {
       else onDisk.add(row.id);
       changes.push({ kind: "lvol", id: row.id, created });
     }
-    if (changes.length > 0) for (const listener of [...this.#listeners]) listener(changes);
+    // Rows that were read, even none, are news too: before the first time nothing is known.
+    if (changes.length === 0 && ours) return;
+    for (const listener of this.#listeners) listener(changes);
   }
 
   /** Replaces everything by what the database holds; only what differs is announced. */

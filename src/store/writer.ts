@@ -43,7 +43,7 @@ export type WriterOptions = {
 export class Writer {
   readonly #options: WriterOptions;
   readonly #status = new StatusQueue();
-  #mutations: Waiting[] = [];
+  readonly #mutations: Waiting[] = [];
   #scheduled = false;
   #running: Promise<void> | undefined;
   #retryMs = RETRY_FIRST_MS;

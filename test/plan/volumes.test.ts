@@ -185,7 +185,7 @@ describe("the volume loops together", () => {
           expect(state).toBe("DATA_MISSING");
         } else {
           expect(state).toBe("UP");
-          expect([...(given.subsystem?.hosts ?? [])].sort()).toEqual([...row.hosts]);
+          expect([...(given.subsystem?.hosts ?? [])].toSorted()).toEqual([...row.hosts]);
           expect(given.row.observedGeneration).toBe(given.row.generation);
         }
         expect(VOLUME_LOOPS.map((loop) => loop.plan(view(given)))).toEqual(

@@ -1,0 +1,134 @@
+// Disks of STORAGE_NODE_FABRIC_DISKS that have no row yet: a disk's id needs its model, which only
+// the target can read, so the first attach is made here; from the row on, disk-init does it.
+//
+// A disk that shows another serial than its entry is detached and refused.
+import type { Logger } from "pino";
+import type { Config, FabricDisk } from "../config.ts";
+import type { DiskRow } from "../model/disk.ts";
+import { controllerName } from "../model/identity.ts";
+import type { SpdkClient } from "../spdk/client.ts";
+import type { Rows } from "../store/rows.ts";
+import type { Writer } from "../store/writer.ts";
+import { newDiskRow } from "./disk-discover.ts";
+import type { FoundDisk } from "./disks-on-target.ts";
+import type { Lanes } from "./lanes.ts";
+import type { Seen } from "./seen.ts";
+
+const RETRY_MS = 5_000;
+
+export type FabricDisksOptions = {
+  readonly config: Pick<Config, "fabricDisks" | "nodeId">;
+  readonly rows: Rows;
+  readonly writer: Pick<Writer, "insertDisk">;
+  readonly spdk: Pick<
+    SpdkClient,
+    "bdevNvmeAttachController" | "bdevNvmeDetachController" | "getBdev"
+  >;
+  readonly seen: Seen;
+  readonly lanes: Lanes;
+  readonly log: Logger;
+  /** Lists the target's disks again, and comes back here with them. */
+  readonly lookAgain: () => Promise<void>;
+  readonly admit: (id: string) => Promise<void>;
+};
+
+export class FabricDisks {
+  readonly #options: FabricDisksOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #stopped = false;
+
+  constructor(options: FabricDisksOptions) {
+    this.#options = options;
+  }
+
+  entryOf(row: DiskRow): FabricDisk | undefined {
+    if (row.transport === "PCIe") return undefined;
+    return this.#options.config.fabricDisks.find((entry) => isEntry(entry, row));
+  }
+
+  /** Makes rows for entries seen for the first time, and attaches those that were never seen. */
+  async meet(found: readonly FoundDisk[]): Promise<void> {
+    const { config, rows } = this.#options;
+    if (rows.node === undefined) return;
+    await Promise.all(
+      config.fabricDisks.map(async (entry) => {
+        if ([...rows.disks()].some((row) => isEntry(entry, row))) return;
+        const disk = found.find((one) => isEntry(entry, one));
+        if (disk !== undefined) await this.#insert(entry, disk);
+        else await this.#attach(entry);
+      }),
+    );
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  async #insert(entry: FabricDisk, disk: FoundDisk): Promise<void> {
+    const { writer, config, seen, admit, log } = this.#options;
+    const { serial, model, nsid, sizeBytes, blockSize } = disk;
+    const row = newDiskRow(
+      config.nodeId,
+      {
+        serial,
+        model,
+        nsid,
+        sizeBytes,
+        blockSize,
+        transport: entry.trtype,
+        address: `${entry.traddr}:${entry.trsvcid}`,
+        controllerName: disk.controllerName,
+      },
+      new Date(),
+    );
+    await writer.insertDisk(row);
+    log.info({ disk: row.id, serial, model, subnqn: entry.subnqn }, "fabric disk found");
+    seen.setDisk(row.id, disk);
+    await admit(row.id);
+  }
+
+  async #attach(entry: FabricDisk): Promise<void> {
+    const { spdk, lanes, log, lookAgain } = this.#options;
+    const name = controllerName(entry);
+    const { trtype, traddr, trsvcid, subnqn, serial, nsid } = entry;
+    try {
+      await lanes.run([{ kind: "disk", disk: name, mode: "exclusive" }], () =>
+        spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam: "IPv4" }),
+      );
+      const bdev = await spdk.getBdev(`${name}n${nsid}`);
+      const path = bdev?.kind === "nvme" ? bdev.paths[0] : undefined;
+      const shown = path?.serialNumber.trim();
+      if (shown === serial) {
+        await lookAgain();
+        return;
+      }
+      log.error({ serial, shown, subnqn }, "fabric disk has another serial; detached and refused");
+      await spdk.bdevNvmeDetachController(name);
+    } catch (error) {
+      log.warn({ err: error, serial, subnqn }, "fabric disk cannot be attached");
+    }
+    this.#retry();
+  }
+
+  #retry(): void {
+    if (this.#stopped || this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      if (this.#stopped || this.#options.seen.run === undefined) return;
+      this.#options
+        .lookAgain()
+        .catch((error: unknown) =>
+          this.#options.log.warn({ err: error }, "disks on the target cannot be listed"),
+        );
+    }, RETRY_MS);
+    this.#timer.unref();
+  }
+}
+
+function isEntry(
+  entry: FabricDisk,
+  disk: { readonly serial: string; readonly nsid: number },
+): boolean {
+  return entry.serial === disk.serial && entry.nsid === disk.nsid;
+}
