@@ -1,5 +1,6 @@
 // bdev_* calls for bdevs and NVMe controllers (CONTRACT sections 3 and 4), under SPDK's own names.
 
+import { isIPv4, isIPv6 } from "node:net";
 import {
   bdev,
   controller,
@@ -17,6 +18,7 @@ export type AttachController = {
   readonly name: string;
   readonly trtype: string;
   readonly traddr: string;
+  /** IPv4 or IPv6 by default, as traddr is: over TCP the target refuses an attach without it. */
   readonly adrfam?: string | undefined;
   readonly trsvcid?: string | undefined;
   readonly subnqn?: string | undefined;
@@ -35,6 +37,12 @@ export type QosLimit = {
 const MAX_IOSTAT_NAMES = 600;
 
 export function bdevCalls(rpc: Rpc) {
+  return { ...anyBdevCalls(rpc), ...controllerCalls(rpc) };
+}
+
+export type BdevCalls = ReturnType<typeof bdevCalls>;
+
+function anyBdevCalls(rpc: Rpc) {
   return {
     /** Every bdev: 180 ms of blocked I/O at 5,000 lvols. Only for a first look. */
     async bdevGetBdevs(options?: CallerOptions): Promise<readonly Bdev[]> {
@@ -79,7 +87,11 @@ export function bdevCalls(rpc: Rpc) {
       };
       await rpc.change("bdev_set_qos_limit", params, flag, options);
     },
+  };
+}
 
+function controllerCalls(rpc: Rpc) {
+  return {
     /**
      * Names of the controller's bdevs, after the store on them is loaded. Always with multipath
      * "disable": without it another address under a used name becomes a second path.
@@ -90,7 +102,15 @@ export function bdevCalls(rpc: Rpc) {
     ): Promise<readonly string[]> {
       return await rpc.change(
         "bdev_nvme_attach_controller",
-        { name, trtype, traddr, adrfam, trsvcid, subnqn, multipath: "disable" },
+        {
+          name,
+          trtype,
+          traddr,
+          adrfam: adrfam ?? addressFamily(traddr),
+          trsvcid,
+          subnqn,
+          multipath: "disable",
+        },
         list(text),
         { waitMs: WAIT_MS.load, ...options },
       );
@@ -121,7 +141,11 @@ export function bdevCalls(rpc: Rpc) {
   };
 }
 
-export type BdevCalls = ReturnType<typeof bdevCalls>;
+/** Undefined for a PCI address. */
+function addressFamily(traddr: string): "IPv4" | "IPv6" | undefined {
+  if (isIPv4(traddr)) return "IPv4";
+  return isIPv6(traddr) ? "IPv6" : undefined;
+}
 
 function uint(value: bigint | undefined): number | undefined {
   if (value === undefined) return undefined;

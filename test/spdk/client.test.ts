@@ -172,6 +172,19 @@ describe("requests", () => {
     });
   });
 
+  test("an attach over a network says its address family", async () => {
+    const answers = { bdev_nvme_attach_controller: ["d1n1"] };
+    await withClient(release(26, 9, answers), async ({ target, client }) => {
+      const fabric = { name: "d1", trtype: "TCP", trsvcid: "4420" };
+      await client.bdevNvmeAttachController({ ...fabric, traddr: "192.0.2.1" });
+      await client.bdevNvmeAttachController({ ...fabric, traddr: "2001:db8::1" });
+      expect(target.requests.slice(1).map(({ params }) => params?.["adrfam"])).toEqual([
+        "IPv4",
+        "IPv6",
+      ]);
+    });
+  });
+
   test("a size that is not whole MiB, or nothing, is refused before it is sent", async () => {
     await withClient(release(26, 9), async ({ target, client }) => {
       const u1 = { lvsUuid: "l1", name: "u1" };
