@@ -65,7 +65,8 @@ export class Rpc {
     try {
       await this.capabilities();
     } catch (cause) {
-      throw new SpdkNotSent(method, "release", { cause });
+      const reason = cause instanceof SpdkNotSent ? cause.reason : "release";
+      throw new SpdkNotSent(method, reason, { cause });
     }
     const defaults = { waitMs: WAIT_MS.change, mutates: true };
     return await this.#call(method, params, parse, { ...defaults, ...options });

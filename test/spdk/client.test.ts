@@ -289,7 +289,9 @@ describe("failures", () => {
 
       await target.stop();
       await expect.poll(() => connection.connected).toBe(false);
-      await expect(client.bdevLvolDelete(v)).rejects.toThrow(SpdkNotSent);
+      const down = client.bdevLvolDelete(v);
+      await expect(down).rejects.toThrow(SpdkNotSent);
+      await expect(down).rejects.toMatchObject({ reason: "down", method: "bdev_lvol_delete" });
     });
   });
 });
