@@ -127,21 +127,31 @@ async function initdb(
   const args = ["-D", unfinished, "-U", ROLE, "-E", "UTF8", "--no-instructions"];
   args.push("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8");
   args.push("--auth-local=peer", "--auth-host=reject");
+  signal?.throwIfAborted();
   const child = spawn(join(cluster.runtime.binDir, "initdb"), args, {
     ...spawnAs(cluster.accounts),
-    ...(signal === undefined ? {} : { signal }),
     cwd: cluster.stateDir,
     env: SERVER_ENV,
     stdio: ["ignore", "ignore", "pipe"],
   });
   let complaint = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => (complaint += text));
-  const [code, endedBy]: unknown[] = await once(child, "close");
-  if (code !== 0) {
+  const stop = () => child.kill("SIGTERM");
+  signal?.addEventListener("abort", stop);
+  try {
+    // Closed, not only ended: then the server that initdb itself starts is gone too.
+    const [code, endedBy]: unknown[] = await once(child, "close");
+    signal?.throwIfAborted();
+    if (code !== 0) {
+      throw new Error(`initdb failed (${String(endedBy ?? code)}): ${complaint.trim()}`);
+    }
+    await rename(unfinished, cluster.dataDir);
+  } catch (error) {
     await rm(unfinished, { recursive: true, force: true });
-    throw new Error(`initdb failed (${String(endedBy ?? code)}): ${complaint.trim()}`);
+    throw error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
   }
-  await rename(unfinished, cluster.dataDir);
 }
 
 /** Removes what an initdb left whose launcher is gone. */
