@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { isIPv4, isIPv6 } from "node:net";
 import { hostname } from "node:os";
 import { z } from "zod";
+import { addressFamily } from "./model/address.ts";
 import type { ListenAddress } from "./model/lvol.ts";
 
 export type FabricDisk = {
@@ -154,7 +155,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     nqnPrefix: values.STORAGE_NODE_NQN_PREFIX,
     listenAddresses: addresses.map((traddr) => ({
       trtype: values.STORAGE_NODE_EXPORT_TRTYPE,
-      adrfam: isIPv6(traddr) ? "IPv6" : "IPv4",
+      adrfam: addressFamily(traddr),
       traddr,
       trsvcid: values.STORAGE_NODE_EXPORT_PORT,
     })),

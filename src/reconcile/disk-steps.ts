@@ -1,6 +1,7 @@
 // Performs the steps of disk-init. Each holds its disk's lane alone: attaching, detaching and making
 // a store must never overlap a change of an lvol on it (CONTRACT section 9).
 import type { Logger } from "pino";
+import { addressFamily } from "../model/address.ts";
 import { refusing } from "../model/disk-claim.ts";
 import { blank } from "../model/evidence.ts";
 import type { DiskStatusPatch, DiskRow } from "../model/disk.ts";
@@ -113,7 +114,7 @@ async function attach(on: Act, step: steps.AttachDisk): Promise<StepResult> {
   const { spdk, seen, claims, afterLoss, log } = on.context;
   const { row } = on.view;
   const { controllerName: name, trtype, traddr, trsvcid, subnqn } = step;
-  const adrfam = trtype === "PCIe" ? undefined : "IPv4";
+  const adrfam = trtype === "PCIe" ? undefined : addressFamily(traddr);
   const attached = await attempt(
     spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam }),
     on.lane,

@@ -21,7 +21,7 @@ import {
 import { standingOf } from "./disk-record.ts";
 import { performDiskStep, type ClaimMemory } from "./disk-steps.ts";
 import type { DiskView } from "./disk-view.ts";
-import { disksOnTarget } from "./disks-on-target.ts";
+import { disksOnTarget, type FoundDisk } from "./disks-on-target.ts";
 import type { LoopStatus, StepResult } from "./driver.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "./lanes.ts";
@@ -69,6 +69,7 @@ export class Disks {
     this.#options = options;
     this.#fabric = new FabricDisks({
       ...options,
+      list: () => this.#listTarget(),
       lookAgain: () => this.observeTarget(),
       admit: (id) => this.#admitByPolicy(id),
     });
@@ -154,11 +155,9 @@ export class Disks {
 
   /** Matches what the target has with rows; part of every look at everything. */
   async observeTarget(): Promise<void> {
-    const { spdk, rows, seen, config } = this.#options;
-    const nsids = new Set([1, ...config.fabricDisks.map(({ nsid }) => nsid)]);
-    for (const row of rows.disks()) nsids.add(row.nsid);
+    const { rows, seen } = this.#options;
     const { run } = seen;
-    const found = await disksOnTarget(spdk, nsids);
+    const found = await this.#listTarget();
     if (seen.run !== run) return;
     const byId = new Map(found.map((disk) => [disk.id, disk]));
     for (const row of rows.disks()) {
@@ -169,6 +168,13 @@ export class Disks {
     this.#targetRun = run;
     for (const row of rows.disks()) this.#options.wake(row.id);
     await this.#fabric.meet(found);
+  }
+
+  #listTarget(): Promise<readonly FoundDisk[]> {
+    const { spdk, rows, config } = this.#options;
+    const nsids = new Set([1, ...config.fabricDisks.map(({ nsid }) => nsid)]);
+    for (const row of rows.disks()) nsids.add(row.nsid);
+    return disksOnTarget(spdk, nsids);
   }
 
   async #lookAtKernel(): Promise<void> {

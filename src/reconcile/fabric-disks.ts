@@ -5,6 +5,7 @@
 import type { Logger } from "pino";
 import type { Config, FabricDisk } from "../config.ts";
 import type { DiskRow } from "../model/disk.ts";
+import { addressFamily } from "../model/address.ts";
 import { controllerName } from "../model/identity.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { Rows } from "../store/rows.ts";
@@ -27,7 +28,8 @@ export type FabricDisksOptions = {
   readonly seen: Seen;
   readonly lanes: Lanes;
   readonly log: Logger;
-  /** Lists the target's disks again, and comes back here with them. */
+  readonly list: () => Promise<readonly FoundDisk[]>;
+  /** Looks at everything again, and comes back here. */
   readonly lookAgain: () => Promise<void>;
   readonly admit: (id: string) => Promise<void>;
 };
@@ -35,6 +37,7 @@ export type FabricDisksOptions = {
 export class FabricDisks {
   readonly #options: FabricDisksOptions;
   #timer: NodeJS.Timeout | undefined;
+  #meeting = false;
   #stopped = false;
 
   constructor(options: FabricDisksOptions) {
@@ -48,15 +51,31 @@ export class FabricDisks {
 
   /** Makes rows for entries seen for the first time, and attaches those that were never seen. */
   async meet(found: readonly FoundDisk[]): Promise<void> {
-    const { config, rows } = this.#options;
-    if (rows.node === undefined) return;
-    await Promise.all(
-      config.fabricDisks.map(async (entry) => {
-        if ([...rows.disks()].some((row) => isEntry(entry, row))) return;
-        const disk = found.find((one) => isEntry(entry, one));
-        if (disk !== undefined) await this.#insert(entry, disk);
-        else await this.#attach(entry);
-      }),
+    // Two looks at a time would attach twice: the first one also sees what the second would.
+    if (this.#meeting || this.#options.rows.node === undefined) return;
+    this.#meeting = true;
+    try {
+      const unseen = this.#withoutRow().filter(
+        (entry) => !found.some((one) => isEntry(entry, one)),
+      );
+      const attached = await Promise.all(unseen.map((entry) => this.#attach(entry)));
+      const all = attached.includes(true) ? await this.#options.list() : found;
+      await Promise.all(
+        this.#withoutRow().map(async (entry) => {
+          const disk = all.find((one) => isEntry(entry, one));
+          if (disk !== undefined) await this.#insert(entry, disk);
+        }),
+      );
+    } finally {
+      this.#meeting = false;
+    }
+    if (this.#withoutRow().length > 0) this.#retry();
+  }
+
+  #withoutRow(): readonly FabricDisk[] {
+    const rows = [...this.#options.rows.disks()];
+    return this.#options.config.fabricDisks.filter(
+      (entry) => !rows.some((row) => isEntry(entry, row)),
     );
   }
 
@@ -88,27 +107,26 @@ export class FabricDisks {
     await admit(row.id);
   }
 
-  async #attach(entry: FabricDisk): Promise<void> {
-    const { spdk, lanes, log, lookAgain } = this.#options;
+  /** True: it is attached, and shows the serial of its entry. */
+  async #attach(entry: FabricDisk): Promise<boolean> {
+    const { spdk, lanes, log } = this.#options;
     const name = controllerName(entry);
     const { trtype, traddr, trsvcid, subnqn, serial, nsid } = entry;
+    const adrfam = addressFamily(traddr);
     try {
       await lanes.run([{ kind: "disk", disk: name, mode: "exclusive" }], () =>
-        spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam: "IPv4" }),
+        spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam }),
       );
       const bdev = await spdk.getBdev(`${name}n${nsid}`);
       const path = bdev?.kind === "nvme" ? bdev.paths[0] : undefined;
       const shown = path?.serialNumber.trim();
-      if (shown === serial) {
-        await lookAgain();
-        return;
-      }
+      if (shown === serial) return true;
       log.error({ serial, shown, subnqn }, "fabric disk has another serial; detached and refused");
       await spdk.bdevNvmeDetachController(name);
     } catch (error) {
       log.warn({ err: error, serial, subnqn }, "fabric disk cannot be attached");
     }
-    this.#retry();
+    return false;
   }
 
   #retry(): void {

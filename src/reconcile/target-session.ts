@@ -59,6 +59,8 @@ export class TargetSession {
   #status: TargetStatus;
   #timer: NodeJS.Timeout | undefined;
   #beginning: Promise<void> | undefined;
+  #look: Promise<void> | undefined;
+  #nextLook: Promise<void> | undefined;
   #knownAgain = Promise.withResolvers<{ readonly sameRun: boolean }>();
   #lastRun: string | undefined;
   #closed = false;
@@ -92,8 +94,27 @@ export class TargetSession {
     await new Promise<void>((resolve) => setTimeout(resolve, GRACE_MS).unref());
   }
 
-  /** Lists everything now, e.g. because a store came or went. */
-  async lookAtEverything(): Promise<void> {
+  /**
+   * Lists everything now, e.g. because a store came up. Calls that come while a look is under way
+   * share one more look after it.
+   */
+  lookAtEverything(): Promise<void> {
+    if (this.#look === undefined) {
+      this.#look = this.#lookOnce().finally(() => {
+        this.#look = undefined;
+      });
+      return this.#look;
+    }
+    this.#nextLook ??= this.#look
+      .catch(() => {})
+      .then(() => {
+        this.#nextLook = undefined;
+        return this.lookAtEverything();
+      });
+    return this.#nextLook;
+  }
+
+  async #lookOnce(): Promise<void> {
     const { seen, spdk } = this.#options;
     const touched = seen.beginLook();
     const [subsystems, lvols] = await Promise.all([
