@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, realpathSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { firstClosedFolder } from "./cache-folder.ts";
 import { type PostgresAccounts, postgresAccounts } from "./postgres-account.ts";
 import { identityOf, type ProcessIdentity } from "./process-identity.ts";
@@ -43,11 +43,11 @@ export async function preparePostgres(
   stateDir: string,
   options: { readonly signal?: AbortSignal } = {},
 ): Promise<PostgresCluster> {
-  mkdirSync(stateDir, { recursive: true });
+  const made = mkdirSync(stateDir, { recursive: true });
   const realDir = realpathSync(stateDir);
   const dataDir = join(realDir, "data");
   const accounts = postgresAccounts(dataDir);
-  openToServer(realDir, accounts);
+  openToServer(realDir, made === undefined ? realDir : realpathSync(made), accounts);
   const cluster = {
     runtime,
     accounts,
@@ -75,9 +75,17 @@ export function spawnAs(accounts: PostgresAccounts): { uid?: number; gid?: numbe
     : { uid: accounts.server.uid, gid: accounts.server.gid };
 }
 
-/** stateDir stays ours; a server with another user may pass through it, not look around. */
-function openToServer(stateDir: string, { server }: PostgresAccounts): void {
-  chmodSync(stateDir, server === undefined ? 0o700 : 0o711);
+/**
+ * stateDir stays ours, as do the folders made on the way to it (from topmost on); a server with
+ * another user may pass through them, not look around, whatever the umask.
+ */
+function openToServer(stateDir: string, topmost: string, { server }: PostgresAccounts): void {
+  const mode = server === undefined ? 0o700 : 0o711;
+  chmodSync(stateDir, mode);
+  for (let folder = stateDir; folder !== topmost;) {
+    folder = dirname(folder);
+    chmodSync(folder, mode);
+  }
   if (server === undefined) return;
   const closed = firstClosedFolder(stateDir);
   if (closed !== undefined) {

@@ -1,6 +1,16 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
@@ -183,6 +193,25 @@ test("where it cannot run the error says to set DATABASE_URL", () => {
     expect(() => postgresPackage(on)).toThrow(PostgresUnsupported);
     expect(() => postgresPackage(on)).toThrow(/set DATABASE_URL$/);
   }
+});
+
+test.runIf(process.getuid?.() === 0)("root lends the account that fits", async () => {
+  await using folder = await temporary();
+  const passwd = join(folder.path, "passwd");
+  const dataDir = join(folder.path, "data");
+  const line = (name: string, uid: number) => `${name}:x:${uid}:${uid}:::/bin/false\n`;
+  await writeFile(passwd, line("root", 0) + line("nobody", 65_534));
+  expect(postgresAccounts(dataDir, passwd).server?.name).toBe("nobody");
+  await writeFile(passwd, line("root", 0) + line("nobody", 65_534) + line("postgres", 77));
+  expect(postgresAccounts(dataDir, passwd).server?.name).toBe("postgres");
+
+  // The account that the data was made by goes on, though a better one has appeared.
+  await mkdir(dataDir);
+  await chown(dataDir, 65_534, 65_534);
+  expect(postgresAccounts(dataDir, passwd).server?.name).toBe("nobody");
+
+  await writeFile(passwd, line("root", 0));
+  expect(() => postgresAccounts(dataDir, passwd)).toThrow(PostgresUnsupported);
 });
 
 test.runIf(process.getuid?.() === 0)(
