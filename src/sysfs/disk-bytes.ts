@@ -1,0 +1,94 @@
+// What the first and the last bytes of a disk say about who uses it. Pure: bytes in, evidence out.
+// It may take a stranger's disk for used, never a used one for blank.
+import type { Evidence } from "../model/evidence.ts";
+import { PARTITION_TABLES, SIGNATURES, type Signature } from "./signatures.ts";
+
+export type DiskBytes = {
+  readonly sizeBytes: bigint;
+  /** From the start: HEAD_BYTES, or the whole disk if that is less. */
+  readonly head: Uint8Array;
+  /** Up to the end: TAIL_BYTES, or the whole disk if that is less. */
+  readonly tail: Uint8Array;
+};
+
+const MIB = 1024 * 1024;
+
+/** SPDK blobstore super block (lib/blob/blobstore.h): signature, and the store's type at byte 56. */
+const BLOBSTORE = Buffer.from("SPDKBLOB", "latin1");
+const BLOBSTORE_TYPE = { from: 56, length: 16 };
+
+/** Evidence of kinds SPDK_BLOBSTORE, PARTITION_TABLE, SIGNATURE and NONZERO_DATA. */
+export function inspectBytes(subject: string, bytes: DiskBytes): readonly Evidence[] {
+  const { head, tail } = bytes;
+  const firstMib = head.subarray(0, MIB);
+  const lastMib = tail.subarray(Math.max(0, tail.length - MIB));
+  return [
+    ...marks(subject, bytes),
+    ...(allZero(firstMib)
+      ? []
+      : [{ kind: "NONZERO_DATA", subject, detail: "in the first MiB" } as const]),
+    ...(allZero(lastMib)
+      ? []
+      : [{ kind: "NONZERO_DATA", subject, detail: "in the last MiB" } as const]),
+  ];
+}
+
+function marks(subject: string, bytes: DiskBytes): readonly Evidence[] {
+  if (BLOBSTORE.equals(bytes.head.subarray(0, BLOBSTORE.length))) {
+    // What looks like a mark further on is data of the store's volumes: a tenant's backup GPT in the
+    // last cluster must not hide that the disk is simply a store.
+    const type = printable(bytes.head, BLOBSTORE_TYPE.from, BLOBSTORE_TYPE.length);
+    return [{ kind: "SPDK_BLOBSTORE", subject, detail: `SPDK blobstore ${type}`.trim() }];
+  }
+  return [
+    ...found(PARTITION_TABLES, bytes).map(
+      (detail) => ({ kind: "PARTITION_TABLE", subject, detail }) as const,
+    ),
+    ...found(SIGNATURES, bytes).map((detail) => ({ kind: "SIGNATURE", subject, detail }) as const),
+  ];
+}
+
+function found(table: readonly Signature[], bytes: DiskBytes): readonly string[] {
+  const details = table.flatMap((signature) => {
+    const magic = magicOf(signature.magic);
+    return signature.at
+      .map((offset) => place(bytes, offset, signature.align ?? 1))
+      .filter((window) => window !== undefined)
+      .filter(({ view, at }) => magic.equals(view.subarray(at, at + magic.length)))
+      .map(({ view, at }) => `${signature.name} ${idAt(signature, view, at)}`.trim());
+  });
+  return [...new Set(details)];
+}
+
+/** The bytes that hold an absolute offset, and the offset in them; undefined when not read. */
+function place(
+  { sizeBytes, head, tail }: DiskBytes,
+  offset: number,
+  align: number,
+): { view: Uint8Array; at: number } | undefined {
+  if (offset >= 0) return offset < head.length ? { view: head, at: offset } : undefined;
+  const end = (sizeBytes / BigInt(align)) * BigInt(align);
+  const at = end + BigInt(offset) - (sizeBytes - BigInt(tail.length));
+  return at >= 0n ? { view: tail, at: Number(at) } : undefined;
+}
+
+function idAt({ id }: Signature, view: Uint8Array, at: number): string {
+  if (id === undefined) return "";
+  const from = at + id.from;
+  if (from < 0) return "";
+  if (id.text === true) return printable(view, from, id.length);
+  return Buffer.from(view.subarray(from, from + id.length)).toString("hex");
+}
+
+function printable(view: Uint8Array, from: number, length: number): string {
+  const text = Buffer.from(view.subarray(from, from + length)).toString("latin1");
+  return /^[\x20-\x7e]*/.exec(text)?.[0].trim() ?? "";
+}
+
+function magicOf(magic: string): Buffer {
+  return magic.startsWith("0x") ? Buffer.from(magic.slice(2), "hex") : Buffer.from(magic, "latin1");
+}
+
+function allZero(bytes: Uint8Array): boolean {
+  return Buffer.alloc(bytes.length).equals(bytes);
+}
