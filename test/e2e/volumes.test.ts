@@ -1,0 +1,297 @@
+// The main job, end to end: gRPC in, a real database, a target, and back. On the simulator, or on a
+// real target where STORAGE_NODE_TEST_SPDK_SOCKET names one.
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
+import { Provisioning } from "../../src/gen/storagenode/v1/lvol.ts";
+import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
+import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase, type TestDatabase } from "../support/database.ts";
+import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
+
+const GIB = 1024n ** 3n;
+const HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0001-4000-8000-000000000001";
+const WAIT = { seconds: 30n, nanos: 0 };
+const NO_WAIT = undefined;
+
+let database: TestDatabase;
+let target: TestTarget;
+let agent: TestAgent;
+
+beforeAll(async () => {
+  if (REAL_SOCKET === undefined) process.stdout.write("end-to-end: not run on a real target\n");
+  database = await testDatabase();
+  target = await startTarget();
+  agent = await startAgent({ url: database.url, target });
+  await agent.ready();
+});
+
+afterAll(async () => {
+  await agent?.[Symbol.asyncDispose]();
+  await target?.[Symbol.asyncDispose]();
+  await database?.[Symbol.asyncDispose]();
+});
+
+function spec(change: Partial<LvolSpec> = {}): LvolSpec {
+  return {
+    sizeBytes: GIB,
+    provisioning: Provisioning.PROVISIONING_UNSPECIFIED,
+    diskId: "",
+    sourceSnapshotId: "",
+    allowedHostNqns: [HOST],
+    allowAnyHost: false,
+    qos: undefined,
+    labels: {},
+    ...change,
+  };
+}
+
+async function provision(change: Partial<LvolSpec> = {}, id: string = randomUUID()): Promise<Lvol> {
+  const { client } = agent;
+  const request = { id, spec: spec(change), waitTimeout: WAIT, validateOnly: false };
+  const { lvol } = await call(client, client.provisionLvol, request);
+  if (lvol === undefined) throw new Error("no volume in the answer");
+  return lvol;
+}
+
+function remove(id: string, change: { force?: boolean; reason?: string } = {}) {
+  const { client } = agent;
+  return call(client, client.delete, {
+    target: { $case: "lvolId", value: id },
+    waitTimeout: WAIT,
+    deferred: false,
+    force: change.force ?? false,
+    reason: change.reason ?? "",
+  });
+}
+
+async function getLvol(id: string): Promise<Lvol> {
+  const { lvol } = await call(agent.client, agent.client.getLvol, { lvolId: id });
+  if (lvol === undefined) throw new Error("no volume in the answer");
+  return lvol;
+}
+
+const idOf = (lvol: Lvol) => lvol.meta?.id ?? "";
+const stateOf = (lvol: Lvol) => lvol.status?.state;
+
+describe("a node whose disks are blank", () => {
+  it("takes them, formats them with zeroed space and shows them UP", async () => {
+    const { client } = agent;
+    const { disks } = await call(client, client.listDisks, { pageSize: 0, pageToken: "" });
+    expect(disks.length).toBeGreaterThanOrEqual(2);
+    for (const { status } of disks) {
+      expect(status?.state).toBe("DISK_STATE_UP");
+      expect(status?.lvstore?.freeSpace).toBe("FREE_SPACE_ZEROED");
+      expect(status?.lvstore?.uuid).toMatch(/^[0-9a-f-]{36}$/);
+      expect(status?.conditions.find(({ type }) => type === "StoreReady")?.status).toBe(
+        "CONDITION_STATUS_TRUE",
+      );
+    }
+  });
+});
+
+describe("a volume", () => {
+  it("is UP and exported to its host only when the call that waits returns", async () => {
+    const lvol = await provision();
+    expect(stateOf(lvol)).toBe("LVOL_STATE_UP");
+    const { client } = agent;
+    const { export: exported } = await call(client, client.getExport, {
+      target: { $case: "lvolId", value: idOf(lvol) },
+      hostNqn: HOST,
+    });
+    expect(exported).toMatchObject({
+      nqn: lvol.status?.nqn,
+      nsid: 1,
+      uuid: idOf(lvol),
+      serialNumber: idOf(lvol).replaceAll("-", "").slice(0, 20),
+      ready: true,
+      listeners: [{ trtype: "TCP", traddr: "127.0.0.1", trsvcid: "4440", listening: true }],
+    });
+    const subsystem = await target.spdk.getSubsystem(lvol.status?.nqn ?? "");
+    expect(subsystem).toMatchObject({
+      allowAnyHost: false,
+      hosts: [HOST],
+      serialNumber: exported?.serialNumber,
+      namespaces: [{ nsid: 1, bdevName: lvol.status?.lvolUuid, uuid: idOf(lvol) }],
+    });
+  });
+
+  it("is found by its NQN, and a host that is not allowed is told so", async () => {
+    const lvol = await provision();
+    const { client } = agent;
+    const { export: exported } = await call(client, client.getExport, {
+      target: { $case: "nqn", value: lvol.status?.nqn ?? "" },
+      hostNqn: "nqn.2026-11.io.host:stranger",
+    });
+    expect(exported).toMatchObject({ lvolId: idOf(lvol), ready: false });
+    expect(exported?.conditions.find(({ type }) => type === "Ready")?.reason).toBe(
+      "HOST_NOT_ALLOWED",
+    );
+  });
+
+  it("is the same when asked for again, and refused when asked for differently", async () => {
+    const first = await provision();
+    const again = await provision({}, idOf(first));
+    expect(again.status?.lvolUuid).toBe(first.status?.lvolUuid);
+    expect(again.meta?.createTime).toEqual(first.meta?.createTime);
+    const refused = await refusal(provision({ sizeBytes: 2n * GIB }, idOf(first)));
+    expect(refused).toMatchObject({
+      code: 6,
+      reason: "SPEC_MISMATCH",
+      metadata: { fields: "size_bytes" },
+    });
+  });
+
+  it("leaves nothing behind when deleted, twice if need be, and its id is never used again", async () => {
+    const lvol = await provision();
+    expect(await remove(idOf(lvol))).toEqual({ done: true });
+    expect(await remove(idOf(lvol))).toEqual({ done: true });
+    expect(await target.spdk.getBdev(lvol.status?.lvolUuid ?? "")).toBeUndefined();
+    expect(await target.spdk.getSubsystem(lvol.status?.nqn ?? "")).toBeUndefined();
+    expect(await refusal(provision({}, idOf(lvol)))).toMatchObject({ code: 9, reason: "ID_RETIRED" });
+    const after = await getLvol(idOf(lvol));
+    expect(stateOf(after)).toBe("LVOL_STATE_DELETED");
+    expect(after.meta?.deleteTime).toBeInstanceOf(Date);
+  });
+
+  it("lets hosts in and out, and says so when it is done", async () => {
+    const lvol = await provision({ allowedHostNqns: [] });
+    const nqn = lvol.status?.nqn ?? "";
+    const exported = lvol.status?.conditions.find(({ type }) => type === "Exported");
+    expect(exported?.reason).toBe("NO_HOSTS_ALLOWED");
+    const { client } = agent;
+    const change = { lvolId: idOf(lvol), hostNqn: HOST, waitTimeout: WAIT };
+    const allowed = await call(client, client.allowHost, change);
+    expect(allowed.lvol?.spec?.allowedHostNqns).toEqual([HOST]);
+    expect((await target.spdk.getSubsystem(nqn))?.hosts).toEqual([HOST]);
+    await call(client, client.revokeHost, change);
+    expect((await target.spdk.getSubsystem(nqn))?.hosts).toEqual([]);
+    const again = await call(client, client.revokeHost, change);
+    expect(stateOf(again.lvol!)).toBe("LVOL_STATE_UP");
+  });
+
+  it("rounds its size up to whole clusters and says so", async () => {
+    const lvol = await provision({ sizeBytes: 5n * 1024n * 1024n + 1n });
+    expect(lvol.spec?.sizeBytes).toBe(5n * 1024n * 1024n + 1n);
+    expect(lvol.status?.sizeBytes).toBe(8n * 1024n * 1024n);
+    const bdev = await target.spdk.getBdev(lvol.status?.lvolUuid ?? "");
+    expect(bdev?.sizeBytes).toBe(8n * 1024n * 1024n);
+  });
+
+  it("can be asked for without waiting, and without being made", async () => {
+    const { client } = agent;
+    const id = randomUUID();
+    const dry = { id, spec: spec(), waitTimeout: NO_WAIT, validateOnly: true };
+    const { lvol } = await call(client, client.provisionLvol, dry);
+    expect(lvol?.status?.diskId).not.toBe("");
+    expect((await refusal(call(client, client.getLvol, { lvolId: id }))).code).toBe(5);
+    const made = await call(client, client.provisionLvol, { ...dry, validateOnly: false });
+    expect(made.lvol?.meta?.id).toBe(id);
+    await until("it is UP", async () => stateOf(await getLvol(id)) === "LVOL_STATE_UP");
+  });
+
+  it("is DATA_MISSING, and not replaced by an empty one, when its lvol is deleted behind our back", async () => {
+    const lvol = await provision();
+    const { lvolUuid = "", nqn = "", diskId = "" } = lvol.status ?? {};
+    const store = agent.node.agent.rows.disk(diskId)?.lvsUuid ?? "";
+    await target.spdk.nvmfSubsystemRemoveNs({ nqn, nsid: 1 });
+    await target.spdk.bdevLvolDelete({ lvsUuid: store, name: lvolUuid });
+    await target.restart();
+    await until("it is DATA_MISSING", async () => {
+      return stateOf(await getLvol(idOf(lvol))) === "LVOL_STATE_DATA_MISSING";
+    });
+    expect(await target.spdk.getBdev(lvolUuid)).toBeUndefined();
+    const lvols = await target.spdk.bdevLvolGetLvols();
+    expect(lvols.filter(({ name }) => name === idOf(lvol))).toEqual([]);
+    expect(await remove(idOf(lvol))).toEqual({ done: true });
+  });
+});
+
+describe("what the agent did not make", () => {
+  it("is left alone: a subsystem, a namespace and an lvol in our own store", async () => {
+    const { lvsUuid = "" } = [...agent.node.agent.rows.disks()][0] ?? {};
+    const nqn = "nqn.2026-11.io.other:volume";
+    const uuid = await target.spdk.bdevLvolCreate({
+      lvsUuid,
+      lvolName: "somebody-elses",
+      sizeBytes: 8n * 1024n * 1024n,
+      thin: true,
+      clearMethod: "write_zeroes",
+    });
+    await target.spdk.nvmfCreateSubsystem({
+      nqn,
+      serialNumber: "OTHER",
+      modelNumber: "OTHER",
+      maxNamespaces: 1,
+    });
+    await target.spdk.nvmfSubsystemAddNs({
+      nqn,
+      bdevName: uuid,
+      nsid: 1,
+      uuid,
+      nguid: uuid.replaceAll("-", "").toUpperCase(),
+    });
+    const lvol = await provision();
+    await remove(idOf(lvol));
+    expect((await target.spdk.getSubsystem(nqn))?.namespaces).toMatchObject([{ bdevName: uuid }]);
+    expect((await target.spdk.getBdev(uuid))?.uuid).toBe(uuid);
+    await target.spdk.nvmfDeleteSubsystem(nqn);
+    await target.spdk.bdevLvolDelete({ lvsUuid, name: uuid });
+  });
+});
+
+describe("bad input", () => {
+  it("is refused with every violation, and leaves nothing", async () => {
+    const { client } = agent;
+    const before = agent.node.agent.rows.node?.revision;
+    const request = {
+      id: "NOT-A-UUID",
+      spec: spec({ sizeBytes: 0n, provisioning: "UNRECOGNIZED", allowedHostNqns: ["host"] }),
+      waitTimeout: { seconds: -1n, nanos: 0 },
+      validateOnly: false,
+    };
+    const refused = await refusal(call(client, client.provisionLvol, request));
+    expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD" });
+    expect(agent.node.agent.rows.node?.revision).toBe(before);
+  });
+
+  it.each([
+    ["2^63 bytes", { sizeBytes: 2n ** 63n }, 11],
+    ["more than any disk has", { sizeBytes: 2n ** 50n }, 11],
+    ["a disk that is not there", { diskId: randomUUID() }, 5],
+    ["a clone, which is not there yet", { sourceSnapshotId: randomUUID() }, 12],
+  ])("%s", async (_what, change, code) => {
+    expect((await refusal(provision(change))).code).toBe(code);
+  });
+
+  it("of an unknown id is NOT_FOUND for reads and done for a deletion", async () => {
+    expect(await refusal(getLvol(randomUUID()))).toMatchObject({ code: 5, reason: "NOT_FOUND" });
+    expect(await remove(randomUUID())).toEqual({ done: true });
+  });
+
+  it("of a full disk names what was asked and what is left", async () => {
+    const { client } = agent;
+    const { disks } = await call(client, client.listDisks, { pageSize: 0, pageToken: "" });
+    const total = disks[0]?.status?.lvstore?.totalBytes ?? 0n;
+    const diskId = disks[0]?.meta?.id ?? "";
+    const made: string[] = [];
+    let refused;
+    while (refused === undefined && made.length < 8) {
+      const id = randomUUID();
+      const request = {
+        id,
+        spec: spec({ sizeBytes: total, diskId }),
+        waitTimeout: NO_WAIT,
+        validateOnly: false,
+      };
+      try {
+        await call(client, client.provisionLvol, request);
+        made.push(id);
+      } catch (error) {
+        refused = await refusal(Promise.reject(error));
+      }
+    }
+    expect(refused).toMatchObject({ code: 8, reason: "NO_CAPACITY" });
+    for (const id of made) expect(await remove(id)).toEqual({ done: true });
+  });
+});

@@ -1,0 +1,129 @@
+// An agent in this process over a real database and a target, with a client that speaks to it over
+// the wire.
+import { credentials, type ServiceError } from "@grpc/grpc-js";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { pino } from "pino";
+import { readConfig } from "../../src/config.ts";
+import { ErrorInfo } from "../../src/gen/google/rpc/error_details.ts";
+import { Status } from "../../src/gen/google/rpc/status.ts";
+import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
+import { startNode, type RunningNode } from "../../src/node.ts";
+import { openKernel } from "../../src/sysfs/kernel.ts";
+import type { TestTarget } from "./target.ts";
+
+export type TestAgent = AsyncDisposable & {
+  readonly node: RunningNode;
+  readonly address: string;
+  readonly client: StorageNodeClient;
+  /** Resolves when every fabric disk is UP and the agent is ready. */
+  readonly ready: () => Promise<void>;
+};
+
+export const MIGRATIONS = fileURLToPath(new URL("../../migrations/", import.meta.url));
+
+export async function startAgent(
+  parts: { readonly url: string; readonly target: Pick<TestTarget, "socket" | "fabricDisks"> },
+  env: Readonly<Record<string, string>> = {},
+): Promise<TestAgent> {
+  const root = await mkdtemp(join(tmpdir(), "sn-root-"));
+  const config = readConfig({
+    DATABASE_URL: parts.url,
+    STORAGE_NODE_ID: "node-1",
+    STORAGE_NODE_FLEET: "test",
+    STORAGE_NODE_SPDK_SOCKET: parts.target.socket,
+    STORAGE_NODE_FABRIC_DISKS: parts.target.fabricDisks,
+    STORAGE_NODE_DISK_POLICY: "auto",
+    STORAGE_NODE_LISTEN: "127.0.0.1:0",
+    STORAGE_NODE_EXPORT_PORT: "4440",
+    STORAGE_NODE_OVERCOMMIT: "4",
+    STORAGE_NODE_ROOT: root,
+    ...env,
+  });
+  const log = pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" });
+  const kernel = openKernel(root);
+  const node = await startNode({ config, kernel, log, migrationsDir: MIGRATIONS });
+  const client = new StorageNodeClient(node.address, credentials.createInsecure());
+  return {
+    node,
+    address: node.address,
+    client,
+    ready: async () => {
+      await until("the agent is ready and all its disks are UP", () => {
+        const disks = [...node.agent.rows.disks()];
+        const up = disks.filter((disk) => node.agent.diskSeen(disk).ready).length;
+        return node.agent.ready() && up === config.fabricDisks.length;
+      });
+    },
+    [Symbol.asyncDispose]: async () => {
+      client.close();
+      await node[Symbol.asyncDispose]();
+      await rm(root, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Looks again until test holds; throws, naming what did not come to be, after limitMs. */
+export async function until(
+  what: string,
+  test: () => boolean | Promise<boolean>,
+  limitMs = 30_000,
+): Promise<void> {
+  const end = performance.now() + limitMs;
+  while (!(await test())) {
+    if (performance.now() > end) throw new Error(`not within ${limitMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+type Unary<Request, Response> = (
+  request: Request,
+  callback: (error: ServiceError | null, response: Response) => void,
+) => unknown;
+
+/** Calls a unary method; rejects with grpc-js's ServiceError. */
+export function call<Request, Response>(
+  client: StorageNodeClient,
+  method: Unary<Request, Response>,
+  request: Request,
+): Promise<Response> {
+  return new Promise((resolve, reject) => {
+    method.call(client, request, (error, response) => {
+      if (error === null) resolve(response);
+      else reject(error);
+    });
+  });
+}
+
+export type Refused = {
+  readonly code: number;
+  readonly message: string;
+  readonly reason: string;
+  readonly metadata: Readonly<Record<string, string>>;
+};
+
+/** The refusal of a call, with its ErrorInfo as it came over the wire. Throws if it succeeded. */
+export async function refusal(answer: Promise<unknown>): Promise<Refused> {
+  try {
+    await answer;
+  } catch (error) {
+    if (!isServiceError(error)) throw error;
+    const [bytes] = error.metadata.get("grpc-status-details-bin");
+    const details = Buffer.isBuffer(bytes) ? Status.decode(bytes).details : [];
+    const any = details.find(({ typeUrl }) => typeUrl.endsWith("google.rpc.ErrorInfo"));
+    const info = any === undefined ? undefined : ErrorInfo.decode(any.value);
+    return {
+      code: error.code,
+      message: error.details,
+      reason: info?.reason ?? "",
+      metadata: info?.metadata ?? {},
+    };
+  }
+  throw new Error("was not refused");
+}
+
+function isServiceError(error: unknown): error is ServiceError {
+  return error instanceof Error && "code" in error && "metadata" in error;
+}

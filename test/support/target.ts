@@ -1,0 +1,162 @@
+// The SPDK target under the end-to-end suite: the simulator as a process of its own, or a real one
+// given by STORAGE_NODE_TEST_SPDK_SOCKET and STORAGE_NODE_TEST_FABRIC_DISKS, whose disks' data is
+// destroyed. STORAGE_NODE_TEST_RESTART_CMD kills the real one and starts it again.
+import { execFile, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
+import { SpdkConnection } from "../../src/spdk/connection.ts";
+
+export const REAL_SOCKET = process.env["STORAGE_NODE_TEST_SPDK_SOCKET"];
+const REAL_DISKS = process.env["STORAGE_NODE_TEST_FABRIC_DISKS"];
+const RESTART_CMD = process.env["STORAGE_NODE_TEST_RESTART_CMD"];
+
+/** Whether the target can be killed and comes back: always in simulation. */
+export const CAN_KILL = REAL_SOCKET === undefined || RESTART_CMD !== undefined;
+
+const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+
+export type TestTarget = AsyncDisposable & {
+  readonly socket: string;
+  /** JSON file as STORAGE_NODE_FABRIC_DISKS wants it. */
+  readonly fabricDisks: string;
+  /** A client of our own: what is done with it is done behind the agent's back. */
+  readonly spdk: SpdkClient;
+  /** Kills it with SIGKILL and starts it again; resolves when its socket answers. */
+  readonly restart: () => Promise<void>;
+  /** Kills it and leaves it dead (simulator only). */
+  readonly kill: () => Promise<void>;
+};
+
+export type TargetOptions = {
+  readonly disks?: number;
+  readonly diskBytes?: bigint;
+  readonly args?: readonly string[];
+};
+
+export async function startTarget(options: TargetOptions = {}): Promise<TestTarget> {
+  return REAL_SOCKET === undefined ? await simulated(options) : await real(REAL_SOCKET);
+}
+
+async function simulated(options: TargetOptions): Promise<TestTarget> {
+  const dir = await mkdtemp(join(tmpdir(), "sn-t-"));
+  const socket = join(dir, "spdk.sock");
+  const blocks = (options.diskBytes ?? 64n * 1024n ** 3n) / 4096n;
+  const disks = Array.from({ length: options.disks ?? 2 }, (_, index) => ({
+    serial: `SIM${index}`,
+    model: "SIMULATED",
+    block_size: 4096,
+    num_blocks: Number(blocks),
+    trtype: "TCP",
+    traddr: "127.0.0.1",
+    trsvcid: `${9000 + index}`,
+    subnqn: `nqn.2026-11.io.test:disk${index}`,
+  }));
+  const entries = disks.map(({ serial, trtype, traddr, trsvcid, subnqn }) => ({
+    serial,
+    trtype,
+    traddr,
+    trsvcid,
+    subnqn,
+    format: true,
+  }));
+  await writeFile(join(dir, "disks.json"), JSON.stringify(disks));
+  await writeFile(join(dir, "fabric.json"), JSON.stringify(entries));
+  const args = ["sim", "--socket", socket, "--disks", join(dir, "disks.json")];
+  args.push("--state", join(dir, "state"), "--strict", ...(options.args ?? []));
+  let child = await startSim(args, socket);
+  const connection = new SpdkConnection({ path: socket, mayMutate: () => true });
+  const kill = async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  };
+  return {
+    socket,
+    fabricDisks: join(dir, "fabric.json"),
+    spdk: spdkClient(connection),
+    kill,
+    restart: async () => {
+      await kill();
+      child = await startSim(args, socket);
+      await connected(connection);
+    },
+    [Symbol.asyncDispose]: async () => {
+      await connection[Symbol.asyncDispose]();
+      await kill();
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+async function startSim(args: readonly string[], socket: string): Promise<ChildProcess> {
+  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "ignore", "inherit"] });
+  let exited = false;
+  child.once("exit", () => (exited = true));
+  while (!(await accepts(socket))) {
+    if (exited) throw new Error(`the simulated target ended with ${child.exitCode}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return child;
+}
+
+function accepts(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(socket);
+    probe.once("connect", () => resolve(true));
+    probe.once("error", () => resolve(false));
+    probe.once("close", () => probe.destroy());
+    probe.once("connect", () => probe.destroy());
+  });
+}
+
+async function connected(connection: SpdkConnection): Promise<void> {
+  if (connection.connected) return;
+  await new Promise<void>((resolve) => {
+    const stop = connection.onConnected(() => {
+      stop();
+      resolve();
+    });
+  });
+}
+
+async function real(socket: string): Promise<TestTarget> {
+  if (REAL_DISKS === undefined) {
+    throw new Error("STORAGE_NODE_TEST_FABRIC_DISKS must name the disks of the real target");
+  }
+  const connection = new SpdkConnection({ path: socket, mayMutate: () => true });
+  await connected(connection);
+  const spdk = spdkClient(connection);
+  await wipe(spdk);
+  return {
+    socket,
+    fabricDisks: REAL_DISKS,
+    spdk,
+    kill: () => Promise.reject(new Error("a real target is only ever restarted")),
+    restart: async () => {
+      if (RESTART_CMD === undefined) throw new Error("no STORAGE_NODE_TEST_RESTART_CMD");
+      await promisify(execFile)("/bin/sh", ["-c", RESTART_CMD]);
+      await connected(connection);
+    },
+    [Symbol.asyncDispose]: async () => {
+      await wipe(spdk);
+      await connection[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Leaves nothing of the agent on a real target: exports, stores, controllers. */
+async function wipe(spdk: SpdkClient): Promise<void> {
+  const subsystems = await spdk.nvmfGetSubsystems();
+  const ours = subsystems.filter(({ subtype }) => subtype === "NVMe");
+  await Promise.all(ours.map(({ nqn }) => spdk.nvmfDeleteSubsystem(nqn)));
+  for (const { uuid } of await spdk.bdevLvolGetLvstores()) await spdk.bdevLvolDeleteLvstore(uuid);
+  for (const { name } of await spdk.bdevNvmeGetControllers()) {
+    await spdk.bdevNvmeDetachController(name);
+  }
+}
