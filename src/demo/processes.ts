@@ -35,6 +35,9 @@ const EXIT_ABORT = 70;
 /** Exit code for bad configuration: it would be the same at the next start (sysexits.h). */
 const EXIT_CONFIG = 78;
 const RESTART_DELAY_MS = 1_000;
+/** Ending by itself this soon after its start, this often in a row: it cannot run here. */
+const EARLY_MS = 3_000;
+const MAX_EARLY_ENDS = 3;
 const STOP_TIMEOUT_MS = 10_000;
 const KILL_TIMEOUT_MS = 5_000;
 const MAX_LOG_BYTES = 16 * 1024 * 1024;
@@ -68,6 +71,7 @@ export async function endLeftOverProcess(
 type Exit = readonly [code: number | null, signal: NodeJS.Signals | null];
 
 type Started = {
+  readonly time: number;
   readonly identity: ProcessIdentity | undefined;
   readonly exit: Promise<Exit>;
 };
@@ -79,6 +83,7 @@ export class SupervisedProcess {
   readonly #watch: Promise<void>;
   #current: Started;
   #starts = 1;
+  #earlyEnds = 0;
 
   constructor(options: ProcessOptions, first: Started) {
     this.#options = options;
@@ -114,7 +119,7 @@ export class SupervisedProcess {
       const ended = await Promise.race([this.#current.exit, stopped]);
       if (ended === undefined) break;
       this.#current = { ...this.#current, identity: undefined };
-      if (ended[0] === EXIT_CONFIG) {
+      if (this.#isInVain(ended)) {
         await this.#giveUp(ended);
         break;
       }
@@ -124,6 +129,12 @@ export class SupervisedProcess {
     const { identity } = this.#current;
     if (identity !== undefined) await endProcess(identity, stopSteps(this.#options));
     await rm(pidFile(this.#options), { force: true });
+  }
+
+  #isInVain([code]: Exit): boolean {
+    const early = code !== null && performance.now() - this.#current.time < EARLY_MS;
+    this.#earlyEnds = early ? this.#earlyEnds + 1 : 0;
+    return code === EXIT_CONFIG || this.#earlyEnds >= MAX_EARLY_ENDS;
   }
 
   async #startAgain(): Promise<void> {
@@ -181,7 +192,7 @@ async function start(options: ProcessOptions): Promise<Started> {
     child.once("exit", (code, signal) => exit.resolve([code, signal]));
     const identity = note(child, pidFile(options));
     await once(child, "spawn");
-    return { identity, exit: exit.promise };
+    return { time: performance.now(), identity, exit: exit.promise };
   } finally {
     await log.close();
   }

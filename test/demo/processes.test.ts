@@ -58,6 +58,29 @@ test("bad configuration ends the attempts and is told once", async () => {
   expect(child.pid).toBeUndefined();
 });
 
+test("a process that ends by itself at every start is given up with its last words", async () => {
+  await using world = await temporary();
+  await using child = await superviseProcess(
+    world.options("console.error('port 50051 is in use'); process.exit(1)"),
+  );
+
+  const failure = await child.failure;
+  expect(failure.message).toMatch(/^part ended with code 1 and is not tried again/);
+  expect(failure.message).toContain("port 50051 is in use");
+  expect(child.starts).toBe(3);
+  expect(world.reports).toHaveLength(2);
+});
+
+test("a process that others kill is started again however often", async () => {
+  await using world = await temporary();
+  await using child = await superviseProcess(world.options(OBEDIENT));
+  for (let kills = 1; kills <= 5; kills += 1) {
+    await expect.poll(() => child.starts).toBe(kills);
+    process.kill(child.pid!, "SIGKILL");
+  }
+  await expect.poll(() => child.starts).toBe(6);
+});
+
 test("stopping is asked for once, then forced, and leaves neither process nor pid file", async () => {
   await using world = await temporary();
   const child = await superviseProcess({ ...world.options(DEAF), stopTimeoutMs: 100 });
