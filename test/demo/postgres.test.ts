@@ -1,17 +1,6 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import {
-  chmod,
-  chown,
-  lstat,
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  rm,
-  writeFile,
-} from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { chown, lstat, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Client } from "pg";
 import { expect, test } from "vitest";
@@ -23,9 +12,10 @@ import {
 } from "../../src/demo/postgres-runtime.ts";
 import { endLeftOverPostgres, startPostgres } from "../../src/demo/postgres.ts";
 import { identityOf } from "../../src/demo/process-identity.ts";
+import { serverFolder } from "../support/server-folder.ts";
 
 test("a server is made from nothing, answers, and ends with its launcher", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   const postgres = await startPostgres({ stateDir: folder.path });
   expect(await query(postgres.url(), "select version() as v, current_user as u")).toEqual([
     { v: expect.stringMatching(/^PostgreSQL 18\.4 /), u: "postgres" },
@@ -48,7 +38,7 @@ test("a server is made from nothing, answers, and ends with its launcher", async
 });
 
 test("committed rows survive kill -9 of the server and its children", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   await using postgres = await startPostgres({ stateDir: folder.path });
   await postgres.createDatabase("kept");
   await postgres.createDatabase("kept");
@@ -68,7 +58,7 @@ test("committed rows survive kill -9 of the server and its children", async () =
 });
 
 test("the server that a killed launcher left is adopted, with the connections it has", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   const left = await killedLauncher(folder.path);
   const client = await connect(left.url);
 
@@ -80,7 +70,7 @@ test("the server that a killed launcher left is adopted, with the connections it
 });
 
 test("a left-over server that no longer answers is ended and replaced", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   const left = await killedLauncher(folder.path);
   // The socket of the server is gone, so it can only be found by its pid.
   await rm(join(folder.path, "run", ".s.PGSQL.5432"));
@@ -92,7 +82,7 @@ test("a left-over server that no longer answers is ended and replaced", async ()
 });
 
 test("a left-over server can be ended without being adopted", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   const left = await killedLauncher(folder.path);
   await endLeftOverPostgres(folder.path);
   expect(identityOf(left.pid)).toBeUndefined();
@@ -100,7 +90,7 @@ test("a left-over server can be ended without being adopted", async () => {
 });
 
 test("a stale postmaster.pid whose pid another process has now does not stop the start", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   {
     await using postgres = await startPostgres({ stateDir: folder.path });
     postgres.kill9();
@@ -124,7 +114,7 @@ test("a stale postmaster.pid whose pid another process has now does not stop the
 });
 
 test("an initdb that was cut short leaves no half-made database", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   const abort = new AbortController();
   const start = startPostgres({ stateDir: folder.path, signal: abort.signal });
   await expect
@@ -141,7 +131,7 @@ test("an initdb that was cut short leaves no half-made database", async () => {
 });
 
 test("a path too long for a socket gets a short folder, the same one at the next start", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   const deep = join(folder.path, "d".repeat(100));
   let url: string;
   {
@@ -155,7 +145,7 @@ test("a path too long for a socket gets a short folder, the same one at the next
 });
 
 test("data and socket are closed to other users, and what is not theirs is not given to them", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   await using postgres = await startPostgres({ stateDir: folder.path });
   for (const name of ["data", "run"]) {
     expect((await lstat(join(folder.path, name))).mode & 0o777).toBe(0o700);
@@ -171,7 +161,7 @@ test("data and socket are closed to other users, and what is not theirs is not g
 });
 
 test.runIf(process.getuid?.() === 0)("another user of the machine cannot connect", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   await using postgres = await startPostgres({ stateDir: folder.path });
   const stranger = { uid: 12_345, gid: 12_345 };
   expect(await connectAs(stranger, postgres.url())).toMatch(/EACCES/);
@@ -196,7 +186,7 @@ test("where it cannot run the error says to set DATABASE_URL", () => {
 });
 
 test.runIf(process.getuid?.() === 0)("root lends the account that fits", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   const passwd = join(folder.path, "passwd");
   const dataDir = join(folder.path, "data");
   const line = (name: string, uid: number) => `${name}:x:${uid}:${uid}:::/bin/false\n`;
@@ -217,7 +207,7 @@ test.runIf(process.getuid?.() === 0)("root lends the account that fits", async (
 test.runIf(process.getuid?.() === 0)(
   "a folder the database's user cannot reach is named",
   async () => {
-    await using folder = await temporary();
+    await using folder = await serverFolder();
     const closed = join(folder.path, "home");
     await mkdir(closed, { mode: 0o700 });
     await expect(startPostgres({ stateDir: join(closed, "db") })).rejects.toThrow(
@@ -227,7 +217,7 @@ test.runIf(process.getuid?.() === 0)(
 );
 
 test("data of another major version is refused before the server is tried", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   await mkdir(join(folder.path, "data"));
   await writeFile(join(folder.path, "data", "PG_VERSION"), "17\n");
   await expect(startPostgres({ stateDir: folder.path })).rejects.toThrow(
@@ -236,7 +226,7 @@ test("data of another major version is refused before the server is tried", asyn
 });
 
 test("a server that cannot start is reported with its own last words", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
   {
     await using postgres = await startPostgres({ stateDir: folder.path });
     await postgres.ended({ signal: AbortSignal.abort() }).catch(() => undefined);
@@ -248,20 +238,22 @@ test("a server that cannot start is reported with its own last words", async () 
 });
 
 test("copies made side by side are one whole copy, with the links made by ourselves", async () => {
-  await using folder = await temporary();
+  await using folder = await serverFolder();
+  const cache = join(folder.path, "cache");
+  await mkdir(cache);
   const copies = await Promise.all([
-    postgresRuntime(folder.path),
-    postgresRuntime(folder.path),
-    postgresRuntime(folder.path),
+    postgresRuntime(cache),
+    postgresRuntime(cache),
+    postgresRuntime(cache),
   ]);
-  const names = await readdir(folder.path);
+  const names = await readdir(cache);
   expect(names).toEqual([expect.stringMatching(/^postgres-18\.4\..*-(x64|arm64)$/)]);
-  for (const { binDir } of copies) expect(binDir).toBe(join(folder.path, names[0]!, "bin"));
+  for (const { binDir } of copies) expect(binDir).toBe(join(cache, names[0]!, "bin"));
   const version = execFileSync(join(copies[0].binDir, "postgres"), ["--version"], {
     encoding: "utf8",
   });
   expect(version).toBe("postgres (PostgreSQL) 18.4\n");
-  const icu = await lstat(join(folder.path, names[0]!, "lib", "libicuuc.so.60"));
+  const icu = await lstat(join(cache, names[0]!, "lib", "libicuuc.so.60"));
   expect(icu.isSymbolicLink()).toBe(true);
 });
 
@@ -309,10 +301,11 @@ async function killedLauncher(stateDir: string): Promise<{ pid: number; url: str
       `const { startPostgres } = await import(${JSON.stringify(source)});
        const postgres = await startPostgres({ stateDir: process.argv[1] });
        console.log(JSON.stringify({ pid: postgres.pid, url: postgres.url() }));
-       setInterval(() => {}, 1000);`,
+       process.stdin.resume();`,
       stateDir,
     ],
-    { stdio: ["ignore", "pipe", "inherit"] },
+    // It lives as long as its input is open, so it does not outlive a killed test.
+    { stdio: ["pipe", "pipe", "inherit"] },
   );
   const [line]: unknown[] = await once(launcher.stdout, "data");
   const ended = once(launcher, "exit");
@@ -320,17 +313,4 @@ async function killedLauncher(stateDir: string): Promise<{ pid: number; url: str
   await ended;
   const { pid, url }: { pid: number; url: string } = JSON.parse(String(line));
   return { pid, url };
-}
-
-async function temporary() {
-  const path = await mkdtemp(join(tmpdir(), "sn-pg-test-"));
-  // Reachable for the user the server runs as, where that is not ours.
-  await chmod(path, 0o711);
-  return {
-    path,
-    async [Symbol.asyncDispose]() {
-      await endLeftOverPostgres(path);
-      await rm(path, { recursive: true, force: true });
-    },
-  };
 }

@@ -1,24 +1,14 @@
 // One real PostgreSQL server per vitest run, in a folder of its own, with a migrated database to
 // copy for each test. Runs side by side do not meet; what a killed run left is removed by the next.
-import { mkdtemp, readdir, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Client } from "pg";
 import type { TestProject } from "vitest/node";
-import { endLeftOverPostgres, type Postgres, startPostgres } from "../../src/demo/postgres.ts";
-import {
-  identityOf,
-  isRunning,
-  readPidFile,
-  writePidFile,
-} from "../../src/demo/process-identity.ts";
+import { type Postgres, startPostgres } from "../../src/demo/postgres.ts";
 import { migrate } from "../../src/store/migrate.ts";
+import { removeLeftOverFolders, serverFolder } from "./server-folder.ts";
 
 /** Databases are made as copies of this one, which works only while nobody is connected to it. */
 export const MIGRATED_TEMPLATE = "migrated";
-const PREFIX = "sn-test-pg-";
-const OWNER_FILE = "vitest.pid";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -28,14 +18,12 @@ declare module "vitest" {
 }
 
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
-  await removeLeftOvers();
-  const folder = await mkdtemp(join(tmpdir(), PREFIX));
-  const self = identityOf(process.pid);
-  if (self !== undefined) writePidFile(join(folder, OWNER_FILE), self);
-  const postgres = await startPostgres({ stateDir: folder });
+  await removeLeftOverFolders();
+  const folder = await serverFolder();
+  const postgres = await startPostgres({ stateDir: folder.path });
   const teardown = async () => {
     await postgres[Symbol.asyncDispose]();
-    await rm(folder, { recursive: true, force: true });
+    await folder[Symbol.asyncDispose]();
   };
   try {
     await makeTemplate(postgres);
@@ -55,17 +43,5 @@ async function makeTemplate(postgres: Postgres): Promise<void> {
     await migrate(client, fileURLToPath(new URL("../../migrations", import.meta.url)));
   } finally {
     await client.end();
-  }
-}
-
-async function removeLeftOvers(): Promise<void> {
-  for (const name of await readdir(tmpdir())) {
-    if (!name.startsWith(PREFIX)) continue;
-    const folder = join(tmpdir(), name);
-    // Another user's folder, or one whose owner is just being written: not ours to judge.
-    const owner = await readPidFile(join(folder, OWNER_FILE)).catch(() => undefined);
-    if (owner === undefined || isRunning(owner)) continue;
-    await endLeftOverPostgres(folder);
-    await rm(folder, { recursive: true, force: true });
   }
 }
