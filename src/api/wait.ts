@@ -24,16 +24,20 @@ export function waitForDisk(
 
 async function waitForRow<Row>(
   agent: Pick<Agent, "rows">,
-  { waitMs, signal }: Wait,
+  { id, waitMs, signal }: Wait,
   read: () => Row | undefined,
   test: (row: Row) => boolean,
 ): Promise<Row | undefined> {
   if (waitMs > 0) {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(waitMs)]);
-    await agent.rows.until(() => {
-      const row = read();
-      return row !== undefined && test(row);
-    }, limit);
+    await agent.rows.until(
+      id,
+      () => {
+        const row = read();
+        return row !== undefined && test(row);
+      },
+      limit,
+    );
   }
   return read();
 }

@@ -133,6 +133,7 @@ export class Reconciler {
   #onSeen({ kind, id }: SeenChange): void {
     if (kind === "lvol") this.#volumeDriver.wake(id);
     else this.#wakeDisk(id);
+    this.#options.rows.touch(id);
     for (const listener of this.#listeners) listener();
   }
 

@@ -31,6 +31,7 @@ export class Rows {
   readonly #lvolByNqn = new Map<string, string>();
   readonly #lvolsByDisk = new Map<string, Set<string>>();
   readonly #listeners = new Set<Listener>();
+  readonly #waiting = new Map<string, Set<() => void>>();
   #node: NodeRow | undefined;
 
   get node(): NodeRow | undefined {
@@ -94,6 +95,7 @@ export class Rows {
     // Rows that were read, even none, are news too: before the first time nothing is known.
     if (changes.length === 0 && ours) return;
     for (const listener of this.#listeners) listener(changes);
+    for (const { id } of changes) this.touch(id);
   }
 
   /** Replaces everything by what the database holds; only what differs is announced. */
@@ -110,22 +112,33 @@ export class Rows {
     this.#take(committed, false);
   }
 
+  /** Something about this object may have changed, on the target or in its row: waiters look. */
+  touch(id: string): void {
+    const waiting = this.#waiting.get(id);
+    if (waiting !== undefined) for (const look of waiting) look();
+  }
+
   /**
-   * Resolves true once test holds, at once or after a commit or a nudge; false when signal aborts.
+   * Resolves true once test holds, at once or after something touched the object; false when the
+   * signal aborts. Costs nothing while other objects change.
    */
-  until(test: () => boolean, signal: AbortSignal): Promise<boolean> {
+  until(id: string, test: () => boolean, signal: AbortSignal): Promise<boolean> {
     if (test()) return Promise.resolve(true);
     if (signal.aborted) return Promise.resolve(false);
+    const waiting = this.#waiting.get(id) ?? new Set();
+    this.#waiting.set(id, waiting);
     return new Promise((resolve) => {
       const end = (met: boolean) => {
-        unsubscribe();
+        waiting.delete(look);
+        if (waiting.size === 0 && this.#waiting.get(id) === waiting) this.#waiting.delete(id);
         signal.removeEventListener("abort", onAbort);
         resolve(met);
       };
       const onAbort = () => end(false);
-      const unsubscribe = this.subscribe(() => {
+      const look = () => {
         if (test()) end(true);
-      });
+      };
+      waiting.add(look);
       signal.addEventListener("abort", onAbort, { once: true });
     });
   }

@@ -148,7 +148,10 @@ describe("a volume", () => {
     expect(await remove(idOf(lvol))).toEqual({ done: true });
     expect(await target.spdk.getBdev(lvol.status?.lvolUuid ?? "")).toBeUndefined();
     expect(await target.spdk.getSubsystem(lvol.status?.nqn ?? "")).toBeUndefined();
-    expect(await refusal(provision({}, idOf(lvol)))).toMatchObject({ code: 9, reason: "ID_RETIRED" });
+    expect(await refusal(provision({}, idOf(lvol)))).toMatchObject({
+      code: 9,
+      reason: "ID_RETIRED",
+    });
     const after = await getLvol(idOf(lvol));
     expect(stateOf(after)).toBe("LVOL_STATE_DELETED");
     expect(after.meta?.deleteTime).toBeInstanceOf(Date);

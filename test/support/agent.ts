@@ -1,6 +1,12 @@
 // An agent in this process over a real database and a target, with a client that speaks to it over
 // the wire.
-import { credentials, type ServiceError } from "@grpc/grpc-js";
+import {
+  credentials,
+  Metadata,
+  type CallOptions,
+  type ClientUnaryCall,
+  type ServiceError,
+} from "@grpc/grpc-js";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -80,17 +86,20 @@ export async function until(
 
 type Unary<Request, Response> = (
   request: Request,
+  metadata: Metadata,
+  options: Partial<CallOptions>,
   callback: (error: ServiceError | null, response: Response) => void,
-) => unknown;
+) => ClientUnaryCall;
 
 /** Calls a unary method; rejects with grpc-js's ServiceError. */
 export function call<Request, Response>(
   client: StorageNodeClient,
   method: Unary<Request, Response>,
   request: Request,
+  options: Partial<CallOptions> = {},
 ): Promise<Response> {
   return new Promise((resolve, reject) => {
-    method.call(client, request, (error, response) => {
+    method.call(client, request, new Metadata(), options, (error, response) => {
       if (error === null) resolve(response);
       else reject(error);
     });

@@ -1,0 +1,141 @@
+// Checks of single fields that collect every violation before the request is refused. A failed check
+// still returns a value, so that the checks after it run too; `done` throws before anybody uses it.
+import { Buffer } from "node:buffer";
+import type { Duration } from "../gen/google/protobuf/duration.ts";
+import { invalidFields, Refusal, type FieldViolation } from "../model/errors.ts";
+import { isUuid } from "../model/identity.ts";
+
+export const MAX_WAIT_MS = 600_000;
+const DEFAULT_PAGE_SIZE = 50;
+const MAX_PAGE_SIZE = 500;
+const MAX_HOSTS = 256;
+const MAX_LABELS = 64;
+const MAX_LABEL_VALUE_BYTES = 256;
+/** Beyond this a size fits neither PostgreSQL's bigint nor any disk. */
+const MAX_SIZE_BYTES = 2n ** 62n;
+
+/** nqn.yyyy-mm.reverse.domain:anything, as the NVMe base specification has it (section 4.7). */
+const NQN = /^nqn\.\d{4}-(0[1-9]|1[0-2])\.[A-Za-z0-9.-]+(:[!-~]+)?$/;
+const NQN_MIN_BYTES = 11;
+const NQN_MAX_BYTES = 223;
+
+const LABEL_KEY = /^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
+
+export class Fields {
+  readonly #violations: FieldViolation[] = [];
+  readonly #tooLarge: FieldViolation[] = [];
+
+  /** Throws a Refusal with everything that was found; OUT_OF_RANGE if only sizes are too large. */
+  done(): void {
+    if (this.#violations.length > 0) {
+      throw invalidFields([...this.#violations, ...this.#tooLarge]);
+    }
+    const [first] = this.#tooLarge;
+    if (first === undefined) return;
+    throw new Refusal("INVALID_FIELD", `${first.field}: ${first.description}`, {
+      code: "OUT_OF_RANGE",
+      fields: this.#tooLarge,
+    });
+  }
+
+  doneWith<T>(value: T): T {
+    this.done();
+    return value;
+  }
+
+  violation(field: string, description: string): undefined {
+    this.#violations.push({ field, description });
+    return undefined;
+  }
+
+  present<T>(field: string, value: T | undefined): T | undefined {
+    return value ?? this.violation(field, "must be set");
+  }
+
+  uuid(field: string, value: string): string {
+    if (!isUuid(value)) this.violation(field, "must be a UUID in lower case, with dashes");
+    return value;
+  }
+
+  optionalUuid(field: string, value: string): string | undefined {
+    return value === "" ? undefined : this.uuid(field, value);
+  }
+
+  nqn(field: string, value: string): string {
+    const bytes = Buffer.byteLength(value);
+    if (!NQN.test(value) || bytes < NQN_MIN_BYTES || bytes > NQN_MAX_BYTES) {
+      this.violation(field, "must be an NVMe qualified name, such as nqn.2014-08.org.example:host");
+    }
+    return value;
+  }
+
+  optionalNqn(field: string, value: string): string | undefined {
+    return value === "" ? undefined : this.nqn(field, value);
+  }
+
+  /** Sorted, without duplicates: the order of hosts says nothing. */
+  hosts(field: string, values: readonly string[]): readonly string[] {
+    if (values.length > MAX_HOSTS) this.violation(field, `names more than ${MAX_HOSTS} hosts`);
+    values.forEach((value, index) => this.nqn(`${field}[${index}]`, value));
+    return [...new Set(values)].toSorted();
+  }
+
+  size(field: string, value: bigint): bigint {
+    if (value === 0n) this.violation(field, "must be at least 1");
+    else if (value > MAX_SIZE_BYTES) {
+      this.#tooLarge.push({ field, description: `${value} is larger than any disk` });
+    }
+    return value;
+  }
+
+  /** An enum value that this version knows. */
+  known<T extends string>(field: string, value: T): T {
+    if (value === "UNRECOGNIZED") this.violation(field, "is not a value of its enum");
+    return value;
+  }
+
+  labels(
+    field: string,
+    labels: Readonly<Record<string, string>>,
+  ): Readonly<Record<string, string>> {
+    const entries = Object.entries(labels);
+    if (entries.length > MAX_LABELS) this.violation(field, `has more than ${MAX_LABELS} labels`);
+    for (const [key, value] of entries) {
+      if (!LABEL_KEY.test(key)) this.violation(`${field}["${key}"]`, "is not a label key");
+      if (Buffer.byteLength(value) > MAX_LABEL_VALUE_BYTES) {
+        this.violation(`${field}["${key}"]`, `has more than ${MAX_LABEL_VALUE_BYTES} bytes`);
+      }
+    }
+    return labels;
+  }
+
+  /** Milliseconds; 0 when unset: do not wait. */
+  waitMs(field: string, value: Duration | undefined): number {
+    if (value === undefined) return 0;
+    const { seconds, nanos } = value;
+    const milliseconds = Number(seconds) * 1_000 + nanos / 1e6;
+    const malformed = nanos < -999_999_999 || nanos > 999_999_999;
+    if (malformed || milliseconds < 0 || milliseconds > MAX_WAIT_MS) {
+      this.violation(field, "must be between 0 and 10 minutes");
+    }
+    return Math.ceil(milliseconds);
+  }
+
+  paging(message: { readonly pageSize: number; readonly pageToken: string }): {
+    readonly pageSize: number;
+    readonly after: string | undefined;
+  } {
+    const { pageSize: asked, pageToken: token } = message;
+    if (asked < 0) this.violation("page_size", "must not be negative");
+    const pageSize = asked === 0 ? DEFAULT_PAGE_SIZE : Math.min(asked, MAX_PAGE_SIZE);
+    if (token === "") return { pageSize, after: undefined };
+    const after = Buffer.from(token, "base64url").toString("utf8");
+    if (!isUuid(after)) this.violation("page_token", "is not a token of a page before");
+    return { pageSize, after };
+  }
+}
+
+/** The token of the page that starts behind an id; opaque to clients. */
+export function pageToken(lastId: string): string {
+  return Buffer.from(lastId).toString("base64url");
+}

@@ -1,0 +1,187 @@
+// Requests as the handlers want them: checked, defaults resolved, every violation told at once.
+import type { CreationRequest, QosLimits } from "../model/lvol.ts";
+import type {
+  AdmitDiskRequest,
+  AllowHostRequest,
+  DeleteRequest,
+  GetExportRequest,
+  ListExportsRequest,
+  ListLvolsRequest,
+  ProvisionLvolRequest,
+} from "../gen/storagenode/v1/storage_node.ts";
+import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
+import { Refusal } from "../model/errors.ts";
+import { Fields } from "./fields.ts";
+import type { PageRequest } from "./page.ts";
+
+export type Provision = {
+  readonly id: string;
+  readonly request: CreationRequest;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly validateOnly: boolean;
+  readonly waitMs: number;
+};
+
+export function provision(message: ProvisionLvolRequest): Provision {
+  const fields = new Fields();
+  const spec = fields.present("spec", message.spec);
+  const checked = {
+    id: fields.uuid("id", message.id),
+    waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
+    validateOnly: message.validateOnly,
+    ...(spec === undefined ? EMPTY_SPEC : checkSpec(fields, spec)),
+  };
+  fields.done();
+  // Told in a sentence rather than taken for a volume of its own.
+  if (checked.request.sourceSnapshotId !== undefined) {
+    throw new Refusal("NOT_IMPLEMENTED", "clones of snapshots are not implemented yet");
+  }
+  if (checked.request.qos !== undefined) {
+    throw new Refusal("NOT_IMPLEMENTED", "QoS limits are not implemented yet");
+  }
+  return checked;
+}
+
+const EMPTY_SPEC = {
+  request: {
+    sizeBytes: 0n,
+    thin: true,
+    diskId: undefined,
+    sourceSnapshotId: undefined,
+    hosts: [],
+    allowAnyHost: false,
+    qos: undefined,
+  },
+  labels: {},
+} as const;
+
+function checkSpec(fields: Fields, spec: LvolSpec): Pick<Provision, "request" | "labels"> {
+  const request = {
+    sizeBytes: fields.size("spec.size_bytes", spec.sizeBytes),
+    thin: fields.known("spec.provisioning", spec.provisioning) !== "PROVISIONING_THICK",
+    diskId: fields.optionalUuid("spec.disk_id", spec.diskId),
+    sourceSnapshotId: fields.optionalUuid("spec.source_snapshot_id", spec.sourceSnapshotId),
+    hosts: fields.hosts("spec.allowed_host_nqns", spec.allowedHostNqns),
+    allowAnyHost: spec.allowAnyHost,
+    qos: limits(spec.qos),
+  };
+  return { request, labels: fields.labels("spec.labels", spec.labels) };
+}
+
+/** Limits that are all none are no limits. */
+function limits(qos: QosLimits | undefined): QosLimits | undefined {
+  if (qos === undefined) return undefined;
+  const { rwIops, rwMibPerSecond, readMibPerSecond, writeMibPerSecond } = qos;
+  const none = rwIops + rwMibPerSecond + readMibPerSecond + writeMibPerSecond === 0n;
+  return none ? undefined : { rwIops, rwMibPerSecond, readMibPerSecond, writeMibPerSecond };
+}
+
+export function lvolId(id: string): string {
+  const fields = new Fields();
+  return fields.doneWith(fields.uuid("lvol_id", id));
+}
+
+export function diskId(id: string): string {
+  const fields = new Fields();
+  return fields.doneWith(fields.uuid("disk_id", id));
+}
+
+export function paging(message: {
+  readonly pageSize: number;
+  readonly pageToken: string;
+}): PageRequest {
+  const fields = new Fields();
+  return fields.doneWith(fields.paging(message));
+}
+
+export function listLvols(
+  message: ListLvolsRequest,
+): PageRequest & { readonly diskId: string | undefined; readonly showDeleted: boolean } {
+  const fields = new Fields();
+  return fields.doneWith({
+    ...fields.paging(message),
+    diskId: fields.optionalUuid("disk_id", message.diskId),
+    showDeleted: message.showDeleted,
+  });
+}
+
+export function listExports(
+  message: ListExportsRequest,
+): PageRequest & { readonly hostNqn: string | undefined } {
+  const fields = new Fields();
+  return fields.doneWith({
+    ...fields.paging(message),
+    hostNqn: fields.optionalNqn("host_nqn", message.hostNqn),
+  });
+}
+
+export type HostRequest = AllowHostRequest;
+
+export function hostChange(message: HostRequest): {
+  readonly id: string;
+  readonly host: string;
+  readonly waitMs: number;
+} {
+  const fields = new Fields();
+  return fields.doneWith({
+    id: fields.uuid("lvol_id", message.lvolId),
+    host: fields.nqn("host_nqn", message.hostNqn),
+    waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
+  });
+}
+
+export function deletion(message: DeleteRequest): {
+  readonly id: string;
+  readonly waitMs: number;
+  readonly force: boolean;
+} {
+  const fields = new Fields();
+  const { target } = message;
+  if (message.force && message.reason.trim() === "") {
+    fields.violation("reason", "must say why, when force is set");
+  }
+  const waitMs = fields.waitMs("wait_timeout", message.waitTimeout);
+  const id =
+    target === undefined
+      ? fields.violation("target", "lvol_id or snapshot_id must be set")
+      : fields.uuid(target.$case === "lvolId" ? "lvol_id" : "snapshot_id", target.value);
+  fields.done();
+  if (target?.$case === "snapshotId") {
+    throw new Refusal("NOT_IMPLEMENTED", "snapshots are not implemented yet");
+  }
+  return { id: id ?? "", waitMs, force: message.force };
+}
+
+export type ExportTarget =
+  { readonly kind: "id"; readonly id: string } | { readonly kind: "nqn"; readonly nqn: string };
+
+export function getExport(message: GetExportRequest): {
+  readonly target: ExportTarget;
+  readonly hostNqn: string | undefined;
+} {
+  const fields = new Fields();
+  const { target } = message;
+  const hostNqn = fields.optionalNqn("host_nqn", message.hostNqn);
+  if (target === undefined) fields.violation("target", "lvol_id or nqn must be set");
+  const found: ExportTarget =
+    target?.$case === "nqn"
+      ? { kind: "nqn", nqn: fields.nqn("nqn", target.value) }
+      : { kind: "id", id: target === undefined ? "" : fields.uuid("lvol_id", target.value) };
+  return fields.doneWith({ target: found, hostNqn });
+}
+
+export function admitDisk(message: AdmitDiskRequest): {
+  readonly id: string;
+  readonly serial: string;
+  readonly evidenceFingerprint: string | undefined;
+  readonly waitMs: number;
+} {
+  const fields = new Fields();
+  if (message.serial === "") fields.violation("serial", "must be the disk's serial number");
+  return fields.doneWith({
+    id: fields.uuid("disk_id", message.diskId),
+    serial: message.serial,
+    evidenceFingerprint: message.evidenceFingerprint || undefined,
+    waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
+  });
+}

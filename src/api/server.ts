@@ -1,0 +1,128 @@
+// The gRPC server: the service, health and reflection on one address. On stop, streams end first,
+// then calls drain within a limit, then what is left is cut off.
+import { Server, ServerCredentials, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import type { Logger } from "pino";
+import { HealthService } from "../gen/grpc/health/v1/health.ts";
+import { ServerReflectionService as ReflectionV1 } from "../gen/grpc/reflection/v1/reflection.ts";
+import { ServerReflectionService as ReflectionV1Alpha } from "../gen/grpc/reflection/v1alpha/reflection.ts";
+import { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
+import { Refusal } from "../model/errors.ts";
+import { CallDesk, type StorageNodeHandlers } from "./call.ts";
+import { Health, SERVICE } from "./health.ts";
+import { Reflection } from "./reflection.ts";
+
+const DRAIN_LIMIT_MS = 5_000;
+const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
+
+const REFLECTED = [
+  SERVICE,
+  "grpc.health.v1.Health",
+  "grpc.reflection.v1.ServerReflection",
+  "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/** The address cannot be listened on: taken, not of this machine, not permitted. */
+export class ListenError extends Error {
+  constructor(listen: string, cause: unknown) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    super(`cannot listen on ${listen}: ${why}`, { cause });
+    this.name = "ListenError";
+  }
+}
+
+export type ServerOptions = {
+  /** HOST:PORT; port 0 takes a free one. */
+  readonly listen: string;
+  /** RPCs without a handler answer UNIMPLEMENTED, in a sentence. */
+  readonly handlers: Partial<StorageNodeHandlers>;
+  readonly log: Logger;
+};
+
+export type RunningServer = AsyncDisposable & {
+  /** HOST:PORT as bound. */
+  readonly address: string;
+  readonly setReady: (ready: boolean) => void;
+};
+
+/** Listens, and answers at once. Throws ListenError. */
+export async function startServer({
+  listen,
+  handlers,
+  log,
+}: ServerOptions): Promise<RunningServer> {
+  const server = new Server({
+    "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+    // Two agents on one port would each get some of the calls.
+    "grpc.so_reuseport": 0,
+  });
+  const desk = new CallDesk(log);
+  const health = new Health();
+  const reflection = new Reflection(REFLECTED);
+  server.addService(StorageNodeService, serviceOf(desk, handlers));
+  server.addService(HealthService, { ...health.handlers(desk) });
+  server.addService(ReflectionV1, { ...reflection.handlers() });
+  server.addService(ReflectionV1Alpha, { ...reflection.handlers() });
+  const port = await bind(server, listen);
+  return {
+    address: `${listen.slice(0, listen.lastIndexOf(":"))}:${port}`,
+    setReady: (ready) => health.setReady(ready),
+    [Symbol.asyncDispose]: () => stop(server, desk),
+  };
+}
+
+function bind(server: Server, listen: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(listen, ServerCredentials.createInsecure(), (error, port) => {
+      if (error === null) resolve(port);
+      else reject(new ListenError(listen, error));
+    });
+  });
+}
+
+function serviceOf(
+  desk: CallDesk,
+  handlers: Partial<StorageNodeHandlers>,
+): UntypedServiceImplementation {
+  const byName: Readonly<Record<string, unknown>> = handlers;
+  const service: UntypedServiceImplementation = {};
+  for (const [name, definition] of Object.entries(StorageNodeService)) {
+    const method = definition.path.slice(1);
+    const handler = byName[name];
+    const missing = () => {
+      const rpc = method.slice(method.indexOf("/") + 1);
+      return new Refusal("NOT_IMPLEMENTED", `${rpc} is not implemented yet`);
+    };
+    if (definition.responseStream) {
+      service[name] = desk.stream(method, (request, context) => {
+        if (!isFunction(handler)) throw missing();
+        return handler(request, context);
+      });
+    } else {
+      service[name] = desk.unary(method, async (request, context) => {
+        if (!isFunction(handler)) throw missing();
+        return await handler(request, context);
+      });
+    }
+  }
+  return service;
+}
+
+// The record's type ties each handler to its messages; grpc-js's own table is untyped.
+// oxlint-disable-next-line typescript/no-explicit-any
+function isFunction(value: unknown): value is (...args: unknown[]) => any {
+  return typeof value === "function";
+}
+
+async function stop(server: Server, desk: CallDesk): Promise<void> {
+  desk.drain();
+  await new Promise<void>((resolve) => {
+    const limit = setTimeout(() => {
+      server.forceShutdown();
+      resolve();
+    }, DRAIN_LIMIT_MS);
+    server.tryShutdown(() => {
+      clearTimeout(limit);
+      resolve();
+    });
+  });
+}

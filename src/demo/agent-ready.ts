@@ -1,0 +1,37 @@
+// Waits for the agent as any client would: over its API.
+import { credentials } from "@grpc/grpc-js";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Disk } from "../gen/storagenode/v1/disk.ts";
+import { StorageNodeClient } from "../gen/storagenode/v1/storage_node.ts";
+
+const LOOK_MS = 100;
+
+/** Resolves with the disks once that many are UP, or with what there is when the signal aborts. */
+export async function waitUntilReady(
+  address: string,
+  disks: number,
+  signal: AbortSignal,
+): Promise<readonly Disk[]> {
+  const client = new StorageNodeClient(address, credentials.createInsecure());
+  try {
+    let found: readonly Disk[] = [];
+    while (!signal.aborted) {
+      found = await listDisks(client).catch(() => found);
+      const up = found.filter(({ status }) => status?.state === "DISK_STATE_UP");
+      if (up.length >= disks) return found;
+      await sleep(LOOK_MS, undefined, { signal }).catch(() => undefined);
+    }
+    return found;
+  } finally {
+    client.close();
+  }
+}
+
+function listDisks(client: StorageNodeClient): Promise<readonly Disk[]> {
+  return new Promise((resolve, reject) => {
+    client.listDisks({ pageSize: 0, pageToken: "" }, (error, response) => {
+      if (error === null) resolve(response.disks);
+      else reject(error);
+    });
+  });
+}

@@ -1,0 +1,37 @@
+// The disks of the demo: the same three for the simulated kernel and for the simulated target.
+import type { KernelSpec } from "../sim/kernel/build-tree.ts";
+
+const GIB = 1024n ** 3n;
+const BLOCK_BYTES = 4096;
+
+export const DEMO_DISKS = [
+  { address: "0000:01:00.0", serial: "DEMO00000001", sizeBytes: 100n * GIB },
+  { address: "0000:02:00.0", serial: "DEMO00000002", sizeBytes: 100n * GIB },
+  { address: "0000:03:00.0", serial: "DEMO00000003", sizeBytes: 200n * GIB },
+] as const;
+
+const MODEL = "SIMULATED NVME";
+
+export function kernelSpec(): KernelSpec {
+  return {
+    drives: DEMO_DISKS.map(({ address, serial, sizeBytes }, index) => ({
+      address,
+      serial,
+      model: MODEL,
+      iommuGroup: `${index + 1}`,
+      namespaces: [{ sizeBytes, blockSizeBytes: BLOCK_BYTES }],
+    })),
+  };
+}
+
+/** As `sim --disks` wants them. */
+export function targetDisks(): readonly object[] {
+  return DEMO_DISKS.map(({ address, serial, sizeBytes }) => ({
+    serial,
+    model: MODEL,
+    block_size: BLOCK_BYTES,
+    num_blocks: Number(sizeBytes / BigInt(BLOCK_BYTES)),
+    trtype: "PCIe",
+    traddr: address,
+  }));
+}

@@ -1,0 +1,64 @@
+// A simulated kernel over a tree in a folder of its own.
+import { buildKernelTree, type KernelSpec } from "../../src/sim/kernel/build-tree.ts";
+import {
+  openSimulatedKernel,
+  type SimulatedKernel,
+} from "../../src/sim/kernel/simulated-kernel.ts";
+import { inspectFunction } from "../../src/sysfs/disk-evidence.ts";
+import type { Kernel } from "../../src/sysfs/kernel.ts";
+import { listNvme, type NvmeFunction } from "../../src/sysfs/nvme.ts";
+import { claimForVfio, type ClaimResult } from "../../src/sysfs/vfio.ts";
+import { temporaryFolder } from "./temporary-folder.ts";
+
+export const MIB = 1024n * 1024n;
+export const A = "0000:00:04.0";
+export const B = "0000:00:05.0";
+
+/** Two drives, 04.0 in group 2 and 05.0 in group 3. */
+export const TWO_DRIVES: KernelSpec = {
+  drives: [drive(A, "SIMA", "2"), drive(B, "SIMB", "3")],
+};
+
+export function drive(address: string, serial: string, iommuGroup: string) {
+  const namespaces = [{ sizeBytes: 64n * MIB }];
+  return { address, serial, model: "Simulated NVMe", iommuGroup, namespaces };
+}
+
+export type KernelWorld = AsyncDisposable & {
+  readonly root: string;
+  readonly kernel: SimulatedKernel;
+};
+
+export async function kernelWorld(spec: KernelSpec = TWO_DRIVES): Promise<KernelWorld> {
+  const folder = await temporaryFolder();
+  await buildKernelTree(folder.path, spec);
+  const kernel = await openSimulatedKernel(folder.path, { appearMs: 5 });
+  return {
+    root: folder.path,
+    kernel,
+    [Symbol.asyncDispose]: async () => {
+      await kernel[Symbol.asyncDispose]();
+      await folder[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** What a claim does from the start: list, inspect, hold, take. */
+export async function claim(kernel: Kernel, address: string): Promise<ClaimResult> {
+  await using seen = await inspectFunction(kernel, await listNvme(kernel), address);
+  return await claimForVfio(kernel, address, { heldDescriptors: seen.held });
+}
+
+export async function functionAt(kernel: Kernel, address: string): Promise<NvmeFunction> {
+  const { functions } = await listNvme(kernel);
+  const found = functions.find(({ pciAddress }) => pciAddress === address);
+  if (found === undefined) throw new Error(`no function ${address}`);
+  return found;
+}
+
+/** Where a drive stands, in the words of the listing. */
+export async function stateOf(kernel: Kernel, address: string) {
+  const { driver, driverOverride, controllers } = await functionAt(kernel, address);
+  const serials = controllers.flatMap(({ namespaces }) => namespaces.map(({ serial }) => serial));
+  return { driver, driverOverride, serials };
+}
