@@ -11,7 +11,8 @@ export function parseExactJson(text: string): unknown {
   return LONG_NUMBER.test(text) ? JSON.parse(text, keepExact) : JSON.parse(text);
 }
 
-const LONG_NUMBER = /[:,[]\s*-?\d{16}/;
+/** 2^53 is 9,007,199,254,740,992. */
+const LONG_NUMBER = /[:,[]\s*-?(?:9\d{15}|\d{17})/;
 const INTEGER = /^-?\d+$/;
 
 function keepExact(_key: string, value: unknown, context?: { readonly source?: string }): unknown {

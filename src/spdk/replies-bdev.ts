@@ -42,8 +42,12 @@ type BdevFields = {
   /** While claimed: exclusive_write (exported) or read_many_write_one (carries a loaded store). */
   readonly claimType: string | undefined;
   readonly rateLimits: RateLimits;
-  /** Which keys there are depends on the release: test single ones. */
-  readonly supportedIoTypes: Readonly<Record<string, boolean>>;
+  /** Of some twenty kinds, which differ by release, those that say something about a disk. */
+  readonly supports: {
+    readonly write: boolean;
+    readonly unmap: boolean;
+    readonly writeZeroes: boolean;
+  };
 };
 
 export type LvolBdev = BdevFields & {
@@ -161,6 +165,12 @@ const rateLimits: Read<RateLimits> = object((fields) => ({
   wMbytesPerSec: fields.get("w_mbytes_per_sec", big),
 }));
 
+const ioTypes: Read<Bdev["supports"]> = object((fields) => ({
+  write: fields.get("write", flag),
+  unmap: fields.get("unmap", flag),
+  writeZeroes: fields.get("write_zeroes", flag),
+}));
+
 const lvolPart: Read<LvolBdev["lvol"]> = object((fields) => ({
   storeUuid: fields.get("lvol_store_uuid", text),
   baseBdev: fields.get("base_bdev", text),
@@ -215,7 +225,7 @@ export const bdev: Read<Bdev> = object((fields) => {
     claimed: fields.get("claimed", flag),
     claimType: fields.optional("claim_type", text),
     rateLimits: fields.get("assigned_rate_limits", rateLimits),
-    supportedIoTypes: fields.get("supported_io_types", record(flag)),
+    supports: fields.get("supported_io_types", ioTypes),
     ...fields.get("driver_specific", driverPart),
   };
 });

@@ -50,6 +50,7 @@ describe("recorded replies", () => {
       sizeBytes: 1_073_741_824n,
       claimed: false,
       claimType: undefined,
+      supports: { write: true, unmap: true, writeZeroes: true },
       paths: [
         {
           trid: { trtype: "PCIe", traddr: "0000:00:04.0", trsvcid: undefined },
