@@ -1,0 +1,220 @@
+// What the kernel's nvme driver shows of a function that it has: the controller, its subsystem and
+// its block devices. Names are given out as the kernel does, lowest number first, so they move.
+import { devicePath, type Hardware, type NamespaceHardware } from "./hardware.ts";
+import { scanPartitions, type Partition } from "./partitions.ts";
+import type { Contents, Tree } from "./tree.ts";
+
+const SUBSYSTEMS = "/sys/devices/virtual/nvme-subsystem";
+const PCI_DEVICES = "/sys/bus/pci/devices";
+const CONTROLLER_MAJOR = 247;
+const BLOCK_MAJOR = 259;
+
+/**
+ * Makes what is missing. `live`: whether the scan for namespaces is over; before that the controller
+ * is there and connecting, and has no block devices.
+ */
+export async function showNvme(tree: Tree, hardware: Hardware, live: boolean): Promise<void> {
+  const device = devicePath(hardware);
+  const number = await controllerNumber(tree, device);
+  const name = `nvme${number}`;
+  const controller = `${device}/nvme/${name}`;
+  await tree.place(`${device}/nvme`, { [name]: controllerContents(hardware, device, number) });
+  await tree.link(`/sys/class/nvme/${name}`, controller);
+  await tree.writeNew(`/dev/${name}`, "");
+  const subsystem = await showSubsystem(tree, hardware, controller, name);
+  if (!live) return;
+  for (const [index, namespace] of hardware.namespaces.entries()) {
+    await showBlock(tree, { controller, block: `nvme${subsystem}n${index + 1}`, namespace });
+  }
+  if ((await tree.read(`${controller}/state`)) !== "live\n") {
+    await tree.write(`${controller}/state`, "live\n");
+  }
+}
+
+/** Takes it all away; the block devices are gone even for those who have them open or mounted. */
+export async function hideNvme(tree: Tree, hardware: Hardware): Promise<void> {
+  await tree.remove(`${devicePath(hardware)}/nvme`);
+}
+
+/** Links and nodes of what is no longer there. */
+export async function sweepNvme(tree: Tree): Promise<void> {
+  const gone = async (path: string) => (await tree.list(`${path}/`)).length === 0;
+  for (const subsystem of await tree.list(SUBSYSTEMS)) {
+    const links = (await tree.list(`${SUBSYSTEMS}/${subsystem}`)).filter((name) =>
+      /^nvme\d+$/.test(name),
+    );
+    const dangling = await Promise.all(
+      links.map(async (name) => await gone(`${SUBSYSTEMS}/${subsystem}/${name}`)),
+    );
+    if (dangling.every((one) => one)) await tree.remove(`${SUBSYSTEMS}/${subsystem}`);
+  }
+  for (const folder of ["/sys/block", "/sys/class/block", "/sys/class/nvme"]) {
+    for (const name of await tree.list(folder)) {
+      if (await gone(`${folder}/${name}`)) await tree.remove(`${folder}/${name}`);
+    }
+  }
+  for (const name of await tree.list("/sys/class/nvme-subsystem")) {
+    const path = `/sys/class/nvme-subsystem/${name}`;
+    if (await gone(path)) await tree.remove(path);
+  }
+  const shown = new Set([
+    ...(await tree.list("/sys/class/block")),
+    ...(await tree.list("/sys/class/nvme")),
+  ]);
+  for (const name of await tree.list("/dev")) {
+    if (name.startsWith("nvme") && !shown.has(name)) await tree.remove(`/dev/${name}`);
+  }
+}
+
+async function controllerNumber(tree: Tree, device: string): Promise<number> {
+  const [own] = await tree.list(`${device}/nvme`);
+  if (own !== undefined) return Number(own.slice("nvme".length));
+  // A killed writer may have left a controller without its class entry.
+  const devices = await tree.list(PCI_DEVICES);
+  const shown = await Promise.all([
+    tree.list("/sys/class/nvme"),
+    ...devices.map(async (address) => await tree.list(`${PCI_DEVICES}/${address}/nvme`)),
+  ]);
+  return lowestFree(numbers(shown.flat(), /^nvme(\d+)$/));
+}
+
+function controllerContents(hardware: Hardware, device: string, number: number): Contents {
+  return {
+    address: `${hardware.address}\n`,
+    cntlid: "0\n",
+    cntrltype: "io\n",
+    dev: `${CONTROLLER_MAJOR}:${number}\n`,
+    device: { linkTo: device },
+    firmware_rev: "1.0     \n",
+    model: `${hardware.model.padEnd(40)}\n`,
+    numa_node: "-1\n",
+    serial: `${hardware.serial.padEnd(20)}\n`,
+    state: "connecting\n",
+    subsysnqn: `${subsystemNqn(hardware)}\n`,
+    subsystem: { linkTo: "/sys/class/nvme" },
+    transport: "pcie\n",
+  };
+}
+
+function subsystemNqn({ serial }: Hardware): string {
+  return `nqn.2019-08.org.qemu:${serial}`;
+}
+
+async function showSubsystem(
+  tree: Tree,
+  hardware: Hardware,
+  controller: string,
+  name: string,
+): Promise<number> {
+  for (const subsystem of await tree.list(SUBSYSTEMS)) {
+    if ((await tree.list(`${SUBSYSTEMS}/${subsystem}`)).includes(name)) {
+      await tree.link(`/sys/class/nvme-subsystem/${subsystem}`, `${SUBSYSTEMS}/${subsystem}`);
+      return Number(subsystem.slice("nvme-subsys".length));
+    }
+  }
+  const taken = numbers(await tree.list(SUBSYSTEMS), /^nvme-subsys(\d+)$/);
+  const number = lowestFree(new Set([...taken, ...(await stillReferenced(tree))]));
+  const subsystem = `nvme-subsys${number}`;
+  await tree.place(`${SUBSYSTEMS}/${subsystem}`, {
+    firmware_rev: "1.0     \n",
+    iopolicy: "numa\n",
+    model: `${hardware.model.padEnd(40)}\n`,
+    [name]: { linkTo: controller },
+    serial: `${hardware.serial.padEnd(20)}\n`,
+    subsysnqn: `${subsystemNqn(hardware)}\n`,
+    subsystem: { linkTo: "/sys/class/nvme-subsystem" },
+    subsystype: "nvm\n",
+  });
+  await tree.link(`/sys/class/nvme-subsystem/${subsystem}`, `${SUBSYSTEMS}/${subsystem}`);
+  return number;
+}
+
+/** A mount of a disk that went away keeps its number from being given out again. */
+async function stillReferenced(tree: Tree): Promise<ReadonlySet<number>> {
+  const texts = await Promise.all([tree.read("/proc/mounts"), tree.read("/proc/swaps")]);
+  const matches = texts.join("\n").matchAll(/^\/dev\/nvme(\d+)n\d+/gm);
+  return new Set([...matches].map(([, digits]) => Number(digits)));
+}
+
+type Block = {
+  readonly controller: string;
+  readonly block: string;
+  readonly namespace: NamespaceHardware;
+};
+
+async function showBlock(tree: Tree, { controller, block, namespace }: Block): Promise<void> {
+  const path = `${controller}/${block}`;
+  if ((await tree.list(path)).length === 0) {
+    const { image, blockSizeBytes } = namespace;
+    const partitions = await scanPartitions(tree.at(image), blockSizeBytes);
+    const minor = lowestFree(await usedMinors(tree));
+    await tree.place(path, blockContents({ controller, block, namespace }, partitions, minor));
+  }
+  await tree.link(`/sys/class/block/${block}`, path);
+  await tree.link(`/sys/block/${block}`, path);
+  for (const name of (await tree.list(path)).filter((child) => child.startsWith(`${block}p`))) {
+    await tree.link(`/sys/class/block/${name}`, `${path}/${name}`);
+    await tree.writeNew(`/dev/${name}`, "");
+  }
+  await tree.link(`/dev/${block}`, namespace.image);
+}
+
+function blockContents(
+  { controller, block, namespace }: Block,
+  partitions: readonly Partition[],
+  minor: number,
+): Contents {
+  const unit = `${namespace.blockSizeBytes}\n`;
+  const parts = partitions.map(({ number, startBytes, sizeBytes }) => [
+    `${block}p${number}`,
+    {
+      dev: `${BLOCK_MAJOR}:${minor + number}\n`,
+      holders: {},
+      partition: `${number}\n`,
+      ro: "0\n",
+      size: `${sizeBytes / 512n}\n`,
+      start: `${startBytes / 512n}\n`,
+      subsystem: { linkTo: "/sys/class/block" },
+    } satisfies Contents,
+  ]);
+  return {
+    dev: `${BLOCK_MAJOR}:${minor}\n`,
+    device: { linkTo: controller },
+    hidden: "0\n",
+    holders: {},
+    nsid: `${namespace.nsid}\n`,
+    queue: { hw_sector_size: unit, logical_block_size: unit, physical_block_size: unit },
+    removable: "0\n",
+    ro: "0\n",
+    size: `${namespace.sizeBytes / 512n}\n`,
+    slaves: {},
+    subsystem: { linkTo: "/sys/class/block" },
+    ...Object.fromEntries(parts),
+  };
+}
+
+/** Partitions take the numbers after their disk's, so each disk is given a row of five. */
+async function usedMinors(tree: Tree): Promise<ReadonlySet<number>> {
+  const names = await tree.list("/sys/class/block");
+  const devs = await Promise.all(
+    names.map(async (name) => await tree.read(`/sys/class/block/${name}/dev`)),
+  );
+  const used = devs.flatMap((dev) => {
+    const [major, minor] = (dev ?? "").trim().split(":").map(Number);
+    return major === BLOCK_MAJOR && minor !== undefined ? [minor] : [];
+  });
+  return new Set(used.flatMap((minor) => [0, 1, 2, 3, 4].map((below) => minor - below)));
+}
+
+function numbers(names: readonly string[], pattern: RegExp): ReadonlySet<number> {
+  const found = names
+    .map((name) => pattern.exec(name)?.[1])
+    .filter((digits) => digits !== undefined);
+  return new Set(found.map(Number));
+}
+
+function lowestFree(taken: ReadonlySet<number>): number {
+  let number = 0;
+  while (taken.has(number)) number += 1;
+  return number;
+}
