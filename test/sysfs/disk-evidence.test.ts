@@ -1,0 +1,250 @@
+import { appendFile, open, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { blank, type Evidence } from "../../src/model/evidence.ts";
+import { openSimulatedKernel } from "../../src/sim/kernel/simulated-kernel.ts";
+import { gatherEvidence, inspectFunction } from "../../src/sysfs/disk-evidence.ts";
+import type { Kernel } from "../../src/sysfs/kernel.ts";
+import { listNvme } from "../../src/sysfs/nvme.ts";
+import { materialise, type RecordedState } from "../support/materialise.ts";
+import { temporaryFolder, type TemporaryFolder } from "../support/temporary-folder.ts";
+
+const BLANK = "0000:00:04.0";
+const TWO_NAMESPACES = "0000:00:05.0";
+const DATA = "0000:00:06.0";
+const HELD = "0000:00:07.0";
+const PAIR_A = "0000:00:08.0";
+
+async function recorded(
+  state: RecordedState,
+): Promise<{ folder: TemporaryFolder; kernel: Kernel } & AsyncDisposable> {
+  const folder = await temporaryFolder();
+  await materialise(state, folder.path);
+  const kernel = await openSimulatedKernel(folder.path);
+  return {
+    folder,
+    kernel,
+    [Symbol.asyncDispose]: async () => {
+      await kernel[Symbol.asyncDispose]();
+      await folder[Symbol.asyncDispose]();
+    },
+  };
+}
+
+async function evidenceIn(state: RecordedState, address: string): Promise<readonly Evidence[]> {
+  await using world = await recorded(state);
+  return await gatherEvidence(world.kernel, await listNvme(world.kernel), address);
+}
+
+const facts = (evidence: readonly Evidence[]) =>
+  evidence.map(({ kind, subject, detail }) => `${kind} ${subject}: ${detail}`);
+
+describe("the evidence against a disk", () => {
+  test.each(["kernel-bound", "vfio-loaded", "multipath", "nvme-tcp"] as const)(
+    "is nothing at all for the blank drive of %s",
+    async (state) => {
+      expect(await evidenceIn(state, BLANK)).toEqual([]);
+    },
+  );
+
+  test("names the mount, the swap and the partitions of a disk in use", async () => {
+    expect(facts(await evidenceIn("kernel-bound", DATA))).toEqual([
+      "EXCLUSIVE_OPEN_REFUSED RIGDATA00001/1: in use",
+      "MOUNTED RIGDATA00001/1p1: on /mnt/data",
+      "PARTITION_TABLE RIGDATA00001/1: the kernel shows partition 1, 2",
+      "SWAP RIGDATA00001/1p2: swap space in use",
+    ]);
+  });
+
+  test("names the device that is stacked on a whole disk", async () => {
+    expect(facts(await evidenceIn("kernel-bound", HELD))).toEqual([
+      "EXCLUSIVE_OPEN_REFUSED RIGHELD00001/1: in use",
+      "HOLDER RIGHELD00001/1: device mapper righeld",
+    ]);
+  });
+
+  test("finds a mount by device number when /proc/mounts calls the device something else", async () => {
+    await using world = await recorded("kernel-bound");
+    const { functions } = await listNvme(world.kernel);
+    const { dev } = functions[0]!.controllers[0]!.namespaces[0]!;
+    await appendFile(
+      join(world.folder.path, "proc/self/mountinfo"),
+      `77 1 ${dev} / /boot/efi rw,relatime - vfat /dev/root rw\n`,
+    );
+    const evidence = await gatherEvidence(world.kernel, await listNvme(world.kernel), BLANK);
+    expect(facts(evidence)).toEqual([
+      "BOOT_DISK RIGBLANK0001/1: holds /boot/efi",
+      "EXCLUSIVE_OPEN_REFUSED RIGBLANK0001/1: in use",
+      "MOUNTED RIGBLANK0001/1: on /boot/efi",
+    ]);
+  });
+
+  test("knows the boot disk by the root file system on a device stacked on it", async () => {
+    await using world = await recorded("kernel-bound");
+    await appendFile(
+      join(world.folder.path, "proc/mounts"),
+      "/dev/mapper/righeld / ext4 rw,relatime 0 0\n",
+    );
+    const evidence = await gatherEvidence(world.kernel, await listNvme(world.kernel), HELD);
+    expect(facts(evidence)).toEqual([
+      "BOOT_DISK RIGHELD00001/1: holds /",
+      "EXCLUSIVE_OPEN_REFUSED RIGHELD00001/1: in use",
+      "HOLDER RIGHELD00001/1: device mapper righeld",
+      "MOUNTED RIGHELD00001/1: on / through device mapper righeld",
+    ]);
+  });
+
+  test("counts for the whole controller: what lies on the second namespace speaks for both", async () => {
+    await using world = await recorded("kernel-bound");
+    const topology = await listNvme(world.kernel);
+    const { namespaces } = topology.functions[1]!.controllers[0]!;
+    await using device = await open(join(world.folder.path, namespaces[1]!.device), "r+");
+    await device.write(Buffer.from("LUKS\xba\xbe", "latin1"), 0, 6, 0);
+    const evidence = await gatherEvidence(world.kernel, topology, TWO_NAMESPACES);
+    expect(facts(evidence)).toEqual([
+      "NONZERO_DATA RIGTWONS0001/2: in the first MiB",
+      "SIGNATURE RIGTWONS0001/2: LUKS",
+    ]);
+  });
+
+  test("counts for the whole IOMMU group: its other function has a kernel driver", async () => {
+    expect(facts(await evidenceIn("kernel-bound", PAIR_A))).toEqual([
+      "IOMMU_GROUP_SHARED 0000:00:08.1: driver nvme in the IOMMU group of 0000:00:08.0",
+    ]);
+  });
+
+  test("counts for the whole IOMMU group: what lies on the disk of its other function", async () => {
+    await using world = await recorded("kernel-bound");
+    const topology = await listNvme(world.kernel);
+    const other = topology.functions.find(({ pciAddress }) => pciAddress === "0000:00:08.1")!;
+    const [namespace] = other.controllers[0]!.namespaces;
+    await using device = await open(join(world.folder.path, namespace!.device), "r+");
+    await device.write(Buffer.from("XFSB"), 0, 4, 0);
+    const evidence = await gatherEvidence(world.kernel, topology, PAIR_A);
+    expect(evidence.map(({ kind, subject }) => `${kind} ${subject}`)).toContain(
+      "SIGNATURE RIGPAIRB0001/1",
+    );
+  });
+
+  test("says that a namespace is reached through a second controller", async () => {
+    expect(facts(await evidenceIn("multipath", "0000:00:09.0"))).toEqual([
+      "HOLDER RIGMP0000001/1: also reached through 0000:00:10.0",
+    ]);
+  });
+
+  test("says that there is no IOMMU", async () => {
+    expect(facts(await evidenceIn("no-iommu", BLANK))).toEqual([
+      "NO_IOMMU 0000:00:04.0: function has no IOMMU group",
+    ]);
+  });
+
+  test.each([
+    ["unbound", ["UNREADABLE 0000:00:04.0: no driver"]],
+    ["vfio-bound", ["UNREADABLE 0000:00:04.0: driver vfio-pci"]],
+  ] as const)(
+    "never takes a drive that cannot be looked into for blank: %s",
+    async (state, found) => {
+      expect(facts(await evidenceIn(state, BLANK))).toEqual(found);
+    },
+  );
+
+  test("says that a disk ends before its size, or that it has no node", async () => {
+    await using world = await recorded("kernel-bound");
+    const topology = await listNvme(world.kernel);
+    const node = join(
+      world.folder.path,
+      topology.functions[0]!.controllers[0]!.namespaces[0]!.device,
+    );
+    await truncate(node, 4096);
+    expect(facts(await gatherEvidence(world.kernel, topology, BLANK))).toEqual([
+      "UNREADABLE RIGBLANK0001/1: it ends before its size",
+    ]);
+    await truncate(node, 0);
+    const moved = structuredClone(topology);
+    Object.assign(moved.functions[0]!.controllers[0]!.namespaces[0]!, { device: "/dev/nvme99n1" });
+    expect(facts(await gatherEvidence(world.kernel, moved, BLANK))).toEqual([
+      "UNREADABLE RIGBLANK0001/1: cannot be opened: ENOENT",
+    ]);
+  });
+
+  test("does not trust a kernel name that has moved to another disk since the listing", async () => {
+    await using world = await recorded("kernel-bound");
+    const topology = structuredClone(await listNvme(world.kernel));
+    Object.assign(topology.functions[0]!.controllers[0]!.namespaces[0]!, { dev: "259:99" });
+    expect(facts(await gatherEvidence(world.kernel, topology, BLANK))).toEqual([
+      "UNREADABLE RIGBLANK0001/1: the kernel name moved to another disk meanwhile",
+    ]);
+  });
+
+  test("cannot rule out a mount without /proc, and says so", async () => {
+    await using world = await recorded("kernel-bound");
+    const without: Kernel = {
+      ...world.kernel,
+      read: async (path) => (path.startsWith("/proc/") ? undefined : world.kernel.read(path)),
+    };
+    expect(facts(await gatherEvidence(without, await listNvme(without), BLANK))).toEqual([
+      "UNREADABLE 0000:00:04.0: mounts cannot be read",
+    ]);
+  });
+
+  test("takes a controller that is not live for unreadable", async () => {
+    await using world = await recorded("kernel-bound");
+    const { functions } = await listNvme(world.kernel);
+    const { name } = functions[0]!.controllers[0]!;
+    await writeFile(join(world.folder.path, "sys/class/nvme", name, "state"), "resetting\n");
+    expect(facts(await gatherEvidence(world.kernel, await listNvme(world.kernel), BLANK))).toEqual([
+      "UNREADABLE RIGBLANK0001: controller is resetting",
+    ]);
+  });
+
+  test("tells what is not on the allow list", async () => {
+    await using world = await recorded("kernel-bound");
+    const allowed = ({ serial }: { serial: string }) => serial !== "RIGBLANK0001";
+    const topology = await listNvme(world.kernel);
+    const of = async (address: string) =>
+      facts(await gatherEvidence(world.kernel, topology, address, { allowed }));
+    expect(await of(BLANK)).toEqual(["NOT_ALLOWED RIGBLANK0001: not on the allow list"]);
+    expect(await of(TWO_NAMESPACES)).toEqual([]);
+  });
+
+  test("is the same however the kernel numbers its devices", async () => {
+    const [one, other] = [
+      await evidenceIn("kernel-bound", DATA),
+      await evidenceIn("no-iommu", DATA),
+    ];
+    expect(other.filter(({ kind }) => kind !== "NO_IOMMU")).toEqual(one);
+  });
+});
+
+describe("an inspection", () => {
+  test("holds the disks of its function against everybody until it is disposed", async () => {
+    await using world = await recorded("kernel-bound");
+    const topology = await listNvme(world.kernel);
+    const [first] = topology.functions[1]!.controllers[0]!.namespaces;
+    {
+      await using seen = await inspectFunction(world.kernel, topology, TWO_NAMESPACES);
+      expect(seen.held).toHaveLength(2);
+      expect(await world.kernel.openExclusive(first!.device)).toBeUndefined();
+    }
+    await using again = await world.kernel.openExclusive(first!.device);
+    expect(again?.device).toBe(first!.device);
+  });
+
+  test("holds nothing of the other functions of the group", async () => {
+    await using world = await recorded("kernel-bound");
+    const topology = await listNvme(world.kernel);
+    await using seen = await inspectFunction(world.kernel, topology, PAIR_A);
+    const other = topology.functions.find(({ pciAddress }) => pciAddress === "0000:00:08.1")!;
+    expect(seen.held.map(({ device }) => device)).toHaveLength(1);
+    await using device = await world.kernel.openExclusive(
+      other.controllers[0]!.namespaces[0]!.device,
+    );
+    expect(device).toBeDefined();
+  });
+
+  test("of a function that is not there is not blank", async () => {
+    await using world = await recorded("kernel-bound");
+    const topology = await listNvme(world.kernel);
+    expect(blank(await gatherEvidence(world.kernel, topology, "0000:00:1e.0"))).toBe(false);
+  });
+});

@@ -1,0 +1,307 @@
+import { describe, expect, test } from "vitest";
+import { buildKernelTree } from "../../src/sim/kernel/build-tree.ts";
+import { openSimulatedKernel } from "../../src/sim/kernel/simulated-kernel.ts";
+import { gatherEvidence, inspectFunction } from "../../src/sysfs/disk-evidence.ts";
+import type { Kernel } from "../../src/sysfs/kernel.ts";
+import { listNvme } from "../../src/sysfs/nvme.ts";
+import { claimForVfio, giveBack } from "../../src/sysfs/vfio.ts";
+import {
+  A,
+  B,
+  claim,
+  drive,
+  kernelWorld,
+  MIB,
+  stateOf,
+  TWO_DRIVES,
+} from "../support/kernel-world.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+
+const ON_NVME = { driver: "nvme", driverOverride: undefined, serials: ["SIMA"] };
+const ON_VFIO = { driver: "vfio-pci", driverOverride: "vfio-pci", serials: [] };
+
+const OVERRIDE = `/sys/bus/pci/devices/${A}/driver_override`;
+
+describe("a claim", () => {
+  test("moves a drive to vfio-pci, and giving it back returns it to its driver", async () => {
+    await using world = await kernelWorld();
+    expect(await claim(world.kernel, A)).toEqual({
+      ok: true,
+      group: "/dev/vfio/2",
+      originalDriver: "nvme",
+    });
+    expect(await stateOf(world.kernel, A)).toEqual(ON_VFIO);
+    expect(await world.kernel.list("/dev/vfio")).toEqual(["2", "vfio"]);
+    expect(await stateOf(world.kernel, B)).toMatchObject({ driver: "nvme", serials: ["SIMB"] });
+
+    const back = await giveBack(world.kernel, A, "nvme");
+    expect(back).toMatchObject({ ok: true, appeared: [expect.stringMatching(/^nvme\d+n1$/)] });
+    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+    expect(await world.kernel.list("/dev/vfio")).toEqual(["vfio"]);
+    expect(await gatherEvidence(world.kernel, await listNvme(world.kernel), A)).toEqual([]);
+  });
+
+  test("of a drive that is on vfio-pci already changes nothing", async () => {
+    await using world = await kernelWorld();
+    await claim(world.kernel, A);
+    expect(await claim(world.kernel, A)).toMatchObject({ ok: true, originalDriver: undefined });
+    expect(await stateOf(world.kernel, A)).toEqual(ON_VFIO);
+  });
+
+  test("leaves the disks of other drives held", async () => {
+    await using world = await kernelWorld();
+    await using other = await inspectFunction(world.kernel, await listNvme(world.kernel), B);
+    expect(await claim(world.kernel, A)).toMatchObject({ ok: true });
+    expect(await world.kernel.openExclusive(other.held[0]!.device)).toBeUndefined();
+  });
+
+  test("keeps the disk held until the kernel driver has let go, and no longer", async () => {
+    await using world = await kernelWorld();
+    await using seen = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
+    const [held] = seen.held;
+    const heldAt: (readonly [string, boolean])[] = [];
+    const watched: Kernel = {
+      ...world.kernel,
+      write: async (path, text) => {
+        const readable = await held!.read(0n, 512).then(
+          () => true,
+          () => false,
+        );
+        heldAt.push([path.slice(path.lastIndexOf("/") + 1), readable]);
+        await world.kernel.write(path, text);
+      },
+    };
+    await claimForVfio(watched, A, { heldDescriptors: seen.held });
+    expect(heldAt).toEqual([
+      ["driver_override", true],
+      ["unbind", true],
+      ["drivers_probe", false],
+    ]);
+  });
+
+  test("is refused while one namespace of the drive is not held", async () => {
+    const two = { ...drive(A, "SIMA", "2"), namespaces: [{ sizeBytes: MIB }, { sizeBytes: MIB }] };
+    await using world = await kernelWorld({ drives: [two] });
+    await using seen = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
+    const heldDescriptors = seen.held.slice(0, 1);
+    expect(await claimForVfio(world.kernel, A, { heldDescriptors })).toMatchObject({
+      ok: false,
+      reason: "NOT_HELD",
+      driver: "nvme",
+    });
+    expect(await stateOf(world.kernel, A)).toMatchObject({ driver: "nvme" });
+  });
+
+  test("is refused when what is held is no longer what has that name", async () => {
+    await using world = await kernelWorld();
+    await using seen = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
+    const heldDescriptors = seen.held.map((held) => ({ ...held, dev: "259:77" }));
+    expect(await claimForVfio(world.kernel, A, { heldDescriptors })).toMatchObject({
+      ok: false,
+      reason: "NOT_HELD",
+    });
+  });
+
+  test.each([
+    ["NO_IOMMU", { ...TWO_DRIVES, iommu: false }],
+    ["VFIO_PCI_NOT_LOADED", { ...TWO_DRIVES, vfioPci: false }],
+    ["NO_HUGEPAGES", { ...TWO_DRIVES, hugepages: 0 }],
+    ["IOMMU_GROUP_SHARED", { drives: [drive(A, "SIMA", "2"), drive(B, "SIMB", "2")] }],
+    [
+      "IOMMU_GROUP_SHARED",
+      {
+        drives: [drive(A, "SIMA", "2")],
+        others: [{ address: "0000:00:04.1", class: "0x010601", driver: "ahci", iommuGroup: "2" }],
+      },
+    ],
+  ] as const)("is refused with %s before anything is touched", async (reason, spec) => {
+    await using world = await kernelWorld(spec);
+    expect(await claim(world.kernel, A)).toMatchObject({ ok: false, reason, driver: "nvme" });
+    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+  });
+
+  test("is possible in a group whose other functions have no driver or one that is harmless", async () => {
+    await using world = await kernelWorld({
+      drives: [drive(A, "SIMA", "2")],
+      others: [
+        { address: "0000:00:04.1", class: "0x060400", driver: "pcieport", iommuGroup: "2" },
+        { address: "0000:00:04.2", class: "0x010601", iommuGroup: "2" },
+      ],
+    });
+    expect(await claim(world.kernel, A)).toMatchObject({ ok: true });
+  });
+
+  test("of a function that is not there, or that another driver has, is refused", async () => {
+    await using world = await kernelWorld({
+      drives: [],
+      others: [{ address: A, class: "0x010802", driver: "uio_pci_generic", iommuGroup: "2" }],
+    });
+    const none = { heldDescriptors: [] };
+    expect(await claimForVfio(world.kernel, "0000:00:1e.0", none)).toMatchObject({
+      ok: false,
+      reason: "NO_SUCH_FUNCTION",
+    });
+    expect(await claimForVfio(world.kernel, A, none)).toMatchObject({
+      ok: false,
+      reason: "OTHER_DRIVER",
+      driver: "uio_pci_generic",
+    });
+    expect(await giveBack(world.kernel, A, "nvme")).toMatchObject({
+      ok: false,
+      reason: "OTHER_DRIVER",
+    });
+  });
+
+  test("that vfio-pci does not take gives the drive back and says why", async () => {
+    await using world = await kernelWorld();
+    const blind: Kernel = {
+      ...world.kernel,
+      // The link to the group is there to be read, and the driver refuses all the same.
+      write: async (path, text) => {
+        if (text === A && path === "/sys/bus/pci/drivers_probe") {
+          const override = await world.kernel.read(OVERRIDE);
+          if (override === "vfio-pci") return;
+        }
+        if (path === "/sys/bus/pci/drivers/vfio-pci/bind") {
+          throw Object.assign(new Error("EINVAL"), { code: "EINVAL" });
+        }
+        await world.kernel.write(path, text);
+      },
+    };
+    expect(await claim(blind, A)).toEqual({
+      ok: false,
+      reason: "BIND_FAILED",
+      detail: `vfio-pci did not take ${A}: EINVAL`,
+      driver: "nvme",
+    });
+    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+  });
+
+  test("without a node for the group gives the drive back", async () => {
+    await using world = await kernelWorld();
+    const blind: Kernel = {
+      ...world.kernel,
+      list: async (path) => (path === "/dev/vfio" ? [] : await world.kernel.list(path)),
+    };
+    expect(await claim(blind, A)).toMatchObject({ ok: false, reason: "NO_GROUP_NODE" });
+    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+  });
+});
+
+describe("giving back", () => {
+  test("may be repeated", async () => {
+    await using world = await kernelWorld();
+    await claim(world.kernel, A);
+    await giveBack(world.kernel, A, "nvme");
+    expect(await giveBack(world.kernel, A, "nvme")).toMatchObject({ ok: true });
+    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+  });
+
+  test("to no driver leaves a drive without one, and never takes one from nvme", async () => {
+    await using world = await kernelWorld();
+    await claim(world.kernel, A);
+    expect(await giveBack(world.kernel, A, undefined)).toEqual({ ok: true, appeared: [] });
+    expect(await stateOf(world.kernel, A)).toEqual({
+      driver: undefined,
+      driverOverride: undefined,
+      serials: [],
+    });
+    expect(await giveBack(world.kernel, B, undefined)).toMatchObject({ ok: false });
+    expect(await stateOf(world.kernel, B)).toMatchObject({ driver: "nvme" });
+  });
+
+  test("says why the driver did not take it", async () => {
+    await using world = await kernelWorld();
+    await claim(world.kernel, A);
+    expect(await giveBack(world.kernel, A, "nothing-of-the-kind")).toEqual({
+      ok: false,
+      reason: "BIND_FAILED",
+      detail: `${A} went to driver nvme, not to nothing-of-the-kind`,
+    });
+  });
+
+  test("of a function that was pulled says so", async () => {
+    await using world = await kernelWorld();
+    expect(await giveBack(world.kernel, "0000:00:1e.0", "nvme")).toMatchObject({
+      ok: false,
+      reason: "NO_SUCH_FUNCTION",
+    });
+  });
+});
+
+/** The agent dies at its n-th write, before or after the kernel did what it says. */
+class Died extends Error {}
+
+function dyingAt(kernel: Kernel, index: number, when: "before" | "after"): Kernel {
+  let writes = 0;
+  const mine = async (path: string, text: string) => {
+    writes += 1;
+    // A dead agent writes nothing more, not even on its way out.
+    if (writes > index || (writes === index && when === "before")) throw new Died();
+    await kernel.write(path, text);
+    if (writes === index) throw new Died();
+  };
+  return { ...kernel, write: mine };
+}
+
+async function writesOf(act: (kernel: Kernel) => Promise<unknown>, kernel: Kernel) {
+  const paths: string[] = [];
+  const write = async (path: string, text: string) => {
+    paths.push(path);
+    await kernel.write(path, text);
+  };
+  await act({ ...kernel, write });
+  return paths;
+}
+
+const claimA = async (kernel: Kernel) => await claim(kernel, A);
+const returnA = async (kernel: Kernel) => await giveBack(kernel, A, "nvme");
+
+describe("an agent that dies in the middle", () => {
+  test("of a claim has three places to do so, and of giving back as many", async () => {
+    await using world = await kernelWorld();
+    expect(await writesOf(claimA, world.kernel)).toEqual([
+      OVERRIDE,
+      `/sys/bus/pci/devices/${A}/driver/unbind`,
+      "/sys/bus/pci/drivers_probe",
+    ]);
+    expect(await writesOf(returnA, world.kernel)).toEqual([
+      OVERRIDE,
+      `/sys/bus/pci/devices/${A}/driver/unbind`,
+      "/sys/bus/pci/drivers_probe",
+    ]);
+  });
+
+  const places = [1, 2, 3].flatMap((index) =>
+    (["before", "after"] as const).map((when) => ({ index, when })),
+  );
+
+  test.each(places)(
+    "of a claim, $when write $index, leaves a drive to finish or give back",
+    async (at) => {
+      for (const finish of [claimA, returnA]) {
+        await using folder = await temporaryFolder();
+        await buildKernelTree(folder.path, TWO_DRIVES);
+        {
+          await using kernel = await openSimulatedKernel(folder.path, { appearMs: 5 });
+          const failed = claimA(dyingAt(kernel, at.index, at.when)).catch(
+            (error: unknown) => error,
+          );
+          expect(await failed).not.toMatchObject({ ok: true });
+        }
+        await using kernel = await openSimulatedKernel(folder.path, { appearMs: 5 });
+        expect(await finish(kernel)).toMatchObject({ ok: true });
+        expect(await stateOf(kernel, A)).toEqual(finish === claimA ? ON_VFIO : ON_NVME);
+        expect(await stateOf(kernel, B)).toMatchObject({ driver: "nvme", serials: ["SIMB"] });
+      }
+    },
+  );
+
+  test.each(places)("of giving back, $when write $index, leaves it to be repeated", async (at) => {
+    await using world = await kernelWorld();
+    await claimA(world.kernel);
+    await returnA(dyingAt(world.kernel, at.index, at.when)).catch(() => {});
+    expect(await returnA(world.kernel)).toMatchObject({ ok: true });
+    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+  });
+});
