@@ -1,0 +1,94 @@
+// What tests do to a target from outside: count what it reads, stop it at a request, keep an answer
+// back, answer late. The target asks here before it starts a request and before it answers one.
+
+export type StopAt = {
+  /** Before the request has any effect, or after it with the answer unsent. */
+  readonly when: "before" | "after";
+  readonly method?: string | undefined;
+  /** The n-th matching request from now on; 1 is the next. */
+  readonly nth: number;
+};
+
+export type Rule = {
+  readonly effect: "drop" | "delay";
+  readonly method?: string | undefined;
+  readonly nth: number;
+  /** How long a delayed answer waits. */
+  readonly polls?: number | undefined;
+};
+
+type Counted = { readonly method?: string | undefined; left: number };
+
+/** What happens to the answer of one request. */
+export type Fate = {
+  readonly stopAfter: boolean;
+  readonly drop: boolean;
+  readonly delayPolls: number;
+};
+
+const PLAIN: Fate = { stopAfter: false, drop: false, delayPolls: 0 };
+
+export class Gate {
+  #counts = new Map<string, number>();
+  #stop: (StopAt & Counted) | undefined;
+  #rules: (Rule & Counted)[] = [];
+  /** Called when the target stands still; undefined while nobody watches. */
+  onStopped: ((method: string) => void) | undefined;
+  /** The target starts and ends nothing while this is set. */
+  stopped = false;
+
+  get counts(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#counts);
+  }
+
+  resetCounts(): void {
+    this.#counts = new Map();
+  }
+
+  stopAt(stop: StopAt): void {
+    this.#stop = { ...stop, left: stop.nth };
+  }
+
+  addRule(rule: Rule): void {
+    this.#rules.push({ ...rule, left: rule.nth });
+  }
+
+  stop(method: string): void {
+    this.stopped = true;
+    this.onStopped?.(method);
+  }
+
+  /** Whether the target stops here, before this request; asked again afterwards, it goes on. */
+  stopsBefore(method: string): boolean {
+    const stop = this.#stop;
+    if (stop?.when !== "before" || !counts(stop, method)) return false;
+    this.#stop = undefined;
+    this.stop(method);
+    return true;
+  }
+
+  /** Takes note of a request that starts, and says what becomes of its answer. */
+  begins(method: string): Fate {
+    this.#counts.set(method, (this.#counts.get(method) ?? 0) + 1);
+    let { stopAfter, drop, delayPolls } = PLAIN;
+    const stop = this.#stop;
+    if (stop?.when === "after" && counts(stop, method)) {
+      this.#stop = undefined;
+      stopAfter = true;
+    }
+    for (const rule of this.#rules) {
+      if (!counts(rule, method)) continue;
+      this.#rules = this.#rules.filter((one) => one !== rule);
+      if (rule.effect === "drop") drop = true;
+      else delayPolls += rule.polls ?? 0;
+    }
+    return { stopAfter, drop, delayPolls };
+  }
+}
+
+/** Counts a request down; true for the one that was meant. */
+function counts(counted: Counted, method: string): boolean {
+  if (counted.method !== undefined && counted.method !== method) return false;
+  counted.left -= 1;
+  return counted.left === 0;
+}

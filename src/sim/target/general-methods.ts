@@ -1,0 +1,88 @@
+// Methods of the target itself: version, methods, events, logging, framework (CONTRACT section 2).
+import { decode, flag, oneOf, optional, required, text, unsigned, DecodeFailed } from "./decode.ts";
+import { done, type Methods } from "./method.ts";
+import { errno, RpcError } from "./rpc-error.ts";
+
+const NOT_BEFORE_INIT =
+  "Method may only be called before framework is initialized. Use --wait-for-rpc command line " +
+  "parameter and then issue this RPC before the framework_start_init RPC.";
+
+const startupOnly = () => {
+  throw new RpcError(-1, NOT_BEFORE_INIT);
+};
+
+export const EVENT_TYPES = [
+  "fsdev_register",
+  "fsdev_unregister",
+  "bdev_register",
+  "bdev_unregister",
+  "bdev_resize",
+];
+
+export function generalMethods(names: () => readonly string[]): Methods {
+  return {
+    spdk_get_version: (_context, params) => {
+      if (params !== undefined) {
+        throw new RpcError(-32602, "spdk_get_version method requires no parameters");
+      }
+      return done({
+        version: "SPDK v26.09-pre git sha1 3230130e6 (simulated)",
+        fields: { major: 26, minor: 9, patch: 0, suffix: "-pre", commit: "3230130e6" },
+      });
+    },
+    rpc_get_methods: (_context, params) => {
+      try {
+        decode(params, { current: optional(flag), include_aliases: optional(flag) });
+      } catch (error) {
+        if (error instanceof DecodeFailed) throw new RpcError(-32602, "Invalid parameters");
+        throw error;
+      }
+      return done(names());
+    },
+    framework_wait_init: () => done(true),
+    framework_start_init: startupOnly,
+    framework_get_config: (_context, params) => {
+      const { name } = decode(params, { name: required(text) });
+      if (!["bdev", "nvmf", "sock", "iobuf"].includes(name)) {
+        throw new RpcError(-32602, `Subsystem '${name}' not found`);
+      }
+      return done([]);
+    },
+    bdev_set_options: startupOnly,
+    nvmf_set_max_subsystems: startupOnly,
+    nvmf_set_config: startupOnly,
+    log_set_level: ({ target }, params) => {
+      const levels = ["ERROR", "WARNING", "NOTICE", "INFO", "DEBUG", "DISABLED"] as const;
+      const { level } = decode(params, { level: required(oneOf(...levels)) });
+      target.logLevel = level;
+      return done(true);
+    },
+    log_get_level: ({ target }, params) => {
+      if (params !== undefined) {
+        throw new RpcError(-32602, "log_get_level requires no parameters");
+      }
+      return done(target.logLevel);
+    },
+    thread_get_stats: () => done({ tick_rate: 2_600_000_000, threads: [] }),
+    framework_get_reactors: () => done({ tick_rate: 2_600_000_000, reactors: [] }),
+    nbd_get_disks: (_context, params) => {
+      decode(params, { nbd_device: optional(text) });
+      return done([]);
+    },
+    notify_get_types: (_context, params) => {
+      if (params !== undefined) throw new RpcError(-32602, "No parameters required");
+      return done(EVENT_TYPES);
+    },
+    notify_get_notifications: ({ target }, params) => {
+      const shape = { id: optional(unsigned(64)), max: optional(unsigned(64)) };
+      try {
+        const { id = 0, max = Number.POSITIVE_INFINITY } = decode(params, shape);
+        const from = target.events.filter((event) => event.id >= id);
+        return done(from.slice(0, max));
+      } catch (error) {
+        if (!(error instanceof DecodeFailed)) throw error;
+        throw new RpcError(-32602, errno("EINVAL").message);
+      }
+    },
+  };
+}

@@ -1,0 +1,98 @@
+// Methods that relate lvols: snapshot, clone, inflate, decouple (CONTRACT section 5).
+import { randomUUID } from "node:crypto";
+import { decode, required, text } from "./decode.ts";
+import type { JsonValue } from "./json.ts";
+import { changeLvol, lvolNamed, nameFits } from "./lvol-change.ts";
+import { addLvol, reserving } from "./lvol-methods.ts";
+import type { Context, Methods, Started } from "./method.ts";
+import { Ranges } from "./ranges.ts";
+import { asyncErrno } from "./rpc-error.ts";
+import { freeClusters, type LoadedStore } from "./target.ts";
+
+export const lvolFamilyMethods: Methods = {
+  bdev_lvol_snapshot: snapshot,
+  bdev_lvol_clone: clone,
+  bdev_lvol_inflate: (context, params) => {
+    const lvol = lvolNamed(context, decode(params, { name: required(text) }).name);
+    return changeLvol(context, lvol, () => {
+      const { blob, store } = lvol;
+      const all = Ranges.upTo(blob.clusters);
+      makeRoom(store, all.size - blob.allocated.size);
+      blob.allocated = all;
+      blob.thin = false;
+      blob.parent = undefined;
+      store.base.disk.keep(blob);
+      return true;
+    });
+  },
+  bdev_lvol_decouple_parent: (context, params) => {
+    const lvol = lvolNamed(context, decode(params, { name: required(text) }).name);
+    return changeLvol(context, lvol, () => {
+      const { blob, store } = lvol;
+      const parent = store.store.blobs.get(blob.parent ?? "");
+      if (parent === undefined) throw asyncErrno("EINVAL");
+      const own = blob.allocated.union(parent.allocated.below(blob.clusters));
+      makeRoom(store, own.size - blob.allocated.size);
+      blob.allocated = own;
+      blob.parent = parent.parent;
+      store.base.disk.keep(blob);
+      return true;
+    });
+  },
+};
+
+function makeRoom({ store }: LoadedStore, clusters: number): void {
+  if (clusters > freeClusters(store)) throw asyncErrno("ENOSPC");
+}
+
+function snapshot(context: Context, params: JsonValue | undefined): Started {
+  const shape = { lvol_name: required(text), snapshot_name: required(text) };
+  const { lvol_name: lvolName, snapshot_name: name } = decode(params, shape);
+  const lvol = lvolNamed(context, lvolName);
+  const { store, blob } = lvol;
+  checkNewName(store, name);
+  if (blob.snapshot || blob.readOnly) throw asyncErrno("EINVAL");
+  const later = changeLvol(context, lvol, () => {
+    const uuid = randomUUID();
+    addLvol(context.target, store, { ...blob, uuid, name, snapshot: true, readOnly: true });
+    // The volume goes on as a thin clone of what it was, under its own uuid.
+    blob.parent = uuid;
+    blob.thin = true;
+    blob.allocated = new Ranges();
+    store.base.disk.keep(blob);
+    return uuid;
+  });
+  return reserving(store, name, later);
+}
+
+function clone(context: Context, params: JsonValue | undefined): Started {
+  const shape = { snapshot_name: required(text), clone_name: required(text) };
+  const { snapshot_name: sourceName, clone_name: name } = decode(params, shape);
+  const source = lvolNamed(context, sourceName);
+  const { store, blob } = source;
+  checkNewName(store, name);
+  if (!blob.snapshot && !blob.readOnly) throw asyncErrno("EINVAL");
+  const later = changeLvol(context, source, () => {
+    if (!blob.snapshot) {
+      blob.snapshot = true;
+      store.base.disk.keep(blob);
+    }
+    return addLvol(context.target, store, {
+      uuid: randomUUID(),
+      name,
+      clusters: blob.clusters,
+      thin: true,
+      snapshot: false,
+      readOnly: false,
+      clear: blob.clear,
+      parent: blob.uuid,
+      allocated: new Ranges(),
+    });
+  });
+  return reserving(store, name, later);
+}
+
+function checkNewName(store: LoadedStore, name: string): void {
+  if (!nameFits(name)) throw asyncErrno("EINVAL");
+  if (store.names.has(name)) throw asyncErrno("EEXIST");
+}

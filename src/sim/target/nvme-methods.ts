@@ -1,0 +1,264 @@
+// Methods of NVMe controllers: attach, detach, health (CONTRACT section 4).
+import {
+  decode,
+  DecodeFailed,
+  flag,
+  integer,
+  oneOf,
+  optional,
+  required,
+  text,
+  unsigned,
+} from "./decode.ts";
+import { tridJson } from "./bdev-methods.ts";
+import type { JsonValue } from "./json.ts";
+import type { Disk } from "./media.ts";
+import { done, type Context, type Methods, type Started } from "./method.ts";
+import { asyncErrno, errno, RpcError } from "./rpc-error.ts";
+import type { Controller, Path, Target } from "./target.ts";
+
+/** Polls that an attach takes, its examination included. */
+const ATTACH_POLLS = 4;
+const DETACH_POLLS = 1;
+const HEALTH_POLLS = 8;
+
+const ATTACH = {
+  name: required(text),
+  trtype: required(text),
+  traddr: required(text),
+  adrfam: optional(text),
+  trsvcid: optional(text),
+  priority: optional(text),
+  subnqn: optional(text),
+  hostnqn: optional(text),
+  hostaddr: optional(text),
+  hostsvcid: optional(text),
+  prchk_reftag: optional(flag),
+  prchk_guard: optional(flag),
+  hdgst: optional(flag),
+  ddgst: optional(flag),
+  fabrics_connect_timeout_us: optional(unsigned(64)),
+  multipath: optional(oneOf("failover", "multipath", "disable")),
+  num_io_queues: optional(unsigned(32)),
+  ctrlr_loss_timeout_sec: optional(integer),
+  reconnect_delay_sec: optional(unsigned(32)),
+  fast_io_fail_timeout_sec: optional(unsigned(32)),
+  max_bdevs: optional(unsigned(32)),
+  psk: optional(text),
+  dhchap_key: optional(text),
+  dhchap_ctrlr_key: optional(text),
+  allow_unrecognized_csi: optional(flag),
+};
+
+export const nvmeMethods: Methods = {
+  bdev_nvme_attach_controller: attach,
+  bdev_nvme_detach_controller: detach,
+  bdev_nvme_get_controllers: ({ target }, params) => {
+    const { name } = decode(params, { name: optional(text) });
+    if (name === undefined) return done([...target.controllers.values()].map(controllerJson));
+    const controller = target.controllers.get(name);
+    if (controller === undefined) {
+      throw new RpcError(-22, `Controller ${name} does not exist`);
+    }
+    return done([controllerJson(controller)]);
+  },
+  bdev_nvme_get_controller_health_info: health,
+  bdev_nvme_reset_controller: ({ target }, params) => {
+    let name: string;
+    try {
+      ({ name } = decode(params, { name: required(text), cntlid: optional(unsigned(16)) }));
+    } catch (error) {
+      if (!(error instanceof DecodeFailed)) throw error;
+      throw new RpcError(-32602, "Invalid argument");
+    }
+    if (!target.controllers.has(name)) throw errno("ENODEV");
+    return { kind: "later", polls: 1, complete: () => true };
+  },
+  bdev_nvme_set_options: ({ target }) => {
+    if (target.controllers.size > 0) {
+      throw new RpcError(-1, "RPC not permitted with nvme controllers already attached");
+    }
+    return done(true);
+  },
+};
+
+type Attach = ReturnType<typeof decodeAttach>;
+
+function decodeAttach(params: JsonValue | undefined) {
+  return decode(params, ATTACH);
+}
+
+function attach(context: Context, params: JsonValue | undefined): Started {
+  const { target } = context;
+  const asked = decodeAttach(params);
+  refuseKnownName(target, asked);
+  const disk = reachable(context, asked);
+  if (disk !== undefined) refuseKnownAddress(target, asked, disk);
+  return {
+    kind: "later",
+    polls: disk === undefined ? 0 : ATTACH_POLLS,
+    complete: () => {
+      if (disk === undefined) {
+        throw asked.trtype.toUpperCase() === "TCP" ? errno("EIO") : errno("ENODEV");
+      }
+      return connect(target, asked, disk);
+    },
+  };
+}
+
+function refuseKnownName(
+  target: Target,
+  { name, multipath, traddr, trsvcid, subnqn }: Attach,
+): void {
+  const known = target.controllers.get(name);
+  if (known === undefined) return;
+  const head = `A controller named ${name} already exists`;
+  if (multipath === "disable") throw new RpcError(-114, `${head} and multipath is disabled`);
+  const samePath = known.paths.some(
+    (path) => path.traddr === traddr && path.trsvcid === trsvcid && path.subnqn === subnqn,
+  );
+  if (samePath) throw new RpcError(-114, `${head} with the specified network path`);
+}
+
+function refuseKnownAddress(target: Target, { name }: Attach, disk: Disk): void {
+  for (const controller of target.controllers.values()) {
+    if (controller.disk === disk && controller.name !== name) throw errno("EEXIST");
+  }
+}
+
+/** The disk behind an address; undefined where a real target finds nothing, for whatever reason. */
+function reachable({ target, attachable }: Context, asked: Attach): Disk | undefined {
+  const { trtype, traddr, trsvcid, subnqn, adrfam } = asked;
+  const type = trtype.toUpperCase();
+  const disk = target.disks.find(
+    ({ facts }) =>
+      facts.trtype.toUpperCase() === type &&
+      facts.traddr === traddr &&
+      (type === "PCIE" || (facts.trsvcid === trsvcid && facts.subnqn === subnqn)),
+  );
+  if (disk === undefined) return undefined;
+  if (type === "PCIE") return attachable(traddr) ? disk : undefined;
+  // Measured: an attach over TCP without its address family fails with EIO.
+  return adrfam === undefined ? undefined : disk;
+}
+
+function connect(target: Target, asked: Attach, disk: Disk): readonly string[] {
+  const { name, trtype, traddr, trsvcid, subnqn, adrfam } = asked;
+  const path: Path = { cntlid: target.nextCntlid(), trtype, traddr, trsvcid, subnqn, adrfam };
+  const known = target.controllers.get(name);
+  if (known !== undefined) {
+    // Two identical attaches in flight: one controller with two paths.
+    known.paths.push(path);
+    return [`${name}n1`];
+  }
+  const controller: Controller = { name, disk, paths: [path], bdev: undefined };
+  target.controllers.set(name, controller);
+  const bdev = target.registerDisk(controller);
+  const { store } = disk;
+  const clash =
+    store !== undefined &&
+    (target.stores.has(store.uuid) || target.storeByName(store.name) !== undefined);
+  if (store !== undefined && !clash) target.loadStore(bdev, store);
+  // The lvols' events precede that of their disk (CONTRACT section 2).
+  target.notify("bdev_register", bdev);
+  return [bdev.name];
+}
+
+function detach(context: Context, params: JsonValue | undefined): Started {
+  const { target, operations, id, method } = context;
+  const asked = decode(params, {
+    name: required(text),
+    trtype: optional(text),
+    traddr: optional(text),
+    adrfam: optional(text),
+    trsvcid: optional(text),
+    subnqn: optional(text),
+    hostaddr: optional(text),
+    hostsvcid: optional(text),
+  });
+  const controller = target.controllers.get(asked.name);
+  if (controller === undefined) throw errno("ENODEV");
+  const matches = controller.paths.some(
+    (path) =>
+      (asked.traddr === undefined || path.traddr === asked.traddr) &&
+      (asked.trsvcid === undefined || path.trsvcid === asked.trsvcid) &&
+      (asked.subnqn === undefined || path.subnqn === asked.subnqn),
+  );
+  if (!matches) throw errno("ENXIO");
+  const store = controller.bdev?.loaded;
+  const disk = controller.bdev?.name;
+  const operation = { method, id, store, disk, lvol: undefined, family: undefined };
+  operations.start(operation);
+  return {
+    kind: "later",
+    polls: DETACH_POLLS,
+    operation,
+    complete: () => {
+      const { bdev } = controller;
+      if (bdev !== undefined) {
+        if (bdev.loaded !== undefined) target.unloadStore(bdev.loaded);
+        target.unregister(bdev);
+      }
+      target.controllers.delete(controller.name);
+      return true;
+    },
+  };
+}
+
+function controllerJson({ name, paths }: Controller): object {
+  return {
+    name,
+    ctrlrs: paths.map((path) => ({
+      state: "enabled",
+      trid: tridJson(path),
+      cntlid: path.cntlid,
+      host: { nqn: "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000000" },
+      numa_id: 0,
+    })),
+  };
+}
+
+function health({ target }: Context, params: JsonValue | undefined): Started {
+  let name: string;
+  try {
+    ({ name } = decode(params, { name: required(text) }));
+  } catch (error) {
+    if (!(error instanceof DecodeFailed)) throw error;
+    const missing = params === undefined || params === null;
+    throw new RpcError(-32603, missing ? "Missing device name" : "Invalid parameters");
+  }
+  const controller = target.controllers.get(name);
+  if (controller === undefined) throw new RpcError(-32603, "Device not found");
+  const { serial, model } = controller.disk.facts;
+  const result = {
+    model_number: model,
+    serial_number: serial,
+    firmware_revision: "1.0",
+    traddr: controller.paths[0]?.traddr ?? "",
+    critical_warning: 0,
+    temperature_celsius: 50,
+    available_spare_percentage: 100,
+    available_spare_threshold_percentage: 10,
+    percentage_used: 0,
+    data_units_read: 0,
+    data_units_written: 0,
+    host_read_commands: 0,
+    host_write_commands: 0,
+    controller_busy_time: 0,
+    power_cycles: 1,
+    power_on_hours: 1,
+    unsafe_shutdowns: 0,
+    media_errors: 0,
+    num_err_log_entries: 0,
+    warning_temperature_time_minutes: 0,
+    critical_composite_temperature_time_minutes: 0,
+  };
+  return {
+    kind: "later",
+    polls: HEALTH_POLLS,
+    complete: () => {
+      if (!target.controllers.has(name)) throw asyncErrno("EIO", -32603);
+      return result;
+    },
+  };
+}

@@ -1,0 +1,41 @@
+// One change of one subsystem: changes of a subsystem queue up inside the target and have their effects
+// in the order of their starts (CONTRACT section 8).
+import type { Context, Later } from "./method.ts";
+import { noSubsystem, RpcError } from "./rpc-error.ts";
+import type { Subsystem } from "./target.ts";
+
+const TARGET_NAME = "nvmf_tgt";
+
+export function checkTargetName(name: string | undefined): void {
+  if (name === undefined || name === TARGET_NAME) return;
+  throw new RpcError(-32602, `NVMf target '${name}' not found`);
+}
+
+export function subsystemNamed(
+  { target }: Context,
+  nqn: string,
+  targetName: string | undefined,
+): Subsystem {
+  checkTargetName(targetName);
+  const subsystem = target.subsystems.get(nqn);
+  if (subsystem === undefined) throw noSubsystem(nqn);
+  return subsystem;
+}
+
+export function changeSubsystem(
+  { target }: Context,
+  subsystem: Subsystem,
+  effect: () => unknown,
+): Later {
+  return {
+    kind: "later",
+    polls: 0,
+    order: `subsystem ${subsystem.nqn}`,
+    complete: () => {
+      if (target.subsystems.get(subsystem.nqn) !== subsystem) {
+        throw new RpcError(-32603, "Internal error");
+      }
+      return effect();
+    },
+  };
+}

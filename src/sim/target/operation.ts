@@ -1,0 +1,174 @@
+// What is in flight, and what overlaps do (CONTRACT section 9). A request starts, and its effect comes
+// later: in between, others start, and some pairs of them crash a real target. Here they abort, always,
+// with a line that names both.
+import type { LoadedStore, LvolBdev } from "./target.ts";
+
+/** A change that was started and whose effect is still to come. */
+export type Operation = {
+  readonly method: string;
+  /** As the client wrote it, for the line that an abort leaves. */
+  readonly id: string;
+  readonly store: LoadedStore | undefined;
+  readonly lvol: LvolBdev | undefined;
+  /** Root of the clone tree that it changes. */
+  readonly family: string | undefined;
+  /** Name of the disk's bdev, for changes of a store's or a disk's existence. */
+  readonly disk: string | undefined;
+  /** Set by a later overlap: how this one is to end. */
+  verdict?: "busy";
+};
+
+export class TargetAbort extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "TargetAbort";
+  }
+}
+
+const DELETE = "bdev_lvol_delete";
+const RESIZE = "bdev_lvol_resize";
+const SNAPSHOT = "bdev_lvol_snapshot";
+const CLONE = "bdev_lvol_clone";
+const INFLATE = "bdev_lvol_inflate";
+const DELETE_STORE = "bdev_lvol_delete_lvstore";
+const DETACH = "bdev_nvme_detach_controller";
+
+/** Pairs on one lvol, whichever came first, that take the target down. */
+const FATAL_ON_ONE_LVOL = [
+  [DELETE, RESIZE],
+  [SNAPSHOT, DELETE],
+] as const;
+
+/** Pairs on one lvol of which the second is answered busy, without harm. */
+const BUSY_ON_ONE_LVOL: readonly (readonly [first: string, second: string])[] = [
+  [SNAPSHOT, SNAPSHOT],
+  [SNAPSHOT, RESIZE],
+  [RESIZE, SNAPSHOT],
+  [CLONE, CLONE],
+  [INFLATE, SNAPSHOT],
+  [SNAPSHOT, INFLATE],
+  [INFLATE, INFLATE],
+  [INFLATE, RESIZE],
+  [RESIZE, INFLATE],
+  [RESIZE, RESIZE],
+];
+
+/** What an overlap means for the operation that starts now. */
+export type Overlap = "none" | "busy" | "half_deleted" | "gone";
+
+export class Operations {
+  readonly #inFlight = new Set<Operation>();
+  readonly #perStore = new Map<LoadedStore, number>();
+  readonly #strict: boolean;
+
+  constructor(options: { readonly strict: boolean }) {
+    this.#strict = options.strict;
+  }
+
+  /** Changes of lvols under way on a store. */
+  onStore(store: LoadedStore): number {
+    return this.#perStore.get(store) ?? 0;
+  }
+
+  /**
+   * Puts an operation in flight. Throws TargetAbort for what crashes a real target.
+   * `half_deleted`: a delete that will be answered busy and leave the lvol on the disk only.
+   */
+  start(operation: Operation): Overlap {
+    let overlap: Overlap = "none";
+    for (const other of this.#inFlight) {
+      const met = this.#meet(other, operation);
+      if (met !== "none") overlap = met;
+    }
+    this.#inFlight.add(operation);
+    if (operation.store !== undefined) {
+      this.#perStore.set(operation.store, this.onStore(operation.store) + 1);
+    }
+    return overlap;
+  }
+
+  end(operation: Operation): void {
+    if (!this.#inFlight.delete(operation) || operation.store === undefined) return;
+    this.#perStore.set(operation.store, this.onStore(operation.store) - 1);
+  }
+
+  #meet(first: Operation, second: Operation): Overlap {
+    const existence = existenceOverlap(first, second);
+    if (existence !== undefined) return existence;
+    if (first.family === undefined || first.family !== second.family) return "none";
+    if (this.#strict) throw abortOf(first, second, "two changes of one family in flight");
+    return first.lvol === second.lvol ? onOneLvol(first, second) : inOneFamily(first, second);
+  }
+}
+
+/** Making or changing lvols while their store or disk goes. */
+function existenceOverlap(first: Operation, second: Operation): Overlap | undefined {
+  const ends = (method: string) => method === DELETE_STORE || method === DETACH;
+  if (!ends(first.method) && !ends(second.method)) return undefined;
+  if (first.disk === undefined || first.disk !== second.disk) return undefined;
+  if (ends(first.method) && ends(second.method)) return "gone";
+  const change = ends(first.method) ? second : first;
+  if (change.store === undefined) return undefined;
+  if (change.store.lvols.size > 0) {
+    throw abortOf(first, second, "lvols change while their store goes");
+  }
+  return change === second ? "gone" : undefined;
+}
+
+function onOneLvol(first: Operation, second: Operation): Overlap {
+  const pair = (a: string, b: string) =>
+    (first.method === a && second.method === b) || (first.method === b && second.method === a);
+  for (const [a, b] of FATAL_ON_ONE_LVOL) {
+    if (pair(a, b)) throw abortOf(first, second, "changes of one lvol overlap");
+  }
+  if (first.method === DELETE && second.method === DELETE) return "busy";
+  if (pair(DELETE, CLONE)) return deletingSource(first, second);
+  if (pair(INFLATE, DELETE)) {
+    if (second.method === DELETE) return "half_deleted";
+    first.verdict = "busy";
+    return "none";
+  }
+  const busy = BUSY_ON_ONE_LVOL.some(([a, b]) => first.method === a && second.method === b);
+  return busy ? "busy" : "none";
+}
+
+/** A delete of a snapshot that is being cloned fails halfway; the clone is made. */
+function deletingSource(first: Operation, second: Operation): Overlap {
+  if (second.method === DELETE) return "half_deleted";
+  first.verdict = "busy";
+  return "none";
+}
+
+function inOneFamily(first: Operation, second: Operation): Overlap {
+  if (first.method !== DELETE || second.method !== DELETE) return "none";
+  const child = parentOf(first, second);
+  if (child === undefined) return "none";
+  // The volume first, its snapshot behind it: crash. The other way round the volume's delete is busy
+  // and the volume comes back at the next load (VERSIONS section 4).
+  if (child === first)
+    throw abortOf(first, second, "a volume and its snapshot are deleted at once");
+  return "half_deleted";
+}
+
+/** Which of the two changes an lvol whose parent is the other's. */
+function parentOf(first: Operation, second: Operation): Operation | undefined {
+  if (first.lvol?.blob.parent === second.lvol?.uuid) return first;
+  if (second.lvol?.blob.parent === first.lvol?.uuid) return second;
+  return undefined;
+}
+
+function abortOf(first: Operation, second: Operation, why: string): TargetAbort {
+  const name = ({ method, id, lvol }: Operation) =>
+    `${method} (id ${id}${lvol === undefined ? "" : `, ${lvol.alias}`})`;
+  return new TargetAbort(`${name(second)} started while ${name(first)} was running: ${why}`);
+}
+
+/** Root of the clone tree of an lvol. */
+export function familyOf({ blob, store }: LvolBdev): string {
+  let root = blob;
+  for (;;) {
+    const parent = root.parent === undefined ? undefined : store.store.blobs.get(root.parent);
+    if (parent === undefined) return root.uuid;
+    root = parent;
+  }
+}

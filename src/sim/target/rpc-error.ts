@@ -1,0 +1,54 @@
+// The errors of SPDK's JSON-RPC, with the very codes and texts of CONTRACT.md.
+
+export class RpcError extends Error {
+  readonly code: number;
+
+  constructor(code: number, message: string) {
+    super(message);
+    this.name = "RpcError";
+    this.code = code;
+  }
+}
+
+const ERRNO_TEXTS = {
+  EPERM: [1, "Operation not permitted"],
+  EIO: [5, "Input/output error"],
+  ENXIO: [6, "No such device or address"],
+  ENOMEM: [12, "Cannot allocate memory"],
+  EBUSY: [16, "Device or resource busy"],
+  EEXIST: [17, "File exists"],
+  ENODEV: [19, "No such device"],
+  EINVAL: [22, "Invalid argument"],
+  ENOSPC: [28, "No space left on device"],
+  EAGAIN: [11, "Resource temporarily unavailable"],
+  ETIMEDOUT: [110, "Connection timed out"],
+} as const;
+
+export type Errno = keyof typeof ERRNO_TEXTS;
+
+/** Errors of look-ups carry the errno as their code. */
+export function errno(name: Errno): RpcError {
+  const [code, text] = ERRNO_TEXTS[name];
+  return new RpcError(-code, text);
+}
+
+/** Errors of the asynchronous part: invalid params with strerror as the text (CONTRACT section 5). */
+export function asyncErrno(name: Errno, code = -32602): RpcError {
+  return new RpcError(code, ERRNO_TEXTS[name][1]);
+}
+
+export function invalidRequest(): RpcError {
+  return new RpcError(-32600, "Invalid request");
+}
+
+export function bdevDecodeFailed(): RpcError {
+  return new RpcError(-32603, "spdk_json_decode_object failed");
+}
+
+export function nvmfInvalid(): RpcError {
+  return new RpcError(-32602, "Invalid parameters");
+}
+
+export function noSubsystem(nqn: string): RpcError {
+  return new RpcError(-32602, `Subsystem with NQN '${nqn}' not found`);
+}

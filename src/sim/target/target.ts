@@ -1,0 +1,279 @@
+// The running target: everything that is gone when the process is. Look-ups by name, alias and uuid
+// are maps, lists keep the order of registration. No socket, no timer, no random choice but uuids.
+import { randomUUID } from "node:crypto";
+import type { Blob, Disk, Store } from "./media.ts";
+
+export type RateLimits = {
+  rwIos: number;
+  rwMbytes: number;
+  readMbytes: number;
+  writeMbytes: number;
+};
+
+type BdevCommon = {
+  readonly name: string;
+  readonly uuid: string;
+  readonly limits: RateLimits;
+  /** QoS was set while nobody had it open: later changes fail for good (CONTRACT section 3). */
+  qosStuck: boolean;
+  /** NQN of the subsystem that exports it. */
+  exportedBy: string | undefined;
+};
+
+export type DiskBdev = BdevCommon & {
+  readonly kind: "disk";
+  readonly controller: Controller;
+  readonly disk: Disk;
+  loaded: LoadedStore | undefined;
+};
+
+export type LvolBdev = BdevCommon & {
+  readonly kind: "lvol";
+  readonly store: LoadedStore;
+  readonly blob: Blob;
+  /** Follows renames, also the failed ones (CONTRACT section 5). */
+  alias: string;
+  numBlocks: number;
+  /** Read-only or a snapshot since it was loaded or made; later changes show after a reload. */
+  shownReadOnly: boolean;
+};
+
+export type Bdev = DiskBdev | LvolBdev;
+
+export type LoadedStore = {
+  readonly store: Store;
+  readonly base: DiskBdev;
+  readonly lvols: Map<string, LvolBdev>;
+  /** Names of lvols, those being made included. */
+  readonly names: Set<string>;
+};
+
+export type Path = {
+  readonly cntlid: number;
+  readonly trtype: string;
+  readonly traddr: string;
+  readonly trsvcid: string | undefined;
+  readonly subnqn: string | undefined;
+  readonly adrfam: string | undefined;
+};
+
+export type Controller = {
+  readonly name: string;
+  readonly disk: Disk;
+  readonly paths: Path[];
+  bdev: DiskBdev | undefined;
+};
+
+export type Address = {
+  readonly trtype: string;
+  readonly adrfam: string;
+  readonly traddr: string;
+  readonly trsvcid: string;
+};
+
+export type AnaState = "optimized" | "non_optimized" | "inaccessible";
+
+export type Listener = { readonly address: Address; readonly ana: AnaState[] };
+
+export type Namespace = {
+  readonly nsid: number;
+  readonly bdev: Bdev;
+  readonly uuid: string;
+  readonly nguid: string;
+  readonly eui64: string | undefined;
+  readonly anaGroup: number;
+};
+
+export type HostController = { readonly cntlid: number; readonly hostNqn: string };
+
+export type Subsystem = {
+  readonly nqn: string;
+  readonly serialNumber: string;
+  readonly modelNumber: string;
+  readonly maxNamespaces: number;
+  readonly anaReporting: boolean;
+  readonly minCntlid: number;
+  readonly maxCntlid: number;
+  readonly passthrough: boolean;
+  allowAnyHost: boolean;
+  /** Latest first. */
+  hosts: string[];
+  listeners: Listener[];
+  readonly namespaces: Map<number, Namespace>;
+  readonly controllers: HostController[];
+  deleting: boolean;
+};
+
+export type Event = { readonly type: string; readonly ctx: string; readonly id: number };
+
+export const DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery";
+const MAX_EVENTS = 1_024;
+
+export class Target {
+  readonly bdevs = new Map<string, Bdev>();
+  readonly #byAlias = new Map<string, Bdev>();
+  readonly controllers = new Map<string, Controller>();
+  readonly stores = new Map<string, LoadedStore>();
+  /** Names of loaded stores, those being made included. */
+  readonly storeNames = new Set<string>();
+  readonly subsystems = new Map<string, Subsystem>();
+  readonly transports: string[] = [];
+  readonly events: Event[] = [];
+  readonly disks: readonly Disk[];
+  readonly maxSubsystems: number;
+  discovery = true;
+  logLevel = "NOTICE";
+  #nextEvent = 0;
+  #nextCntlid = 1;
+
+  constructor(options: { readonly disks: readonly Disk[]; readonly maxSubsystems: number }) {
+    this.disks = options.disks;
+    this.maxSubsystems = options.maxSubsystems;
+  }
+
+  /** By name, alias or uuid. */
+  bdev(name: string): Bdev | undefined {
+    return this.bdevs.get(name) ?? this.#byAlias.get(name);
+  }
+
+  lvol(name: string): LvolBdev | undefined {
+    const bdev = this.bdev(name);
+    return bdev?.kind === "lvol" ? bdev : undefined;
+  }
+
+  storeByName(name: string): LoadedStore | undefined {
+    for (const loaded of this.stores.values()) if (loaded.store.name === name) return loaded;
+    return undefined;
+  }
+
+  /** Brings to the disks what changed: before any answer goes out. */
+  flush(): void {
+    for (const disk of this.disks) disk.flush();
+  }
+
+  nextCntlid(): number {
+    return this.#nextCntlid++;
+  }
+
+  notify(type: "bdev_register" | "bdev_unregister" | "bdev_resize", bdev: Bdev): void {
+    this.events.push({ type, ctx: bdev.name, id: this.#nextEvent++ });
+    if (this.events.length > MAX_EVENTS) this.events.shift();
+  }
+
+  registerDisk(controller: Controller): DiskBdev {
+    const name = `${controller.name}n1`;
+    const bdev: DiskBdev = {
+      kind: "disk",
+      name,
+      // A drive without NGUID and EUI64 gets a new uuid at every attach (recorded-pcie.json).
+      uuid: randomUUID(),
+      limits: noLimits(),
+      qosStuck: false,
+      exportedBy: undefined,
+      controller,
+      disk: controller.disk,
+      loaded: undefined,
+    };
+    controller.bdev = bdev;
+    this.bdevs.set(name, bdev);
+    this.#byAlias.set(bdev.uuid, bdev);
+    return bdev;
+  }
+
+  loadStore(base: DiskBdev, store: Store): LoadedStore {
+    const loaded: LoadedStore = { store, base, lvols: new Map(), names: new Set() };
+    base.loaded = loaded;
+    this.stores.set(store.uuid, loaded);
+    this.storeNames.add(store.name);
+    for (const blob of store.blobs.values()) {
+      this.registerLvol(loaded, blob, { readOnly: blob.readOnly || blob.snapshot });
+    }
+    return loaded;
+  }
+
+  registerLvol(
+    store: LoadedStore,
+    blob: Blob,
+    { readOnly }: { readonly readOnly: boolean },
+  ): LvolBdev {
+    const bdev: LvolBdev = {
+      kind: "lvol",
+      name: blob.uuid,
+      uuid: blob.uuid,
+      limits: noLimits(),
+      qosStuck: false,
+      exportedBy: undefined,
+      store,
+      blob,
+      alias: `${store.store.name}/${blob.name}`,
+      numBlocks: this.blocksOf(store, blob.clusters),
+      shownReadOnly: readOnly,
+    };
+    this.bdevs.set(bdev.name, bdev);
+    this.#byAlias.set(bdev.alias, bdev);
+    store.lvols.set(bdev.uuid, bdev);
+    store.names.add(blob.name);
+    this.notify("bdev_register", bdev);
+    return bdev;
+  }
+
+  blocksOf({ store, base }: LoadedStore, clusters: number): number {
+    return (clusters * store.clusterBytes) / base.disk.facts.blockSize;
+  }
+
+  realias(bdev: LvolBdev, alias: string): void {
+    if (this.#byAlias.get(bdev.alias) === bdev) this.#byAlias.delete(bdev.alias);
+    bdev.alias = alias;
+    this.#byAlias.set(alias, bdev);
+  }
+
+  /** Takes a bdev out of every list; its namespace goes, its subsystem stays. */
+  unregister(bdev: Bdev): void {
+    if (bdev.exportedBy !== undefined) this.dropNamespace(bdev.exportedBy, bdev);
+    this.bdevs.delete(bdev.name);
+    if (bdev.kind === "disk") {
+      this.#byAlias.delete(bdev.uuid);
+    } else {
+      if (this.#byAlias.get(bdev.alias) === bdev) this.#byAlias.delete(bdev.alias);
+      bdev.store.lvols.delete(bdev.uuid);
+      bdev.store.names.delete(bdev.blob.name);
+    }
+    this.notify("bdev_unregister", bdev);
+  }
+
+  unloadStore(loaded: LoadedStore): void {
+    for (const lvol of loaded.lvols.values()) this.unregister(lvol);
+    this.stores.delete(loaded.store.uuid);
+    this.storeNames.delete(loaded.store.name);
+    loaded.base.loaded = undefined;
+  }
+
+  dropNamespace(nqn: string, bdev: Bdev): void {
+    const subsystem = this.subsystems.get(nqn);
+    for (const [nsid, namespace] of subsystem?.namespaces ?? []) {
+      if (namespace.bdev === bdev) subsystem?.namespaces.delete(nsid);
+    }
+    bdev.exportedBy = undefined;
+  }
+
+  removeSubsystem(subsystem: Subsystem): void {
+    for (const { bdev } of subsystem.namespaces.values()) bdev.exportedBy = undefined;
+    this.subsystems.delete(subsystem.nqn);
+  }
+}
+
+function noLimits(): RateLimits {
+  return { rwIos: 0, rwMbytes: 0, readMbytes: 0, writeMbytes: 0 };
+}
+
+/** Clusters that no blob owns, those of half-deleted blobs taken. */
+export function freeClusters(store: Store): number {
+  let used = 0;
+  for (const blob of store.blobs.values()) used += blob.allocated.size;
+  return store.totalClusters - used;
+}
+
+/** Clones of a snapshot, among all blobs of its store. */
+export function clonesOf(store: Store, uuid: string): Blob[] {
+  return [...store.blobs.values()].filter((blob) => blob.parent === uuid);
+}
