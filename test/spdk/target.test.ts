@@ -41,7 +41,7 @@ async function simulator(): Promise<{ readonly socket: string; readonly disks: s
   const [socket, disks] = [join(folder, "spdk.sock"), join(folder, "disks.json")];
   const shape = { serial: "SIM1", model: "SIM DISK", block_size: 4096, num_blocks: 2_097_152 };
   await writeFile(disks, JSON.stringify([{ ...shape, trtype: "PCIe", traddr: "0000:01:00.0" }]));
-  const args = ["src/sim/sim-main.ts", "--socket", socket, "--disks", disks, "--strict"];
+  const args = ["src/main.ts", "sim", "--socket", socket, "--disks", disks, "--strict"];
   const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "inherit"] });
   cleanup.defer(async () => {
     if (child.exitCode !== null) return;

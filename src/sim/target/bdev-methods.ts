@@ -62,11 +62,12 @@ function iostat({ target }: Context, params: Parameters<Methods[string]>[1]): St
     reset_mode: optional(oneOf("all", "maxmin", "error", "none")),
   });
   if (perChannel === true && names?.length !== 1) throw errno("EINVAL");
-  const bdevs = names?.map((name) => {
-    const found = target.bdev(name);
-    if (found === undefined) throw errno("ENODEV");
-    return found;
-  }) ?? lvolsFirst(target);
+  const bdevs =
+    names?.map((name) => {
+      const found = target.bdev(name);
+      if (found === undefined) throw errno("ENODEV");
+      return found;
+    }) ?? lvolsFirst(target);
   const ticks = Math.round(performance.now() * (TICK_RATE / 1_000));
   const head = { tick_rate: TICK_RATE, ticks };
   const result =
