@@ -10,11 +10,10 @@ import { startServer, type RunningServer } from "./api/server.ts";
 import type { Config } from "./config.ts";
 import type { Condition, NodeConditionType } from "./model/condition.ts";
 import type { DiskRow, DiskSeen } from "./model/disk.ts";
-import { Refusal } from "./model/errors.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { spdkClient } from "./spdk/client.ts";
 import { SpdkConnection } from "./spdk/connection.ts";
-import { SpdkError } from "./spdk/errors.ts";
+import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "./spdk/errors.ts";
 import { openDatabase } from "./store/database.ts";
 import { Rows } from "./store/rows.ts";
 import { StoreSession } from "./store/session.ts";
@@ -105,10 +104,11 @@ function agentOf(parts: Parts): Agent {
         const controllers = await spdk.nvmfSubsystemGetControllers(nqn);
         return [...new Set(controllers.map(({ hostNqn }) => hostNqn))];
       } catch (error) {
-        // The subsystem is not there: nobody can be connected to it.
-        if (error instanceof SpdkError) return [];
-        const message = "the SPDK target did not answer who is connected";
-        throw new Refusal("TARGET_DOWN", message, { retryAfterMs: 1_000, cause: error });
+        // The subsystem is not there: nobody can be connected to it. A target that is away answers
+        // nothing; the step that takes the export down asks again.
+        if (error instanceof SpdkError || error instanceof SpdkNotSent) return [];
+        if (error instanceof SpdkUnknownOutcome) return [];
+        throw error;
       }
     },
     targetVersion: () => reconciler.target.version,

@@ -138,7 +138,7 @@ export class Reconciler {
   }
 
   #onRows(changes: readonly RowChange[]): void {
-    const { rows, log } = this.#options;
+    const { rows } = this.#options;
     for (const { kind, id, created } of changes) {
       if (kind === "disk") {
         this.#diskDriver.retryIfIntentChanged(id, rows.disk(id)?.generation);
@@ -155,10 +155,6 @@ export class Reconciler {
     if (this.#rowsLoaded || rows.node === undefined) return;
     this.#rowsLoaded = true;
     this.#disks.lookNow();
-    if (this.#seen.run === undefined) return;
-    this.#session
-      .lookAtEverything()
-      .catch((error: unknown) => log.warn({ err: error }, "full look failed"));
   }
 
   /** A disk that changes hands changes what its volumes can do. */

@@ -63,6 +63,7 @@ export class TargetSession {
   #nextLook: Promise<void> | undefined;
   #knownAgain = Promise.withResolvers<{ readonly sameRun: boolean }>();
   #lastRun: string | undefined;
+  readonly #closing = Promise.withResolvers<void>();
   #closed = false;
 
   constructor(options: TargetSessionOptions) {
@@ -147,8 +148,14 @@ export class TargetSession {
   }
 
   async #become(): Promise<void> {
-    const { spdk, seen, log } = this.#options;
+    const { spdk, rows, seen, log } = this.#options;
     const { version } = await spdk.capabilities();
+    if (rows.node === undefined) {
+      // What is there can only be told from what is wanted: it is listed once the rows are read.
+      this.#setStatus({ connected: true, reason: "waiting for the database", version });
+      await Promise.race([rowsRead(rows), this.#closing.promise]);
+      if (this.#closed) return;
+    }
     const [subsystems, transports] = await Promise.all([
       spdk.nvmfGetSubsystems(),
       spdk.nvmfGetTransports(),
@@ -281,9 +288,19 @@ export class TargetSession {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
+    this.#closing.resolve();
     clearTimeout(this.#timer);
     await this.#beginning;
   }
+}
+
+async function rowsRead(rows: Rows): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const stop = rows.subscribe(() => {
+    if (rows.node !== undefined) resolve();
+  });
+  await promise;
+  stop();
 }
 
 /** The lvol of a row: by uuid once one was seen, else by the name it was to be made under. */

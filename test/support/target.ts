@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
+import { Control } from "./control.ts";
 
 export const REAL_SOCKET = process.env["STORAGE_NODE_TEST_SPDK_SOCKET"];
 const REAL_DISKS = process.env["STORAGE_NODE_TEST_FABRIC_DISKS"];
@@ -31,6 +32,8 @@ export type TestTarget = AsyncDisposable & {
   readonly restart: () => Promise<void>;
   /** Kills it and leaves it dead (simulator only). */
   readonly kill: () => Promise<void>;
+  /** Simulator only; of the process that runs now. */
+  readonly control: () => Promise<Control>;
 };
 
 export type TargetOptions = {
@@ -68,7 +71,9 @@ async function simulated(options: TargetOptions): Promise<TestTarget> {
   await writeFile(join(dir, "disks.json"), JSON.stringify(disks));
   await writeFile(join(dir, "fabric.json"), JSON.stringify(entries));
   const args = ["sim", "--socket", socket, "--disks", join(dir, "disks.json")];
-  args.push("--state", join(dir, "state"), "--strict", ...(options.args ?? []));
+  const control = join(dir, "control.sock");
+  args.push("--state", join(dir, "state"), "--control", control, "--strict");
+  args.push(...(options.args ?? []));
   let child = await startSim(args, socket);
   const connection = new SpdkConnection({ path: socket, mayMutate: () => true });
   const kill = async () => {
@@ -81,6 +86,7 @@ async function simulated(options: TargetOptions): Promise<TestTarget> {
     fabricDisks: join(dir, "fabric.json"),
     spdk: spdkClient(connection),
     kill,
+    control: async () => await Control.open(control),
     restart: async () => {
       await kill();
       child = await startSim(args, socket);
@@ -95,7 +101,9 @@ async function simulated(options: TargetOptions): Promise<TestTarget> {
 }
 
 async function startSim(args: readonly string[], socket: string): Promise<ChildProcess> {
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
   let exited = false;
   child.once("exit", () => (exited = true));
   while (!(await accepts(socket))) {
@@ -138,6 +146,7 @@ async function real(socket: string): Promise<TestTarget> {
     fabricDisks: REAL_DISKS,
     spdk,
     kill: () => Promise.reject(new Error("a real target is only ever restarted")),
+    control: () => Promise.reject(new Error("a real target cannot be stopped at a request")),
     restart: async () => {
       if (RESTART_CMD === undefined) throw new Error("no STORAGE_NODE_TEST_RESTART_CMD");
       await promisify(execFile)("/bin/sh", ["-c", RESTART_CMD]);

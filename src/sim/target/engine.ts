@@ -69,7 +69,7 @@ export class Engine {
 
   /** Starts one request. Throws TargetAbort where a real target would be gone. */
   start(request: Request, answer: Answer): void {
-    const fate = this.gate.begins(request.method);
+    const fate = this.gate.begins(request.method, request.params !== undefined);
     try {
       const started = this.#begin(request);
       if (started.kind === "done") this.#answer(request, answer, fate, { result: started.result });

@@ -67,9 +67,13 @@ export class Gate {
     return true;
   }
 
-  /** Takes note of a request that starts, and says what becomes of its answer. */
-  begins(method: string): Fate {
-    this.#counts.set(method, (this.#counts.get(method) ?? 0) + 1);
+  /**
+   * Takes note of a request that starts, and says what becomes of its answer. One without params is
+   * counted as `method()`: of the lists, that is the whole of them.
+   */
+  begins(method: string, hasParams: boolean): Fate {
+    const counted = hasParams ? method : `${method}()`;
+    this.#counts.set(counted, (this.#counts.get(counted) ?? 0) + 1);
     let { stopAfter, drop, delayPolls } = PLAIN;
     const stop = this.#stop;
     if (stop?.when === "after" && counts(stop, method)) {

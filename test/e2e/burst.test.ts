@@ -1,0 +1,85 @@
+// Many volumes at once: what they cost in calls to the target. Counts, not times: counts are the same
+// on every machine. On a simulated target, which counts what it reads.
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startAgent, type TestAgent } from "../support/agent.ts";
+import type { Control } from "../support/control.ts";
+import { testDatabase } from "../support/database.ts";
+import { REAL_SOCKET, startTarget } from "../support/target.ts";
+import { provision, remove, stateOf } from "../support/volumes.ts";
+
+const VOLUMES = 200;
+
+/** Lists without a name to look for: each blocks the I/O of a real target. */
+async function fullDumps(control: Control): Promise<Readonly<Record<string, number>>> {
+  const lists = Object.entries(await control.counts()).filter(([method]) =>
+    /^(bdev|nvmf)_.*get_.*\(\)$/.test(method),
+  );
+  return Object.fromEntries(lists);
+}
+
+describe.skipIf(REAL_SOCKET !== undefined)("200 volumes asked for by 200 concurrent calls", () => {
+  const stack = new AsyncDisposableStack();
+  let control: Control;
+  let agent: TestAgent;
+  let start: () => Promise<TestAgent>;
+
+  beforeAll(async () => {
+    const database = stack.use(await testDatabase());
+    const target = stack.use(await startTarget());
+    start = async () => {
+      const started = await startAgent({ url: database.url, target });
+      await started.ready();
+      return started;
+    };
+    agent = await start();
+    stack.defer(async () => await agent[Symbol.asyncDispose]());
+    control = stack.use(await target.control());
+  });
+
+  afterAll(async () => {
+    await stack.disposeAsync();
+  });
+
+  const restart = async () => {
+    await agent[Symbol.asyncDispose]();
+    await control.resetCounts();
+    agent = await start();
+  };
+
+  it("are all UP after four changes each, one more per host, and not one look", async () => {
+    await control.resetCounts();
+    const made = await Promise.all(Array.from({ length: VOLUMES }, () => provision(agent)));
+    expect(new Set(made.map(stateOf))).toEqual(new Set(["LVOL_STATE_UP"]));
+    expect(await control.counts()).toEqual({
+      bdev_lvol_create: VOLUMES,
+      nvmf_create_subsystem: VOLUMES,
+      nvmf_subsystem_add_host: VOLUMES,
+      nvmf_subsystem_add_listener: VOLUMES,
+      nvmf_subsystem_add_ns: VOLUMES,
+    });
+  });
+
+  it("are deleted with two changes each, and no list is read whole", async () => {
+    const ids = [...agent.node.agent.rows.lvols()].map(({ id }) => id);
+    await control.resetCounts();
+    const answers = await Promise.all(ids.map((id) => remove(agent, id)));
+    expect(answers.every(({ done }) => done)).toBe(true);
+    expect(await control.counts()).toMatchObject({
+      nvmf_delete_subsystem: VOLUMES,
+      bdev_lvol_delete: VOLUMES,
+    });
+    expect(await fullDumps(control)).toEqual({});
+  });
+
+  it("cost an agent that starts over them no more lists than none would", async () => {
+    await restart();
+    const withoutVolumes = await fullDumps(control);
+    await Promise.all(Array.from({ length: VOLUMES }, () => provision(agent)));
+    await restart();
+    expect(await fullDumps(control)).toEqual(withoutVolumes);
+    const changes = Object.keys(await control.counts()).filter((method) =>
+      /create|add_|delete|remove|attach/.test(method),
+    );
+    expect(changes).toEqual([]);
+  });
+});

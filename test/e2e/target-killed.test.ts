@@ -1,0 +1,105 @@
+// The target dies with SIGKILL while volumes are UP and others are being made. What was wanted is there
+// again afterwards, each once, and nothing else is.
+import { randomUUID } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { startAgent, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase } from "../support/database.ts";
+import { CAN_KILL, REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
+import { getLvol, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+
+const LIMIT_MS = 60_000;
+const UP = 50;
+const MAKING = 20;
+
+type World = AsyncDisposable & { readonly target: TestTarget; readonly agent: TestAgent };
+
+async function world(): Promise<World> {
+  const stack = new AsyncDisposableStack();
+  const database = stack.use(await testDatabase());
+  const target = stack.use(await startTarget());
+  const agent = stack.use(await startAgent({ url: database.url, target }));
+  await agent.ready();
+  return { target, agent, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+async function allUp({ agent }: World, ids: readonly string[]): Promise<void> {
+  await until(
+    "every volume is UP",
+    async () => {
+      const volumes = await Promise.all(ids.map((id) => getLvol(agent, id)));
+      return volumes.every((volume) => stateOf(volume) === "LVOL_STATE_UP");
+    },
+    LIMIT_MS,
+  );
+}
+
+/** Each volume has one lvol and one subsystem with that lvol in it, and there is nothing more. */
+async function expectExactly({ target, agent }: World, ids: readonly string[]): Promise<void> {
+  const [lvols, subsystems] = await Promise.all([
+    target.spdk.bdevLvolGetLvols(),
+    target.spdk.nvmfGetSubsystems(),
+  ]);
+  expect(lvols.map(({ name }) => name).toSorted()).toEqual([...ids].toSorted());
+  const exported = subsystems.flatMap(({ namespaces }) => namespaces);
+  expect(exported.map(({ uuid }) => uuid).toSorted()).toEqual([...ids].toSorted());
+  const uuids = new Map(lvols.map(({ name, uuid }) => [name, uuid]));
+  for (const { uuid, bdevName } of exported) expect(bdevName).toBe(uuids.get(uuid ?? ""));
+  for (const id of ids) {
+    expect(agent.node.agent.rows.lvol(id)).toMatchObject({ lvolUuid: uuids.get(id) });
+  }
+}
+
+describe.skipIf(!CAN_KILL)("a target that is killed", () => {
+  it("comes back with 50 volumes that were UP and 20 that were being made", async () => {
+    await using there = await world();
+    const { agent, target } = there;
+    const up = await Promise.all(Array.from({ length: UP }, () => provision(agent)));
+    const making = Array.from({ length: MAKING }, () => randomUUID());
+    const asked = making.map((id) => provision(agent, {}, { id, wait: false }));
+    await asked[0];
+    await target.restart();
+    await Promise.all(asked);
+    const ids = [...up.map(idOf), ...making];
+    await allUp(there, ids);
+    await expectExactly(there, ids);
+  });
+
+  it("comes back without the volumes that were being deleted", async () => {
+    await using there = await world();
+    const { agent, target } = there;
+    const made = await Promise.all(Array.from({ length: MAKING }, () => provision(agent)));
+    const ids = made.map(idOf);
+    const kept = ids.slice(MAKING / 2);
+    const gone = Promise.all(ids.slice(0, MAKING / 2).map((id) => remove(agent, id)));
+    await target.restart();
+    expect((await gone).every(({ done }) => done)).toBe(true);
+    await allUp(there, kept);
+    await expectExactly(there, kept);
+  });
+});
+
+describe.skipIf(REAL_SOCKET !== undefined)("a target that is killed at one request", () => {
+  const requests = [
+    "bdev_lvol_create",
+    "nvmf_create_subsystem",
+    "nvmf_subsystem_add_host",
+    "nvmf_subsystem_add_listener",
+    "nvmf_subsystem_add_ns",
+  ];
+  it.each(requests.flatMap((method) => [[method, "before"] as const, [method, "after"] as const]))(
+    "%s, %s its effect, and loses nothing",
+    async (method, when) => {
+      await using there = await world();
+      const { agent, target } = there;
+      const ids = Array.from({ length: 3 }, () => randomUUID());
+      await using control = await target.control();
+      const { stopped } = await control.stopAt({ when, method, nth: 2 });
+      const asked = ids.map((id) => provision(agent, {}, { id, wait: false }));
+      expect(await stopped).toBe(method);
+      await target.restart();
+      await Promise.all(asked);
+      await allUp(there, ids);
+      await expectExactly(there, ids);
+    },
+  );
+});

@@ -1,0 +1,99 @@
+// Speaks to the control socket of a simulated target: counts, stops, drops, delays (docs/simulator.md).
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { z } from "zod";
+
+const answer = z.looseObject({
+  counts: z.record(z.string(), z.number()).optional(),
+  stopped: z.string().optional(),
+  error: z.string().optional(),
+});
+
+type Answer = z.infer<typeof answer>;
+
+export class Control implements AsyncDisposable {
+  readonly #socket: Socket;
+  readonly #answers: ((answer: Answer) => void)[] = [];
+  readonly #stops: ((method: string) => void)[] = [];
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    let unread = "";
+    socket.setEncoding("utf8");
+    socket.on("error", () => {});
+    socket.on("data", (chunk: string) => {
+      const lines = (unread + chunk).split("\n");
+      unread = lines.pop() ?? "";
+      for (const line of lines) this.#take(answer.parse(JSON.parse(line)));
+    });
+  }
+
+  static async open(path: string): Promise<Control> {
+    const socket = connect(path);
+    await once(socket, "connect");
+    return new Control(socket);
+  }
+
+  /** Requests that the target read, by method. */
+  async counts(): Promise<Readonly<Record<string, number>>> {
+    return (await this.#ask({ op: "count" })).counts ?? {};
+  }
+
+  async resetCounts(): Promise<void> {
+    await this.#ask({ op: "reset_counts" });
+  }
+
+  /** Resolves once armed, with a promise of the moment the target stands still. */
+  async stopAt(at: {
+    readonly when: "before" | "after";
+    readonly method?: string;
+    readonly nth?: number;
+  }): Promise<{ readonly stopped: Promise<string> }> {
+    const stopped = new Promise<string>((resolve) => this.#stops.push(resolve));
+    await this.#ask({ op: "stop", ...at });
+    return { stopped };
+  }
+
+  async resume(): Promise<void> {
+    await this.#ask({ op: "continue" });
+  }
+
+  async drop(rule: { readonly method?: string; readonly nth?: number }): Promise<void> {
+    await this.#ask({ op: "drop", ...rule });
+  }
+
+  async delay(rule: {
+    readonly method?: string;
+    readonly nth?: number;
+    readonly polls: number;
+  }): Promise<void> {
+    await this.#ask({ op: "delay", ...rule });
+  }
+
+  async connectHost(nqn: string, host: string): Promise<void> {
+    await this.#ask({ op: "connect_host", nqn, host });
+  }
+
+  async disconnectHost(nqn: string, host: string): Promise<void> {
+    await this.#ask({ op: "disconnect_host", nqn, host });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#socket.destroy();
+    return Promise.resolve();
+  }
+
+  async #ask(order: object): Promise<Answer> {
+    const { promise, resolve } = Promise.withResolvers<Answer>();
+    this.#answers.push(resolve);
+    this.#socket.write(`${JSON.stringify(order)}\n`);
+    const answered = await promise;
+    if (answered.error !== undefined) throw new Error(answered.error);
+    return answered;
+  }
+
+  #take(one: Answer): void {
+    if (one.stopped === undefined) this.#answers.shift()?.(one);
+    else this.#stops.shift()?.(one.stopped);
+  }
+}

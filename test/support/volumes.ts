@@ -1,0 +1,66 @@
+// What a scheduler does with volumes, over the wire.
+import { randomUUID } from "node:crypto";
+import { Provisioning, type Lvol, type LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
+import { call, type TestAgent } from "./agent.ts";
+
+export const GIB = 1024n ** 3n;
+export const HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0001-4000-8000-000000000001";
+
+const WAIT = { seconds: 30n, nanos: 0 };
+
+export function lvolSpec(change: Partial<LvolSpec> = {}): LvolSpec {
+  return {
+    sizeBytes: GIB,
+    provisioning: Provisioning.PROVISIONING_UNSPECIFIED,
+    diskId: "",
+    sourceSnapshotId: "",
+    allowedHostNqns: [HOST],
+    allowAnyHost: false,
+    qos: undefined,
+    labels: {},
+    ...change,
+  };
+}
+
+export type ProvisionOptions = {
+  readonly id?: string;
+  /** False: answer as soon as the intent is committed. */
+  readonly wait?: boolean;
+};
+
+export async function provision(
+  { client }: TestAgent,
+  change: Partial<LvolSpec> = {},
+  { id = randomUUID(), wait = true }: ProvisionOptions = {},
+): Promise<Lvol> {
+  const waitTimeout = wait ? WAIT : undefined;
+  const request = { id, spec: lvolSpec(change), waitTimeout, validateOnly: false };
+  const { lvol } = await call(client, client.provisionLvol.bind(client), request);
+  if (lvol === undefined) throw new Error("no volume in the answer");
+  return lvol;
+}
+
+export type RemoveOptions = { readonly force?: boolean; readonly reason?: string };
+
+export async function remove(
+  { client }: TestAgent,
+  id: string,
+  { force = false, reason = "" }: RemoveOptions = {},
+): Promise<{ readonly done: boolean }> {
+  return await call(client, client.delete.bind(client), {
+    target: { $case: "lvolId", value: id },
+    waitTimeout: WAIT,
+    deferred: false,
+    force,
+    reason,
+  });
+}
+
+export async function getLvol({ client }: TestAgent, id: string): Promise<Lvol> {
+  const { lvol } = await call(client, client.getLvol.bind(client), { lvolId: id });
+  if (lvol === undefined) throw new Error("no volume in the answer");
+  return lvol;
+}
+
+export const idOf = (lvol: Lvol): string => lvol.meta?.id ?? "";
+export const stateOf = (lvol: Lvol): string => lvol.status?.state ?? "";
