@@ -82,7 +82,8 @@ export class TargetSession {
   }
 
   get status(): TargetStatus {
-    return this.#status;
+    const { fault } = this.#options.connection;
+    return fault === undefined ? this.#status : { ...this.#status, reason: fault };
   }
 
   /**

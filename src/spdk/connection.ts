@@ -72,6 +72,7 @@ export class SpdkConnection implements AsyncDisposable {
   #retry: NodeJS.Timeout | undefined;
   #lostAtMs = performance.now();
   #epoch = 0;
+  #fault = "no connection yet";
   #lastId = 0;
   #disposed = false;
 
@@ -82,6 +83,11 @@ export class SpdkConnection implements AsyncDisposable {
 
   get connected(): boolean {
     return this.#up;
+  }
+
+  /** Why there is no connection, in words; undefined while there is one. */
+  get fault(): string | undefined {
+    return this.#up ? undefined : this.#fault;
   }
 
   /** Which connection this is: 1 for the first, one more for each that followed. */
@@ -270,6 +276,7 @@ export class SpdkConnection implements AsyncDisposable {
     const wasUp = this.#up;
     this.#socket = undefined;
     this.#up = false;
+    this.#fault = `${cause.message}${cause.cause instanceof Error ? `: ${cause.cause.message}` : ""}`;
     this.#writing = false;
     socket.destroy();
     if (wasUp) this.#lostAtMs = performance.now();

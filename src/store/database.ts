@@ -39,6 +39,8 @@ export function openDatabase(options: { readonly url: string; readonly log: Logg
   });
   // An idle connection that breaks is replaced at the next use; without a listener it would throw.
   pool.on("error", (error) => options.log.debug({ err: error }, "idle database connection lost"));
+  // One that breaks while it is used tells its query; pg raises it as an event besides.
+  pool.on("connect", (client) => client.on("error", () => {}));
   return {
     pool,
     transaction: (act) => inTransaction(pool, act),

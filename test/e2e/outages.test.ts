@@ -1,0 +1,135 @@
+// The database or the target is away, at start or later: the agent runs, says what is wrong, refuses
+// what it cannot keep, and goes on by itself once both are back.
+import { credentials } from "@grpc/grpc-js";
+import { randomUUID } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { HealthClient } from "../../src/gen/grpc/health/v1/health.ts";
+import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { DatabaseProxy } from "../support/database-proxy.ts";
+import { testDatabase } from "../support/database.ts";
+import { startTarget } from "../support/target.ts";
+import { getLvol, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+
+async function componentOf({ client }: TestAgent, name: string) {
+  const { ready, components } = await call(client, client.getHealth.bind(client), {});
+  return { ready, component: components.find((one) => one.name === name) };
+}
+
+describe("an agent whose database is away", () => {
+  it("says so, refuses changes, and becomes ready when the database is there", async () => {
+    await using stack = new AsyncDisposableStack();
+    const database = stack.use(await testDatabase());
+    const proxy = stack.use(await DatabaseProxy.open(database.url));
+    await proxy.down();
+    const target = stack.use(await startTarget());
+    const agent = stack.use(await startAgent({ url: proxy.url, target }));
+    const { ready, component } = await componentOf(agent, "database");
+    expect({ ready, ok: component?.ok }).toEqual({ ready: false, ok: false });
+    expect(component?.reason).not.toContain("postgres:");
+    expect(await refusal(provision(agent))).toMatchObject({ code: 14, reason: "DATABASE_DOWN" });
+    const { disks } = await call(agent.client, agent.client.listDisks.bind(agent.client), {
+      pageSize: 0,
+      pageToken: "",
+    }).catch(() => ({ disks: [] }));
+    expect(disks).toEqual([]);
+    await proxy.up();
+    await agent.ready();
+    expect(stateOf(await provision(agent))).toBe("LVOL_STATE_UP");
+  });
+
+  it("goes on serving reads, refuses changes, and loses none that it accepted", async () => {
+    await using stack = new AsyncDisposableStack();
+    const database = stack.use(await testDatabase());
+    const proxy = stack.use(await DatabaseProxy.open(database.url));
+    const target = stack.use(await startTarget());
+    const agent = stack.use(await startAgent({ url: proxy.url, target }));
+    await agent.ready();
+    const kept = await provision(agent);
+    await proxy.down();
+    expect(await refusal(provision(agent))).toMatchObject({ code: 14, reason: "DATABASE_DOWN" });
+    expect(await refusal(remove(agent, idOf(kept)))).toMatchObject({ code: 14 });
+    expect(stateOf(await getLvol(agent, idOf(kept)))).toBe("LVOL_STATE_UP");
+    expect((await componentOf(agent, "database")).component).toMatchObject({ ok: false });
+    await proxy.up();
+    await until("the database is reached again", async () => {
+      return (await componentOf(agent, "database")).component?.ok === true;
+    });
+    expect(await remove(agent, idOf(kept))).toEqual({ done: true });
+    expect(stateOf(await provision(agent))).toBe("LVOL_STATE_UP");
+  });
+
+  it("answers a change whose commit it does not know as UNAVAILABLE; repeated, it is one change", async () => {
+    await using stack = new AsyncDisposableStack();
+    const database = stack.use(await testDatabase());
+    const proxy = stack.use(await DatabaseProxy.open(database.url));
+    const target = stack.use(await startTarget());
+    const agent = stack.use(await startAgent({ url: proxy.url, target }));
+    await agent.ready();
+    const id = randomUUID();
+    const stopped = proxy.stopAt({ when: "after", nth: 1 });
+    const asked = refusal(provision(agent, {}, { id }));
+    await stopped;
+    proxy.cut();
+    expect(await asked).toMatchObject({ code: 14, reason: "DATABASE_DOWN" });
+    await until("the volume that was committed is UP", async () => {
+      const lvol = await getLvol(agent, id).catch(() => undefined);
+      return lvol !== undefined && stateOf(lvol) === "LVOL_STATE_UP";
+    });
+    expect(idOf(await provision(agent, {}, { id }))).toBe(id);
+    const lvols = await target.spdk.bdevLvolGetLvols();
+    expect(lvols.map(({ name }) => name)).toEqual([id]);
+  });
+});
+
+describe("an agent whose target is away", () => {
+  it("runs on a socket path that does not exist, not ready, and says which part is missing", async () => {
+    await using stack = new AsyncDisposableStack();
+    const database = stack.use(await testDatabase());
+    const folder = await mkdtemp(join(tmpdir(), "sn-none-"));
+    stack.defer(async () => await rm(folder, { recursive: true }));
+    const target = stack.use(await startTarget());
+    const missing = { socket: join(folder, "none.sock"), fabricDisks: target.fabricDisks };
+    const agent = stack.use(await startAgent({ url: database.url, target: missing }));
+    await until("the database is reached", async () => {
+      return (await componentOf(agent, "database")).component?.ok === true;
+    });
+    const { ready, component } = await componentOf(agent, "target");
+    expect({ ready, ok: component?.ok }).toEqual({ ready: false, ok: false });
+    expect(component?.reason).toBe(`connection failed: connect ENOENT ${missing.socket}`);
+    const health = new HealthClient(agent.address, credentials.createInsecure());
+    stack.defer(() => health.close());
+    const service = "storagenode.v1.StorageNode";
+    const status = await new Promise((resolve, reject) => {
+      health.check({ service }, (error, answer) => {
+        if (error === null) resolve(answer.status);
+        else reject(error);
+      });
+    });
+    expect(status).toBe("NOT_SERVING");
+  });
+
+  it("accepts intents meanwhile and carries them out when the target is back", async () => {
+    await using stack = new AsyncDisposableStack();
+    const database = stack.use(await testDatabase());
+    const target = stack.use(await startTarget());
+    const agent = stack.use(await startAgent({ url: database.url, target }));
+    await agent.ready();
+    const old = await provision(agent);
+    await target.kill();
+    await until("the target is away", async () => {
+      return (await componentOf(agent, "target")).component?.ok === false;
+    });
+    const made = await provision(agent, {}, { wait: false });
+    expect(stateOf(made)).toBe("LVOL_STATE_CREATING");
+    expect(stateOf(await getLvol(agent, idOf(old)))).toBe("LVOL_STATE_DEGRADED");
+    const gone = remove(agent, idOf(old));
+    await target.restart();
+    expect(await gone).toEqual({ done: true });
+    await until("the new one is UP", async () => {
+      return stateOf(await getLvol(agent, idOf(made))) === "LVOL_STATE_UP";
+    });
+  });
+});

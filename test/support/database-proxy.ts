@@ -1,0 +1,141 @@
+// A TCP port in front of the run's PostgreSQL: takes the database away and gives it back, and stops a
+// commit before it arrives or after it happened with its answer unsent.
+import { once } from "node:events";
+import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+
+export type StopCommit = {
+  readonly when: "before" | "after";
+  /** The n-th commit from now on; 1 is the next. */
+  readonly nth: number;
+};
+
+type ArmedStop = { readonly when: StopCommit["when"]; left: number; readonly reached: () => void };
+
+type Link = { readonly client: Socket; readonly server: Socket };
+
+/** The frontend message that ends a transaction of the agent: Query, its length, its text. */
+const COMMIT = Buffer.from("Q\0\0\0\x0bcommit\0", "latin1");
+
+export class DatabaseProxy implements AsyncDisposable {
+  readonly #socketPath: string;
+  readonly #template: URL;
+  readonly #links = new Set<Link>();
+  #server: Server | undefined;
+  #port = 0;
+  #stop: ArmedStop | undefined;
+  #commits = 0;
+
+  private constructor(url: string) {
+    this.#template = new URL(url.replace("@/", "@localhost/"));
+    const folder = this.#template.searchParams.get("host");
+    const port = this.#template.searchParams.get("port") ?? "5432";
+    if (folder === null) throw new Error(`no socket folder in ${url}`);
+    this.#socketPath = `${folder}/.s.PGSQL.${port}`;
+  }
+
+  static async open(url: string): Promise<DatabaseProxy> {
+    const proxy = new DatabaseProxy(url);
+    await proxy.up();
+    return proxy;
+  }
+
+  /** Where the database is to be reached through this. */
+  get url(): string {
+    const url = new URL(this.#template);
+    url.search = "";
+    url.hostname = "127.0.0.1";
+    url.port = String(this.#port);
+    return url.href;
+  }
+
+  /** Commits that came by. */
+  get commits(): number {
+    return this.#commits;
+  }
+
+  /** Takes the database away: nothing listens, and who was connected is cut off. */
+  async down(): Promise<void> {
+    const server = this.#server;
+    if (server === undefined) return;
+    this.#server = undefined;
+    server.close();
+    this.cut();
+    await once(server, "close");
+  }
+
+  /** On the same port as before. */
+  async up(): Promise<void> {
+    const server = createServer((client) => this.#link(client));
+    server.listen(this.#port, "127.0.0.1");
+    await once(server, "listening");
+    this.#port = portOf(server.address());
+    this.#server = server;
+  }
+
+  /** Cuts off everybody who is connected, with what is held back. */
+  cut(): void {
+    for (const { client, server } of this.#links) {
+      client.destroy();
+      server.destroy();
+    }
+    this.#links.clear();
+  }
+
+  /** Resolves when the commit stands still; from then on it can only be cut. */
+  stopAt({ when, nth }: StopCommit): Promise<void> {
+    return new Promise((resolve) => {
+      this.#stop = { when, left: nth, reached: resolve };
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.down();
+  }
+
+  #link(client: Socket): void {
+    const server = connect(this.#socketPath);
+    const link = { client, server };
+    this.#links.add(link);
+    let held = false;
+    client.on("data", (bytes: Buffer) => {
+      if (held) return;
+      if (!bytes.includes(COMMIT)) {
+        server.write(bytes);
+        return;
+      }
+      this.#commits += 1;
+      const stop = this.#stopsHere();
+      held = stop !== undefined;
+      if (stop?.when !== "before") server.write(bytes);
+      if (stop?.when === "before") stop.reached();
+      if (stop?.when === "after") server.once("data", stop.reached);
+    });
+    server.on("data", (bytes: Buffer) => {
+      if (!held) client.write(bytes);
+    });
+    for (const [one, other] of [
+      [client, server],
+      [server, client],
+    ] as const) {
+      one.on("error", () => {});
+      one.on("close", () => {
+        other.destroy();
+        this.#links.delete(link);
+      });
+    }
+  }
+
+  #stopsHere(): ArmedStop | undefined {
+    const stop = this.#stop;
+    if (stop === undefined) return undefined;
+    stop.left -= 1;
+    if (stop.left > 0) return undefined;
+    this.#stop = undefined;
+    return stop;
+  }
+}
+
+function portOf(address: AddressInfo | string | null): number {
+  if (address === null || typeof address === "string") throw new Error("not a TCP port");
+  return address.port;
+}
