@@ -17,9 +17,18 @@ const IN_USE: readonly EvidenceKind[] = [
   "BOOT_DISK",
 ];
 
-/** The evidence that forbids taking it; `ours`: a store of ours is known to lie on the disk. */
+/** True of much that the other kinds name more exactly. */
+const VAGUE: readonly EvidenceKind[] = ["EXCLUSIVE_OPEN_REFUSED", "NONZERO_DATA"];
+
+/**
+ * The evidence that forbids taking it, what says most first; `ours`: a store of ours is known to lie
+ * on the disk.
+ */
 export function refusing(evidence: readonly Evidence[], ours: boolean): readonly Evidence[] {
-  return evidence.filter(({ kind }) => kind !== POLICY && !(ours && OWN.includes(kind)));
+  const vague = ({ kind }: Evidence) => Number(VAGUE.includes(kind));
+  return evidence
+    .filter(({ kind }) => kind !== POLICY && !(ours && OWN.includes(kind)))
+    .toSorted((a, b) => vague(a) - vague(b));
 }
 
 export function refusesTaking(evidence: readonly Evidence[], ours: boolean): boolean {

@@ -40,6 +40,20 @@ export type TargetOptions = {
   readonly disks?: number;
   readonly diskBytes?: bigint;
   readonly args?: readonly string[];
+  /** Simulator only: these PCIe drives instead of fabric disks, attached through that kernel. */
+  readonly drives?: { readonly root: string; readonly disks: readonly SimulatedDisk[] };
+};
+
+/** An entry of `sim --disks`. */
+export type SimulatedDisk = {
+  readonly serial: string;
+  readonly model: string;
+  readonly block_size: number;
+  readonly num_blocks: number;
+  readonly trtype: string;
+  readonly traddr: string;
+  readonly trsvcid?: string;
+  readonly subnqn?: string;
 };
 
 export async function startTarget(options: TargetOptions = {}): Promise<TestTarget> {
@@ -50,17 +64,20 @@ async function simulated(options: TargetOptions): Promise<TestTarget> {
   const dir = await mkdtemp(join(tmpdir(), "sn-t-"));
   const socket = join(dir, "spdk.sock");
   const blocks = (options.diskBytes ?? 64n * 1024n ** 3n) / 4096n;
-  const disks = Array.from({ length: options.disks ?? 2 }, (_, index) => ({
-    serial: `SIM${index}`,
-    model: "SIMULATED",
-    block_size: 4096,
-    num_blocks: Number(blocks),
-    trtype: "TCP",
-    traddr: "127.0.0.1",
-    trsvcid: `${9000 + index}`,
-    subnqn: `nqn.2026-11.io.test:disk${index}`,
-  }));
-  const entries = disks.map(({ serial, trtype, traddr, trsvcid, subnqn }) => ({
+  const fabric = Array.from(
+    { length: options.drives === undefined ? (options.disks ?? 2) : 0 },
+    (_, index) => ({
+      serial: `SIM${index}`,
+      model: "SIMULATED",
+      block_size: 4096,
+      num_blocks: Number(blocks),
+      trtype: "TCP",
+      traddr: "127.0.0.1",
+      trsvcid: `${9000 + index}`,
+      subnqn: `nqn.2026-11.io.test:disk${index}`,
+    }),
+  );
+  const entries = fabric.map(({ serial, trtype, traddr, trsvcid, subnqn }) => ({
     serial,
     trtype,
     traddr,
@@ -68,11 +85,13 @@ async function simulated(options: TargetOptions): Promise<TestTarget> {
     subnqn,
     format: true,
   }));
+  const disks = options.drives?.disks ?? fabric;
   await writeFile(join(dir, "disks.json"), JSON.stringify(disks));
   await writeFile(join(dir, "fabric.json"), JSON.stringify(entries));
   const args = ["sim", "--socket", socket, "--disks", join(dir, "disks.json")];
   const control = join(dir, "control.sock");
   args.push("--state", join(dir, "state"), "--control", control, "--strict");
+  if (options.drives !== undefined) args.push("--root", options.drives.root);
   args.push(...(options.args ?? []));
   let child = await startSim(args, socket);
   const connection = new SpdkConnection({ path: socket, mayMutate: () => true });

@@ -1,0 +1,139 @@
+// Disks that the kernel has: blank ones are taken, formatted and served, everything else is left with
+// its driver and its bytes. On a simulated kernel and a target that attaches through it.
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { imagePath } from "../../src/sim/kernel/hardware.ts";
+import type { KernelSpec, SimulatedDrive } from "../../src/sim/kernel/build-tree.ts";
+import { call, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase } from "../support/database.ts";
+import { functionAt, kernelWorld, type KernelWorld } from "../support/kernel-world.ts";
+import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
+import { getLvol, idOf, provision, stateOf } from "../support/volumes.ts";
+
+const GIB = 1024n ** 3n;
+const BLOCK = 4096;
+
+function drive(index: number, change: Partial<SimulatedDrive["namespaces"][number]> = {}) {
+  return {
+    address: `0000:0${index}:00.0`,
+    serial: `SER${index}`,
+    model: "KERNEL DISK",
+    iommuGroup: `${index}`,
+    namespaces: [{ sizeBytes: 4n * GIB, blockSizeBytes: BLOCK, ...change }],
+  } as const satisfies SimulatedDrive;
+}
+
+const BLANK = drive(1);
+const MOUNTED = drive(2, { use: { kind: "mount", at: "/data" } });
+const PARTITIONED = drive(3, { partitions: [{ startBytes: 1024n ** 2n, sizeBytes: GIB }] });
+const SIGNED = drive(4, { bytes: [{ at: 0n, data: Buffer.from("XFSB", "latin1") }] });
+
+type World = AsyncDisposable & {
+  readonly kernel: KernelWorld;
+  readonly target: TestTarget;
+  readonly start: () => Promise<TestAgent>;
+};
+
+async function world(spec: KernelSpec): Promise<World> {
+  const stack = new AsyncDisposableStack();
+  const database = stack.use(await testDatabase());
+  const kernel = stack.use(await kernelWorld(spec));
+  const disks = spec.drives.map(({ serial, model, address, namespaces }) => ({
+    serial,
+    model,
+    block_size: BLOCK,
+    num_blocks: Number((namespaces[0]?.sizeBytes ?? 0n) / BigInt(BLOCK)),
+    trtype: "PCIe",
+    traddr: address,
+  }));
+  const target = stack.use(await startTarget({ drives: { root: kernel.root, disks } }));
+  return {
+    kernel,
+    target,
+    start: async () => {
+      const env = { STORAGE_NODE_DISK_ALLOW: "model:*", STORAGE_NODE_ROOT: kernel.root };
+      const parts = { url: database.url, target, kernel: kernel.kernel };
+      const agent = stack.use(await startAgent(parts, env));
+      await agent.ready();
+      return agent;
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+async function disksOf({ client }: TestAgent) {
+  const request = { pageSize: 0, pageToken: "" };
+  const { disks } = await call(client, client.listDisks.bind(client), request);
+  return new Map(disks.map((disk) => [disk.status?.serial ?? "", disk.status]));
+}
+
+async function settled(agent: TestAgent, states: Readonly<Record<string, string>>): Promise<void> {
+  await until(`disks are ${JSON.stringify(states)}`, async () => {
+    const disks = await disksOf(agent);
+    return Object.entries(states).every(([serial, state]) => disks.get(serial)?.state === state);
+  });
+}
+
+async function driverAt({ kernel }: KernelWorld, address: string): Promise<string | undefined> {
+  return (await functionAt(kernel, address)).driver;
+}
+
+async function firstBytes({ root }: KernelWorld, serial: string): Promise<Buffer> {
+  await using file = await open(join(root, imagePath(serial, 1)));
+  const { buffer } = await file.read({ buffer: Buffer.alloc(1024 * 1024) });
+  return buffer;
+}
+
+describe.skipIf(REAL_SOCKET !== undefined)("disks that the kernel has", () => {
+  it("are taken when blank, and left alone with the reason when anything speaks against it", async () => {
+    await using there = await world({ drives: [BLANK, MOUNTED, PARTITIONED, SIGNED] });
+    const before = await Promise.all(
+      ["SER2", "SER3", "SER4"].map((serial) => firstBytes(there.kernel, serial)),
+    );
+    const agent = await there.start();
+    await settled(agent, {
+      SER1: "DISK_STATE_UP",
+      SER2: "DISK_STATE_IN_USE",
+      SER3: "DISK_STATE_FOREIGN",
+      SER4: "DISK_STATE_FOREIGN",
+    });
+    const disks = await disksOf(agent);
+    const kinds = (serial: string) => disks.get(serial)?.evidence.map(({ kind }) => kind) ?? [];
+    expect(disks.get("SER1")).toMatchObject({
+      driver: "vfio-pci",
+      originalDriver: "nvme",
+      lvstore: { freeSpace: "FREE_SPACE_ZEROED" },
+    });
+    expect(kinds("SER2")).toContain("MOUNTED");
+    expect(kinds("SER3")).toContain("PARTITION_TABLE");
+    expect(kinds("SER4")).toContain("SIGNATURE");
+    const claimed = disks.get("SER2")?.conditions.find(({ type }) => type === "Claimed");
+    expect(claimed?.message).toContain("MOUNTED");
+    for (const { address } of [MOUNTED, PARTITIONED, SIGNED]) {
+      expect(await driverAt(there.kernel, address)).toBe("nvme");
+    }
+    const after = await Promise.all(
+      ["SER2", "SER3", "SER4"].map((serial) => firstBytes(there.kernel, serial)),
+    );
+    expect(after).toEqual(before);
+  });
+
+  it("come back with their volumes after the agent and the target were gone", async () => {
+    await using there = await world({ drives: [BLANK] });
+    const first = await there.start();
+    await settled(first, { SER1: "DISK_STATE_UP" });
+    const made = await provision(first);
+    const store = (await disksOf(first)).get("SER1")?.lvstore?.uuid;
+    await first[Symbol.asyncDispose]();
+    await there.target.restart();
+    const second = await there.start();
+    await settled(second, { SER1: "DISK_STATE_UP" });
+    expect((await disksOf(second)).get("SER1")?.lvstore?.uuid).toBe(store);
+    await until("the volume is UP again", async () => {
+      return stateOf(await getLvol(second, idOf(made))) === "LVOL_STATE_UP";
+    });
+    const again = await getLvol(second, idOf(made));
+    expect(again.status?.lvolUuid).toBe(made.status?.lvolUuid);
+  });
+});
