@@ -13,7 +13,7 @@ import { Refusal } from "../model/errors.ts";
 import { statusOf } from "./status.ts";
 
 /** Calls under way at once; waiting costs little, so this only bounds memory. */
-export const MAX_CALLS = 20_000;
+const MAX_CALLS = 20_000;
 
 export type CallContext = {
   readonly method: string;

@@ -5,7 +5,7 @@ import type { Duration } from "../gen/google/protobuf/duration.ts";
 import { invalidFields, Refusal, type FieldViolation } from "../model/errors.ts";
 import { isUuid } from "../model/identity.ts";
 
-export const MAX_WAIT_MS = 600_000;
+const MAX_WAIT_MS = 600_000;
 const DEFAULT_PAGE_SIZE = 50;
 const MAX_PAGE_SIZE = 500;
 const MAX_HOSTS = 256;

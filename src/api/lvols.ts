@@ -99,7 +99,7 @@ export function requireRows(agent: Agent): void {
   throw new Refusal("DATABASE_DOWN", "the database was not reached yet", { retryAfterMs: 1_000 });
 }
 
-export function knownLvol(agent: Agent, id: string): LvolRow {
+function knownLvol(agent: Agent, id: string): LvolRow {
   requireRows(agent);
   const row = agent.rows.lvol(id);
   if (row === undefined) throw new Refusal("NOT_FOUND", `volume ${id} is not on this node`);

@@ -96,7 +96,7 @@ export function lvolMessage(view: VolumeView, clusterBytes: bigint | undefined):
 }
 
 /** Whether a host could connect now and why not (API.md: ready). hostNqn: for that host. */
-export function exportReadiness(
+function exportReadiness(
   view: VolumeView,
   hostNqn: string | undefined,
 ): { readonly ready: boolean; readonly reason: string; readonly message: string } {

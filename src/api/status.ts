@@ -13,7 +13,7 @@ import {
 import { Status } from "../gen/google/rpc/status.ts";
 import { Refusal, type Reason } from "../model/errors.ts";
 
-export const ERROR_DOMAIN = "storagenode.v1";
+const ERROR_DOMAIN = "storagenode.v1";
 const DETAILS_KEY = "grpc-status-details-bin";
 
 export function statusOf(

@@ -123,7 +123,7 @@ async function claimFolder(stateDir: string): Promise<void> {
     throw new Error(`a demo runs already on ${stateDir} (pid ${other.pid})`);
   }
   const self = identityOf(process.pid);
-  if (self !== undefined) await writePidFile(path, self);
+  if (self !== undefined) writePidFile(path, self);
 }
 
 async function bringUpToDate(url: string, signal: AbortSignal): Promise<void> {

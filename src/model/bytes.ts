@@ -1,8 +1,7 @@
 // Sizes are bigint bytes everywhere inside; they become other units at a wire only.
 
-export const KIB = 1024n;
-export const MIB = 1024n * KIB;
-export const GIB = 1024n * MIB;
+const KIB = 1024n;
+const MIB = 1024n * KIB;
 const TB = 1_000_000_000_000n;
 
 /** The least multiple of unit that is not below value; value >= 0, unit > 0. */

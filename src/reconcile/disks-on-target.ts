@@ -30,7 +30,7 @@ function usable(controller: Controller): boolean {
 }
 
 /** One namespace of one controller, undefined if there is none. */
-export async function findDisk(
+async function findDisk(
   spdk: Pick<SpdkClient, "getBdev">,
   of: { readonly name: string; readonly nsid: number; readonly stores: readonly Lvstore[] },
 ): Promise<FoundDisk | undefined> {

@@ -23,5 +23,3 @@ export type DiskLoop = Common & {
   readonly over: "disk";
   readonly plan: (view: DiskView) => DiskStep | undefined;
 };
-
-export type Loop = VolumeLoop | DiskLoop;

@@ -68,7 +68,7 @@ async function inTransaction<T>(pool: Pool, act: (client: PoolClient) => Promise
 }
 
 /** No connection could be had, for whatever reason: refused, no such database, wrong password. */
-export class DatabaseUnreachable extends Error {
+class DatabaseUnreachable extends Error {
   constructor(cause: unknown) {
     super(cause instanceof Error ? cause.message : "no connection to the database", { cause });
     this.name = "DatabaseUnreachable";

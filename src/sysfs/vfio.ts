@@ -43,7 +43,7 @@ export type GiveBackResult =
 
 export type GiveBackRefusal = "NO_SUCH_FUNCTION" | "OTHER_DRIVER" | "UNBIND_FAILED" | "BIND_FAILED";
 
-export const VFIO_PCI = "vfio-pci";
+const VFIO_PCI = "vfio-pci";
 const KERNEL_DRIVER = "nvme";
 
 const PCI = "/sys/bus/pci";
@@ -80,7 +80,7 @@ export async function claimForVfio(
 }
 
 /** What is missing for a claim, before anything is touched; SPDK would answer -19 to all of it. */
-export async function obstacleTo(
+async function obstacleTo(
   kernel: Kernel,
   own: Omit<NvmeFunction, "controllers">,
 ): Promise<{ readonly reason: ClaimRefusal; readonly detail: string } | undefined> {

@@ -3,14 +3,11 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
-import { Provisioning } from "../../src/gen/storagenode/v1/lvol.ts";
-import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
+import * as volumes from "../support/volumes.ts";
 
-const GIB = 1024n ** 3n;
-const HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0001-4000-8000-000000000001";
 const WAIT = { seconds: 30n, nanos: 0 };
 const NO_WAIT = undefined;
 
@@ -32,52 +29,19 @@ afterAll(async () => {
   await database?.[Symbol.asyncDispose]();
 });
 
-function spec(change: Partial<LvolSpec> = {}): LvolSpec {
-  return {
-    sizeBytes: GIB,
-    provisioning: Provisioning.PROVISIONING_UNSPECIFIED,
-    diskId: "",
-    sourceSnapshotId: "",
-    allowedHostNqns: [HOST],
-    allowAnyHost: false,
-    qos: undefined,
-    labels: {},
-    ...change,
-  };
-}
-
-async function provision(change: Partial<LvolSpec> = {}, id: string = randomUUID()): Promise<Lvol> {
-  const { client } = agent;
-  const request = { id, spec: spec(change), waitTimeout: WAIT, validateOnly: false };
-  const { lvol } = await call(client, client.provisionLvol, request);
-  if (lvol === undefined) throw new Error("no volume in the answer");
-  return lvol;
-}
-
-function remove(id: string, change: { force?: boolean; reason?: string } = {}) {
-  const { client } = agent;
-  return call(client, client.delete, {
-    target: { $case: "lvolId", value: id },
-    waitTimeout: WAIT,
-    deferred: false,
-    force: change.force ?? false,
-    reason: change.reason ?? "",
-  });
-}
-
-async function getLvol(id: string): Promise<Lvol> {
-  const { lvol } = await call(agent.client, agent.client.getLvol, { lvolId: id });
-  if (lvol === undefined) throw new Error("no volume in the answer");
-  return lvol;
-}
-
-const idOf = (lvol: Lvol) => lvol.meta?.id ?? "";
-const stateOf = (lvol: Lvol) => lvol.status?.state;
+const provision = (change: Partial<LvolSpec> = {}, id: string = randomUUID()) =>
+  volumes.provision(agent, change, { id });
+const remove = (id: string) => volumes.remove(agent, id);
+const getLvol = (id: string) => volumes.getLvol(agent, id);
+const { idOf, lvolSpec: spec, stateOf, GIB, HOST } = volumes;
 
 describe("a node whose disks are blank", () => {
   it("takes them, formats them with zeroed space and shows them UP", async () => {
     const { client } = agent;
-    const { disks } = await call(client, client.listDisks, { pageSize: 0, pageToken: "" });
+    const { disks } = await call(client, client.listDisks.bind(client), {
+      pageSize: 0,
+      pageToken: "",
+    });
     expect(disks.length).toBeGreaterThanOrEqual(2);
     for (const { status } of disks) {
       expect(status?.state).toBe("DISK_STATE_UP");
@@ -95,7 +59,7 @@ describe("a volume", () => {
     const lvol = await provision();
     expect(stateOf(lvol)).toBe("LVOL_STATE_UP");
     const { client } = agent;
-    const { export: exported } = await call(client, client.getExport, {
+    const { export: exported } = await call(client, client.getExport.bind(client), {
       target: { $case: "lvolId", value: idOf(lvol) },
       hostNqn: HOST,
     });
@@ -119,7 +83,7 @@ describe("a volume", () => {
   it("is found by its NQN, and a host that is not allowed is told so", async () => {
     const lvol = await provision();
     const { client } = agent;
-    const { export: exported } = await call(client, client.getExport, {
+    const { export: exported } = await call(client, client.getExport.bind(client), {
       target: { $case: "nqn", value: lvol.status?.nqn ?? "" },
       hostNqn: "nqn.2026-11.io.host:stranger",
     });
@@ -164,12 +128,12 @@ describe("a volume", () => {
     expect(exported?.reason).toBe("NO_HOSTS_ALLOWED");
     const { client } = agent;
     const change = { lvolId: idOf(lvol), hostNqn: HOST, waitTimeout: WAIT };
-    const allowed = await call(client, client.allowHost, change);
+    const allowed = await call(client, client.allowHost.bind(client), change);
     expect(allowed.lvol?.spec?.allowedHostNqns).toEqual([HOST]);
     expect((await target.spdk.getSubsystem(nqn))?.hosts).toEqual([HOST]);
-    await call(client, client.revokeHost, change);
+    await call(client, client.revokeHost.bind(client), change);
     expect((await target.spdk.getSubsystem(nqn))?.hosts).toEqual([]);
-    const again = await call(client, client.revokeHost, change);
+    const again = await call(client, client.revokeHost.bind(client), change);
     expect(stateOf(again.lvol!)).toBe("LVOL_STATE_UP");
   });
 
@@ -185,10 +149,13 @@ describe("a volume", () => {
     const { client } = agent;
     const id = randomUUID();
     const dry = { id, spec: spec(), waitTimeout: NO_WAIT, validateOnly: true };
-    const { lvol } = await call(client, client.provisionLvol, dry);
+    const { lvol } = await call(client, client.provisionLvol.bind(client), dry);
     expect(lvol?.status?.diskId).not.toBe("");
-    expect((await refusal(call(client, client.getLvol, { lvolId: id }))).code).toBe(5);
-    const made = await call(client, client.provisionLvol, { ...dry, validateOnly: false });
+    expect((await refusal(call(client, client.getLvol.bind(client), { lvolId: id }))).code).toBe(5);
+    const made = await call(client, client.provisionLvol.bind(client), {
+      ...dry,
+      validateOnly: false,
+    });
     expect(made.lvol?.meta?.id).toBe(id);
     await until("it is UP", async () => stateOf(await getLvol(id)) === "LVOL_STATE_UP");
   });
@@ -253,7 +220,7 @@ describe("bad input", () => {
       waitTimeout: { seconds: -1n, nanos: 0 },
       validateOnly: false,
     };
-    const refused = await refusal(call(client, client.provisionLvol, request));
+    const refused = await refusal(call(client, client.provisionLvol.bind(client), request));
     expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD" });
     expect(agent.node.agent.rows.node?.revision).toBe(before);
   });
@@ -274,7 +241,10 @@ describe("bad input", () => {
 
   it("of a full disk names what was asked and what is left", async () => {
     const { client } = agent;
-    const { disks } = await call(client, client.listDisks, { pageSize: 0, pageToken: "" });
+    const { disks } = await call(client, client.listDisks.bind(client), {
+      pageSize: 0,
+      pageToken: "",
+    });
     const total = disks[0]?.status?.lvstore?.totalBytes ?? 0n;
     const diskId = disks[0]?.meta?.id ?? "";
     const made: string[] = [];
@@ -288,7 +258,7 @@ describe("bad input", () => {
         validateOnly: false,
       };
       try {
-        await call(client, client.provisionLvol, request);
+        await call(client, client.provisionLvol.bind(client), request);
         made.push(id);
       } catch (error) {
         refused = await refusal(Promise.reject(error));

@@ -38,7 +38,7 @@ export type Entries = z.infer<typeof recording>["entries"];
 
 const FOLDER = fileURLToPath(new URL("../fixtures/sysfs/", import.meta.url));
 
-export async function recordedEntries(state: RecordedState): Promise<Entries> {
+async function recordedEntries(state: RecordedState): Promise<Entries> {
   return recording.parse(JSON.parse(await readFile(join(FOLDER, `${state}.json`), "utf8"))).entries;
 }
 

@@ -132,7 +132,7 @@ function setQosLimit({ target }: Context, params: Parameters<Methods[string]>[1]
   };
 }
 
-export function bdevJson(bdev: Bdev): object {
+function bdevJson(bdev: Bdev): object {
   const { blockSize } = bdev.kind === "disk" ? bdev.disk.facts : bdev.store.base.disk.facts;
   const claim = claimOf(bdev);
   return {

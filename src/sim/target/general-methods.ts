@@ -11,7 +11,7 @@ const startupOnly = () => {
   throw new RpcError(-1, NOT_BEFORE_INIT);
 };
 
-export const EVENT_TYPES = [
+const EVENT_TYPES = [
   "fsdev_register",
   "fsdev_unregister",
   "bdev_register",
