@@ -1,5 +1,7 @@
 // The composition root: builds adapters, loops and the server, wires who wakes whom, and takes all of
 // it down in the opposite order. The only place that constructs.
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
 import type { Logger } from "pino";
 import type { Agent, ComponentHealth } from "./api/agent.ts";
 import { diskHandlers } from "./api/disks.ts";
@@ -14,7 +16,11 @@ import { Reconciler } from "./reconcile/reconciler.ts";
 import { spdkClient } from "./spdk/client.ts";
 import { SpdkConnection } from "./spdk/connection.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "./spdk/errors.ts";
+import { LocalLock } from "./local/local-lock.ts";
+import { LocalMemory } from "./local/local-memory.ts";
+import { restores } from "./spdk/restoring.ts";
 import { openDatabase } from "./store/database.ts";
+import { Fence } from "./store/fence.ts";
 import { Rows } from "./store/rows.ts";
 import { StoreSession } from "./store/session.ts";
 import { Writer } from "./store/writer.ts";
@@ -37,23 +43,64 @@ export type NodeOptions = {
   readonly kernel: Kernel;
   readonly log: Logger;
   readonly migrationsDir: string;
+  readonly timing?: Partial<Timing>;
 };
+
+export type Timing = {
+  /** A lease that is not renewed for that long may be taken by another agent. */
+  readonly leaseTermMs: number;
+  /** What a dead agent had sent has ended on the target by then. */
+  readonly graceMs: number;
+};
+
+const TIMING: Timing = { leaseTermMs: 30_000, graceMs: 10_000 };
 
 /** Starts the agent. The API answers at once; readiness comes when everything was verified. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { config, log, kernel } = options;
   await using stack = new AsyncDisposableStack();
+  const { leaseTermMs, graceMs } = { ...TIMING, ...options.timing };
   const rows = new Rows();
+  const fence = new Fence();
   const database = stack.use(openDatabase({ url: config.databaseUrl, log }));
-  const writer = stack.use(new Writer({ database, rows, policy: config, log }));
-  const session = stack.use(new StoreSession({ ...options, database, writer, rows }));
+  const writer = stack.use(new Writer({ database, rows, policy: config, fence, log }));
+  const lock = stack.use(new LocalLock(config.spdkSocket));
+  const memory = new LocalMemory(config.stateDir);
+  const holder = `${hostname()}/${process.pid}/${randomUUID()}`;
+  const session = stack.use(
+    new StoreSession({
+      ...options,
+      database,
+      writer,
+      rows,
+      fence,
+      lock,
+      memory,
+      holder,
+      leaseTermMs,
+    }),
+  );
   const connection = stack.use(
-    new SpdkConnection({ path: config.spdkSocket, mayMutate: () => true }),
+    new SpdkConnection({
+      path: config.spdkSocket,
+      mayMutate: (method) =>
+        fence.allowed === "change" || (fence.allowed === "restore" && restores(method)),
+    }),
   );
   const spdk = spdkClient(connection);
-  const reconciler = new Reconciler({ config, rows, writer, kernel, connection, spdk, log });
+  const reconciler = new Reconciler({
+    config,
+    rows,
+    writer,
+    kernel,
+    connection,
+    spdk,
+    fence,
+    graceMs,
+    log,
+  });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(STOP_LIMIT_MS)));
-  const agent = agentOf({ config, rows, writer, session, reconciler, spdk });
+  const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock });
   const server: RunningServer = await startServer({
     listen: config.listen,
     log,
@@ -85,10 +132,12 @@ type Parts = {
   readonly session: StoreSession;
   readonly reconciler: Reconciler;
   readonly spdk: ReturnType<typeof spdkClient>;
+  readonly fence: Fence;
+  readonly lock: LocalLock;
 };
 
 function agentOf(parts: Parts): Agent {
-  const { config, rows, writer, session, reconciler, spdk } = parts;
+  const { config, rows, writer, session, reconciler, spdk, fence } = parts;
   const diskSeen = (row: DiskRow): DiskSeen => reconciler.diskSeen(row);
   return {
     nodeId: config.nodeId,
@@ -112,7 +161,8 @@ function agentOf(parts: Parts): Agent {
       }
     },
     targetVersion: () => reconciler.target.version,
-    ready: () => session.status.ok && reconciler.verified,
+    ready: () => session.status.ok && fence.allowed === "change" && reconciler.verified,
+    hold: () => fence.hold,
     components: () => components(parts),
     conditions: () => conditions(parts),
     loops: () => reconciler.loops(),
@@ -124,11 +174,17 @@ function components({ session, reconciler }: Parts): readonly ComponentHealth[] 
   return [
     { name: "database", ...session.status },
     { name: "target", ok: target.connected, reason: target.reason, since: target.since },
+    { name: "lease", ...session.leaseStatus },
     { name: "kernel", ...reconciler.kernelStatus },
   ];
 }
 
-function conditions({ session, reconciler }: Parts): readonly Condition<NodeConditionType>[] {
+function conditions({
+  session,
+  reconciler,
+  fence,
+  lock,
+}: Parts): readonly Condition<NodeConditionType>[] {
   const condition = (
     type: NodeConditionType,
     ok: boolean,
@@ -143,6 +199,9 @@ function conditions({ session, reconciler }: Parts): readonly Condition<NodeCond
   return [
     condition("DatabaseReachable", session.status.ok, session.status.reason),
     condition("TargetConnected", target.connected, target.reason),
+    condition("LeaseHeld", fence.leaseHeld, session.leaseStatus.reason),
+    condition("LocalLockHeld", fence.lockHeld, lock.reason),
+    condition("OnHold", fence.hold !== undefined, fence.hold ?? ""),
   ];
 }
 

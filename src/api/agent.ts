@@ -7,7 +7,7 @@ import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
 export type ComponentHealth = {
-  readonly name: "database" | "target" | "kernel";
+  readonly name: "database" | "target" | "lease" | "kernel";
   readonly ok: boolean;
   readonly reason: string;
   readonly since: Date;
@@ -34,6 +34,8 @@ export type Agent = {
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;
   readonly targetVersion: () => string;
   readonly ready: () => boolean;
+  /** Why the agent changes nothing until an operator decides. */
+  readonly hold: () => string | undefined;
   readonly components: () => readonly ComponentHealth[];
   readonly conditions: () => readonly Condition<NodeConditionType>[];
   readonly loops: () => readonly LoopFacts[];

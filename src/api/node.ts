@@ -16,7 +16,7 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
         version: agent.version,
         targetVersion: agent.targetVersion(),
         cordoned: agent.rows.node?.cordoned ?? false,
-        hold: { held: false, reason: "", message: "" },
+        hold: holdMessage(agent.hold()),
         capacity: {
           totalBytes: sum(up.map((disk) => promisableBytes(disk, agent.overcommit))),
           freeBytes: sum(up.map((disk) => (disk.freeClusters ?? 0n) * (disk.clusterBytes ?? 0n))),
@@ -57,6 +57,11 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
       };
     },
   };
+}
+
+function holdMessage(hold: string | undefined) {
+  if (hold === undefined) return { held: false, reason: "", message: "" };
+  return { held: true, reason: "DATABASE_BEHIND", message: hold };
 }
 
 function milliseconds(value: number): { seconds: bigint; nanos: number } {

@@ -29,7 +29,8 @@ export type Mutation =
       readonly serial: string;
       readonly evidenceFingerprint: string | undefined;
       readonly traceparent: string | undefined;
-    };
+    }
+  | { readonly kind: "zeroFreeSpace"; readonly id: string };
 
 export type AdmissionPolicy = {
   readonly nodeId: string;
@@ -70,6 +71,8 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "lvol", row: changeHost(state, mutation) };
     case "admitDisk":
       return { kind: "disk", row: admitDisk(state, mutation) };
+    case "zeroFreeSpace":
+      return { kind: "disk", row: zeroFreeSpace(state, mutation.id) };
   }
 }
 
@@ -115,6 +118,7 @@ function provision(
     observedSizeBytes: undefined,
     exported: false,
     pendingOp: undefined,
+    unconfirmed: false,
     lastError: undefined,
     failed: false,
     attempt: 0,
@@ -210,16 +214,17 @@ function changeHost(
     throw new Refusal("NOT_FOUND", `volume ${mutation.id} is not on this node`);
   }
   const allowed = row.hosts.includes(mutation.host);
-  if (allowed === (mutation.kind === "allowHost")) return row;
+  if (allowed === (mutation.kind === "allowHost") && !row.unconfirmed) return row;
   if (row.deleteRequestedTime !== undefined) {
     throw new Refusal("ID_RETIRED", `volume ${row.id} is being deleted`);
   }
-  const hosts = allowed
-    ? row.hosts.filter((host) => host !== mutation.host)
-    : [...row.hosts, mutation.host].toSorted();
+  const others = row.hosts.filter((host) => host !== mutation.host);
+  const hosts = mutation.kind === "revokeHost" ? others : [...others, mutation.host].toSorted();
   const changed: LvolRow = {
     ...row,
     hosts,
+    // Somebody said who may connect: from now on its export is what the row says.
+    unconfirmed: false,
     generation: row.generation + 1n,
     failed: false,
     attempt: 0,
@@ -229,6 +234,27 @@ function changeHost(
   };
   state.lvols.set(row.id, changed);
   return changed;
+}
+
+/** Asked again while it is under way, or where there is nothing to zero: the same. */
+function zeroFreeSpace(state: AdmissionState, id: string): DiskRow {
+  const disk = state.disks.get(id);
+  if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
+  if (disk.lvsUuid === undefined) {
+    throw new Refusal("DISK_NOT_UP", `disk ${id} has no store of this node`);
+  }
+  if (disk.freeSpace === "ZEROED" || disk.zeroRequestedTime !== undefined) return disk;
+  const asked: DiskRow = {
+    ...disk,
+    zeroRequestedTime: state.now,
+    generation: disk.generation + 1n,
+    attempt: 0,
+    nextTryTime: undefined,
+    revision: state.revision,
+    updateTime: state.now,
+  };
+  state.disks.set(disk.id, asked);
+  return asked;
 }
 
 function admitDisk(

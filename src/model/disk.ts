@@ -1,6 +1,7 @@
 // A disk: its row, what was seen of it, and the pure rules that derive its state from the two.
 import type { Condition, DiskConditionType } from "./condition.ts";
 import type { Evidence } from "./evidence.ts";
+import type { PendingOp } from "./pending-op.ts";
 
 export type DiskState =
   | "DISCOVERED"
@@ -28,6 +29,8 @@ export type DiskRow = {
   readonly admittedEvidence: string | undefined;
   readonly cordoned: boolean;
   readonly wanted: "take" | "release";
+  /** Zeroing of the free clusters was asked for; undefined once they are zeroed. */
+  readonly zeroRequestedTime: Date | undefined;
   readonly generation: bigint;
   readonly traceparent: string | undefined;
   // recorded
@@ -45,6 +48,7 @@ export type DiskRow = {
   /** Set once our store was made or imported; a disk with it is never formatted again. */
   readonly lvsUuid: string | undefined;
   readonly freeSpace: FreeSpace;
+  readonly pendingOp: PendingOp | undefined;
   readonly clusterBytes: bigint | undefined;
   readonly totalClusters: bigint | undefined;
   readonly freeClusters: bigint | undefined;
@@ -80,6 +84,8 @@ export type DiskStatusPatch = Partial<
     | "lvsName"
     | "lvsUuid"
     | "freeSpace"
+    | "pendingOp"
+    | "zeroRequestedTime"
     | "clusterBytes"
     | "totalClusters"
     | "freeClusters"

@@ -1,6 +1,7 @@
 // A volume: its row (what is wanted, what was last recorded), what was seen of it on the target in
 // this run, and the pure rules that derive its state from the two.
 import type { Condition, LvolConditionType } from "./condition.ts";
+import type { PendingOp } from "./pending-op.ts";
 
 export type QosLimits = {
   readonly rwIops: bigint;
@@ -21,9 +22,6 @@ export type CreationRequest = {
   readonly allowAnyHost: boolean;
   readonly qos: QosLimits | undefined;
 };
-
-/** A change sent to the target whose effect has not been seen (DESIGN 3.2). */
-export type PendingOp = { readonly op: "delete"; readonly run: string; readonly since: Date };
 
 export type LvolRow = {
   readonly id: string;
@@ -52,6 +50,8 @@ export type LvolRow = {
   readonly observedSizeBytes: bigint | undefined;
   readonly exported: boolean;
   readonly pendingOp: PendingOp | undefined;
+  /** Made from what lay on the disk: who may connect is not known, its export is left as it is. */
+  readonly unconfirmed: boolean;
   readonly lastError: string | undefined;
   /** Set when only a new intent can help. */
   readonly failed: boolean;

@@ -2,6 +2,7 @@
 import { diskId, fleetHash, parseStoreName } from "../model/identity.ts";
 import { refusing, showsUse } from "../model/disk-claim.ts";
 import type { DiskState, DiskStatusPatch } from "../model/disk.ts";
+import { standingOfPending } from "../model/pending-op.ts";
 import type { DiskView } from "./disk-view.ts";
 import type { DiskOnTarget, StoreSeen } from "./seen.ts";
 
@@ -19,7 +20,29 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
     if (standing.state === "UP") Object.assign(patch, up(view));
   }
   Object.assign(patch, whereabouts(view));
+  if (view.mayBeDirty && row.freeSpace === "ZEROED") patch.freeSpace = "UNKNOWN";
+  if (pendingEnded(view)) patch.pendingOp = undefined;
   return Object.keys(patch).length === 0 ? undefined : patch;
+}
+
+/** Its effect was seen, or the target that it was sent to is gone. */
+function pendingEnded(view: DiskView): boolean {
+  const { row, onTarget, pending } = view;
+  const standing = standingOfPending(row.pendingOp, pending);
+  if (row.pendingOp === undefined || !view.targetListed || view.inFlight) return false;
+  if (standing === "interrupted") return true;
+  switch (row.pendingOp.op) {
+    case "attach":
+      return onTarget !== undefined;
+    case "detach":
+      return onTarget === undefined;
+    case "create-store":
+      return onTarget?.store !== undefined;
+    case "zero-free-space":
+      return row.freeSpace === "ZEROED";
+    case "delete":
+      return false;
+  }
 }
 
 /** Where the disk stands; undefined while too little is known to say. */

@@ -17,6 +17,7 @@ import type { StepResult } from "./driver.ts";
 import type { Lane, Lanes } from "./lanes.ts";
 import type { Seen } from "./seen.ts";
 import type * as steps from "./steps.ts";
+import { zeroFreeSpace } from "./zero-free-space.ts";
 
 /** What this process knows of its own claims. Gone with the process, so a restart looks anew. */
 export type ClaimMemory = {
@@ -76,6 +77,8 @@ function act(on: Act, step: Exclude<steps.DiskStep, steps.RecordDisk>): Promise<
       return detach(on, step);
     case "create-store":
       return createStore(on, step);
+    case "zero-free-space":
+      return zeroFreeSpace({ context: on.context, row: on.view.row, lane: on.lane }, step);
   }
 }
 

@@ -2,6 +2,8 @@
 // what the operator configured.
 import type { DiskRow } from "../model/disk.ts";
 import type { Evidence } from "../model/evidence.ts";
+import type { PendingContext } from "../model/pending-op.ts";
+import type { Allowed } from "../store/fence.ts";
 import type { DiskOnTarget } from "./seen.ts";
 
 /** A PCIe disk as the kernel shows it; a disk on vfio-pci cannot be looked into. */
@@ -42,4 +44,9 @@ export type DiskView = {
   /** It was attached as it was found, and no store of ours came up: to be handed back. */
   readonly foundEmpty: boolean;
   readonly fleet: string;
+  /** Who asks, for what earlier agents may have left running. */
+  readonly pending: PendingContext;
+  readonly allowed: Allowed;
+  /** A delete on this disk may have left its clusters as they were. */
+  readonly mayBeDirty: boolean;
 };

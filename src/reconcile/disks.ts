@@ -6,6 +6,8 @@ import { isAllowed, type Config } from "../config.ts";
 import type { DiskRow, DiskSeen } from "../model/disk.ts";
 import type { Evidence } from "../model/evidence.ts";
 import type { SpdkClient } from "../spdk/client.ts";
+import type { PendingContext } from "../model/pending-op.ts";
+import type { Allowed } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import { gatherEvidence } from "../sysfs/disk-evidence.ts";
@@ -27,6 +29,7 @@ import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "./lanes.ts";
 import type { Seen } from "./seen.ts";
 import type { DiskStep } from "./steps.ts";
+import { mayBeDirty } from "./volume-view.ts";
 
 /** How often the kernel's disks are listed: a plugged disk cannot wake us through sysfs. */
 const KERNEL_LOOK_MS = 5_000;
@@ -43,6 +46,8 @@ export type DisksOptions = {
   readonly lanes: Lanes;
   readonly log: Logger;
   readonly afterLoss: AfterLoss;
+  readonly pending: (now: Date) => PendingContext;
+  readonly allowed: () => Allowed;
   readonly wake: (id: string) => void;
   /** A store came up: what lies on it is to be listed. */
   readonly onStoreReady: () => Promise<void>;
@@ -117,7 +122,7 @@ export class Disks {
   }
 
   view(row: DiskRow, moment: { readonly now: Date; readonly inFlight: boolean }): DiskView {
-    const { seen, config } = this.#options;
+    const { seen, config, rows, pending, allowed } = this.#options;
     const inKernel = this.#findings.disks.get(row.id);
     return {
       row,
@@ -132,6 +137,9 @@ export class Disks {
       claimedBlank: this.#claims.blank.has(row.id),
       foundEmpty: this.#claims.empty.has(row.id),
       fleet: config.fleet,
+      pending: pending(moment.now),
+      allowed: allowed(),
+      mayBeDirty: mayBeDirty(rows, row.id, seen.run),
     };
   }
 
@@ -205,9 +213,10 @@ export class Disks {
     const { disks, duplicates, nameless } = this.#findings;
     if (nameless.length > 0) log.debug({ kernel_names: nameless }, "disks without a serial");
     if (rows.node === undefined) return;
+    const mayInsert = this.#options.allowed() === "change";
     await Promise.all(
       [...disks].map(async ([id, { namespace, address, driver }]) => {
-        if (rows.disk(id) !== undefined || namespace === undefined) return;
+        if (!mayInsert || rows.disk(id) !== undefined || namespace === undefined) return;
         const { serial, model, nsid, sizeBytes, blockSizeBytes: blockSize, kernelName } = namespace;
         const facts = { serial, model, nsid, sizeBytes, blockSize, kernelName };
         const row = newDiskRow(
@@ -255,7 +264,7 @@ export class Disks {
   async #admitByPolicy(id: string): Promise<void> {
     const { rows, writer, config, log } = this.#options;
     const row = rows.disk(id);
-    if (row === undefined) return;
+    if (row === undefined || this.#options.allowed() !== "change") return;
     const evidence = this.#evidence.get(id)?.evidence;
     const fabric = this.#fabric.entryOf(row);
     if (!admittedByPolicy(config, row, { evidence, fabric })) return;

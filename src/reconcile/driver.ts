@@ -29,6 +29,8 @@ export type Kind<View, Step extends { readonly kind: string }> = {
   }[];
   /** Undefined: there is no such object any more. */
   readonly view: (id: string, moment: Moment) => View | undefined;
+  /** Whether this agent may do that now; what it may not do is planned again when it may. */
+  readonly may: (act: Step["kind"] | "record") => boolean;
   /** Performs a step in its lanes; must not throw for anything the target or the kernel answers. */
   readonly perform: (view: View, step: Step) => Promise<StepResult>;
   /** Writes down what was seen, if it differs; resolves once committed, with whether it was written. */
@@ -160,7 +162,8 @@ export class Driver<View, Step extends { readonly kind: string }> {
       const key = `${loop.name}/${id}`;
       if (this.#busy.has(key) || (this.#backoff.get(key)?.untilMs ?? 0) > now.getTime()) continue;
       const step = loop.plan(view);
-      if (step !== undefined) this.#hand({ loop: loop.name, id, key, view, step });
+      if (step !== undefined && this.#kind.may(step.kind))
+        this.#hand({ loop: loop.name, id, key, view, step });
     }
     this.#record(id, view);
   }
@@ -212,12 +215,12 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const fatal = result.kind === "fatal";
     this.#log.warn({ loop, id, step: step.kind, attempt, fatal }, result.message);
     const failure = { message: result.message, attempt, nextTryTime: new Date(untilMs), fatal };
-    this.#track(id, this.#kind.recordFailure(view, failure));
+    if (this.#kind.may("record")) this.#track(id, this.#kind.recordFailure(view, failure));
   }
 
   #record(id: string, view: View): void {
     // One record at a time per object: the next is computed from what this one has committed.
-    if (this.#recording.has(id)) return;
+    if (this.#recording.has(id) || !this.#kind.may("record")) return;
     const written = this.#kind.record(view);
     if (written !== undefined) this.#track(id, written);
   }

@@ -10,7 +10,7 @@ import type { VolumePlanView } from "./volume-view.ts";
 
 export const exportLoop: VolumeLoop = { name: "export", over: "lvol", plan };
 
-export function plan(view: VolumePlanView): VolumeStep | undefined {
+function plan(view: VolumePlanView): VolumeStep | undefined {
   const { row, seen, targetConnected } = view;
   if (!targetConnected || row.deleteTime !== undefined) return undefined;
   if (seen.subsystem === undefined) return { kind: "look-subsystem", nqn: row.nqn };
@@ -19,7 +19,7 @@ export function plan(view: VolumePlanView): VolumeStep | undefined {
       ? undefined
       : { kind: "delete-subsystem", nqn: row.nqn };
   }
-  if (row.failed || dataMissing(view)) return undefined;
+  if (row.failed || row.unconfirmed || dataMissing(view)) return undefined;
   // A volume that never got its lvol is worth preparing only if it can get one now.
   if (row.lvolUuid === undefined && !view.diskReady) return undefined;
   if (seen.subsystem.kind === "absent") {

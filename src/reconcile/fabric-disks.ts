@@ -8,6 +8,7 @@ import type { DiskRow } from "../model/disk.ts";
 import { addressFamily } from "../model/address.ts";
 import { controllerName } from "../model/identity.ts";
 import type { SpdkClient } from "../spdk/client.ts";
+import type { Allowed } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import { newDiskRow } from "./disk-discover.ts";
@@ -28,6 +29,7 @@ export type FabricDisksOptions = {
   readonly seen: Seen;
   readonly lanes: Lanes;
   readonly log: Logger;
+  readonly allowed: () => Allowed;
   readonly list: () => Promise<readonly FoundDisk[]>;
   /** Looks at everything again, and comes back here. */
   readonly lookAgain: () => Promise<void>;
@@ -52,7 +54,8 @@ export class FabricDisks {
   /** Makes rows for entries seen for the first time, and attaches those that were never seen. */
   async meet(found: readonly FoundDisk[]): Promise<void> {
     // Two looks at a time would attach twice: the first one also sees what the second would.
-    if (this.#meeting || this.#options.rows.node === undefined) return;
+    const { rows, allowed } = this.#options;
+    if (this.#meeting || rows.node === undefined || allowed() !== "change") return;
     this.#meeting = true;
     try {
       const unseen = this.#withoutRow().filter(

@@ -2,6 +2,7 @@
 // and of a tombstone whose lvol came back after a delete that failed halfway.
 //
 // It never deletes what is still exported, and never an lvol whose uuid is not the row's.
+import { pendingOp, standingOfPending } from "../model/pending-op.ts";
 import type { VolumeLoop } from "./loop.ts";
 import { lookLvol } from "./provision.ts";
 import type { VolumeStep } from "./steps.ts";
@@ -9,7 +10,7 @@ import type { VolumePlanView } from "./volume-view.ts";
 
 export const lvolDelete: VolumeLoop = { name: "lvol-delete", over: "lvol", plan };
 
-export function plan(view: VolumePlanView): VolumeStep | undefined {
+function plan(view: VolumePlanView): VolumeStep | undefined {
   const { row, seen, store } = view;
   if (row.deleteRequestedTime === undefined || store === undefined) return undefined;
   const tombstone = row.deleteTime !== undefined;
@@ -22,5 +23,25 @@ export function plan(view: VolumePlanView): VolumeStep | undefined {
   // saw a uuid matches by name, which look has settled.
   if (row.lvolUuid !== seen.lvol.uuid && !(tombstone && row.lvolUuid === undefined))
     return undefined;
-  return { kind: "delete-lvol", lvolUuid: seen.lvol.uuid };
+  return begin(view, seen.lvol.uuid);
+}
+
+/** Written down first; then sent, unless an earlier agent's delete may still be running. */
+function begin(view: VolumePlanView, lvolUuid: string): VolumeStep | undefined {
+  const { row, pending } = view;
+  switch (standingOfPending(row.pendingOp, pending)) {
+    case "own":
+      return { kind: "delete-lvol", lvolUuid };
+    case "running":
+      return undefined;
+    case "interrupted":
+      // Forgotten only once the disk's row says what it may have left behind.
+      if (view.diskDoubtful) return undefined;
+      break;
+    case "none":
+    case "over":
+      break;
+  }
+  const note = pendingOp("delete", pending);
+  return note && { kind: "record-lvol", patch: { pendingOp: note } };
 }

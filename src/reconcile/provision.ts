@@ -8,11 +8,13 @@ import type { VolumePlanView } from "./volume-view.ts";
 
 export const provision: VolumeLoop = { name: "provision", over: "lvol", plan };
 
-export function plan(view: VolumePlanView): VolumeStep | undefined {
+function plan(view: VolumePlanView): VolumeStep | undefined {
   const { row, seen, store } = view;
   if (row.deleteRequestedTime !== undefined || row.failed || store === undefined) return undefined;
   if (seen.lvol === undefined) return lookLvol(view, store);
   if (seen.lvol.kind === "present" || row.lvolUuid !== undefined) return undefined;
+  // Admitted while the store was clean; made only if it still is.
+  if (!view.clean) return undefined;
   return {
     kind: "create-lvol",
     lvolName: row.id,

@@ -6,6 +6,8 @@ import type { DiskRow, DiskSeen } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { SpdkConnection } from "../spdk/connection.ts";
+import type { PendingContext } from "../model/pending-op.ts";
+import type { Allowed, Fence } from "../store/fence.ts";
 import type { RowChange, Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
@@ -30,6 +32,9 @@ export type ReconcilerOptions = {
   readonly kernel: Kernel;
   readonly connection: SpdkConnection;
   readonly spdk: SpdkClient;
+  readonly fence: Fence;
+  /** How long what an earlier agent sent may still be running on a target that lives on. */
+  readonly graceMs: number;
   readonly log: Logger;
 };
 
@@ -45,36 +50,43 @@ export class Reconciler {
   readonly #diskDriver: Driver<DiskView, DiskStep>;
   readonly #session: TargetSession;
   readonly #verification: Verification;
-  readonly #unsubscribe: () => void;
+  readonly #unsubscribe: DisposableStack;
   #rowsLoaded = false;
+  #foreignUntil = new Date(0);
+  #foreignTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ReconcilerOptions) {
-    const { config, rows, writer, log } = options;
+    const { config, rows, writer, log, fence } = options;
     this.#options = options;
+    const allowed = () => fence.allowed;
+    const pending = (now: Date) => this.#pending(now);
     const seen = new Seen((change) => this.#onSeen(change));
     this.#seen = seen;
     this.#source = {
       rows,
       seen,
       fleet: config.fleet,
+      isolation: config.isolation,
       listenAddresses: () => config.listenAddresses,
+      pending,
     };
     const afterLoss = () => this.#session.afterLoss();
-    const shared = { ...options, seen, lanes: new Lanes(), afterLoss };
+    const shared = { ...options, seen, lanes: new Lanes(), afterLoss, allowed, pending };
     this.#disks = new Disks({
       ...shared,
       wake: (id) => this.#wakeDisk(id),
       onStoreReady: () => this.#session.lookAtEverything(),
     });
+    const may = (act: string) => mayDo(fence.allowed, act);
     const steps = { ...shared, lostStore: (id: string) => seen.setDisk(id, undefined) };
-    this.#volumeDriver = new Driver(volumeKind(this.#source, writer, steps), log);
-    this.#diskDriver = new Driver(diskKind(this.#disks, rows, writer), log);
+    this.#volumeDriver = new Driver(volumeKind(this.#source, writer, steps, may), log);
+    this.#diskDriver = new Driver(diskKind(this.#disks, rows, writer, may), log);
     this.#session = new TargetSession({
       ...shared,
       ...config,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
       observeDisks: () => this.#disks.observeTarget(),
-      onReady: () => this.#wakeAll(),
+      onReady: () => this.#beginGrace(),
     });
     this.#verification = new Verification({
       rows,
@@ -82,7 +94,9 @@ export class Reconciler {
       disksListed: () => this.#disks.listed,
       inFlight: (id) => this.#diskDriver.inFlight(id),
     });
-    this.#unsubscribe = rows.subscribe((changes) => this.#onRows(changes));
+    this.#unsubscribe = new DisposableStack();
+    this.#unsubscribe.defer(rows.subscribe((changes) => this.#onRows(changes)));
+    this.#unsubscribe.defer(fence.onChange(() => this.#onFence()));
   }
 
   start(): void {
@@ -124,7 +138,8 @@ export class Reconciler {
 
   /** Hands out nothing more and waits for the steps in flight until the signal. */
   async stop(signal: AbortSignal): Promise<void> {
-    this.#unsubscribe();
+    this.#unsubscribe.dispose();
+    clearTimeout(this.#foreignTimer);
     await this.#disks.stop();
     await Promise.all([this.#diskDriver.stop(signal), this.#volumeDriver.stop(signal)]);
     await this.#session[Symbol.asyncDispose]();
@@ -157,6 +172,27 @@ export class Reconciler {
     this.#disks.lookNow();
   }
 
+  #pending(now: Date): PendingContext {
+    const { fence } = this.#options;
+    return { run: this.#seen.run, epoch: fence.epoch, now, foreignUntil: this.#foreignUntil };
+  }
+
+  #onFence(): void {
+    if (this.#options.fence.allowed !== "nothing") this.#session.onAllowed();
+    this.#disks.lookNow();
+    this.#beginGrace();
+  }
+
+  /** The target is known, or this agent leads: from now on earlier agents' requests run out. */
+  #beginGrace(): void {
+    const { graceMs } = this.#options;
+    this.#foreignUntil = new Date(Date.now() + graceMs);
+    clearTimeout(this.#foreignTimer);
+    this.#foreignTimer = setTimeout(() => this.#wakeAll(), graceMs + 1);
+    this.#foreignTimer.unref();
+    this.#wakeAll();
+  }
+
   /** A disk that changes hands changes what its volumes can do. */
   #wakeDisk(id: string): void {
     this.#diskDriver.wake(id);
@@ -173,13 +209,31 @@ export class Reconciler {
   }
 }
 
+const LOOKS: readonly string[] = ["look-lvol", "look-subsystem"] satisfies VolumeStep["kind"][];
+
+/** What an agent may do whose database is away: bring back what was wanted and is gone. */
+const RESTORING: readonly string[] = [
+  "record",
+  "prepare-export",
+  "adjust-export",
+  "add-namespace",
+  "attach-disk",
+] satisfies (VolumeStep["kind"] | DiskStep["kind"] | "record")[];
+
+function mayDo(allowed: Allowed, act: string): boolean {
+  if (LOOKS.includes(act) || allowed === "change") return true;
+  return allowed === "restore" && RESTORING.includes(act);
+}
+
 function volumeKind(
   source: VolumeViewSource,
   writer: Writer,
   context: VolumeStepContext,
+  may: (act: string) => boolean,
 ): Kind<VolumePlanView, VolumeStep> {
   return {
     name: "lvol",
+    may,
     loops: VOLUME_LOOPS,
     view: (id, moment) => {
       const row = source.rows.lvol(id);
@@ -200,9 +254,15 @@ function volumeKind(
   };
 }
 
-function diskKind(disks: Disks, rows: Rows, writer: Writer): Kind<DiskView, DiskStep> {
+function diskKind(
+  disks: Disks,
+  rows: Rows,
+  writer: Writer,
+  may: (act: string) => boolean,
+): Kind<DiskView, DiskStep> {
   return {
     name: "disk",
+    may,
     loops: DISK_LOOPS,
     view: (id, moment) => {
       const row = rows.disk(id);

@@ -2,12 +2,13 @@
 // observations into status columns, whichever loop made them.
 import type { LvolStatusPatch } from "../model/lvol.ts";
 import { lvolState, namespaceState } from "../model/lvol.ts";
+import { standingOfPending } from "../model/pending-op.ts";
 import type { VolumePlanView } from "./volume-view.ts";
 
 /** The columns that differ from the row; undefined when the row says what was seen already. */
 export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined {
   const { row, seen } = view;
-  if (row.deleteTime !== undefined) return undefined;
+  if (row.deleteTime !== undefined) return endOfRepeatedDelete(view);
   const patch: { -readonly [Key in keyof LvolStatusPatch]: LvolStatusPatch[Key] } = {};
   if (seen.lvol?.kind === "present") {
     if (row.lvolUuid === undefined) patch.lvolUuid = seen.lvol.uuid;
@@ -24,6 +25,7 @@ export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined 
   if (gone(view)) {
     patch.deleteTime = view.now;
     patch.exported = false;
+    patch.pendingOp = undefined;
     patch.observedGeneration = row.generation;
     Object.assign(patch, CLEARED);
   } else if (row.observedGeneration !== row.generation && lvolState(view) === "UP") {
@@ -45,6 +47,19 @@ function gone(view: VolumePlanView): boolean {
     row.deleteTime === undefined &&
     !view.inFlight &&
     seen.lvol?.kind === "absent" &&
-    seen.subsystem?.kind === "absent"
+    seen.subsystem?.kind === "absent" &&
+    ended(view)
   );
+}
+
+/** For a delete, absence alone proves nothing: it may be going on, or have been cut off. */
+function ended({ row, pending, diskDoubtful }: VolumePlanView): boolean {
+  return standingOfPending(row.pendingOp, pending) !== "running" && !diskDoubtful;
+}
+
+/** The lvol of a tombstone had come back and is gone again. */
+function endOfRepeatedDelete(view: VolumePlanView): LvolStatusPatch | undefined {
+  const { row, seen, inFlight } = view;
+  if (row.pendingOp === undefined || inFlight || seen.lvol?.kind !== "absent") return undefined;
+  return ended(view) ? { pendingOp: undefined } : undefined;
 }

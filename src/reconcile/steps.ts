@@ -1,7 +1,7 @@
 // Every act the agent can do, as data. A plan leaves no choice to its execution: ids, names and sizes
 // are in the step. What a step answers is an observation; nothing else comes back from it.
 import type { DiskStatusPatch } from "../model/disk.ts";
-import type { ListenAddress } from "../model/lvol.ts";
+import type { ListenAddress, LvolStatusPatch } from "../model/lvol.ts";
 
 /** Reads one lvol by name: its uuid once known, else the alias that its id gives it. */
 export type LookLvol = {
@@ -52,6 +52,9 @@ export type AddNamespace = {
 
 export type DeleteSubsystem = { readonly kind: "delete-subsystem"; readonly nqn: string };
 
+/** Writes down what is about to be done to an lvol, before it is done. */
+export type RecordLvol = { readonly kind: "record-lvol"; readonly patch: LvolStatusPatch };
+
 export type DeleteLvol = { readonly kind: "delete-lvol"; readonly lvolUuid: string };
 
 export type VolumeStep =
@@ -62,6 +65,7 @@ export type VolumeStep =
   | AdjustExport
   | AddNamespace
   | DeleteSubsystem
+  | RecordLvol
   | DeleteLvol;
 
 /** Writes down what is about to be done, before it is done. */
@@ -101,5 +105,12 @@ export type CreateStore = {
   readonly clusterBytes: bigint;
 };
 
+/** Zeroes every free cluster of a store that nothing else changes meanwhile (DESIGN 3.7). */
+export type ZeroFreeSpace = {
+  readonly kind: "zero-free-space";
+  readonly lvsUuid: string;
+  readonly lvsName: string;
+};
+
 export type DiskStep =
-  RecordDisk | ClaimDisk | GiveBackDisk | AttachDisk | DetachDisk | CreateStore;
+  RecordDisk | ClaimDisk | GiveBackDisk | AttachDisk | DetachDisk | CreateStore | ZeroFreeSpace;

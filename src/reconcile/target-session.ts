@@ -18,6 +18,7 @@ import type { SpdkClient } from "../spdk/client.ts";
 import type { SpdkConnection } from "../spdk/connection.ts";
 import type { Lvol } from "../spdk/replies-lvol.ts";
 import type { Subsystem } from "../spdk/replies-nvmf.ts";
+import type { Allowed } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Seen } from "./seen.ts";
 import { subsystemSeen } from "./volume-steps.ts";
@@ -25,6 +26,7 @@ import { subsystemSeen } from "./volume-steps.ts";
 /** How often everything is listed while nothing seems to happen. */
 const FULL_LOOK_MS = 300_000;
 const RETRY_MS = 1_000;
+const UNMARKED = "unmarked-";
 /** After a lost connection to a target that lives on: what was being done there has ended by then. */
 const GRACE_MS = 2_000;
 
@@ -48,6 +50,7 @@ export type TargetSessionOptions = {
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly trtype: string;
+  readonly allowed: () => Allowed;
   /** Looks for the disks on the target; called while a run begins and with each full look. */
   readonly observeDisks: () => Promise<void>;
   /** The run is known and everything on it was listed: loops may plan. */
@@ -128,6 +131,12 @@ export class TargetSession {
     this.#takeLvols(lvols, touched);
   }
 
+  /** This agent may change something now: a target that nobody marked yet becomes ours. */
+  onAllowed(): void {
+    const { seen, connection } = this.#options;
+    if (connection.connected && seen.run?.startsWith(UNMARKED) === true) this.#begin();
+  }
+
   #begin(): void {
     if (this.#beginning !== undefined || this.#closed) return;
     clearTimeout(this.#timer);
@@ -164,7 +173,8 @@ export class TargetSession {
     const run = await this.#ownRun(subsystems);
     if (run === undefined) return;
     const wanted = this.#options.trtype.toUpperCase();
-    if (!transports.some(({ trtype }) => trtype.toUpperCase() === wanted)) {
+    const missing = !transports.some(({ trtype }) => trtype.toUpperCase() === wanted);
+    if (missing && this.#options.allowed() !== "nothing") {
       await spdk.nvmfCreateTransport(this.#options.trtype);
     }
     const sameRun = run === this.#lastRun;
@@ -181,7 +191,7 @@ export class TargetSession {
 
   /** The run's mark, made if there is none; undefined if the target belongs to somebody else. */
   async #ownRun(subsystems: readonly Subsystem[]): Promise<string | undefined> {
-    const { nodeId, fleet, nqnPrefix, spdk, log } = this.#options;
+    const { nodeId, fleet, nqnPrefix, spdk, log, connection } = this.#options;
     const marks = subsystems.flatMap(({ nqn }) => parseOwnerNqn(nqnPrefix, nqn) ?? []);
     const isOurs = (mark: OwnerMark) => mark.fleet === fleetHash(fleet) && mark.node === nodeId;
     const foreign = marks.find((mark) => !isOurs(mark));
@@ -193,6 +203,8 @@ export class TargetSession {
     }
     const ours = marks[0];
     if (ours !== undefined) return ours.run;
+    // Looked at, but not ours to mark: what is seen is kept under a run that ends when it is marked.
+    if (this.#options.allowed() === "nothing") return `${UNMARKED}${connection.epoch}`;
     const run = randomBytes(8).toString("hex");
     await spdk.nvmfCreateSubsystem({
       nqn: ownerNqn(nqnPrefix, { fleet, node: nodeId, run }),

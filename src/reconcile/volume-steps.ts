@@ -1,7 +1,7 @@
 // Performs the steps of the volume loops. Answers become observations; after anything but a plain
 // success the part it concerns is unknown and the next plan looks at it. "Exists" and "absent" are
 // settled here only, by what reading back shows (DESIGN 3.5).
-import type { LvolSeen, SubsystemSeen } from "../model/lvol.ts";
+import type { LvolRow, LvolSeen, LvolStatusPatch, SubsystemSeen } from "../model/lvol.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { Subsystem } from "../spdk/replies-nvmf.ts";
 import { attempt, retryOf, type AfterLoss, type Attempt } from "./attempt.ts";
@@ -16,6 +16,12 @@ export type VolumeStepContext = {
   readonly seen: Seen;
   readonly lanes: Lanes;
   readonly afterLoss: AfterLoss;
+  readonly writer: {
+    readonly recordLvol: (
+      row: Pick<LvolRow, "id" | "generation">,
+      patch: LvolStatusPatch,
+    ) => Promise<boolean>;
+  };
   /** The disk turned out not to hold its store any more: look at it again. */
   readonly lostStore: (diskId: string) => void;
 };
@@ -31,10 +37,22 @@ export function performVolumeStep(
   view: VolumePlanView,
   step: steps.VolumeStep,
 ): Promise<StepResult> {
+  if (step.kind === "record-lvol") return recordLvol(context, view, step.patch);
   return context.lanes.run(laneKeys(view, step), (lane) => act({ context, view, lane }, step));
 }
 
-function laneKeys(view: VolumePlanView, step: steps.VolumeStep): LaneKey[] {
+async function recordLvol(
+  { writer }: VolumeStepContext,
+  { row }: VolumePlanView,
+  patch: LvolStatusPatch,
+): Promise<StepResult> {
+  const written = await writer.recordLvol(row, patch);
+  return written ? { kind: "ok" } : { kind: "retry", message: "the intent changed meanwhile" };
+}
+
+type TargetStep = Exclude<steps.VolumeStep, steps.RecordLvol>;
+
+function laneKeys(view: VolumePlanView, step: TargetStep): LaneKey[] {
   const { row } = view;
   const family: LaneKey = { kind: "family", disk: row.diskId, root: row.id };
   const nqn: LaneKey = { kind: "nqn", nqn: row.nqn };
@@ -53,7 +71,7 @@ function laneKeys(view: VolumePlanView, step: steps.VolumeStep): LaneKey[] {
   }
 }
 
-function act(on: Act, step: steps.VolumeStep): Promise<StepResult> {
+function act(on: Act, step: TargetStep): Promise<StepResult> {
   switch (step.kind) {
     case "look-lvol":
       return lookLvol(on, step);
@@ -143,13 +161,21 @@ async function createLvol(on: Act, step: steps.CreateLvol): Promise<StepResult> 
 }
 
 async function deleteLvol(on: Act, step: steps.DeleteLvol): Promise<StepResult> {
-  const { spdk, seen } = on.context;
+  const { spdk, seen, writer } = on.context;
   const { row, store } = on.view;
   if (store === undefined) return { kind: "retry", message: "the disk went away" };
   const gone = await trying(on, spdk.bdevLvolDelete({ lvsUuid: store.uuid, name: step.lvolUuid }));
   // Whatever the answer: reading back decides, as a repeat is an error and an error may have acted.
   seen.setLvol(row.id, undefined);
   if (gone.kind === "refused" && gone.error.kind === "absent") return { kind: "ok" };
+  if (
+    gone.kind === "refused" &&
+    gone.error.kind !== "not_permitted" &&
+    row.pendingOp !== undefined
+  ) {
+    // The bdev went first: the lvol is in no list, and yet on the disk with its clusters.
+    await writer.recordLvol(row, { pendingOp: { ...row.pendingOp, failed: true } });
+  }
   return retryOf([gone]);
 }
 

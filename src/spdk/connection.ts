@@ -38,12 +38,13 @@ export type CallOptions = {
 export type ConnectionOptions = {
   readonly path: string;
   /** The lease (DESIGN section 4). Asked per change, in the same tick as the socket write. */
-  readonly mayMutate: () => boolean;
+  readonly mayMutate: (method: string) => boolean;
   readonly onCall?: CallObserver;
 };
 
 type Request = {
   readonly id: number;
+  readonly method: string;
   readonly text: string;
   readonly bytes: number;
   readonly options: CallOptions;
@@ -117,6 +118,7 @@ export class SpdkConnection implements AsyncDisposable {
     if (bytes >= MAX_REQUEST_BYTES) throw new RangeError(`${method}: request of ${bytes} bytes`);
     const request: Request = {
       id,
+      method,
       text,
       bytes,
       options,
@@ -215,7 +217,7 @@ export class SpdkConnection implements AsyncDisposable {
       if (bytes + request.bytes > MAX_WRITE_BYTES) break;
       taken += 1;
       if (request.phase !== "queued") continue;
-      if (request.options.mutates === true && !this.#options.mayMutate()) {
+      if (request.options.mutates === true && !this.#options.mayMutate(request.method)) {
         this.#settle(request, { kind: "not_sent", reason: "fenced" });
         continue;
       }

@@ -10,8 +10,14 @@ export function optional<T extends z.ZodType>(type: T) {
 /** A bigint inside jsonb, where it is text: JSON numbers are not exact above 2^53. */
 export const bigText = z.string().transform((text) => BigInt(text));
 
-/** A date inside jsonb. */
-export const dateText = z.iso.datetime().transform((text) => new Date(text));
+/** A change that was written down before it was sent. */
+export const pendingOpColumn = z.object({
+  op: z.enum(["delete", "attach", "detach", "create-store", "zero-free-space"]),
+  run: z.string(),
+  epoch: bigText,
+  since: z.iso.datetime().transform((text) => new Date(text)),
+  failed: z.boolean(),
+});
 
 /** A parser of `select *` rows from a schema over the camelCase names. */
 export function rowParser<T>(schema: z.ZodType<T>): (rows: readonly unknown[]) => T[] {

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { DiskRow } from "../model/disk.ts";
 import { EVIDENCE_KINDS } from "../model/evidence.ts";
-import { optional, rowParser } from "./columns.ts";
+import { optional, pendingOpColumn, rowParser } from "./columns.ts";
 
 const diskRow: z.ZodType<DiskRow> = z.object({
   id: z.string(),
@@ -15,6 +15,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   admittedEvidence: optional(z.string()),
   cordoned: z.boolean(),
   wanted: z.enum(["take", "release"]),
+  zeroRequestedTime: optional(z.date()),
   generation: z.bigint(),
   traceparent: optional(z.string()),
   observedGeneration: z.bigint(),
@@ -39,6 +40,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   lvsName: optional(z.string()),
   lvsUuid: optional(z.string()),
   freeSpace: z.enum(["ZEROED", "UNKNOWN"]),
+  pendingOp: optional(pendingOpColumn),
   clusterBytes: optional(z.bigint()),
   totalClusters: optional(z.bigint()),
   freeClusters: optional(z.bigint()),

@@ -1,7 +1,7 @@
 // The lvol table as the model sees it.
 import { z } from "zod";
 import type { LvolRow } from "../model/lvol.ts";
-import { bigText, dateText, optional, rowParser } from "./columns.ts";
+import { bigText, optional, pendingOpColumn, rowParser } from "./columns.ts";
 
 const qos = z.object({
   rwIops: bigText,
@@ -19,8 +19,6 @@ const request = z.object({
   allowAnyHost: z.boolean(),
   qos: optional(qos),
 });
-
-const pendingOp = z.object({ op: z.literal("delete"), run: z.string(), since: dateText });
 
 const lvolRow: z.ZodType<LvolRow> = z.object({
   id: z.string(),
@@ -44,7 +42,8 @@ const lvolRow: z.ZodType<LvolRow> = z.object({
   lvsUuid: optional(z.string()),
   observedSizeBytes: optional(z.bigint()),
   exported: z.boolean(),
-  pendingOp: optional(pendingOp),
+  pendingOp: optional(pendingOpColumn),
+  unconfirmed: z.boolean(),
   lastError: optional(z.string()),
   failed: z.boolean(),
   attempt: z.number(),

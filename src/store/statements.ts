@@ -11,7 +11,7 @@ import type { NodeRow } from "./rows.ts";
 import type { StatusBatch } from "./status-queue.ts";
 
 /** The channel that outside readers may listen on; the payload is a hint, never data. */
-export const CHANNEL = "storage_node";
+const CHANNEL = "storage_node";
 
 export type LockedNode = NodeRow & { readonly now: Date };
 
@@ -82,13 +82,29 @@ export async function loadNode(
   };
 }
 
-/** Locks the node's row against other writers and raises its revision for this transaction. */
-export async function raiseRevision(client: PoolClient, nodeId: string): Promise<LockedNode> {
+/** Another agent has the lease: this process writes no rows any more. */
+export class LeaseLost extends Error {
+  constructor() {
+    super("another agent has taken the lease of this node");
+    this.name = "LeaseLost";
+  }
+}
+
+/**
+ * Locks the node's row against other writers and raises its revision for this transaction. Throws
+ * LeaseLost if the epoch is not the newest.
+ */
+export async function raiseRevision(
+  client: PoolClient,
+  nodeId: string,
+  epoch: bigint,
+): Promise<LockedNode> {
   const { rows } = await client.query(
-    `update node set revision = revision + 1 where node_id = $1
+    `update node set revision = revision + 1 where node_id = $1 and lease_epoch = $2
      returning node_id, cordoned, revision, now() as now`,
-    [nodeId],
+    [nodeId, epoch],
   );
+  if (rows.length === 0) throw new LeaseLost();
   return toNode(rows[0]);
 }
 
@@ -118,7 +134,7 @@ export async function writeIntents(
          delete_requested_time = excluded.delete_requested_time,
          delete_forced = excluded.delete_forced, traceparent = excluded.traceparent,
          failed = excluded.failed, attempt = excluded.attempt,
-         next_try_time = excluded.next_try_time, revision = excluded.revision,
+         unconfirmed = excluded.unconfirmed, next_try_time = excluded.next_try_time, revision = excluded.revision,
          update_time = excluded.update_time
        where lvol.node_id = excluded.node_id`,
       [records(rows.lvols)],
@@ -140,7 +156,7 @@ export async function writeIntents(
       `update disk set
          admitted = r.admitted, admitted_serial = r.admitted_serial,
          admitted_evidence = r.admitted_evidence, cordoned = r.cordoned, wanted = r.wanted,
-         generation = r.generation, traceparent = r.traceparent, attempt = r.attempt,
+         zero_requested_time = r.zero_requested_time, generation = r.generation, traceparent = r.traceparent, attempt = r.attempt,
          next_try_time = r.next_try_time, promised_bytes = r.promised_bytes,
          lvol_count = r.lvol_count, revision = r.revision, update_time = r.update_time
        from jsonb_populate_recordset(null::disk, $1::jsonb) r where disk.id = r.id`,
@@ -219,7 +235,8 @@ async function writeDiskStatus(
        state_reason = r.state_reason, transport = r.transport, address = r.address,
        kernel_name = r.kernel_name, driver = r.driver, original_driver = r.original_driver,
        controller_name = r.controller_name, lvs_name = r.lvs_name, lvs_uuid = r.lvs_uuid,
-       free_space = r.free_space, cluster_bytes = r.cluster_bytes,
+       free_space = r.free_space, pending_op = r.pending_op,
+       zero_requested_time = r.zero_requested_time, cluster_bytes = r.cluster_bytes,
        total_clusters = r.total_clusters, free_clusters = r.free_clusters,
        size_bytes = r.size_bytes, block_size = r.block_size, evidence = r.evidence,
        evidence_fingerprint = r.evidence_fingerprint, last_error = r.last_error,

@@ -14,6 +14,7 @@ import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
 import { isDatabaseDown, type Database } from "./database.ts";
+import type { Fence } from "./fence.ts";
 import type { Rows } from "./rows.ts";
 import * as sql from "./statements.ts";
 import { StatusQueue } from "./status-queue.ts";
@@ -37,6 +38,7 @@ export type WriterOptions = {
   readonly database: Database;
   readonly rows: Rows;
   readonly policy: AdmissionPolicy;
+  readonly fence: Pick<Fence, "epoch" | "hold" | "loseLease">;
   readonly log: Logger;
 };
 
@@ -53,6 +55,9 @@ export class Writer {
   #closed = false;
   #connected = false;
   #onConnectedChange: (connected: boolean) => void = () => {};
+  #onLeaseLost: () => void = () => {};
+  /** Waits for the rows as they are under the new lease. */
+  #leading: (() => void) | undefined;
 
   constructor(options: WriterOptions) {
     this.#options = options;
@@ -67,9 +72,27 @@ export class Writer {
     this.#onConnectedChange = listener;
   }
 
+  onLeaseLost(listener: () => void): void {
+    this.#onLeaseLost = listener;
+  }
+
   /** Starts reading the rows; they are there once `connected` turns true. */
   start(): void {
     this.#schedule();
+  }
+
+  /** Reads the rows again: somebody else may have written them. */
+  refresh(): void {
+    this.#stale = true;
+    this.#schedule();
+  }
+
+  /** The lease was taken: resolves once the rows were read under it. */
+  readAsLeader(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#leading = resolve;
+      this.refresh();
+    });
   }
 
   /**
@@ -84,6 +107,12 @@ export class Writer {
     }
     if (!this.#connected && this.#retryTimer !== undefined) {
       return Promise.reject(databaseDown("the database cannot be reached"));
+    }
+    const { epoch, hold } = this.#options.fence;
+    if (hold !== undefined) return Promise.reject(new Refusal("ON_HOLD", hold));
+    if (epoch === undefined) {
+      const away = databaseDown("the database was not reached yet");
+      return Promise.reject(this.#connected ? notLeaseHolder() : away);
     }
     return new Promise((resolve, reject) => {
       this.#mutations.push({ mutation, resolve, reject });
@@ -130,7 +159,8 @@ export class Writer {
       this.#scheduled = false;
       this.#running = this.#cycle().finally(() => {
         this.#running = undefined;
-        const more = this.#mutations.length > 0 || this.#status.size > 0 || this.#stale;
+        const leads = this.#options.fence.epoch !== undefined;
+        const more = this.#mutations.length > 0 || (leads && this.#status.size > 0) || this.#stale;
         if (more) this.#schedule(this.#stale ? this.#retryMs : 0);
       });
     });
@@ -140,10 +170,18 @@ export class Writer {
     const batch = this.#mutations.splice(0, MAX_BATCH);
     try {
       if (this.#stale) await this.#load();
-      if (batch.length > 0 || this.#status.size > 0) await this.#commit(batch);
+      const { epoch } = this.#options.fence;
+      if (epoch === undefined) for (const waiting of batch) waiting.reject(notLeaseHolder());
+      else if (batch.length > 0 || this.#status.size > 0) await this.#commit(batch, epoch);
       this.#retryMs = RETRY_FIRST_MS;
       this.#setConnected(true);
     } catch (error) {
+      if (error instanceof sql.LeaseLost) {
+        for (const waiting of batch) waiting.reject(notLeaseHolder());
+        this.#options.fence.loseLease();
+        this.#onLeaseLost();
+        return;
+      }
       this.#stale = true;
       this.#retryMs = Math.min(this.#retryMs * 2, RETRY_LAST_MS);
       const down = isDatabaseDown(error);
@@ -165,14 +203,16 @@ export class Writer {
     const all = await database.transaction((client) => sql.loadNode(client, policy.nodeId));
     this.#stale = false;
     rows.replace(all);
+    this.#leading?.();
+    this.#leading = undefined;
   }
 
-  async #commit(batch: readonly Waiting[]): Promise<void> {
+  async #commit(batch: readonly Waiting[], epoch: bigint): Promise<void> {
     const { database, rows } = this.#options;
     const status = this.#status.take(rows);
     try {
       const { outcomes, committed, applied } = await database.transaction(async (client) => {
-        const node = await sql.raiseRevision(client, this.#options.policy.nodeId);
+        const node = await sql.raiseRevision(client, this.#options.policy.nodeId, epoch);
         const applied = await sql.writeStatus(client, status, node.revision);
         const intents = await this.#admitBatch(client, batch, node);
         await sql.notify(client, node);
@@ -248,6 +288,11 @@ function decide(state: AdmissionState, mutation: Mutation): Decision | Refusal {
     if (error instanceof Refusal) return error;
     throw error;
   }
+}
+
+function notLeaseHolder(): Refusal {
+  const message = "this agent does not lead its node; another one may";
+  return new Refusal("NOT_LEASE_HOLDER", message, { retryAfterMs: 1_000 });
 }
 
 function databaseDown(message: string, cause?: unknown): Refusal {

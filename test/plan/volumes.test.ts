@@ -22,6 +22,7 @@ type World = {
   seenSubsystem: SubsystemSeen | undefined;
 };
 
+const RUN = "0123456789abcdef";
 const UUID = "99999999-0000-4000-8000-000000000009";
 const HOSTS = ["nqn.2026-11.io.host:a", "nqn.2026-11.io.host:b"];
 
@@ -35,6 +36,9 @@ function view(world: World): VolumePlanView {
     listenAddresses: [LISTENER],
     now: new Date(),
     inFlight: false,
+    clean: true,
+    diskDoubtful: false,
+    pending: { run: RUN, epoch: 1n, now: new Date(), foreignUntil: new Date(0) },
     store: { uuid: STORE_UUID, name: "sn-store", clusterBytes: CLUSTER },
   };
 }
@@ -55,6 +59,9 @@ function act(world: World, step: VolumeStep): void {
       return;
     case "look-subsystem":
       world.seenSubsystem = world.subsystem ?? { kind: "absent" };
+      return;
+    case "record-lvol":
+      world.row = { ...world.row, ...step.patch };
       return;
     case "create-lvol":
       if (world.lvol !== undefined) throw new Error("created twice");

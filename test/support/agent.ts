@@ -16,7 +16,7 @@ import { readConfig } from "../../src/config.ts";
 import { ErrorInfo } from "../../src/gen/google/rpc/error_details.ts";
 import { Status } from "../../src/gen/google/rpc/status.ts";
 import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
-import { startNode, type RunningNode } from "../../src/node.ts";
+import { startNode, type RunningNode, type Timing } from "../../src/node.ts";
 import { openKernel, type Kernel } from "../../src/sysfs/kernel.ts";
 import type { TestTarget } from "./target.ts";
 
@@ -28,7 +28,7 @@ export type TestAgent = AsyncDisposable & {
   readonly ready: () => Promise<void>;
 };
 
-export const MIGRATIONS = fileURLToPath(new URL("../../migrations/", import.meta.url));
+const MIGRATIONS = fileURLToPath(new URL("../../migrations/", import.meta.url));
 
 export async function startAgent(
   parts: {
@@ -36,10 +36,12 @@ export async function startAgent(
     readonly target: Pick<TestTarget, "socket" | "fabricDisks">;
     /** Default: a machine without drives. */
     readonly kernel?: Kernel;
+    readonly timing?: Partial<Timing>;
   },
   env: Readonly<Record<string, string>> = {},
 ): Promise<TestAgent> {
   const root = await mkdtemp(join(tmpdir(), "sn-root-"));
+  const stateDir = await mkdtemp(join(tmpdir(), "sn-state-"));
   const config = readConfig({
     DATABASE_URL: parts.url,
     STORAGE_NODE_ID: "node-1",
@@ -51,11 +53,13 @@ export async function startAgent(
     STORAGE_NODE_EXPORT_PORT: "4440",
     STORAGE_NODE_OVERCOMMIT: "4",
     STORAGE_NODE_ROOT: root,
+    STORAGE_NODE_STATE_DIR: stateDir,
     ...env,
   });
   const log = pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" });
   const kernel = parts.kernel ?? openKernel(root);
-  const node = await startNode({ config, kernel, log, migrationsDir: MIGRATIONS });
+  const timing = { graceMs: 300, ...parts.timing };
+  const node = await startNode({ config, kernel, log, migrationsDir: MIGRATIONS, timing });
   const client = new StorageNodeClient(node.address, credentials.createInsecure());
   return {
     node,
@@ -72,6 +76,7 @@ export async function startAgent(
       client.close();
       await node[Symbol.asyncDispose]();
       await rm(root, { recursive: true, force: true });
+      await rm(stateDir, { recursive: true, force: true });
     },
   };
 }

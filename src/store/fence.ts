@@ -1,0 +1,80 @@
+// What this process may do now. Asked in the same tick as each write to the target's socket, so it is
+// a matter of fields and the monotonic clock, never of a query.
+
+/** - `change`: everything. `restore`: only what brings back exports that were wanted. */
+export type Allowed = "nothing" | "restore" | "change";
+
+export class Fence {
+  readonly #now: () => number;
+  readonly #listeners = new Set<() => void>();
+  #lockHeld = false;
+  /** The monotonic moment up to which the lease surely is ours. */
+  #leaseUntilMs = Number.NEGATIVE_INFINITY;
+  #epoch: bigint | undefined;
+  #hold: string | undefined;
+  #before: Allowed = "nothing";
+
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now;
+  }
+
+  /** Undefined: the lease was never ours, or somebody else took it. */
+  get epoch(): bigint | undefined {
+    return this.#epoch;
+  }
+
+  get lockHeld(): boolean {
+    return this.#lockHeld;
+  }
+
+  get leaseHeld(): boolean {
+    return this.#epoch !== undefined && this.#now() < this.#leaseUntilMs;
+  }
+
+  /** Why an operator has to decide first. */
+  get hold(): string | undefined {
+    return this.#hold;
+  }
+
+  get allowed(): Allowed {
+    if (!this.#lockHeld || this.#epoch === undefined || this.#hold !== undefined) return "nothing";
+    return this.#now() < this.#leaseUntilMs ? "change" : "restore";
+  }
+
+  setLock(held: boolean): void {
+    this.#lockHeld = held;
+    this.#tell();
+  }
+
+  /** @param untilMs on the clock of this process, counted from before the renewal was sent */
+  setLease(epoch: bigint, untilMs: number): void {
+    this.#epoch = epoch;
+    this.#leaseUntilMs = untilMs;
+    this.#tell();
+  }
+
+  /** Somebody else has it: what they do is not ours to restore either. */
+  loseLease(): void {
+    this.#epoch = undefined;
+    this.#leaseUntilMs = Number.NEGATIVE_INFINITY;
+    this.#tell();
+  }
+
+  setHold(reason: string | undefined): void {
+    this.#hold = reason;
+    this.#tell();
+  }
+
+  /** Calls listener when what is allowed may have changed, until the returned function is called. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #tell(): void {
+    const now = this.allowed;
+    if (now === this.#before) return;
+    this.#before = now;
+    for (const listener of this.#listeners) listener();
+  }
+}

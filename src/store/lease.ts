@@ -1,0 +1,93 @@
+// The second fence: a lease in the node's row. Each holder has an epoch of its own, every write of rows
+// names it, and the database's clock says when a lease has ended.
+import type { ClientBase } from "pg";
+import { z } from "zod";
+
+export type Claimant = {
+  readonly nodeId: string;
+  /** This process and no other. */
+  readonly holder: string;
+  /** The local lock that it holds. */
+  readonly lock: string;
+  readonly termMs: number;
+  /** The new epoch is above this one too. */
+  readonly atLeast: bigint;
+};
+
+export type NodeLease = {
+  readonly epoch: bigint;
+  readonly revision: bigint;
+  readonly hold: string | undefined;
+};
+
+/** Another process has the lease. */
+export type LeaseTaken = { readonly heldBy: string };
+
+const row = z.object({
+  lease_epoch: z.bigint(),
+  revision: z.bigint(),
+  hold: z.string().nullable(),
+});
+
+type Query = Pick<ClientBase, "query">;
+
+function toLease(value: unknown): NodeLease {
+  const { lease_epoch: epoch, revision, hold } = row.parse(value);
+  return { epoch, revision, hold: hold ?? undefined };
+}
+
+export async function readLease(client: Query, nodeId: string): Promise<NodeLease> {
+  const { rows } = await client.query(
+    `select lease_epoch, revision, hold from node where node_id = $1`,
+    [nodeId],
+  );
+  return toLease(rows[0]);
+}
+
+/**
+ * Takes the lease if it has ended, or if its holder had the local lock that is ours now and so is dead.
+ */
+export async function takeLease(client: Query, claim: Claimant): Promise<NodeLease | LeaseTaken> {
+  const { nodeId, holder, lock, termMs, atLeast } = claim;
+  const taken = await client.query(
+    `update node set lease_epoch = greatest(lease_epoch, $5) + 1, lease_holder = $2,
+       lease_lock = $3, lease_expire_time = now() + $4 * interval '1 millisecond'
+     where node_id = $1
+       and (lease_holder is null or lease_expire_time <= now() or lease_lock = $3)
+     returning lease_epoch, revision, hold`,
+    [nodeId, holder, lock, termMs, atLeast],
+  );
+  if (taken.rows.length > 0) return toLease(taken.rows[0]);
+  const held = await client.query<{ lease_holder: string | null }>(
+    `select lease_holder from node where node_id = $1`,
+    [nodeId],
+  );
+  return { heldBy: held.rows[0]?.lease_holder ?? "another agent" };
+}
+
+/** Undefined: the lease is not ours any more. */
+export async function renewLease(
+  client: Query,
+  lease: { readonly nodeId: string; readonly epoch: bigint; readonly termMs: number },
+): Promise<NodeLease | undefined> {
+  const { nodeId, epoch, termMs } = lease;
+  const { rows } = await client.query(
+    `update node set lease_expire_time = now() + $3 * interval '1 millisecond'
+     where node_id = $1 and lease_epoch = $2 returning lease_epoch, revision, hold`,
+    [nodeId, epoch, termMs],
+  );
+  return rows.length === 0 ? undefined : toLease(rows[0]);
+}
+
+/** Lets the next holder in at once. */
+export async function giveUpLease(client: Query, nodeId: string, epoch: bigint): Promise<void> {
+  await client.query(
+    `update node set lease_holder = null, lease_expire_time = null
+     where node_id = $1 and lease_epoch = $2`,
+    [nodeId, epoch],
+  );
+}
+
+export async function setHold(client: Query, nodeId: string, hold: string | null): Promise<void> {
+  await client.query(`update node set hold = $2 where node_id = $1`, [nodeId, hold]);
+}
