@@ -7,6 +7,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: "forks",
+    // Tests wait for processes more than they compute.
+    maxWorkers: 4,
     reporters: ["default"],
   },
 });

@@ -1,11 +1,16 @@
 // The process edge: arguments, environment, signals and exit codes. Nothing else touches `process`.
 import { run } from "./cli.ts";
 
+/** Ctrl-C reaches the whole group, and the launcher passes it on besides: both are one. */
+const ONE_SIGNAL_MS = 500;
+
 const stop = new AbortController();
+let firstMs: number | undefined;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
+    firstMs ??= performance.now();
     // A second signal means: now.
-    if (stop.signal.aborted) process.exit(130);
+    if (performance.now() - firstMs > ONE_SIGNAL_MS) process.exit(130);
     stop.abort(signal);
   });
 }
