@@ -176,6 +176,10 @@ function lvolCreated(view: VolumeView): LvolCondition {
     const message = `lvol ${row.lvolUuid} was there and is gone; it is not made again`;
     return { type, status: "FALSE", reason: "DataMissing", message };
   }
+  if (seen.lvol?.kind === "present" && row.lvolUuid === undefined) {
+    // Told only once it is written down: a volume that may hold data is never made a second time.
+    return { type, status: "FALSE", reason: "NotRecorded", message: "made, and being recorded" };
+  }
   if (seen.lvol?.kind === "present") return { type, status: "TRUE", reason: "Seen", message: "" };
   if (seen.lvol === undefined && row.lvolUuid !== undefined) {
     const message = "not yet seen in this run of the target";
