@@ -1,22 +1,33 @@
 // npm start: a whole storage node on one machine. A real PostgreSQL, a simulated kernel with three
 // NVMe disks, a simulated SPDK target and the agent, each as a process of its own, under a folder
 // that a second start continues from. What a killed run left running is adopted or ended.
-import { mkdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
 import { Client } from "pg";
 import type { Io } from "../cli.ts";
+import { ConfigError, EXIT_CONFIG, readConfig } from "../config.ts";
 import { MIGRATIONS_DIR } from "../serve.ts";
 import { buildKernelTree } from "../sim/kernel/build-tree.ts";
 import { migrate } from "../store/migrate.ts";
 import { waitUntilReady } from "./agent-ready.ts";
 import { cacheFolder } from "./cache-folder.ts";
+import { openDemoDatabase } from "./database.ts";
 import { DEMO_DISKS, kernelSpec, targetDisks } from "./demo-disks.ts";
+import { FolderClaim } from "./folder-claim.ts";
 import { guide } from "./guide.ts";
-import { startPostgres } from "./postgres.ts";
-import { identityOf, isRunning, readPidFile, writePidFile } from "./process-identity.ts";
-import { superviseProcess, type SupervisedProcess } from "./processes.ts";
+import { watchLauncher } from "./launcher-watch.ts";
+import { freeAddress } from "./listen-address.ts";
+import { endLeftOverProcess, superviseProcess } from "./processes.ts";
+import { socketFolder } from "./socket-folder.ts";
+
+const USAGE = `usage: storage-node demo [--state DIR]
+
+  --state DIR   keep everything there instead of in the user's cache folder
+  --help
+
+  STORAGE_NODE_LISTEN=HOST:PORT (127.0.0.1:50051) and the other settings of "serve" are passed on.`;
 
 const MAIN = fileURLToPath(new URL("../main.ts", import.meta.url));
 const AGENT = fileURLToPath(new URL("./agent-main.ts", import.meta.url));
@@ -25,62 +36,78 @@ const EXIT_USAGE = 64;
 const EXIT_FAILED = 1;
 const NODE_FLAGS = ["--disable-warning=ExperimentalWarning"];
 
-/** Runs until the signal; `--state DIR` keeps everything there instead of the cache folder. */
+/** Runs until the signal, or until its launcher is gone. */
 export async function demo(args: readonly string[], io: Io): Promise<number> {
-  let stateDir: string;
+  let stateDir: string | undefined;
   try {
-    const { values } = parseArgs({ args: [...args], options: { state: { type: "string" } } });
-    stateDir = values.state ?? join(cacheFolder(io.env), "demo");
+    const options = { state: { type: "string" }, help: { type: "boolean" } } as const;
+    const { values } = parseArgs({ args: [...args], options });
+    if (values.help === true) {
+      io.stdout(USAGE);
+      return 0;
+    }
+    stateDir = values.state;
   } catch (error) {
-    io.stderr(`storage-node demo: ${reasonOf(error)}`);
+    io.stderr(`${reasonOf(error)}\n\n${USAGE}`);
     return EXIT_USAGE;
   }
+  using launcher = watchLauncher();
+  const signal = AbortSignal.any([io.signal, launcher.signal]);
   try {
-    await runDemo(stateDir, io);
+    await runDemo(stateDir, { ...io, signal });
     return 0;
   } catch (error) {
-    if (io.signal.aborted) return 0;
+    if (signal.aborted) return 0;
     io.stderr(`storage-node demo: ${reasonOf(error)}`);
-    return EXIT_FAILED;
+    if (!(error instanceof ConfigError)) return EXIT_FAILED;
+    for (const fault of error.faults) io.stderr(`  ${fault}`);
+    return EXIT_CONFIG;
   }
 }
 
-async function runDemo(stateDir: string, io: Io): Promise<void> {
+async function runDemo(chosenDir: string | undefined, io: Io): Promise<void> {
   const { signal, stdout, stderr } = io;
-  await mkdir(stateDir, { recursive: true, mode: 0o755 });
-  await claimFolder(stateDir);
+  const stateDir = await prepareFolder(chosenDir, io);
   await using stack = new AsyncDisposableStack();
+  const claim = stack.use(new FolderClaim(stateDir));
+  const parts = { stateDir, root: join(stateDir, "kernel"), socket: await spdkSocket(stateDir) };
+  const wanted = readConfig(agentEnv(io, { ...parts, databaseUrl: "postgresql://", listen: "" }));
+  // A left-over agent first: it holds the port, and would go to work on whatever is started here.
+  for (const name of ["agent", "target"]) await endLeftOverProcess({ name, stateDir });
+  const listen = await freeAddress(wanted.listen);
+  claim.tell({ listen });
   stdout(`state in ${stateDir}`);
-  const postgres = stack.use(await startPostgres({ stateDir: join(stateDir, "postgres"), signal }));
-  await postgres.createDatabase("storage_node");
-  const databaseUrl = postgres.url("storage_node");
-  await bringUpToDate(databaseUrl, signal);
-  stdout(`database   pid ${postgres.pid}  ${databaseUrl}`);
 
-  const root = join(stateDir, "kernel");
-  await buildKernelTree(root, kernelSpec());
-  const socket = join(stateDir, "spdk.sock");
-  const target = stack.use(await startTarget({ stateDir, root, socket, io }));
-  stdout(`target     pid ${target.pid}  ${socket}  (simulated SPDK)`);
+  const database = stack.use(
+    await openDemoDatabase({
+      stateDir: join(stateDir, "postgres"),
+      env: io.env,
+      signal,
+      report: stderr,
+    }),
+  );
+  await bringUpToDate(database.url, signal);
+  stdout(`database   ${database.description}`);
 
-  const listen = io.env["STORAGE_NODE_LISTEN"] ?? "127.0.0.1:50051";
+  await buildKernelTree(parts.root, kernelSpec());
+  const disksFile = join(stateDir, "disks.json");
+  await writeFile(disksFile, JSON.stringify(targetDisks(), undefined, 2));
+  const target = stack.use(
+    await superviseProcess({
+      name: "target",
+      args: [...NODE_FLAGS, MAIN, "sim", ...simArgs({ ...parts, disksFile })],
+      env: io.env,
+      stateDir,
+      report: stderr,
+    }),
+  );
+  stdout(`target     pid ${target.pid}  ${parts.socket}  (simulated SPDK)`);
+
   const agent = stack.use(
     await superviseProcess({
       name: "agent",
       args: [...NODE_FLAGS, AGENT],
-      env: {
-        STORAGE_NODE_ID: "demo",
-        STORAGE_NODE_FLEET: "demo",
-        STORAGE_NODE_DISK_POLICY: "auto",
-        STORAGE_NODE_DISK_ALLOW: "model:*",
-        STORAGE_NODE_OVERCOMMIT: "4",
-        ...io.env,
-        STORAGE_NODE_LISTEN: listen,
-        STORAGE_NODE_ROOT: root,
-        STORAGE_NODE_STATE_DIR: join(stateDir, "agent-state"),
-        STORAGE_NODE_SPDK_SOCKET: socket,
-        DATABASE_URL: databaseUrl,
-      },
+      env: agentEnv(io, { ...parts, databaseUrl: database.url, listen }),
       stateDir,
       report: stderr,
     }),
@@ -89,59 +116,82 @@ async function runDemo(stateDir: string, io: Io): Promise<void> {
   const failure = Promise.race([agent.failure, target.failure]);
   const limit = AbortSignal.any([signal, AbortSignal.timeout(READY_LIMIT_MS)]);
   const disks = await orFailure(waitUntilReady(listen, DEMO_DISKS.length, limit), failure);
-  if (signal.aborted) return;
-  stdout(guide({ listen, disks, logFile: join(stateDir, "agent.log") }));
-  await orFailure(aborted(signal), failure);
+  if (!signal.aborted) {
+    stdout(guide({ listen, disks, socket: parts.socket, stateDir }));
+    await orFailure(aborted(signal), failure);
+  }
   stdout("stopping");
 }
 
-async function startTarget(parts: {
-  readonly stateDir: string;
-  readonly root: string;
-  readonly socket: string;
-  readonly io: Io;
-}): Promise<SupervisedProcess> {
-  const { stateDir, root, socket, io } = parts;
-  const disksFile = join(stateDir, "disks.json");
-  await writeFile(disksFile, JSON.stringify(targetDisks(), undefined, 2));
-  const args = ["sim", "--socket", socket, "--disks", disksFile];
-  args.push("--state", join(stateDir, "target"), "--root", root, "--strict");
-  return await superviseProcess({
-    name: "target",
-    args: [...NODE_FLAGS, MAIN, ...args],
-    env: io.env,
-    stateDir,
-    report: io.stderr,
-  });
+/** The folder of this demo, made if missing, and passable for the user PostgreSQL runs as. */
+async function prepareFolder(chosen: string | undefined, io: Io): Promise<string> {
+  const stateDir = chosen === undefined ? join(cacheFolder(io.env), "demo") : resolve(chosen);
+  const made = await mkdir(stateDir, { recursive: true });
+  // Set, not left to the umask. A folder that somebody else made keeps the mode they gave it.
+  if (made === undefined && chosen === undefined) await chmod(stateDir, 0o755);
+  if (made !== undefined) {
+    for (let folder = stateDir; folder.startsWith(made); folder = dirname(folder)) {
+      await chmod(folder, 0o755);
+    }
+  }
+  return stateDir;
 }
 
-/** One demo per folder: a second one would fight over the same disks. */
-async function claimFolder(stateDir: string): Promise<void> {
-  const path = join(stateDir, "demo.pid");
-  const other = await readPidFile(path);
-  if (other !== undefined && other.pid !== process.pid && isRunning(other)) {
-    throw new Error(`a demo runs already on ${stateDir} (pid ${other.pid})`);
-  }
-  const self = identityOf(process.pid);
-  if (self !== undefined) writePidFile(path, self);
+async function spdkSocket(stateDir: string): Promise<string> {
+  const socketName = "spdk.sock";
+  const folder = await socketFolder({
+    wanted: stateDir,
+    socketName,
+    note: join(stateDir, "socket-folder"),
+    ownerUid: process.getuid?.() ?? 0,
+  });
+  return join(folder, socketName);
+}
+
+type Parts = { readonly stateDir: string; readonly root: string; readonly socket: string };
+
+function simArgs({ stateDir, root, socket, disksFile }: Parts & { readonly disksFile: string }) {
+  const state = join(stateDir, "target");
+  return ["--socket", socket, "--disks", disksFile, "--state", state, "--root", root, "--strict"];
+}
+
+/** What the user set is passed on, but for where things are. */
+function agentEnv(
+  io: Io,
+  parts: Parts & { readonly databaseUrl: string; readonly listen: string },
+): Readonly<Record<string, string | undefined>> {
+  return {
+    STORAGE_NODE_ID: "demo",
+    STORAGE_NODE_FLEET: "demo",
+    STORAGE_NODE_DISK_POLICY: "auto",
+    STORAGE_NODE_DISK_ALLOW: "model:*",
+    STORAGE_NODE_OVERCOMMIT: "4",
+    ...io.env,
+    ...(parts.listen === "" ? {} : { STORAGE_NODE_LISTEN: parts.listen }),
+    STORAGE_NODE_ROOT: parts.root,
+    STORAGE_NODE_STATE_DIR: join(parts.stateDir, "agent-state"),
+    STORAGE_NODE_SPDK_SOCKET: parts.socket,
+    DATABASE_URL: parts.databaseUrl,
+  };
 }
 
 async function bringUpToDate(url: string, signal: AbortSignal): Promise<void> {
   const client = new Client({ connectionString: url });
-  await client.connect();
+  // A connection lost in between is reported by the statement that notices.
+  client.on("error", () => undefined);
   try {
+    await client.connect();
     await migrate(client, MIGRATIONS_DIR, { signal });
+  } catch (cause) {
+    throw new Error(`the database cannot be brought up to date: ${reasonOf(cause)}`, { cause });
   } finally {
-    await client.end();
+    await client.end().catch(() => undefined);
   }
 }
 
 async function orFailure<T>(work: Promise<T>, failure: Promise<Error>): Promise<T> {
-  const first = await Promise.race([work, failure.then((error) => ({ failed: error }))]);
-  if (typeof first === "object" && first !== null && "failed" in first) {
-    if (first.failed instanceof Error) throw first.failed;
-  }
-  return await work;
+  const failed = failure.then((error) => Promise.reject(error));
+  return await Promise.race([work, failed]);
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
@@ -151,6 +201,11 @@ function aborted(signal: AbortSignal): Promise<void> {
   });
 }
 
+/** For people, causes included; several attempts at one address say why each failed. */
 function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (error instanceof AggregateError) return error.errors.map(reasonOf).join("; ");
+  if (!(error instanceof Error)) return String(error);
+  const { message, cause } = error;
+  if (cause === undefined || message.includes(reasonOf(cause))) return message;
+  return `${message}: ${reasonOf(cause)}`;
 }

@@ -5,13 +5,13 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, realpathSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { firstClosedFolder } from "./cache-folder.ts";
 import { type PostgresAccounts, postgresAccounts } from "./postgres-account.ts";
 import { identityOf, type ProcessIdentity } from "./process-identity.ts";
 import type { PostgresRuntime } from "./postgres-runtime.ts";
+import { socketFolder } from "./socket-folder.ts";
 
 export type PostgresCluster = {
   readonly runtime: PostgresRuntime;
@@ -27,10 +27,6 @@ export type PostgresCluster = {
 /** The database role of the one who may connect; a superuser, as the server is theirs alone. */
 export const ROLE = "postgres";
 export const PORT = 5432;
-/** sun_path of Linux holds 108 bytes, the last of them zero. */
-const MAX_SOCKET_PATH_BYTES = 107;
-/** Leaves room for the socket's own name below a temporary folder. */
-const MAX_TEMPORARY_BYTES = 60;
 const INITDB_DIR_PREFIX = "initdb-";
 
 /**
@@ -53,7 +49,7 @@ export async function preparePostgres(
     accounts,
     stateDir: realDir,
     dataDir,
-    socketDir: await socketFolder(realDir, accounts),
+    socketDir: await runFolder(realDir, accounts),
     hbaFile: join(realDir, "pg_hba.conf"),
     identFile: join(realDir, "pg_ident.conf"),
     logFile: join(realDir, "postgres.log"),
@@ -101,26 +97,16 @@ function giveToServer(folder: string, { server }: PostgresAccounts): void {
 }
 
 /** In stateDir if the path is short enough for a socket, else a folder of its own, remembered. */
-async function socketFolder(stateDir: string, accounts: PostgresAccounts): Promise<string> {
-  const usual = join(stateDir, "run");
-  const socket = join(usual, `.s.PGSQL.${PORT}`);
-  // A comma would end the folder's name in the server's list of folders.
-  if (Buffer.byteLength(socket) <= MAX_SOCKET_PATH_BYTES && !/[,"]/.test(usual)) {
-    giveToServer(usual, accounts);
-    return usual;
-  }
-  const note = join(stateDir, "socket-folder");
-  const remembered = await readFile(note, "utf8").catch(() => "");
-  const owner = accounts.server?.uid ?? accounts.client.uid;
-  const stat = remembered === "" ? undefined : lstatSync(remembered, { throwIfNoEntry: false });
-  if (stat?.isDirectory() === true && stat.uid === owner && (stat.mode & 0o077) === 0) {
-    return remembered;
-  }
-  const short = Buffer.byteLength(tmpdir()) <= MAX_TEMPORARY_BYTES ? tmpdir() : "/tmp";
-  const folder = await mkdtemp(join(short, "sn-pg-"));
-  giveToServer(folder, accounts);
-  await writeFile(note, folder);
-  return folder;
+function runFolder(stateDir: string, accounts: PostgresAccounts): Promise<string> {
+  return socketFolder({
+    wanted: join(stateDir, "run"),
+    socketName: `.s.PGSQL.${PORT}`,
+    note: join(stateDir, "socket-folder"),
+    ownerUid: accounts.server?.uid ?? accounts.client.uid,
+    // A comma would end the folder's name in the server's list of folders.
+    forbidden: /[,"]/,
+    give: (folder) => giveToServer(folder, accounts),
+  });
 }
 
 async function initdb(

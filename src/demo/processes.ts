@@ -147,6 +147,7 @@ export class SupervisedProcess {
       try {
         this.#current = await start(this.#options);
         this.#starts += 1;
+        this.#options.report(`${this.#options.name} runs again as process ${this.pid ?? "?"}`);
         return;
       } catch (error) {
         const why = error instanceof Error ? error.message : String(error);

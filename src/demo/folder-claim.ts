@@ -1,0 +1,65 @@
+// One demo per folder: two would fight over the same disks. A lock file that the kernel lets go of
+// when its holder dies, however it dies; SQLite does the locking (fcntl), as Node itself has no call
+// for it. Beside it a note for people, which decides nothing.
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { z } from "zod";
+
+const holderNote = z.object({ pid: z.number(), listen: z.string().optional() });
+
+type HolderNote = z.infer<typeof holderNote>;
+
+export class FolderClaim implements Disposable {
+  readonly #stateDir: string;
+  readonly #lock: DatabaseSync;
+
+  /** Takes the folder. Throws, saying who has it and where that one serves, if it is taken. */
+  constructor(stateDir: string) {
+    this.#stateDir = stateDir;
+    this.#lock = lockOrSayWho(stateDir);
+    this.tell({});
+  }
+
+  /** Leaves word for a second start. */
+  tell(facts: Omit<HolderNote, "pid">): void {
+    const note: HolderNote = { pid: process.pid, ...facts };
+    writeFileSync(notePath(this.#stateDir), JSON.stringify(note));
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(notePath(this.#stateDir), { force: true });
+    this.#lock.close();
+  }
+}
+
+function lockOrSayWho(stateDir: string): DatabaseSync {
+  const path = join(stateDir, "demo.lock");
+  let lock: DatabaseSync | undefined;
+  try {
+    lock = new DatabaseSync(path);
+    lock.exec("pragma journal_mode = memory; pragma locking_mode = exclusive; begin exclusive");
+    return lock;
+  } catch (cause) {
+    lock?.close();
+    if (!/locked/.test(cause instanceof Error ? cause.message : String(cause))) {
+      throw new Error(`${path} cannot be locked`, { cause });
+    }
+    throw new Error(`a demo runs on ${stateDir} already${whoHas(stateDir)}`);
+  }
+}
+
+function whoHas(stateDir: string): string {
+  try {
+    const { pid, listen } = holderNote.parse(JSON.parse(readFileSync(notePath(stateDir), "utf8")));
+    const where = listen === undefined ? "" : `, and serves ${listen}`;
+    return `: process ${pid}${where}; stop it, or start another one with --state DIR`;
+  } catch {
+    // It has the lock and has not written the note yet.
+    return "";
+  }
+}
+
+function notePath(stateDir: string): string {
+  return join(stateDir, "demo.json");
+}

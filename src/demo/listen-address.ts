@@ -1,0 +1,29 @@
+// The address that the agent will serve on, tried before anything is started: a port in use is said
+// at once and in words, not after everything else is up.
+import { once } from "node:events";
+import { createServer } from "node:net";
+
+/** HOST:PORT that can be listened on now; for port 0 a free one. Throws, saying why it cannot. */
+export async function freeAddress(listen: string): Promise<string> {
+  const colon = listen.lastIndexOf(":");
+  const host = listen.slice(0, colon);
+  const server = createServer();
+  try {
+    server.listen({
+      host: host.replace(/^\[(.*)\]$/, "$1"),
+      port: Number(listen.slice(colon + 1)),
+      exclusive: true,
+    });
+    await once(server, "listening");
+  } catch (cause) {
+    const taken = cause instanceof Error && "code" in cause && cause.code === "EADDRINUSE";
+    const why = taken ? "it is in use" : cause instanceof Error ? cause.message : String(cause);
+    throw new Error(
+      `cannot serve on ${listen}: ${why}; choose another address with STORAGE_NODE_LISTEN`,
+    );
+  }
+  const bound = server.address();
+  server.close();
+  await once(server, "close");
+  return typeof bound === "object" && bound !== null ? `${host}:${bound.port}` : listen;
+}
