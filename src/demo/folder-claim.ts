@@ -16,8 +16,11 @@ export class FolderClaim implements Disposable {
 
   /** Takes the folder. Throws, saying who has it and where that one serves, if it is taken. */
   constructor(stateDir: string) {
+    const lock = tryLock(join(stateDir, "demo.lock"));
+    if (lock === undefined)
+      throw new Error(`a demo runs on ${stateDir} already${whoHas(stateDir)}`);
     this.#stateDir = stateDir;
-    this.#lock = lockOrSayWho(stateDir);
+    this.#lock = lock;
     this.tell({});
   }
 
@@ -33,8 +36,8 @@ export class FolderClaim implements Disposable {
   }
 }
 
-function lockOrSayWho(stateDir: string): DatabaseSync {
-  const path = join(stateDir, "demo.lock");
+/** Undefined: somebody else has it. */
+function tryLock(path: string): DatabaseSync | undefined {
   let lock: DatabaseSync | undefined;
   try {
     lock = new DatabaseSync(path);
@@ -42,10 +45,8 @@ function lockOrSayWho(stateDir: string): DatabaseSync {
     return lock;
   } catch (cause) {
     lock?.close();
-    if (!/locked/.test(cause instanceof Error ? cause.message : String(cause))) {
-      throw new Error(`${path} cannot be locked`, { cause });
-    }
-    throw new Error(`a demo runs on ${stateDir} already${whoHas(stateDir)}`);
+    if (cause instanceof Error && /locked/.test(cause.message)) return undefined;
+    throw new Error(`${path} cannot be locked`, { cause });
   }
 }
 

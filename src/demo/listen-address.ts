@@ -16,11 +16,8 @@ export async function freeAddress(listen: string): Promise<string> {
     });
     await once(server, "listening");
   } catch (cause) {
-    const taken = cause instanceof Error && "code" in cause && cause.code === "EADDRINUSE";
-    const why = taken ? "it is in use" : cause instanceof Error ? cause.message : String(cause);
-    throw new Error(
-      `cannot serve on ${listen}: ${why}; choose another address with STORAGE_NODE_LISTEN`,
-    );
+    const hint = "STORAGE_NODE_LISTEN chooses another address";
+    throw new Error(`cannot serve on ${listen} (${hint})`, { cause });
   }
   const bound = server.address();
   server.close();
