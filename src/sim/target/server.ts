@@ -23,11 +23,13 @@ export class TargetServer {
   readonly #clients = new Map<Socket, ClientConnection>();
   readonly #waiting: Socket[] = [];
   #timer: NodeJS.Timeout | undefined;
+  #closed = false;
 
   constructor(options: ServerOptions) {
     this.#options = options;
     this.#server = createServer({ allowHalfOpen: true }, (socket) => {
-      if (this.#clients.size < MAX_CLIENTS) this.#serve(socket);
+      if (this.#closed) socket.destroy();
+      else if (this.#clients.size < MAX_CLIENTS) this.#serve(socket);
       else this.#waiting.push(socket);
     });
   }
@@ -44,6 +46,7 @@ export class TargetServer {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
     clearTimeout(this.#timer);
     for (const socket of [...this.#clients.keys(), ...this.#waiting]) socket.destroy();
     if (!this.#server.listening) return;
@@ -61,7 +64,7 @@ export class TargetServer {
   }
 
   #pollAfterwards(socket: Socket, client: ClientConnection): void {
-    if (client.busy) {
+    if (client.busy && !this.#closed) {
       this.#wake();
       setTimeout(() => this.#pollAfterwards(socket, client), this.#options.pollMs);
       return;
@@ -72,6 +75,7 @@ export class TargetServer {
   }
 
   #wake(): void {
+    if (this.#closed) return;
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
       this.#poll();
