@@ -16,8 +16,8 @@ import { cacheFolder } from "./cache-folder.ts";
 import { openDemoDatabase } from "./database.ts";
 import { DEMO_DISKS, kernelSpec, targetDisks } from "./demo-disks.ts";
 import { FolderClaim } from "./folder-claim.ts";
+import { watchForeground } from "./foreground.ts";
 import { guide } from "./guide.ts";
-import { watchLauncher } from "./launcher-watch.ts";
 import { freeAddress } from "./listen-address.ts";
 import { endLeftOverProcess, superviseProcess } from "./processes.ts";
 import { socketFolder } from "./socket-folder.ts";
@@ -36,7 +36,7 @@ const EXIT_USAGE = 64;
 const EXIT_FAILED = 1;
 const NODE_FLAGS = ["--disable-warning=ExperimentalWarning"];
 
-/** Runs until the signal, or until its launcher is gone. */
+/** Runs until the signal, or until nobody is in front of it any more. */
 export async function demo(args: readonly string[], io: Io): Promise<number> {
   let stateDir: string | undefined;
   try {
@@ -51,8 +51,8 @@ export async function demo(args: readonly string[], io: Io): Promise<number> {
     io.stderr(`${reasonOf(error)}\n\n${USAGE}`);
     return EXIT_USAGE;
   }
-  using launcher = watchLauncher();
-  const signal = AbortSignal.any([io.signal, launcher.signal]);
+  using foreground = watchForeground();
+  const signal = AbortSignal.any([io.signal, foreground.signal]);
   try {
     await runDemo(stateDir, { ...io, signal });
     return 0;

@@ -4,7 +4,15 @@
 // follows lies outside of what it gave away: a lent account must not lead it to other files.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, realpathSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+} from "node:fs";
 import { readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { firstClosedFolder } from "./cache-folder.ts";
@@ -27,6 +35,7 @@ export type PostgresCluster = {
 /** The database role of the one who may connect; a superuser, as the server is theirs alone. */
 export const ROLE = "postgres";
 export const PORT = 5432;
+const SOCKET_NAME = `.s.PGSQL.${PORT}`;
 const INITDB_DIR_PREFIX = "initdb-";
 
 /**
@@ -100,7 +109,7 @@ function giveToServer(folder: string, { server }: PostgresAccounts): void {
 function runFolder(stateDir: string, accounts: PostgresAccounts): Promise<string> {
   return socketFolder({
     wanted: join(stateDir, "run"),
-    socketName: `.s.PGSQL.${PORT}`,
+    socketName: SOCKET_NAME,
     note: join(stateDir, "socket-folder"),
     ownerUid: accounts.server?.uid ?? accounts.client.uid,
     // A comma would end the folder's name in the server's list of folders.
@@ -227,14 +236,19 @@ function runsOn(pid: number, dataDir: string): boolean {
 }
 
 /**
- * Makes a postmaster.pid whose process is gone harmless when its pid is in use by another process:
- * the server would take that one for itself and refuse to start. The rest of the file stays, as it
- * names the shared memory that left-over children may still use.
+ * Makes the lock files of a postmaster that is gone harmless when its pid is in use by another
+ * process, or by its own zombie, which nobody may ever reap in a container: the server would take
+ * that for itself and refuse to start. The rest of postmaster.pid stays, as it names the shared
+ * memory that left-over children may still use.
  */
-export async function disownPostmasterFile(dataDir: string): Promise<void> {
-  const file = await readPostmasterFile(dataDir);
-  if (file === undefined || identityOf(file.pid) === undefined) return;
+export async function disownLockFiles({
+  dataDir,
+  socketDir,
+}: Pick<PostgresCluster, "dataDir" | "socketDir">): Promise<void> {
   if (await findPostmaster(dataDir)) return;
+  await rm(join(socketDir, `${SOCKET_NAME}.lock`), { force: true });
+  const file = await readPostmasterFile(dataDir);
+  if (file === undefined || !existsSync(`/proc/${file.pid}`)) return;
   const path = join(dataDir, "postmaster.pid");
   const lines = (await readFile(path, "utf8")).split("\n");
   const unfinished = `${path}.new`;

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "pg";
 import { cacheFolder } from "./cache-folder.ts";
 import {
-  disownPostmasterFile,
+  disownLockFiles,
   findPostmaster,
   type PostgresCluster,
   PORT,
@@ -159,7 +159,7 @@ async function adoptOrStart(cluster: PostgresCluster, options: Waiting): Promise
     }
     await endProcess(found, STOP_STEPS);
   }
-  await disownPostmasterFile(cluster.dataDir);
+  await disownLockFiles(cluster);
   const deadline = performance.now() + LEFT_OVER_TIMEOUT_MS;
   for (;;) {
     options.signal?.throwIfAborted();

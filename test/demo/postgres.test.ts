@@ -101,15 +101,41 @@ test("a stale postmaster.pid whose pid another process has now does not stop the
   const ids = process.getuid?.() === 0 ? { uid: owner.uid, gid: owner.gid } : {};
   const stranger = spawn("/bin/sleep", ["600"], { ...ids, cwd: "/", stdio: "ignore" });
   try {
-    const path = join(folder.path, "data", "postmaster.pid");
-    const lines = (await readFile(path, "utf8")).split("\n");
-    await writeFile(path, [stranger.pid, ...lines.slice(1)].join("\n"));
+    await replacePid(folder.path, stranger.pid!);
 
     await using postgres = await startPostgres({ stateDir: folder.path });
     expect(await query(postgres.url(), "select 1 as one")).toEqual([{ one: 1 }]);
     expect(identityOf(stranger.pid!)).toBeDefined();
   } finally {
     stranger.kill("SIGKILL");
+  }
+});
+
+test("a postmaster that was killed and that nobody reaps does not stop the start", async () => {
+  await using folder = await serverFolder();
+  {
+    await using postgres = await startPostgres({ stateDir: folder.path });
+    postgres.kill9();
+    await postgres.ended();
+  }
+  const owner = await lstat(join(folder.path, "data"));
+  const ids = process.getuid?.() === 0 ? { uid: owner.uid, gid: owner.gid } : {};
+  // The shell becomes a program that never asks for the child it was left with.
+  const parent = spawn("/bin/sh", ["-c", "true & echo $!; exec /bin/sleep 600"], {
+    ...ids,
+    cwd: "/",
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    const [answer]: unknown[] = await once(parent.stdout, "data");
+    const zombie = Number(answer);
+    await expect.poll(() => readFile(`/proc/${zombie}/stat`, "latin1")).toMatch(/\) Z /);
+    await replacePid(folder.path, zombie);
+
+    await using postgres = await startPostgres({ stateDir: folder.path });
+    expect(await query(postgres.url(), "select 1 as one")).toEqual([{ one: 1 }]);
+  } finally {
+    parent.kill("SIGKILL");
   }
 });
 
@@ -256,6 +282,14 @@ test("copies made side by side are one whole copy, with the links made by oursel
   const icu = await lstat(join(cache, names[0]!, "lib", "libicuuc.so.60"));
   expect(icu.isSymbolicLink()).toBe(true);
 });
+
+/** In both of its lock files. */
+async function replacePid(stateDir: string, pid: number): Promise<void> {
+  for (const path of ["data/postmaster.pid", "run/.s.PGSQL.5432.lock"]) {
+    const lines = (await readFile(join(stateDir, path), "utf8")).split("\n");
+    await writeFile(join(stateDir, path), [pid, ...lines.slice(1)].join("\n"));
+  }
+}
 
 async function connect(url: string): Promise<Client> {
   const client = new Client({ connectionString: url });

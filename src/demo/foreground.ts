@@ -1,0 +1,46 @@
+// Whether anybody still sits before the demo: it runs in the foreground of a terminal, and must not
+// run on unseen when that is closed, when the reader of its output is gone, or when the launcher
+// (bin/storage-node.js) was killed with -9, which takes nobody along.
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
+import { identityOf, isRunning } from "./process-identity.ts";
+
+const LOOK_MS = 250;
+const LAUNCHERS = ["storage-node.js", "storage-node"];
+
+export type Foreground = Disposable & {
+  /** Aborts when nobody is there any more. */
+  readonly signal: AbortSignal;
+};
+
+export function watchForeground(): Foreground {
+  const gone = new AbortController();
+  const leave = () => gone.abort();
+  process.on("SIGHUP", leave);
+  // Never taken off again: what is said while stopping may fail, too.
+  process.stdout.on("error", leave);
+  process.stderr.on("error", leave);
+  const launcher = identityOf(process.ppid);
+  const timer = setInterval(() => {
+    if (launcher !== undefined && !isRunning(launcher)) leave();
+  }, LOOK_MS);
+  // Started by something else, this process may well be meant to outlive it.
+  if (launcher === undefined || !isLauncher(launcher.pid)) clearInterval(timer);
+  return {
+    signal: gone.signal,
+    [Symbol.dispose]: () => {
+      clearInterval(timer);
+      process.off("SIGHUP", leave);
+    },
+  };
+}
+
+function isLauncher(pid: number): boolean {
+  try {
+    const argv = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+    return argv.some((word) => LAUNCHERS.includes(basename(word)));
+  } catch {
+    // It ended meanwhile.
+    return false;
+  }
+}
