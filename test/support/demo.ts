@@ -1,0 +1,156 @@
+// The demo as npm start runs it, as a child process over a folder of its own. Each folder says whose
+// it is, so that the next run can end and remove what a killed one left, and nothing else.
+import { credentials } from "@grpc/grpc-js";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
+import { chmod, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { endLeftOverPostgres } from "../../src/demo/postgres.ts";
+import {
+  identityOf,
+  isRunning,
+  readPidFile,
+  writePidFile,
+} from "../../src/demo/process-identity.ts";
+import { endLeftOverProcess } from "../../src/demo/processes.ts";
+import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
+import { until } from "./agent.ts";
+
+const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+const PREFIX = "sn-test-demo-";
+const OWNER_FILE = "owner.pid";
+const START_LIMIT_MS = 60_000;
+
+export type DemoFolder = AsyncDisposable & {
+  readonly path: string;
+  /** Starts a demo here; resolves when it has printed its guide. */
+  readonly start: () => Promise<RunningDemo>;
+  /** Runs a demo here that is expected to end by itself. */
+  readonly run: (env?: Env) => Promise<{ readonly code: number | null; readonly said: string }>;
+  /** Command lines of all processes that were told of this folder. */
+  readonly processes: () => readonly string[];
+  /** The pid that a part of the demo has now. */
+  readonly pidOf: (part: "agent" | "target") => Promise<number>;
+};
+
+export type RunningDemo = {
+  readonly address: string;
+  readonly client: StorageNodeClient;
+  /** All it printed, on both streams. */
+  readonly said: () => string;
+  /** Sends the signal and resolves with the exit code, null if the signal killed it. */
+  readonly end: (signal: NodeJS.Signals) => Promise<number | null>;
+};
+
+type Env = Readonly<Record<string, string>>;
+
+/** An empty folder; disposing ends whatever runs in it, and removes it. */
+export async function demoFolder(): Promise<DemoFolder> {
+  await removeLeftOverFolders();
+  const path = await mkdtemp(join(tmpdir(), PREFIX));
+  const self = identityOf(process.pid);
+  if (self !== undefined) writePidFile(join(path, OWNER_FILE), self);
+  // Passable for the user that PostgreSQL runs as, where that is not ours.
+  await chmod(path, 0o711);
+  const clients: StorageNodeClient[] = [];
+  return {
+    path,
+    start: async () => {
+      const demo = await startDemo(path);
+      clients.push(demo.client);
+      return demo;
+    },
+    run: async (env) => {
+      const { ended, said } = spawnDemo(path, env);
+      return { code: await ended, said: said() };
+    },
+    processes: () => processesOf(path),
+    pidOf: async (part) => (await readPidFile(join(path, `${part}.pid`)))?.pid ?? 0,
+    [Symbol.asyncDispose]: async () => {
+      for (const client of clients) client.close();
+      await remove(path);
+    },
+  };
+}
+
+async function startDemo(path: string): Promise<RunningDemo> {
+  const { child, ended, said } = spawnDemo(path);
+  await until(
+    "the demo says how to go on",
+    () => said().includes("Ctrl-C stops everything") || child.exitCode !== null,
+    START_LIMIT_MS,
+  );
+  const address = /^agent +pid \d+ +(\S+)$/m.exec(said())?.[1];
+  if (address === undefined) throw new Error(`the demo did not start: ${said()}`);
+  return {
+    address,
+    client: new StorageNodeClient(address, credentials.createInsecure()),
+    said,
+    end: async (signal) => {
+      child.kill(signal);
+      return await ended;
+    },
+  };
+}
+
+function spawnDemo(path: string, env: Env = {}) {
+  const child = spawn(
+    process.execPath,
+    ["--disable-warning=ExperimentalWarning", MAIN, "demo", "--state", path],
+    {
+      env: { ...process.env, STORAGE_NODE_LISTEN: "127.0.0.1:0", ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    },
+  );
+  const self = child.pid === undefined ? undefined : identityOf(child.pid);
+  if (self !== undefined) writePidFile(join(path, "demo.pid"), self);
+  let said = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8").on("data", (text: string) => (said += text));
+  }
+  const ended = once(child, "close").then(() => child.exitCode);
+  return { child, ended, said: () => said };
+}
+
+/** Found by command line or environment: each part of the demo has the folder in one of them. */
+function processesOf(path: string): readonly string[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      const [cmdline, environ] = [`/proc/${pid}/cmdline`, `/proc/${pid}/environ`].map(readOrEmpty);
+      const told = [cmdline, environ].some((text) => text?.includes(path));
+      return told ? [cmdline?.replaceAll("\0", " ").trim() ?? ""] : [];
+    });
+}
+
+function readOrEmpty(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    // It ended meanwhile, or is another user's, as PostgreSQL's children are.
+    return "";
+  }
+}
+
+/** Removes the folders whose owner is gone, with what still runs in them. */
+async function removeLeftOverFolders(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    if (!name.startsWith(PREFIX)) continue;
+    const path = join(tmpdir(), name);
+    // Another user's folder, or one that is just being made: not ours to judge.
+    const owner = await readPidFile(join(path, OWNER_FILE)).catch(() => undefined);
+    if (owner !== undefined && !isRunning(owner)) await remove(path);
+  }
+}
+
+async function remove(path: string): Promise<void> {
+  for (const name of ["demo", "agent", "target"])
+    await endLeftOverProcess({ name, stateDir: path });
+  await endLeftOverPostgres(join(path, "postgres"));
+  const elsewhere = await readFile(join(path, "postgres", "socket-folder"), "utf8").catch(() => "");
+  if (elsewhere !== "") await rm(elsewhere, { recursive: true, force: true });
+  await rm(path, { recursive: true, force: true });
+}
