@@ -15,7 +15,7 @@ import { waitUntilReady } from "./agent-ready.ts";
 import { cacheFolder } from "./cache-folder.ts";
 import { openDemoDatabase } from "./database.ts";
 import { DEMO_DISKS, kernelSpec, targetDisks } from "./demo-disks.ts";
-import { FolderClaim } from "./folder-claim.ts";
+import { claimFolder } from "./folder-claim.ts";
 import { watchForeground } from "./foreground.ts";
 import { guide } from "./guide.ts";
 import { freeAddress } from "./listen-address.ts";
@@ -69,7 +69,7 @@ async function runDemo(chosenDir: string | undefined, io: Io): Promise<void> {
   const { signal, stdout, stderr } = io;
   const stateDir = await prepareFolder(chosenDir, io);
   await using stack = new AsyncDisposableStack();
-  const claim = stack.use(new FolderClaim(stateDir));
+  const claim = stack.use(await claimFolder(stateDir, { signal }));
   const parts = { stateDir, root: join(stateDir, "kernel"), socket: await spdkSocket(stateDir) };
   const wanted = readConfig(agentEnv(io, { ...parts, databaseUrl: "postgresql://", listen: "" }));
   // A left-over agent first: it holds the port, and would go to work on whatever is started here.

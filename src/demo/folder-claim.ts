@@ -4,21 +4,38 @@
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 
 const holderNote = z.object({ pid: z.number(), listen: z.string().optional() });
 
 type HolderNote = z.infer<typeof holderNote>;
 
-export class FolderClaim implements Disposable {
+/** One whose launcher was killed a moment ago is still stopping. */
+const WAIT_MS = 2_000;
+const LOOK_MS = 50;
+
+/** Takes the folder. Throws, saying who has it and where that one serves, if it stays taken. */
+export async function claimFolder(
+  stateDir: string,
+  options: { readonly signal: AbortSignal },
+): Promise<FolderClaim> {
+  const deadline = performance.now() + WAIT_MS;
+  for (;;) {
+    const lock = tryLock(join(stateDir, "demo.lock"));
+    if (lock !== undefined) return new FolderClaim(stateDir, lock);
+    if (performance.now() > deadline) {
+      throw new Error(`a demo runs on ${stateDir} already${whoHas(stateDir)}`);
+    }
+    await sleep(LOOK_MS, undefined, options);
+  }
+}
+
+class FolderClaim implements Disposable {
   readonly #stateDir: string;
   readonly #lock: DatabaseSync;
 
-  /** Takes the folder. Throws, saying who has it and where that one serves, if it is taken. */
-  constructor(stateDir: string) {
-    const lock = tryLock(join(stateDir, "demo.lock"));
-    if (lock === undefined)
-      throw new Error(`a demo runs on ${stateDir} already${whoHas(stateDir)}`);
+  constructor(stateDir: string, lock: DatabaseSync) {
     this.#stateDir = stateDir;
     this.#lock = lock;
     this.tell({});

@@ -1,9 +1,9 @@
 // Whether anybody still sits before the demo: it runs in the foreground of a terminal, and must not
-// run on unseen when that is closed, when the reader of its output is gone, or when the launcher
-// (bin/storage-node.js) was killed with -9, which takes nobody along.
+// run on unseen when that is closed, when the reader of its output is gone, or when npm or the
+// launcher (bin/storage-node.js) was killed with -9, which takes nobody along.
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { identityOf, isRunning } from "./process-identity.ts";
+import { identityOf, isRunning, parentOf, type ProcessIdentity } from "./process-identity.ts";
 
 const LOOK_MS = 250;
 const LAUNCHERS = ["storage-node.js", "storage-node"];
@@ -20,12 +20,10 @@ export function watchForeground(): Foreground {
   // Never taken off again: what is said while stopping may fail, too.
   process.stdout.on("error", leave);
   process.stderr.on("error", leave);
-  const launcher = identityOf(process.ppid);
+  const starters = startersOf();
   const timer = setInterval(() => {
-    if (launcher !== undefined && !isRunning(launcher)) leave();
+    if (!starters.every(isRunning)) leave();
   }, LOOK_MS);
-  // Started by something else, this process may well be meant to outlive it.
-  if (launcher === undefined || !isLauncher(launcher.pid)) clearInterval(timer);
   return {
     signal: gone.signal,
     [Symbol.dispose]: () => {
@@ -33,6 +31,14 @@ export function watchForeground(): Foreground {
       process.off("SIGHUP", leave);
     },
   };
+}
+
+/** The launcher, and npm where that runs it; whatever else started us may end before us. */
+function startersOf(): readonly ProcessIdentity[] {
+  const launcher = identityOf(process.ppid);
+  if (launcher === undefined || !isLauncher(launcher.pid)) return [];
+  const npm = process.env["npm_lifecycle_event"] === undefined ? undefined : parentOf(launcher);
+  return npm === undefined ? [launcher] : [launcher, npm];
 }
 
 function isLauncher(pid: number): boolean {

@@ -1,8 +1,8 @@
 // What the demo prints once everything is up: what there is, and calls to copy.
+import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
 
-const ID = "0b7c9a52-6c7e-4a53-9f0e-2f6a3c1d4e5f";
 const HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0001-4000-8000-000000000001";
 
 export function guide(parts: {
@@ -12,6 +12,8 @@ export function guide(parts: {
   readonly stateDir: string;
 }): string {
   const { listen, disks, socket, stateDir } = parts;
+  // A new one each time: the id of a deleted volume is never taken again.
+  const id = randomUUID();
   const notUp = disks.filter(({ status }) => status?.state !== "DISK_STATE_UP").length;
   return `
 ${disks.map(diskLine).join("\n")}
@@ -23,13 +25,13 @@ Copy and paste, in another terminal in this folder:
 
   buf $api/ListDisks
 
-  buf -d '{"id": "${ID}",
+  buf -d '{"id": "${id}",
     "spec": {"sizeBytes": "10737418240", "allowedHostNqns": ["${HOST}"]},
     "waitTimeout": "5s"}' $api/ProvisionLvol
 
-  buf -d '{"lvolId": "${ID}"}' $api/GetExport
+  buf -d '{"lvolId": "${id}"}' $api/GetExport
 
-  buf -d '{"lvolId": "${ID}", "waitTimeout": "5s"}' $api/Delete
+  buf -d '{"lvolId": "${id}", "waitTimeout": "5s"}' $api/Delete
 
 or with grpcurl:
 

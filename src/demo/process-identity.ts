@@ -33,6 +33,12 @@ export function isRunning(identity: ProcessIdentity): boolean {
   return now?.startTicks === identity.startTicks && now.bootId === identity.bootId;
 }
 
+/** The process that started this one, or that took it over since; undefined if it is gone. */
+export function parentOf(identity: ProcessIdentity): ProcessIdentity | undefined {
+  const parent = statOf(identity.pid)?.parent;
+  return parent === undefined || parent === 0 ? undefined : identityOf(parent);
+}
+
 /** Direct children of a process, in no order. */
 export function childrenOf(identity: ProcessIdentity, pids: readonly number[]): ProcessIdentity[] {
   return pids.flatMap((pid) => {
