@@ -33,7 +33,7 @@ export async function openDemoDatabase(options: DemoDatabaseOptions): Promise<De
     if (!(error instanceof PostgresUnsupported) || url === undefined || url === "") throw error;
     return {
       url,
-      description: `DATABASE_URL, as there is none of its own: ${error.message}`,
+      description: `from DATABASE_URL; the embedded PostgreSQL cannot run here: ${error.why}`,
       [Symbol.asyncDispose]: () => Promise.resolve(),
     };
   }

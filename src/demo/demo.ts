@@ -19,6 +19,7 @@ import { claimFolder } from "./folder-claim.ts";
 import { watchForeground } from "./foreground.ts";
 import { guide } from "./guide.ts";
 import { freeAddress } from "./listen-address.ts";
+import { PostgresUnsupported } from "./postgres-runtime.ts";
 import { endLeftOverProcess, superviseProcess } from "./processes.ts";
 import { socketFolder } from "./socket-folder.ts";
 
@@ -206,6 +207,8 @@ function reasonOf(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(reasonOf).join("; ");
   if (!(error instanceof Error)) return String(error);
   const { message, cause } = error;
+  // Says all that matters, and ends with what to do.
+  if (error instanceof PostgresUnsupported) return message;
   if (cause === undefined || message.includes(reasonOf(cause))) return message;
   return `${message}: ${reasonOf(cause)}`;
 }

@@ -35,6 +35,8 @@ export type Platform = {
 
 /** PostgreSQL cannot be run here; the message says what to do instead. */
 export class PostgresUnsupported extends Error {
+  readonly why: string;
+
   constructor(why: string, options?: ErrorOptions) {
     super(
       `the embedded PostgreSQL cannot run here: ${why}; ` +
@@ -42,6 +44,7 @@ export class PostgresUnsupported extends Error {
       options,
     );
     this.name = "PostgresUnsupported";
+    this.why = why;
   }
 }
 

@@ -72,6 +72,8 @@ type Exit = readonly [code: number | null, signal: NodeJS.Signals | null];
 
 type Started = {
   readonly time: number;
+  /** Where its words begin in the log. */
+  readonly logStart: number;
   readonly identity: ProcessIdentity | undefined;
   readonly exit: Promise<Exit>;
 };
@@ -157,7 +159,7 @@ export class SupervisedProcess {
   }
 
   async #giveUp(ended: Exit): Promise<void> {
-    const words = await lastWords(logFile(this.#options));
+    const words = await this.#lastWords();
     this.#failure.resolve(
       new Error(`${this.#options.name} ${describe(ended)} and is not tried again\n${words}`),
     );
@@ -170,10 +172,14 @@ export class SupervisedProcess {
       report(`${name} ${describe(ended)}; ${next}`);
       return;
     }
-    const words = await lastWords(logFile(this.#options));
-    report(
-      `${name.toUpperCase()} ABORTED, which a real one would have done too; ${next}\n${words}`,
-    );
+    const words = await this.#lastWords();
+    report(`${name.toUpperCase()} ABORTED: it was sent what no agent may send; ${next}\n${words}`);
+  }
+
+  async #lastWords(): Promise<string> {
+    const log = await readFile(logFile(this.#options)).catch(() => Buffer.alloc(0));
+    const text = log.subarray(this.#current.logStart).toString("utf8");
+    return text.trimEnd().split("\n").slice(-LAST_WORDS_LINES).join("\n");
   }
 }
 
@@ -193,7 +199,8 @@ async function start(options: ProcessOptions): Promise<Started> {
     child.once("exit", (code, signal) => exit.resolve([code, signal]));
     const identity = note(child, pidFile(options));
     await once(child, "spawn");
-    return { time: performance.now(), identity, exit: exit.promise };
+    const logStart = size > MAX_LOG_BYTES ? 0 : size;
+    return { logStart, time: performance.now(), identity, exit: exit.promise };
   } finally {
     await log.close();
   }
@@ -220,11 +227,6 @@ function stopSteps({ stopTimeoutMs }: Pick<ProcessOptions, "stopTimeoutMs">) {
 
 function describe([code, signal]: Exit): string {
   return signal === null ? `ended with code ${code}` : `was killed by ${signal}`;
-}
-
-async function lastWords(path: string): Promise<string> {
-  const text = await readFile(path, "utf8").catch(() => "");
-  return text.trimEnd().split("\n").slice(-LAST_WORDS_LINES).join("\n");
 }
 
 function pidFile({ stateDir, name }: Pick<ProcessOptions, "stateDir" | "name">): string {
