@@ -4,7 +4,7 @@ import { credentials } from "@grpc/grpc-js";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
-import { chmod, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { chmod, lstat, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -140,7 +140,9 @@ async function removeLeftOverFolders(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     if (!name.startsWith(PREFIX)) continue;
     const path = join(tmpdir(), name);
-    // Another user's folder, or one that is just being made: not ours to judge.
+    // Another user's folder, or one that is just being made or removed: not ours to judge.
+    const stat = await lstat(path).catch(() => undefined);
+    if (stat?.uid !== process.getuid?.()) continue;
     const owner = await readPidFile(join(path, OWNER_FILE)).catch(() => undefined);
     if (owner !== undefined && !isRunning(owner)) await remove(path);
   }

@@ -1,6 +1,6 @@
 // Folders for PostgreSQL servers of tests. Each says whose it is, so that the next run can end and
 // remove what a killed one left, and nothing else.
-import { chmod, mkdtemp, readdir, rm } from "node:fs/promises";
+import { chmod, lstat, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { endLeftOverPostgres } from "../../src/demo/postgres.ts";
@@ -31,7 +31,9 @@ export async function removeLeftOverFolders(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     if (!name.startsWith(PREFIX)) continue;
     const path = join(tmpdir(), name);
-    // Another user's folder, or one that is just being made: not ours to judge.
+    // Another user's folder, or one that is just being made or removed: not ours to judge.
+    const stat = await lstat(path).catch(() => undefined);
+    if (stat?.uid !== process.getuid?.()) continue;
     const owner = await readPidFile(join(path, OWNER_FILE)).catch(() => undefined);
     if (owner !== undefined && !isRunning(owner)) await remove(path);
   }
