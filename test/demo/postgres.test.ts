@@ -121,7 +121,7 @@ test("a postmaster that was killed and that nobody reaps does not stop the start
   const owner = await lstat(join(folder.path, "data"));
   const ids = process.getuid?.() === 0 ? { uid: owner.uid, gid: owner.gid } : {};
   // The shell becomes a program that never asks for the child it was left with.
-  const parent = spawn("/bin/sh", ["-c", "true & echo $!; exec /bin/sleep 600"], {
+  const parent = spawn("/bin/sh", ["-c", "/bin/sleep 60 & echo $!; exec /bin/sleep 600"], {
     ...ids,
     cwd: "/",
     stdio: ["ignore", "pipe", "inherit"],
@@ -129,6 +129,9 @@ test("a postmaster that was killed and that nobody reaps does not stop the start
   try {
     const [answer]: unknown[] = await once(parent.stdout, "data");
     const zombie = Number(answer);
+    const command = () => readFile(`/proc/${parent.pid}/cmdline`, "latin1");
+    await expect.poll(command).toMatch(/^\/bin\/sleep/);
+    process.kill(zombie, "SIGKILL");
     await expect.poll(() => readFile(`/proc/${zombie}/stat`, "latin1")).toMatch(/\) Z /);
     await replacePid(folder.path, zombie);
 
