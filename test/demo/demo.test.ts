@@ -1,7 +1,7 @@
 // What npm start promises, with the real processes.
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { test } from "vitest";
 import { FreeSpace, type Disk } from "../../src/gen/storagenode/v1/disk.ts";
 import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
 import { spdkClient } from "../../src/spdk/client.ts";
@@ -10,80 +10,101 @@ import { call, until } from "../support/agent.ts";
 import { demoFolder, type RunningDemo } from "../support/demo.ts";
 import { GIB, lvolSpec } from "../support/volumes.ts";
 
-test("from nothing to a volume; SIGTERM ends all of it; killed with -9 it is all there again", async () => {
-  await using folder = await demoFolder();
-  const id = randomUUID();
-  {
+// Side by side: they wait more than they compute.
+test.concurrent(
+  "SIGTERM ends all of it; killed with -9 it is all there again",
+  async ({ expect }) => {
+    await using folder = await demoFolder();
+    const id = randomUUID();
+    {
+      const demo = await folder.start();
+      expect(await disks(demo)).toEqual([
+        ["DEMO00000001", "DISK_STATE_UP", true, FreeSpace.FREE_SPACE_ZEROED],
+        ["DEMO00000002", "DISK_STATE_UP", true, FreeSpace.FREE_SPACE_ZEROED],
+        ["DEMO00000003", "DISK_STATE_UP", true, FreeSpace.FREE_SPACE_ZEROED],
+      ]);
+      expect((await provision(demo, id)).status?.state).toBe("LVOL_STATE_UP");
+      expect(folder.processes()).toHaveLength(PARTS);
+      expect(await demo.end("SIGTERM")).toBe(0);
+      expect(folder.processes()).toEqual([]);
+    }
+    let killed: Lvol;
+    {
+      const demo = await folder.start();
+      killed = await volume(demo, id);
+      expect(killed.status?.state).toBe("LVOL_STATE_UP");
+      expect(await demo.end("SIGKILL")).toBeNull();
+      // Nobody told the others.
+      expect(folder.processes()).toHaveLength(PARTS - 1);
+    }
     const demo = await folder.start();
-    expect(await disks(demo)).toEqual([
-      ["DEMO00000001", "DISK_STATE_UP", true, FreeSpace.FREE_SPACE_ZEROED],
-      ["DEMO00000002", "DISK_STATE_UP", true, FreeSpace.FREE_SPACE_ZEROED],
-      ["DEMO00000003", "DISK_STATE_UP", true, FreeSpace.FREE_SPACE_ZEROED],
-    ]);
-    expect((await provision(demo, id)).status?.state).toBe("LVOL_STATE_UP");
     expect(folder.processes()).toHaveLength(PARTS);
-    expect(await demo.end("SIGTERM")).toBe(0);
+    const again = await volume(demo, id);
+    expect(again.status?.state).toBe("LVOL_STATE_UP");
+    expect(again.status?.lvolUuid).toBe(killed.status?.lvolUuid);
+    expect(again.status?.nqn).toBe(killed.status?.nqn);
+    expect(await demo.end("SIGINT")).toBe(0);
     expect(folder.processes()).toEqual([]);
-  }
-  let killed: Lvol;
-  {
+  },
+);
+
+test.concurrent(
+  "each part that is killed with -9 comes back with the volume",
+  async ({ expect }) => {
+    await using folder = await demoFolder();
     const demo = await folder.start();
-    killed = await volume(demo, id);
-    expect(killed.status?.state).toBe("LVOL_STATE_UP");
-    expect(await demo.end("SIGKILL")).toBeNull();
-    // Nobody told the others.
-    expect(folder.processes()).toHaveLength(PARTS - 1);
-  }
-  const demo = await folder.start();
-  expect(folder.processes()).toHaveLength(PARTS);
-  const again = await volume(demo, id);
-  expect(again.status?.state).toBe("LVOL_STATE_UP");
-  expect(again.status?.lvolUuid).toBe(killed.status?.lvolUuid);
-  expect(again.status?.nqn).toBe(killed.status?.nqn);
-  expect(await demo.end("SIGINT")).toBe(0);
-  expect(folder.processes()).toEqual([]);
-});
-
-test("each part that is killed with -9 comes back, and the volume is UP again", async () => {
-  await using folder = await demoFolder();
-  const demo = await folder.start();
-  const id = randomUUID();
-  await provision(demo, id);
-  for (const part of ["target", "agent"] as const) {
-    const before = await folder.pidOf(part);
-    process.kill(before, "SIGKILL");
-    await until(`the ${part} runs again`, () =>
-      demo.said().includes(`${part} runs again as process`),
-    );
-    expect(await folder.pidOf(part)).not.toBe(before);
-    await until("the volume is exported and UP", async () => {
-      const seen = await volume(demo, id).catch(() => undefined);
-      const exported = await namespaces(folder.path);
-      return seen?.status?.state === "LVOL_STATE_UP" && exported.includes(id);
+    const id = randomUUID();
+    await provision(demo, id);
+    for (const part of ["target", "agent", "database"] as const) {
+      const before = await folder.pidOf(part);
+      process.kill(before, "SIGKILL");
+      await until(`the ${part} runs again`, () =>
+        demo.said().includes(`${part} runs again as process`),
+      );
+      expect(await folder.pidOf(part)).not.toBe(before);
+      expect(await folder.pidOf(part)).toBeGreaterThan(0);
+      await until("the volume is exported and UP", async () => {
+        const seen = await volume(demo, id).catch(() => undefined);
+        const exported = await namespaces(folder.path);
+        return seen?.status?.state === "LVOL_STATE_UP" && exported.includes(id);
+      });
+    }
+    await until("another volume can be made", async () => {
+      const made = await provision(demo, randomUUID()).catch(() => undefined);
+      return made?.status?.state === "LVOL_STATE_UP";
     });
-  }
-  expect(await demo.end("SIGTERM")).toBe(0);
-  expect(folder.processes()).toEqual([]);
-});
+    // As when the terminal is closed.
+    expect(await demo.end("SIGHUP")).toBe(0);
+    expect(folder.processes()).toEqual([]);
+  },
+);
 
-test("a second demo on the folder, and one on a port in use, are refused in words", async () => {
-  await using folder = await demoFolder();
-  await using other = await demoFolder();
-  const demo = await folder.start();
+test.concurrent(
+  "a second demo on the folder, or the port, is refused in words",
+  async ({ expect }) => {
+    await using folder = await demoFolder();
+    await using other = await demoFolder();
+    const demo = await folder.start({ launcher: true });
 
-  const second = await folder.run();
-  expect(second.code).toBe(1);
-  expect(second.said).toContain(`a demo runs on ${folder.path} already`);
-  expect(second.said).toContain(demo.address);
+    const second = await folder.run();
+    expect(second.code).toBe(1);
+    expect(second.said).toContain(`a demo runs on ${folder.path} already`);
+    expect(second.said).toContain(demo.address);
 
-  const onThePort = await other.run({ STORAGE_NODE_LISTEN: demo.address });
-  expect(onThePort.code).toBe(1);
-  expect(onThePort.said).toContain(`cannot serve on ${demo.address}`);
-  expect(other.processes()).toEqual([]);
+    const onThePort = await other.run({ STORAGE_NODE_LISTEN: demo.address });
+    expect(onThePort.code).toBe(1);
+    expect(onThePort.said).toContain(`cannot serve on ${demo.address}`);
+    expect(other.processes()).toEqual([]);
 
-  // It was not disturbed by any of that.
-  expect(await disks(demo)).toHaveLength(3);
-});
+    // It was not disturbed by any of that.
+    expect(await disks(demo)).toHaveLength(3);
+
+    // The launcher's death cannot be passed on; it is noticed.
+    expect(await demo.end("SIGKILL")).toBeNull();
+    expect(demo.said()).toMatch(/^stopping$/m);
+    expect(folder.processes()).toEqual([]);
+  },
+);
 
 /** Demo, target, agent, postmaster; the postmaster's children do not name the folder. */
 const PARTS = 4;

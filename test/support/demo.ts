@@ -20,28 +20,36 @@ import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts"
 import { until } from "./agent.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+const LAUNCHER = fileURLToPath(new URL("../../bin/storage-node.js", import.meta.url));
 const PREFIX = "sn-test-demo-";
 const OWNER_FILE = "owner.pid";
 const START_LIMIT_MS = 60_000;
 
 export type DemoFolder = AsyncDisposable & {
   readonly path: string;
-  /** Starts a demo here; resolves when it has printed its guide. */
-  readonly start: () => Promise<RunningDemo>;
+  /** Starts a demo here, as npm does or without its launcher; resolves when it printed its guide. */
+  readonly start: (options?: StartOptions) => Promise<RunningDemo>;
   /** Runs a demo here that is expected to end by itself. */
   readonly run: (env?: Env) => Promise<{ readonly code: number | null; readonly said: string }>;
   /** Command lines of all processes that were told of this folder. */
   readonly processes: () => readonly string[];
   /** The pid that a part of the demo has now. */
-  readonly pidOf: (part: "agent" | "target") => Promise<number>;
+  readonly pidOf: (part: Part) => Promise<number>;
 };
+
+export type Part = "agent" | "target" | "database";
+
+export type StartOptions = { readonly launcher?: boolean };
 
 export type RunningDemo = {
   readonly address: string;
   readonly client: StorageNodeClient;
   /** All it printed, on both streams. */
   readonly said: () => string;
-  /** Sends the signal and resolves with the exit code, null if the signal killed it. */
+  /**
+   * Sends the signal (to the launcher, if there is one) and resolves with the exit code, null if the
+   * signal killed it, once nobody holds the demo's output any more.
+   */
   readonly end: (signal: NodeJS.Signals) => Promise<number | null>;
 };
 
@@ -58,17 +66,17 @@ export async function demoFolder(): Promise<DemoFolder> {
   const clients: StorageNodeClient[] = [];
   return {
     path,
-    start: async () => {
-      const demo = await startDemo(path);
+    start: async (options) => {
+      const demo = await startDemo(path, options);
       clients.push(demo.client);
       return demo;
     },
     run: async (env) => {
-      const { ended, said } = spawnDemo(path, env);
+      const { ended, said } = spawnDemo(path, [MAIN], env);
       return { code: await ended, said: said() };
     },
     processes: () => processesOf(path),
-    pidOf: async (part) => (await readPidFile(join(path, `${part}.pid`)))?.pid ?? 0,
+    pidOf: async (part) => await pidOf(path, part),
     [Symbol.asyncDispose]: async () => {
       for (const client of clients) client.close();
       await remove(path);
@@ -76,8 +84,11 @@ export async function demoFolder(): Promise<DemoFolder> {
   };
 }
 
-async function startDemo(path: string): Promise<RunningDemo> {
-  const { child, ended, said } = spawnDemo(path);
+async function startDemo(
+  path: string,
+  { launcher = false }: StartOptions = {},
+): Promise<RunningDemo> {
+  const { child, ended, said } = spawnDemo(path, [launcher ? LAUNCHER : MAIN]);
   await until(
     "the demo says how to go on",
     () => said().includes("Ctrl-C stops everything") || child.exitCode !== null,
@@ -96,15 +107,14 @@ async function startDemo(path: string): Promise<RunningDemo> {
   };
 }
 
-function spawnDemo(path: string, env: Env = {}) {
-  const child = spawn(
-    process.execPath,
-    ["--disable-warning=ExperimentalWarning", MAIN, "demo", "--state", path],
-    {
-      env: { ...process.env, STORAGE_NODE_LISTEN: "127.0.0.1:0", ...env },
-      stdio: ["ignore", "pipe", "pipe"],
-    },
-  );
+function spawnDemo(path: string, program: readonly string[], env: Env = {}) {
+  const flags = ["--disable-warning=ExperimentalWarning"];
+  // Not as a part of the npm that runs these tests.
+  const { npm_lifecycle_event: _npm, ...inherited } = process.env;
+  const child = spawn(process.execPath, [...flags, ...program, "demo", "--state", path], {
+    env: { ...inherited, STORAGE_NODE_LISTEN: "127.0.0.1:0", ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   const self = child.pid === undefined ? undefined : identityOf(child.pid);
   if (self !== undefined) writePidFile(join(path, "demo.pid"), self);
   let said = "";
@@ -113,6 +123,13 @@ function spawnDemo(path: string, env: Env = {}) {
   }
   const ended = once(child, "close").then(() => child.exitCode);
   return { child, ended, said: () => said };
+}
+
+async function pidOf(path: string, part: Part): Promise<number> {
+  if (part !== "database") return (await readPidFile(join(path, `${part}.pid`)))?.pid ?? 0;
+  // In the server's folder, which is closed to others than its user and root.
+  const file = await readFile(join(path, "postgres", "data", "postmaster.pid"), "utf8");
+  return Number(file.split("\n")[0]);
 }
 
 /** Found by command line or environment: each part of the demo has the folder in one of them. */

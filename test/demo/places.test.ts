@@ -1,0 +1,115 @@
+// Where the demo may be: which folder, which sockets, which port.
+import { once } from "node:events";
+import { chmod, lstat, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { claimFolder } from "../../src/demo/folder-claim.ts";
+import { freeAddress } from "../../src/demo/listen-address.ts";
+import { socketFolder } from "../../src/demo/socket-folder.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+
+const signal = new AbortController().signal;
+
+test("of two that claim a folder at once one has it, and the other is told who", async () => {
+  await using folder = await temporaryFolder();
+  const claims = await Promise.allSettled([
+    claimFolder(folder.path, { signal }).then((claim) => {
+      claim.tell({ listen: "127.0.0.1:50051" });
+      return claim;
+    }),
+    claimFolder(folder.path, { signal }),
+  ]);
+  const reasons = claims.flatMap((claim) => (claim.status === "rejected" ? [claim.reason] : []));
+  expect(reasons.map(String)).toEqual([
+    expect.stringContaining(
+      `a demo runs on ${folder.path} already: process ${process.pid}, and serves 127.0.0.1:50051`,
+    ),
+  ]);
+  for (const claim of claims) if (claim.status === "fulfilled") claim.value[Symbol.dispose]();
+});
+
+test("who waits for a folder that is being left gets it", async () => {
+  await using folder = await temporaryFolder();
+  const first = await claimFolder(folder.path, { signal });
+  const second = claimFolder(folder.path, { signal });
+  first[Symbol.dispose]();
+  using claim = await second;
+  claim.tell({ listen: "here" });
+  await expect(claimFolder(folder.path, { signal })).rejects.toThrow("and serves here");
+});
+
+test("a note that is cut short does not hide that the folder is taken", async () => {
+  await using folder = await temporaryFolder();
+  using first = await claimFolder(folder.path, { signal });
+  first.tell({});
+  await writeFile(join(folder.path, "demo.json"), '{"pid":');
+  await expect(claimFolder(folder.path, { signal })).rejects.toThrow(
+    new RegExp(`^a demo runs on ${folder.path} already$`),
+  );
+});
+
+test("a port in use is refused with the address and the setting; port 0 becomes a free one", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const bound = server.address();
+  const port = typeof bound === "object" ? bound?.port : undefined;
+  await expect(freeAddress(`127.0.0.1:${port}`)).rejects.toThrow(
+    `cannot serve on 127.0.0.1:${port} (STORAGE_NODE_LISTEN chooses another address)`,
+  );
+  server.close();
+  await once(server, "close");
+  expect(await freeAddress(`127.0.0.1:${port}`)).toBe(`127.0.0.1:${port}`);
+  expect(await freeAddress("127.0.0.1:0")).toMatch(/^127\.0\.0\.1:[1-9]\d*$/);
+});
+
+test("a folder too deep for a socket is replaced by a short one, the same at the next start", async () => {
+  await using folder = await temporaryFolder();
+  const options = {
+    wanted: folder.path,
+    socketName: "spdk.sock",
+    note: join(folder.path, "note"),
+    ownerUid: process.getuid?.() ?? 0,
+  };
+  expect(await socketFolder(options)).toBe(folder.path);
+
+  const deep = { ...options, wanted: join(folder.path, "d".repeat(100)) };
+  const short = await socketFolder(deep);
+  try {
+    expect(Buffer.byteLength(join(short, "spdk.sock"))).toBeLessThanOrEqual(107);
+    expect((await lstat(short)).mode & 0o777).toBe(0o700);
+    expect(await readFile(options.note, "utf8")).toBe(short);
+    expect(await socketFolder(deep)).toBe(short);
+
+    // One that others may enter is not trusted with a socket.
+    await chmod(short, 0o755);
+    const another = await socketFolder(deep);
+    expect(another).not.toBe(short);
+    // Nor is a file where the folder was.
+    await rm(another, { recursive: true });
+    await writeFile(another, "");
+    const third = await socketFolder(deep);
+    expect(third).not.toBe(another);
+    await Promise.all([another, third].map((path) => rm(path, { recursive: true })));
+  } finally {
+    await rm(short, { recursive: true });
+  }
+});
+
+test("what is given away is the wanted or the new folder, never the remembered one", async () => {
+  await using folder = await temporaryFolder();
+  const given: string[] = [];
+  const options = {
+    wanted: join(folder.path, "run"),
+    socketName: "s",
+    note: join(folder.path, "note"),
+    ownerUid: process.getuid?.() ?? 0,
+    give: (path: string) => given.push(path),
+  };
+  await mkdir(options.wanted);
+  await socketFolder(options);
+  const short = await socketFolder({ ...options, forbidden: /run/ });
+  await socketFolder({ ...options, forbidden: /run/ });
+  expect(given).toEqual([options.wanted, short]);
+  await rm(short, { recursive: true });
+});
