@@ -10,7 +10,7 @@ import type { Io } from "../cli.ts";
 import { ConfigError, EXIT_CONFIG, readConfig } from "../config.ts";
 import { MIGRATIONS_DIR } from "../serve.ts";
 import { buildKernelTree } from "../sim/kernel/build-tree.ts";
-import { migrate } from "../store/migrate.ts";
+import { migrate, MigrationFault } from "../store/migrate.ts";
 import { waitUntilReady } from "./agent-ready.ts";
 import { cacheFolder } from "./cache-folder.ts";
 import { openDemoDatabase } from "./database.ts";
@@ -184,7 +184,8 @@ async function bringUpToDate(url: string, signal: AbortSignal): Promise<void> {
     await client.connect();
     await migrate(client, MIGRATIONS_DIR, { signal });
   } catch (cause) {
-    throw new Error(`the database cannot be brought up to date: ${reasonOf(cause)}`, { cause });
+    const elsewhere = cause instanceof MigrationFault ? " (--state DIR begins anew elsewhere)" : "";
+    throw new Error(`the database cannot be brought up to date${elsewhere}`, { cause });
   } finally {
     await client.end().catch(() => undefined);
   }
