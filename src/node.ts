@@ -28,9 +28,6 @@ import type { Kernel } from "./sysfs/kernel.ts";
 
 export const VERSION = "0.1.0";
 
-/** Steps in flight may end by themselves within this; what is cut off is found again at start. */
-const STOP_LIMIT_MS = 5_000;
-
 export type RunningNode = AsyncDisposable & {
   readonly address: string;
   readonly agent: Agent;
@@ -44,6 +41,8 @@ export type NodeOptions = {
   readonly log: Logger;
   readonly migrationsDir: string;
   readonly timing?: Partial<Timing>;
+  /** The socket that the local lock lies beside, where the target is reached through another one. */
+  readonly lockPath?: string | undefined;
 };
 
 export type Timing = {
@@ -51,20 +50,22 @@ export type Timing = {
   readonly leaseTermMs: number;
   /** What a dead agent had sent has ended on the target by then. */
   readonly graceMs: number;
+  /** Steps in flight may end by themselves within this; what is cut off is found again at start. */
+  readonly stopMs: number;
 };
 
-const TIMING: Timing = { leaseTermMs: 30_000, graceMs: 10_000 };
+const TIMING: Timing = { leaseTermMs: 30_000, graceMs: 10_000, stopMs: 5_000 };
 
 /** Starts the agent. The API answers at once; readiness comes when everything was verified. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { config, log, kernel } = options;
   await using stack = new AsyncDisposableStack();
-  const { leaseTermMs, graceMs } = { ...TIMING, ...options.timing };
+  const { leaseTermMs, graceMs, stopMs } = { ...TIMING, ...options.timing };
   const rows = new Rows();
   const fence = new Fence();
   const database = stack.use(openDatabase({ url: config.databaseUrl, log }));
   const writer = stack.use(new Writer({ database, rows, policy: config, fence, log }));
-  const lock = stack.use(new LocalLock(config.spdkSocket));
+  const lock = stack.use(new LocalLock(options.lockPath ?? config.spdkSocket));
   const memory = new LocalMemory(config.stateDir);
   const holder = `${hostname()}/${process.pid}/${randomUUID()}`;
   const session = stack.use(
@@ -99,7 +100,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     graceMs,
     log,
   });
-  stack.defer(() => reconciler.stop(AbortSignal.timeout(STOP_LIMIT_MS)));
+  stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
   const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock });
   const server: RunningServer = await startServer({
     listen: config.listen,

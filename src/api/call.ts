@@ -50,7 +50,7 @@ const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 /** Calls under way, and the end of those that would not end by themselves. */
 export class CallDesk {
   readonly #log: Logger;
-  readonly #streams = new Set<AbortController>();
+  readonly #open = new Set<AbortController>();
   #underWay = 0;
   #draining = false;
 
@@ -62,10 +62,13 @@ export class CallDesk {
     return this.#underWay;
   }
 
-  /** Ends streams with UNAVAILABLE and refuses what comes from now on. */
+  /**
+   * Ends streams with UNAVAILABLE, waits with what there is by now (the intent is kept), and refuses
+   * what comes from now on.
+   */
   drain(): void {
     this.#draining = true;
-    for (const stream of this.#streams) stream.abort();
+    for (const call of this.#open) call.abort();
   }
 
   unary<Request, Response>(
@@ -73,12 +76,14 @@ export class CallDesk {
     handler: UnaryHandler<Request, Response>,
   ): handleUnaryCall<Request, Response> {
     return (call, callback) => {
-      const cancelled = new AbortController();
-      call.on("cancelled", () => cancelled.abort());
-      const context = contextOf(method, call, cancelled.signal);
+      const ended = new AbortController();
+      this.#open.add(ended);
+      call.on("cancelled", () => ended.abort());
+      const context = contextOf(method, call, ended.signal);
       this.#run(() => handler(call.request, context))
         .then((response) => callback(null, response))
-        .catch((error: unknown) => callback(statusOf(error, { method, log: this.#log })));
+        .catch((error: unknown) => callback(statusOf(error, { method, log: this.#log })))
+        .finally(() => this.#open.delete(ended));
     };
   }
 
@@ -88,7 +93,7 @@ export class CallDesk {
   ): handleServerStreamingCall<Request, Response> {
     return (call) => {
       const ended = new AbortController();
-      this.#streams.add(ended);
+      this.#open.add(ended);
       call.on("cancelled", () => ended.abort());
       const context = contextOf(method, call, ended.signal);
       this.#run(() => this.#pump(call, handler(call.request, context), ended.signal))
@@ -96,12 +101,12 @@ export class CallDesk {
         .catch((error: unknown) => {
           call.emit("error", statusOf(error, { method, log: this.#log }));
         })
-        .finally(() => this.#streams.delete(ended));
+        .finally(() => this.#open.delete(ended));
     };
   }
 
   async #run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#draining) throw new Refusal("TARGET_DOWN", "the agent is stopping");
+    if (this.#draining) throw stopping();
     if (this.#underWay >= MAX_CALLS) {
       throw new Refusal("OVERLOADED", "too many calls are under way", { retryAfterMs: 1_000 });
     }
@@ -123,8 +128,13 @@ export class CallDesk {
       if (signal.aborted) break;
       if (!call.write(item)) await drained(call, signal);
     }
-    if (this.#draining) throw new Refusal("TARGET_DOWN", "the agent is stopping");
+    if (this.#draining) throw stopping();
   }
+}
+
+/** It gives up its lease; whoever takes it answers. */
+function stopping(): Refusal {
+  return new Refusal("NOT_LEASE_HOLDER", "the agent is stopping", { retryAfterMs: 1_000 });
 }
 
 function drained<Request, Response>(

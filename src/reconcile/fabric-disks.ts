@@ -54,7 +54,7 @@ export class FabricDisks {
   /** Makes rows for entries seen for the first time, and attaches those that were never seen. */
   async meet(found: readonly FoundDisk[]): Promise<void> {
     // Two looks at a time would attach twice: the first one also sees what the second would.
-    const { rows, allowed } = this.#options;
+    const { rows, allowed, admit } = this.#options;
     if (this.#meeting || rows.node === undefined || allowed() !== "change") return;
     this.#meeting = true;
     try {
@@ -69,6 +69,9 @@ export class FabricDisks {
           if (disk !== undefined) await this.#insert(entry, disk);
         }),
       );
+      // Those too whose row was made by an agent that ended before it could admit them.
+      const known = [...rows.disks()].filter((row) => this.entryOf(row) !== undefined);
+      await Promise.all(known.filter(({ admitted }) => !admitted).map(({ id }) => admit(id)));
     } finally {
       this.#meeting = false;
     }
@@ -88,7 +91,7 @@ export class FabricDisks {
   }
 
   async #insert(entry: FabricDisk, disk: FoundDisk): Promise<void> {
-    const { writer, config, seen, admit, log } = this.#options;
+    const { writer, config, seen, log } = this.#options;
     const { serial, model, nsid, sizeBytes, blockSize } = disk;
     const row = newDiskRow(
       config.nodeId,
@@ -107,7 +110,6 @@ export class FabricDisks {
     await writer.insertDisk(row);
     log.info({ disk: row.id, serial, model, subnqn: entry.subnqn }, "fabric disk found");
     seen.setDisk(row.id, disk);
-    await admit(row.id);
   }
 
   /** True: it is attached, and shows the serial of its entry. */

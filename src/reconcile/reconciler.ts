@@ -178,8 +178,15 @@ export class Reconciler {
   }
 
   #onFence(): void {
-    if (this.#options.fence.allowed !== "nothing") this.#session.onAllowed();
+    const { fence, log } = this.#options;
+    if (fence.allowed !== "nothing") this.#session.onAllowed();
     this.#disks.lookNow();
+    if (fence.allowed === "change" && this.#seen.run !== undefined) {
+      // Disks that were met while nothing could be written down about them.
+      this.#disks.observeTarget().catch((error: unknown) => {
+        log.warn({ err: error }, "disks on the target cannot be listed");
+      });
+    }
     this.#beginGrace();
   }
 

@@ -67,6 +67,8 @@ export class TargetSession {
   #knownAgain = Promise.withResolvers<{ readonly sameRun: boolean }>();
   #lastRun: string | undefined;
   readonly #closing = Promise.withResolvers<void>();
+  /** The transport is missing, and was not ours to make when it was looked for. */
+  #unfinished = false;
   #closed = false;
 
   constructor(options: TargetSessionOptions) {
@@ -131,10 +133,11 @@ export class TargetSession {
     this.#takeLvols(lvols, touched);
   }
 
-  /** This agent may change something now: a target that nobody marked yet becomes ours. */
+  /** This agent may change something now: what a target still lacks to be ours is made. */
   onAllowed(): void {
     const { seen, connection } = this.#options;
-    if (connection.connected && seen.run?.startsWith(UNMARKED) === true) this.#begin();
+    const unmarked = seen.run?.startsWith(UNMARKED) === true;
+    if (connection.connected && (unmarked || this.#unfinished)) this.#begin();
   }
 
   #begin(): void {
@@ -173,9 +176,10 @@ export class TargetSession {
     const run = await this.#ownRun(subsystems);
     if (run === undefined) return;
     const wanted = this.#options.trtype.toUpperCase();
-    const missing = !transports.some(({ trtype }) => trtype.toUpperCase() === wanted);
-    if (missing && this.#options.allowed() !== "nothing") {
+    this.#unfinished = !transports.some(({ trtype }) => trtype.toUpperCase() === wanted);
+    if (this.#unfinished && this.#options.allowed() !== "nothing") {
       await spdk.nvmfCreateTransport(this.#options.trtype);
+      this.#unfinished = false;
     }
     const sameRun = run === this.#lastRun;
     this.#lastRun = run;

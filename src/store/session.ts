@@ -52,7 +52,7 @@ export class StoreSession {
   #schemaChecked = false;
   #timer: NodeJS.Timeout | undefined;
   #turn: Promise<void> | undefined;
-  #closed = false;
+  readonly #closing = new AbortController();
 
   constructor(options: StoreSessionOptions) {
     this.#options = options;
@@ -78,10 +78,10 @@ export class StoreSession {
 
   start(): void {
     clearTimeout(this.#timer);
-    if (this.#closed || this.#turn !== undefined) return;
+    if (this.#closing.signal.aborted || this.#turn !== undefined) return;
     this.#turn = this.#take().then((nextMs) => {
       this.#turn = undefined;
-      if (this.#closed || nextMs === undefined) return;
+      if (this.#closing.signal.aborted || nextMs === undefined) return;
       this.#timer = setTimeout(() => this.start(), nextMs);
     });
   }
@@ -167,7 +167,7 @@ export class StoreSession {
     const hold = taken.hold ?? unlike;
     if (taken.hold === undefined && unlike !== undefined) await setHold(client, nodeId, unlike);
     fence.setHold(hold);
-    await this.#options.writer.readAsLeader();
+    await this.#options.writer.readAsLeader(this.#closing.signal);
     fence.setLease(taken.epoch, startMs + (termMs * 2) / 3);
     if (hold === undefined) this.#remember(taken);
     else log.error({ hold }, "on hold: nothing is changed until an operator decides");
@@ -185,7 +185,7 @@ export class StoreSession {
       return RETRY_MS;
     }
     if (fence.hold !== undefined && renewed.hold === undefined) {
-      await writer.readAsLeader();
+      await writer.readAsLeader(this.#closing.signal);
       fence.setHold(undefined);
       log.info("hold lifted");
     } else if (fence.hold === undefined && renewed.hold !== undefined) {
@@ -224,7 +224,7 @@ export class StoreSession {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort(new Error("the agent is stopping"));
     clearTimeout(this.#timer);
     await this.#turn;
     const { fence, database, config, rows, lock } = this.#options;

@@ -87,10 +87,11 @@ export class Writer {
     this.#schedule();
   }
 
-  /** The lease was taken: resolves once the rows were read under it. */
-  readAsLeader(): Promise<void> {
-    return new Promise((resolve) => {
+  /** The lease was taken: resolves once the rows were read under it, rejects when aborted. */
+  readAsLeader(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
       this.#leading = resolve;
+      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
       this.refresh();
     });
   }
@@ -200,10 +201,13 @@ export class Writer {
 
   async #load(): Promise<void> {
     const { database, policy, rows } = this.#options;
+    const leading = this.#leading;
     const all = await database.transaction((client) => sql.loadNode(client, policy.nodeId));
-    this.#stale = false;
+    // A lease that was taken while this was read needs rows that were read after it.
+    this.#stale = this.#leading !== leading;
     rows.replace(all);
-    this.#leading?.();
+    if (this.#stale) return;
+    leading?.();
     this.#leading = undefined;
   }
 

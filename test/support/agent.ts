@@ -39,6 +39,7 @@ export async function startAgent(
     readonly timing?: Partial<Timing>;
   },
   env: Readonly<Record<string, string>> = {},
+  { lockPath }: { readonly lockPath?: string } = {},
 ): Promise<TestAgent> {
   const root = await mkdtemp(join(tmpdir(), "sn-root-"));
   const stateDir = await mkdtemp(join(tmpdir(), "sn-state-"));
@@ -59,7 +60,8 @@ export async function startAgent(
   const log = pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" });
   const kernel = parts.kernel ?? openKernel(root);
   const timing = { graceMs: 300, ...parts.timing };
-  const node = await startNode({ config, kernel, log, migrationsDir: MIGRATIONS, timing });
+  const migrationsDir = MIGRATIONS;
+  const node = await startNode({ config, kernel, log, migrationsDir, timing, lockPath });
   const client = new StorageNodeClient(node.address, credentials.createInsecure());
   return {
     node,
@@ -85,7 +87,7 @@ export async function startAgent(
 export async function until(
   what: string,
   test: () => boolean | Promise<boolean>,
-  limitMs = 30_000,
+  limitMs = Number(process.env["UNTIL_MS"] ?? 30_000),
 ): Promise<void> {
   const end = performance.now() + limitMs;
   while (!(await test())) {

@@ -1,0 +1,108 @@
+// A node that can lose its agent, its target or both at any moment. Everything runs in this process, so
+// that hundreds of such worlds are cheap; an agent that is killed is cut off from the target and from
+// the database, which is all that either sees of a kill -9.
+import { join } from "node:path";
+import { startAgent, until, type TestAgent } from "./agent.ts";
+import { testDatabase } from "./database.ts";
+import { DatabaseProxy } from "./database-proxy.ts";
+import { inProcessTarget, type InProcessTarget } from "./in-process-target.ts";
+import { SocketProxy } from "./socket-proxy.ts";
+import { temporaryFolder } from "./temporary-folder.ts";
+
+export type CrashWorld = AsyncDisposable & {
+  readonly target: InProcessTarget;
+  /** Starts an agent; the one before must have been killed. */
+  readonly start: () => Promise<TestAgent>;
+  /** The proxy in front of the present agent's database. */
+  readonly database: () => DatabaseProxy;
+  readonly killAgent: () => Promise<void>;
+  readonly agent: () => TestAgent;
+};
+
+export async function crashWorld(): Promise<CrashWorld> {
+  const stack = new AsyncDisposableStack();
+  const database = stack.use(await testDatabase());
+  const target = stack.use(await inProcessTarget());
+  const folder = stack.use(await temporaryFolder());
+  const stateDir = join(folder.path, "state");
+  let running: { agent: TestAgent; spdk: SocketProxy; db: DatabaseProxy } | undefined;
+  let count = 0;
+  const killAgent = async () => {
+    const killed = running;
+    running = undefined;
+    if (killed === undefined) return;
+    killed.spdk.cut();
+    await killed.db.down();
+    await killed.agent[Symbol.asyncDispose]();
+    await killed.spdk[Symbol.asyncDispose]();
+  };
+  stack.defer(killAgent);
+  const present = () => {
+    if (running === undefined) throw new Error("no agent runs");
+    return running;
+  };
+  return {
+    target,
+    killAgent,
+    agent: () => present().agent,
+    database: () => present().db,
+    start: async () => {
+      // Each agent has a path of its own, but one lock: it lies beside the socket behind them all.
+      const path = join(folder.path, `agent${(count += 1)}`);
+      const spdk = await SocketProxy.open(path, target.socket);
+      const db = await DatabaseProxy.open(database.url);
+      const agent = await startAgent(
+        {
+          url: db.url,
+          target: { socket: path, fabricDisks: target.fabricDisks },
+          timing: { graceMs: 200, stopMs: 20 },
+        },
+        { STORAGE_NODE_STATE_DIR: stateDir },
+        { lockPath: target.socket },
+      );
+      running = { agent, spdk, db };
+      return agent;
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+/** What the target holds that an agent of ours may have made. */
+export function onTarget({ target }: CrashWorld) {
+  const state = target.state();
+  const lvols = [...state.stores.values()].flatMap(({ lvols }) => [...lvols.values()]);
+  const exported = [...state.subsystems.values()].flatMap(({ nqn, namespaces }) =>
+    [...namespaces.values()].map(({ uuid, bdev }) => ({ nqn, uuid, bdev: bdev.uuid })),
+  );
+  const empty = [...state.subsystems.values()].filter(
+    ({ nqn, namespaces }) => namespaces.size === 0 && !nqn.includes(":owner:"),
+  );
+  return {
+    lvols: lvols.map(({ blob }) => blob.name).toSorted(),
+    exported: exported.map(({ uuid }) => uuid).toSorted(),
+    empty: empty.map(({ nqn }) => nqn),
+    crossed: exported.filter(
+      ({ uuid, bdev }) => lvols.find((lvol) => lvol.uuid === bdev)?.blob.name !== uuid,
+    ),
+  };
+}
+
+/** What it should hold for these volumes: each once, exported as itself, and nothing else. */
+export function exactly(ids: readonly string[]) {
+  const sorted = ids.toSorted();
+  return { lvols: sorted, exported: sorted, empty: [], crossed: [] };
+}
+
+/** Rows and target agree: each wanted volume UP with the uuid that its row has. */
+export async function settled(world: CrashWorld): Promise<void> {
+  const { agent } = world.agent().node;
+  await until("rows and target agree", () => {
+    const rows = [...agent.rows.lvols()];
+    return rows.every((row) => {
+      const { seen } = agent.view(row);
+      if (row.deleteRequestedTime !== undefined) return row.deleteTime !== undefined;
+      const lvol = seen.lvol;
+      return lvol?.kind === "present" && lvol.uuid === row.lvolUuid && row.exported;
+    });
+  });
+}

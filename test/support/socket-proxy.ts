@@ -1,0 +1,61 @@
+// A Unix socket in front of another one. Cutting it off is, for who is behind it, what a kill -9 of who
+// is in front of it looks like: bytes that were passed on are still read, answers go nowhere.
+import { once } from "node:events";
+import { rmSync } from "node:fs";
+import { connect, createServer, type Server, type Socket } from "node:net";
+
+export class SocketProxy implements AsyncDisposable {
+  readonly path: string;
+  readonly #server: Server;
+  readonly #pairs = new Set<readonly [Socket, Socket]>();
+  #cut = false;
+
+  private constructor(path: string, behind: string) {
+    this.path = path;
+    this.#server = createServer((front) => {
+      if (this.#cut) front.destroy();
+      else this.#join(front, connect(behind));
+    });
+  }
+
+  static async open(path: string, behind: string): Promise<SocketProxy> {
+    const proxy = new SocketProxy(path, behind);
+    proxy.#server.listen(path);
+    await once(proxy.#server, "listening");
+    return proxy;
+  }
+
+  /** For good: nobody gets through any more. */
+  cut(): void {
+    this.#cut = true;
+    for (const [front, back] of this.#pairs) {
+      front.destroy();
+      // What was passed on is delivered before the end.
+      back.end();
+    }
+    this.#pairs.clear();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cut();
+    this.#server.close();
+    await once(this.#server, "close");
+    rmSync(this.path, { force: true });
+  }
+
+  #join(front: Socket, back: Socket): void {
+    const pair = [front, back] as const;
+    this.#pairs.add(pair);
+    front.on("data", (bytes) => back.write(bytes));
+    back.on("data", (bytes) => {
+      if (!this.#cut) front.write(bytes);
+    });
+    for (const [one, other] of [pair, [back, front] as const]) {
+      one.on("error", () => {});
+      one.on("close", () => {
+        if (!this.#cut) other.destroy();
+        this.#pairs.delete(pair);
+      });
+    }
+  }
+}
