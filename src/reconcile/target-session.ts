@@ -157,6 +157,8 @@ export class TargetSession {
         if (this.#options.connection.connected && this.#options.connection.epoch !== epoch) {
           this.#begin();
         }
+        // So may have what this agent is allowed.
+        if (this.#options.allowed() !== "nothing") this.onAllowed();
       });
   }
 
