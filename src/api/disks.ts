@@ -11,7 +11,7 @@ import { waitForDisk } from "./wait.ts";
 
 export function diskHandlers(
   agent: Agent,
-): Pick<StorageNodeHandlers, "getDisk" | "listDisks" | "admitDisk"> {
+): Pick<StorageNodeHandlers, "getDisk" | "listDisks" | "admitDisk" | "zeroFreeSpace"> {
   const message = (row: DiskRow) => diskMessage(row, agent.diskSeen(row));
   const isUp = (row: DiskRow) => diskState(row, agent.diskSeen(row)) === "UP";
   return {
@@ -28,6 +28,18 @@ export function diskHandlers(
       requireRows(agent);
       const { items, nextPageToken } = page([...agent.rows.disks()], wanted);
       return { disks: items.map(message), nextPageToken };
+    },
+
+    async zeroFreeSpace(request, { signal }) {
+      const { id, waitMs } = requests.zeroFreeSpace(request);
+      const decision = await agent.writer.mutate({ kind: "zeroFreeSpace", id });
+      if (decision.kind !== "disk") return { disk: undefined };
+      const row = await waitForDisk(
+        agent,
+        { id, waitMs, signal },
+        (disk) => disk.freeSpace === "ZEROED",
+      );
+      return { disk: message(row ?? decision.row) };
     },
 
     async admitDisk(request, context) {

@@ -2,6 +2,7 @@
 import type { CreationRequest, QosLimits } from "../model/lvol.ts";
 import type {
   AdmitDiskRequest,
+  ZeroFreeSpaceRequest,
   AllowHostRequest,
   DeleteRequest,
   GetExportRequest,
@@ -168,6 +169,17 @@ export function getExport(message: GetExportRequest): {
       ? { kind: "nqn", nqn: fields.nqn("nqn", target.value) }
       : { kind: "id", id: target === undefined ? "" : fields.uuid("lvol_id", target.value) };
   return fields.doneWith({ target: found, hostNqn });
+}
+
+export function zeroFreeSpace(message: ZeroFreeSpaceRequest): {
+  readonly id: string;
+  readonly waitMs: number;
+} {
+  const fields = new Fields();
+  return fields.doneWith({
+    id: fields.uuid("disk_id", message.diskId),
+    waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
+  });
 }
 
 export function admitDisk(message: AdmitDiskRequest): {
