@@ -13,6 +13,7 @@ const USAGE = `usage: storage-node COMMAND
 
   serve      run the agent of this node (configured by the environment, see docs/configuration.md)
   migrate    bring the database's schema up to date
+  rebuild    make rows of what the target holds and the database lost ("rebuild --help")
   demo       everything on this machine: database, simulated disks, simulated target, agent
   sim        a simulated SPDK target on a Unix socket ("sim --help" lists its options)
 
@@ -28,6 +29,8 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
       return noOptions(rest, io) ?? (await import("./serve.ts")).serve(io);
     case "migrate":
       return noOptions(rest, io) ?? (await import("./serve.ts")).migrateSchema(io);
+    case "rebuild":
+      return (await import("./rebuild/rebuild-command.ts")).rebuild(rest, io);
     case "demo":
       return (await import("./demo/demo.ts")).demo(rest, io);
     case "sim":

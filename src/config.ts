@@ -253,3 +253,18 @@ function globMatches(glob: string, value: string): boolean {
     .replaceAll("?", ".");
   return new RegExp(`^${source}$`).test(value);
 }
+
+/** As readConfig; says every fault on stderr and returns undefined instead of throwing them. */
+export function readConfigOrFaults(io: {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly stderr: (text: string) => void;
+}): Config | undefined {
+  try {
+    return readConfig(io.env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    io.stderr(`storage-node: ${error.message}`);
+    for (const fault of error.faults) io.stderr(`  ${fault}`);
+    return undefined;
+  }
+}

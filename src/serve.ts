@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { Client } from "pg";
 import type { Io } from "./cli.ts";
 import { ListenError } from "./api/server.ts";
-import { ConfigError, EXIT_CONFIG, readConfig, type Config } from "./config.ts";
+import { EXIT_CONFIG, readConfigOrFaults } from "./config.ts";
 import { startNode } from "./node.ts";
 import { migrate } from "./store/migrate.ts";
 import { openKernel, type Kernel } from "./sysfs/kernel.ts";
@@ -15,7 +15,7 @@ const EXIT_FAILED = 1;
 
 /** Runs the agent until the signal; the kernel is the machine's unless the demo gives another. */
 export async function serve(io: Io, openNodeKernel: KernelOpener = realKernel): Promise<number> {
-  const config = configOrFaults(io);
+  const config = readConfigOrFaults(io);
   if (config === undefined) return EXIT_CONFIG;
   const log = createLog({ level: config.logLevel, nodeId: config.nodeId });
   try {
@@ -53,17 +53,6 @@ export async function migrateSchema(io: Io): Promise<number> {
     return EXIT_FAILED;
   } finally {
     await client.end().catch(() => {});
-  }
-}
-
-function configOrFaults(io: Io): Config | undefined {
-  try {
-    return readConfig(io.env);
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    io.stderr(`storage-node: ${error.message}`);
-    for (const fault of error.faults) io.stderr(`  ${fault}`);
-    return undefined;
   }
 }
 

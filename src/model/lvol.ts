@@ -204,6 +204,11 @@ function sizeReached(view: VolumeView): LvolCondition {
 
 function exported(view: VolumeView): LvolCondition {
   const type = "Exported";
+  if (view.row.unconfirmed) {
+    const message =
+      "rebuilt without its hosts; its export is left as it is until AllowHost is called";
+    return { type, status: "FALSE", reason: "UNCONFIRMED", message };
+  }
   const problem = exportProblem(view);
   if (problem !== undefined) return { type, status: "FALSE", ...problem };
   if (view.row.hosts.length === 0 && !view.row.allowAnyHost) {

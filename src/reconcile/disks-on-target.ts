@@ -8,7 +8,13 @@ import type { DiskOnTarget } from "./seen.ts";
 
 type Reads = Pick<SpdkClient, "bdevNvmeGetControllers" | "bdevLvolGetLvstores" | "getBdev">;
 
-export type FoundDisk = DiskOnTarget & { readonly id: string; readonly nsid: number };
+export type FoundDisk = DiskOnTarget & {
+  readonly id: string;
+  readonly nsid: number;
+  readonly trtype: "PCIe" | "TCP" | "RDMA";
+  /** PCI address, or where the fabric's target listens. */
+  readonly address: string;
+};
 
 /** Every namespace of every controller, asked by name all at once. */
 export async function disksOnTarget(spdk: Reads, nsids: ReadonlySet<number>): Promise<FoundDisk[]> {
@@ -42,11 +48,21 @@ async function findDisk(
   return {
     id: diskId(identity),
     ...identity,
+    ...placeOf(bdev),
     controllerName: of.name,
     bdevName: bdev.name,
     sizeBytes: bdev.sizeBytes,
     blockSize: bdev.blockSize,
     store,
+  };
+}
+
+function placeOf({ paths: [path] }: NvmeBdev): Pick<FoundDisk, "trtype" | "address"> {
+  const { trtype = "", traddr = "", trsvcid } = path?.trid ?? {};
+  if (trtype.toUpperCase() === "PCIE") return { trtype: "PCIe", address: traddr };
+  return {
+    trtype: trtype.toUpperCase() === "RDMA" ? "RDMA" : "TCP",
+    address: `${traddr}:${trsvcid}`,
   };
 }
 

@@ -7,6 +7,8 @@ import { MIGRATED_TEMPLATE } from "./postgres-global.ts";
 export type TestDatabase = {
   readonly name: string;
   readonly url: string;
+  /** What is done with it is done behind the agent's back. */
+  readonly query: (statement: string) => Promise<readonly unknown[]>;
   [Symbol.asyncDispose](): Promise<void>;
 };
 
@@ -20,18 +22,24 @@ export async function testDatabase(
   const name = `test_${randomBytes(6).toString("hex")}`;
   const template = options.migrated === false ? "template0" : MIGRATED_TEMPLATE;
   await administer(`create database ${name} template ${template}`);
+  const url = inject("postgresUrl").replace("@/postgres?", `@/${name}?`);
   return {
     name,
-    url: inject("postgresUrl").replace("@/postgres?", `@/${name}?`),
+    url,
+    query: (statement) => query(url, statement),
     [Symbol.asyncDispose]: () => administer(`drop database ${name} with (force)`),
   };
 }
 
 async function administer(statement: string): Promise<void> {
-  const client = new Client({ connectionString: inject("postgresUrl") });
+  await query(inject("postgresUrl"), statement);
+}
+
+async function query(url: string, statement: string): Promise<readonly unknown[]> {
+  const client = new Client({ connectionString: url });
   await client.connect();
   try {
-    await client.query(statement);
+    return (await client.query<Record<string, unknown>>(statement)).rows;
   } finally {
     await client.end();
   }

@@ -1,0 +1,76 @@
+// What a target holds that rows can be made of. Reads only, but for attaching disks when asked to.
+import type { Config } from "../config.ts";
+import { addressFamily } from "../model/address.ts";
+import { controllerName } from "../model/identity.ts";
+import { disksOnTarget, type FoundDisk } from "../reconcile/disks-on-target.ts";
+import type { SpdkClient } from "../spdk/client.ts";
+import type { Kernel } from "../sysfs/kernel.ts";
+import { listNvme } from "../sysfs/nvme.ts";
+
+export type FoundLvol = {
+  readonly name: string;
+  readonly uuid: string;
+  readonly storeUuid: string;
+  readonly sizeBytes: bigint;
+  readonly thin: boolean;
+  readonly snapshot: boolean;
+  readonly clone: boolean;
+  /** NQN of the subsystem that shows it now. */
+  readonly nqn: string | undefined;
+};
+
+export type Found = { readonly disks: readonly FoundDisk[]; readonly lvols: readonly FoundLvol[] };
+
+/** Attaches the disks that serve would attach: fabric entries, and functions that vfio-pci has. */
+export async function attachDisks(
+  spdk: SpdkClient,
+  kernel: Kernel,
+  { fabricDisks }: Pick<Config, "fabricDisks">,
+): Promise<readonly string[]> {
+  const { functions } = await listNvme(kernel);
+  const local = functions
+    .filter(({ driver }) => driver === "vfio-pci")
+    .map(({ pciAddress: traddr }) => ({ trtype: "PCIe" as const, traddr }));
+  const attached = await Promise.allSettled(
+    [...fabricDisks, ...local].map(async (disk) => {
+      const name = controllerName(disk);
+      if (disk.trtype === "PCIe") {
+        await spdk.bdevNvmeAttachController({ name, trtype: "PCIe", traddr: disk.traddr });
+        return;
+      }
+      const { trtype, traddr, trsvcid, subnqn } = disk;
+      const adrfam = addressFamily(traddr);
+      await spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam });
+    }),
+  );
+  return attached.flatMap((one) => (one.status === "rejected" ? [String(one.reason)] : []));
+}
+
+export async function lookAtTarget(
+  spdk: SpdkClient,
+  { fabricDisks }: Pick<Config, "fabricDisks">,
+): Promise<Found> {
+  const nsids = new Set([1, ...fabricDisks.map(({ nsid }) => nsid)]);
+  const [disks, lvols, subsystems] = await Promise.all([
+    disksOnTarget(spdk, nsids),
+    spdk.bdevLvolGetLvols(),
+    spdk.nvmfGetSubsystems(),
+  ]);
+  const nqns = new Map(
+    subsystems.flatMap(({ nqn, namespaces }) =>
+      namespaces.map((one) => [one.bdevName, nqn] as const),
+    ),
+  );
+  const bdevs = await Promise.all(lvols.map(({ uuid }) => spdk.getBdev(uuid)));
+  return {
+    disks,
+    lvols: lvols.flatMap(({ name, uuid, store }, index) => {
+      const bdev = bdevs[index];
+      if (bdev?.kind !== "lvol") return [];
+      const { thin, snapshot, clone } = bdev.lvol;
+      const { sizeBytes } = bdev;
+      const nqn = nqns.get(uuid);
+      return [{ name, uuid, storeUuid: store.uuid, sizeBytes, thin, snapshot, clone, nqn }];
+    }),
+  };
+}
