@@ -70,6 +70,15 @@ export class Control implements AsyncDisposable {
     await this.#ask({ op: "delay", ...rule });
   }
 
+  /** The effect comes that many polls later, whoever still waits for it. */
+  async slow(rule: {
+    readonly method?: string;
+    readonly nth?: number;
+    readonly polls: number;
+  }): Promise<void> {
+    await this.#ask({ op: "slow", ...rule });
+  }
+
   async connectHost(nqn: string, host: string): Promise<void> {
     await this.#ask({ op: "connect_host", nqn, host });
   }

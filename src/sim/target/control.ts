@@ -23,7 +23,7 @@ const order = z.discriminatedUnion("op", [
     nth: z.int().positive().default(1),
   }),
   z.object({
-    op: z.literal("delay"),
+    op: z.enum(["delay", "slow"]),
     method: z.string().optional(),
     nth: z.int().positive().default(1),
     polls: z.int().positive(),
@@ -106,7 +106,8 @@ export class ControlServer {
         gate.addRule({ effect: "drop", method: asked.method, nth: asked.nth });
         return { done: true };
       case "delay":
-        gate.addRule({ effect: "delay", method: asked.method, nth: asked.nth, polls: asked.polls });
+      case "slow":
+        gate.addRule({ effect: asked.op, method: asked.method, nth: asked.nth, polls: asked.polls });
         return { done: true };
       case "connect_host":
         return connectHost(target, asked);

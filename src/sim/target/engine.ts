@@ -73,7 +73,10 @@ export class Engine {
     try {
       const started = this.#begin(request);
       if (started.kind === "done") this.#answer(request, answer, fate, { result: started.result });
-      else this.#inFlight.push({ later: started, request, answer, fate, polls: started.polls });
+      else {
+        const polls = started.polls + fate.slowPolls;
+        this.#inFlight.push({ later: started, request, answer, fate, polls });
+      }
     } catch (error) {
       this.#answer(request, answer, fate, { error: this.#rpcError(request, error) });
     }

@@ -1,5 +1,5 @@
 // What tests do to a target from outside: count what it reads, stop it at a request, keep an answer
-// back, answer late. The target asks here before it starts a request and before it answers one.
+// back, answer late, act late. The target asks here before it starts a request and before it answers one.
 
 export type StopAt = {
   /** Before the request has any effect, or after it with the answer unsent. */
@@ -10,10 +10,10 @@ export type StopAt = {
 };
 
 export type Rule = {
-  readonly effect: "drop" | "delay";
+  readonly effect: "drop" | "delay" | "slow";
   readonly method?: string | undefined;
   readonly nth: number;
-  /** How long a delayed answer waits. */
+  /** How long a delayed answer waits, or the effect of a slow request. */
   readonly polls?: number | undefined;
 };
 
@@ -24,9 +24,10 @@ export type Fate = {
   readonly stopAfter: boolean;
   readonly drop: boolean;
   readonly delayPolls: number;
+  readonly slowPolls: number;
 };
 
-const PLAIN: Fate = { stopAfter: false, drop: false, delayPolls: 0 };
+const PLAIN: Fate = { stopAfter: false, drop: false, delayPolls: 0, slowPolls: 0 };
 
 export class Gate {
   #counts = new Map<string, number>();
@@ -74,7 +75,7 @@ export class Gate {
   begins(method: string, hasParams: boolean): Fate {
     const counted = hasParams ? method : `${method}()`;
     this.#counts.set(counted, (this.#counts.get(counted) ?? 0) + 1);
-    let { stopAfter, drop, delayPolls } = PLAIN;
+    let { stopAfter, drop, delayPolls, slowPolls } = PLAIN;
     const stop = this.#stop;
     if (stop?.when === "after" && counts(stop, method)) {
       this.#stop = undefined;
@@ -84,9 +85,10 @@ export class Gate {
       if (!counts(rule, method)) continue;
       this.#rules = this.#rules.filter((one) => one !== rule);
       if (rule.effect === "drop") drop = true;
-      else delayPolls += rule.polls ?? 0;
+      else if (rule.effect === "delay") delayPolls += rule.polls ?? 0;
+      else slowPolls += rule.polls ?? 0;
     }
-    return { stopAfter, drop, delayPolls };
+    return { stopAfter, drop, delayPolls, slowPolls };
   }
 }
 
