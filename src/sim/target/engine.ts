@@ -91,6 +91,7 @@ export class Engine {
     for (const one of this.#inFlight) if (!due.has(one)) one.polls -= 1;
     while (due.size > 0 && !this.gate.stopped) {
       const next = this.#pick(due);
+      if (next === undefined) break;
       due.delete(next);
       this.#inFlight = this.#inFlight.filter((one) => one !== next);
       this.#complete(next);
@@ -108,21 +109,22 @@ export class Engine {
     return method(context, params);
   }
 
-  /** Lvol changes come before the rest; in each, the heads of all orders in any order. */
-  #pick(due: ReadonlySet<InFlight>): InFlight {
+  /**
+   * Lvol changes come before the rest; in each, the heads of all orders in any order. Undefined when
+   * all that is due waits behind something slow.
+   */
+  #pick(due: ReadonlySet<InFlight>): InFlight | undefined {
     const heads: InFlight[] = [];
     const orders = new Set<string>();
-    for (const one of due) {
+    for (const one of this.#inFlight) {
       const { order } = one.later;
       if (order !== undefined && orders.has(order)) continue;
       if (order !== undefined) orders.add(order);
-      heads.push(one);
+      if (due.has(one)) heads.push(one);
     }
     const changes = heads.filter(({ later }) => later.operation !== undefined);
     const among = changes.length > 0 ? changes : heads;
-    const picked = among[Math.floor(this.#random() * among.length)];
-    if (picked === undefined) throw new Error("nothing is due");
-    return picked;
+    return among[Math.floor(this.#random() * among.length)];
   }
 
   #complete({ later, request, answer, fate }: InFlight): void {
