@@ -195,8 +195,19 @@ export class Reconciler {
     const { graceMs } = this.#options;
     this.#foreignUntil = new Date(Date.now() + graceMs);
     clearTimeout(this.#foreignTimer);
-    this.#foreignTimer = setTimeout(() => this.#wakeAll(), graceMs + 1);
+    this.#foreignTimer = setTimeout(() => this.#endGrace(), graceMs + 1);
     this.#foreignTimer.unref();
+    this.#wakeAll();
+  }
+
+  /** What earlier agents had sent has ended: what it did is looked at, not sent a second time. */
+  #endGrace(): void {
+    const { rows, fence } = this.#options;
+    for (const { id, pendingOp } of rows.lvols()) {
+      if (pendingOp !== undefined && pendingOp.epoch !== fence.epoch) {
+        this.#seen.setLvol(id, undefined);
+      }
+    }
     this.#wakeAll();
   }
 

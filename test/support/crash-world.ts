@@ -7,6 +7,7 @@ import { testDatabase } from "./database.ts";
 import { DatabaseProxy } from "./database-proxy.ts";
 import { inProcessTarget, type InProcessTarget } from "./in-process-target.ts";
 import { SocketProxy } from "./socket-proxy.ts";
+import type { Timing } from "../../src/node.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 export type CrashWorld = AsyncDisposable & {
@@ -19,7 +20,10 @@ export type CrashWorld = AsyncDisposable & {
   readonly agent: () => TestAgent;
 };
 
-export async function crashWorld(): Promise<CrashWorld> {
+export async function crashWorld(
+  timing: Partial<Timing> = {},
+  env: Readonly<Record<string, string>> = {},
+): Promise<CrashWorld> {
   const stack = new AsyncDisposableStack();
   const database = stack.use(await testDatabase());
   const target = stack.use(await inProcessTarget());
@@ -55,9 +59,9 @@ export async function crashWorld(): Promise<CrashWorld> {
         {
           url: db.url,
           target: { socket: path, fabricDisks: target.fabricDisks },
-          timing: { graceMs: 200, stopMs: 20 },
+          timing: { graceMs: 200, stopMs: 20, ...timing },
         },
-        { STORAGE_NODE_STATE_DIR: stateDir },
+        { STORAGE_NODE_STATE_DIR: stateDir, ...env },
         { lockPath: target.socket },
       );
       running = { agent, spdk, db };

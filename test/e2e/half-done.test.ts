@@ -1,0 +1,142 @@
+// Changes that were cut off: sent and not answered, answered with an error after half of the work, or
+// lost with the target. What cannot be known is taken for the worse until it is seen or cured.
+import { describe, expect, it } from "vitest";
+import type { TestAgent } from "../support/agent.ts";
+import { call, refusal, until } from "../support/agent.ts";
+import { crashWorld, exactly, onTarget, settled, type CrashWorld } from "../support/crash-world.ts";
+import { getLvol, GIB, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+
+const SMALL = { sizeBytes: GIB / 16n };
+
+async function theDisk({ client }: TestAgent) {
+  const { disks } = await call(client, client.listDisks.bind(client), {
+    pageSize: 0,
+    pageToken: "",
+  });
+  return { id: disks[0]?.meta?.id ?? "", freeSpace: disks[0]?.status?.lvstore?.freeSpace };
+}
+
+/** Kills the target in the middle of a request of that method, and starts it again. */
+async function targetKilledAt(
+  world: CrashWorld,
+  method: string,
+  doing: () => Promise<unknown>,
+): Promise<unknown> {
+  const { gate } = world.target.engine();
+  const stopped = new Promise((resolve) => (gate.onStopped = resolve));
+  gate.stopAt({ when: "before", method, nth: 1 });
+  const done = doing();
+  await stopped;
+  await world.target.restart();
+  return await done;
+}
+
+describe("a delete that an agent sent before it was killed", () => {
+  it("is not sent again while it may still be running, and is done in the end", async () => {
+    await using world = await crashWorld({ graceMs: 1_500 });
+    const first = await world.start();
+    await first.ready();
+    const id = idOf(await provision(first, SMALL));
+    const { gate } = world.target.engine();
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, polls: 400 });
+    const asked = remove(first, id).catch(() => {});
+    await until("the target has begun", () => gate.counts["bdev_lvol_delete"] === 1);
+    await world.killAgent();
+    await asked;
+    const second = await world.start();
+    await second.ready();
+    const gone = remove(second, id);
+    expect(await Promise.race([gone, world.target.aborted])).toEqual({ done: true });
+    expect(gate.counts["bdev_lvol_delete"]).toBe(1);
+    expect(onTarget(world)).toEqual(exactly([]));
+  });
+
+  it("keeps nothing else of the node waiting", async () => {
+    await using world = await crashWorld({ graceMs: 3_600_000 });
+    const first = await world.start();
+    await first.ready();
+    const id = idOf(await provision(first, SMALL));
+    const { gate } = world.target.engine();
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, polls: 1_000_000 });
+    const asked = remove(first, id).catch(() => {});
+    await until("the target has begun", () => gate.counts["bdev_lvol_delete"] === 1);
+    await world.killAgent();
+    await asked;
+    const second = await world.start();
+    await second.ready();
+    expect(stateOf(await provision(second, SMALL))).toBe("LVOL_STATE_UP");
+    expect(stateOf(await getLvol(second, id))).toBe("LVOL_STATE_DELETING");
+  });
+});
+
+describe("a delete that the target died over", () => {
+  it("leaves the store's free space UNKNOWN: no new volume until it is zeroed by a call", async () => {
+    await using world = await crashWorld();
+    const agent = await world.start();
+    await agent.ready();
+    const kept = idOf(await provision(agent, SMALL));
+    const doomed = idOf(await provision(agent, SMALL));
+    expect(await theDisk(agent)).toMatchObject({ freeSpace: "FREE_SPACE_ZEROED" });
+    await targetKilledAt(world, "bdev_lvol_delete", () => remove(agent, doomed));
+    expect(await theDisk(agent)).toMatchObject({ freeSpace: "FREE_SPACE_UNKNOWN" });
+    expect(await refusal(provision(agent, SMALL))).toMatchObject({
+      code: 9,
+      reason: "FREE_SPACE_NOT_ZEROED",
+    });
+    const { id: diskId } = await theDisk(agent);
+    const { disk } = await call(agent.client, agent.client.zeroFreeSpace.bind(agent.client), {
+      diskId,
+      waitTimeout: { seconds: 30n, nanos: 0 },
+    });
+    expect(disk?.status?.lvstore?.freeSpace).toBe("FREE_SPACE_ZEROED");
+    const next = idOf(await provision(agent, SMALL));
+    expect(onTarget(world)).toEqual(exactly([kept, next]));
+  });
+
+  it("of a node that is trusted: new volumes are made all the same", async () => {
+    await using world = await crashWorld({}, { STORAGE_NODE_ISOLATION: "trusted" });
+    const agent = await world.start();
+    await agent.ready();
+    const doomed = idOf(await provision(agent, SMALL));
+    await targetKilledAt(world, "bdev_lvol_delete", () => remove(agent, doomed));
+    expect(await theDisk(agent)).toMatchObject({ freeSpace: "FREE_SPACE_UNKNOWN" });
+    expect(stateOf(await provision(agent, SMALL))).toBe("LVOL_STATE_UP");
+  });
+
+  it("is not to blame when the target dies over a volume that was being made", async () => {
+    await using world = await crashWorld();
+    const agent = await world.start();
+    await agent.ready();
+    await targetKilledAt(world, "bdev_lvol_create", () => provision(agent, SMALL));
+    expect(await theDisk(agent)).toMatchObject({ freeSpace: "FREE_SPACE_ZEROED" });
+  });
+});
+
+describe("a deleted volume whose lvol comes back with its store", () => {
+  it("is deleted again, and an lvol that only has its name is not", async () => {
+    await using world = await crashWorld();
+    const agent = await world.start();
+    await agent.ready();
+    const [one, two] = await Promise.all([provision(agent, SMALL), provision(agent, SMALL)]);
+    const stores = () => [...world.target.state().stores.values()];
+    const blobs = stores().flatMap(({ lvols }) => [...lvols.values()].map(({ blob }) => blob));
+    await remove(agent, idOf(one));
+    await remove(agent, idOf(two));
+    expect(onTarget(world).lvols).toEqual([]);
+    // What a delete that failed halfway leaves: not listed any more, and there at the next load.
+    const [disk] = stores().map(({ base }) => base.disk);
+    const stranger = "0b0e7f3a-7c7e-4d1a-9a64-6a5b1c2d3e4f";
+    for (const blob of blobs) {
+      const { name } = blob;
+      disk?.keep(name === idOf(one) ? blob : { ...blob, uuid: stranger });
+    }
+    disk?.flush();
+    await world.target.restart();
+    await until("the one that was deleted is gone again", () => {
+      const { lvols } = onTarget(world);
+      return lvols.length === 1 && lvols[0] === idOf(two);
+    });
+    await settled(world);
+    expect(onTarget(world).lvols).toEqual([idOf(two)]);
+  });
+});
