@@ -6,6 +6,8 @@ import { call, type TestAgent } from "./agent.ts";
 export const GIB = 1024n ** 3n;
 export const HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0001-4000-8000-000000000001";
 
+type Client = Pick<TestAgent, "client">;
+
 const WAIT = { seconds: 30n, nanos: 0 };
 
 export function lvolSpec(change: Partial<LvolSpec> = {}): LvolSpec {
@@ -29,7 +31,7 @@ export type ProvisionOptions = {
 };
 
 export async function provision(
-  { client }: TestAgent,
+  { client }: Client,
   change: Partial<LvolSpec> = {},
   { id = randomUUID(), wait = true }: ProvisionOptions = {},
 ): Promise<Lvol> {
@@ -43,7 +45,7 @@ export async function provision(
 export type RemoveOptions = { readonly force?: boolean; readonly reason?: string };
 
 export async function remove(
-  { client }: TestAgent,
+  { client }: Client,
   id: string,
   { force = false, reason = "" }: RemoveOptions = {},
 ): Promise<{ readonly done: boolean }> {
@@ -56,7 +58,7 @@ export async function remove(
   });
 }
 
-export async function getLvol({ client }: TestAgent, id: string): Promise<Lvol> {
+export async function getLvol({ client }: Client, id: string): Promise<Lvol> {
   const { lvol } = await call(client, client.getLvol.bind(client), { lvolId: id });
   if (lvol === undefined) throw new Error("no volume in the answer");
   return lvol;
