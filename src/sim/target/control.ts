@@ -107,7 +107,12 @@ export class ControlServer {
         return { done: true };
       case "delay":
       case "slow":
-        gate.addRule({ effect: asked.op, method: asked.method, nth: asked.nth, polls: asked.polls });
+        gate.addRule({
+          effect: asked.op,
+          method: asked.method,
+          nth: asked.nth,
+          polls: asked.polls,
+        });
         return { done: true };
       case "connect_host":
         return connectHost(target, asked);
