@@ -84,6 +84,7 @@ export class Reconciler {
     this.#session = new TargetSession({
       ...shared,
       ...config,
+      graceMs: options.graceMs,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
       observeDisks: () => this.#disks.observeTarget(),
       onReady: () => this.#beginGrace(),
@@ -203,8 +204,10 @@ export class Reconciler {
   /** What earlier agents had sent has ended: what it did is looked at, not sent a second time. */
   #endGrace(): void {
     const { rows, fence } = this.#options;
-    for (const { id, pendingOp } of rows.lvols()) {
-      if (pendingOp !== undefined && pendingOp.epoch !== fence.epoch) {
+    for (const { id, pendingOp, lvolUuid, deleteRequestedTime, deleteTime } of rows.lvols()) {
+      const mayHaveEnded = pendingOp !== undefined && pendingOp.epoch !== fence.epoch;
+      const mayHaveBegun = lvolUuid === undefined && deleteRequestedTime !== undefined;
+      if (mayHaveEnded || (mayHaveBegun && deleteTime === undefined)) {
         this.#seen.setLvol(id, undefined);
       }
     }

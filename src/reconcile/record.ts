@@ -52,8 +52,12 @@ function gone(view: VolumePlanView): boolean {
   );
 }
 
-/** For a delete, absence alone proves nothing: it may be going on, or have been cut off. */
+/**
+ * For a delete, absence alone proves nothing: it may be going on, or have been cut off. Nor does it
+ * where the lvol was never seen: an earlier agent may have sent its creation.
+ */
 function ended({ row, pending, diskDoubtful }: VolumePlanView): boolean {
+  if (row.lvolUuid === undefined && pending.now < pending.foreignUntil) return false;
   return standingOfPending(row.pendingOp, pending) !== "running" && !diskDoubtful;
 }
 

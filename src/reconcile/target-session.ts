@@ -27,8 +27,6 @@ import { subsystemSeen } from "./volume-steps.ts";
 const FULL_LOOK_MS = 300_000;
 const RETRY_MS = 1_000;
 const UNMARKED = "unmarked-";
-/** After a lost connection to a target that lives on: what was being done there has ended by then. */
-const GRACE_MS = 2_000;
 
 export type TargetStatus = {
   readonly connected: boolean;
@@ -50,6 +48,8 @@ export type TargetSessionOptions = {
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly trtype: string;
+  /** After a lost connection to a target that lives on: what was being done there has ended by then. */
+  readonly graceMs: number;
   readonly allowed: () => Allowed;
   /** Looks for the disks on the target; called while a run begins and with each full look. */
   readonly observeDisks: () => Promise<void>;
@@ -98,7 +98,7 @@ export class TargetSession {
   async afterLoss(): Promise<void> {
     const { sameRun } = await this.#knownAgain.promise;
     if (!sameRun) return;
-    await new Promise<void>((resolve) => setTimeout(resolve, GRACE_MS).unref());
+    await new Promise<void>((resolve) => setTimeout(resolve, this.#options.graceMs).unref());
   }
 
   /**

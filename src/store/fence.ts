@@ -1,7 +1,10 @@
 // What this process may do now. Asked in the same tick as each write to the target's socket, so it is
 // a matter of fields and the monotonic clock, never of a query.
 
-/** - `change`: everything. `restore`: only what brings back exports that were wanted. */
+/**
+ * - `change`: everything.
+ * - `restore`: only what brings back exports that were wanted, while the database is away.
+ */
 export type Allowed = "nothing" | "restore" | "change";
 
 export class Fence {
@@ -10,6 +13,8 @@ export class Fence {
   #lockHeld = false;
   /** The monotonic moment up to which the lease surely is ours. */
   #leaseUntilMs = Number.NEGATIVE_INFINITY;
+  /** Up to then an attempt to reach the database that failed is new enough to count. */
+  #awayUntilMs = Number.NEGATIVE_INFINITY;
   #epoch: bigint | undefined;
   #hold: string | undefined;
   #before: Allowed = "nothing";
@@ -38,7 +43,10 @@ export class Fence {
 
   get allowed(): Allowed {
     if (!this.#lockHeld || this.#epoch === undefined || this.#hold !== undefined) return "nothing";
-    return this.#now() < this.#leaseUntilMs ? "change" : "restore";
+    const now = this.#now();
+    if (now < this.#leaseUntilMs) return "change";
+    // A process that was stopped finds its lease ended too, and somebody else may have it by now.
+    return now < this.#awayUntilMs ? "restore" : "nothing";
   }
 
   setLock(held: boolean): void {
@@ -50,6 +58,12 @@ export class Fence {
   setLease(epoch: bigint, untilMs: number): void {
     this.#epoch = epoch;
     this.#leaseUntilMs = untilMs;
+    this.#tell();
+  }
+
+  /** The database was just found to be out of reach: nobody takes the lease there. */
+  setAway(untilMs: number): void {
+    this.#awayUntilMs = untilMs;
     this.#tell();
   }
 

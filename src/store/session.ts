@@ -99,6 +99,7 @@ export class StoreSession {
       const down = isDatabaseDown(error);
       const message = error instanceof Error ? error.message : String(error);
       this.#database.set(false, down ? `the database cannot be reached: ${message}` : message);
+      if (down) this.#options.fence.setAway(performance.now() + this.#options.leaseTermMs);
       this.#options.log[down ? "debug" : "error"]({ err: error }, "database is not usable");
       this.#nameLapse();
       return RETRY_MS;
