@@ -17,7 +17,20 @@ export type CrashWorld = AsyncDisposable & {
   /** The proxy in front of the present agent's database. */
   readonly database: () => DatabaseProxy;
   readonly killAgent: () => Promise<void>;
+  /** Ends its connection to a target that lives on: what was sent goes on, its answers are lost. */
+  readonly loseConnection: () => void;
+  /**
+   * Stops it beyond its lease and has another one take over by another lock; resolves with what lets
+   * the first one go on. It ends with the next kill.
+   */
+  readonly takeOver: () => Promise<() => void>;
   readonly agent: () => TestAgent;
+};
+
+type Running = {
+  readonly agent: TestAgent;
+  readonly spdk: SocketProxy;
+  readonly db: DatabaseProxy;
 };
 
 export async function crashWorld(
@@ -29,46 +42,65 @@ export async function crashWorld(
   const target = stack.use(await inProcessTarget());
   const folder = stack.use(await temporaryFolder());
   const stateDir = join(folder.path, "state");
-  let running: { agent: TestAgent; spdk: SocketProxy; db: DatabaseProxy } | undefined;
+  let running: Running | undefined;
+  const stopped = new Set<Running>();
   let count = 0;
   const killAgent = async () => {
-    const killed = running;
+    const killed = [...stopped, ...(running === undefined ? [] : [running])];
     running = undefined;
-    if (killed === undefined) return;
-    killed.spdk.cut();
-    await killed.db.down();
-    await killed.agent[Symbol.asyncDispose]();
-    await killed.spdk[Symbol.asyncDispose]();
+    stopped.clear();
+    await Promise.all(killed.map(kill));
   };
   stack.defer(killAgent);
   const present = () => {
     if (running === undefined) throw new Error("no agent runs");
     return running;
   };
+  const start = async (lockPath: string) => {
+    // Each agent has a path of its own, but one lock: it lies beside the socket behind them all.
+    const path = join(folder.path, `agent${(count += 1)}`);
+    const spdk = await SocketProxy.open(path, target.socket);
+    const db = await DatabaseProxy.open(database.url);
+    const agent = await startAgent(
+      {
+        url: db.url,
+        target: { socket: path, fabricDisks: target.fabricDisks },
+        timing: { graceMs: 200, stopMs: 20, ...timing },
+      },
+      { STORAGE_NODE_STATE_DIR: stateDir, ...env },
+      { lockPath },
+    );
+    running = { agent, spdk, db };
+    return agent;
+  };
   return {
     target,
     killAgent,
     agent: () => present().agent,
     database: () => present().db,
-    start: async () => {
-      // Each agent has a path of its own, but one lock: it lies beside the socket behind them all.
-      const path = join(folder.path, `agent${(count += 1)}`);
-      const spdk = await SocketProxy.open(path, target.socket);
-      const db = await DatabaseProxy.open(database.url);
-      const agent = await startAgent(
-        {
-          url: db.url,
-          target: { socket: path, fabricDisks: target.fabricDisks },
-          timing: { graceMs: 200, stopMs: 20, ...timing },
-        },
-        { STORAGE_NODE_STATE_DIR: stateDir, ...env },
-        { lockPath: target.socket },
-      );
-      running = { agent, spdk, db };
-      return agent;
+    loseConnection: () => present().spdk.drop(),
+    takeOver: async () => {
+      const first = present();
+      stopped.add(first);
+      first.spdk.freeze();
+      first.db.freeze();
+      const second = await start(join(folder.path, `lock${count}`));
+      await second.ready();
+      return () => {
+        first.db.thaw();
+        first.spdk.thaw();
+      };
     },
+    start: () => start(target.socket),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
+}
+
+async function kill({ agent, spdk, db }: Running) {
+  spdk.cut();
+  await db.down();
+  await agent[Symbol.asyncDispose]();
+  await spdk[Symbol.asyncDispose]();
 }
 
 /** What the target holds that an agent of ours may have made. */

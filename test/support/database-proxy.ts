@@ -24,6 +24,8 @@ export class DatabaseProxy implements AsyncDisposable {
   #port = 0;
   #stop: ArmedStop | undefined;
   #commits = 0;
+  /** Bytes of both sides that wait while the client is stopped; undefined while it is not. */
+  #held: (() => void)[] | undefined;
 
   private constructor(url: string) {
     this.#template = new URL(url.replace("@/", "@localhost/"));
@@ -88,6 +90,17 @@ export class DatabaseProxy implements AsyncDisposable {
     });
   }
 
+  /** Nothing comes through until thaw, in either direction. */
+  freeze(): void {
+    this.#held ??= [];
+  }
+
+  thaw(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const pass of held) pass();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.down();
   }
@@ -99,6 +112,10 @@ export class DatabaseProxy implements AsyncDisposable {
     let held = false;
     client.on("data", (bytes: Buffer) => {
       if (held) return;
+      if (this.#held !== undefined) {
+        this.#held.push(() => server.write(bytes));
+        return;
+      }
       if (!bytes.includes(COMMIT)) {
         server.write(bytes);
         return;
@@ -111,7 +128,9 @@ export class DatabaseProxy implements AsyncDisposable {
       if (stop?.when === "after") server.once("data", stop.reached);
     });
     server.on("data", (bytes: Buffer) => {
-      if (!held) client.write(bytes);
+      if (held) return;
+      if (this.#held === undefined) client.write(bytes);
+      else this.#held.push(() => client.write(bytes));
     });
     for (const [one, other] of [
       [client, server],

@@ -9,6 +9,8 @@ export class SocketProxy implements AsyncDisposable {
   readonly #server: Server;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
   #cut = false;
+  /** Answers that wait for somebody who is stopped; undefined while nobody is. */
+  #held: (() => void)[] | undefined;
 
   private constructor(path: string, behind: string) {
     this.path = path;
@@ -28,12 +30,28 @@ export class SocketProxy implements AsyncDisposable {
   /** For good: nobody gets through any more. */
   cut(): void {
     this.#cut = true;
+    this.drop();
+  }
+
+  /** Ends the connections there are; the next one gets through. */
+  drop(): void {
     for (const [front, back] of this.#pairs) {
       front.destroy();
       // What was passed on is delivered before the end.
       back.end();
     }
     this.#pairs.clear();
+  }
+
+  /** No answer comes through until thaw: who is in front is as good as stopped. */
+  freeze(): void {
+    this.#held ??= [];
+  }
+
+  thaw(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const pass of held) pass();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -48,13 +66,14 @@ export class SocketProxy implements AsyncDisposable {
     this.#pairs.add(pair);
     front.on("data", (bytes) => back.write(bytes));
     back.on("data", (bytes) => {
-      if (!this.#cut) front.write(bytes);
+      const pass = () => this.#pairs.has(pair) && front.write(bytes);
+      if (this.#held === undefined) pass();
+      else this.#held.push(pass);
     });
     for (const [one, other] of [pair, [back, front] as const]) {
       one.on("error", () => {});
       one.on("close", () => {
-        if (!this.#cut) other.destroy();
-        this.#pairs.delete(pair);
+        if (this.#pairs.delete(pair)) other.destroy();
       });
     }
   }
