@@ -163,6 +163,20 @@ describe("the writer", () => {
     await expect(forget).rejects.toThrow("may not change once it was seen");
   });
 
+  it("writes nothing once another one has taken the lease, whatever it believes itself", async () => {
+    await using db = await testDatabase();
+    await using first = await open(db.url);
+    await using second = await open(db.url);
+    const kept = rowOf(await second.writer.mutate(provision(1)));
+    const late = first.writer.mutate(provision(2));
+    await expect(late).rejects.toMatchObject({ reason: "NOT_LEASE_HOLDER", code: "UNAVAILABLE" });
+    const { rows } = await second.database.pool.query("select id from lvol");
+    expect(rows).toEqual([{ id: kept.id }]);
+    await expect(first.writer.mutate(provision(3))).rejects.toMatchObject({
+      reason: "NOT_LEASE_HOLDER",
+    });
+  });
+
   it("answers DATABASE_DOWN while the database is away and works again when it is back", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
