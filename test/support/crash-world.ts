@@ -81,6 +81,10 @@ export async function crashWorld(
     loseConnection: () => present().spdk.drop(),
     takeOver: async () => {
       const first = present();
+      // Whoever goes on after an earlier stall would lead in the place of the second.
+      const earlier = [...stopped];
+      stopped.clear();
+      await Promise.all(earlier.map(kill));
       stopped.add(first);
       first.spdk.freeze();
       first.db.freeze();
