@@ -1,0 +1,277 @@
+// A storage node under fire: PostgreSQL, a simulated target and the agent as processes of their own,
+// volumes that change all the time, and every second a kill -9 of one of the three. At the end, what
+// callers were answered, what the rows say and what the target holds must be one and the same.
+//
+//   node bin/node24.js test/soak/soak.ts [--seconds 300] [--volumes 200] [--seed N]
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { fileURLToPath } from "node:url";
+import { Client } from "pg";
+import { freeAddress } from "../../src/demo/listen-address.ts";
+import { startPostgres, type Postgres } from "../../src/demo/postgres.ts";
+import { superviseProcess, type SupervisedProcess } from "../../src/demo/processes.ts";
+import { MIGRATIONS_DIR } from "../../src/serve.ts";
+import { spdkClient } from "../../src/spdk/client.ts";
+import { SpdkConnection } from "../../src/spdk/connection.ts";
+import { migrate } from "../../src/store/migrate.ts";
+import { serverFolder } from "../support/server-folder.ts";
+import { differences } from "./differences.ts";
+import { Scheduler } from "./scheduler.ts";
+
+const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+const DISKS = 2;
+const DISK_BYTES = 256n * 1024n ** 3n;
+const KILL_EVERY_MS = 1_000;
+const RESTART_MS = 300;
+const REST_LIMIT_MS = 120_000;
+const VICTIMS = ["agent", "target", "database"] as const;
+type Victim = (typeof VICTIMS)[number];
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: "string", default: "300" },
+    volumes: { type: "string", default: "200" },
+    seed: { type: "string", default: String(Date.now() % 100_000) },
+  },
+});
+process.exitCode = (await soak({
+  seconds: Number(values.seconds),
+  volumes: Number(values.volumes),
+  seed: Number(values.seed),
+}))
+  ? 0
+  : 1;
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+type Soak = { readonly seconds: number; readonly volumes: number; readonly seed: number };
+
+async function soak({ seconds, volumes, seed }: Soak): Promise<boolean> {
+  say(`soak: ${volumes} volumes for ${seconds} s, a kill -9 each second, --seed ${seed}`);
+  await using node = await startParts();
+  const random = generator(seed);
+  const scheduler = new Scheduler({ address: node.address, volumes, random });
+  const ending = new AbortController();
+  const working = scheduler.work(ending.signal);
+  // An answer that no caller can make sense of ends it all at once.
+  working.catch(() => ending.abort());
+  const kills = await killOneEachSecond(
+    node,
+    { seconds, random, signal: ending.signal },
+    scheduler,
+  );
+  ending.abort();
+  const stopped = performance.now();
+  // What was asked last is asked until it is answered.
+  await Promise.race([working, late("the last calls are answered")]);
+  const found = await atRest(node, scheduler);
+  const restMs = Math.round(performance.now() - stopped);
+  const figures = {
+    kills,
+    calls: scheduler.counts,
+    "volumes at the end": scheduler.volumes().length,
+    "volumes deleted": scheduler.deleted,
+    "s to rest after the last kill": restMs / 1_000,
+    "aborts of the target": node.aborts(),
+    "longest call until its answer, s": Math.round(scheduler.longestMs) / 1_000,
+  };
+  say(JSON.stringify(figures, undefined, 2));
+  for (const line of found) say(`DIFFERS ${line}`);
+  const good = found.length === 0 && node.aborts() === 0;
+  say(good ? "rows, target and answers agree" : "FAILED");
+  return good;
+}
+
+type Parts = AsyncDisposable & {
+  readonly address: string;
+  readonly socket: string;
+  readonly url: string;
+  /** False: it is dead already. */
+  readonly kill: (victim: Victim) => boolean;
+  readonly aborts: () => number;
+};
+
+async function startParts(): Promise<Parts> {
+  await using stack = new AsyncDisposableStack();
+  const folder = stack.use(await serverFolder());
+  const stateDir = join(folder.path, "soak");
+  await mkdir(stateDir);
+  const socket = join(stateDir, "spdk.sock");
+  const postgres = await startPostgres({ stateDir: folder.path });
+  const keeping = new AbortController();
+  stack.defer(async () => {
+    keeping.abort();
+    await postgres[Symbol.asyncDispose]();
+  });
+  const url = await migrated(postgres);
+  const address = await freeAddress("127.0.0.1:0");
+  let aborts = 0;
+  const report = (sentence: string) => {
+    if (!sentence.includes("ABORTED")) return;
+    aborts += 1;
+    say(sentence);
+  };
+  const common = { stateDir, report, restartDelayMs: RESTART_MS };
+  const { disks, fabric } = await diskFiles(stateDir);
+  const state = join(stateDir, "target");
+  const simArgs = ["--socket", socket, "--disks", disks, "--state", state, "--strict"];
+  const target = stack.use(
+    await superviseProcess({
+      ...common,
+      name: "target",
+      args: [MAIN, "sim", ...simArgs],
+      env: process.env,
+    }),
+  );
+  const agent = stack.use(
+    await superviseProcess({
+      ...common,
+      name: "agent",
+      args: [MAIN, "serve"],
+      env: {
+        ...process.env,
+        DATABASE_URL: url,
+        STORAGE_NODE_ID: "soak",
+        STORAGE_NODE_FLEET: "soak",
+        STORAGE_NODE_LISTEN: address,
+        STORAGE_NODE_ROOT: join(stateDir, "root"),
+        STORAGE_NODE_STATE_DIR: join(stateDir, "agent-state"),
+        STORAGE_NODE_SPDK_SOCKET: socket,
+        STORAGE_NODE_FABRIC_DISKS: fabric,
+        STORAGE_NODE_DISK_POLICY: "auto",
+        STORAGE_NODE_OVERCOMMIT: "4",
+        STORAGE_NODE_LOG_LEVEL: "warn",
+      },
+    }),
+  );
+  const kept = keepRunning(postgres, keeping.signal);
+  stack.defer(async () => {
+    keeping.abort();
+    await kept;
+  });
+  const owned = stack.move();
+  let databaseRuns = true;
+  return {
+    address,
+    socket,
+    url,
+    aborts: () => aborts,
+    kill: (victim) => {
+      if (victim !== "database") return killed(victim === "agent" ? agent : target);
+      if (!databaseRuns) return false;
+      databaseRuns = false;
+      postgres.kill9();
+      void postgres.ended().then(() => (databaseRuns = true));
+      return true;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function killed({ pid }: SupervisedProcess): boolean {
+  if (pid === undefined) return false;
+  process.kill(pid, "SIGKILL");
+  return true;
+}
+
+async function migrated(postgres: Postgres): Promise<string> {
+  await postgres.createDatabase("soak");
+  const url = postgres.url("soak");
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  await migrate(client, MIGRATIONS_DIR);
+  await client.end();
+  return url;
+}
+
+async function keepRunning(postgres: Postgres, signal: AbortSignal): Promise<void> {
+  try {
+    for (;;) {
+      await postgres.ended({ signal });
+      await sleep(RESTART_MS, undefined, { signal });
+      await postgres.restart({ signal });
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}
+
+async function diskFiles(folder: string): Promise<{ disks: string; fabric: string }> {
+  const facts = Array.from({ length: DISKS }, (_, index) => ({
+    serial: `SOAK${index}`,
+    trtype: "TCP",
+    traddr: "127.0.0.1",
+    trsvcid: `${9_000 + index}`,
+    subnqn: `nqn.2026-11.io.test:soak${index}`,
+  }));
+  const [disks, fabric] = [join(folder, "disks.json"), join(folder, "fabric.json")];
+  const model = { model: "SIMULATED", block_size: 4096, num_blocks: Number(DISK_BYTES / 4096n) };
+  await writeFile(disks, JSON.stringify(facts.map((one) => ({ ...one, ...model }))));
+  await writeFile(fabric, JSON.stringify(facts.map((one) => ({ ...one, format: true }))));
+  return { disks, fabric };
+}
+
+/** Resolves with how many of each were killed. */
+async function killOneEachSecond(
+  node: Parts,
+  options: {
+    readonly seconds: number;
+    readonly random: () => number;
+    readonly signal: AbortSignal;
+  },
+  scheduler: Scheduler,
+): Promise<Record<Victim, number>> {
+  const { seconds, random, signal } = options;
+  const kills = { agent: 0, target: 0, database: 0 };
+  const end = performance.now() + seconds * 1_000;
+  for (let next = performance.now(); next < end && !signal.aborted; next += KILL_EVERY_MS) {
+    await sleep(Math.max(next - performance.now(), 0));
+    const first = Math.floor(random() * VICTIMS.length);
+    const turn = VICTIMS.map((_, index) => VICTIMS[(first + index) % VICTIMS.length] ?? "agent");
+    // One that is not back yet cannot die again.
+    const victim = turn.find((one) => node.kill(one));
+    if (victim !== undefined) kills[victim] += 1;
+    const total = kills.agent + kills.target + kills.database;
+    if (total % 20 === 0) say(`${total} kills, ${JSON.stringify(scheduler.counts)}`);
+  }
+  return kills;
+}
+
+/** What still differs when nothing differs any more, or when it took too long. */
+async function atRest(node: Parts, scheduler: Scheduler): Promise<readonly string[]> {
+  const connection = new SpdkConnection({ path: node.socket, mayMutate: () => false });
+  const end = performance.now() + REST_LIMIT_MS;
+  try {
+    for (;;) {
+      const found = await differences({
+        spdk: spdkClient(connection),
+        databaseUrl: node.url,
+        wanted: scheduler.volumes(),
+      }).catch((error: unknown) => [String(error)]);
+      if (found.length === 0 || performance.now() > end) return found;
+      await sleep(200);
+    }
+  } finally {
+    await connection[Symbol.asyncDispose]();
+  }
+}
+
+async function late(what: string): Promise<never> {
+  await sleep(REST_LIMIT_MS, undefined, { ref: false });
+  throw new Error(`not within ${REST_LIMIT_MS} ms: ${what}`);
+}
+
+/** Mulberry32: the same kills and the same calls for the same seed, as far as timing lets them. */
+function generator(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
