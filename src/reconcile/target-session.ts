@@ -1,6 +1,6 @@
 // One connection to the target, from "it answers" to "it is known": whose target it is, which run of
 // it, and what it holds. Everything is listed once per connection and then every few minutes; all
-// else is looked at by name.
+// else is looked at by name, when a step or an event of the target names it.
 //
 // It never changes a target that carries another owner's mark, and never removes what it does not
 // know: unknown lvols and subsystems are counted and left alone.
@@ -21,6 +21,7 @@ import type { Subsystem } from "../spdk/replies-nvmf.ts";
 import type { Allowed } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Seen } from "./seen.ts";
+import { TargetEvents } from "./target-events.ts";
 import { subsystemSeen } from "./volume-steps.ts";
 
 /** How often everything is listed while nothing seems to happen. */
@@ -59,6 +60,7 @@ export type TargetSessionOptions = {
 
 export class TargetSession {
   readonly #options: TargetSessionOptions;
+  readonly #events: TargetEvents;
   #status: TargetStatus;
   #timer: NodeJS.Timeout | undefined;
   #beginning: Promise<void> | undefined;
@@ -73,6 +75,12 @@ export class TargetSession {
 
   constructor(options: TargetSessionOptions) {
     this.#options = options;
+    this.#events = new TargetEvents({
+      ...options,
+      lookAtEverything: () => this.lookAtEverything(),
+      lookAtDisks: options.observeDisks,
+      onError: (error) => options.log.debug({ err: error }, "events cannot be read"),
+    });
     this.#status = {
       connected: false,
       reason: "no connection yet",
@@ -186,12 +194,14 @@ export class TargetSession {
     const sameRun = run === this.#lastRun;
     this.#lastRun = run;
     seen.startRun(run);
+    await this.#events.begin();
     await this.lookAtEverything();
     this.#knownAgain.resolve({ sameRun });
     this.#knownAgain = Promise.withResolvers();
     this.#setStatus({ connected: true, reason: "", version });
     log.info({ run, same_run: sameRun, version }, "target is known");
     this.#plan();
+    this.#events.follow();
     this.#options.onReady();
   }
 
@@ -224,6 +234,7 @@ export class TargetSession {
 
   #end(reason: string): void {
     clearTimeout(this.#timer);
+    this.#events.stop();
     this.#options.seen.endRun();
     this.#setStatus({ connected: false, reason });
     this.#options.log.warn({ reason }, "target is away");
@@ -310,6 +321,7 @@ export class TargetSession {
     this.#closing.resolve();
     clearTimeout(this.#timer);
     await this.#beginning;
+    this.#events.stop();
   }
 }
 

@@ -166,10 +166,10 @@ describe("a volume", () => {
     const store = agent.node.agent.rows.disk(diskId)?.lvsUuid ?? "";
     await target.spdk.nvmfSubsystemRemoveNs({ nqn, nsid: 1 });
     await target.spdk.bdevLvolDelete({ lvsUuid: store, name: lvolUuid });
+    const isMissing = async () => stateOf(await getLvol(idOf(lvol))) === "LVOL_STATE_DATA_MISSING";
+    await until("it is DATA_MISSING", isMissing);
     await target.restart();
-    await until("it is DATA_MISSING", async () => {
-      return stateOf(await getLvol(idOf(lvol))) === "LVOL_STATE_DATA_MISSING";
-    });
+    await until("it still is", isMissing);
     expect(await target.spdk.getBdev(lvolUuid)).toBeUndefined();
     const lvols = await target.spdk.bdevLvolGetLvols();
     expect(lvols.filter(({ name }) => name === idOf(lvol))).toEqual([]);

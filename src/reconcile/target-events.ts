@@ -1,0 +1,94 @@
+// What happens on the target without this agent: a bdev that vanishes or comes back. SPDK keeps the
+// newest 1,024 events and cannot wake anybody, so one small call asks for what is new. An event is a
+// hint, never an observation: whatever it names is looked at (CONTRACT section 3).
+import type { DiskRow } from "../model/disk.ts";
+import type { LvolRow } from "../model/lvol.ts";
+import type { SpdkClient } from "../spdk/client.ts";
+import type { Notification } from "../spdk/replies-target.ts";
+import type { Rows } from "../store/rows.ts";
+import type { Seen } from "./seen.ts";
+
+const PERIOD_MS = 2_000;
+
+export type TargetEventsOptions = {
+  readonly spdk: Pick<SpdkClient, "notifyGetNotifications">;
+  readonly rows: Rows;
+  readonly seen: Seen;
+  readonly lookAtEverything: () => Promise<void>;
+  readonly lookAtDisks: () => Promise<void>;
+  readonly onError: (error: unknown) => void;
+};
+
+export class TargetEvents {
+  readonly #options: TargetEventsOptions;
+  #nextId = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: TargetEventsOptions) {
+    this.#options = options;
+  }
+
+  /** Everything is about to be listed: what happens from now on counts. */
+  async begin(): Promise<void> {
+    this.stop();
+    // Which id is the newest can only be learnt from the events themselves.
+    const old = await this.#options.spdk.notifyGetNotifications();
+    this.#nextId = (old.at(-1)?.id ?? -1) + 1;
+  }
+
+  follow(): void {
+    this.stop();
+    const timer = setTimeout(() => {
+      this.#look()
+        .catch((error: unknown) => this.#options.onError(error))
+        .finally(() => {
+          if (this.#timer === timer) this.follow();
+        });
+    }, PERIOD_MS);
+    this.#timer = timer.unref();
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  async #look(): Promise<void> {
+    const { spdk, lookAtEverything } = this.#options;
+    const events = await spdk.notifyGetNotifications({ id: this.#nextId });
+    const [first, last] = [events[0], events.at(-1)];
+    if (first === undefined || last === undefined) return;
+    const someWereDropped = first.id > this.#nextId;
+    this.#nextId = last.id + 1;
+    if (someWereDropped) await lookAtEverything();
+    else await this.#take(events);
+  }
+
+  async #take(events: readonly Notification[]): Promise<void> {
+    const { rows, seen, lookAtEverything, lookAtDisks } = this.#options;
+    const names = (type: string) =>
+      new Set(events.filter((one) => one.type === type).map(({ bdevName }) => bdevName));
+    const gone = names("bdev_unregister");
+    const resized = names("bdev_resize");
+    const come = names("bdev_register");
+    let back = false;
+    for (const row of rows.lvols()) {
+      const { id, lvolUuid } = row;
+      if (lvolUuid === undefined) continue;
+      if (come.has(lvolUuid)) back ||= isBack(row, seen);
+      // What was deleted at our request is gone as it should be.
+      if (!gone.has(lvolUuid) && !resized.has(lvolUuid)) continue;
+      if (row.deleteRequestedTime !== undefined) continue;
+      seen.setLvol(id, undefined);
+      seen.setSubsystem(id, undefined);
+    }
+    if (back) await lookAtEverything();
+    const isGone = ({ id }: DiskRow) => gone.has(seen.disk(id)?.bdevName ?? "");
+    if ([...rows.disks()].some(isGone)) await lookAtDisks();
+  }
+}
+
+/** A volume that was missing or deleted, and not one that was just made. */
+function isBack({ id, deleteTime }: LvolRow, seen: Seen): boolean {
+  return deleteTime !== undefined || seen.volume(id).lvol?.kind === "absent";
+}
