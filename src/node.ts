@@ -63,7 +63,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { leaseTermMs, graceMs, stopMs } = { ...TIMING, ...options.timing };
   const rows = new Rows();
   const fence = new Fence();
-  const database = stack.use(openDatabase({ url: config.databaseUrl, log }));
+  const stallMs = Math.round(leaseTermMs / 3);
+  const database = stack.use(openDatabase({ url: config.databaseUrl, log, stallMs }));
   const writer = stack.use(new Writer({ database, rows, policy: config, fence, log }));
   const lock = stack.use(new LocalLock(options.lockPath ?? config.spdkSocket));
   const memory = new LocalMemory(config.stateDir);

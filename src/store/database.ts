@@ -9,6 +9,7 @@ const CONNECT_TIMEOUT_MS = 3_000;
 const STATEMENT_TIMEOUT_MS = 15_000;
 /** On the client's side too: a frozen server answers nothing, not even the end of a statement. */
 const QUERY_TIMEOUT_MS = 20_000;
+const STALL_MS = 10_000;
 
 const INT8_OID = 20;
 
@@ -27,13 +28,22 @@ export type Database = {
   [Symbol.asyncDispose](): Promise<void>;
 };
 
-export function openDatabase(options: { readonly url: string; readonly log: Logger }): Database {
+export type DatabaseOptions = {
+  readonly url: string;
+  readonly log: Logger;
+  /** A transaction that stands still for that long is ended by the server, and its locks with it. */
+  readonly stallMs?: number;
+};
+
+export function openDatabase(options: DatabaseOptions): Database {
   const pool = new Pool({
     connectionString: options.url,
     max: MAX_CONNECTIONS,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     statement_timeout: STATEMENT_TIMEOUT_MS,
     query_timeout: QUERY_TIMEOUT_MS,
+    // An agent that is stopped in the middle of one must not keep its successor from the lease.
+    idle_in_transaction_session_timeout: options.stallMs ?? STALL_MS,
     application_name: "storage-node",
     types: exactTypes,
   });
@@ -87,13 +97,14 @@ export async function connect(pool: Pool): Promise<PoolClient> {
 /**
  * SQLSTATE classes and system errors of a database that cannot be reached now, rather than of a
  * statement that is wrong: connection exceptions (08), operator intervention and start-up (57P),
- * too many connections (53300), disk full or out of memory (53), read-only standby (25006).
+ * too many connections (53300), disk full or out of memory (53), read-only standby (25006), a
+ * transaction that stood still for too long (25P03).
  */
 export function isDatabaseDown(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   if (error instanceof DatabaseUnreachable) return true;
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
-  if (/^(08|57P|53)/.test(code) || code === "25006") return true;
+  if (/^(08|57P|53)/.test(code) || ["25006", "25P03"].includes(code)) return true;
   if (
     ["ECONNREFUSED", "ENOENT", "ECONNRESET", "EPIPE", "ETIMEDOUT", "ENOTFOUND", "EACCES"].includes(
       code,

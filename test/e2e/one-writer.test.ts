@@ -88,6 +88,21 @@ describe("two agents for one node", () => {
     expect(stateOf(await provision(second, SMALL, { id: idOf(volume) }))).toBe("LVOL_STATE_UP");
   });
 
+  it("of which one is stopped in the middle of a transaction: its locks do not keep the next out", async () => {
+    await using world = await crashWorld({ leaseTermMs: 900 });
+    const first = await world.start();
+    await first.ready();
+    const reached = world.database().stopAt({ when: "before", nth: 1 });
+    const asked = provision(first, SMALL).catch(() => {});
+    await reached;
+    await world.takeOver();
+    const id = idOf(await provision(world.agent(), SMALL));
+    await settled(world);
+    expect(onTarget(world)).toEqual(exactly([id]));
+    await world.killAgent();
+    await asked;
+  });
+
   it("of which one is stopped beyond its lease: it changes nothing when it goes on", async () => {
     await using stack = new AsyncDisposableStack();
     const database = stack.use(await testDatabase());
