@@ -45,13 +45,13 @@ export class LocalMemory {
     }
   }
 
-  /** Replaces the file as a whole: killed in between, the old one is still there. */
+  /** Replaces the file as a whole: killed or without power in between, the old one is still there. */
   write(remembered: Remembered): void {
     const { nodeId, fleet, epoch, revision } = remembered;
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     const text = { nodeId, fleet, epoch: epoch.toString(), revision: revision.toString() };
     const next = `${this.#path}.new`;
-    writeFileSync(next, `${JSON.stringify(text)}\n`);
+    writeFileSync(next, `${JSON.stringify(text)}\n`, { flush: true });
     renameSync(next, this.#path);
   }
 }
