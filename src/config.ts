@@ -60,7 +60,7 @@ const listenSyntax = /^(?:\[(?<v6>[^\]]+)\]|(?<v4>[^:]+)):(?<port>\d{1,5})$/;
 
 const port = z
   .string()
-  .regex(/^\d{1,5}$/, "must be a port number")
+  .regex(/^\d{1,5}$/, { error: "must be a port number", abort: true })
   .refine((digits) => Number(digits) <= 65_535, "must be at most 65535");
 
 const nqnPrefix = z
@@ -115,7 +115,7 @@ const environment = z.object({
   STORAGE_NODE_FABRIC_DISKS: z.string().default(""),
   STORAGE_NODE_OVERCOMMIT: z
     .string()
-    .regex(/^\d{1,3}(\.\d{1,4})?$/, "must be a factor such as 1.0")
+    .regex(/^\d{1,3}(\.\d{1,4})?$/, { error: "must be a factor such as 1.0", abort: true })
     .refine((factor) => Number(factor) > 0, "must be above 0")
     .default("1.0"),
   STORAGE_NODE_ISOLATION: z

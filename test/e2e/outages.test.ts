@@ -11,7 +11,7 @@ import { call, refusal, startAgent, until, type TestAgent } from "../support/age
 import { DatabaseProxy } from "../support/database-proxy.ts";
 import { testDatabase } from "../support/database.ts";
 import { startTarget } from "../support/target.ts";
-import { getLvol, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+import { getLvol, idOf, lvolSpec, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
 
 async function componentOf({ client }: TestAgent, name: string) {
   const { ready, components } = await call(client, client.getHealth.bind(client), {});
@@ -124,12 +124,21 @@ describe("an agent whose target is away", () => {
     });
     const made = await provision(agent, {}, { wait: false });
     expect(stateOf(made)).toBe("LVOL_STATE_CREATING");
+    // A caller that waits and gives up has asked all the same.
+    const id = randomUUID();
+    const request = { id, spec: lvolSpec(), waitTimeout: WAIT, validateOnly: false };
+    const deadline = Date.now() + 500;
+    const { client } = agent;
+    const asked = call(client, client.provisionLvol.bind(client), request, { deadline });
+    expect((await refusal(asked)).code).toBe(4);
+    expect(stateOf(await getLvol(agent, id))).toBe("LVOL_STATE_CREATING");
     expect(stateOf(await getLvol(agent, idOf(old)))).toBe("LVOL_STATE_DEGRADED");
     const gone = remove(agent, idOf(old));
     await target.restart();
     expect(await gone).toEqual({ done: true });
-    await until("the new one is UP", async () => {
-      return stateOf(await getLvol(agent, idOf(made))) === "LVOL_STATE_UP";
+    await until("the new ones are UP", async () => {
+      const both = await Promise.all([getLvol(agent, idOf(made)), getLvol(agent, id)]);
+      return both.every((one) => stateOf(one) === "LVOL_STATE_UP");
     });
   });
 });

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { pino } from "pino";
 import { readConfig } from "../../src/config.ts";
-import { ErrorInfo } from "../../src/gen/google/rpc/error_details.ts";
+import { BadRequest, ErrorInfo } from "../../src/gen/google/rpc/error_details.ts";
 import { Status } from "../../src/gen/google/rpc/status.ts";
 import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { startNode, type RunningNode, type Timing } from "../../src/node.ts";
@@ -123,6 +123,8 @@ export type Refused = {
   readonly message: string;
   readonly reason: string;
   readonly metadata: Readonly<Record<string, string>>;
+  /** Of google.rpc.BadRequest, in its order. */
+  readonly fields: readonly string[];
 };
 
 /** The refusal of a call, with its ErrorInfo as it came over the wire. Throws if it succeeded. */
@@ -133,13 +135,16 @@ export async function refusal(answer: Promise<unknown>): Promise<Refused> {
     if (!isServiceError(error)) throw error;
     const [bytes] = error.metadata.get("grpc-status-details-bin");
     const details = Buffer.isBuffer(bytes) ? Status.decode(bytes).details : [];
-    const any = details.find(({ typeUrl }) => typeUrl.endsWith("google.rpc.ErrorInfo"));
-    const info = any === undefined ? undefined : ErrorInfo.decode(any.value);
+    const detail = (name: string) =>
+      details.find(({ typeUrl }) => typeUrl.endsWith(`google.rpc.${name}`))?.value;
+    const info = ErrorInfo.decode(detail("ErrorInfo") ?? new Uint8Array());
+    const bad = BadRequest.decode(detail("BadRequest") ?? new Uint8Array());
     return {
       code: error.code,
       message: error.details,
-      reason: info?.reason ?? "",
-      metadata: info?.metadata ?? {},
+      reason: info.reason,
+      metadata: info.metadata,
+      fields: bad.fieldViolations.map(({ field }) => field),
     };
   }
   throw new Error("was not refused");

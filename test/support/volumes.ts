@@ -8,7 +8,7 @@ export const HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0001-4000-8000-000
 
 type Client = Pick<TestAgent, "client">;
 
-const WAIT = { seconds: 30n, nanos: 0 };
+export const WAIT = { seconds: 30n, nanos: 0 };
 
 export function lvolSpec(change: Partial<LvolSpec> = {}): LvolSpec {
   return {
