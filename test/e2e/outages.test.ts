@@ -5,8 +5,11 @@ import { randomUUID } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Client } from "pg";
 import { describe, expect, it } from "vitest";
 import { HealthClient } from "../../src/gen/grpc/health/v1/health.ts";
+import { MIGRATIONS_DIR } from "../../src/serve.ts";
+import { migrate } from "../../src/store/migrate.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { DatabaseProxy } from "../support/database-proxy.ts";
 import { testDatabase } from "../support/database.ts";
@@ -81,6 +84,26 @@ describe("an agent whose database is away", () => {
     expect(idOf(await provision(agent, {}, { id }))).toBe(id);
     const lvols = await target.spdk.bdevLvolGetLvols();
     expect(lvols.map(({ name }) => name)).toEqual([id]);
+  });
+});
+
+describe("an agent whose database has no schema, or an old one", () => {
+  it("names the command that makes it, and goes on by itself once it was run", async () => {
+    await using stack = new AsyncDisposableStack();
+    const database = stack.use(await testDatabase({ migrated: false }));
+    const target = stack.use(await startTarget());
+    const agent = stack.use(await startAgent({ url: database.url, target }));
+    await until("it says so", async () => {
+      const { component } = await componentOf(agent, "database");
+      return component?.reason.includes('run "storage-node migrate"') === true;
+    });
+    expect(await refusal(provision(agent))).toMatchObject({ reason: "DATABASE_DOWN" });
+    const client = new Client({ connectionString: database.url });
+    await client.connect();
+    await migrate(client, MIGRATIONS_DIR);
+    await client.end();
+    await agent.ready();
+    expect(stateOf(await provision(agent))).toBe("LVOL_STATE_UP");
   });
 });
 
