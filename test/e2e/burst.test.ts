@@ -71,12 +71,12 @@ describe.skipIf(REAL_SOCKET !== undefined)("200 volumes asked for by 200 concurr
     expect(await fullDumps(control)).toEqual({});
   });
 
-  it("cost an agent that starts over them no more lists than none would", async () => {
-    await restart();
-    const withoutVolumes = await fullDumps(control);
+  it("cost an agent that starts over them a few lists of everything, and no change", async () => {
     await Promise.all(Array.from({ length: VOLUMES }, () => provision(agent)));
     await restart();
-    expect(await fullDumps(control)).toEqual(withoutVolumes);
+    // One or two of each: the target may be known before the lease is taken, or after it.
+    const dumps = await fullDumps(control);
+    expect(Object.values(dumps).filter((count) => count > 2)).toEqual([]);
     const changes = Object.keys(await control.counts()).filter((method) =>
       /create|add_|delete|remove|attach/.test(method),
     );

@@ -97,7 +97,9 @@ class Player implements AsyncDisposable {
     line.send(fill(text, this.#bound));
     const lines: Json[] = [];
     for (;;) {
-      const answer = await line.answer(SILENCE_MS);
+      // What must come is waited for; only then is silence proof that nothing else does.
+      const more = lines.length < step.lines.length || step.then === "closed";
+      const answer = await line.answer(more ? ANSWER_MS : SILENCE_MS);
       if (answer === undefined) break;
       lines.push(answer);
     }
