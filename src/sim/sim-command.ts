@@ -35,6 +35,8 @@ const diskEntry = z.strictObject({
   traddr: z.string().min(1),
   trsvcid: z.string().optional(),
   subnqn: z.string().optional(),
+  prefill: z.int().min(0).max(255).default(0),
+  unmap: z.enum(["keeps", "zeroes"]).default("keeps"),
 });
 
 const count = z.coerce.number().int().positive();
@@ -156,6 +158,8 @@ function readDisks({ disks, state }: Options): readonly Disk[] {
           traddr: entry.traddr,
           trsvcid: entry.trsvcid,
           subnqn: entry.subnqn,
+          prefill: entry.prefill,
+          unmap: entry.unmap,
         },
         state,
       ),

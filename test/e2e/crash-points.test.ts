@@ -5,26 +5,39 @@ import { uuidV5 } from "../../src/model/identity.ts";
 import { describe, expect, it } from "vitest";
 import type { StopAt } from "../../src/sim/target/gate.ts";
 import type { TestAgent } from "../support/agent.ts";
-import { crashWorld, exactly, onTarget, settled, type CrashWorld } from "../support/crash-world.ts";
-import { provision, remove } from "../support/volumes.ts";
+import {
+  crashWorld,
+  exactly,
+  onTarget,
+  readBack,
+  settled,
+  tag,
+  type CrashWorld,
+} from "../support/crash-world.ts";
+import { idOf, provision, remove } from "../support/volumes.ts";
 
 const NAMESPACE = "5a3c9c52-6c7e-4a53-9f0e-2f6a3c1d4e5f";
 const [KEPT = "", ...GONE] = ["kept", "gone", "gone too"].map((name) => uuidV5(NAMESPACE, name));
+const byteOf = (id: string) => [KEPT, ...GONE].indexOf(id) + 1;
 const SMALL = { sizeBytes: 64n * 1024n * 1024n };
 
-/** Three volumes are made and two deleted, from a blank disk on. Repeated, it changes nothing. */
-async function life(agent: TestAgent): Promise<void> {
+/**
+ * Three volumes are made, written into, and two deleted, from a new store on. Repeated, it changes
+ * nothing.
+ */
+async function life(world: CrashWorld, agent: TestAgent): Promise<void> {
   await agent.ready();
   const retired = (id: string) => agent.node.agent.rows.lvol(id)?.deleteRequestedTime !== undefined;
   const wanted = [KEPT, ...GONE].filter((id) => !retired(id));
-  await Promise.all(wanted.map((id) => provision(agent, SMALL, { id })));
+  const made = await Promise.all(wanted.map((id) => provision(agent, SMALL, { id })));
+  for (const lvol of made) tag(world, lvol.status?.lvolUuid ?? "", byteOf(idOf(lvol)));
   await Promise.all(GONE.map((id) => remove(agent, id)));
 }
 
 async function counted(): Promise<{ readonly requests: number; readonly commits: number }> {
   await using world = await crashWorld();
   const agent = await world.start();
-  await life(agent);
+  await life(world, agent);
   const requests = Object.values(world.target.engine().gate.counts);
   return {
     requests: requests.reduce((sum, one) => sum + one, 0),
@@ -41,7 +54,7 @@ async function killedAt(
   stopped: Promise<unknown>,
   agent: TestAgent,
 ) {
-  const first = life(agent).catch(() => {});
+  const first = life(world, agent).catch(() => {});
   await Promise.race([stopped, first]);
   // Runs differ by a look or two: a point that this one did not reach must not stop the next agent.
   world.target.engine().gate.onStopped = () => setImmediate(() => world.target.resume());
@@ -54,8 +67,11 @@ async function killedAt(
   const next = victim === "target" ? agent : await world.start();
   // What a killed agent's caller waits for never comes.
   if (victim === "target") await first;
-  await life(next);
+  await life(world, next);
   await settled(world);
+  // Of the others, and of what was on the disk before the store, nothing is readable in it.
+  const { lvolUuid = "" } = next.node.agent.rows.lvol(KEPT) ?? {};
+  expect(readBack(world, lvolUuid)).toEqual({ written: [byteOf(KEPT)], rest: [0] });
 }
 
 async function atRequest(victim: Victim, at: StopAt): Promise<void> {

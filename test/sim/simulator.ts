@@ -20,7 +20,13 @@ export type Simulator = AsyncDisposable & {
 };
 
 export type SimulatorOptions = {
-  readonly disks?: readonly { readonly block_size: number; readonly num_blocks: number }[];
+  readonly disks?: readonly {
+    readonly block_size: number;
+    readonly num_blocks: number;
+    readonly prefill?: number;
+    readonly unmap?: "keeps" | "zeroes";
+  }[];
+  /** Further ones; a control socket is at `control` in the folder. */
   readonly args?: readonly string[];
 };
 
@@ -40,6 +46,7 @@ export async function simulator(options: SimulatorOptions = {}): Promise<Simulat
   }));
   await writeFile(at("disks.json"), JSON.stringify(disks));
   const args = ["sim", "--socket", at("s"), "--disks", at("disks.json"), "--state", at("state")];
+  args.push("--control", at("control"));
   let running = await start([...args, ...(options.args ?? [])]);
   return {
     folder: folder.path,

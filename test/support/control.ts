@@ -7,6 +7,7 @@ const answer = z.looseObject({
   counts: z.record(z.string(), z.number()).optional(),
   stopped: z.string().optional(),
   error: z.string().optional(),
+  hex: z.string().optional(),
 });
 
 type Answer = z.infer<typeof answer>;
@@ -45,7 +46,7 @@ export class Control implements AsyncDisposable {
 
   /** Resolves once armed, with a promise of the moment the target stands still. */
   async stopAt(at: {
-    readonly when: "before" | "after";
+    readonly when: "before" | "midway" | "after";
     readonly method?: string;
     readonly nth?: number;
   }): Promise<{ readonly stopped: Promise<string> }> {
@@ -77,6 +78,15 @@ export class Control implements AsyncDisposable {
     readonly polls: number;
   }): Promise<void> {
     await this.#ask({ op: "slow", ...rule });
+  }
+
+  /** What a host would write through an export of that lvol. */
+  async write(lvol: string, offset: number, bytes: Buffer): Promise<void> {
+    await this.#ask({ op: "write", lvol, offset, hex: bytes.toString("hex") });
+  }
+
+  async read(lvol: string, offset: number, bytes: number): Promise<Buffer> {
+    return Buffer.from((await this.#ask({ op: "read", lvol, offset, bytes })).hex ?? "", "hex");
   }
 
   async connectHost(nqn: string, host: string): Promise<void> {

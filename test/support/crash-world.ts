@@ -8,6 +8,7 @@ import { DatabaseProxy } from "./database-proxy.ts";
 import { inProcessTarget, type InProcessTarget } from "./in-process-target.ts";
 import { SocketProxy } from "./socket-proxy.ts";
 import type { Timing } from "../../src/node.ts";
+import { readLvol, writeLvol } from "../../src/sim/target/clusters.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 export type CrashWorld = AsyncDisposable & {
@@ -105,6 +106,30 @@ async function kill({ agent, spdk, db }: Running) {
   await db.down();
   await agent[Symbol.asyncDispose]();
   await spdk[Symbol.asyncDispose]();
+}
+
+const WRITTEN = 4_096;
+
+/** A host writes into a volume; false while the target does not hold it. */
+export function tag({ target }: CrashWorld, lvolUuid: string, byte: number): boolean {
+  const lvol = target.state().lvol(lvolUuid);
+  if (lvol === undefined) return false;
+  writeLvol(lvol, 0, Buffer.alloc(WRITTEN, byte));
+  return true;
+}
+
+/**
+ * What a host reads there: where it wrote, and in the rest of that cluster, which nobody wrote since
+ * the volume was made. Each byte once.
+ */
+export function readBack({ target }: CrashWorld, lvolUuid: string) {
+  const lvol = target.state().lvol(lvolUuid);
+  if (lvol === undefined) return undefined;
+  const rest = lvol.store.store.clusterBytes - WRITTEN;
+  return {
+    written: [...new Set(readLvol(lvol, 0, WRITTEN))],
+    rest: [...new Set(readLvol(lvol, WRITTEN, rest))],
+  };
 }
 
 /** What the target holds that an agent of ours may have made. */

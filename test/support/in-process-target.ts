@@ -72,6 +72,8 @@ function factsOf(index: number, bytes: number): DiskFacts {
     traddr: "127.0.0.1",
     trsvcid: `${9_000 + index}`,
     subnqn: `nqn.2026-11.io.test:disk${index}`,
+    prefill: 0xa5,
+    unmap: "keeps",
   };
 }
 

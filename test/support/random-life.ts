@@ -4,7 +4,15 @@ import { status } from "@grpc/grpc-js";
 import fc from "fast-check";
 import { uuidV5 } from "../../src/model/identity.ts";
 import { call, refusal, until, type TestAgent } from "./agent.ts";
-import { crashWorld, exactly, onTarget, settled, type CrashWorld } from "./crash-world.ts";
+import {
+  crashWorld,
+  exactly,
+  onTarget,
+  readBack,
+  settled,
+  tag,
+  type CrashWorld,
+} from "./crash-world.ts";
 import { getLvol, HOST, lvolSpec, stateOf } from "./volumes.ts";
 
 const SLOTS = 5;
@@ -69,6 +77,8 @@ class Volume {
   deleted = false;
   /** Once it was UP, another lvol in its place would be somebody's data lost. */
   lvolUuid: string | undefined;
+  /** A host has written into it. */
+  written = false;
   readonly hosts = new Map<string, Mutation>();
   /** Calls of one volume go one after the other, as a scheduler sends them. */
   turn: Promise<void> = Promise.resolve();
@@ -156,6 +166,8 @@ type Found = {
   readonly state: string | undefined;
   readonly lvolUuid: string | undefined;
   readonly hosts: readonly string[];
+  /** Its own bytes where its host wrote, and nobody's where it did not. */
+  readonly bytes: ReturnType<typeof readBack>;
 };
 type Held = { readonly target: ReturnType<typeof onTarget>; readonly volumes: readonly Found[] };
 /** What there is when everything has come to rest, and what there should be. */
@@ -191,6 +203,7 @@ class Life {
         if (volume === undefined) throw new Error(`no slot ${one.slot}`);
         volume.turn = volume.turn.then(async () => {
           await asked(volume, one, await this.#agent);
+          this.#tag(volume);
         });
         // Whoever waits for it later is told.
         volume.turn.catch(() => {});
@@ -201,6 +214,17 @@ class Life {
       default:
         return await this.#trouble(one);
     }
+  }
+
+  /** As soon as a volume was answered to be UP its host writes into it. */
+  #tag(volume: Volume): void {
+    const { lvolUuid, deleted, written } = volume;
+    if (lvolUuid === undefined || deleted || written) return;
+    volume.written = tag(this.world, lvolUuid, this.#byteOf(volume));
+  }
+
+  #byteOf(volume: Volume): number {
+    return this.#volumes.indexOf(volume) + 1;
   }
 
   async #trouble(one: Trouble): Promise<void> {
@@ -272,12 +296,16 @@ class Life {
       );
     });
     await Promise.all(this.#volumes.map((volume) => repeat(volume, agent)));
+    for (const volume of this.#volumes) this.#tag(volume);
     await settled(world);
     const kept = this.#volumes.filter(({ provisioned, deleted }) => provisioned && !deleted);
     const found = await Promise.all(kept.map(async ({ id }) => await this.#find(id)));
     return {
       found: { target: onTarget(world), volumes: found },
-      wanted: { target: exactly(kept.map(({ id }) => id)), volumes: kept.map(wantedOf) },
+      wanted: {
+        target: exactly(kept.map(({ id }) => id)),
+        volumes: kept.map((volume) => wantedOf(volume, this.#byteOf(volume))),
+      },
     };
   }
 
@@ -287,13 +315,15 @@ class Life {
       [...namespaces.values()].some(({ uuid }) => uuid === id),
     );
     const hosts = subsystem?.hosts.toSorted() ?? [];
-    return { id, state: seen?.state, lvolUuid: seen?.lvolUuid, hosts };
+    const bytes = readBack(this.world, seen?.lvolUuid ?? "");
+    return { id, state: seen?.state, lvolUuid: seen?.lvolUuid, hosts, bytes };
   }
 }
 
-function wantedOf({ id, lvolUuid, hosts }: Volume): Found {
+function wantedOf({ id, lvolUuid, hosts }: Volume, byte: number): Found {
   const allowed = HOSTS.filter((one) => (hosts.get(one)?.do ?? first(one)) === "allow");
-  return { id, state: "LVOL_STATE_UP", lvolUuid, hosts: allowed.toSorted() };
+  const bytes = { written: [byte], rest: [0] };
+  return { id, state: "LVOL_STATE_UP", lvolUuid, hosts: allowed.toSorted(), bytes };
 }
 
 const first = (host: string) => (host === HOST ? "allow" : "revoke");

@@ -1,18 +1,22 @@
 // The second socket of a simulated target, for tests: one JSON object a line in, one line out. It can
-// count requests, stop the target at one, drop and delay answers, connect hosts. See docs/simulator.md.
+// count requests, stop the target at one, drop and delay answers, connect hosts, read and write volumes.
+// See docs/simulator.md.
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { z } from "zod";
 import type { Engine } from "./engine.ts";
-import type { Target } from "./target.ts";
+import { readLvol, writeLvol } from "./clusters.ts";
+import type { LvolBdev, Target } from "./target.ts";
+
+const MAX_READ_BYTES = 1_048_576;
 
 const order = z.discriminatedUnion("op", [
   z.object({ op: z.literal("count") }),
   z.object({ op: z.literal("reset_counts") }),
   z.object({
     op: z.literal("stop"),
-    when: z.enum(["before", "after"]),
+    when: z.enum(["before", "midway", "after"]),
     method: z.string().optional(),
     nth: z.int().positive().default(1),
   }),
@@ -30,6 +34,19 @@ const order = z.discriminatedUnion("op", [
   }),
   z.object({ op: z.literal("connect_host"), nqn: z.string(), host: z.string() }),
   z.object({ op: z.literal("disconnect_host"), nqn: z.string(), host: z.string() }),
+  z.object({
+    op: z.literal("write"),
+    lvol: z.string(),
+    offset: z.int().nonnegative(),
+    hex: z.hex(),
+    times: z.int().positive().default(1),
+  }),
+  z.object({
+    op: z.literal("read"),
+    lvol: z.string(),
+    offset: z.int().nonnegative(),
+    bytes: z.int().positive().max(MAX_READ_BYTES),
+  }),
   z.object({ op: z.literal("kill") }),
 ]);
 
@@ -118,11 +135,42 @@ export class ControlServer {
         return connectHost(target, asked);
       case "disconnect_host":
         return disconnectHost(target, asked);
+      case "write":
+        return write(target, asked);
+      case "read":
+        return read(target, asked);
       case "kill":
         process.kill(process.pid, "SIGKILL");
         return { done: true };
     }
   }
+}
+
+type Place = { readonly lvol: string; readonly offset: number };
+type Write = Place & { readonly hex: string; readonly times: number };
+type Read = Place & { readonly bytes: number };
+
+/** As a host would through an export, whoever may connect; the answer comes when it is on the disk. */
+function write(target: Target, { lvol: name, offset, hex, times }: Write): object {
+  const bytes = Buffer.from(hex.repeat(times), "hex");
+  const lvol = lvolWith(target, name, offset + bytes.length);
+  if (lvol.blob.readOnly || lvol.blob.snapshot) return { error: `${name} is read-only` };
+  writeLvol(lvol, offset, bytes);
+  target.flush();
+  return { done: true };
+}
+
+function read(target: Target, { lvol: name, offset, bytes }: Read): object {
+  const lvol = lvolWith(target, name, offset + bytes);
+  return { hex: readLvol(lvol, offset, bytes).toString("hex") };
+}
+
+function lvolWith(target: Target, name: string, end: number): LvolBdev {
+  const lvol = target.lvol(name);
+  if (lvol === undefined) throw new Error(`no lvol ${name}`);
+  const size = lvol.numBlocks * lvol.store.base.disk.facts.blockSize;
+  if (end > size) throw new Error(`${name} has ${size} bytes`);
+  return lvol;
 }
 
 type Host = { readonly nqn: string; readonly host: string };

@@ -7,7 +7,7 @@ import { Gate, type Fate } from "./gate.ts";
 import { generalMethods } from "./general-methods.ts";
 import { lvolFamilyMethods } from "./lvol-family-methods.ts";
 import { lvolMethods } from "./lvol-methods.ts";
-import type { Context, Later, Method } from "./method.ts";
+import { Midway, type Context, type Later, type Method } from "./method.ts";
 import { nvmeMethods } from "./nvme-methods.ts";
 import { nvmfAccessMethods } from "./nvmf-access-methods.ts";
 import { nvmfSubsystemMethods } from "./nvmf-subsystem-methods.ts";
@@ -133,9 +133,15 @@ export class Engine {
       outcome = { result: later.complete() };
     } catch (error) {
       outcome = { error: this.#rpcError(request, error) };
-    } finally {
-      if (later.operation !== undefined) this.#operations.end(later.operation);
     }
+    if ("result" in outcome && outcome.result instanceof Midway) {
+      const rest = { ...later, polls: 0, complete: outcome.result.rest };
+      // In front: what waits behind it in its order still does.
+      this.#inFlight.unshift({ later: rest, request, answer, fate, polls: 0 });
+      if (fate.stopMidway) this.gate.stop(request.method);
+      return;
+    }
+    if (later.operation !== undefined) this.#operations.end(later.operation);
     this.#answer(request, answer, fate, outcome);
   }
 

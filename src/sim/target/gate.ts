@@ -2,8 +2,11 @@
 // back, answer late, act late. The target asks here before it starts a request and before it answers one.
 
 export type StopAt = {
-  /** Before the request has any effect, or after it with the answer unsent. */
-  readonly when: "before" | "after";
+  /**
+   * Before the request has any effect, after it with the answer unsent, or midway: a delete has freed
+   * the clusters and has not cleared them.
+   */
+  readonly when: "before" | "midway" | "after";
   readonly method?: string | undefined;
   /** The n-th matching request from now on; 1 is the next. */
   readonly nth: number;
@@ -21,13 +24,20 @@ type Counted = { readonly method?: string | undefined; left: number };
 
 /** What happens to the answer of one request. */
 export type Fate = {
+  readonly stopMidway: boolean;
   readonly stopAfter: boolean;
   readonly drop: boolean;
   readonly delayPolls: number;
   readonly slowPolls: number;
 };
 
-const PLAIN: Fate = { stopAfter: false, drop: false, delayPolls: 0, slowPolls: 0 };
+const PLAIN: Fate = {
+  stopMidway: false,
+  stopAfter: false,
+  drop: false,
+  delayPolls: 0,
+  slowPolls: 0,
+};
 
 export class Gate {
   #counts = new Map<string, number>();
@@ -75,12 +85,10 @@ export class Gate {
   begins(method: string, hasParams: boolean): Fate {
     const counted = hasParams ? method : `${method}()`;
     this.#counts.set(counted, (this.#counts.get(counted) ?? 0) + 1);
-    let { stopAfter, drop, delayPolls, slowPolls } = PLAIN;
+    let { drop, delayPolls, slowPolls } = PLAIN;
     const stop = this.#stop;
-    if (stop?.when === "after" && counts(stop, method)) {
-      this.#stop = undefined;
-      stopAfter = true;
-    }
+    const stops = stop !== undefined && stop.when !== "before" && counts(stop, method);
+    if (stops) this.#stop = undefined;
     for (const rule of this.#rules) {
       if (!counts(rule, method)) continue;
       this.#rules = this.#rules.filter((one) => one !== rule);
@@ -88,7 +96,14 @@ export class Gate {
       else if (rule.effect === "delay") delayPolls += rule.polls ?? 0;
       else slowPolls += rule.polls ?? 0;
     }
-    return { stopAfter, drop, delayPolls, slowPolls };
+    const at = stops ? stop.when : undefined;
+    return {
+      stopMidway: at === "midway",
+      stopAfter: at === "after",
+      drop,
+      delayPolls,
+      slowPolls,
+    };
   }
 }
 

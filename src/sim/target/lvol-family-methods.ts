@@ -1,13 +1,16 @@
 // Methods that relate lvols: snapshot, clone, inflate, decouple (CONTRACT section 5).
 import { randomUUID } from "node:crypto";
 import { decode, required, text } from "./decode.ts";
+import { Extents } from "./extents.ts";
 import type { JsonValue } from "./json.ts";
+import { allocate } from "./clusters.ts";
 import { changeLvol, lvolNamed, nameFits } from "./lvol-change.ts";
 import { addLvol, reserving } from "./lvol-methods.ts";
+import type { Blob } from "./media.ts";
 import type { Context, Methods, Started } from "./method.ts";
 import { Ranges } from "./ranges.ts";
 import { asyncErrno } from "./rpc-error.ts";
-import { freeClusters, type LoadedStore } from "./target.ts";
+import type { LoadedStore } from "./target.ts";
 
 export const lvolFamilyMethods: Methods = {
   bdev_lvol_snapshot: snapshot,
@@ -16,9 +19,7 @@ export const lvolFamilyMethods: Methods = {
     const lvol = lvolNamed(context, decode(params, { name: required(text) }).name);
     return changeLvol(context, lvol, () => {
       const { blob, store } = lvol;
-      const all = Ranges.upTo(blob.clusters);
-      makeRoom(store, all.size - blob.allocated.size);
-      blob.allocated = all;
+      own(store, blob, Ranges.upTo(blob.clusters));
       blob.thin = false;
       blob.parent = undefined;
       store.base.disk.keep(blob);
@@ -31,9 +32,8 @@ export const lvolFamilyMethods: Methods = {
       const { blob, store } = lvol;
       const parent = store.store.blobs.get(blob.parent ?? "");
       if (parent === undefined) throw asyncErrno("EINVAL");
-      const own = blob.allocated.union(parent.allocated.below(blob.clusters));
-      makeRoom(store, own.size - blob.allocated.size);
-      blob.allocated = own;
+      const all = Ranges.upTo(blob.clusters);
+      own(store, blob, parent.allocated.within(all).clusters);
       blob.parent = parent.parent;
       store.base.disk.keep(blob);
       return true;
@@ -41,8 +41,11 @@ export const lvolFamilyMethods: Methods = {
   },
 };
 
-function makeRoom({ store }: LoadedStore, clusters: number): void {
-  if (clusters > freeClusters(store)) throw asyncErrno("ENOSPC");
+/** Gives a blob clusters of its own: what its ancestors have there is copied, the rest is as found. */
+function own(store: LoadedStore, blob: Blob, wanted: Ranges): void {
+  const missing = wanted.minus(blob.allocated.clusters);
+  if (missing.size > store.store.free.size) throw asyncErrno("ENOSPC");
+  allocate(store, blob, missing);
 }
 
 function snapshot(context: Context, params: JsonValue | undefined): Started {
@@ -58,7 +61,7 @@ function snapshot(context: Context, params: JsonValue | undefined): Started {
     // The volume goes on as a thin clone of what it was, under its own uuid.
     blob.parent = uuid;
     blob.thin = true;
-    blob.allocated = new Ranges();
+    blob.allocated = new Extents();
     store.base.disk.keep(blob);
     return uuid;
   });
@@ -86,7 +89,7 @@ function clone(context: Context, params: JsonValue | undefined): Started {
       readOnly: false,
       clear: blob.clear,
       parent: blob.uuid,
-      allocated: new Ranges(),
+      allocated: new Extents(),
     });
   });
   return reserving(store, name, later);

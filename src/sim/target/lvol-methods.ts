@@ -1,15 +1,17 @@
 // Methods of lvols on their own: create, list, resize, read-only, rename, delete (CONTRACT section 5).
 import { randomUUID } from "node:crypto";
+import { allocate, clearAndFree, take } from "./clusters.ts";
 import { decode, flag, optional, required, text, unsigned } from "./decode.ts";
+import { Extents } from "./extents.ts";
 import type { JsonValue } from "./json.ts";
 import { busy, changeLvol, changeStore, clustersFor, lvolNamed, nameFits } from "./lvol-change.ts";
 import type { Blob } from "./media.ts";
-import { done, type Context, type Methods, type Started } from "./method.ts";
+import { done, Midway, type Context, type Methods, type Started } from "./method.ts";
 import { TargetAbort } from "./operation.ts";
 import { Ranges } from "./ranges.ts";
 import { asyncErrno, errno } from "./rpc-error.ts";
 import { clearMethod, storeNamed, storeOf } from "./store-methods.ts";
-import { clonesOf, freeClusters, type LoadedStore, type LvolBdev, type Target } from "./target.ts";
+import { clonesOf, type LoadedStore, type LvolBdev, type Target } from "./target.ts";
 
 /** A blob of more clusters than this has no memory for its map. */
 const MAX_CLUSTERS = 2 ** 32;
@@ -56,7 +58,7 @@ function createLvol(context: Context, params: JsonValue | undefined): Started {
     if (clusters >= MAX_CLUSTERS || store.store.blobs.size >= store.store.totalClusters) {
       throw asyncErrno("ENOMEM");
     }
-    if (!thin && clusters > freeClusters(store.store)) throw asyncErrno("ENOSPC");
+    if (!thin && clusters > store.store.free.size) throw asyncErrno("ENOSPC");
     return addLvol(target, store, {
       uuid: randomUUID(),
       name,
@@ -66,7 +68,7 @@ function createLvol(context: Context, params: JsonValue | undefined): Started {
       readOnly: false,
       clear: asked.clear_method ?? "unmap",
       parent: undefined,
-      allocated: thin ? new Ranges() : Ranges.upTo(clusters),
+      allocated: thin ? new Extents() : take(store, Ranges.upTo(clusters)),
     });
   });
   return reserving(store, name, later);
@@ -112,12 +114,16 @@ function resizeLvol(context: Context, params: JsonValue | undefined): Started {
     const { blob, store } = lvol;
     if (blob.readOnly || blob.snapshot) throw asyncErrno("EPERM");
     if (clusters >= MAX_CLUSTERS) throw asyncErrno("ENOMEM");
-    if (!blob.thin && clusters - blob.allocated.size > freeClusters(store.store)) {
+    if (!blob.thin && clusters - blob.allocated.size > store.store.free.size) {
       throw asyncErrno("ENOSPC");
     }
+    const all = Ranges.upTo(clusters);
+    const cut = blob.allocated.within(Ranges.upTo(blob.clusters).minus(all)).places;
     blob.clusters = clusters;
-    blob.allocated = blob.thin ? blob.allocated.below(clusters) : Ranges.upTo(clusters);
+    blob.allocated = blob.allocated.within(all);
+    if (!blob.thin) allocate(store, blob, all.minus(blob.allocated.clusters));
     store.base.disk.keep(blob);
+    clearAndFree(store, blob, cut);
     const blocks = target.blocksOf(store, clusters);
     // The blob is cut by now; it is the bdev that refuses to shrink while somebody has it open.
     if (blocks < lvol.numBlocks && lvol.exportedBy !== undefined) throw busy(method);
@@ -167,8 +173,11 @@ function deleteLvol(context: Context, params: JsonValue | undefined): Started {
     // The bdev goes first: after a late failure the lvol is in no list, but still on the disk.
     target.unregister(lvol);
     if (overlap === "half_deleted") throw busy(method);
-    removeBlob(store, blob);
-    return true;
+    const freed = removeBlob(store, blob);
+    return new Midway(() => {
+      clearAndFree(store, blob, freed);
+      return true;
+    });
   });
 }
 
@@ -177,16 +186,17 @@ function isExported({ subsystems }: Target, { exportedBy }: LvolBdev): boolean {
   return exportedBy !== undefined && subsystems.get(exportedBy)?.deleting !== true;
 }
 
-/** A snapshot with one clone leaves its clusters and its own parent to it. */
-function removeBlob(store: LoadedStore, blob: Blob): void {
+/** A snapshot with one clone leaves its clusters and its own parent to it. The rest is nobody's now. */
+function removeBlob(store: LoadedStore, blob: Blob): Ranges {
   const { disk } = store.base;
   const [clone] = clonesOf(store.store, blob.uuid);
-  if (clone !== undefined) {
-    clone.allocated = clone.allocated.union(blob.allocated.below(clone.clusters));
-    clone.parent = blob.parent;
-    disk.keep(clone);
-  }
   disk.remove(blob.uuid);
+  if (clone === undefined) return blob.allocated.places;
+  const left = blob.allocated.within(Ranges.upTo(clone.clusters));
+  clone.allocated = clone.allocated.union(left);
+  clone.parent = blob.parent;
+  disk.keep(clone);
+  return blob.allocated.places.minus(clone.allocated.places);
 }
 
 function lvolJson({ blob, store }: LvolBdev): object {

@@ -10,6 +10,8 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { DiskBytes, PAGE_BYTES, type Page, type Run } from "./disk-bytes.ts";
+import { Extents } from "./extents.ts";
 import { Ranges } from "./ranges.ts";
 
 export type ClearMethod = "none" | "unmap" | "write_zeroes";
@@ -26,8 +28,8 @@ export type Blob = {
   readonly clear: ClearMethod;
   /** The snapshot this is a clone of. */
   parent: string | undefined;
-  /** Which of its clusters are its own. */
-  allocated: Ranges;
+  /** Which of its clusters are its own, and where they lie. */
+  allocated: Extents;
 };
 
 export type Store = {
@@ -36,6 +38,10 @@ export type Store = {
   readonly clusterBytes: number;
   totalClusters: number;
   readonly clear: ClearMethod;
+  /** The disk's cluster that the store's first one for data is; metadata lies before it. */
+  readonly firstCluster: number;
+  /** Clusters that no blob owns and that are not being cleared either. */
+  free: Ranges;
   /** In order of creation. */
   readonly blobs: Map<string, Blob>;
 };
@@ -49,9 +55,13 @@ export type DiskFacts = {
   readonly traddr: string;
   readonly trsvcid: string | undefined;
   readonly subnqn: string | undefined;
+  /** The byte that a disk which was never written holds everywhere. */
+  readonly prefill: number;
+  /** What unmapped blocks read as: many drives promise nothing. */
+  readonly unmap: "keeps" | "zeroes";
 };
 
-const range = z.tuple([z.number(), z.number()]);
+const extent = z.tuple([z.number(), z.number(), z.number()]);
 const clear = z.enum(["none", "unmap", "write_zeroes"]);
 
 const blobLine = z.object({
@@ -63,7 +73,7 @@ const blobLine = z.object({
   readOnly: z.boolean(),
   clear,
   parent: z.string().optional(),
-  allocated: z.array(range),
+  extents: z.array(extent).default([]),
 });
 
 const line = z.discriminatedUnion("op", [
@@ -73,6 +83,7 @@ const line = z.discriminatedUnion("op", [
     name: z.string(),
     clusterBytes: z.number(),
     totalClusters: z.number(),
+    firstCluster: z.number().default(1),
     clear,
   }),
   z.object({ op: z.literal("rename"), name: z.string() }),
@@ -80,6 +91,8 @@ const line = z.discriminatedUnion("op", [
   z.object({ op: z.literal("destroy") }),
   z.object({ op: z.literal("blob"), blob: blobLine }),
   z.object({ op: z.literal("delete"), uuid: z.string() }),
+  z.object({ op: z.literal("run"), from: z.number(), end: z.number(), byte: z.number() }),
+  z.object({ op: z.literal("page"), page: z.number(), hex: z.string() }),
 ]);
 
 type Line = z.input<typeof line>;
@@ -89,12 +102,14 @@ const COMPACT_LINES = 10_000;
 
 export class Disk {
   readonly facts: DiskFacts;
+  readonly #bytes: DiskBytes;
   readonly #path: string | undefined;
   #pending: string[] = [];
   #store: Store | undefined;
 
   constructor(facts: DiskFacts, stateDir: string | undefined) {
     this.facts = facts;
+    this.#bytes = new DiskBytes(facts.prefill);
     if (stateDir === undefined) return;
     mkdirSync(stateDir, { recursive: true });
     this.#path = join(stateDir, `${encodeURIComponent(facts.serial)}.journal`);
@@ -111,8 +126,13 @@ export class Disk {
 
   format(store: Store): void {
     this.#store = store;
-    const { uuid, name, clusterBytes, totalClusters, clear: method } = store;
-    this.#write({ op: "format", uuid, name, clusterBytes, totalClusters, clear: method });
+    const { blobs: _blobs, free: _free, ...facts } = store;
+    this.#write({ op: "format", ...facts });
+  }
+
+  /** The clusters of a new store are cleared as it says. */
+  clearStore(store: Store): void {
+    this.clear(store, Ranges.upTo(store.totalClusters), store.clear);
   }
 
   destroy(): void {
@@ -128,8 +148,59 @@ export class Disk {
 
   growStore(totalClusters: number): void {
     if (this.#store === undefined || totalClusters <= this.#store.totalClusters) return;
+    const before = this.#store.totalClusters;
     this.#store.totalClusters = totalClusters;
+    this.#store.free = this.#store.free.union(new Ranges([[before, totalClusters]]));
     this.#write({ op: "grow", totalClusters });
+  }
+
+  /** Clears clusters of its store; "none", and "unmap" where it promises nothing, leave the bytes. */
+  clear(store: Store, clusters: Ranges, method: ClearMethod): void {
+    if (method === "none" || (method === "unmap" && this.facts.unmap === "keeps")) return;
+    const pages = store.clusterBytes / PAGE_BYTES;
+    for (const [from, end] of clusters.toJSON()) {
+      const first = (store.firstCluster + from) * pages;
+      this.#setRun({ from: first, end: first + (end - from) * pages, byte: 0 });
+    }
+  }
+
+  /** Copies one cluster of its store over another one. */
+  copyCluster(store: Store, from: number, to: number): void {
+    const pages = store.clusterBytes / PAGE_BYTES;
+    const [source, goal] = [from, to].map((cluster) => (store.firstCluster + cluster) * pages);
+    for (let page = 0; page < pages; page += 1) {
+      this.#setPage({ page: (goal ?? 0) + page, bytes: this.#bytes.page((source ?? 0) + page) });
+    }
+  }
+
+  read(offset: number, length: number): Buffer {
+    return this.#bytes.read(offset, length);
+  }
+
+  write(offset: number, bytes: Buffer): void {
+    for (let at = 0; at < bytes.length;) {
+      const page = Math.floor((offset + at) / PAGE_BYTES);
+      const within = (offset + at) % PAGE_BYTES;
+      const count = Math.min(bytes.length - at, PAGE_BYTES - within);
+      const changed = Buffer.from(this.#bytes.page(page));
+      bytes.copy(changed, within, at, at + count);
+      this.#setPage({ page, bytes: changed });
+      at += count;
+    }
+  }
+
+  #setRun(run: Run): void {
+    if (!this.#bytes.differsFrom(run)) return;
+    this.#bytes.setRun(run);
+    this.#write({ op: "run", ...run });
+  }
+
+  #setPage({ page, bytes }: Page): void {
+    const [byte = 0] = bytes;
+    const run = { from: page, end: page + 1, byte };
+    if (bytes.every((one) => one === byte)) return this.#setRun(run);
+    this.#bytes.setPage({ page, bytes });
+    this.#write({ op: "page", page, hex: bytes.toString("hex") });
   }
 
   /** Keeps a blob as it is now. */
@@ -160,11 +231,17 @@ export class Disk {
     // What stands behind the last newline was cut off: it was never answered.
     const torn = lines.pop() ?? "";
     for (const one of lines) this.#apply(line.parse(JSON.parse(one)));
+    if (this.#store !== undefined) settleFree(this.#store);
     if (torn !== "" || lines.length > COMPACT_LINES) this.#compact(path);
   }
 
   #compact(path: string): void {
     const store = this.#store;
+    for (const one of this.#bytes.changes()) {
+      if ("page" in one) {
+        this.#write({ op: "page", page: one.page, hex: one.bytes.toString("hex") });
+      } else this.#write({ op: "run", ...one });
+    }
     if (store !== undefined) {
       this.format(store);
       for (const blob of store.blobs.values()) this.keep(blob);
@@ -178,7 +255,7 @@ export class Disk {
     switch (change.op) {
       case "format": {
         const { op: _op, ...store } = change;
-        this.#store = { ...store, blobs: new Map() };
+        this.#store = { ...store, free: new Ranges(), blobs: new Map() };
         return;
       }
       case "rename":
@@ -191,20 +268,33 @@ export class Disk {
         this.#store = undefined;
         return;
       case "blob": {
-        const { parent, allocated, ...blob } = change.blob;
-        const kept = { ...blob, parent, allocated: new Ranges(allocated) };
+        const { parent, extents, ...blob } = change.blob;
+        const kept = { ...blob, parent, allocated: new Extents(extents) };
         this.#store?.blobs.set(kept.uuid, kept);
         return;
       }
       case "delete":
         this.#store?.blobs.delete(change.uuid);
         return;
+      case "run":
+        this.#bytes.setRun(change);
+        return;
+      case "page":
+        this.#bytes.setPage({ page: change.page, bytes: Buffer.from(change.hex, "hex") });
+        return;
     }
   }
 }
 
+/** After a load: what no blob owns is free, cleared or not. */
+function settleFree(store: Store): void {
+  const taken = [...store.blobs.values()].map(({ allocated }) => allocated.places);
+  const all = taken.reduce((sum, places) => sum.union(places), new Ranges());
+  store.free = Ranges.upTo(store.totalClusters).minus(all);
+}
+
 function blobRecord(blob: Blob): z.input<typeof blobLine> {
   const { parent, allocated, ...rest } = blob;
-  const ranges = allocated.toJSON().map(([from, end]): [number, number] => [from, end]);
-  return { ...rest, ...(parent === undefined ? {} : { parent }), allocated: ranges };
+  const extents = allocated.toJSON().map((one): [number, number, number] => [...one]);
+  return { ...rest, ...(parent === undefined ? {} : { parent }), extents };
 }

@@ -11,9 +11,18 @@ export type Later = {
   /** Effects with the same key come in the order of their starts (changes of one subsystem). */
   readonly order?: string;
   readonly operation?: Operation;
-  /** Makes the effect; its result is the answer. Throws RpcError. */
+  /** Makes the effect; its result is the answer, or a Midway. Throws RpcError. */
   readonly complete: () => unknown;
 };
+
+/** Half of the effect is on the disk; the rest and the answer come with a later poll. */
+export class Midway {
+  readonly rest: () => unknown;
+
+  constructor(rest: () => unknown) {
+    this.rest = rest;
+  }
+}
 
 export type Started = { readonly kind: "done"; readonly result: unknown } | Later;
 

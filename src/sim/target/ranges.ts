@@ -1,4 +1,4 @@
-// A set of cluster numbers as ranges: a thick volume of a hundred thousand clusters is one entry.
+// A set of numbers as ranges.
 
 export type Range = readonly [from: number, end: number];
 
@@ -21,10 +21,6 @@ export class Ranges {
     return this.#ranges;
   }
 
-  has(cluster: number): boolean {
-    return this.#ranges.some(([from, end]) => from <= cluster && cluster < end);
-  }
-
   union(other: Ranges): Ranges {
     const all = [...this.#ranges, ...other.#ranges].toSorted(([a], [b]) => a - b);
     const merged: [number, number][] = [];
@@ -36,12 +32,28 @@ export class Ranges {
     return new Ranges(merged);
   }
 
-  /** Without everything from `end` on. */
-  below(limit: number): Ranges {
-    return new Ranges(
-      this.#ranges
-        .filter(([from]) => from < limit)
-        .map(([from, end]): Range => [from, Math.min(end, limit)]),
-    );
+  minus(other: Ranges): Ranges {
+    let left: readonly Range[] = this.#ranges;
+    for (const [from, end] of other.#ranges) {
+      left = left.flatMap(([first, last]): readonly Range[] => {
+        if (end <= first || last <= from) return [[first, last]];
+        const before: Range = [first, from];
+        const after: Range = [end, last];
+        return [before, after].filter(([low, high]) => low < high);
+      });
+    }
+    return new Ranges(left);
+  }
+
+  /** The lowest so many of them, or fewer if there are not as many. */
+  lowest(count: number): Ranges {
+    const taken: Range[] = [];
+    let left = count;
+    for (const [from, end] of this.#ranges) {
+      if (left <= 0) break;
+      taken.push([from, Math.min(end, from + left)]);
+      left -= end - from;
+    }
+    return new Ranges(taken);
   }
 }

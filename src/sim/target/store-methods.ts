@@ -4,10 +4,11 @@ import { decode, oneOf, optional, required, text, unsigned } from "./decode.ts";
 import type { JsonValue } from "./json.ts";
 import { nameFits } from "./lvol-change.ts";
 import type { Disk, Store } from "./media.ts";
+import { Ranges } from "./ranges.ts";
 import { done, type Context, type Methods, type Started } from "./method.ts";
 import { TargetAbort } from "./operation.ts";
 import { asyncErrno, errno, RpcError } from "./rpc-error.ts";
-import { freeClusters, type DiskBdev, type LoadedStore, type Target } from "./target.ts";
+import { type DiskBdev, type LoadedStore, type Target } from "./target.ts";
 
 const DEFAULT_CLUSTER_BYTES = 4 * 1_048_576;
 const PAGE_BYTES = 4_096;
@@ -99,12 +100,15 @@ function createStore(context: Context, params: JsonValue | undefined): Started {
     operation: begun,
     complete: () => {
       try {
+        const totalClusters = dataClusters(base.disk.bytes, clusterBytes);
         return format(context, base, {
           uuid: randomUUID(),
           name,
           clusterBytes,
-          totalClusters: dataClusters(base.disk.bytes, clusterBytes),
+          totalClusters,
           clear: asked.clear_method ?? "unmap",
+          firstCluster: Math.floor(base.disk.bytes / clusterBytes) - totalClusters,
+          free: Ranges.upTo(totalClusters),
           blobs: new Map(),
         });
       } catch (error) {
@@ -121,6 +125,7 @@ function format({ target, markDisk }: Context, base: DiskBdev, store: Store): st
   if (base.loaded !== undefined) throw asyncErrno("EPERM");
   if (store.clusterBytes > base.disk.bytes || store.totalClusters <= 0) throw asyncErrno("EINVAL");
   base.disk.format(store);
+  base.disk.clearStore(store);
   target.loadStore(base, store);
   markDisk(base.disk.facts.serial, true);
   return store.uuid;
@@ -188,7 +193,7 @@ function storeJson({ store, base }: LoadedStore): object {
     name: store.name,
     base_bdev: base.name,
     total_data_clusters: store.totalClusters,
-    free_clusters: freeClusters(store),
+    free_clusters: store.free.size,
     block_size: facts.blockSize,
     cluster_size: store.clusterBytes,
     max_growable_size: Math.max(bytes, store.clusterBytes * 32_768),

@@ -266,13 +266,6 @@ function noLimits(): RateLimits {
   return { rwIos: 0, rwMbytes: 0, readMbytes: 0, writeMbytes: 0 };
 }
 
-/** Clusters that no blob owns, those of half-deleted blobs taken. */
-export function freeClusters(store: Store): number {
-  let used = 0;
-  for (const blob of store.blobs.values()) used += blob.allocated.size;
-  return store.totalClusters - used;
-}
-
 /** Clones of a snapshot, among all blobs of its store. */
 export function clonesOf(store: Store, uuid: string): Blob[] {
   return [...store.blobs.values()].filter((blob) => blob.parent === uuid);
