@@ -3,7 +3,16 @@
 import { describe, expect, it } from "vitest";
 import type { TestAgent } from "../support/agent.ts";
 import { call, refusal, until } from "../support/agent.ts";
-import { crashWorld, exactly, onTarget, settled, type CrashWorld } from "../support/crash-world.ts";
+import type { StopAt } from "../../src/sim/target/gate.ts";
+import {
+  crashWorld,
+  exactly,
+  onTarget,
+  readBack,
+  settled,
+  tag,
+  type CrashWorld,
+} from "../support/crash-world.ts";
 import { getLvol, GIB, idOf, provision, remove, stateOf } from "../support/volumes.ts";
 
 const SMALL = { sizeBytes: GIB / 16n };
@@ -16,15 +25,21 @@ async function theDisk({ client }: TestAgent) {
   return { id: disks[0]?.meta?.id ?? "", freeSpace: disks[0]?.status?.lvstore?.freeSpace };
 }
 
+async function zeroFreeSpace({ client }: TestAgent, diskId: string) {
+  const zero = client.zeroFreeSpace.bind(client);
+  return await call(client, zero, { diskId, waitTimeout: { seconds: 30n, nanos: 0 } });
+}
+
 /** Kills the target in the middle of a request of that method, and starts it again. */
 async function targetKilledAt(
   world: CrashWorld,
   method: string,
   doing: () => Promise<unknown>,
+  when: StopAt["when"] = "before",
 ): Promise<unknown> {
   const { gate } = world.target.engine();
   const stopped = new Promise((resolve) => (gate.onStopped = resolve));
-  gate.stopAt({ when: "before", method, nth: 1 });
+  gate.stopAt({ when, method, nth: 1 });
   const done = doing();
   await stopped;
   await world.target.restart();
@@ -84,14 +99,35 @@ describe("a delete that the target died over", () => {
       reason: "FREE_SPACE_NOT_ZEROED",
     });
     const { id: diskId } = await theDisk(agent);
-    const { disk } = await call(agent.client, agent.client.zeroFreeSpace.bind(agent.client), {
-      diskId,
-      waitTimeout: { seconds: 30n, nanos: 0 },
-    });
+    const { disk } = await zeroFreeSpace(agent, diskId);
     expect(disk?.status?.lvstore?.freeSpace).toBe("FREE_SPACE_ZEROED");
     const next = idOf(await provision(agent, SMALL));
     expect(onTarget(world)).toEqual(exactly([kept, next]));
   });
+
+  it.each([
+    ["strict", []],
+    ["trusted", [7]],
+  ])(
+    "halfway: its bytes, where the node is %s, show as %j in the next",
+    async (isolation, shown) => {
+      await using world = await crashWorld({}, { STORAGE_NODE_ISOLATION: isolation });
+      const agent = await world.start();
+      await agent.ready();
+      const doomed = await provision(agent, SMALL);
+      tag(world, doomed.status?.lvolUuid ?? "", 7, 64 * 1024);
+      const doing = () => remove(agent, idOf(doomed));
+      await targetKilledAt(world, "bdev_lvol_delete", doing, "midway");
+      if (isolation === "strict") {
+        expect((await refusal(provision(agent, SMALL))).reason).toBe("FREE_SPACE_NOT_ZEROED");
+        await zeroFreeSpace(agent, (await theDisk(agent)).id);
+      }
+      const next = (await provision(agent, SMALL)).status?.lvolUuid ?? "";
+      tag(world, next, 1);
+      // Its host wrote one block; behind it in that cluster stands what was there before.
+      expect(readBack(world, next)?.rest.filter((byte) => byte !== 0)).toEqual(shown);
+    },
+  );
 
   it("of a node that is trusted: new volumes are made all the same", async () => {
     await using world = await crashWorld({}, { STORAGE_NODE_ISOLATION: "trusted" });

@@ -111,10 +111,15 @@ async function kill({ agent, spdk, db }: Running) {
 const WRITTEN = 4_096;
 
 /** A host writes into a volume; false while the target does not hold it. */
-export function tag({ target }: CrashWorld, lvolUuid: string, byte: number): boolean {
+export function tag(
+  { target }: CrashWorld,
+  lvolUuid: string,
+  byte: number,
+  length = WRITTEN,
+): boolean {
   const lvol = target.state().lvol(lvolUuid);
   if (lvol === undefined) return false;
-  writeLvol(lvol, 0, Buffer.alloc(WRITTEN, byte));
+  writeLvol(lvol, 0, Buffer.alloc(length, byte));
   return true;
 }
 
