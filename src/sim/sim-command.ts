@@ -9,6 +9,7 @@ import { Engine } from "./target/engine.ts";
 import { Disk } from "./target/media.ts";
 import { TargetAbort } from "./target/operation.ts";
 import { isAttachable, markImage } from "./target/pcie-root.ts";
+import { releaseNamed, RELEASES } from "./target/release.ts";
 import { TargetServer } from "./target/server.ts";
 import { lockSocket } from "./target/socket-lock.ts";
 import { Target } from "./target/target.ts";
@@ -18,6 +19,7 @@ const USAGE = `usage: storage-node sim --socket PATH --disks DISKS.json [options
   --state DIR          keep what lies on the disks there; without it a kill loses it
   --root DIR           a simulated kernel: PCIe functions attach only while vfio-pci holds them
   --poll-ms N          time between two polls, 4
+  --release R          be that release: 24.01, 25.05 or 26.09, the default
   --max-subsystems N   1024, the discovery subsystem included
   --strict             abort on what an agent must never send
   --control PATH       a second socket for tests (docs/simulator.md)
@@ -48,6 +50,7 @@ const options = z.object({
   root: z.string().optional(),
   "poll-ms": count.default(4),
   "max-subsystems": count.default(1_024),
+  release: z.enum(RELEASES, { error: `must be one of ${RELEASES.join(", ")}` }).default("26.09"),
   strict: z.boolean().default(false),
   control: z.string().optional(),
 });
@@ -77,9 +80,12 @@ export async function runSim(args: readonly string[], io: Io): Promise<number> {
 
 async function serve(asked: Options, disks: readonly Disk[], io: Io): Promise<number> {
   const { root, strict, control } = asked;
-  const target = new Target({ disks, maxSubsystems: asked["max-subsystems"] });
+  const release = releaseNamed(asked.release);
+  const { eventTypes } = release;
+  const target = new Target({ disks, maxSubsystems: asked["max-subsystems"], eventTypes });
   const engine = new Engine({
     target,
+    release,
     strict,
     attachable: (address) => root === undefined || isAttachable(root, address),
     markDisk: (serial, marked) => {
@@ -101,7 +107,7 @@ async function serve(asked: Options, disks: readonly Disk[], io: Io): Promise<nu
   await using stack = new AsyncDisposableStack();
   if (control !== undefined) {
     const resume = () => server.resume();
-    const controlServer = new ControlServer({ path: control, engine, target, resume });
+    const controlServer = new ControlServer({ path: control, engine, target, resume, onFatal });
     await stack.use(controlServer).listen();
   }
   await server.listen();
@@ -124,6 +130,7 @@ function readOptions(args: readonly string[], io: Io): Options | number {
         root: { type: "string" },
         "poll-ms": { type: "string" },
         "max-subsystems": { type: "string" },
+        release: { type: "string" },
         strict: { type: "boolean" },
         control: { type: "string" },
         help: { type: "boolean" },

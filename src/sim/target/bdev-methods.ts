@@ -98,7 +98,10 @@ function countersJson(bdev: Bdev): object {
   };
 }
 
-function setQosLimit({ target }: Context, params: Parameters<Methods[string]>[1]): Started {
+function setQosLimit(
+  { target, release }: Context,
+  params: Parameters<Methods[string]>[1],
+): Started {
   const asked = decode(params, {
     name: required(text),
     rw_ios_per_sec: optional(unsigned(64)),
@@ -121,7 +124,7 @@ function setQosLimit({ target }: Context, params: Parameters<Methods[string]>[1]
         const why = errno("EAGAIN").message;
         throw new RpcError(-32602, `Failed to configure rate limit: ${why}`);
       }
-      bdev.qosStuck = bdev.exportedBy === undefined;
+      bdev.qosStuck = release.sticksToQos && bdev.exportedBy === undefined;
       const { limits } = bdev;
       if (rwIos !== undefined) limits.rwIos = Math.ceil(rwIos / IOPS_STEP) * IOPS_STEP;
       limits.rwMbytes = rwMbytes ?? limits.rwMbytes;

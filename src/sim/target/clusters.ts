@@ -2,6 +2,8 @@
 // a cluster out: whoever reads what it did not write finds the bytes of the owner before (CONTRACT 0.2).
 import { Extents } from "./extents.ts";
 import type { Blob, Store } from "./media.ts";
+import type { Context } from "./method.ts";
+import { TargetAbort } from "./operation.ts";
 import { Ranges } from "./ranges.ts";
 import { asyncErrno } from "./rpc-error.ts";
 import type { LoadedStore, LvolBdev } from "./target.ts";
@@ -30,6 +32,20 @@ export function allocate(loaded: LoadedStore, blob: Blob, clusters: Ranges): voi
 export function clearAndFree({ store, base }: LoadedStore, blob: Blob, places: Ranges): void {
   base.disk.clear(store, places, blob.clear);
   store.free = store.free.union(places);
+}
+
+/**
+ * A release that does not remember how long a thick volume was when its snapshot was made dies when
+ * anybody makes clusters beyond that its own (VERSIONS section 1). `end`: the first one not touched.
+ */
+export function refuseGrownClone(
+  { release, method }: Pick<Context, "release" | "method">,
+  { store: { store }, blob, alias }: LvolBdev,
+  end: number,
+): void {
+  const thick = ancestors(store, blob).some((one) => !one.thin && one.clusters < end);
+  if (!thick || !release.diesOfGrownClone) return;
+  throw new TargetAbort(`${method} of ${alias} beyond its thick snapshot (${release.name})`);
 }
 
 /** What a host reads: its own clusters, else its ancestors', else zeros. */
@@ -73,20 +89,23 @@ function pieces({ clusterBytes }: Store, at: number, length: number) {
 
 /** Where a cluster of a blob is read from: its own place or that of its nearest ancestor. */
 function placeOf(store: Store, blob: Blob, cluster: number): number | undefined {
-  for (let one: Blob | undefined = blob; one !== undefined; one = parentOf(store, one)) {
-    const place = one.allocated.at(cluster);
-    if (place !== undefined) return place;
-  }
-  return undefined;
+  const owner = [blob, ...ancestors(store, blob)].find(
+    (one) => one.allocated.at(cluster) !== undefined,
+  );
+  return owner?.allocated.at(cluster);
 }
 
 /** Of these clusters, those that an ancestor has. */
 function inherited(store: Store, blob: Blob, clusters: Ranges): Ranges {
-  let found = new Ranges();
-  for (let one = parentOf(store, blob); one !== undefined; one = parentOf(store, one)) {
-    found = found.union(one.allocated.within(clusters).clusters);
-  }
-  return found;
+  return ancestors(store, blob).reduce(
+    (found, one) => found.union(one.allocated.within(clusters).clusters),
+    new Ranges(),
+  );
+}
+
+function ancestors(store: Store, blob: Blob): readonly Blob[] {
+  const parent = parentOf(store, blob);
+  return parent === undefined ? [] : [parent, ...ancestors(store, parent)];
 }
 
 function parentOf({ blobs }: Store, { parent }: Blob): Blob | undefined {

@@ -6,11 +6,9 @@ import { parseJson, type JsonValue } from "./json.ts";
 import { readRequest } from "./request.ts";
 import { invalidRequest } from "./rpc-error.ts";
 
-/** Bytes read in one poll, and the longest request. */
-const READ_BYTES = 262_144;
 /** A longer answer is cut here, without a newline (CONTRACT section 0.8). */
 const MAX_ANSWER_BYTES = 33_554_432;
-const PAUSE_BYTES = 4 * READ_BYTES;
+const PAUSE_BYTES = 1_048_576;
 
 export class ClientConnection {
   readonly #socket: Socket;
@@ -58,11 +56,13 @@ export class ClientConnection {
 
   /** Starts the complete requests of one read; stops early where the gate stops the target. */
   startRequests(): void {
-    const window = this.#unread.slice(0, READ_BYTES);
+    // As much is read in one poll, and no request is longer.
+    const { requestBytes, requestValues } = this.#engine.release;
+    const window = this.#unread.slice(0, requestBytes);
     let position = 0;
     let incomplete = false;
     while (position < window.length && !this.#engine.gate.stopped) {
-      const parsed = parseJson(window, position);
+      const parsed = parseJson(window, position, requestValues);
       if (parsed.kind === "invalid") {
         this.#drop();
         return;
@@ -73,9 +73,9 @@ export class ClientConnection {
       position = parsed.end;
     }
     this.#unread = this.#unread.slice(position);
-    this.#waiting = incomplete && this.#unread.length < READ_BYTES ? this.#unread.length : 0;
+    this.#waiting = incomplete && this.#unread.length < requestBytes ? this.#unread.length : 0;
     // A request that fills the whole buffer and is still not complete never will be.
-    if (incomplete && position === 0 && window.length === READ_BYTES) this.#drop();
+    if (incomplete && position === 0 && window.length === requestBytes) this.#drop();
     else if (this.#unread.length < PAUSE_BYTES) this.#socket.resume();
   }
 
@@ -102,7 +102,7 @@ export class ClientConnection {
 
   /** One array in the order of completion, when its slowest member is done. */
   #startBatch(members: readonly JsonValue[]): void {
-    if (members.length === 0) {
+    if (members.length === 0 || !this.#engine.release.batches) {
       const line = answerLine("null", { error: invalidRequest() });
       if (line !== undefined) this.#push(line);
       return;

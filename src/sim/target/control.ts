@@ -6,7 +6,8 @@ import { rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { z } from "zod";
 import type { Engine } from "./engine.ts";
-import { readLvol, writeLvol } from "./clusters.ts";
+import { readLvol, refuseGrownClone, writeLvol } from "./clusters.ts";
+import { TargetAbort } from "./operation.ts";
 import type { LvolBdev, Target } from "./target.ts";
 
 const MAX_READ_BYTES = 1_048_576;
@@ -55,6 +56,8 @@ export type ControlOptions = {
   readonly engine: Engine;
   readonly target: Target;
   readonly resume: () => void;
+  /** What was asked took the target down. */
+  readonly onFatal: (error: unknown) => void;
 };
 
 export class ControlServer {
@@ -100,6 +103,7 @@ export class ControlServer {
     try {
       return this.#carryOut(order.parse(JSON.parse(line)));
     } catch (error) {
+      if (error instanceof TargetAbort) this.#options.onFatal(error);
       return { error: error instanceof Error ? error.message : String(error) };
     }
   }
@@ -136,7 +140,7 @@ export class ControlServer {
       case "disconnect_host":
         return disconnectHost(target, asked);
       case "write":
-        return write(target, asked);
+        return write(engine, target, asked);
       case "read":
         return read(target, asked);
       case "kill":
@@ -151,10 +155,16 @@ type Write = Place & { readonly hex: string; readonly times: number };
 type Read = Place & { readonly bytes: number };
 
 /** As a host would through an export, whoever may connect; the answer comes when it is on the disk. */
-function write(target: Target, { lvol: name, offset, hex, times }: Write): object {
+function write(
+  { release }: Engine,
+  target: Target,
+  { lvol: name, offset, hex, times }: Write,
+): object {
   const bytes = Buffer.from(hex.repeat(times), "hex");
   const lvol = lvolWith(target, name, offset + bytes.length);
   if (lvol.blob.readOnly || lvol.blob.snapshot) return { error: `${name} is read-only` };
+  const clusters = Math.ceil((offset + bytes.length) / lvol.store.store.clusterBytes);
+  refuseGrownClone({ release, method: "a write" }, lvol, clusters);
   writeLvol(lvol, offset, bytes);
   target.flush();
   return { done: true };

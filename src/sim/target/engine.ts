@@ -12,6 +12,7 @@ import { nvmeMethods } from "./nvme-methods.ts";
 import { nvmfAccessMethods } from "./nvmf-access-methods.ts";
 import { nvmfSubsystemMethods } from "./nvmf-subsystem-methods.ts";
 import { Operations, TargetAbort } from "./operation.ts";
+import { releaseNamed, type Release } from "./release.ts";
 import type { Request } from "./request.ts";
 import { bdevDecodeFailed, nvmfInvalid, RpcError } from "./rpc-error.ts";
 import { storeMethods } from "./store-methods.ts";
@@ -30,12 +31,15 @@ type InFlight = {
 
 export type EngineOptions = Pick<Context, "strict" | "attachable" | "markDisk"> & {
   readonly target: Target;
+  /** Default: the newest. */
+  readonly release?: Release;
   /** Between 0 and 1: decides which of several finished changes comes first. */
   readonly random?: () => number;
 };
 
 export class Engine {
   readonly gate = new Gate();
+  readonly release: Release;
   readonly #options: EngineOptions;
   readonly #operations: Operations;
   readonly #methods: ReadonlyMap<string, Method>;
@@ -45,9 +49,10 @@ export class Engine {
 
   constructor(options: EngineOptions) {
     this.#options = options;
+    this.release = options.release ?? releaseNamed("26.09");
     this.#random = options.random ?? Math.random;
     this.#operations = new Operations({ strict: options.strict });
-    const names = () => [...this.#methods.keys()];
+    const names = () => [...this.#methods.keys()].filter((name) => !this.release.absent.has(name));
     this.#methods = new Map(
       Object.entries({
         ...generalMethods(names),
@@ -101,12 +106,15 @@ export class Engine {
 
   #begin(request: Request): ReturnType<Method> {
     const method = this.#methods.get(request.method);
-    if (method === undefined) throw new RpcError(-32601, "Method not found");
+    if (method === undefined || this.release.absent.has(request.method)) {
+      throw new RpcError(-32601, "Method not found");
+    }
     const { target, strict, attachable, markDisk } = this.#options;
-    const { method: name, id = "none", params } = request;
+    const { method: name, id = "none" } = request;
+    const { release } = this;
     const operations = this.#operations;
-    const context = { target, operations, strict, id, method: name, attachable, markDisk };
-    return method(context, params);
+    const context = { target, operations, strict, release, id, method: name, attachable, markDisk };
+    return method(context, release.params(name, request.params));
   }
 
   /**
@@ -146,13 +154,21 @@ export class Engine {
   }
 
   #answer(request: Request, answer: Answer, fate: Fate, outcome: Outcome): void {
-    const line = fate.drop ? undefined : answerLine(request.id, outcome);
+    const told = this.#asReleased(request.method, outcome);
+    const line = fate.drop ? undefined : answerLine(request.id, told);
     if (fate.delayPolls > 0) {
       this.#late.push({ polls: fate.delayPolls, send: () => answer(line) });
     } else {
       answer(line);
     }
     if (fate.stopAfter) this.gate.stop(request.method);
+  }
+
+  #asReleased(method: string, outcome: Outcome): Outcome {
+    const { release } = this;
+    return "error" in outcome
+      ? { error: release.error(method, outcome.error) }
+      : { result: release.result(method, outcome.result) };
   }
 
   #rpcError({ method, id = "none" }: Request, error: unknown): RpcError {

@@ -11,24 +11,13 @@ const startupOnly = () => {
   throw new RpcError(-1, NOT_BEFORE_INIT);
 };
 
-const EVENT_TYPES = [
-  "fsdev_register",
-  "fsdev_unregister",
-  "bdev_register",
-  "bdev_unregister",
-  "bdev_resize",
-];
-
 export function generalMethods(names: () => readonly string[]): Methods {
   return {
-    spdk_get_version: (_context, params) => {
+    spdk_get_version: ({ release }, params) => {
       if (params !== undefined) {
         throw new RpcError(-32602, "spdk_get_version method requires no parameters");
       }
-      return done({
-        version: "SPDK v26.09-pre git sha1 3230130e6 (simulated)",
-        fields: { major: 26, minor: 9, patch: 0, suffix: "-pre", commit: "3230130e6" },
-      });
+      return done(release.version);
     },
     rpc_get_methods: (_context, params) => {
       try {
@@ -69,9 +58,9 @@ export function generalMethods(names: () => readonly string[]): Methods {
       decode(params, { nbd_device: optional(text) });
       return done([]);
     },
-    notify_get_types: (_context, params) => {
+    notify_get_types: ({ release }, params) => {
       if (params !== undefined) throw new RpcError(-32602, "No parameters required");
-      return done(EVENT_TYPES);
+      return done(release.eventTypes);
     },
     notify_get_notifications: ({ target }, params) => {
       const shape = { id: optional(unsigned(64)), max: optional(unsigned(64)) };

@@ -31,9 +31,6 @@ export type Parsed =
   | { readonly kind: "incomplete" }
   | { readonly kind: "invalid" };
 
-/** More values than this in one request and the connection is closed (CONTRACT section 1). */
-const MAX_VALUES = 8_192;
-
 const INCOMPLETE = Symbol("incomplete");
 const INVALID = Symbol("invalid");
 
@@ -49,9 +46,9 @@ const WORDS: readonly (readonly [string, null | boolean])[] = [
   ["null", null],
 ];
 
-/** Reads one value from position on; blanks before it are skipped. */
-export function parseJson(text: string, position: number): Parsed {
-  const reader = new Reader(text, position);
+/** Reads one value from position on; blanks before it are skipped. More values than that are invalid. */
+export function parseJson(text: string, position: number, maxValues: number): Parsed {
+  const reader = new Reader(text, position, maxValues);
   try {
     const value = reader.value(0);
     return { kind: "value", value, end: reader.position };
@@ -65,16 +62,18 @@ export function parseJson(text: string, position: number): Parsed {
 class Reader {
   readonly #text: string;
   position: number;
+  readonly #maxValues: number;
   #values = 0;
 
-  constructor(text: string, position: number) {
+  constructor(text: string, position: number, maxValues: number) {
     this.#text = text;
     this.position = position;
+    this.#maxValues = maxValues;
   }
 
   value(depth: number): JsonValue {
     this.#values += 1;
-    if (this.#values > MAX_VALUES || depth > 64) throw INVALID;
+    if (this.#values > this.#maxValues || depth > 64) throw INVALID;
     this.#skipBlanks();
     const first = this.#text[this.position];
     if (first === undefined) throw INCOMPLETE;

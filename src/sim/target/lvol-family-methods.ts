@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { decode, required, text } from "./decode.ts";
 import { Extents } from "./extents.ts";
 import type { JsonValue } from "./json.ts";
-import { allocate } from "./clusters.ts";
+import { allocate, refuseGrownClone } from "./clusters.ts";
 import { changeLvol, lvolNamed, nameFits } from "./lvol-change.ts";
 import { addLvol, reserving } from "./lvol-methods.ts";
 import type { Blob } from "./media.ts";
@@ -19,6 +19,7 @@ export const lvolFamilyMethods: Methods = {
     const lvol = lvolNamed(context, decode(params, { name: required(text) }).name);
     return changeLvol(context, lvol, () => {
       const { blob, store } = lvol;
+      refuseGrownClone(context, lvol, blob.clusters);
       own(store, blob, Ranges.upTo(blob.clusters));
       blob.thin = false;
       blob.parent = undefined;

@@ -31,6 +31,7 @@ export const lvolMethods: Methods = {
     const lvol = lvolNamed(context, name);
     return changeLvol(context, lvol, () => {
       lvol.blob.readOnly = true;
+      if (context.release.showsReadOnlyAtOnce) lvol.shownReadOnly = true;
       lvol.store.base.disk.keep(lvol.blob);
       return true;
     });

@@ -2,6 +2,7 @@
 // answer then, or has its effect later and answers after it.
 import type { JsonValue } from "./json.ts";
 import type { Operation, Operations } from "./operation.ts";
+import type { Release } from "./release.ts";
 import type { Target } from "./target.ts";
 
 export type Later = {
@@ -30,6 +31,7 @@ export type Context = {
   readonly target: Target;
   readonly operations: Operations;
   readonly strict: boolean;
+  readonly release: Release;
   /** The id of the request, as text, for the line that an abort leaves. */
   readonly id: string;
   readonly method: string;

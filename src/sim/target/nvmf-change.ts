@@ -23,15 +23,21 @@ export function subsystemNamed(
 }
 
 export function changeSubsystem(
-  { target }: Context,
+  { target, release, method }: Context,
   subsystem: Subsystem,
   effect: () => unknown,
 ): Later {
+  const { changing } = subsystem;
+  if (changing.length > 0 && !release.queuesPerSubsystem) {
+    throw new RpcError(-32603, "subsystem busy, retry later.\n");
+  }
+  changing.push(method);
   return {
     kind: "later",
     polls: 0,
     order: `subsystem ${subsystem.nqn}`,
     complete: () => {
+      changing.splice(changing.indexOf(method), 1);
       if (target.subsystems.get(subsystem.nqn) !== subsystem) {
         throw new RpcError(-32603, "Internal error");
       }

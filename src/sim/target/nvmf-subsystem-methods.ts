@@ -3,8 +3,9 @@ import { decode, flag, optional, required, text, unsigned } from "./decode.ts";
 import type { JsonValue } from "./json.ts";
 import { done, type Context, type Methods, type Started } from "./method.ts";
 import { checkTargetName, subsystemNamed } from "./nvmf-change.ts";
+import { TargetAbort } from "./operation.ts";
 import { byNqn, isNqn, isPrintable } from "./nvmf-names.ts";
-import { errno, noSubsystem, nvmfInvalid, RpcError } from "./rpc-error.ts";
+import { errno, noSubsystem, RpcError } from "./rpc-error.ts";
 import { DISCOVERY_NQN, type Namespace, type Subsystem } from "./target.ts";
 
 const MAX_CNTLID = 65_519;
@@ -114,7 +115,8 @@ function createSubsystem(context: Context, params: JsonValue | undefined): Start
   const full = target.subsystems.size + (target.discovery ? 1 : 0) >= target.maxSubsystems;
   const taken = target.subsystems.has(nqn) || (nqn === DISCOVERY_NQN && target.discovery);
   if (!isNqn(nqn) || taken || full) throw refused;
-  if (!isPrintable(serial, 20) || !isPrintable(model, 40)) throw nvmfInvalid();
+  if (!isPrintable(serial, 20)) throw new RpcError(-32602, `Invalid SN ${serial}`);
+  if (!isPrintable(model, 40)) throw new RpcError(-32602, `Invalid MN ${model}`);
   const { min_cntlid: minCntlid = 1, max_cntlid: maxCntlid = MAX_CNTLID } = asked;
   if (minCntlid < 1 || maxCntlid > MAX_CNTLID || minCntlid > maxCntlid) {
     throw new RpcError(-32602, `Invalid cntlid range [${minCntlid}-${maxCntlid}]`);
@@ -133,13 +135,18 @@ function createSubsystem(context: Context, params: JsonValue | undefined): Start
     listeners: [],
     namespaces: new Map(),
     controllers: [],
+    changing: [context.method],
     deleting: false,
   });
-  return { kind: "later", polls: 0, order: `subsystem ${nqn}`, complete: () => true };
+  const complete = () => {
+    target.subsystems.get(nqn)?.changing.shift();
+    return true;
+  };
+  return { kind: "later", polls: 0, order: `subsystem ${nqn}`, complete };
 }
 
 function deleteSubsystem(context: Context, params: JsonValue | undefined): Started {
-  const { target } = context;
+  const { target, release, method, id } = context;
   const shape = { nqn: required(text), tgt_name: optional(text) };
   const { nqn, tgt_name: targetName } = decode(params, shape);
   checkTargetName(targetName);
@@ -150,6 +157,16 @@ function deleteSubsystem(context: Context, params: JsonValue | undefined): Start
   const subsystem = target.subsystems.get(nqn);
   if (subsystem === undefined) throw noSubsystem(nqn);
   if (subsystem.deleting) throw new RpcError(-32603, "Subsystem is already being destroyed.");
+  if (subsystem.changing.length > 0 && !release.queuesPerSubsystem) {
+    const why = "Subsystem currently in another state change try again later.";
+    throw new RpcError(-32603, why);
+  }
+  const listening = subsystem.changing.includes("nvmf_subsystem_add_listener");
+  if (listening && release.diesOfDeleteDuringListener) {
+    throw new TargetAbort(
+      `${method} (id ${id}) of ${nqn} while nvmf_subsystem_add_listener of it runs (25.05)`,
+    );
+  }
   subsystem.deleting = true;
   return {
     kind: "later",

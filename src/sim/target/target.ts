@@ -101,6 +101,8 @@ export type Subsystem = {
   listeners: Listener[];
   readonly namespaces: Map<number, Namespace>;
   readonly controllers: HostController[];
+  /** Methods of the changes that are under way. */
+  readonly changing: string[];
   deleting: boolean;
 };
 
@@ -126,9 +128,17 @@ export class Target {
   #nextEvent = 0;
   #nextCntlid = 1;
 
-  constructor(options: { readonly disks: readonly Disk[]; readonly maxSubsystems: number }) {
+  readonly #eventTypes: readonly string[] | undefined;
+
+  constructor(options: {
+    readonly disks: readonly Disk[];
+    readonly maxSubsystems: number;
+    /** Default: all. */
+    readonly eventTypes?: readonly string[];
+  }) {
     this.disks = options.disks;
     this.maxSubsystems = options.maxSubsystems;
+    this.#eventTypes = options.eventTypes;
   }
 
   /** By name, alias or uuid. */
@@ -156,6 +166,7 @@ export class Target {
   }
 
   notify(type: "bdev_register" | "bdev_unregister" | "bdev_resize", bdev: Bdev): void {
+    if (this.#eventTypes?.includes(type) === false) return;
     this.events.push({ type, ctx: bdev.name, id: this.#nextEvent++ });
     if (this.events.length > MAX_EVENTS) this.events.shift();
   }
