@@ -3,14 +3,14 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import type { Logger } from "pino";
-import type { Agent, ComponentHealth } from "./api/agent.ts";
+import type { Agent, ComponentHealth, NodeCondition } from "./api/agent.ts";
 import { diskHandlers } from "./api/disks.ts";
 import { exportHandlers } from "./api/exports.ts";
 import { lvolHandlers } from "./api/lvols.ts";
 import { nodeHandlers } from "./api/node.ts";
 import { startServer, type RunningServer } from "./api/server.ts";
 import type { Config } from "./config.ts";
-import type { Condition, NodeConditionType } from "./model/condition.ts";
+import type { NodeConditionType } from "./model/condition.ts";
 import type { DiskRow, DiskSeen } from "./model/disk.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { spdkClient } from "./spdk/client.ts";
@@ -181,27 +181,25 @@ function components({ session, reconciler }: Parts): readonly ComponentHealth[] 
   ];
 }
 
-function conditions({
-  session,
-  reconciler,
-  fence,
-  lock,
-}: Parts): readonly Condition<NodeConditionType>[] {
+function conditions({ session, reconciler, fence, lock }: Parts): readonly NodeCondition[] {
   const condition = (
     type: NodeConditionType,
     ok: boolean,
-    reason: string,
-  ): Condition<NodeConditionType> => ({
+    message: string,
+    since?: Date,
+  ): NodeCondition => ({
     type,
     status: ok ? "TRUE" : "FALSE",
     reason: ok ? "Yes" : "No",
-    message: reason,
+    message,
+    since,
   });
   const { target } = reconciler;
+  const { status, leaseStatus } = session;
   return [
-    condition("DatabaseReachable", session.status.ok, session.status.reason),
-    condition("TargetConnected", target.connected, target.reason),
-    condition("LeaseHeld", fence.leaseHeld, session.leaseStatus.reason),
+    condition("DatabaseReachable", status.ok, status.reason, status.since),
+    condition("TargetConnected", target.connected, target.reason, target.since),
+    condition("LeaseHeld", fence.leaseHeld, leaseStatus.reason, leaseStatus.since),
     condition("LocalLockHeld", fence.lockHeld, lock.reason),
     condition("OnHold", fence.hold !== undefined, fence.hold ?? ""),
   ];

@@ -16,10 +16,14 @@ export type ComponentHealth = {
 export type LoopFacts = {
   readonly name: string;
   readonly passes: number;
+  readonly lastReason: "start" | "wake" | "period" | undefined;
   readonly lastPassTime: Date | undefined;
   readonly lastDurationMs: number;
   readonly lastError: string | undefined;
 };
+
+/** since: when it came to be as it is, where that is known. */
+export type NodeCondition = Condition<NodeConditionType> & { readonly since: Date | undefined };
 
 export type Agent = {
   readonly nodeId: string;
@@ -37,6 +41,6 @@ export type Agent = {
   /** Why the agent changes nothing until an operator decides. */
   readonly hold: () => string | undefined;
   readonly components: () => readonly ComponentHealth[];
-  readonly conditions: () => readonly Condition<NodeConditionType>[];
+  readonly conditions: () => readonly NodeCondition[];
   readonly loops: () => readonly LoopFacts[];
 };

@@ -27,7 +27,7 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
         loops: agent.loops().map((loop) => ({
           name: loop.name,
           passes: BigInt(loop.passes),
-          lastReason: "wake",
+          lastReason: loop.lastReason ?? "",
           lastPassTime: loop.lastPassTime,
           lastDuration: milliseconds(loop.lastDurationMs),
           lastError: loop.lastError ?? "",
@@ -39,7 +39,7 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
           iostat: false,
           hostKeys: false,
         },
-        conditions: agent.conditions().map((condition) => conditionMessage(condition)),
+        conditions: agent.conditions().map(({ since, ...one }) => conditionMessage(one, since)),
       };
     },
 

@@ -24,7 +24,7 @@ import { standingOf } from "./disk-record.ts";
 import { performDiskStep, type ClaimMemory } from "./disk-steps.ts";
 import type { DiskView } from "./disk-view.ts";
 import { disksOnTarget, type FoundDisk } from "./disks-on-target.ts";
-import type { LoopStatus, StepResult } from "./driver.ts";
+import type { LoopStatus, PassReason, StepResult } from "./driver.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "./lanes.ts";
 import type { Seen } from "./seen.ts";
@@ -65,7 +65,8 @@ export class Disks {
   #targetRun: string | undefined;
   #kernelStatus = { ok: false, reason: "not listed yet", since: new Date() };
   #passes = 0;
-  #lastPass: { readonly time: Date; readonly durationMs: number } | undefined;
+  #lastPass:
+    { readonly reason: PassReason; readonly time: Date; readonly durationMs: number } | undefined;
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> | undefined;
   #closed = false;
@@ -96,9 +97,13 @@ export class Disks {
 
   /** Does not wait for the period: rows were loaded, so what was found can be matched now. */
   lookNow(): void {
+    this.#look(this.#looking === undefined ? "start" : "wake");
+  }
+
+  #look(reason: PassReason): void {
     clearTimeout(this.#timer);
     const before = this.#looking ?? Promise.resolve();
-    this.#looking = before.then(() => this.#lookAtKernel());
+    this.#looking = before.then(() => this.#lookAtKernel(reason));
   }
 
   async stop(): Promise<void> {
@@ -113,6 +118,7 @@ export class Disks {
       {
         name: "disk-discover",
         passes: this.#passes,
+        lastReason: this.#lastPass?.reason,
         steps: 0,
         lastPassTime: this.#lastPass?.time,
         lastDurationMs: this.#lastPass?.durationMs ?? 0,
@@ -185,7 +191,7 @@ export class Disks {
     return disksOnTarget(spdk, nsids);
   }
 
-  async #lookAtKernel(): Promise<void> {
+  async #lookAtKernel(reason: PassReason): Promise<void> {
     const started = performance.now();
     try {
       await this.#listKernel();
@@ -196,10 +202,10 @@ export class Disks {
       this.#setKernelStatus(false, `the kernel's disks cannot be listed: ${message}`);
     }
     this.#passes += 1;
-    this.#lastPass = { time: new Date(), durationMs: performance.now() - started };
+    this.#lastPass = { reason, time: new Date(), durationMs: performance.now() - started };
     clearTimeout(this.#timer);
     if (this.#closed) return;
-    this.#timer = setTimeout(() => this.lookNow(), KERNEL_LOOK_MS);
+    this.#timer = setTimeout(() => this.#look("period"), KERNEL_LOOK_MS);
     this.#timer.unref();
   }
 

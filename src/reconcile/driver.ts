@@ -38,9 +38,13 @@ export type Kind<View, Step extends { readonly kind: string }> = {
   readonly recordFailure: (view: View, failure: Failure) => Promise<boolean>;
 };
 
+/** What a pass was for: the loop began, something happened, or a time had come. */
+export type PassReason = "start" | "wake" | "period";
+
 export type LoopStatus = {
   readonly name: string;
   readonly passes: number;
+  readonly lastReason: PassReason | undefined;
   readonly steps: number;
   readonly lastPassTime: Date | undefined;
   readonly lastDurationMs: number;
@@ -74,6 +78,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
       this.#status.set(name, {
         name,
         passes: 0,
+        lastReason: undefined,
         steps: 0,
         lastPassTime: undefined,
         lastDurationMs: 0,
@@ -148,6 +153,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
     this.#dirty.clear();
     for (const id of ids) this.#planObject(id, now);
     for (const status of this.#status.values()) {
+      status.lastReason = status.passes === 0 ? "start" : "wake";
       status.passes += 1;
       status.lastPassTime = now;
       status.lastDurationMs = performance.now() - started;

@@ -103,7 +103,7 @@ async function each<T>(items: readonly T[], act: (item: T) => Promise<void>): Pr
 
 const upTo = (count: number) => Array.from({ length: count }, (_, index) => index + 1);
 
-describe("a kill at any point", () => {
+describe.concurrent("a kill at any point", () => {
   it.each(["agent", "target", "agent and target"] as const)(
     "of the %s, before and after each request, loses nothing and leaves nothing",
     async (victim) => {

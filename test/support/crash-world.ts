@@ -120,6 +120,8 @@ export function tag(
   const lvol = target.state().lvol(lvolUuid);
   if (lvol === undefined) return false;
   writeLvol(lvol, 0, Buffer.alloc(length, byte));
+  // What a host was answered is on the disk.
+  target.state().flush();
   return true;
 }
 
