@@ -53,6 +53,7 @@ export class Reconciler {
   readonly #unsubscribe: DisposableStack;
   #rowsLoaded = false;
   #foreignUntil = new Date(0);
+  #graceOfEpoch: bigint | undefined;
   #foreignTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ReconcilerOptions) {
@@ -188,12 +189,16 @@ export class Reconciler {
         log.warn({ err: error }, "disks on the target cannot be listed");
       });
     }
-    this.#beginGrace();
+    const { epoch } = fence;
+    if (epoch === this.#graceOfEpoch) this.#wakeAll();
+    else this.#beginGrace();
   }
 
   /** The target is known, or this agent leads: from now on earlier agents' requests run out. */
   #beginGrace(): void {
-    const { graceMs } = this.#options;
+    const { graceMs, fence } = this.#options;
+    // A lease that lapsed and was renewed was nobody else's: the grace goes on as it began.
+    this.#graceOfEpoch = fence.epoch;
     this.#foreignUntil = new Date(Date.now() + graceMs);
     clearTimeout(this.#foreignTimer);
     this.#foreignTimer = setTimeout(() => this.#endGrace(), graceMs + 1);

@@ -68,11 +68,20 @@ export async function startAgent(
     address: node.address,
     client,
     ready: async () => {
-      await until("the agent is ready and all its disks are UP", () => {
-        const disks = [...node.agent.rows.disks()];
-        const up = disks.filter((disk) => node.agent.diskSeen(disk).ready).length;
+      const disks = () => [...node.agent.rows.disks()];
+      const isReady = () => {
+        const up = disks().filter((disk) => node.agent.diskSeen(disk).ready).length;
         return node.agent.ready() && up >= config.fabricDisks.length;
-      });
+      };
+      await until("the agent is ready and all its disks are UP", isReady).catch(
+        (cause: unknown) => {
+          const parts = node.agent.components().map(({ name, reason }) => `${name}: ${reason}`);
+          const said = disks().map(({ state, stateReason, lastError, attempt }) => {
+            return `disk ${state}: ${stateReason} (${attempt} ${lastError ?? ""})`;
+          });
+          throw new Error([...parts, ...said].join("; "), { cause });
+        },
+      );
     },
     [Symbol.asyncDispose]: async () => {
       client.close();
