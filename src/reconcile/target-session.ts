@@ -2,41 +2,30 @@
 // it, and what it holds. Everything is listed once per connection and then every few minutes; all
 // else is looked at by name, when a step or an event of the target names it.
 //
-// It never changes a target that carries another owner's mark, and never removes what it does not
-// know: unknown lvols and subsystems are counted and left alone.
+// It never changes a target that carries another owner's mark.
 import { randomBytes } from "node:crypto";
 import type { Logger } from "pino";
-import {
-  fleetHash,
-  ownerNqn,
-  parseOwnerNqn,
-  parseStoreName,
-  type OwnerMark,
-} from "../model/identity.ts";
-import type { LvolRow } from "../model/lvol.ts";
+import { fleetHash, ownerNqn, parseOwnerNqn, type OwnerMark } from "../model/identity.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { SpdkConnection } from "../spdk/connection.ts";
-import type { Lvol } from "../spdk/replies-lvol.ts";
 import type { Subsystem } from "../spdk/replies-nvmf.ts";
 import type { Allowed } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Seen } from "./seen.ts";
+import { FullLook, type Unknown } from "./full-look.ts";
 import { TargetEvents } from "./target-events.ts";
-import { subsystemSeen } from "./volume-steps.ts";
 
 /** How often everything is listed while nothing seems to happen. */
 const FULL_LOOK_MS = 300_000;
 const RETRY_MS = 1_000;
 const UNMARKED = "unmarked-";
 
-export type TargetStatus = {
+export type TargetStatus = Unknown & {
   readonly connected: boolean;
   /** Why nothing is changed on it, empty if it is ours and known. */
   readonly reason: string;
   readonly version: string;
   readonly since: Date;
-  readonly unknownLvols: number;
-  readonly unknownSubsystems: number;
 };
 
 export type TargetSessionOptions = {
@@ -61,11 +50,10 @@ export type TargetSessionOptions = {
 export class TargetSession {
   readonly #options: TargetSessionOptions;
   readonly #events: TargetEvents;
-  #status: TargetStatus;
+  #status: Omit<TargetStatus, keyof Unknown>;
   #timer: NodeJS.Timeout | undefined;
   #beginning: Promise<void> | undefined;
-  #look: Promise<void> | undefined;
-  #nextLook: Promise<void> | undefined;
+  readonly #look: FullLook;
   #knownAgain = Promise.withResolvers<{ readonly sameRun: boolean }>();
   #lastRun: string | undefined;
   readonly #closing = Promise.withResolvers<void>();
@@ -75,6 +63,7 @@ export class TargetSession {
 
   constructor(options: TargetSessionOptions) {
     this.#options = options;
+    this.#look = new FullLook(options);
     this.#events = new TargetEvents({
       ...options,
       lookAtEverything: () => this.lookAtEverything(),
@@ -86,8 +75,6 @@ export class TargetSession {
       reason: "no connection yet",
       version: "",
       since: new Date(),
-      unknownLvols: 0,
-      unknownSubsystems: 0,
     };
     options.connection.onConnected(() => this.#begin());
     options.connection.onDisconnected((cause) => this.#end(cause.message));
@@ -96,7 +83,8 @@ export class TargetSession {
 
   get status(): TargetStatus {
     const { fault } = this.#options.connection;
-    return fault === undefined ? this.#status : { ...this.#status, reason: fault };
+    const reason = fault ?? this.#status.reason;
+    return { ...this.#status, reason, ...this.#look.unknown };
   }
 
   /**
@@ -109,36 +97,9 @@ export class TargetSession {
     await new Promise<void>((resolve) => setTimeout(resolve, this.#options.graceMs).unref());
   }
 
-  /**
-   * Lists everything now, e.g. because a store came up. Calls that come while a look is under way
-   * share one more look after it.
-   */
+  /** Lists everything now, e.g. because a store came up. */
   lookAtEverything(): Promise<void> {
-    if (this.#look === undefined) {
-      this.#look = this.#lookOnce().finally(() => {
-        this.#look = undefined;
-      });
-      return this.#look;
-    }
-    this.#nextLook ??= this.#look
-      .catch(() => {})
-      .then(() => {
-        this.#nextLook = undefined;
-        return this.lookAtEverything();
-      });
-    return this.#nextLook;
-  }
-
-  async #lookOnce(): Promise<void> {
-    const { seen, spdk } = this.#options;
-    const touched = seen.beginLook();
-    const [subsystems, lvols] = await Promise.all([
-      spdk.nvmfGetSubsystems(),
-      spdk.bdevLvolGetLvols(),
-      this.#options.observeDisks(),
-    ]);
-    this.#takeSubsystems(subsystems, touched);
-    this.#takeLvols(lvols, touched);
+    return this.#look.now();
   }
 
   /** This agent may change something now: what a target still lacks to be ours is made. */
@@ -253,65 +214,7 @@ export class TargetSession {
     this.#timer.unref();
   }
 
-  #takeSubsystems(subsystems: readonly Subsystem[], touched: (id: string) => boolean): void {
-    const { rows, seen, nqnPrefix } = this.#options;
-    const byNqn = new Map(subsystems.map((subsystem) => [subsystem.nqn, subsystem]));
-    for (const row of rows.lvols()) {
-      const found = byNqn.get(row.nqn);
-      byNqn.delete(row.nqn);
-      if (touched(row.id)) continue;
-      if (row.deleteTime === undefined) seen.setSubsystem(row.id, subsystemSeen(found));
-    }
-    const unknown = [...byNqn.values()].filter(
-      ({ nqn, subtype }) => subtype === "NVMe" && parseOwnerNqn(nqnPrefix, nqn) === undefined,
-    );
-    this.#setStatus({ unknownSubsystems: unknown.length });
-  }
-
-  /**
-   * The list names lvols without their sizes: what it shows as gone or as new is unknown and looked
-   * at by name; what was seen present before stays as it was seen.
-   */
-  #takeLvols(lvols: readonly Lvol[], touched: (id: string) => boolean): void {
-    const { rows, seen, fleet } = this.#options;
-    const byUuid = new Map(lvols.map((lvol) => [lvol.uuid, lvol]));
-    const byAlias = new Map(lvols.map((lvol) => [lvol.alias, lvol]));
-    const known = new Set<string>();
-    for (const row of rows.lvols()) {
-      const lvol = matching(row, { byUuid, byAlias }, rows);
-      if (lvol !== undefined) known.add(lvol.uuid);
-      if (touched(row.id)) continue;
-      if (row.deleteTime !== undefined) {
-        if (lvol !== undefined) this.#returned(row, lvol);
-        continue;
-      }
-      const before = seen.volume(row.id).lvol;
-      if (lvol === undefined && before?.kind === "present") seen.setLvol(row.id, undefined);
-      else if (lvol !== undefined && before?.kind === "absent") seen.setLvol(row.id, undefined);
-    }
-    const ours = (lvol: Lvol) => parseStoreName(lvol.store.name)?.fleet === fleetHash(fleet);
-    const orphans = lvols.filter((lvol) => !known.has(lvol.uuid) && ours(lvol));
-    this.#setStatus({ unknownLvols: orphans.length });
-    if (orphans.length > 0) {
-      const uuids = orphans.slice(0, 10).map(({ uuid }) => uuid);
-      this.#options.log.warn({ count: orphans.length, uuids }, "lvols without a row; left alone");
-    }
-  }
-
-  /** A delete that failed halfway: the lvol of a tombstone is back and is deleted again. */
-  #returned(row: LvolRow, lvol: Lvol): void {
-    this.#options.log.warn({ id: row.id, uuid: lvol.uuid }, "deleted lvol is back");
-    this.#options.seen.setLvol(row.id, {
-      kind: "present",
-      uuid: lvol.uuid,
-      lvsUuid: lvol.store.uuid,
-      sizeBytes: row.promisedBytes,
-      thin: lvol.thin,
-      allocatedClusters: lvol.allocatedClusters,
-    });
-  }
-
-  #setStatus(change: Partial<TargetStatus>): void {
+  #setStatus(change: Partial<Omit<TargetStatus, keyof Unknown>>): void {
     const flips = change.connected !== undefined && change.connected !== this.#status.connected;
     this.#status = { ...this.#status, ...change, ...(flips ? { since: new Date() } : {}) };
   }
@@ -332,18 +235,4 @@ async function rowsRead(rows: Rows): Promise<void> {
   });
   await promise;
   stop();
-}
-
-/** The lvol of a row: by uuid once one was seen, else by the name it was to be made under. */
-function matching(
-  row: LvolRow,
-  lvols: {
-    readonly byUuid: ReadonlyMap<string, Lvol>;
-    readonly byAlias: ReadonlyMap<string, Lvol>;
-  },
-  rows: Rows,
-): Lvol | undefined {
-  if (row.lvolUuid !== undefined) return lvols.byUuid.get(row.lvolUuid);
-  const store = rows.disk(row.diskId)?.lvsName;
-  return store === undefined ? undefined : lvols.byAlias.get(`${store}/${row.id}`);
 }

@@ -2,6 +2,7 @@
 // what must be true at its end follows from what was asked and answered, and from nothing else.
 import { status } from "@grpc/grpc-js";
 import fc from "fast-check";
+import { isDeepStrictEqual } from "node:util";
 import { uuidV5 } from "../../src/model/identity.ts";
 import { call, refusal, until, type TestAgent } from "./agent.ts";
 import {
@@ -22,6 +23,7 @@ const NAMESPACE = "7b1d8a4e-2f5c-4e0a-8a51-1c6d9e7f3b20";
 /** Long enough that an agent which is merely busy keeps it. */
 const LEASE_MS = 900;
 const GRACE_MS = 500;
+const SETTLE_MS = 5_000;
 
 /** Plain objects, so that a life is printed as it can be pasted. */
 const record = <T>(of: { [K in keyof T]: fc.Arbitrary<T[K]> }) =>
@@ -299,14 +301,18 @@ class Life {
     for (const volume of this.#volumes) this.#tag(volume);
     await settled(world);
     const kept = this.#volumes.filter(({ provisioned, deleted }) => provisioned && !deleted);
-    const found = await Promise.all(kept.map(async ({ id }) => await this.#find(id)));
-    return {
-      found: { target: onTarget(world), volumes: found },
-      wanted: {
-        target: exactly(kept.map(({ id }) => id)),
-        volumes: kept.map((volume) => wantedOf(volume, this.#byteOf(volume))),
-      },
+    const wanted = {
+      target: exactly(kept.map(({ id }) => id)),
+      volumes: kept.map((volume) => wantedOf(volume, this.#byteOf(volume))),
     };
+    const look = async (): Promise<Held> => ({
+      target: onTarget(world),
+      volumes: await Promise.all(kept.map(async ({ id }) => await this.#find(id))),
+    });
+    // A call whose wait ended first was answered before it was carried out.
+    const same = async () => isDeepStrictEqual(await look(), wanted);
+    await until("it is as wanted", same, SETTLE_MS).catch(() => {});
+    return { found: await look(), wanted };
   }
 
   async #find(id: string): Promise<Found> {
@@ -335,7 +341,12 @@ async function repeat(volume: Volume, agent: TestAgent): Promise<void> {
   const slot = 0;
   if (volume.deleted) return await again({ do: "delete", slot, wait: true });
   if (!volume.provisioned) return;
-  await again({ do: "provision", slot, wait: true });
+  // An agent that has not yet noticed what befell its target may be ready and still refuse.
+  await until("provision is answered with a volume", async () => {
+    await asked(volume, { do: "provision", slot, wait: true }, agent);
+    if (volume.lvolUuid === undefined) await zeroFreeSpace(agent).catch(() => {});
+    return volume.lvolUuid !== undefined;
+  });
   await Promise.all([...volume.hosts.values()].map((one) => again({ ...one, wait: true })));
 }
 
