@@ -66,8 +66,10 @@ export class TargetEvents {
 
   async #take(events: readonly Notification[]): Promise<void> {
     const { rows, seen, lookAtEverything, lookAtDisks } = this.#options;
+    // What came and went between two looks is gone: of each bdev the last event counts.
+    const last = new Map(events.map(({ bdevName, type }) => [bdevName, type]));
     const names = (type: string) =>
-      new Set(events.filter((one) => one.type === type).map(({ bdevName }) => bdevName));
+      new Set([...last].flatMap(([name, one]) => (one === type ? [name] : [])));
     const gone = names("bdev_unregister");
     const resized = names("bdev_resize");
     const come = names("bdev_register");

@@ -25,6 +25,8 @@ export type CrashWorld = AsyncDisposable & {
    * the first one go on. It ends with the next kill.
    */
   readonly takeOver: () => Promise<() => void>;
+  /** Ends those that were stopped, whether they go on again or not. */
+  readonly killStopped: () => Promise<void>;
   readonly agent: () => TestAgent;
 };
 
@@ -46,11 +48,15 @@ export async function crashWorld(
   let running: Running | undefined;
   const stopped = new Set<Running>();
   let count = 0;
-  const killAgent = async () => {
-    const killed = [...stopped, ...(running === undefined ? [] : [running])];
-    running = undefined;
+  const killStopped = async () => {
+    const killed = [...stopped];
     stopped.clear();
     await Promise.all(killed.map(kill));
+  };
+  const killAgent = async () => {
+    const killed = running;
+    running = undefined;
+    await Promise.all([killStopped(), killed === undefined ? undefined : kill(killed)]);
   };
   stack.defer(killAgent);
   const present = () => {
@@ -77,15 +83,14 @@ export async function crashWorld(
   return {
     target,
     killAgent,
+    killStopped,
     agent: () => present().agent,
     database: () => present().db,
     loseConnection: () => present().spdk.drop(),
     takeOver: async () => {
       const first = present();
       // Whoever goes on after an earlier stall would lead in the place of the second.
-      const earlier = [...stopped];
-      stopped.clear();
-      await Promise.all(earlier.map(kill));
+      await killStopped();
       stopped.add(first);
       first.spdk.freeze();
       first.db.freeze();

@@ -146,7 +146,7 @@ export class Engine {
       const rest = { ...later, polls: 0, complete: outcome.result.rest };
       // In front: what waits behind it in its order still does.
       this.#inFlight.unshift({ later: rest, request, answer, fate, polls: 0 });
-      if (fate.stopMidway) this.gate.stop(request.method);
+      if (fate.stopMidway) this.#stop(request.method);
       return;
     }
     if (later.operation !== undefined) this.#operations.end(later.operation);
@@ -161,7 +161,13 @@ export class Engine {
     } else {
       answer(line);
     }
-    if (fate.stopAfter) this.gate.stop(request.method);
+    if (fate.stopAfter) this.#stop(request.method);
+  }
+
+  /** Whoever is told that the target stands still may kill it at once: what was done is on the disks. */
+  #stop(method: string): void {
+    this.#options.target.flush();
+    this.gate.stop(method);
   }
 
   #asReleased(method: string, outcome: Outcome): Outcome {
