@@ -2,6 +2,8 @@
 // that hundreds of such worlds are cheap; an agent that is killed is cut off from the target and from
 // the database, which is all that either sees of a kill -9.
 import { join } from "node:path";
+import { inspect } from "node:util";
+import type { LvolRow } from "../../src/model/lvol.ts";
 import { startAgent, until, type TestAgent } from "./agent.ts";
 import { testDatabase } from "./database.ts";
 import { DatabaseProxy } from "./database-proxy.ts";
@@ -173,13 +175,17 @@ export function exactly(ids: readonly string[]) {
 /** Rows and target agree: each wanted volume UP with the uuid that its row has. */
 export async function settled(world: CrashWorld): Promise<void> {
   const { agent } = world.agent().node;
-  await until("rows and target agree", () => {
-    const rows = [...agent.rows.lvols()];
-    return rows.every((row) => {
-      const { seen } = agent.view(row);
-      if (row.deleteRequestedTime !== undefined) return row.deleteTime !== undefined;
-      const lvol = seen.lvol;
-      return lvol?.kind === "present" && lvol.uuid === row.lvolUuid && row.exported;
-    });
+  const isSettled = (row: LvolRow) => {
+    const { seen } = agent.view(row);
+    if (row.deleteRequestedTime !== undefined) return row.deleteTime !== undefined;
+    const lvol = seen.lvol;
+    return lvol?.kind === "present" && lvol.uuid === row.lvolUuid && row.exported;
+  };
+  const all = () => [...agent.rows.lvols()];
+  await until("rows and target agree", () => all().every(isSettled)).catch((cause: unknown) => {
+    const open = all().filter((row) => !isSettled(row));
+    const said = open.map((row) => inspect({ row, seen: agent.view(row).seen }, { depth: 4 }));
+    const parts = agent.components().map(({ name, reason }) => `${name}: ${reason}`);
+    throw new Error([...parts, ...said].join("; "), { cause });
   });
 }
