@@ -37,7 +37,9 @@ it("docs/errors.md calls reserved exactly the reasons that nothing in src/ refus
       refusing.add(reason);
     }
   }
-  const reserved = [...text.matchAll(/^\| `([A-Z_]+)` .*\breserved\b/gm)].map(([, name]) => name);
+  const reserved = [...text.matchAll(/^\| `([A-Z_]+)` .*\breserved\b/gm)].map(
+    ([, name = ""]) => name,
+  );
   const unused = Object.keys(CODE_OF_REASON).filter((reason) => !refusing.has(reason));
   expect(reserved.toSorted()).toEqual(unused.toSorted());
 });

@@ -1,3 +1,4 @@
+// docs/simulator.md against the simulator: its examples are executed, its options compared.
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
@@ -13,26 +14,68 @@ const text = await readFile(
   "utf8",
 );
 
+function linesOf(block: string): string[] {
+  const found = new RegExp(`\`\`\`${block}\\n(.*?)\`\`\``, "s").exec(text)?.[1] ?? "";
+  return found.trim().split("\n");
+}
+
+type Line = {
+  readonly send: (line: string) => void;
+  /** The next line that comes, parsed; throws when there is none. */
+  readonly next: () => Promise<unknown>;
+};
+
+async function open(path: string): Promise<Line & Disposable> {
+  const socket = connect(path);
+  await once(socket, "connect");
+  const lines = createInterface(socket)[Symbol.asyncIterator]();
+  return {
+    send: (line) => void socket.write(`${line}\n`),
+    next: async () => {
+      const { value, done } = await lines.next();
+      if (done === true) throw new Error("the simulator closed the connection");
+      return JSON.parse(value) as unknown;
+    },
+    [Symbol.dispose]: () => socket.destroy(),
+  };
+}
+
 it("each control example of docs/simulator.md is answered as it says", async () => {
-  const block = /```control\n(.*?)```/s.exec(text)?.[1] ?? "";
-  const examples = block
-    .trim()
-    .split("\n")
-    .map((line) => line.split(" -> "));
+  const examples = linesOf("control").map((line) => line.split(" -> "));
   expect(examples.length).toBeGreaterThan(10);
   await using sim = await simulator();
-  const socket = connect(join(sim.folder, "control"));
-  await once(socket, "connect");
-  const answers = createInterface(socket)[Symbol.asyncIterator]();
-  for (const [asked, answered = ""] of examples) {
-    socket.write(`${asked}\n`);
-    const { value } = await answers.next();
-    expect({ asked, answer: JSON.parse(String(value)) as unknown }).toEqual({
+  using control = await open(join(sim.folder, "control"));
+  for (const [asked = "", answered = ""] of examples) {
+    control.send(asked);
+    expect({ asked, answer: await control.next() }).toEqual({
       asked,
       answer: JSON.parse(answered) as unknown,
     });
   }
-  socket.destroy();
+});
+
+it("the session of docs/simulator.md goes as it says, strictly, and ends with the kill", async () => {
+  const session = linesOf("session");
+  expect(session.length).toBeGreaterThan(20);
+  await using sim = await simulator({ args: ["--strict"] });
+  using rpc = await open(sim.socketPath);
+  using control = await open(join(sim.folder, "control"));
+  const killed = session.pop();
+  expect(killed).toBe('control {"op":"kill"}');
+  for (const line of session) {
+    const [, kind = "", said = "", answered] = /^(\w+) (.*?)(?: -> (.*))?$/.exec(line) ?? [];
+    const socket = kind === "control" || kind === "said" ? control : rpc;
+    const asks = kind !== "said" && kind !== "late";
+    if (asks) socket.send(said);
+    if (kind === "sent") continue;
+    const answer = await socket.next();
+    const wanted = asks ? answered : said;
+    if (wanted === undefined) expect({ line, answer }).toHaveProperty("answer.result");
+    else expect({ line, answer }).toEqual({ line, answer: JSON.parse(wanted) as unknown });
+  }
+  const ended = sim.ended();
+  control.send('{"op":"kill"}');
+  expect(await ended).toEqual({ code: null, stderr: "" });
 });
 
 it("docs/simulator.md explains every option that sim --help lists", async () => {
@@ -46,5 +89,6 @@ it("docs/simulator.md explains every option that sim --help lists", async () => 
   await run(["sim", "--help"], io);
   const options = [...help.matchAll(/--[a-z-]+/g)].map(([option]) => option);
   const explained = options.filter((option) => option !== "--help");
+  expect(explained.length).toBeGreaterThan(5);
   expect(explained.filter((option) => !text.includes(`\`${option}`))).toEqual([]);
 });
