@@ -1,6 +1,7 @@
 // The gRPC server: the service, health and reflection on one address. On stop, streams end first,
 // then calls drain within a limit, then what is left is cut off.
 import { Server, ServerCredentials, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { setImmediate } from "node:timers/promises";
 import type { Logger } from "pino";
 import { HealthService } from "../gen/grpc/health/v1/health.ts";
 import { ServerReflectionService as ReflectionV1 } from "../gen/grpc/reflection/v1/reflection.ts";
@@ -66,7 +67,12 @@ export async function startServer({
   return {
     address: `${listen.slice(0, listen.lastIndexOf(":"))}:${port}`,
     setReady: (ready) => health.setReady(ready),
-    [Symbol.asyncDispose]: () => stop(server, desk),
+    [Symbol.asyncDispose]: async () => {
+      health.setReady(false);
+      // Watchers are told before their streams end.
+      await setImmediate();
+      await stop(server, desk);
+    },
   };
 }
 
