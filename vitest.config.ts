@@ -9,6 +9,8 @@ export default defineConfig({
     pool: "forks",
     // Tests wait for processes more than they compute.
     maxWorkers: 4,
+    // Of the tests of a file that says so.
+    maxConcurrency: 12,
     reporters: ["default"],
   },
 });

@@ -114,7 +114,8 @@ export class Fields {
     if (value === undefined) return 0;
     const { seconds, nanos } = value;
     const milliseconds = Number(seconds) * 1_000 + nanos / 1e6;
-    const malformed = nanos < -999_999_999 || nanos > 999_999_999;
+    // As google.protobuf.Duration has it: one sign, and less than a second of nanoseconds.
+    const malformed = nanos < 0 || nanos > 999_999_999;
     if (malformed || milliseconds < 0 || milliseconds > MAX_WAIT_MS) {
       this.violation(field, "must be between 0 and 10 minutes");
     }

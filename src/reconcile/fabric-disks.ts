@@ -71,7 +71,8 @@ export class FabricDisks {
       );
       // Those too whose row was made by an agent that ended before it could admit them.
       const known = [...rows.disks()].filter((row) => this.entryOf(row) !== undefined);
-      await Promise.all(known.filter(({ admitted }) => !admitted).map(({ id }) => admit(id)));
+      if (allowed() !== "change") this.#retry();
+      else await Promise.all(known.filter(({ admitted }) => !admitted).map(({ id }) => admit(id)));
     } catch (error) {
       // What was not written down, or not admitted, is met again.
       this.#retry();

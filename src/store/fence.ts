@@ -42,6 +42,14 @@ export class Fence {
   }
 
   get allowed(): Allowed {
+    const allowed = this.#allowedNow();
+    // The end of a lease is announced by nobody. Who finds it ended leaves something undone, and must
+    // be told when the lease is renewed.
+    this.#before = allowed;
+    return allowed;
+  }
+
+  #allowedNow(): Allowed {
     if (!this.#lockHeld || this.#epoch === undefined || this.#hold !== undefined) return "nothing";
     const now = this.#now();
     if (now < this.#leaseUntilMs) return "change";
@@ -86,7 +94,7 @@ export class Fence {
   }
 
   #tell(): void {
-    const now = this.allowed;
+    const now = this.#allowedNow();
     if (now === this.#before) return;
     this.#before = now;
     for (const listener of this.#listeners) listener();

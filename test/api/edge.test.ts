@@ -1,6 +1,7 @@
 // The edge of the API over the wire: what is checked before anything happens, what generic clients
-// rely on (reflection, health, deadlines), and how calls end when the agent stops. No target is there:
-// nothing of this needs one.
+// rely on (reflection, health). No target is there: nothing of this needs one.
+import { create, createFileRegistry, fromBinary } from "@bufbuild/protobuf";
+import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { credentials, status } from "@grpc/grpc-js";
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -8,8 +9,13 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { StorageNodeService } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { HealthClient } from "../../src/gen/grpc/health/v1/health.ts";
-import { ServerReflectionClient } from "../../src/gen/grpc/reflection/v1/reflection.ts";
+import {
+  ServerReflectionClient,
+  type ServerReflectionRequest,
+  type ServerReflectionResponse,
+} from "../../src/gen/grpc/reflection/v1/reflection.ts";
 import { ServerReflectionClient as AlphaClient } from "../../src/gen/grpc/reflection/v1alpha/reflection.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
@@ -27,7 +33,9 @@ async function agentWithoutTarget(owner: AsyncDisposableStack): Promise<TestAgen
   const folder = owner.use(await temporaryFolder());
   const target = { socket: join(folder.path, "nobody"), fabricDisks: "" };
   const started = owner.use(await startAgent({ url: database.url, target }));
-  await until("the database is read", () => started.node.agent.rows.node !== undefined);
+  await until("it leads its node", () => {
+    return started.node.agent.components().some(({ name, ok }) => name === "lease" && ok);
+  });
   return started;
 }
 
@@ -92,9 +100,72 @@ describe("a request", () => {
     expect(refused).toMatchObject({ code, reason: "INVALID_FIELD", fields: [field] });
   });
 
+  it("without a spec says that it must be set", async () => {
+    const { client } = agent;
+    const refused = await refusal(
+      call(client, client.provisionLvol.bind(client), {
+        id: randomUUID(),
+        spec: undefined,
+        waitTimeout: undefined,
+        validateOnly: false,
+      }),
+    );
+    expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD", fields: ["spec"] });
+  });
+
+  it.each([
+    ["a nanosecond below 0", { seconds: 0n, nanos: -1 }],
+    ["a nanosecond above 10 minutes", { seconds: 600n, nanos: 1 }],
+    ["2^63 - 1 seconds", { seconds: 2n ** 63n - 1n, nanos: 0 }],
+    ["more nanoseconds than a second has", { seconds: 0n, nanos: 1_000_000_000 }],
+    ["seconds and nanoseconds of different signs", { seconds: 1n, nanos: -1 }],
+  ])("to wait for %s names wait_timeout", async (_what, waitTimeout) => {
+    const { client } = agent;
+    const id = randomUUID();
+    const refused = await refusal(
+      call(client, client.allowHost.bind(client), { lvolId: id, hostNqn: HOST, waitTimeout }),
+    );
+    expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD", fields: ["wait_timeout"] });
+  });
+
+  it("to wait for exactly 10 minutes may be made", async () => {
+    const { client } = agent;
+    const waitTimeout = { seconds: 600n, nanos: 0 };
+    const request = { lvolId: randomUUID(), hostNqn: HOST, waitTimeout };
+    const refused = await refusal(call(client, client.allowHost.bind(client), request));
+    expect(refused).toMatchObject({ reason: "NOT_FOUND" });
+  });
+
+  it("of newer clients, with an enum number that is unknown here, is refused", async () => {
+    const sent = (number: number) =>
+      new Promise((resolve, reject) => {
+        const spec = Buffer.from([0x08, 0x01, 0x10, number]);
+        const id = Buffer.from(randomUUID());
+        const bytes = Buffer.concat([
+          Buffer.from([0x0a, id.length]),
+          id,
+          Buffer.from([0x12, spec.length]),
+          spec,
+        ]);
+        const { path, responseDeserialize } = StorageNodeService.provisionLvol;
+        const { client } = agent;
+        const send = (request: Buffer) => request;
+        client.makeUnaryRequest(path, send, responseDeserialize, bytes, (error, answer) => {
+          if (error === null) resolve(answer);
+          else reject(error);
+        });
+      });
+    const refused = await refusal(sent(99));
+    expect(refused).toMatchObject({ code: 3, fields: ["spec.provisioning"] });
+    // The bytes are those of a request: with a number that is known there is only no disk for it.
+    expect(await refusal(sent(1))).toMatchObject({ reason: "DISK_NOT_UP" });
+  });
+
   it.each([
     [{ pageSize: -1, pageToken: "" }, "page_size"],
+    [{ pageSize: -(2 ** 31), pageToken: "" }, "page_size"],
     [{ pageSize: 0, pageToken: "garbage" }, "page_token"],
+    [{ pageSize: 0, pageToken: Buffer.from("no id").toString("base64url") }, "page_token"],
   ])("for the page %j names the field", async (page, field) => {
     const { client } = agent;
     const refused = await refusal(call(client, client.listDisks.bind(client), page));
@@ -143,26 +214,41 @@ describe("a generic client", () => {
   it.each([
     ["v1", ServerReflectionClient],
     ["v1alpha", AlphaClient],
-  ] as const)(
-    "is answered in reflection %s, with a file and all it needs",
-    async (_name, Client) => {
-      const client = new Client(agent.address, credentials.createInsecure());
-      const stream = client.serverReflectionInfo();
-      const answered = new Promise((resolve, reject) => {
-        stream.once("data", resolve);
-        stream.once("error", reject);
-      });
-      stream.write({
-        host: "",
-        messageRequest: { $case: "fileContainingSymbol", value: SERVICE },
-      });
-      expect(await answered).toMatchObject({
-        messageResponse: { $case: "fileDescriptorResponse" },
-      });
-      stream.end();
-      client.close();
-    },
-  );
+  ] as const)("lists and resolves by reflection %s, down to one method", async (_name, Client) => {
+    const client = new Client(agent.address, credentials.createInsecure());
+    const stream = client.serverReflectionInfo();
+    const answers = stream[Symbol.asyncIterator]();
+    const ask = async (messageRequest: ServerReflectionRequest["messageRequest"]) => {
+      stream.write({ host: "", messageRequest });
+      const { value }: { value: ServerReflectionResponse | undefined } = await answers.next();
+      return value?.messageResponse;
+    };
+    const listed = await ask({ $case: "listServices", value: "" });
+    const services = listed?.$case === "listServicesResponse" ? listed.value.service : [];
+    expect(services.map(({ name }) => name)).toEqual([
+      SERVICE,
+      "grpc.health.v1.Health",
+      "grpc.reflection.v1.ServerReflection",
+      "grpc.reflection.v1alpha.ServerReflection",
+    ]);
+    // A client builds its descriptors from the answer alone: what is missing would throw here.
+    for (const value of [...services.map(({ name }) => name), `${SERVICE}.ProvisionLvol`]) {
+      const file = await ask({ $case: "fileContainingSymbol", value });
+      const protos = file?.$case === "fileDescriptorResponse" ? file.value.fileDescriptorProto : [];
+      const files = protos.map((bytes) => fromBinary(FileDescriptorProtoSchema, bytes));
+      const registry = createFileRegistry(
+        create(FileDescriptorSetSchema, { file: files.toReversed() }),
+      );
+      const service = value.replace(/\.ProvisionLvol$/, "");
+      expect(registry.getService(service)?.methods.length).toBeGreaterThan(0);
+    }
+    expect(await ask({ $case: "fileContainingSymbol", value: "no.Such" })).toMatchObject({
+      $case: "errorResponse",
+      value: { errorCode: status.NOT_FOUND },
+    });
+    stream.cancel();
+    client.close();
+  });
 });
 
 describe("grpc.health.v1", () => {

@@ -7,7 +7,7 @@ import { live, lives } from "../support/random-life.ts";
 const RUNS = Number(process.env["RUNS"] ?? 300);
 const SEED = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
 /** Lives wait more than they work. */
-const ABREAST = 6;
+const ABREAST = 10;
 const LIMIT_MS = Math.max(RUNS * 500, 60_000);
 
 /** At once, as making it shorter may take longer than anybody waits. */

@@ -26,6 +26,7 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
     await folder[Symbol.asyncDispose]();
   };
   try {
+    await forgetful(postgres);
     await makeTemplate(postgres);
   } catch (error) {
     await teardown();
@@ -33,6 +34,19 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   }
   project.provide("postgresUrl", postgres.url());
   return teardown;
+}
+
+/** Nobody pulls the plug of this server: hundreds of databases are made without waiting for the disk. */
+async function forgetful(postgres: Postgres): Promise<void> {
+  const client = new Client({ connectionString: postgres.url() });
+  await client.connect();
+  try {
+    await client.query("alter system set fsync = off");
+    await client.query("alter system set full_page_writes = off");
+    await client.query("select pg_reload_conf()");
+  } finally {
+    await client.end();
+  }
 }
 
 async function makeTemplate(postgres: Postgres): Promise<void> {
