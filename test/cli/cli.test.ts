@@ -27,6 +27,21 @@ async function storageNode(
   return { code, out, err };
 }
 
+/** What may have become of a schema, and what names it. */
+const SPOILED = [
+  [
+    "a migration was edited after it ran",
+    "update schema_migration set checksum = 'another' where version = 1",
+    "was edited after it ran",
+  ],
+  [
+    "a migration ran that this program does not have",
+    `insert into schema_migration (version, name, checksum)
+     select max(version) + 1, '999999_later.sql', 'x' from schema_migration`,
+    "the schema is newer than this",
+  ],
+] as const;
+
 describe("storage-node", () => {
   it.each([
     [["frobnicate"], 64, 'unknown command "frobnicate"'],
@@ -104,6 +119,24 @@ describe("serve", () => {
   });
 });
 
+describe("serve on a schema that is not its own", () => {
+  it.each(SPOILED)("ends with 1 where %s", async (_what, statement, words) => {
+    await using database = await testDatabase();
+    await using folder = await temporaryFolder();
+    await database.query(statement);
+    const { code, err } = await storageNode(["serve"], {
+      DATABASE_URL: database.url,
+      STORAGE_NODE_LISTEN: "127.0.0.1:0",
+      STORAGE_NODE_SPDK_SOCKET: join(folder.path, "s"),
+      STORAGE_NODE_STATE_DIR: folder.path,
+      STORAGE_NODE_ROOT: folder.path,
+      LOG_LEVEL: "fatal",
+    });
+    expect(code).toBe(1);
+    expect(err).toContain(words);
+  });
+});
+
 describe("migrate", () => {
   it("asks for DATABASE_URL with 78", async () => {
     const { code, err } = await storageNode(["migrate"]);
@@ -119,6 +152,16 @@ describe("migrate", () => {
     expect(first.out).toContain("applied ");
     const second = await storageNode(["migrate"], env);
     expect(second).toEqual({ code: 0, out: "schema is up to date\n", err: "" });
+  });
+
+  it.each(SPOILED)("refuses with 1 a schema in which %s", async (_what, statement, words) => {
+    await using database = await testDatabase();
+    await database.query(statement);
+    const before = await database.query("select * from schema_migration order by version");
+    const said = await storageNode(["migrate"], { DATABASE_URL: database.url });
+    expect(said).toMatchObject({ code: 1, out: "" });
+    expect(said.err).toContain(words);
+    expect(await database.query("select * from schema_migration order by version")).toEqual(before);
   });
 
   it("ends with 1 in a sentence when the database is not there", async () => {
