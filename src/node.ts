@@ -163,7 +163,11 @@ function agentOf(parts: Parts): Agent {
       }
     },
     targetVersion: () => reconciler.target.version,
-    ready: () => session.status.ok && fence.allowed === "change" && reconciler.verified,
+    ready: () =>
+      session.status.ok &&
+      fence.allowed === "change" &&
+      reconciler.target.connected &&
+      reconciler.verified,
     hold: () => fence.hold,
     components: () => components(parts),
     conditions: () => conditions(parts),

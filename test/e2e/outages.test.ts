@@ -145,6 +145,7 @@ describe("an agent whose target is away", () => {
     await until("the target is away", async () => {
       return (await componentOf(agent, "target")).component?.ok === false;
     });
+    expect((await componentOf(agent, "target")).ready).toBe(false);
     const made = await provision(agent, {}, { wait: false });
     expect(stateOf(made)).toBe("LVOL_STATE_CREATING");
     // A caller that waits and gives up has asked all the same.
