@@ -3,7 +3,9 @@
 import type { DiskRow } from "../model/disk.ts";
 import { diskId, fleetHash, isUuid, parseStoreName, volumeNqn } from "../model/identity.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import { newDiskRow } from "../reconcile/disk-discover.ts";
 import type { FoundDisk } from "../reconcile/disks-on-target.ts";
+import type { StoreSeen } from "../reconcile/seen.ts";
 import type { Found, FoundLvol } from "./found.ts";
 
 export type RebuildPlan = {
@@ -43,7 +45,7 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
       return why === undefined ? [lvolRow(lvol, id, context)] : [];
     });
     lvols.push(...rows);
-    if (!context.knownStores.has(id)) disks.push(diskRow(disk, { ...store, id }, context));
+    if (!context.knownStores.has(id)) disks.push(diskRow(disk, store, context));
   }
   return { disks, lvols, left };
 }
@@ -113,59 +115,25 @@ function lvolRow(lvol: FoundLvol, onDisk: string, context: RebuildContext): Lvol
   };
 }
 
-type Store = {
-  readonly id: string;
-  readonly name: string;
-  readonly uuid: string;
-  readonly clusterBytes: bigint;
-  readonly totalClusters: bigint;
-  readonly freeClusters: bigint;
-};
-
 /** Its free space is UNKNOWN: nobody knows what was being deleted when the rows were lost. */
-function diskRow(disk: FoundDisk, store: Store, { nodeId, now }: RebuildContext): DiskRow {
+function diskRow(disk: FoundDisk, store: StoreSeen, { nodeId, now }: RebuildContext): DiskRow {
+  const { serial, model, nsid, trtype: transport, address, sizeBytes, blockSize } = disk;
+  const local = transport === "PCIe";
+  const driver = local ? "vfio-pci" : undefined;
+  const { controllerName } = disk;
+  const seen = { serial, model, nsid, transport, address, sizeBytes, blockSize, controllerName };
   return {
-    id: store.id,
-    nodeId,
-    serial: disk.serial,
-    model: disk.model,
-    nsid: disk.nsid,
+    ...newDiskRow(nodeId, { ...seen, driver }, now),
     admitted: true,
-    admittedSerial: disk.serial,
-    admittedEvidence: undefined,
-    cordoned: false,
-    wanted: "take",
-    zeroRequestedTime: undefined,
-    generation: 1n,
-    traceparent: undefined,
-    observedGeneration: 0n,
+    admittedSerial: serial,
     state: "CLAIMING",
     stateReason: "rebuilt",
-    transport: disk.trtype,
-    address: disk.address,
-    kernelName: undefined,
-    driver: disk.trtype === "PCIe" ? "vfio-pci" : undefined,
-    originalDriver: disk.trtype === "PCIe" ? "nvme" : undefined,
-    controllerName: disk.controllerName,
+    originalDriver: local ? "nvme" : undefined,
     lvsName: store.name,
     lvsUuid: store.uuid,
-    freeSpace: "UNKNOWN",
-    pendingOp: undefined,
     clusterBytes: store.clusterBytes,
     totalClusters: store.totalClusters,
     freeClusters: store.freeClusters,
-    sizeBytes: disk.sizeBytes,
-    blockSize: disk.blockSize,
-    evidence: [],
     evidenceFingerprint: "",
-    lastError: undefined,
-    attempt: 0,
-    nextTryTime: undefined,
-    lastSeenTime: now,
-    promisedBytes: 0n,
-    lvolCount: 0,
-    revision: 0n,
-    createTime: now,
-    updateTime: now,
   };
 }

@@ -1,6 +1,6 @@
 // What happens on the target without this agent: a bdev that vanishes or comes back. SPDK keeps the
 // newest 1,024 events and cannot wake anybody, so one small call asks for what is new. An event is a
-// hint, never an observation: whatever it names is looked at (CONTRACT section 3).
+// hint, never an observation: whatever it names is looked at (CONTRACT section 2).
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SpdkClient } from "../spdk/client.ts";
@@ -84,9 +84,10 @@ export class TargetEvents {
       seen.setLvol(id, undefined);
       seen.setSubsystem(id, undefined);
     }
-    if (back) await lookAtEverything();
     const isGone = ({ id }: DiskRow) => gone.has(seen.disk(id)?.bdevName ?? "");
-    if ([...rows.disks()].some(isGone)) await lookAtDisks();
+    // The look at everything has the disks in it.
+    if (back) await lookAtEverything();
+    else if ([...rows.disks()].some(isGone)) await lookAtDisks();
   }
 }
 

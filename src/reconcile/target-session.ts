@@ -143,6 +143,7 @@ export class TargetSession {
     const [subsystems, transports] = await Promise.all([
       spdk.nvmfGetSubsystems(),
       spdk.nvmfGetTransports(),
+      this.#events.begin(),
     ]);
     const run = await this.#ownRun(subsystems);
     if (run === undefined) return;
@@ -155,7 +156,6 @@ export class TargetSession {
     const sameRun = run === this.#lastRun;
     this.#lastRun = run;
     seen.startRun(run);
-    await this.#events.begin();
     await this.lookAtEverything();
     this.#knownAgain.resolve({ sameRun });
     this.#knownAgain = Promise.withResolvers();
