@@ -5,6 +5,11 @@ import { hostname } from "node:os";
 import { z } from "zod";
 import { addressFamily } from "./model/address.ts";
 import type { ListenAddress } from "./model/lvol.ts";
+import {
+  telemetryConfig,
+  telemetryEnvironment,
+  type TelemetryConfig,
+} from "./telemetry/telemetry-config.ts";
 
 export type FabricDisk = {
   readonly serial: string;
@@ -27,6 +32,8 @@ export type Config = {
   readonly databaseUrl: string;
   readonly spdkSocket: string;
   readonly listen: string;
+  /** Metrics and probes; undefined: not served. */
+  readonly httpListen: string | undefined;
   readonly root: string;
   readonly stateDir: string;
   readonly fleet: string;
@@ -39,6 +46,7 @@ export type Config = {
   readonly overcommit: number;
   readonly isolation: "strict" | "trusted";
   readonly logLevel: "fatal" | "error" | "warn" | "info" | "debug" | "trace";
+  readonly telemetry: TelemetryConfig;
 };
 
 /** Exit code of a configuration fault (EX_CONFIG of sysexits.h). */
@@ -94,6 +102,7 @@ const environment = z.object({
     "a Unix socket path has 107 bytes at most",
   ),
   STORAGE_NODE_LISTEN: text("127.0.0.1:50051"),
+  STORAGE_NODE_HTTP_LISTEN: text("127.0.0.1:9464"),
   STORAGE_NODE_INSECURE: z.enum(["0", "1"], { error: "must be 0 or 1" }).default("0"),
   STORAGE_NODE_ROOT: text("/"),
   STORAGE_NODE_STATE_DIR: text("/var/lib/storage-node"),
@@ -126,6 +135,7 @@ const environment = z.object({
       error: "must be fatal, error, warn, info, debug or trace",
     })
     .default("info"),
+  ...telemetryEnvironment,
 });
 
 /** Reads the environment. Throws ConfigError with every fault, each as `NAME: what is wrong`. */
@@ -138,7 +148,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   }
   // The parts below are read from the raw values, so that their faults are told in the same breath.
   const listen = present["STORAGE_NODE_LISTEN"] ?? "127.0.0.1:50051";
-  faults.push(...listenFaults(listen, present["STORAGE_NODE_INSECURE"] === "1"));
+  const insecure = present["STORAGE_NODE_INSECURE"] === "1";
+  faults.push(...listenFaults("STORAGE_NODE_LISTEN", listen, insecure));
+  const http = present["STORAGE_NODE_HTTP_LISTEN"] ?? "off";
+  if (http !== "off") faults.push(...listenFaults("STORAGE_NODE_HTTP_LISTEN", http, insecure));
   const addresses = exportAddresses(present["STORAGE_NODE_EXPORT_ADDR"] ?? "127.0.0.1", faults);
   const diskAllow = diskPatterns(present["STORAGE_NODE_DISK_ALLOW"] ?? "", faults);
   const fabricDisks = readFabricDisks(present["STORAGE_NODE_FABRIC_DISKS"] ?? "", faults);
@@ -149,6 +162,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     databaseUrl: values.DATABASE_URL,
     spdkSocket: values.STORAGE_NODE_SPDK_SOCKET,
     listen: values.STORAGE_NODE_LISTEN,
+    httpListen:
+      values.STORAGE_NODE_HTTP_LISTEN === "off" ? undefined : values.STORAGE_NODE_HTTP_LISTEN,
     root: values.STORAGE_NODE_ROOT,
     stateDir: values.STORAGE_NODE_STATE_DIR,
     fleet: values.STORAGE_NODE_FLEET,
@@ -166,20 +181,21 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,
     logLevel: values.LOG_LEVEL,
+    telemetry: telemetryConfig(values),
   });
 }
 
-function listenFaults(listen: string, insecure: boolean): string[] {
+function listenFaults(name: string, listen: string, insecure: boolean): string[] {
   const match = listenSyntax.exec(listen);
   const host = match?.groups?.["v6"] ?? match?.groups?.["v4"];
   const digits = match?.groups?.["port"];
   if (host === undefined || digits === undefined || Number(digits) > 65_535) {
-    return [`STORAGE_NODE_LISTEN: must be HOST:PORT, such as 127.0.0.1:50051`];
+    return [`${name}: must be HOST:PORT, such as 127.0.0.1:50051`];
   }
   const loopback = host === "localhost" || host === "::1" || host.startsWith("127.");
   if (loopback || insecure) return [];
   return [
-    `STORAGE_NODE_LISTEN: ${host} is not loopback and the API has no TLS yet; ` +
+    `${name}: ${host} is not loopback and there is no TLS yet; ` +
       `set STORAGE_NODE_INSECURE=1 to serve it in the clear`,
   ];
 }

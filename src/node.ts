@@ -12,7 +12,9 @@ import { startServer, type RunningServer } from "./api/server.ts";
 import type { Config } from "./config.ts";
 import type { NodeConditionType } from "./model/condition.ts";
 import type { DiskRow, DiskSeen } from "./model/disk.ts";
+import { showNode } from "./node-telemetry.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
+import { callTelemetry } from "./spdk/call-telemetry.ts";
 import { spdkClient } from "./spdk/client.ts";
 import { SpdkConnection } from "./spdk/connection.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "./spdk/errors.ts";
@@ -25,11 +27,16 @@ import { Rows } from "./store/rows.ts";
 import { StoreSession } from "./store/session.ts";
 import { Writer } from "./store/writer.ts";
 import type { Kernel } from "./sysfs/kernel.ts";
+import { tracedKernel } from "./sysfs/traced-kernel.ts";
+import { NO_INSTRUMENTS, type Instruments } from "./telemetry/instruments.ts";
+import type { Telemetry } from "./telemetry/telemetry.ts";
 
 export const VERSION = "0.1.0";
 
 export type RunningNode = AsyncDisposable & {
   readonly address: string;
+  /** Where metrics and probes are; undefined: nowhere. */
+  readonly httpAddress: string | undefined;
   readonly agent: Agent;
   /** Rejects when the agent must not go on: a database of another node, a newer schema. */
   readonly failed: Promise<never>;
@@ -43,6 +50,8 @@ export type NodeOptions = {
   readonly timing?: Partial<Timing>;
   /** The socket that the local lock lies beside, where the target is reached through another one. */
   readonly lockPath?: string | undefined;
+  /** Without it nothing is traced and nothing measured. */
+  readonly telemetry?: Telemetry | undefined;
 };
 
 export type Timing = {
@@ -58,14 +67,16 @@ const TIMING: Timing = { leaseTermMs: 30_000, graceMs: 10_000, stopMs: 5_000 };
 
 /** Starts the agent. The API answers at once; readiness comes when everything was verified. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
-  const { config, log, kernel } = options;
+  const { config, log, telemetry } = options;
+  const instruments = telemetry ?? NO_INSTRUMENTS;
+  const kernel = tracedKernel(options.kernel, instruments.tracer);
   await using stack = new AsyncDisposableStack();
   const { leaseTermMs, graceMs, stopMs } = { ...TIMING, ...options.timing };
   const rows = new Rows();
   const fence = new Fence();
   const stallMs = Math.round(leaseTermMs / 3);
-  const database = stack.use(openDatabase({ url: config.databaseUrl, log, stallMs }));
-  const writer = stack.use(new Writer({ database, rows, policy: config, fence, log }));
+  const database = stack.use(openDatabase({ url: config.databaseUrl, log, stallMs, instruments }));
+  const writer = stack.use(new Writer({ database, rows, policy: config, fence, log, instruments }));
   const lock = stack.use(new LocalLock(options.lockPath ?? config.spdkSocket));
   const memory = new LocalMemory(config.stateDir);
   const holder = `${hostname()}/${process.pid}/${randomUUID()}`;
@@ -82,13 +93,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       leaseTermMs,
     }),
   );
-  const connection = stack.use(
-    new SpdkConnection({
-      path: config.spdkSocket,
-      mayMutate: (method) =>
-        fence.allowed === "change" || (fence.allowed === "restore" && restores(method)),
-    }),
-  );
+  const connection = stack.use(connectTarget(config.spdkSocket, fence, instruments));
   const spdk = spdkClient(connection);
   const reconciler = new Reconciler({
     config,
@@ -100,12 +105,14 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     fence,
     graceMs,
     log,
+    instruments,
   });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
   const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock });
   const server: RunningServer = await startServer({
     listen: config.listen,
     log,
+    instruments,
     handlers: {
       ...lvolHandlers(agent),
       ...exportHandlers(agent),
@@ -114,17 +121,29 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     },
   });
   stack.use(server);
+  const seen = { agent, rows, reconciler, writer, connection, fence };
+  const http = stack.use(await showNode(config.httpListen, telemetry, seen));
   stack.defer(watchReadiness(agent, reconciler, server, log));
   reconciler.start();
   session.start();
-  log.info({ address: server.address }, "agent is up");
+  log.info({ address: server.address, http: http.address }, "agent is up");
   const owned = stack.move();
   return {
     address: server.address,
+    httpAddress: http.address,
     agent,
     failed: session.failed,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+function connectTarget(path: string, fence: Fence, instruments: Instruments): SpdkConnection {
+  return new SpdkConnection({
+    path,
+    mayMutate: (method) =>
+      fence.allowed === "change" || (fence.allowed === "restore" && restores(method)),
+    onCall: callTelemetry(instruments, path),
+  });
 }
 
 type Parts = {

@@ -4,10 +4,11 @@ import { Client } from "pg";
 import type { Io } from "./cli.ts";
 import { ListenError } from "./api/server.ts";
 import { EXIT_CONFIG, readConfigOrFaults } from "./config.ts";
-import { startNode } from "./node.ts";
+import { startNode, VERSION } from "./node.ts";
 import { migrate } from "./store/migrate.ts";
 import { openKernel, type Kernel } from "./sysfs/kernel.ts";
 import { createLog } from "./telemetry/log.ts";
+import { startTelemetry } from "./telemetry/telemetry.ts";
 
 export const MIGRATIONS_DIR = fileURLToPath(new URL("../migrations/", import.meta.url));
 
@@ -19,8 +20,10 @@ export async function serve(io: Io, openNodeKernel: KernelOpener = realKernel): 
   if (config === undefined) return EXIT_CONFIG;
   const log = createLog({ level: config.logLevel, nodeId: config.nodeId });
   try {
+    await using telemetry = startTelemetry(config.telemetry, { ...config, version: VERSION });
     const kernel = await openNodeKernel(config.root);
-    await using node = await startNode({ config, kernel, log, migrationsDir: MIGRATIONS_DIR });
+    const migrationsDir = MIGRATIONS_DIR;
+    await using node = await startNode({ config, kernel, log, migrationsDir, telemetry });
     await Promise.race([aborted(io.signal), node.failed]);
     log.info("stopping");
   } catch (error) {

@@ -1,15 +1,32 @@
 // Between grpc-js's callbacks and handlers that are `async (request, context) => response`. The only
 // place that knows the callback API: a client's deadline and cancellation become one AbortSignal, an
 // error becomes a status, and a call over the limit is refused before its handler runs.
-import type {
-  handleServerStreamingCall,
-  handleUnaryCall,
-  ServerUnaryCall,
-  ServerWritableStream,
+import {
+  status as grpcStatus,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type ServiceError,
 } from "@grpc/grpc-js";
+import {
+  context,
+  INVALID_SPAN_CONTEXT,
+  ROOT_CONTEXT,
+  SpanKind,
+  trace,
+  type Span,
+} from "@opentelemetry/api";
+import {
+  ATTR_RPC_METHOD,
+  ATTR_RPC_STATUS_CODE,
+  ATTR_RPC_SYSTEM_NAME,
+} from "@opentelemetry/semantic-conventions";
 import type { Logger } from "pino";
 import type { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
+import type { Instruments } from "../telemetry/instruments.ts";
+import { contextOf, endSpan, failed, startSpan, traceparentOf } from "../telemetry/trace.ts";
 import { statusOf } from "./status.ts";
 
 /** Calls under way at once; waiting costs little, so this only bounds memory. */
@@ -20,7 +37,7 @@ export type CallContext = {
   readonly peer: string;
   /** Aborts when the client cancels or its deadline passes; a committed intent stays. */
   readonly signal: AbortSignal;
-  /** W3C trace context of the caller, if it sent a valid one. */
+  /** Of this call's span, which continues the caller's trace; kept with the intent. */
   readonly traceparent: string | undefined;
 };
 
@@ -45,17 +62,33 @@ export type StorageNodeHandlers = {
     : UnaryHandler<RequestOf<Service[Method]>, ResponseOf<Service[Method]>>;
 };
 
-const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+type AnyCall<Request, Response> =
+  ServerUnaryCall<Request, Response> | ServerWritableStream<Request, Response>;
+
+/** Probes come every few seconds and are no story. */
+const TRACED = "storagenode.v1.";
+
+/** Codes that are the server's failure rather than an answer (semantic conventions, gRPC servers). */
+const SERVER_FAULTS: ReadonlySet<number> = new Set([
+  grpcStatus.UNKNOWN,
+  grpcStatus.DEADLINE_EXCEEDED,
+  grpcStatus.UNIMPLEMENTED,
+  grpcStatus.INTERNAL,
+  grpcStatus.UNAVAILABLE,
+  grpcStatus.DATA_LOSS,
+]);
 
 /** Calls under way, and the end of those that would not end by themselves. */
 export class CallDesk {
   readonly #log: Logger;
+  readonly #instruments: Instruments;
   readonly #open = new Set<AbortController>();
   #underWay = 0;
   #draining = false;
 
-  constructor(log: Logger) {
+  constructor(log: Logger, instruments: Instruments) {
     this.#log = log;
+    this.#instruments = instruments;
   }
 
   get underWay(): number {
@@ -76,14 +109,9 @@ export class CallDesk {
     handler: UnaryHandler<Request, Response>,
   ): handleUnaryCall<Request, Response> {
     return (call, callback) => {
-      const ended = new AbortController();
-      this.#open.add(ended);
-      call.on("cancelled", () => ended.abort());
-      const context = contextOf(method, call, ended.signal);
-      this.#run(() => handler(call.request, context))
+      this.#serve(method, call, (given) => handler(call.request, given))
         .then((response) => callback(null, response))
-        .catch((error: unknown) => callback(statusOf(error, { method, log: this.#log })))
-        .finally(() => this.#open.delete(ended));
+        .catch((error: ServiceError) => callback(error));
     };
   }
 
@@ -92,17 +120,67 @@ export class CallDesk {
     handler: StreamHandler<Request, Response>,
   ): handleServerStreamingCall<Request, Response> {
     return (call) => {
-      const ended = new AbortController();
-      this.#open.add(ended);
-      call.on("cancelled", () => ended.abort());
-      const context = contextOf(method, call, ended.signal);
-      this.#run(() => this.#pump(call, handler(call.request, context), ended.signal))
+      this.#serve(method, call, (given) =>
+        this.#pump(call, handler(call.request, given), given.signal),
+      )
         .then(() => call.end())
-        .catch((error: unknown) => {
-          call.emit("error", statusOf(error, { method, log: this.#log }));
-        })
-        .finally(() => this.#open.delete(ended));
+        .catch((error: ServiceError) => {
+          call.emit("error", error);
+        });
     };
+  }
+
+  /** One call, in its span, timed by the code that it ended with. Throws ServiceError only. */
+  async #serve<Request, Response, T>(
+    method: string,
+    call: AnyCall<Request, Response>,
+    work: (given: CallContext) => Promise<T>,
+  ): Promise<T> {
+    const startMs = performance.now();
+    const ended = new AbortController();
+    this.#open.add(ended);
+    call.on("cancelled", () => ended.abort());
+    const { span, given } = this.#begin(method, call, ended.signal);
+    let code: number = grpcStatus.OK;
+    try {
+      return await context.with(trace.setSpan(ROOT_CONTEXT, span), () =>
+        this.#run(() => work(given)),
+      );
+    } catch (error) {
+      const status = statusOf(error, { method, log: this.#log });
+      code = status.code;
+      if (SERVER_FAULTS.has(code)) failed(span, status.details);
+      throw status;
+    } finally {
+      const name = grpcStatus[code] ?? String(code);
+      this.#instruments.metrics.grpcCall({
+        method,
+        code: name,
+        durationMs: performance.now() - startMs,
+      });
+      span.setAttribute(ATTR_RPC_STATUS_CODE, name);
+      endSpan(span);
+      this.#open.delete(ended);
+    }
+  }
+
+  #begin<Request, Response>(
+    method: string,
+    call: AnyCall<Request, Response>,
+    signal: AbortSignal,
+  ): { readonly span: Span; readonly given: CallContext } {
+    const [header] = call.metadata.get("traceparent");
+    const sent = contextOf(typeof header === "string" ? header : undefined);
+    const attributes = { [ATTR_RPC_SYSTEM_NAME]: "grpc", [ATTR_RPC_METHOD]: method };
+    const span = method.startsWith(TRACED)
+      ? startSpan(this.#instruments.tracer, method, {
+          kind: SpanKind.SERVER,
+          attributes,
+          parent: sent ?? ROOT_CONTEXT,
+        })
+      : trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
+    const traceparent = traceparentOf(span);
+    return { span, given: { method, peer: call.getPeer(), signal, traceparent } };
   }
 
   async #run<T>(work: () => Promise<T>): Promise<T> {
@@ -145,14 +223,4 @@ function drained<Request, Response>(
     call.once("drain", () => resolve());
     signal.addEventListener("abort", () => resolve(), { once: true });
   });
-}
-
-function contextOf<Request, Response>(
-  method: string,
-  call: ServerUnaryCall<Request, Response> | ServerWritableStream<Request, Response>,
-  signal: AbortSignal,
-): CallContext {
-  const [header] = call.metadata.get("traceparent");
-  const traceparent = typeof header === "string" && TRACEPARENT.test(header) ? header : undefined;
-  return { method, peer: call.getPeer(), signal, traceparent };
 }

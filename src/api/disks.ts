@@ -30,9 +30,9 @@ export function diskHandlers(
       return { disks: items.map(message), nextPageToken };
     },
 
-    async zeroFreeSpace(request, { signal }) {
+    async zeroFreeSpace(request, { signal, traceparent }) {
       const { id, waitMs } = requests.zeroFreeSpace(request);
-      const decision = await agent.writer.mutate({ kind: "zeroFreeSpace", id });
+      const decision = await agent.writer.mutate({ kind: "zeroFreeSpace", id, traceparent });
       if (decision.kind !== "disk") return { disk: undefined };
       const row = await waitForDisk(
         agent,

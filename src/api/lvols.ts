@@ -5,7 +5,7 @@ import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
 import { lvolState, type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
-import type { StorageNodeHandlers } from "./call.ts";
+import type { CallContext, StorageNodeHandlers } from "./call.ts";
 import { lvolMessage } from "./messages.ts";
 import { page } from "./page.ts";
 import * as requests from "./requests.ts";
@@ -23,10 +23,10 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
   const changeHost = async (
     kind: "allowHost" | "revokeHost",
     request: requests.HostRequest,
-    signal: AbortSignal,
+    { signal, traceparent }: CallContext,
   ) => {
     const { id, host, waitMs } = requests.hostChange(request);
-    const decision = await agent.writer.mutate({ kind, id, host });
+    const decision = await agent.writer.mutate({ kind, id, host, traceparent });
     const row = await waitFor(agent, { id, waitMs, signal }, (now) =>
       isObserved(now, decision.row?.generation ?? 0n),
     );
@@ -67,8 +67,8 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
       return { lvols: items.map(message), nextPageToken };
     },
 
-    allowHost: (request, context) => changeHost("allowHost", request, context.signal),
-    revokeHost: (request, context) => changeHost("revokeHost", request, context.signal),
+    allowHost: (request, context) => changeHost("allowHost", request, context),
+    revokeHost: (request, context) => changeHost("revokeHost", request, context),
 
     async delete(request, context) {
       const { id, waitMs, force } = requests.deletion(request);

@@ -8,6 +8,7 @@ import { ServerReflectionService as ReflectionV1 } from "../gen/grpc/reflection/
 import { ServerReflectionService as ReflectionV1Alpha } from "../gen/grpc/reflection/v1alpha/reflection.ts";
 import { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
+import type { Instruments } from "../telemetry/instruments.ts";
 import { CallDesk, type StorageNodeHandlers } from "./call.ts";
 import { Health, SERVICE } from "./health.ts";
 import { Reflection } from "./reflection.ts";
@@ -37,6 +38,7 @@ export type ServerOptions = {
   /** RPCs without a handler answer UNIMPLEMENTED, in a sentence. */
   readonly handlers: Partial<StorageNodeHandlers>;
   readonly log: Logger;
+  readonly instruments: Instruments;
 };
 
 export type RunningServer = AsyncDisposable & {
@@ -50,13 +52,14 @@ export async function startServer({
   listen,
   handlers,
   log,
+  instruments,
 }: ServerOptions): Promise<RunningServer> {
   const server = new Server({
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
     // Two agents on one port would each get some of the calls.
     "grpc.so_reuseport": 0,
   });
-  const desk = new CallDesk(log);
+  const desk = new CallDesk(log, instruments);
   const health = new Health();
   const reflection = new Reflection(REFLECTED);
   server.addService(StorageNodeService, serviceOf(desk, handlers));

@@ -18,7 +18,7 @@ import { DEMO_DISKS, kernelSpec, targetDisks } from "./demo-disks.ts";
 import { claimFolder } from "./folder-claim.ts";
 import { watchForeground } from "./foreground.ts";
 import { guide } from "./guide.ts";
-import { freeAddress } from "./listen-address.ts";
+import { freeAddress, freeHttpAddress } from "./listen-address.ts";
 import { PostgresUnsupported } from "./postgres-runtime.ts";
 import { endLeftOverProcess, superviseProcess } from "./processes.ts";
 import { socketFolder } from "./socket-folder.ts";
@@ -72,10 +72,16 @@ async function runDemo(chosenDir: string | undefined, io: Io): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const claim = stack.use(await claimFolder(stateDir, { signal }));
   const parts = { stateDir, root: join(stateDir, "kernel"), socket: await spdkSocket(stateDir) };
-  const wanted = readConfig(agentEnv(io, { ...parts, databaseUrl: "postgresql://", listen: "" }));
+  const wanted = readConfig(
+    agentEnv(io, { ...parts, databaseUrl: "postgresql://", listen: "", http: "" }),
+  );
   // A left-over agent first: it holds the port, and would go to work on whatever is started here.
   for (const name of ["agent", "target"]) await endLeftOverProcess({ name, stateDir });
   const listen = await freeAddress(wanted.listen);
+  const http = await freeHttpAddress(
+    wanted.httpListen,
+    (io.env["STORAGE_NODE_HTTP_LISTEN"] ?? "") !== "",
+  );
   claim.tell({ listen });
   stdout(`state in ${stateDir}`);
 
@@ -108,12 +114,13 @@ async function runDemo(chosenDir: string | undefined, io: Io): Promise<void> {
     await superviseProcess({
       name: "agent",
       args: [...NODE_FLAGS, AGENT],
-      env: agentEnv(io, { ...parts, databaseUrl: database.url, listen }),
+      env: agentEnv(io, { ...parts, databaseUrl: database.url, listen, http }),
       stateDir,
       report: stderr,
     }),
   );
   stdout(`agent      pid ${agent.pid}  ${listen}`);
+  if (http !== "off") stdout(`metrics    http://${http}/metrics`);
   const failure = Promise.race([agent.failure, target.failure]);
   const limit = AbortSignal.any([signal, AbortSignal.timeout(READY_LIMIT_MS)]);
   const disks = await orFailure(waitUntilReady(listen, DEMO_DISKS.length, limit), failure);
@@ -159,7 +166,7 @@ function simArgs({ stateDir, root, socket, disksFile }: Parts & { readonly disks
 /** What the user set is passed on, but for where things are. */
 function agentEnv(
   io: Io,
-  parts: Parts & { readonly databaseUrl: string; readonly listen: string },
+  parts: Parts & { readonly databaseUrl: string; readonly listen: string; readonly http: string },
 ): Readonly<Record<string, string | undefined>> {
   return {
     STORAGE_NODE_ID: "demo",
@@ -169,6 +176,7 @@ function agentEnv(
     STORAGE_NODE_OVERCOMMIT: "4",
     ...io.env,
     ...(parts.listen === "" ? {} : { STORAGE_NODE_LISTEN: parts.listen }),
+    ...(parts.http === "" ? {} : { STORAGE_NODE_HTTP_LISTEN: parts.http }),
     STORAGE_NODE_ROOT: parts.root,
     STORAGE_NODE_STATE_DIR: join(parts.stateDir, "agent-state"),
     STORAGE_NODE_SPDK_SOCKET: parts.socket,

@@ -22,7 +22,12 @@ export type Mutation =
       readonly force: boolean;
       readonly traceparent: string | undefined;
     }
-  | { readonly kind: "allowHost" | "revokeHost"; readonly id: string; readonly host: string }
+  | {
+      readonly kind: "allowHost" | "revokeHost";
+      readonly id: string;
+      readonly host: string;
+      readonly traceparent: string | undefined;
+    }
   | {
       readonly kind: "admitDisk";
       readonly id: string;
@@ -30,7 +35,11 @@ export type Mutation =
       readonly evidenceFingerprint: string | undefined;
       readonly traceparent: string | undefined;
     }
-  | { readonly kind: "zeroFreeSpace"; readonly id: string };
+  | {
+      readonly kind: "zeroFreeSpace";
+      readonly id: string;
+      readonly traceparent: string | undefined;
+    };
 
 export type AdmissionPolicy = {
   readonly nodeId: string;
@@ -72,7 +81,7 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
     case "admitDisk":
       return { kind: "disk", row: admitDisk(state, mutation) };
     case "zeroFreeSpace":
-      return { kind: "disk", row: zeroFreeSpace(state, mutation.id) };
+      return { kind: "disk", row: zeroFreeSpace(state, mutation) };
   }
 }
 
@@ -194,7 +203,7 @@ function requestDelete(
     deleteRequestedTime: state.now,
     deleteForced: mutation.force,
     generation: row.generation + 1n,
-    traceparent: mutation.traceparent ?? row.traceparent,
+    traceparent: mutation.traceparent,
     failed: false,
     attempt: 0,
     nextTryTime: undefined,
@@ -226,6 +235,7 @@ function changeHost(
     // Somebody said who may connect: from now on its export is what the row says.
     unconfirmed: false,
     generation: row.generation + 1n,
+    traceparent: mutation.traceparent,
     failed: false,
     attempt: 0,
     nextTryTime: undefined,
@@ -237,7 +247,10 @@ function changeHost(
 }
 
 /** Asked again while it is under way, or where there is nothing to zero: the same. */
-function zeroFreeSpace(state: AdmissionState, id: string): DiskRow {
+function zeroFreeSpace(
+  state: AdmissionState,
+  { id, traceparent }: Extract<Mutation, { kind: "zeroFreeSpace" }>,
+): DiskRow {
   const disk = state.disks.get(id);
   if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
   if (disk.lvsUuid === undefined) {
@@ -248,6 +261,7 @@ function zeroFreeSpace(state: AdmissionState, id: string): DiskRow {
     ...disk,
     zeroRequestedTime: state.now,
     generation: disk.generation + 1n,
+    traceparent,
     attempt: 0,
     nextTryTime: undefined,
     revision: state.revision,
@@ -280,7 +294,7 @@ function admitDisk(
     admittedEvidence: asked,
     wanted: "take",
     generation: disk.generation + 1n,
-    traceparent: mutation.traceparent ?? disk.traceparent,
+    traceparent: mutation.traceparent,
     attempt: 0,
     nextTryTime: undefined,
     revision: state.revision,

@@ -3,16 +3,19 @@ import type { Condition, DiskConditionType } from "./condition.ts";
 import type { Evidence } from "./evidence.ts";
 import type { PendingOp } from "./pending-op.ts";
 
-export type DiskState =
-  | "DISCOVERED"
-  | "CLAIMING"
-  | "UP"
-  | "IN_USE"
-  | "FOREIGN"
-  | "CONFLICT"
-  | "FAILED"
-  | "MISSING"
-  | "RELEASED";
+export const DISK_STATES = [
+  "DISCOVERED",
+  "CLAIMING",
+  "UP",
+  "IN_USE",
+  "FOREIGN",
+  "CONFLICT",
+  "FAILED",
+  "MISSING",
+  "RELEASED",
+] as const;
+
+export type DiskState = (typeof DISK_STATES)[number];
 
 export type FreeSpace = "ZEROED" | "UNKNOWN";
 

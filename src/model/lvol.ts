@@ -125,8 +125,18 @@ export type VolumeSeen = {
   readonly subsystem: SubsystemSeen | undefined;
 };
 
-export type LvolState =
-  "CREATING" | "UP" | "RESIZING" | "DEGRADED" | "DATA_MISSING" | "DELETING" | "DELETED" | "FAILED";
+export const LVOL_STATES = [
+  "CREATING",
+  "UP",
+  "RESIZING",
+  "DEGRADED",
+  "DATA_MISSING",
+  "DELETING",
+  "DELETED",
+  "FAILED",
+] as const;
+
+export type LvolState = (typeof LVOL_STATES)[number];
 
 export type LvolCondition = Condition<LvolConditionType>;
 

@@ -1,6 +1,6 @@
 // Writes the rows of a rebuild in one transaction and ends the hold: what the agent reads next is the
 // database that this node knows from now on.
-import type { PoolClient } from "pg";
+import type { Sql } from "../store/sql.ts";
 import type { Remembered } from "../local/local-memory.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
@@ -15,7 +15,7 @@ class NodeIsLed extends Error {
   }
 }
 
-export async function refuseIfLed(client: PoolClient, nodeId: string): Promise<void> {
+export async function refuseIfLed(client: Sql, nodeId: string): Promise<void> {
   const { rows } = await client.query<{ lease_holder: string | null }>(
     `select lease_holder from node where node_id = $1 and hold is null
        and lease_holder is not null and lease_expire_time > now()`,
@@ -27,7 +27,7 @@ export async function refuseIfLed(client: PoolClient, nodeId: string): Promise<v
 
 /** Ids that other nodes have are left as they are; answers how many rows were written. */
 export async function applyRebuild(
-  client: PoolClient,
+  client: Sql,
   nodeId: string,
   { plan, remembered }: { readonly plan: RebuildPlan; readonly remembered: Remembered | undefined },
 ): Promise<{ readonly disks: number; readonly lvols: number }> {

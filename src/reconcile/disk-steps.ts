@@ -1,5 +1,6 @@
 // Performs the steps of disk-init. Each holds its disk's lane alone: attaching, detaching and making
 // a store must never overlap a change of an lvol on it (CONTRACT section 9).
+import { trace } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { addressFamily } from "../model/address.ts";
 import { refusing } from "../model/disk-claim.ts";
@@ -57,7 +58,10 @@ export async function performDiskStep(
   }
   const result = await context.lanes.run(
     [{ kind: "disk", disk: view.row.id, mode: "exclusive" }],
-    (lane) => act({ context, view, lane }, step),
+    (lane) => {
+      trace.getActiveSpan()?.addEvent("lanes held");
+      return act({ context, view, lane }, step);
+    },
   );
   // After the lane is open again: what came up with the store is listed, by calls of their own.
   const loaded = context.seen.disk(view.row.id)?.store !== undefined;

@@ -3,7 +3,12 @@
 // is polled, and an object nothing happened to costs nothing.
 //
 // The driver knows no volume and no disk: what there is to know of a kind of object is its `Kind`.
+import { context, ROOT_CONTEXT, trace, type Span } from "@opentelemetry/api";
 import type { Logger } from "pino";
+import { ATTR } from "../telemetry/attributes.ts";
+import type { Instruments } from "../telemetry/instruments.ts";
+import { endSpan, failed, traceIds } from "../telemetry/trace.ts";
+import { PassTrace, type IntentTrace } from "./pass-trace.ts";
 
 /** How a step came out. `retry`: again after a back-off. `fatal`: only a new intent can help. */
 export type StepResult =
@@ -29,8 +34,12 @@ export type Kind<View, Step extends { readonly kind: string }> = {
   }[];
   /** Undefined: there is no such object any more. */
   readonly view: (id: string, moment: Moment) => View | undefined;
+  /** Which trace the object's intent was committed in, and whether that is still being served. */
+  readonly intent: (view: View) => IntentTrace;
   /** Whether this agent may do that now; what it may not do is planned again when it may. */
   readonly may: (act: Step["kind"] | "record") => boolean;
+  /** Whether a step changes something, as opposed to looking. */
+  readonly changes: (act: Step["kind"]) => boolean;
   /** Performs a step in its lanes; must not throw for anything the target or the kernel answers. */
   readonly perform: (view: View, step: Step) => Promise<StepResult>;
   /** Writes down what was seen, if it differs; resolves once committed, with whether it was written. */
@@ -56,9 +65,20 @@ const BACKOFF_LAST_MS = 60_000;
 
 type Backoff = { attempt: number; untilMs: number; timer: NodeJS.Timeout };
 
+type Handed<View, Step> = {
+  readonly loop: string;
+  readonly id: string;
+  readonly key: string;
+  readonly view: View;
+  readonly step: Step;
+  readonly span: Span;
+  readonly startMs: number;
+};
+
 export class Driver<View, Step extends { readonly kind: string }> {
   readonly #kind: Kind<View, Step>;
   readonly #log: Logger;
+  readonly #instruments: Instruments;
   readonly #dirty = new Set<string>();
   /** Steps in flight by object; a key is `loop/id`. */
   readonly #busy = new Map<string, Promise<void>>();
@@ -71,9 +91,10 @@ export class Driver<View, Step extends { readonly kind: string }> {
   #paused = true;
   #closed = false;
 
-  constructor(kind: Kind<View, Step>, log: Logger) {
+  constructor(kind: Kind<View, Step>, log: Logger, instruments: Instruments) {
     this.#kind = kind;
     this.#log = log.child({ over: kind.name });
+    this.#instruments = instruments;
     for (const { name } of kind.loops) {
       this.#status.set(name, {
         name,
@@ -141,7 +162,8 @@ export class Driver<View, Step extends { readonly kind: string }> {
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      this.#pass();
+      // Whoever woke it is not who it works for.
+      context.with(ROOT_CONTEXT, () => this.#pass());
     });
   }
 
@@ -151,8 +173,11 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const now = new Date();
     const ids = [...this.#dirty];
     this.#dirty.clear();
-    for (const id of ids) this.#planObject(id, now);
+    const passTrace = new PassTrace(this.#instruments.tracer, this.#kind.name, ids.length);
+    for (const id of ids) this.#planObject(id, now, passTrace);
+    passTrace.end();
     for (const status of this.#status.values()) {
+      this.#instruments.metrics.pass(status.name);
       status.lastReason = status.passes === 0 ? "start" : "wake";
       status.passes += 1;
       status.lastPassTime = now;
@@ -160,7 +185,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
     }
   }
 
-  #planObject(id: string, now: Date): void {
+  #planObject(id: string, now: Date, passTrace: PassTrace): void {
     const moment = { now, inFlight: this.inFlight(id) };
     const view = this.#kind.view(id, moment);
     if (view === undefined) return;
@@ -168,19 +193,27 @@ export class Driver<View, Step extends { readonly kind: string }> {
       const key = `${loop.name}/${id}`;
       if (this.#busy.has(key) || (this.#backoff.get(key)?.untilMs ?? 0) > now.getTime()) continue;
       const step = loop.plan(view);
-      if (step !== undefined && this.#kind.may(step.kind))
-        this.#hand({ loop: loop.name, id, key, view, step });
+      if (step === undefined || !this.#kind.may(step.kind)) continue;
+      const attributes = {
+        [ATTR.objectKind]: this.#kind.name,
+        [ATTR.objectId]: id,
+        [ATTR.loop]: loop.name,
+        [ATTR.step]: step.kind,
+        [ATTR.attempt]: (this.#backoff.get(key)?.attempt ?? 0) + 1,
+      };
+      const span = passTrace.step(step.kind, this.#kind.intent(view), attributes);
+      this.#hand({ loop: loop.name, id, key, view, step, span, startMs: performance.now() });
     }
-    this.#record(id, view);
+    context.with(passTrace.contextFor(this.#kind.intent(view)), () => this.#record(id, view));
   }
 
-  #hand(handed: { loop: string; id: string; key: string; view: View; step: Step }): void {
-    const { loop, id, key, view, step } = handed;
+  #hand(handed: Handed<View, Step>): void {
+    const { loop, id, key, view, step, span } = handed;
     this.#inFlight.set(id, (this.#inFlight.get(id) ?? 0) + 1);
     const status = this.#status.get(loop);
     if (status !== undefined) status.steps += 1;
-    const done = this.#kind
-      .perform(view, step)
+    const done = context
+      .with(trace.setSpan(ROOT_CONTEXT, span), () => this.#kind.perform(view, step))
       .catch((error: unknown): StepResult => {
         this.#log.error({ err: error, loop, id, step: step.kind }, "step threw");
         return { kind: "retry", message: `${step.kind} failed inside the agent` };
@@ -189,23 +222,31 @@ export class Driver<View, Step extends { readonly kind: string }> {
         this.#busy.delete(key);
         this.#inFlight.set(id, (this.#inFlight.get(id) ?? 1) - 1);
         if (this.#inFlight.get(id) === 0) this.#inFlight.delete(id);
-        if (result.kind === "ok") this.#succeeded(key);
+        if (result.kind === "ok") this.#succeeded(handed);
         else this.#failed(handed, result);
+        this.#ended(handed, result);
         this.wake(id);
       });
     this.#busy.set(key, done);
   }
 
-  #succeeded(key: string): void {
-    clearTimeout(this.#backoff.get(key)?.timer);
-    this.#backoff.delete(key);
+  #ended({ loop, step, span, startMs }: Handed<View, Step>, result: StepResult): void {
+    const durationMs = performance.now() - startMs;
+    this.#instruments.metrics.step({ loop, step: step.kind, result: result.kind, durationMs });
+    span.setAttribute(ATTR.stepResult, result.kind);
+    if (result.kind !== "ok") failed(span, result.message);
+    endSpan(span);
   }
 
-  #failed(
-    handed: { loop: string; id: string; key: string; view: View; step: Step },
-    result: Exclude<StepResult, { kind: "ok" }>,
-  ): void {
-    const { loop, id, key, view, step } = handed;
+  #succeeded({ key, loop, id, step, span }: Handed<View, Step>): void {
+    clearTimeout(this.#backoff.get(key)?.timer);
+    this.#backoff.delete(key);
+    const level = this.#kind.changes(step.kind) ? "info" : "debug";
+    this.#log[level]({ loop, id, step: step.kind, ...traceIds(span) }, "step done");
+  }
+
+  #failed(handed: Handed<View, Step>, result: Exclude<StepResult, { kind: "ok" }>): void {
+    const { loop, id, key, view, step, span } = handed;
     const attempt = (this.#backoff.get(key)?.attempt ?? 0) + 1;
     const spread = 0.75 + Math.random() / 2;
     const delayMs = Math.min(BACKOFF_FIRST_MS * 2 ** (attempt - 1), BACKOFF_LAST_MS) * spread;
@@ -219,9 +260,14 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const status = this.#status.get(loop);
     if (status !== undefined) status.lastError = `${id}: ${result.message}`;
     const fatal = result.kind === "fatal";
-    this.#log.warn({ loop, id, step: step.kind, attempt, fatal }, result.message);
+    const facts = { loop, id, step: step.kind, attempt, ...traceIds(span) };
+    this.#log[fatal ? "error" : "warn"]({ ...facts, reason: result.message }, "step failed");
     const failure = { message: result.message, attempt, nextTryTime: new Date(untilMs), fatal };
-    if (this.#kind.may("record")) this.#track(id, this.#kind.recordFailure(view, failure));
+    if (!this.#kind.may("record")) return;
+    const written = context.with(trace.setSpan(ROOT_CONTEXT, span), () =>
+      this.#kind.recordFailure(view, failure),
+    );
+    this.#track(id, written);
   }
 
   #record(id: string, view: View): void {

@@ -5,6 +5,7 @@
 //
 // Acts take their place in all of their queues at once, so the order of arrival is one order for
 // all keys and nobody waits in a circle. Each place is taken and given up once, in O(1).
+import { AsyncLocalStorage } from "node:async_hooks";
 
 /**
  * - disk `exclusive`: attach, detach, create and delete of the store on it.
@@ -85,9 +86,11 @@ export class Lanes {
     // Its own signal: each listener more on a shared one makes the next one slower to add.
     const signal = options.signal === undefined ? undefined : AbortSignal.any([options.signal]);
     const { promise: turn, resolve, reject } = Promise.withResolvers<Promise<T>>();
+    // Begun by whoever left the lane, and yet what it does belongs to the one who came with it.
+    const own = AsyncLocalStorage.bind(act);
     const begin = (): void => {
       signal?.removeEventListener("abort", abort);
-      resolve(this.#hold(ticket, act));
+      resolve(this.#hold(ticket, own));
     };
     const ticket: Ticket = { places: [], begin, missing: 0, state: "waiting" };
     const abort = (): void => {

@@ -11,6 +11,7 @@ import type { Allowed, Fence } from "../store/fence.ts";
 import type { RowChange, Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
+import type { Instruments } from "../telemetry/instruments.ts";
 import { Disks } from "./disks.ts";
 import { Driver, type Kind, type LoopStatus } from "./driver.ts";
 import type { DiskView } from "./disk-view.ts";
@@ -36,6 +37,7 @@ export type ReconcilerOptions = {
   /** How long what an earlier agent sent may still be running on a target that lives on. */
   readonly graceMs: number;
   readonly log: Logger;
+  readonly instruments: Instruments;
 };
 
 export type PartStatus = { readonly ok: boolean; readonly reason: string; readonly since: Date };
@@ -44,6 +46,7 @@ export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #listeners = new Set<() => void>();
   readonly #seen: Seen;
+  readonly #lanes = new Lanes();
   readonly #source: VolumeViewSource;
   readonly #disks: Disks;
   readonly #volumeDriver: Driver<VolumePlanView, VolumeStep>;
@@ -72,7 +75,8 @@ export class Reconciler {
       pending,
     };
     const afterLoss = () => this.#session.afterLoss();
-    const shared = { ...options, seen, lanes: new Lanes(), afterLoss, allowed, pending };
+    const lanes = this.#lanes;
+    const shared = { ...options, seen, lanes, afterLoss, allowed, pending };
     this.#disks = new Disks({
       ...shared,
       wake: (id) => this.#wakeDisk(id),
@@ -80,8 +84,10 @@ export class Reconciler {
     });
     const may = (act: string) => mayDo(fence.allowed, act);
     const steps = { ...shared, lostStore: (id: string) => seen.setDisk(id, undefined) };
-    this.#volumeDriver = new Driver(volumeKind(this.#source, writer, steps, may), log);
-    this.#diskDriver = new Driver(diskKind(this.#disks, rows, writer, may), log);
+    const { instruments } = options;
+    const volumes = volumeKind(this.#source, writer, steps, may);
+    this.#volumeDriver = new Driver(volumes, log, instruments);
+    this.#diskDriver = new Driver(diskKind(this.#disks, rows, writer, may), log, instruments);
     this.#session = new TargetSession({
       ...shared,
       ...config,
@@ -130,6 +136,11 @@ export class Reconciler {
 
   loops(): readonly LoopStatus[] {
     return [...this.#disks.loops(), ...this.#diskDriver.status, ...this.#volumeDriver.status];
+  }
+
+  /** Steps that wait for their lanes, and steps that hold them. */
+  get lanes(): { readonly waiting: number; readonly running: number } {
+    return this.#lanes.counts;
   }
 
   /** Calls listener when something was seen, until the returned function is called. */
@@ -251,6 +262,11 @@ function mayDo(allowed: Allowed, act: string): boolean {
   return allowed === "restore" && RESTORING.includes(act);
 }
 
+function intentOf(row: Pick<LvolRow, "traceparent" | "generation" | "observedGeneration">) {
+  const { traceparent, generation, observedGeneration } = row;
+  return { traceparent, open: observedGeneration !== generation };
+}
+
 function volumeKind(
   source: VolumeViewSource,
   writer: Writer,
@@ -261,6 +277,8 @@ function volumeKind(
     name: "lvol",
     may,
     loops: VOLUME_LOOPS,
+    intent: ({ row }) => intentOf(row),
+    changes: (act) => !LOOKS.includes(act),
     view: (id, moment) => {
       const row = source.rows.lvol(id);
       return row === undefined ? undefined : volumeView(source, row, moment);
@@ -290,6 +308,8 @@ function diskKind(
     name: "disk",
     may,
     loops: DISK_LOOPS,
+    intent: ({ row }) => intentOf(row),
+    changes: () => true,
     view: (id, moment) => {
       const row = rows.disk(id);
       return row === undefined ? undefined : disks.view(row, moment);

@@ -4,6 +4,7 @@
 //
 // It never changes a target that carries another owner's mark.
 import { randomBytes } from "node:crypto";
+import { ROOT_CONTEXT } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { fleetHash, ownerNqn, parseOwnerNqn, type OwnerMark } from "../model/identity.ts";
 import type { SpdkClient } from "../spdk/client.ts";
@@ -11,6 +12,8 @@ import type { SpdkConnection } from "../spdk/connection.ts";
 import type { Subsystem } from "../spdk/replies-nvmf.ts";
 import type { Allowed } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
+import type { Instruments } from "../telemetry/instruments.ts";
+import { inSpan } from "../telemetry/trace.ts";
 import type { Seen } from "./seen.ts";
 import { FullLook, type Unknown } from "./full-look.ts";
 import { TargetEvents } from "./target-events.ts";
@@ -34,6 +37,7 @@ export type TargetSessionOptions = {
   readonly rows: Rows;
   readonly seen: Seen;
   readonly log: Logger;
+  readonly instruments: Instruments;
   readonly nodeId: string;
   readonly fleet: string;
   readonly nqnPrefix: string;
@@ -113,7 +117,8 @@ export class TargetSession {
     if (this.#beginning !== undefined || this.#closed) return;
     clearTimeout(this.#timer);
     const { epoch } = this.#options.connection;
-    this.#beginning = this.#become()
+    this.#beginning = this.#waitForRows()
+      .then((go) => (go ? this.#meet() : undefined))
       .catch((error: unknown) => {
         const message = error instanceof Error ? error.message : String(error);
         this.#options.log.warn({ err: error }, "target is connected but could not be read");
@@ -131,15 +136,25 @@ export class TargetSession {
       });
   }
 
-  async #become(): Promise<void> {
-    const { spdk, rows, seen, log } = this.#options;
+  /** What is there can only be told from what is wanted: it is listed once the rows are read. */
+  async #waitForRows(): Promise<boolean> {
+    const { spdk, rows } = this.#options;
+    if (rows.node !== undefined) return true;
     const { version } = await spdk.capabilities();
-    if (rows.node === undefined) {
-      // What is there can only be told from what is wanted: it is listed once the rows are read.
-      this.#setStatus({ connected: true, reason: "waiting for the database", version });
-      await Promise.race([rowsRead(rows), this.#closing.promise]);
-      if (this.#closed) return;
-    }
+    this.#setStatus({ connected: true, reason: "waiting for the database", version });
+    await Promise.race([rowsRead(rows), this.#closing.promise]);
+    return !this.#closed;
+  }
+
+  /** In a trace of its own: no intent caused it. */
+  async #meet(): Promise<void> {
+    const { tracer } = this.#options.instruments;
+    await inSpan(tracer, { name: "meet target", parent: ROOT_CONTEXT }, () => this.#become());
+  }
+
+  async #become(): Promise<void> {
+    const { spdk, seen, log } = this.#options;
+    const { version } = await spdk.capabilities();
     const [subsystems, transports] = await Promise.all([
       spdk.nvmfGetSubsystems(),
       spdk.nvmfGetTransports(),

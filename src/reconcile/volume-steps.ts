@@ -1,6 +1,7 @@
 // Performs the steps of the volume loops. Answers become observations; after anything but a plain
 // success the part it concerns is unknown and the next plan looks at it. "Exists" and "absent" are
 // settled here only, by what reading back shows (DESIGN 3.5).
+import { trace } from "@opentelemetry/api";
 import type { LvolRow, LvolSeen, LvolStatusPatch, SubsystemSeen } from "../model/lvol.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { Subsystem } from "../spdk/replies-nvmf.ts";
@@ -38,7 +39,10 @@ export function performVolumeStep(
   step: steps.VolumeStep,
 ): Promise<StepResult> {
   if (step.kind === "record-lvol") return recordLvol(context, view, step.patch);
-  return context.lanes.run(laneKeys(view, step), (lane) => act({ context, view, lane }, step));
+  return context.lanes.run(laneKeys(view, step), (lane) => {
+    trace.getActiveSpan()?.addEvent("lanes held");
+    return act({ context, view, lane }, step);
+  });
 }
 
 async function recordLvol(

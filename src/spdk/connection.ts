@@ -96,6 +96,11 @@ export class SpdkConnection implements AsyncDisposable {
     return this.#epoch;
   }
 
+  /** Requests that were sent and not answered, and those that wait for their turn. */
+  get unanswered(): { readonly sent: number; readonly queued: number } {
+    return { sent: this.#pending.size, queued: this.#queue.length + this.#window.waiting };
+  }
+
   /** Each returns its own removal. A listener is not called for what was before it. */
   onConnected(listener: () => void): () => void {
     this.#connected.add(listener);

@@ -47,6 +47,13 @@ export class StoreWindow<T> {
     return undefined;
   }
 
+  /** Items that wait for a place, in all stores. */
+  get waiting(): number {
+    let sum = 0;
+    for (const { waiting, next } of this.#stores.values()) sum += waiting.length - next;
+    return sum;
+  }
+
   /** Empties every window and returns the items that waited for a place. */
   clear(): readonly T[] {
     const waiting = [...this.#stores.values()].flatMap((store) => store.waiting.slice(store.next));

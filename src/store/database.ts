@@ -2,6 +2,8 @@
 // whether an error means "the database is away" or "the statement is wrong".
 import { Pool, types, type PoolClient } from "pg";
 import type { Logger } from "pino";
+import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
+import { watchedSql, type Sql } from "./sql.ts";
 
 /** The agent needs few connections: one writer, readers, one listener. */
 const MAX_CONNECTIONS = 4;
@@ -24,7 +26,7 @@ const exactTypes = {
 export type Database = {
   readonly pool: Pool;
   /** Runs act in one transaction on one connection; throws what act or the commit threw. */
-  transaction<T>(act: (client: PoolClient) => Promise<T>): Promise<T>;
+  transaction<T>(act: (sql: Sql) => Promise<T>): Promise<T>;
   [Symbol.asyncDispose](): Promise<void>;
 };
 
@@ -33,9 +35,11 @@ export type DatabaseOptions = {
   readonly log: Logger;
   /** A transaction that stands still for that long is ended by the server, and its locks with it. */
   readonly stallMs?: number;
+  readonly instruments?: Instruments;
 };
 
 export function openDatabase(options: DatabaseOptions): Database {
+  const { instruments = NO_INSTRUMENTS } = options;
   const pool = new Pool({
     connectionString: options.url,
     max: MAX_CONNECTIONS,
@@ -53,22 +57,27 @@ export function openDatabase(options: DatabaseOptions): Database {
   pool.on("connect", (client) => client.on("error", () => {}));
   return {
     pool,
-    transaction: (act) => inTransaction(pool, act),
+    transaction: (act) => inTransaction(pool, instruments, act),
     [Symbol.asyncDispose]: () => pool.end(),
   };
 }
 
-async function inTransaction<T>(pool: Pool, act: (client: PoolClient) => Promise<T>): Promise<T> {
+async function inTransaction<T>(
+  pool: Pool,
+  instruments: Instruments,
+  act: (sql: Sql) => Promise<T>,
+): Promise<T> {
   const client = await connect(pool);
+  const sql = watchedSql(client, instruments);
   let broken: Error | undefined;
   try {
-    await client.query("begin");
-    const result = await act(client);
-    await client.query("commit");
+    await sql.query("begin");
+    const result = await act(sql);
+    await sql.query("commit");
     return result;
   } catch (error) {
     // A connection whose rollback fails is thrown away, and with it the transaction.
-    await client.query("rollback").catch((reason: unknown) => {
+    await sql.query("rollback").catch((reason: unknown) => {
       broken = reason instanceof Error ? reason : new Error(String(reason));
     });
     throw error;

@@ -1,6 +1,6 @@
 // The disk table as the model sees it.
 import { z } from "zod";
-import type { DiskRow } from "../model/disk.ts";
+import { DISK_STATES, type DiskRow } from "../model/disk.ts";
 import { EVIDENCE_KINDS } from "../model/evidence.ts";
 import { optional, pendingOpColumn, rowParser } from "./columns.ts";
 
@@ -19,17 +19,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   generation: z.bigint(),
   traceparent: optional(z.string()),
   observedGeneration: z.bigint(),
-  state: z.enum([
-    "DISCOVERED",
-    "CLAIMING",
-    "UP",
-    "IN_USE",
-    "FOREIGN",
-    "CONFLICT",
-    "FAILED",
-    "MISSING",
-    "RELEASED",
-  ]),
+  state: z.enum(DISK_STATES),
   stateReason: z.string(),
   transport: z.enum(["PCIe", "TCP", "RDMA"]),
   address: z.string(),

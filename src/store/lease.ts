@@ -1,7 +1,7 @@
 // The second fence: a lease in the node's row. Each holder has an epoch of its own, every write of rows
 // names it, and the database's clock says when a lease has ended.
-import type { ClientBase } from "pg";
 import { z } from "zod";
+import type { Sql } from "./sql.ts";
 
 export type Claimant = {
   readonly nodeId: string;
@@ -29,14 +29,12 @@ const row = z.object({
   hold: z.string().nullable(),
 });
 
-type Query = Pick<ClientBase, "query">;
-
 function toLease(value: unknown): NodeLease {
   const { lease_epoch: epoch, revision, hold } = row.parse(value);
   return { epoch, revision, hold: hold ?? undefined };
 }
 
-export async function readLease(client: Query, nodeId: string): Promise<NodeLease> {
+export async function readLease(client: Sql, nodeId: string): Promise<NodeLease> {
   const { rows } = await client.query(
     `select lease_epoch, revision, hold from node where node_id = $1`,
     [nodeId],
@@ -47,7 +45,7 @@ export async function readLease(client: Query, nodeId: string): Promise<NodeLeas
 /**
  * Takes the lease if it has ended, or if its holder had the local lock that is ours now and so is dead.
  */
-export async function takeLease(client: Query, claim: Claimant): Promise<NodeLease | LeaseTaken> {
+export async function takeLease(client: Sql, claim: Claimant): Promise<NodeLease | LeaseTaken> {
   const { nodeId, holder, lock, termMs, atLeast } = claim;
   const taken = await client.query(
     `update node set lease_epoch = greatest(lease_epoch, $5) + 1, lease_holder = $2,
@@ -67,7 +65,7 @@ export async function takeLease(client: Query, claim: Claimant): Promise<NodeLea
 
 /** Undefined: the lease is not ours any more. */
 export async function renewLease(
-  client: Query,
+  client: Sql,
   lease: { readonly nodeId: string; readonly epoch: bigint; readonly termMs: number },
 ): Promise<NodeLease | undefined> {
   const { nodeId, epoch, termMs } = lease;
@@ -80,7 +78,7 @@ export async function renewLease(
 }
 
 /** Lets the next holder in at once. */
-export async function giveUpLease(client: Query, nodeId: string, epoch: bigint): Promise<void> {
+export async function giveUpLease(client: Sql, nodeId: string, epoch: bigint): Promise<void> {
   await client.query(
     `update node set lease_holder = null, lease_expire_time = null
      where node_id = $1 and lease_epoch = $2`,
@@ -88,6 +86,6 @@ export async function giveUpLease(client: Query, nodeId: string, epoch: bigint):
   );
 }
 
-export async function setHold(client: Query, nodeId: string, hold: string | null): Promise<void> {
+export async function setHold(client: Sql, nodeId: string, hold: string | null): Promise<void> {
   await client.query(`update node set hold = $2 where node_id = $1`, [nodeId, hold]);
 }

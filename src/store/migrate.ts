@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { ClientBase } from "pg";
+import type { Sql } from "./sql.ts";
 
 /** What keeps the schema from being used or moved; the message says which file and why. */
 export class MigrationFault extends Error {
@@ -35,8 +35,6 @@ type Migration = {
 
 type Applied = Pick<Migration, "version" | "name" | "checksum">;
 
-type Queryable = Pick<ClientBase, "query">;
-
 const FILE_NAME = /^(\d{6})_[a-z0-9_]+\.sql$/;
 /** One lock for all runners of a database; any constant that nobody else uses will do. */
 const LOCK = [0x73_6e_61_67, 1] as const;
@@ -50,7 +48,7 @@ const LOCK_POLL_MS = 50;
  * stops between two files; a file that was begun runs to its end.
  */
 export async function migrate(
-  client: Queryable,
+  client: Sql,
   dir: string,
   options: { readonly signal?: AbortSignal } = {},
 ): Promise<{ applied: string[] }> {
@@ -77,7 +75,7 @@ export async function migrate(
 }
 
 /** Compares schema and files, changing nothing. Throws MigrationFault if dir itself is at fault. */
-export async function schemaState(client: Queryable, dir: string): Promise<SchemaState> {
+export async function schemaState(client: Sql, dir: string): Promise<SchemaState> {
   const files = await readMigrations(dir);
   const { rows } = await client.query<{ present: boolean }>(
     "select to_regclass('schema_migration') is not null as present",
@@ -116,7 +114,7 @@ function toRun(files: readonly Migration[], applied: readonly Applied[]): readon
   return files.slice(applied.length);
 }
 
-async function run(client: Queryable, { version, name, sql, checksum }: Migration): Promise<void> {
+async function run(client: Sql, { version, name, sql, checksum }: Migration): Promise<void> {
   try {
     await client.query("begin");
     const before = await transactionId(client);
@@ -137,12 +135,12 @@ async function run(client: Queryable, { version, name, sql, checksum }: Migratio
   }
 }
 
-async function transactionId(client: Queryable): Promise<string | undefined> {
+async function transactionId(client: Sql): Promise<string | undefined> {
   const { rows } = await client.query<{ id: string }>("select pg_current_xact_id()::text as id");
   return rows[0]?.id;
 }
 
-async function readApplied(client: Queryable): Promise<Applied[]> {
+async function readApplied(client: Sql): Promise<Applied[]> {
   const { rows } = await client.query<Applied>(
     "select version, name, checksum from schema_migration order by version",
   );
@@ -150,7 +148,7 @@ async function readApplied(client: Queryable): Promise<Applied[]> {
 }
 
 /** Asks again and again rather than waiting in the server, where an abort would not reach it. */
-async function lock(client: Queryable, options: { readonly signal?: AbortSignal }): Promise<void> {
+async function lock(client: Sql, options: { readonly signal?: AbortSignal }): Promise<void> {
   for (;;) {
     options.signal?.throwIfAborted();
     const { rows } = await client.query<{ locked: boolean }>(

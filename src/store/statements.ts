@@ -1,5 +1,4 @@
 // The statements of the writer: set-based, one per purpose, a fixed number per transaction.
-import type { ClientBase, PoolClient } from "pg";
 import { z } from "zod";
 import type { DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
@@ -8,6 +7,7 @@ import { records } from "./columns.ts";
 import { parseDiskRows } from "./disk-rows.ts";
 import { parseLvolRows } from "./lvol-rows.ts";
 import type { NodeRow } from "./rows.ts";
+import type { Sql } from "./sql.ts";
 import type { StatusBatch } from "./status-queue.ts";
 
 /** The channel that outside readers may listen on; the payload is a hint, never data. */
@@ -40,7 +40,7 @@ export class NodeMismatch extends Error {
  * fleet or NQN prefix: their names could no longer be told from foreign ones.
  */
 export async function registerNode(
-  client: Pick<ClientBase, "query">,
+  client: Sql,
   node: { readonly nodeId: string; readonly fleet: string; readonly nqnPrefix: string },
 ): Promise<void> {
   await client.query(
@@ -66,7 +66,7 @@ export async function registerNode(
 
 /** Everything of one node, as of one moment. */
 export async function loadNode(
-  client: PoolClient,
+  client: Sql,
   nodeId: string,
 ): Promise<{ node: NodeRow; lvols: LvolRow[]; disks: DiskRow[] }> {
   const node = await client.query(
@@ -95,7 +95,7 @@ export class LeaseLost extends Error {
  * LeaseLost if the epoch is not the newest.
  */
 export async function raiseRevision(
-  client: PoolClient,
+  client: Sql,
   nodeId: string,
   epoch: bigint,
 ): Promise<LockedNode> {
@@ -110,7 +110,7 @@ export async function raiseRevision(
 
 /** The rows that a batch of mutations decides on: ids are unique in the fleet, disks are the node's. */
 export async function readForAdmission(
-  client: PoolClient,
+  client: Sql,
   nodeId: string,
   ids: readonly string[],
 ): Promise<{ lvols: LvolRow[]; disks: DiskRow[] }> {
@@ -121,7 +121,7 @@ export async function readForAdmission(
 
 /** Writes what admission decided: desired columns, and the disks' sums. */
 export async function writeIntents(
-  client: PoolClient,
+  client: Sql,
   rows: { readonly lvols: readonly LvolRow[]; readonly disks: readonly DiskRow[] },
 ): Promise<void> {
   if (rows.lvols.length > 0) {
@@ -170,7 +170,7 @@ export async function writeIntents(
  * were applied and the rows as they are now.
  */
 export async function writeStatus(
-  client: PoolClient,
+  client: Sql,
   batch: StatusBatch,
   revision: bigint,
 ): Promise<{ ids: Set<string>; lvols: LvolRow[]; disks: DiskRow[] }> {
@@ -185,7 +185,7 @@ export async function writeStatus(
 }
 
 async function insertDisks(
-  client: PoolClient,
+  client: Sql,
   rows: readonly DiskRow[],
   revision: bigint,
 ): Promise<DiskRow[]> {
@@ -199,7 +199,7 @@ async function insertDisks(
 }
 
 async function writeLvolStatus(
-  client: PoolClient,
+  client: Sql,
   batch: StatusBatch,
   revision: bigint,
 ): Promise<LvolRow[]> {
@@ -224,7 +224,7 @@ async function writeLvolStatus(
 }
 
 async function writeDiskStatus(
-  client: PoolClient,
+  client: Sql,
   disks: readonly DiskRow[],
   revision: bigint,
 ): Promise<DiskRow[]> {
@@ -252,7 +252,7 @@ async function writeDiskStatus(
 
 /** A tombstone takes no space: its promise goes back to the disk in the same transaction. */
 async function endPromises(
-  client: PoolClient,
+  client: Sql,
   ended: readonly LvolRow[],
   applied: ReadonlySet<string>,
 ): Promise<DiskRow[]> {
@@ -271,6 +271,6 @@ async function endPromises(
 }
 
 /** One notification per transaction; it costs nothing beyond the commit. */
-export async function notify(client: PoolClient, node: NodeRow): Promise<void> {
+export async function notify(client: Sql, node: NodeRow): Promise<void> {
   await client.query(`select pg_notify('${CHANNEL}', $1)`, [`${node.nodeId}:${node.revision}`]);
 }

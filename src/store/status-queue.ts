@@ -1,7 +1,9 @@
 // What loops want recorded, merged per object until the writer takes it. Bounded by the number of
 // objects: while the database is away a thousand changes of one volume stay one entry.
+import type { Span } from "@opentelemetry/api";
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
+import { endSpan } from "../telemetry/trace.ts";
 import type { Rows } from "./rows.ts";
 
 type Entry<Patch> = {
@@ -9,6 +11,8 @@ type Entry<Patch> = {
   readonly generation: bigint;
   patch: Patch;
   readonly settled: ((applied: boolean) => void)[];
+  /** Of those who wait for its commit and are traced. */
+  readonly spans: Span[];
 };
 
 /** A batch on its way: whole new rows, to be written only where the generation still holds. */
@@ -20,6 +24,7 @@ export type StatusBatch = {
   readonly ended: readonly LvolRow[];
   /** Tells each waiting loop whether its record was applied. */
   readonly settle: (appliedIds: ReadonlySet<string>) => void;
+  readonly spans: readonly Span[];
   readonly entries: {
     readonly lvols: readonly Entry<LvolStatusPatch>[];
     readonly disks: readonly Entry<DiskStatusPatch>[];
@@ -36,16 +41,24 @@ export class StatusQueue {
     return this.#lvols.size + this.#disks.size + this.#inserts.size;
   }
 
-  addLvol(row: Pick<LvolRow, "id" | "generation">, patch: LvolStatusPatch): Promise<boolean> {
-    return add(this.#lvols, row, patch);
+  addLvol(
+    row: Pick<LvolRow, "id" | "generation">,
+    patch: LvolStatusPatch,
+    span: Span | undefined,
+  ): Promise<boolean> {
+    return add(this.#lvols, row, { patch, span });
   }
 
-  addDisk(row: Pick<DiskRow, "id" | "generation">, patch: DiskStatusPatch): Promise<boolean> {
-    return add(this.#disks, row, patch);
+  addDisk(
+    row: Pick<DiskRow, "id" | "generation">,
+    patch: DiskStatusPatch,
+    span: Span | undefined,
+  ): Promise<boolean> {
+    return add(this.#disks, row, { patch, span });
   }
 
-  insertDisk(row: DiskRow): Promise<boolean> {
-    return add(this.#inserts, row, row);
+  insertDisk(row: DiskRow, span: Span | undefined): Promise<boolean> {
+    return add(this.#inserts, row, { patch: row, span });
   }
 
   /** Takes everything as whole rows; entries of another generation than the row's are dropped. */
@@ -74,12 +87,13 @@ export class StatusQueue {
         : [{ ...row, ...entry.patch }];
     });
     const newDisks = entries.inserts.map((entry) => entry.patch);
+    const all = [...entries.lvols, ...entries.disks, ...entries.inserts];
     const settle = (applied: ReadonlySet<string>) => {
-      for (const entry of [...entries.lvols, ...entries.disks, ...entries.inserts]) {
-        for (const tell of entry.settled) tell(applied.has(entry.id));
-      }
+      for (const { id, settled } of all) for (const tell of settled) tell(applied.has(id));
     };
-    return { lvols, disks, newDisks, ended, settle, entries };
+    // They end with this transaction, whatever becomes of it.
+    const spans = all.flatMap((entry) => entry.spans.splice(0));
+    return { lvols, disks, newDisks, ended, settle, spans, entries };
   }
 
   /** After a failed transaction: what came meanwhile wins over what was on its way. */
@@ -93,17 +107,21 @@ export class StatusQueue {
 function add<Patch extends object>(
   queue: Map<string, Entry<Patch>>,
   row: { readonly id: string; readonly generation: bigint },
-  patch: Patch,
+  { patch, span }: { readonly patch: Patch; readonly span: Span | undefined },
 ): Promise<boolean> {
+  const spans = span === undefined ? [] : [span];
   return new Promise((resolve) => {
     const entry = queue.get(row.id);
     if (entry !== undefined && entry.generation === row.generation) {
       entry.patch = { ...entry.patch, ...patch };
       entry.settled.push(resolve);
+      entry.spans.push(...spans);
       return;
     }
     for (const tell of entry?.settled ?? []) tell(false);
-    queue.set(row.id, { id: row.id, generation: row.generation, patch, settled: [resolve] });
+    for (const outdated of entry?.spans ?? []) endSpan(outdated);
+    const { id, generation } = row;
+    queue.set(id, { id, generation, patch, settled: [resolve], spans });
   });
 }
 

@@ -1,23 +1,23 @@
 // The one writer of the node's rows. Whatever waits, intents and status alike, goes into one
 // transaction with a fixed number of statements; while it commits, the next batch gathers. So a lone
 // call costs one commit and a thousand concurrent ones cost a few.
-import type { PoolClient } from "pg";
+import { context, ROOT_CONTEXT, type Span } from "@opentelemetry/api";
 import type { Logger } from "pino";
-import {
-  admit,
-  type AdmissionPolicy,
-  type AdmissionState,
-  type Decision,
-  type Mutation,
-} from "../model/admission.ts";
+import type { AdmissionPolicy, AdmissionState, Decision, Mutation } from "../model/admission.ts";
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
+import { ATTR } from "../telemetry/attributes.ts";
+import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
+import { childSpan } from "../telemetry/trace.ts";
 import { isDatabaseDown, type Database } from "./database.ts";
 import type { Fence } from "./fence.ts";
 import type { Rows } from "./rows.ts";
+import { inSharedCommit } from "./shared-commit.ts";
+import type { Sql } from "./sql.ts";
 import * as sql from "./statements.ts";
-import { StatusQueue } from "./status-queue.ts";
+import { StatusQueue, type StatusBatch } from "./status-queue.ts";
+import { decide, refuse, type Admitted, type Outcome, type Waiting } from "./waiting-intents.ts";
 
 /** Mutations in one transaction: past this the gain of sharing is nil (TOOLCHAIN section 4). */
 const MAX_BATCH = 256;
@@ -26,13 +26,11 @@ const MAX_QUEUE = 10_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 2_000;
 
-type Waiting = {
-  readonly mutation: Mutation;
-  readonly resolve: (decision: Decision) => void;
-  readonly reject: (error: unknown) => void;
+type Batch = {
+  readonly batch: readonly Waiting[];
+  readonly status: StatusBatch;
+  readonly epoch: bigint;
 };
-
-type Outcome = { readonly waiting: Waiting; readonly result: Decision | Refusal };
 
 export type WriterOptions = {
   readonly database: Database;
@@ -40,10 +38,12 @@ export type WriterOptions = {
   readonly policy: AdmissionPolicy;
   readonly fence: Pick<Fence, "epoch" | "hold" | "loseLease">;
   readonly log: Logger;
+  readonly instruments?: Instruments;
 };
 
 export class Writer {
   readonly #options: WriterOptions;
+  readonly #instruments: Instruments;
   readonly #status = new StatusQueue();
   readonly #mutations: Waiting[] = [];
   #scheduled = false;
@@ -61,6 +61,12 @@ export class Writer {
 
   constructor(options: WriterOptions) {
     this.#options = options;
+    this.#instruments = options.instruments ?? NO_INSTRUMENTS;
+  }
+
+  /** What waits for a transaction. */
+  get queued(): { readonly intents: number; readonly records: number } {
+    return { intents: this.#mutations.length, records: this.#status.size };
   }
 
   /** Whether the last transaction reached the database. */
@@ -100,25 +106,37 @@ export class Writer {
    * Admits and commits a mutation of intent. Throws a Refusal; UNAVAILABLE when the database is
    * away, in which case a commit may or may not have happened and the call can be repeated.
    */
-  mutate(mutation: Mutation): Promise<Decision> {
-    if (this.#closed) return Promise.reject(databaseDown("the agent is stopping"));
-    if (this.#mutations.length >= MAX_QUEUE) {
-      const message = `${MAX_QUEUE} changes are waiting already`;
-      return Promise.reject(new Refusal("OVERLOADED", message, { retryAfterMs: 1_000 }));
-    }
-    if (!this.#connected && this.#retryTimer !== undefined) {
-      return Promise.reject(databaseDown("the database cannot be reached"));
-    }
-    const { epoch, hold } = this.#options.fence;
-    if (hold !== undefined) return Promise.reject(new Refusal("ON_HOLD", hold));
-    if (epoch === undefined) {
-      const away = databaseDown("the database was not reached yet");
-      return Promise.reject(this.#connected ? notLeaseHolder() : away);
-    }
-    return new Promise((resolve, reject) => {
-      this.#mutations.push({ mutation, resolve, reject });
+  async mutate(mutation: Mutation): Promise<Decision> {
+    this.#refuseIfHopeless();
+    const { kind, id } = mutation;
+    const span = childSpan(this.#instruments.tracer, `commit ${kind}`, {
+      attributes: { [ATTR.mutation]: kind, [ATTR.objectId]: id },
+    });
+    const { decision, written } = await new Promise<Admitted>((resolve, reject) => {
+      this.#mutations.push({ mutation, span, resolve, reject });
       this.#schedule();
     });
+    if (written) {
+      const generation = decision.row?.generation.toString();
+      this.#options.log.info({ intent: kind, id, generation }, "intent committed");
+    }
+    return decision;
+  }
+
+  /** Throws a Refusal where no transaction could be had now, or too many wait for one. */
+  #refuseIfHopeless(): void {
+    if (this.#closed) throw databaseDown("the agent is stopping");
+    if (this.#mutations.length >= MAX_QUEUE) {
+      const message = `${MAX_QUEUE} changes are waiting already`;
+      throw new Refusal("OVERLOADED", message, { retryAfterMs: 1_000 });
+    }
+    if (!this.#connected && this.#retryTimer !== undefined) {
+      throw databaseDown("the database cannot be reached");
+    }
+    const { epoch, hold } = this.#options.fence;
+    if (hold !== undefined) throw new Refusal("ON_HOLD", hold);
+    if (epoch !== undefined) return;
+    throw this.#connected ? notLeaseHolder() : databaseDown("the database was not reached yet");
   }
 
   /**
@@ -126,23 +144,29 @@ export class Writer {
    * the intent has changed meanwhile (look again). Kept and tried again while the database is away.
    */
   recordLvol(row: Pick<LvolRow, "id" | "generation">, patch: LvolStatusPatch): Promise<boolean> {
-    const done = this.#status.addLvol(row, patch);
+    const done = this.#status.addLvol(row, patch, this.#recordSpan("lvol", row.id));
     this.#schedule();
     return done;
   }
 
   /** As recordLvol, for a disk. */
   recordDisk(row: Pick<DiskRow, "id" | "generation">, patch: DiskStatusPatch): Promise<boolean> {
-    const done = this.#status.addDisk(row, patch);
+    const done = this.#status.addDisk(row, patch, this.#recordSpan("disk", row.id));
     this.#schedule();
     return done;
   }
 
   /** Adds a disk that was never seen before; a row that exists already is left as it is. */
   insertDisk(row: DiskRow): Promise<boolean> {
-    const done = this.#status.insertDisk(row);
+    const done = this.#status.insertDisk(row, this.#recordSpan("disk", row.id));
     this.#schedule();
     return done;
+  }
+
+  #recordSpan(kind: "lvol" | "disk", id: string): Span | undefined {
+    return childSpan(this.#instruments.tracer, "commit status", {
+      attributes: { [ATTR.objectKind]: kind, [ATTR.objectId]: id },
+    });
   }
 
   #schedule(delayMs = 0): void {
@@ -158,12 +182,16 @@ export class Writer {
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      this.#running = this.#cycle().finally(() => {
-        this.#running = undefined;
-        const leads = this.#options.fence.epoch !== undefined;
-        const more = this.#mutations.length > 0 || (leads && this.#status.size > 0) || this.#stale;
-        if (more) this.#schedule(this.#stale ? this.#retryMs : 0);
-      });
+      // Whoever came first is not who all of it is done for.
+      this.#running = context
+        .with(ROOT_CONTEXT, () => this.#cycle())
+        .finally(() => {
+          this.#running = undefined;
+          const leads = this.#options.fence.epoch !== undefined;
+          const more =
+            this.#mutations.length > 0 || (leads && this.#status.size > 0) || this.#stale;
+          if (more) this.#schedule(this.#stale ? this.#retryMs : 0);
+        });
     });
   }
 
@@ -172,13 +200,13 @@ export class Writer {
     try {
       if (this.#stale) await this.#load();
       const { epoch } = this.#options.fence;
-      if (epoch === undefined) for (const waiting of batch) waiting.reject(notLeaseHolder());
+      if (epoch === undefined) refuse(batch, notLeaseHolder());
       else if (batch.length > 0 || this.#status.size > 0) await this.#commit(batch, epoch);
       this.#retryMs = RETRY_FIRST_MS;
       this.#setConnected(true);
     } catch (error) {
       if (error instanceof sql.LeaseLost) {
-        for (const waiting of batch) waiting.reject(notLeaseHolder());
+        refuse(batch, notLeaseHolder());
         this.#options.fence.loseLease();
         this.#onLeaseLost();
         return;
@@ -195,7 +223,7 @@ export class Writer {
             error,
           )
         : error;
-      for (const waiting of [...batch, ...this.#mutations.splice(0)]) waiting.reject(refusal);
+      refuse([...batch, ...this.#mutations.splice(0)], refusal);
     }
   }
 
@@ -213,23 +241,16 @@ export class Writer {
 
   async #commit(batch: readonly Waiting[], epoch: bigint): Promise<void> {
     const { database, rows } = this.#options;
+    const { metrics } = this.#instruments;
     const status = this.#status.take(rows);
+    const spans = [...batch.flatMap(({ span }) => span ?? []), ...status.spans];
+    const size = batch.length + status.lvols.length + status.disks.length + status.newDisks.length;
+    const startMs = performance.now();
     try {
-      const { outcomes, committed, applied } = await database.transaction(async (client) => {
-        const node = await sql.raiseRevision(client, this.#options.policy.nodeId, epoch);
-        const applied = await sql.writeStatus(client, status, node.revision);
-        const intents = await this.#admitBatch(client, batch, node);
-        await sql.notify(client, node);
-        return {
-          outcomes: intents.outcomes,
-          applied: applied.ids,
-          committed: {
-            node,
-            lvols: [...applied.lvols, ...intents.lvols],
-            disks: intents.disks ?? applied.disks,
-          },
-        };
-      });
+      const { outcomes, committed, applied } = await inSharedCommit(spans, size, () =>
+        database.transaction((client) => this.#write(client, { batch, status, epoch })),
+      );
+      metrics.commit("ok", performance.now() - startMs);
       rows.apply(committed);
       status.settle(applied);
       for (const { waiting, result } of outcomes) {
@@ -237,13 +258,30 @@ export class Writer {
         else waiting.resolve(result);
       }
     } catch (error) {
+      metrics.commit("failed", performance.now() - startMs);
       this.#status.putBack(status);
       throw error;
     }
   }
 
+  async #write(client: Sql, { batch, status, epoch }: Batch) {
+    const node = await sql.raiseRevision(client, this.#options.policy.nodeId, epoch);
+    const applied = await sql.writeStatus(client, status, node.revision);
+    const intents = await this.#admitBatch(client, batch, node);
+    await sql.notify(client, node);
+    return {
+      outcomes: intents.outcomes,
+      applied: applied.ids,
+      committed: {
+        node,
+        lvols: [...applied.lvols, ...intents.lvols],
+        disks: intents.disks ?? applied.disks,
+      },
+    };
+  }
+
   async #admitBatch(
-    client: PoolClient,
+    client: Sql,
     batch: readonly Waiting[],
     node: sql.LockedNode,
   ): Promise<{ outcomes: Outcome[]; lvols: LvolRow[]; disks: DiskRow[] | undefined }> {
@@ -258,7 +296,7 @@ export class Writer {
       lvols: new Map(before.lvols.map((row) => [row.id, row])),
       disks: new Map(before.disks.map((row) => [row.id, row])),
     };
-    const outcomes = batch.map((waiting) => ({ waiting, result: decide(state, waiting.mutation) }));
+    const outcomes = batch.map((waiting) => ({ waiting, result: decide(state, waiting) }));
     const lvols = [...state.lvols.values()].filter((row) => row.revision === node.revision);
     const changedDisks = [...state.disks.values()].filter(
       (row) => before.disks.find(({ id }) => id === row.id) !== row,
@@ -279,18 +317,7 @@ export class Writer {
     this.#closed = true;
     clearTimeout(this.#retryTimer);
     await this.#running;
-    for (const waiting of this.#mutations.splice(0)) {
-      waiting.reject(databaseDown("the agent is stopping"));
-    }
-  }
-}
-
-function decide(state: AdmissionState, mutation: Mutation): Decision | Refusal {
-  try {
-    return admit(state, mutation);
-  } catch (error) {
-    if (error instanceof Refusal) return error;
-    throw error;
+    refuse(this.#mutations.splice(0), databaseDown("the agent is stopping"));
   }
 }
 

@@ -108,6 +108,7 @@ describe("serve", () => {
     const { code, err } = await storageNode(["serve"], {
       DATABASE_URL: `postgresql:///x?host=${folder.path}`,
       STORAGE_NODE_LISTEN: `127.0.0.1:${port}`,
+      STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
       STORAGE_NODE_SPDK_SOCKET: join(folder.path, "s"),
       STORAGE_NODE_STATE_DIR: folder.path,
       STORAGE_NODE_ROOT: folder.path,
@@ -127,6 +128,7 @@ describe("serve on a schema that is not its own", () => {
     const { code, err } = await storageNode(["serve"], {
       DATABASE_URL: database.url,
       STORAGE_NODE_LISTEN: "127.0.0.1:0",
+      STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
       STORAGE_NODE_SPDK_SOCKET: join(folder.path, "s"),
       STORAGE_NODE_STATE_DIR: folder.path,
       STORAGE_NODE_ROOT: folder.path,

@@ -119,6 +119,7 @@ describe("two agents for one node", () => {
           STORAGE_NODE_FABRIC_DISKS: target.fabricDisks,
           STORAGE_NODE_DISK_POLICY: "auto",
           STORAGE_NODE_LISTEN: "127.0.0.1:0",
+          STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
           STORAGE_NODE_EXPORT_PORT: "4440",
           STORAGE_NODE_ROOT: folder.path,
           STORAGE_NODE_STATE_DIR: join(folder.path, "state"),

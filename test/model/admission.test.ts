@@ -65,7 +65,12 @@ describe("admission of a new volume", () => {
   it("answers a repeat with the same row, also after hosts were changed", () => {
     const given = state();
     const first = lvolOf(given, provision());
-    admit(given, { kind: "allowHost", id: VOLUME, host: "nqn.2014-08.org.nvmexpress:uuid:1" });
+    admit(given, {
+      kind: "allowHost",
+      id: VOLUME,
+      host: "nqn.2014-08.org.nvmexpress:uuid:1",
+      traceparent: undefined,
+    });
     const again = lvolOf(given, provision());
     expect(again.createTime).toBe(first.createTime);
     expect(given.disks.get(DISK)?.lvolCount).toBe(1);
@@ -200,7 +205,12 @@ describe("admission of other changes", () => {
 
   it("raises the generation when a host is let in, and not when it was in already", () => {
     const given = state({ lvols: new Map([[VOLUME, lvolRow()]]) });
-    const allow: Mutation = { kind: "allowHost", id: VOLUME, host: "nqn.2026-11.io.host:a" };
+    const allow: Mutation = {
+      kind: "allowHost",
+      id: VOLUME,
+      host: "nqn.2026-11.io.host:a",
+      traceparent: undefined,
+    };
     expect(lvolOf(given, allow).generation).toBe(2n);
     expect(lvolOf(given, allow).generation).toBe(2n);
     expect(lvolOf(given, { ...allow, kind: "revokeHost" })).toMatchObject({

@@ -138,6 +138,7 @@ async function startParts(): Promise<Parts> {
         STORAGE_NODE_ID: "soak",
         STORAGE_NODE_FLEET: "soak",
         STORAGE_NODE_LISTEN: address,
+        STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
         STORAGE_NODE_ROOT: join(stateDir, "root"),
         STORAGE_NODE_STATE_DIR: join(stateDir, "agent-state"),
         STORAGE_NODE_SPDK_SOCKET: socket,

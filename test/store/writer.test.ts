@@ -134,7 +134,12 @@ describe("the writer", () => {
     await using opened = await open(db.url);
     const { writer, rows } = opened;
     const old = rowOf(await writer.mutate(provision(1)));
-    await writer.mutate({ kind: "allowHost", id: old.id, host: "nqn.2026-11.io.host:a" });
+    await writer.mutate({
+      kind: "allowHost",
+      id: old.id,
+      host: "nqn.2026-11.io.host:a",
+      traceparent: undefined,
+    });
     expect(await writer.recordLvol(old, { observedGeneration: 1n })).toBe(false);
     expect(rows.lvol(old.id)?.observedGeneration).toBe(0n);
     const now = rows.lvol(old.id)!;

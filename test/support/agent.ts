@@ -11,13 +11,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { pino } from "pino";
+import { pino, type Logger } from "pino";
 import { readConfig } from "../../src/config.ts";
 import { BadRequest, ErrorInfo } from "../../src/gen/google/rpc/error_details.ts";
 import { Status } from "../../src/gen/google/rpc/status.ts";
 import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { startNode, type RunningNode, type Timing } from "../../src/node.ts";
 import { openKernel, type Kernel } from "../../src/sysfs/kernel.ts";
+import type { Telemetry } from "../../src/telemetry/telemetry.ts";
 import type { TestTarget } from "./target.ts";
 
 export type TestAgent = AsyncDisposable & {
@@ -30,6 +31,12 @@ export type TestAgent = AsyncDisposable & {
 
 const MIGRATIONS = fileURLToPath(new URL("../../migrations/", import.meta.url));
 
+export type AgentParts = {
+  readonly lockPath?: string;
+  readonly telemetry?: Telemetry;
+  readonly log?: Logger;
+};
+
 export async function startAgent(
   parts: {
     readonly url: string;
@@ -39,7 +46,7 @@ export async function startAgent(
     readonly timing?: Partial<Timing>;
   },
   env: Readonly<Record<string, string>> = {},
-  { lockPath }: { readonly lockPath?: string } = {},
+  { lockPath, telemetry, log: given }: AgentParts = {},
 ): Promise<TestAgent> {
   const root = await mkdtemp(join(tmpdir(), "sn-root-"));
   const stateDir = await mkdtemp(join(tmpdir(), "sn-state-"));
@@ -51,17 +58,18 @@ export async function startAgent(
     STORAGE_NODE_FABRIC_DISKS: parts.target.fabricDisks,
     STORAGE_NODE_DISK_POLICY: "auto",
     STORAGE_NODE_LISTEN: "127.0.0.1:0",
+    STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
     STORAGE_NODE_EXPORT_PORT: "4440",
     STORAGE_NODE_OVERCOMMIT: "4",
     STORAGE_NODE_ROOT: root,
     STORAGE_NODE_STATE_DIR: stateDir,
     ...env,
   });
-  const log = pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" });
+  const log = given ?? pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" });
   const kernel = parts.kernel ?? openKernel(root);
   const timing = { graceMs: 300, ...parts.timing };
   const migrationsDir = MIGRATIONS;
-  const node = await startNode({ config, kernel, log, migrationsDir, timing, lockPath });
+  const node = await startNode({ config, kernel, log, migrationsDir, timing, lockPath, telemetry });
   const client = new StorageNodeClient(node.address, credentials.createInsecure());
   return {
     node,

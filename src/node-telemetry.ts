@@ -1,0 +1,124 @@
+// The node as machines that watch it see it: gauges read at each scrape, how long intents take, and the
+// port for metrics and probes.
+import type { Agent } from "./api/agent.ts";
+import { startHttp } from "./api/http.ts";
+import { DISK_STATES, diskState, promisableBytes } from "./model/disk.ts";
+import { LVOL_STATES, lvolState } from "./model/lvol.ts";
+import type { Reconciler } from "./reconcile/reconciler.ts";
+import type { SpdkConnection } from "./spdk/connection.ts";
+import type { Fence } from "./store/fence.ts";
+import type { Rows } from "./store/rows.ts";
+import type { Writer } from "./store/writer.ts";
+import { registerGauges, type NodeFigures } from "./telemetry/gauges.ts";
+import { IntentClock } from "./telemetry/intent-clock.ts";
+import type { Telemetry } from "./telemetry/telemetry.ts";
+
+type Parts = {
+  readonly agent: Agent;
+  readonly rows: Rows;
+  readonly reconciler: Reconciler;
+  readonly writer: Writer;
+  readonly connection: SpdkConnection;
+  readonly fence: Fence;
+};
+
+export type Shown = AsyncDisposable & {
+  /** HOST:PORT as bound; undefined: no port was asked for. */
+  readonly address: string | undefined;
+};
+
+/** Throws ListenError. Without telemetry nothing is shown. */
+export async function showNode(
+  listen: string | undefined,
+  telemetry: Telemetry | undefined,
+  parts: Parts,
+): Promise<Shown> {
+  await using stack = new AsyncDisposableStack();
+  let address: string | undefined;
+  if (telemetry !== undefined) {
+    stack.defer(timeIntents(telemetry, parts.rows));
+    registerGauges(telemetry.meter, () => figures(parts));
+    if (listen !== undefined) {
+      const notReady = () => reasons(parts.agent);
+      const http = await startHttp({ listen, scrape: telemetry.scrape, notReady });
+      address = stack.use(http).address;
+    }
+  }
+  const owned = stack.move();
+  return { address, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+function timeIntents({ metrics }: Telemetry, rows: Rows): () => void {
+  const clock = new IntentClock(metrics);
+  return rows.subscribe((changes) => {
+    for (const { kind, id } of changes) {
+      const row = kind === "lvol" ? rows.lvol(id) : undefined;
+      if (row !== undefined) clock.committed(row);
+    }
+  });
+}
+
+/** Why the agent is not ready, a line each. */
+function reasons(agent: Agent): readonly string[] {
+  if (agent.ready()) return [];
+  const hold = agent.hold();
+  const told = agent
+    .components()
+    .flatMap(({ ok, name, reason }) => (ok ? [] : `${name}: ${reason}`));
+  if (hold !== undefined) told.push(`hold: ${hold}`);
+  return told.length > 0 ? told : ["not everything was looked at yet"];
+}
+
+function figures(parts: Parts): NodeFigures {
+  const { agent, rows, reconciler, writer, connection, fence } = parts;
+  const disks = [...rows.disks()].map((row) => ({
+    row,
+    state: diskState(row, agent.diskSeen(row)),
+  }));
+  const volumes = [...rows.lvols()].map((row) => lvolState(agent.view(row)));
+  const up = disks.filter(({ state }) => state === "UP").map(({ row }) => row);
+  const sum = (sizes: readonly bigint[]) => sizes.reduce((total, size) => total + size, 0n);
+  const { target, lanes } = reconciler;
+  return {
+    volumes: tally(LVOL_STATES, volumes),
+    disks: tally(
+      DISK_STATES,
+      disks.map(({ state }) => state),
+    ),
+    capacity: {
+      totalBytes: sum(up.map((disk) => promisableBytes(disk, agent.overcommit))),
+      freeBytes: sum(up.map((disk) => (disk.freeClusters ?? 0n) * (disk.clusterBytes ?? 0n))),
+      promisedBytes: sum(up.map((disk) => disk.promisedBytes)),
+    },
+    exports: {
+      used: disks.reduce((count, { row }) => count + row.lvolCount, 0),
+      limit: agent.maxExports,
+    },
+    orphans: { lvols: target.unknownLvols, subsystems: target.unknownSubsystems },
+    queues: {
+      intents: writer.queued.intents,
+      records: writer.queued.records,
+      lanes: lanes.waiting,
+      steps: lanes.running,
+      spdk_unsent: connection.unanswered.queued,
+      spdk_unanswered: connection.unanswered.sent,
+    },
+    conditions: {
+      ready: agent.ready(),
+      database_reachable: writer.connected,
+      target_connected: target.connected,
+      lease_held: fence.leaseHeld,
+      local_lock_held: fence.lockHeld,
+      on_hold: fence.hold !== undefined,
+    },
+  };
+}
+
+function tally(
+  states: readonly string[],
+  seen: readonly string[],
+): Readonly<Record<string, number>> {
+  const counts = new Map(states.map((state) => [state, 0]));
+  for (const state of seen) counts.set(state, (counts.get(state) ?? 0) + 1);
+  return Object.fromEntries(counts);
+}

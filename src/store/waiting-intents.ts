@@ -1,0 +1,48 @@
+// Intents that wait for the next transaction, and what becomes of each in it.
+import type { Span } from "@opentelemetry/api";
+import { admit, type AdmissionState, type Decision, type Mutation } from "../model/admission.ts";
+import { Refusal } from "../model/errors.ts";
+import { ATTR } from "../telemetry/attributes.ts";
+import { endSpan, failed } from "../telemetry/trace.ts";
+
+export type Waiting = {
+  readonly mutation: Mutation;
+  readonly span: Span | undefined;
+  readonly resolve: (admitted: Admitted) => void;
+  readonly reject: (error: unknown) => void;
+};
+
+/** written: a row was changed by it, as opposed to the repeat of what is wanted already. */
+export type Admitted = { readonly decision: Decision; readonly written: boolean };
+
+export type Outcome = { readonly waiting: Waiting; readonly result: Admitted | Refusal };
+
+/** Tells all of them why no transaction had them. */
+export function refuse(batch: readonly Waiting[], error: unknown): void {
+  for (const { span, reject } of batch) {
+    if (span !== undefined) {
+      failed(span, error instanceof Error ? error.message : String(error));
+      endSpan(span);
+    }
+    reject(error);
+  }
+}
+
+/** Applies an intent to the state, in which later ones of the batch see it; a refusal changes nothing. */
+export function decide(state: AdmissionState, { mutation, span }: Waiting): Admitted | Refusal {
+  const wanted = () => state.lvols.get(mutation.id) ?? state.disks.get(mutation.id);
+  const before = wanted();
+  try {
+    const decision = admit(state, mutation);
+    const { row } = decision;
+    if (row !== undefined) span?.setAttribute(ATTR.generation, row.generation.toString());
+    if (decision.kind === "lvol" && decision.row !== undefined) {
+      span?.setAttribute(ATTR.diskId, decision.row.diskId);
+    }
+    return { decision, written: wanted() !== before };
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    if (span !== undefined) failed(span, error.message);
+    return error;
+  }
+}

@@ -1,0 +1,128 @@
+// The HTTP port as Prometheus and a kubelet see it.
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readConfig } from "../../src/config.ts";
+import { startTelemetry, type Telemetry } from "../../src/telemetry/telemetry.ts";
+import { refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase, type TestDatabase } from "../support/database.ts";
+import { startTarget, type TestTarget } from "../support/target.ts";
+import { getLvol, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+
+let telemetry: Telemetry;
+let target: TestTarget;
+let database: TestDatabase;
+let agent: TestAgent;
+
+beforeAll(async () => {
+  const { telemetry: config } = readConfig({ DATABASE_URL: "postgresql:///x" });
+  telemetry = startTelemetry(config, { nodeId: "node-1", fleet: "test", version: "0" });
+  target = await startTarget();
+  database = await testDatabase();
+  agent = await startAgent({ url: database.url, target }, {}, { telemetry });
+  await agent.ready();
+});
+
+afterAll(async () => {
+  await agent[Symbol.asyncDispose]();
+  await telemetry[Symbol.asyncDispose]();
+  await target[Symbol.asyncDispose]();
+  await database[Symbol.asyncDispose]();
+});
+
+async function get(path: string, method = "GET"): Promise<{ code: number; text: string }> {
+  const response = await fetch(`http://${agent.node.httpAddress}${path}`, { method });
+  return { code: response.status, text: await response.text() };
+}
+
+/** The samples of one scrape: `name{labels}` to its value. */
+async function scrape(): Promise<ReadonlyMap<string, number>> {
+  const { text } = await get("/metrics");
+  const samples = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  return new Map(
+    samples.map((line) => {
+      const space = line.lastIndexOf(" ");
+      return [line.slice(0, space), Number(line.slice(space + 1))];
+    }),
+  );
+}
+
+/** The sum of the samples of one name whose labels hold all that are given. */
+function valueOf(
+  samples: ReadonlyMap<string, number>,
+  name: string,
+  labels: Readonly<Record<string, string>> = {},
+): number {
+  const parts = Object.entries(labels).map(([key, value]) => `${key}="${value}"`);
+  return [...samples]
+    .filter(([key]) => key.split("{", 1)[0] === name && parts.every((part) => key.includes(part)))
+    .reduce((sum, [, value]) => sum + value, 0);
+}
+
+describe("/metrics", () => {
+  it("counts what provisioning volumes cost, and times it until they were observed", async () => {
+    const before = await scrape();
+    const made = [await provision(agent), await provision(agent), await provision(agent)];
+    const after = await scrape();
+    const rise = (name: string, labels: Readonly<Record<string, string>> = {}) =>
+      valueOf(after, name, labels) - valueOf(before, name, labels);
+    expect(
+      rise("storagenode_intent_observed_duration_seconds_count", { intent: "provision" }),
+    ).toBe(3);
+    const create = { loop: "provision", step: "create-lvol", result: "ok" };
+    expect(rise("storagenode_step_duration_seconds_count", create)).toBe(3);
+    const call = { rpc_method: "bdev_lvol_create", rpc_status_code: "OK" };
+    expect(rise("rpc_client_call_duration_seconds_count", call)).toBe(3);
+    expect(rise("rpc_server_call_duration_seconds_count", { rpc_status_code: "OK" })).toBe(3);
+    expect(rise("storagenode_spdk_dumps_total")).toBe(0);
+    expect(rise("storagenode_volumes", { state: "UP" })).toBe(3);
+    expect(rise("storagenode_capacity_bytes", { kind: "promised" })).toBeGreaterThan(0);
+    expect(valueOf(after, "storagenode_disks", { state: "UP" })).toBe(2);
+    await Promise.all(made.map((lvol) => remove(agent, idOf(lvol))));
+    const gone = await scrape();
+    expect(
+      valueOf(gone, "storagenode_intent_observed_duration_seconds_count", { intent: "delete" }),
+    ).toBe(3);
+  });
+
+  it("has SPDK's codes and the codes of refused calls", async () => {
+    await refusal(getLvol(agent, "x"));
+    const samples = await scrape();
+    const refused = { rpc_status_code: "INVALID_ARGUMENT" };
+    expect(valueOf(samples, "rpc_server_call_duration_seconds_count", refused)).toBe(1);
+  });
+
+  it("labels nothing by what there can be any number of", async () => {
+    const id = idOf(await provision(agent));
+    const { text } = await get("/metrics");
+    expect(text).not.toContain(id);
+    expect(text).not.toContain("nqn.");
+    await Promise.all(Array.from({ length: 20 }, () => provision(agent)));
+    const series = (scraped: string) =>
+      scraped.split("\n").filter((line) => line !== "" && !line.startsWith("#")).length;
+    expect(series((await get("/metrics")).text)).toBe(series(text));
+  });
+});
+
+describe("the probes", () => {
+  it("answer what the agent is, and why it is not ready", async () => {
+    expect(await get("/healthz")).toEqual({ code: 200, text: "ok\n" });
+    expect(await get("/readyz")).toEqual({ code: 200, text: "ready\n" });
+    const lvol = await provision(agent);
+    await target.kill();
+    await until("it is not ready", async () => (await get("/readyz")).code === 503);
+    expect((await get("/readyz")).text).toMatch(/^not ready\ntarget: .+\n/);
+    expect((await get("/healthz")).code).toBe(200);
+    expect(
+      valueOf(await scrape(), "storagenode_condition", { condition: "target_connected" }),
+    ).toBe(0);
+    await target.restart();
+    const isUp = async () => stateOf(await getLvol(agent, idOf(lvol))) === "LVOL_STATE_UP";
+    await until("the volume is back", isUp);
+    await until("it is ready", async () => (await get("/readyz")).code === 200);
+  });
+
+  it("refuse what they do not have", async () => {
+    expect((await get("/")).code).toBe(404);
+    expect((await get("/metrics", "POST")).code).toBe(405);
+    expect((await get("/healthz", "HEAD")).code).toBe(200);
+  });
+});

@@ -1,0 +1,358 @@
+// One trace per intent, as a real collector gets it over OTLP/gRPC.
+import { Metadata, type ServiceError } from "@grpc/grpc-js";
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
+import { Provisioning, type LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
+import { readConfig } from "../../src/config.ts";
+import { createLog } from "../../src/telemetry/log.ts";
+import { startTelemetry, type Telemetry } from "../../src/telemetry/telemetry.ts";
+import { refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase, type TestDatabase } from "../support/database.ts";
+import { kernelWorld } from "../support/kernel-world.ts";
+import {
+  startOtlpReceiver,
+  treeOf,
+  type OtlpReceiver,
+  type ReceivedSpan,
+} from "../support/otlp-receiver.ts";
+import { startTarget, type TestTarget } from "../support/target.ts";
+import {
+  getLvol,
+  GIB,
+  lvolSpec,
+  provision,
+  remove,
+  stateOf,
+  WAIT,
+} from "../support/volumes.ts";
+
+let receiver: OtlpReceiver;
+let telemetry: Telemetry;
+let target: TestTarget;
+let database: TestDatabase;
+let agent: TestAgent;
+const lines: Readonly<Record<string, unknown>>[] = [];
+
+const PROVISION = `
+storagenode.v1.StorageNode/ProvisionLvol
+  commit provision
+    BEGIN
+    UPDATE node
+    SELECT lvol
+    SELECT disk
+    INSERT lvol
+    UPDATE disk
+    SELECT
+    COMMIT
+  create-lvol
+    bdev_lvol_create
+  prepare-export
+    nvmf_create_subsystem
+    nvmf_subsystem_add_host
+    nvmf_subsystem_add_listener
+  add-namespace
+    nvmf_subsystem_add_ns
+  commit status
+    BEGIN
+    UPDATE node
+    UPDATE lvol
+    SELECT
+    COMMIT
+  commit status
+    BEGIN
+    UPDATE node
+    UPDATE lvol
+    SELECT
+    COMMIT
+`.trim();
+
+beforeAll(async () => {
+  receiver = await startOtlpReceiver();
+  telemetry = telemetryTo(receiver.url);
+  target = await startTarget();
+  database = await testDatabase();
+  agent = await startAgent({ url: database.url, target }, {}, { telemetry, log: log() });
+  await agent.ready();
+});
+
+afterAll(async () => {
+  await agent[Symbol.asyncDispose]();
+  await telemetry[Symbol.asyncDispose]();
+  await target[Symbol.asyncDispose]();
+  await database[Symbol.asyncDispose]();
+  await receiver[Symbol.asyncDispose]();
+});
+
+function log() {
+  const shape = z.record(z.string(), z.unknown());
+  const write = (line: string) => lines.push(shape.parse(JSON.parse(line)));
+  return createLog({ level: "info", nodeId: "node-1" }, { write });
+}
+
+function telemetryTo(url: string): Telemetry {
+  const { telemetry, ...node } = readConfig({
+    DATABASE_URL: "postgresql:///x",
+    STORAGE_NODE_ID: "node-1",
+    STORAGE_NODE_FLEET: "test",
+    OTEL_EXPORTER_OTLP_ENDPOINT: url,
+    OTEL_BSP_SCHEDULE_DELAY: "10",
+  });
+  return startTelemetry(telemetry, { ...node, version: "0" });
+}
+
+const CALLER = "00f067aa0ba902b7";
+
+/** Makes a call as part of a trace that the caller began. */
+async function traced(
+  traceId: string,
+  send: (metadata: Metadata, done: (error: ServiceError | null) => void) => void,
+): Promise<void> {
+  const metadata = new Metadata();
+  metadata.set("traceparent", `00-${traceId}-${CALLER}-01`);
+  await new Promise<void>((resolve, reject) => {
+    send(metadata, (error) => (error === null ? resolve() : reject(error)));
+  });
+}
+
+/** The id of the trace that it was asked in. */
+async function provisionTraced(
+  id: string,
+  spec: Partial<LvolSpec> = {},
+  waitTimeout = WAIT,
+): Promise<string> {
+  const traceId = randomUUID().replaceAll("-", "");
+  const request = { id, spec: lvolSpec(spec), waitTimeout, validateOnly: false };
+  await traced(traceId, (metadata, done) => agent.client.provisionLvol(request, metadata, done));
+  return traceId;
+}
+
+/** The trace once its root has come and nothing more does. */
+async function whole(traceId: string): Promise<readonly ReceivedSpan[]> {
+  // The call's own span ends last.
+  const isRoot = ({ parentId }: ReceivedSpan) => parentId === CALLER;
+  await until("the trace has arrived", () => receiver.trace(traceId).some(isRoot));
+  return receiver.trace(traceId);
+}
+
+/** Of the simulated target; resolves when it has read that many more requests for its events. */
+async function eventPolls(more: number): Promise<void> {
+  const control = await target.control();
+  const polls = async () => (await control.counts())["notify_get_notifications"] ?? 0;
+  const before = await polls();
+  await until(`${more} polls for events`, async () => (await polls()) >= before + more);
+  await control[Symbol.asyncDispose]();
+}
+
+const names = (spans: readonly ReceivedSpan[]) => spans.map(({ name }) => name);
+
+describe("the trace of ProvisionLvol", () => {
+  it("continues the caller's, and holds every step, SPDK call and statement", async () => {
+    const spans = await whole(await provisionTraced(randomUUID()));
+    expect(treeOf(spans)).toBe(PROVISION);
+    const resource = spans[0]?.resource ?? {};
+    expect(resource).toMatchObject({
+      "service.name": "storage-node",
+      "service.instance.id": "node-1",
+    });
+  });
+
+  it("says of each step which loop took it, for which volume, and how it ended", async () => {
+    const id = randomUUID();
+    const spans = await whole(await provisionTraced(id));
+    const step = spans.find(({ name }) => name === "add-namespace");
+    expect(step?.attributes).toMatchObject({
+      "storagenode.object.kind": "lvol",
+      "storagenode.object.id": id,
+      "storagenode.loop": "export",
+      "storagenode.step.result": "ok",
+    });
+    const call = spans.find(({ name }) => name === "nvmf_subsystem_add_ns");
+    expect(call?.kind).toBe("client");
+    expect(call?.attributes).toMatchObject({
+      "rpc.system.name": "jsonrpc",
+      "rpc.status_code": "OK",
+    });
+    expect(spans.map(({ error }) => error)).not.toContainEqual(expect.any(String));
+  });
+
+  it("shows what failed, with SPDK's code, at each attempt", async () => {
+    const id = randomUUID();
+    const big = { sizeBytes: 40n * GIB, provisioning: Provisioning.PROVISIONING_THICK };
+    const [disk] = agent.node.agent.rows.disks();
+    if (disk?.lvsUuid === undefined) throw new Error("no disk with a store");
+    // Somebody else's, which the agent has not seen yet: the store has no room for both.
+    const sizes = { sizeBytes: big.sizeBytes, thin: false, clearMethod: "write_zeroes" } as const;
+    const { lvsUuid } = disk;
+    const filling = await target.spdk.bdevLvolCreate({ lvsUuid, lvolName: "filling", ...sizes });
+    const half = { seconds: 0n, nanos: 500_000_000 };
+    const traceId = await provisionTraced(id, { ...big, diskId: disk.id }, half);
+    await remove(agent, id);
+    await target.spdk.bdevLvolDelete({ lvsUuid, name: filling });
+    const spans = await whole(traceId);
+    const steps = spans.filter(({ name }) => name === "create-lvol");
+    expect(steps.length).toBeGreaterThan(1);
+    for (const { error, attributes } of steps) {
+      expect(error).toContain("No space left on device");
+      expect(attributes["storagenode.step.result"]).toBe("retry");
+    }
+    const call = spans.find(({ name }) => name === "bdev_lvol_create");
+    expect(call?.attributes["rpc.status_code"]).toBe("-32602");
+  });
+
+  it("goes on when a host is let in later: each intent has the trace of its own call", async () => {
+    const id = randomUUID();
+    const first = await provisionTraced(id);
+    const before = (await whole(first)).length;
+    const second = randomUUID().replaceAll("-", "");
+    const { client } = agent;
+    const host = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0001-4000-8000-000000000002";
+    await traced(second, (metadata, done) => {
+      client.allowHost({ lvolId: id, hostNqn: host, waitTimeout: WAIT }, metadata, done);
+    });
+    expect(names(await whole(second))).toEqual(
+      expect.arrayContaining(["commit allowHost", "adjust-export", "nvmf_subsystem_add_host"]),
+    );
+    expect(receiver.trace(first)).toHaveLength(before);
+  });
+});
+
+describe("what callers share", () => {
+  it("lies in the trace of one, and the others link to it", async () => {
+    const ids = Array.from({ length: 20 }, () => randomUUID());
+    const traces = await Promise.all(
+      (await Promise.all(ids.map((id) => provisionTraced(id)))).map((traceId) => whole(traceId)),
+    );
+    const commits = traces.map((spans) => spans.find(({ name }) => name === "commit provision"));
+    const shared = commits.find(
+      (commit) => Number(commit?.attributes["storagenode.commit.size"]) > 1,
+    );
+    expect(shared).toBeDefined();
+    for (const [index, commit] of commits.entries()) {
+      const own = traces[index]?.some(({ parentId }) => parentId === commit?.spanId);
+      const linked = commit?.links.some(({ spanId }) =>
+        commits.some((one) => one?.spanId === spanId),
+      );
+      expect(own !== linked).toBe(true);
+    }
+  });
+});
+
+describe("what no intent caused", () => {
+  it("is nothing while nothing happens", async () => {
+    await eventPolls(1);
+    const before = receiver.spans().length;
+    await eventPolls(2);
+    expect(names(receiver.spans().slice(before))).toEqual([]);
+  });
+
+  it("is a trace of its own after a restart of the target, linked to the intents", async () => {
+    const id = randomUUID();
+    const traceId = await provisionTraced(id);
+    const before = (await whole(traceId)).length;
+    await target.restart();
+    await until(
+      "it is up again",
+      async () => stateOf(await getLvol(agent, id)) === "LVOL_STATE_UP",
+    );
+    await until("the repair has arrived", () => repairOf(id) !== undefined);
+    const repair = repairOf(id);
+    expect(repair?.traceId).not.toBe(traceId);
+    expect(repair?.links.map((link) => link.traceId)).toContain(traceId);
+    const pass = receiver.spans().find(({ spanId }) => spanId === repair?.parentId);
+    expect(pass).toMatchObject({ name: "reconcile lvol", parentId: undefined });
+    expect(receiver.trace(traceId)).toHaveLength(before);
+    expect(names(receiver.spans())).toContain("meet target");
+  });
+});
+
+function repairOf(id: string): ReceivedSpan | undefined {
+  return receiver
+    .spans()
+    .findLast(
+      ({ name, attributes }) =>
+        name === "add-namespace" && attributes["storagenode.object.id"] === id,
+    );
+}
+
+describe("a refused call", () => {
+  it("has its code on the span, and is no failure of the server's", async () => {
+    const traceId = randomUUID().replaceAll("-", "");
+    const { client } = agent;
+    await refusal(
+      traced(traceId, (metadata, done) => client.getLvol({ lvolId: "x" }, metadata, done)),
+    );
+    const [span] = await whole(traceId);
+    expect(span?.attributes["rpc.status_code"]).toBe("INVALID_ARGUMENT");
+    expect(span?.error).toBeUndefined();
+  });
+});
+
+describe("log lines", () => {
+  it("carry the trace and the object that they tell of", () => {
+    const told = lines.filter(({ trace_id }) => typeof trace_id === "string");
+    const committed = told.filter(
+      ({ msg, intent }) => msg === "intent committed" && intent === "provision",
+    );
+    const steps = told.filter(({ msg }) => msg === "step done");
+    expect(committed.length).toBeGreaterThan(0);
+    for (const { id, trace_id } of committed) {
+      const made = steps.filter((line) => line["id"] === id && line["step"] === "create-lvol");
+      for (const line of made) expect(line["trace_id"]).toBe(trace_id);
+    }
+  });
+});
+
+describe("an AdmitDisk", () => {
+  it("shows each write to sysfs under the step that claims the disk", async () => {
+    const disk = { address: "0000:01:00.0", serial: "S1", model: "M", iommuGroup: "1" };
+    await using kernel = await kernelWorld({
+      drives: [{ ...disk, namespaces: [{ sizeBytes: GIB, blockSizeBytes: 4096 }] }],
+    });
+    const { address: traddr, serial, model } = disk;
+    const shape = { block_size: 4096, num_blocks: 262_144, trtype: "PCIe" };
+    const disks = [{ serial, model, ...shape, traddr }];
+    await using pcie = await startTarget({ drives: { root: kernel.root, disks } });
+    await using db = await testDatabase();
+    const env = { STORAGE_NODE_DISK_POLICY: "manual", STORAGE_NODE_ROOT: kernel.root };
+    const parts = { url: db.url, target: pcie, kernel: kernel.kernel };
+    await using other = await startAgent(parts, env, { telemetry });
+    await other.ready();
+    await until("the disk is found", () => [...other.node.agent.rows.disks()].length === 1);
+    const [row] = other.node.agent.rows.disks();
+    const traceId = randomUUID().replaceAll("-", "");
+    const request = {
+      diskId: row?.id ?? "",
+      serial: "S1",
+      evidenceFingerprint: "",
+      waitTimeout: WAIT,
+    };
+    await traced(traceId, (metadata, done) => other.client.admitDisk(request, metadata, done));
+    const spans = await whole(traceId);
+    const claim = spans.find(({ name }) => name === "claim-disk");
+    const writes = spans.filter(({ parentId }) => parentId === claim?.spanId);
+    expect(names(writes)).toEqual(
+      expect.arrayContaining(["write unbind", "write driver_override"]),
+    );
+    expect(names(spans)).toEqual(
+      expect.arrayContaining(["bdev_nvme_attach_controller", "bdev_lvol_create_lvstore"]),
+    );
+  });
+});
+
+describe("a collector that is away", () => {
+  it("keeps nobody waiting, and does not keep the agent from stopping", async () => {
+    await using gone = await startOtlpReceiver();
+    const { url } = gone;
+    await gone[Symbol.asyncDispose]();
+    const elsewhere = telemetryTo(url);
+    await using db = await testDatabase();
+    await using own = await startTarget();
+    const other = await startAgent({ url: db.url, target: own }, {}, { telemetry: elsewhere });
+    await other.ready();
+    const made = await Promise.all(Array.from({ length: 50 }, () => provision(other)));
+    expect(new Set(made.map(stateOf))).toEqual(new Set(["LVOL_STATE_UP"]));
+    await other[Symbol.asyncDispose]();
+    await elsewhere[Symbol.asyncDispose]();
+  });
+});
