@@ -50,7 +50,9 @@ describe.skipIf(REAL_SOCKET !== undefined)("200 volumes asked for by 200 concurr
     await control.resetCounts();
     const made = await Promise.all(Array.from({ length: VOLUMES }, () => provision(agent)));
     expect(new Set(made.map(stateOf))).toEqual(new Set(["LVOL_STATE_UP"]));
-    expect(await control.counts()).toEqual({
+    // What comes with time, the poll for events, is no part of what it costs.
+    const { notify_get_notifications: _polls, ...counts } = await control.counts();
+    expect(counts).toEqual({
       bdev_lvol_create: VOLUMES,
       nvmf_create_subsystem: VOLUMES,
       nvmf_subsystem_add_host: VOLUMES,

@@ -17,15 +17,7 @@ import {
   type ReceivedSpan,
 } from "../support/otlp-receiver.ts";
 import { startTarget, type TestTarget } from "../support/target.ts";
-import {
-  getLvol,
-  GIB,
-  lvolSpec,
-  provision,
-  remove,
-  stateOf,
-  WAIT,
-} from "../support/volumes.ts";
+import { getLvol, GIB, lvolSpec, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
 
 let receiver: OtlpReceiver;
 let telemetry: Telemetry;

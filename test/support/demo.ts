@@ -112,7 +112,12 @@ function spawnDemo(path: string, program: readonly string[], env: Env = {}) {
   // Not as a part of the npm that runs these tests.
   const { npm_lifecycle_event: _npm, ...inherited } = process.env;
   const child = spawn(process.execPath, [...flags, ...program, "demo", "--state", path], {
-    env: { ...inherited, STORAGE_NODE_LISTEN: "127.0.0.1:0", ...env },
+    env: {
+      ...inherited,
+      STORAGE_NODE_LISTEN: "127.0.0.1:0",
+      STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
+      ...env,
+    },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const self = child.pid === undefined ? undefined : identityOf(child.pid);
