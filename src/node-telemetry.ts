@@ -75,7 +75,9 @@ function figures(parts: Parts): NodeFigures {
     row,
     state: diskState(row, agent.diskSeen(row)),
   }));
-  const volumes = [...rows.lvols()].map((row) => lvolState(agent.view(row)));
+  const volumes = [...rows.lvols()].map((row) =>
+    row.deleteTime === undefined ? lvolState(agent.view(row)) : "DELETED",
+  );
   const up = disks.filter(({ state }) => state === "UP").map(({ row }) => row);
   const sum = (sizes: readonly bigint[]) => sizes.reduce((total, size) => total + size, 0n);
   const { target, lanes } = reconciler;

@@ -167,13 +167,16 @@ export class Reconciler {
 
   #onRows(changes: readonly RowChange[]): void {
     const { rows } = this.#options;
-    for (const { kind, id, created } of changes) {
-      if (kind === "disk") {
-        this.#diskDriver.retryIfIntentChanged(id, rows.disk(id)?.generation);
-        this.#wakeDisk(id);
+    for (const change of changes) {
+      const { id } = change;
+      if (change.kind === "disk") {
+        const now = rows.disk(id);
+        this.#diskDriver.retryIfIntentChanged(id, now?.generation);
+        // What is promised on it changes with every volume, and is no other volume's business.
+        if (concernsVolumes(change.before, now)) this.#wakeDisk(id);
         continue;
       }
-      if (created && this.#seen.run !== undefined) {
+      if (change.created && this.#seen.run !== undefined) {
         // Never tried, so nothing of it can be there: the first attempt needs no look.
         this.#seen.setLvol(id, { kind: "absent" });
         this.#seen.setSubsystem(id, { kind: "absent" });
@@ -244,6 +247,15 @@ export class Reconciler {
     for (const row of rows.disks()) this.#diskDriver.wake(row.id);
     for (const listener of this.#listeners) listener();
   }
+}
+
+/** Whether what volumes plan by has changed in the row of their disk. */
+function concernsVolumes(before: DiskRow | undefined, now: DiskRow | undefined): boolean {
+  return (
+    before?.state !== now?.state ||
+    before?.lvsUuid !== now?.lvsUuid ||
+    before?.freeSpace !== now?.freeSpace
+  );
 }
 
 const LOOKS: readonly string[] = ["look-lvol", "look-subsystem"] satisfies VolumeStep["kind"][];

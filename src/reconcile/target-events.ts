@@ -73,14 +73,13 @@ export class TargetEvents {
     const gone = names("bdev_unregister");
     const resized = names("bdev_resize");
     const come = names("bdev_register");
-    let back = false;
-    for (const row of rows.lvols()) {
-      const { id, lvolUuid } = row;
-      if (lvolUuid === undefined) continue;
-      if (come.has(lvolUuid)) back ||= isBack(row, seen);
+    // The name of an lvol's bdev is its uuid.
+    const rowsOf = (uuids: ReadonlySet<string>) =>
+      [...uuids].flatMap((uuid) => rows.lvolByUuid(uuid) ?? []);
+    const back = rowsOf(come).some((row) => isBack(row, seen));
+    for (const { id, deleteRequestedTime } of [...rowsOf(gone), ...rowsOf(resized)]) {
       // What was deleted at our request is gone as it should be.
-      if (!gone.has(lvolUuid) && !resized.has(lvolUuid)) continue;
-      if (row.deleteRequestedTime !== undefined) continue;
+      if (deleteRequestedTime !== undefined) continue;
       seen.setLvol(id, undefined);
       seen.setSubsystem(id, undefined);
     }

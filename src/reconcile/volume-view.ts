@@ -31,7 +31,7 @@ export type VolumeViewSource = {
 
 /** Whether a delete on this disk may have left its clusters as they were (DESIGN 3.7). */
 export function mayBeDirty(rows: Rows, diskId: string, run: string | undefined): boolean {
-  for (const id of rows.lvolIdsOn(diskId)) {
+  for (const id of rows.pendingIdsOn(diskId)) {
     if (leavesDirt(rows.lvol(id)?.pendingOp, run)) return true;
   }
   return false;

@@ -10,12 +10,13 @@ export type NodeRow = {
   readonly revision: bigint;
 };
 
-/** `created`: committed by this process just now, so nothing can have been tried for it yet. */
-export type RowChange = {
-  readonly kind: "lvol" | "disk";
-  readonly id: string;
-  readonly created: boolean;
-};
+/**
+ * `created`: committed by this process just now, so nothing can have been tried for it yet.
+ * `before`: the disk's row as it was.
+ */
+export type RowChange =
+  | { readonly kind: "lvol"; readonly id: string; readonly created: boolean }
+  | { readonly kind: "disk"; readonly id: string; readonly before: DiskRow | undefined };
 
 type Committed = {
   readonly node?: NodeRow;
@@ -23,13 +24,18 @@ type Committed = {
   readonly disks?: readonly DiskRow[];
 };
 
+const NONE: ReadonlySet<string> = new Set();
+
 type Listener = (changes: readonly RowChange[]) => void;
 
 export class Rows {
   readonly #lvols = new Map<string, LvolRow>();
   readonly #disks = new Map<string, DiskRow>();
   readonly #lvolByNqn = new Map<string, string>();
+  readonly #lvolByUuid = new Map<string, string>();
   readonly #lvolsByDisk = new Map<string, Set<string>>();
+  /** Volumes with a change under way, by disk: few, where the disk may have thousands. */
+  readonly #pendingByDisk = new Map<string, Set<string>>();
   readonly #listeners = new Set<Listener>();
   readonly #waiting = new Map<string, Set<() => void>>();
   #node: NodeRow | undefined;
@@ -47,6 +53,12 @@ export class Rows {
     return id === undefined ? undefined : this.#lvols.get(id);
   }
 
+  /** By the lvol's uuid on the target, once it was recorded. */
+  lvolByUuid(uuid: string): LvolRow | undefined {
+    const id = this.#lvolByUuid.get(uuid);
+    return id === undefined ? undefined : this.#lvols.get(id);
+  }
+
   disk(id: string): DiskRow | undefined {
     return this.#disks.get(id);
   }
@@ -57,7 +69,12 @@ export class Rows {
 
   /** Ids of the volumes on a disk, tombstones included. */
   lvolIdsOn(diskId: string): ReadonlySet<string> {
-    return this.#lvolsByDisk.get(diskId) ?? new Set();
+    return this.#lvolsByDisk.get(diskId) ?? NONE;
+  }
+
+  /** Ids of the volumes on a disk with a pending_op in their row. */
+  pendingIdsOn(diskId: string): ReadonlySet<string> {
+    return this.#pendingByDisk.get(diskId) ?? NONE;
   }
 
   disks(): IterableIterator<DiskRow> {
@@ -79,17 +96,18 @@ export class Rows {
     if (committed.node !== undefined) this.#node = committed.node;
     const changes: RowChange[] = [];
     for (const row of committed.disks ?? []) {
-      const created = ours && !this.#disks.has(row.id);
+      const before = this.#disks.get(row.id);
       this.#disks.set(row.id, row);
-      changes.push({ kind: "disk", id: row.id, created });
+      changes.push({ kind: "disk", id: row.id, before });
     }
     for (const row of committed.lvols ?? []) {
       const created = ours && !this.#lvols.has(row.id);
       this.#lvols.set(row.id, row);
       this.#lvolByNqn.set(row.nqn, row.id);
-      const onDisk = this.#lvolsByDisk.get(row.diskId);
-      if (onDisk === undefined) this.#lvolsByDisk.set(row.diskId, new Set([row.id]));
-      else onDisk.add(row.id);
+      if (row.lvolUuid !== undefined) this.#lvolByUuid.set(row.lvolUuid, row.id);
+      addTo(this.#lvolsByDisk, row.diskId, row.id);
+      if (row.pendingOp === undefined) this.#pendingByDisk.get(row.diskId)?.delete(row.id);
+      else addTo(this.#pendingByDisk, row.diskId, row.id);
       changes.push({ kind: "lvol", id: row.id, created });
     }
     // Rows that were read, even none, are news too: before the first time nothing is known.
@@ -142,4 +160,10 @@ export class Rows {
       signal.addEventListener("abort", onAbort, { once: true });
     });
   }
+}
+
+function addTo(sets: Map<string, Set<string>>, key: string, id: string): void {
+  const set = sets.get(key);
+  if (set === undefined) sets.set(key, new Set([id]));
+  else set.add(id);
 }
