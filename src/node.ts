@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import type { Logger } from "pino";
 import type { Agent, ComponentHealth, NodeCondition } from "./api/agent.ts";
+import type { StorageNodeHandlers } from "./api/call.ts";
 import { diskHandlers } from "./api/disks.ts";
 import { exportHandlers } from "./api/exports.ts";
 import { lvolHandlers } from "./api/lvols.ts";
@@ -59,11 +60,18 @@ export type Timing = {
   readonly leaseTermMs: number;
   /** What a dead agent had sent has ended on the target by then. */
   readonly graceMs: number;
+  /** How often the target is asked what happened to it. */
+  readonly eventsMs: number;
   /** Steps in flight may end by themselves within this; what is cut off is found again at start. */
   readonly stopMs: number;
 };
 
-const TIMING: Timing = { leaseTermMs: 30_000, graceMs: 10_000, stopMs: 5_000 };
+const TIMING: Timing = {
+  leaseTermMs: 30_000,
+  graceMs: 10_000,
+  eventsMs: 2_000,
+  stopMs: 5_000,
+};
 
 /** Starts the agent. The API answers at once; readiness comes when everything was verified. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
@@ -71,7 +79,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const instruments = telemetry ?? NO_INSTRUMENTS;
   const kernel = tracedKernel(options.kernel, instruments.tracer);
   await using stack = new AsyncDisposableStack();
-  const { leaseTermMs, graceMs, stopMs } = { ...TIMING, ...options.timing };
+  const timing = { ...TIMING, ...options.timing };
+  const { leaseTermMs, stopMs } = timing;
   const rows = new Rows();
   const fence = new Fence();
   const stallMs = Math.round(leaseTermMs / 3);
@@ -103,24 +112,15 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     connection,
     spdk,
     fence,
-    graceMs,
+    ...timing,
     log,
     instruments,
   });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
   const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock });
-  const server: RunningServer = await startServer({
-    listen: config.listen,
-    log,
-    instruments,
-    handlers: {
-      ...lvolHandlers(agent),
-      ...exportHandlers(agent),
-      ...diskHandlers(agent),
-      ...nodeHandlers(agent),
-    },
-  });
-  stack.use(server);
+  const { listen } = config;
+  const handlers = handlersOf(agent);
+  const server = stack.use(await startServer({ listen, log, instruments, handlers }));
   const seen = { agent, rows, reconciler, writer, connection, fence };
   const http = stack.use(await showNode(config.httpListen, telemetry, seen));
   stack.defer(watchReadiness(agent, reconciler, server, log));
@@ -134,6 +134,15 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     agent,
     failed: session.failed,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function handlersOf(agent: Agent): Partial<StorageNodeHandlers> {
+  return {
+    ...lvolHandlers(agent),
+    ...exportHandlers(agent),
+    ...diskHandlers(agent),
+    ...nodeHandlers(agent),
   };
 }
 

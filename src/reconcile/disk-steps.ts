@@ -15,6 +15,7 @@ import { attempt, retryOf, type AfterLoss } from "./attempt.ts";
 import type { DiskView } from "./disk-view.ts";
 import { disksOnTarget } from "./disks-on-target.ts";
 import type { StepResult } from "./driver.ts";
+import type { LookOptions } from "./full-look.ts";
 import type { Lane, Lanes } from "./lanes.ts";
 import type { Seen } from "./seen.ts";
 import type * as steps from "./steps.ts";
@@ -42,7 +43,8 @@ export type DiskStepContext = {
       patch: DiskStatusPatch,
     ) => Promise<boolean>;
   };
-  readonly onStoreReady: () => Promise<void>;
+  readonly lookAtDisks: () => Promise<void>;
+  readonly lookAtEverything: (options: LookOptions) => Promise<void>;
 };
 
 type Act = { readonly context: DiskStepContext; readonly view: DiskView; readonly lane: Lane };
@@ -56,27 +58,30 @@ export async function performDiskStep(
     const written = await context.writer.recordDisk(view.row, step.patch);
     return written ? { kind: "ok" } : { kind: "retry", message: "the intent changed meanwhile" };
   }
-  const result = await context.lanes.run(
-    [{ kind: "disk", disk: view.row.id, mode: "exclusive" }],
-    (lane) => {
-      trace.getActiveSpan()?.addEvent("lanes held");
-      return act({ context, view, lane }, step);
-    },
-  );
-  // After the lane is open again: what came up with the store is listed, by calls of their own.
-  const loaded = context.seen.disk(view.row.id)?.store !== undefined;
-  if (result.kind === "ok" && step.kind === "attach-disk" && loaded) await context.onStoreReady();
-  return result;
+  if (step.kind === "attach-disk") return await attach(context, view, step);
+  return await inLane(context, view, (lane) => act({ context, view, lane }, step));
 }
 
-function act(on: Act, step: Exclude<steps.DiskStep, steps.RecordDisk>): Promise<StepResult> {
+/** Holds the disk alone. */
+function inLane<T>(
+  { lanes }: DiskStepContext,
+  { row }: DiskView,
+  work: (lane: Lane) => Promise<T>,
+): Promise<T> {
+  return lanes.run([{ kind: "disk", disk: row.id, mode: "exclusive" }], (lane) => {
+    trace.getActiveSpan()?.addEvent("lanes held");
+    return work(lane);
+  });
+}
+
+type LaneStep = Exclude<steps.DiskStep, steps.RecordDisk | steps.AttachDisk>;
+
+function act(on: Act, step: LaneStep): Promise<StepResult> {
   switch (step.kind) {
     case "claim-disk":
       return claim(on, step);
     case "give-back-disk":
       return handBack(on, step);
-    case "attach-disk":
-      return attach(on, step);
     case "detach-disk":
       return detach(on, step);
     case "create-store":
@@ -117,26 +122,58 @@ async function handBack({ context, view }: Act, step: steps.GiveBackDisk): Promi
   return { kind: "ok" };
 }
 
-async function attach(on: Act, step: steps.AttachDisk): Promise<StepResult> {
-  const { spdk, seen, claims, afterLoss, log } = on.context;
-  const { row } = on.view;
+async function attach(
+  context: DiskStepContext,
+  view: DiskView,
+  step: steps.AttachDisk,
+): Promise<StepResult> {
+  const { spdk, seen, claims, afterLoss } = context;
+  const { row } = view;
   const { controllerName: name, trtype, traddr, trsvcid, subnqn } = step;
   const adrfam = trtype === "PCIe" ? undefined : addressFamily(traddr);
-  const attached = await attempt(
-    spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam }),
-    on.lane,
-    afterLoss,
+  const attached = await inLane(context, view, (lane) =>
+    attempt(
+      spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam }),
+      lane,
+      afterLoss,
+    ),
   );
   if (attached.kind === "open") return retryOf([attached]);
   // "Exists" and "this address has another name" are answers too: what is there decides.
-  const found = await disksOnTarget(spdk, new Set([row.nsid]));
-  const disk = found.find((one) => one.id === row.id);
+  const unseen = await look(context, row);
+  if (unseen !== undefined) return { kind: "retry", message: unseen };
+  const disk = seen.disk(row.id);
   if (disk !== undefined) {
     if (disk.store === undefined && !claims.blank.has(row.id)) claims.empty.add(row.id);
-    seen.setDisk(row.id, disk);
     return { kind: "ok" };
   }
   if (attached.kind === "refused") return retryOf([attached]);
+  return await inLane(context, view, () => refuseOther(context, row, name));
+}
+
+/**
+ * What the attach brought, seen in one go: where a store was expected, with all volumes that came up
+ * with it. Answers why it could not be looked at.
+ */
+async function look(context: DiskStepContext, row: DiskRow): Promise<string | undefined> {
+  const { seen, lookAtDisks, lookAtEverything } = context;
+  try {
+    if (row.lvsUuid === undefined) await lookAtDisks();
+    const hasStore = row.lvsUuid !== undefined || seen.disk(row.id)?.store !== undefined;
+    if (hasStore) await lookAtEverything({ sizes: true });
+    return undefined;
+  } catch (error) {
+    return `what was attached cannot be listed: ${error instanceof Error ? error.message : ""}`;
+  }
+}
+
+/** Under the address of this disk another one answered. */
+async function refuseOther(
+  { spdk, log }: DiskStepContext,
+  row: DiskRow,
+  name: string,
+): Promise<StepResult> {
+  const found = await disksOnTarget(spdk, new Set([row.nsid]));
   const other = found.find((one) => one.controllerName === name);
   log.error({ disk: row.id, serial: row.serial, found: other?.serial }, "another disk answered");
   await spdk.bdevNvmeDetachController(name);

@@ -16,6 +16,15 @@ export type FoundDisk = DiskOnTarget & {
   readonly address: string;
 };
 
+export type FoundDisks = {
+  readonly found: readonly FoundDisk[];
+  /**
+   * Ids of disks that were being attached, or given a store, when this was read: a load takes minutes,
+   * and a store that is not there yet says nothing.
+   */
+  readonly unsettled: ReadonlySet<string>;
+};
+
 /** Every namespace of every controller, asked by name all at once. */
 export async function disksOnTarget(spdk: Reads, nsids: ReadonlySet<number>): Promise<FoundDisk[]> {
   const [controllers, stores] = await Promise.all([

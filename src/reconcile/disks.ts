@@ -23,8 +23,9 @@ import {
 import { standingOf } from "./disk-record.ts";
 import { performDiskStep, type ClaimMemory } from "./disk-steps.ts";
 import type { DiskView } from "./disk-view.ts";
-import { disksOnTarget, type FoundDisk } from "./disks-on-target.ts";
+import { disksOnTarget, type FoundDisks } from "./disks-on-target.ts";
 import type { LoopStatus, PassReason, StepResult } from "./driver.ts";
+import type { LookOptions } from "./full-look.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "./lanes.ts";
 import type { Seen } from "./seen.ts";
@@ -49,8 +50,7 @@ export type DisksOptions = {
   readonly pending: (now: Date) => PendingContext;
   readonly allowed: () => Allowed;
   readonly wake: (id: string) => void;
-  /** A store came up: what lies on it is to be listed. */
-  readonly onStoreReady: () => Promise<void>;
+  readonly lookAtEverything: (options: LookOptions) => Promise<void>;
 };
 
 type EvidenceAt = { readonly evidence: readonly Evidence[]; readonly atMs: number };
@@ -75,7 +75,7 @@ export class Disks {
     this.#options = options;
     this.#fabric = new FabricDisks({
       ...options,
-      list: () => this.#listTarget(),
+      list: async () => (await this.listTarget()).found,
       lookAgain: () => this.observeTarget(),
       admit: (id) => this.#admitByPolicy(id),
     });
@@ -158,7 +158,9 @@ export class Disks {
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
-    const result = await performDiskStep({ ...this.#options, claims: this.#claims }, view, step);
+    const lookAtDisks = () => this.observeTarget();
+    const context = { ...this.#options, claims: this.#claims, lookAtDisks };
+    const result = await performDiskStep(context, view, step);
     if (step.kind === "claim-disk" || step.kind === "give-back-disk") {
       // Whatever came of it, the kernel may show the disk under another driver now.
       this.#evidence.delete(view.row.id);
@@ -167,28 +169,41 @@ export class Disks {
     return result;
   }
 
-  /** Matches what the target has with rows; part of every look at everything. */
+  /** Looks for the disks on the target, and for nothing else. */
   async observeTarget(): Promise<void> {
+    const { run } = this.#options.seen;
+    const disks = await this.listTarget();
+    if (this.#options.seen.run !== run) return;
+    this.takeTarget(disks);
+    await this.meet(disks);
+  }
+
+  /** Matches what the target was found to have with rows. */
+  takeTarget({ found, unsettled }: FoundDisks): void {
     const { rows, seen } = this.#options;
-    const { run } = seen;
-    const found = await this.#listTarget();
-    if (seen.run !== run) return;
     const byId = new Map(found.map((disk) => [disk.id, disk]));
     for (const row of rows.disks()) {
       const before = seen.disk(row.id);
       const now = byId.get(row.id);
+      if (unsettled.has(row.id) && now?.store === undefined) continue;
       if (JSON.stringify(now, exact) !== JSON.stringify(before, exact)) seen.setDisk(row.id, now);
     }
-    this.#targetRun = run;
+    this.#targetRun = seen.run;
     for (const row of rows.disks()) this.#options.wake(row.id);
+  }
+
+  /** Attaches and admits what the configuration names and no row does. */
+  async meet({ found }: FoundDisks): Promise<void> {
     await this.#fabric.meet(found);
   }
 
-  #listTarget(): Promise<readonly FoundDisk[]> {
-    const { spdk, rows, config } = this.#options;
+  async listTarget(): Promise<FoundDisks> {
+    const { spdk, rows, config, lanes } = this.#options;
+    const changing = ({ id }: DiskRow) => lanes.busy({ kind: "disk", disk: id, mode: "shared" });
+    const unsettled = new Set([...rows.disks()].filter(changing).map(({ id }) => id));
     const nsids = new Set([1, ...config.fabricDisks.map(({ nsid }) => nsid)]);
     for (const row of rows.disks()) nsids.add(row.nsid);
-    return disksOnTarget(spdk, nsids);
+    return { found: await disksOnTarget(spdk, nsids), unsettled };
   }
 
   async #lookAtKernel(reason: PassReason): Promise<void> {

@@ -32,6 +32,8 @@ export type Kind<View, Step extends { readonly kind: string }> = {
     readonly name: string;
     readonly plan: (view: View) => Step | undefined;
   }[];
+  /** Objects that are planned before the others of a pass; undefined: in the order of their wakes. */
+  readonly first?: (id: string) => boolean;
   /** Undefined: there is no such object any more. */
   readonly view: (id: string, moment: Moment) => View | undefined;
   /** Which trace the object's intent was committed in, and whether that is still being served. */
@@ -171,7 +173,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
     if (this.#closed) return;
     const started = performance.now();
     const now = new Date();
-    const ids = [...this.#dirty];
+    const ids = this.#inOrder();
     this.#dirty.clear();
     const passTrace = new PassTrace(this.#instruments.tracer, this.#kind.name, ids.length);
     for (const id of ids) this.#planObject(id, now, passTrace);
@@ -183,6 +185,14 @@ export class Driver<View, Step extends { readonly kind: string }> {
       status.lastPassTime = now;
       status.lastDurationMs = performance.now() - started;
     }
+  }
+
+  #inOrder(): readonly string[] {
+    const ids = [...this.#dirty];
+    const { first } = this.#kind;
+    if (first === undefined || ids.length < 2) return ids;
+    const urgent = ids.filter(first);
+    return urgent.length === 0 ? ids : [...urgent, ...ids.filter((id) => !first(id))];
   }
 
   #planObject(id: string, now: Date, passTrace: PassTrace): void {

@@ -4,14 +4,30 @@ import type { Logger } from "pino";
 import { fleetHash, parseOwnerNqn, parseStoreName } from "../model/identity.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SpdkClient } from "../spdk/client.ts";
+import { SpdkUnknownOutcome } from "../spdk/errors.ts";
+import type { LvolBdev } from "../spdk/replies-bdev.ts";
 import type { Lvol } from "../spdk/replies-lvol.ts";
 import type { Subsystem } from "../spdk/replies-nvmf.ts";
 import type { Rows } from "../store/rows.ts";
-import type { Seen } from "./seen.ts";
+import type { FoundDisks } from "./disks-on-target.ts";
+import type { Newer, Seen } from "./seen.ts";
 import { subsystemSeen } from "./volume-steps.ts";
 
 /** Lvols in stores of this fleet and subsystems that no row has. */
 export type Unknown = { readonly unknownLvols: number; readonly unknownSubsystems: number };
+
+/** An lvol as a list shows it; bdev_lvol_get_lvols leaves sizes out. */
+type Listed = Pick<Lvol, "uuid" | "alias" | "thin" | "allocatedClusters" | "store"> & {
+  readonly sizeBytes: bigint | undefined;
+};
+
+/** What was read, to be taken over in one go: nothing may be planned from half of it. */
+export type Found = {
+  readonly subsystems: readonly Subsystem[];
+  readonly lvols: readonly Listed[];
+  readonly disks: FoundDisks;
+  readonly newer: Newer;
+};
 
 export type FullLookOptions = {
   readonly spdk: SpdkClient;
@@ -20,13 +36,23 @@ export type FullLookOptions = {
   readonly log: Logger;
   readonly fleet: string;
   readonly nqnPrefix: string;
-  readonly observeDisks: () => Promise<void>;
+  readonly disks: {
+    readonly list: () => Promise<FoundDisks>;
+    readonly take: (disks: FoundDisks) => void;
+    readonly meet: (disks: FoundDisks) => Promise<void>;
+  };
 };
+
+/** Where sizes are needed of all, one list of all bdevs is cheaper than a question about each. */
+export type LookOptions = { readonly sizes: boolean };
 
 export class FullLook {
   readonly #options: FullLookOptions;
   #look: Promise<void> | undefined;
   #nextLook: Promise<void> | undefined;
+  #nextSizes = false;
+  /** A list of all bdevs did not come: past 32 MiB it never does (CONTRACT section 0.8). */
+  #tooMany = false;
   #unknown: Unknown = { unknownLvols: 0, unknownSubsystems: 0 };
 
   constructor(options: FullLookOptions) {
@@ -38,41 +64,69 @@ export class FullLook {
   }
 
   /** Calls that come while a look is under way share one more look after it. */
-  now(): Promise<void> {
+  now({ sizes }: LookOptions): Promise<void> {
     if (this.#look === undefined) {
-      this.#look = this.#lookOnce().finally(() => {
-        this.#look = undefined;
-      });
+      this.#look = this.read({ sizes })
+        .then((found) => this.take(found))
+        .finally(() => {
+          this.#look = undefined;
+        });
       return this.#look;
     }
+    this.#nextSizes ||= sizes;
     this.#nextLook ??= this.#look
       .catch(() => {})
       .then(() => {
+        const wanted = { sizes: this.#nextSizes };
         this.#nextLook = undefined;
-        return this.now();
+        this.#nextSizes = false;
+        return this.now(wanted);
       });
     return this.#nextLook;
   }
 
-  async #lookOnce(): Promise<void> {
-    const { seen, spdk } = this.#options;
-    const touched = seen.beginLook();
-    const [subsystems, lvols] = await Promise.all([
+  async read({ sizes }: LookOptions): Promise<Found> {
+    const { seen, spdk, disks } = this.#options;
+    const newer = seen.beginLook();
+    const [subsystems, lvols, found] = await Promise.all([
       spdk.nvmfGetSubsystems(),
-      spdk.bdevLvolGetLvols(),
-      this.#options.observeDisks(),
+      sizes && !this.#tooMany ? this.#listBdevs() : this.#listLvols(),
+      disks.list(),
     ]);
-    this.#takeSubsystems(subsystems, touched);
-    this.#takeLvols(lvols, touched);
+    return { subsystems, lvols, disks: found, newer };
   }
 
-  #takeSubsystems(subsystems: readonly Subsystem[], touched: (id: string) => boolean): void {
+  /** Resolves when disks of the configuration that have no row yet were met, too. */
+  async take({ subsystems, lvols, disks, newer }: Found): Promise<void> {
+    this.#options.disks.take(disks);
+    this.#takeSubsystems(subsystems, newer);
+    this.#takeLvols(lvols, newer);
+    await this.#options.disks.meet(disks);
+  }
+
+  async #listLvols(): Promise<readonly Listed[]> {
+    const lvols = await this.#options.spdk.bdevLvolGetLvols();
+    this.#tooMany = false;
+    return lvols.map((lvol) => ({ ...lvol, sizeBytes: undefined }));
+  }
+
+  async #listBdevs(): Promise<readonly Listed[]> {
+    try {
+      const bdevs = await this.#options.spdk.bdevGetBdevs();
+      return bdevs.flatMap((bdev) => (bdev.kind === "lvol" ? [listed(bdev)] : []));
+    } catch (error) {
+      this.#tooMany = error instanceof SpdkUnknownOutcome;
+      throw error;
+    }
+  }
+
+  #takeSubsystems(subsystems: readonly Subsystem[], newer: Newer): void {
     const { rows, seen, nqnPrefix } = this.#options;
     const byNqn = new Map(subsystems.map((subsystem) => [subsystem.nqn, subsystem]));
     for (const row of rows.lvols()) {
       const found = byNqn.get(row.nqn);
       byNqn.delete(row.nqn);
-      if (touched(row.id)) continue;
+      if (newer.subsystems.has(row.id)) continue;
       if (row.deleteTime === undefined) seen.setSubsystem(row.id, subsystemSeen(found));
     }
     const unknown = [...byNqn.values()].filter(
@@ -82,10 +136,10 @@ export class FullLook {
   }
 
   /**
-   * The list names lvols without their sizes: what it shows as gone or as new is unknown and looked
-   * at by name; what was seen present before stays as it was seen.
+   * What a list without sizes shows as gone or as new is unknown and looked at by name; what was seen
+   * present before stays as it was seen. An lvol whose uuid is the row's needs no second look.
    */
-  #takeLvols(lvols: readonly Lvol[], touched: (id: string) => boolean): void {
+  #takeLvols(lvols: readonly Listed[], newer: Newer): void {
     const { rows, seen, fleet } = this.#options;
     const byUuid = new Map(lvols.map((lvol) => [lvol.uuid, lvol]));
     const byAlias = new Map(lvols.map((lvol) => [lvol.alias, lvol]));
@@ -93,16 +147,27 @@ export class FullLook {
     for (const row of rows.lvols()) {
       const lvol = matching(row, { byUuid, byAlias }, rows);
       if (lvol !== undefined) known.add(lvol.uuid);
-      if (touched(row.id)) continue;
+      if (newer.lvols.has(row.id)) continue;
       if (row.deleteTime !== undefined) {
         if (lvol !== undefined) this.#returned(row, lvol);
         continue;
       }
       const before = seen.volume(row.id).lvol;
-      if (lvol === undefined && before?.kind === "present") seen.setLvol(row.id, undefined);
+      if (lvol?.sizeBytes !== undefined && lvol.uuid === row.lvolUuid) {
+        const { uuid, sizeBytes, thin, allocatedClusters, store } = lvol;
+        const lvsUuid = store.uuid;
+        seen.setLvol(row.id, {
+          kind: "present",
+          uuid,
+          lvsUuid,
+          sizeBytes,
+          thin,
+          allocatedClusters,
+        });
+      } else if (lvol === undefined && before?.kind === "present") seen.setLvol(row.id, undefined);
       else if (lvol !== undefined && before?.kind === "absent") seen.setLvol(row.id, undefined);
     }
-    const ours = (lvol: Lvol) => parseStoreName(lvol.store.name)?.fleet === fleetHash(fleet);
+    const ours = (lvol: Listed) => parseStoreName(lvol.store.name)?.fleet === fleetHash(fleet);
     const orphans = lvols.filter((lvol) => !known.has(lvol.uuid) && ours(lvol));
     this.#unknown = { ...this.#unknown, unknownLvols: orphans.length };
     if (orphans.length > 0) {
@@ -112,7 +177,7 @@ export class FullLook {
   }
 
   /** A delete that failed halfway: the lvol of a tombstone is back and is deleted again. */
-  #returned(row: LvolRow, lvol: Lvol): void {
+  #returned(row: LvolRow, lvol: Listed): void {
     this.#options.log.warn({ id: row.id, uuid: lvol.uuid }, "deleted lvol is back");
     this.#options.seen.setLvol(row.id, {
       kind: "present",
@@ -129,12 +194,20 @@ export class FullLook {
 function matching(
   row: LvolRow,
   lvols: {
-    readonly byUuid: ReadonlyMap<string, Lvol>;
-    readonly byAlias: ReadonlyMap<string, Lvol>;
+    readonly byUuid: ReadonlyMap<string, Listed>;
+    readonly byAlias: ReadonlyMap<string, Listed>;
   },
   rows: Rows,
-): Lvol | undefined {
+): Listed | undefined {
   if (row.lvolUuid !== undefined) return lvols.byUuid.get(row.lvolUuid);
   const store = rows.disk(row.diskId)?.lvsName;
   return store === undefined ? undefined : lvols.byAlias.get(`${store}/${row.id}`);
+}
+
+/** Its alias is `<store name>/<lvol name>`. */
+function listed({ uuid, sizeBytes, aliases, lvol }: LvolBdev): Listed {
+  const [alias = ""] = aliases;
+  const { thin, allocatedClusters, storeUuid } = lvol;
+  const store = { uuid: storeUuid, name: alias.slice(0, Math.max(alias.indexOf("/"), 0)) };
+  return { uuid, alias, thin, allocatedClusters, store, sizeBytes };
 }

@@ -7,23 +7,21 @@ import type { LvolRow } from "../model/lvol.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { SpdkConnection } from "../spdk/connection.ts";
 import type { PendingContext } from "../model/pending-op.ts";
-import type { Allowed, Fence } from "../store/fence.ts";
+import type { Fence } from "../store/fence.ts";
 import type { RowChange, Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { Disks } from "./disks.ts";
-import { Driver, type Kind, type LoopStatus } from "./driver.ts";
+import { Driver, type LoopStatus } from "./driver.ts";
 import type { DiskView } from "./disk-view.ts";
-import { diskRecord } from "./disk-record.ts";
+import { ConnectedHosts } from "./connected-hosts.ts";
+import { diskKind, mayDo, volumeKind } from "./kinds.ts";
 import { Lanes } from "./lanes.ts";
-import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
-import { volumeRecord } from "./record.ts";
 import { Seen, type SeenChange } from "./seen.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
 import { TargetSession, type TargetStatus } from "./target-session.ts";
 import { Verification } from "./verify.ts";
-import { performVolumeStep, type VolumeStepContext } from "./volume-steps.ts";
 import { volumeView, type VolumePlanView, type VolumeViewSource } from "./volume-view.ts";
 
 export type ReconcilerOptions = {
@@ -36,6 +34,8 @@ export type ReconcilerOptions = {
   readonly fence: Fence;
   /** How long what an earlier agent sent may still be running on a target that lives on. */
   readonly graceMs: number;
+  /** How often the target is asked what happened to it. */
+  readonly eventsMs: number;
   readonly log: Logger;
   readonly instruments: Instruments;
 };
@@ -80,20 +80,29 @@ export class Reconciler {
     this.#disks = new Disks({
       ...shared,
       wake: (id) => this.#wakeDisk(id),
-      onStoreReady: () => this.#session.lookAtEverything(),
+      lookAtEverything: (look) => this.#session.lookAtEverything(look),
     });
     const may = (act: string) => mayDo(fence.allowed, act);
     const steps = { ...shared, lostStore: (id: string) => seen.setDisk(id, undefined) };
-    const { instruments } = options;
-    const volumes = volumeKind(this.#source, writer, steps, may);
+    const { instruments, spdk } = options;
+    const connectedHosts = new ConnectedHosts({ spdk, rows });
+    const volumes = {
+      ...volumeKind(this.#source, writer, steps, may),
+      first: (id: string) => connectedHosts.has(id),
+    };
     this.#volumeDriver = new Driver(volumes, log, instruments);
     this.#diskDriver = new Driver(diskKind(this.#disks, rows, writer, may), log, instruments);
     this.#session = new TargetSession({
       ...shared,
       ...config,
-      graceMs: options.graceMs,
+      connectedHosts,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
-      observeDisks: () => this.#disks.observeTarget(),
+      disks: {
+        list: () => this.#disks.listTarget(),
+        take: (disks) => this.#disks.takeTarget(disks),
+        meet: (disks) => this.#disks.meet(disks),
+      },
+      lookAtDisks: () => this.#disks.observeTarget(),
       onReady: () => this.#beginGrace(),
     });
     this.#verification = new Verification({
@@ -256,93 +265,4 @@ function concernsVolumes(before: DiskRow | undefined, now: DiskRow | undefined):
     before?.lvsUuid !== now?.lvsUuid ||
     before?.freeSpace !== now?.freeSpace
   );
-}
-
-const LOOKS: readonly string[] = ["look-lvol", "look-subsystem"] satisfies VolumeStep["kind"][];
-
-/** What an agent may do whose database is away: bring back what was wanted and is gone. */
-const RESTORING: readonly string[] = [
-  "record",
-  "prepare-export",
-  "adjust-export",
-  "add-namespace",
-  "attach-disk",
-] satisfies (VolumeStep["kind"] | DiskStep["kind"] | "record")[];
-
-function mayDo(allowed: Allowed, act: string): boolean {
-  if (LOOKS.includes(act) || allowed === "change") return true;
-  return allowed === "restore" && RESTORING.includes(act);
-}
-
-function intentOf(row: Pick<LvolRow, "traceparent" | "generation" | "observedGeneration">) {
-  const { traceparent, generation, observedGeneration } = row;
-  return { traceparent, open: observedGeneration !== generation };
-}
-
-function volumeKind(
-  source: VolumeViewSource,
-  writer: Writer,
-  context: VolumeStepContext,
-  may: (act: string) => boolean,
-): Kind<VolumePlanView, VolumeStep> {
-  return {
-    name: "lvol",
-    may,
-    loops: VOLUME_LOOPS,
-    intent: ({ row }) => intentOf(row),
-    changes: (act) => !LOOKS.includes(act),
-    view: (id, moment) => {
-      const row = source.rows.lvol(id);
-      return row === undefined ? undefined : volumeView(source, row, moment);
-    },
-    perform: (view, step) => performVolumeStep(context, view, step),
-    record: (view) => {
-      const patch = volumeRecord(view);
-      return patch === undefined ? undefined : writer.recordLvol(view.row, patch);
-    },
-    recordFailure: ({ row }, failure) =>
-      writer.recordLvol(row, {
-        lastError: failure.message,
-        attempt: failure.attempt,
-        nextTryTime: failure.fatal ? undefined : failure.nextTryTime,
-        ...(failure.fatal ? { failed: true } : {}),
-      }),
-  };
-}
-
-function diskKind(
-  disks: Disks,
-  rows: Rows,
-  writer: Writer,
-  may: (act: string) => boolean,
-): Kind<DiskView, DiskStep> {
-  return {
-    name: "disk",
-    may,
-    loops: DISK_LOOPS,
-    intent: ({ row }) => intentOf(row),
-    changes: () => true,
-    view: (id, moment) => {
-      const row = rows.disk(id);
-      return row === undefined ? undefined : disks.view(row, moment);
-    },
-    perform: (view, step) => disks.perform(view, step),
-    record: (view) => {
-      const patch = diskRecord(view);
-      return patch === undefined ? undefined : writer.recordDisk(view.row, patch);
-    },
-    recordFailure: ({ row }, failure) =>
-      writer.recordDisk(row, {
-        lastError: failure.message,
-        attempt: failure.attempt,
-        nextTryTime: failure.fatal ? undefined : failure.nextTryTime,
-        ...(failure.fatal
-          ? {
-              state: "FAILED" as const,
-              stateReason: failure.message,
-              observedGeneration: row.generation,
-            }
-          : {}),
-      }),
-  };
 }

@@ -22,6 +22,12 @@ export type DiskOnTarget = {
   readonly store: StoreSeen | undefined;
 };
 
+/** Ids of volumes whose lvol, or whose subsystem, was seen after a look was sent. */
+export type Newer = {
+  readonly lvols: ReadonlySet<string>;
+  readonly subsystems: ReadonlySet<string>;
+};
+
 const NOTHING: VolumeSeen = { lvol: undefined, subsystem: undefined };
 
 export type SeenChange = { readonly kind: "lvol" | "disk"; readonly id: string };
@@ -30,8 +36,8 @@ export class Seen {
   readonly #volumes = new Map<string, VolumeSeen>();
   readonly #disks = new Map<string, DiskOnTarget>();
   readonly #onChange: (change: SeenChange) => void;
-  /** Volumes that something was learnt of since a look at everything was sent. */
-  #touched: Set<string> | undefined;
+  /** What was learnt of volumes since a look at everything was sent. */
+  #newer: { readonly lvols: Set<string>; readonly subsystems: Set<string> } | undefined;
   #run: string | undefined;
 
   constructor(onChange: (change: SeenChange) => void) {
@@ -64,23 +70,23 @@ export class Seen {
   }
 
   /**
-   * A look at everything is about to be sent. What is learnt of a volume from now on is newer than
-   * what that look will show; `touched` says so of an id.
+   * A look at everything is about to be sent. What is learnt from now on, of an lvol or of a
+   * subsystem, is newer than what that look will show of it.
    */
-  beginLook(): (id: string) => boolean {
-    const touched = new Set<string>();
-    this.#touched = touched;
-    return (id) => touched.has(id);
+  beginLook(): Newer {
+    const newer = { lvols: new Set<string>(), subsystems: new Set<string>() };
+    this.#newer = newer;
+    return newer;
   }
 
   setLvol(id: string, lvol: LvolSeen | undefined): void {
-    this.#touched?.add(id);
+    this.#newer?.lvols.add(id);
     this.#volumes.set(id, { ...this.volume(id), lvol });
     this.#onChange({ kind: "lvol", id });
   }
 
   setSubsystem(id: string, subsystem: SubsystemSeen | undefined): void {
-    this.#touched?.add(id);
+    this.#newer?.subsystems.add(id);
     this.#volumes.set(id, { ...this.volume(id), subsystem });
     this.#onChange({ kind: "lvol", id });
   }

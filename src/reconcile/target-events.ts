@@ -8,14 +8,15 @@ import type { Notification } from "../spdk/replies-target.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Seen } from "./seen.ts";
 
-const PERIOD_MS = 2_000;
-
 export type TargetEventsOptions = {
   readonly spdk: Pick<SpdkClient, "notifyGetNotifications">;
   readonly rows: Rows;
   readonly seen: Seen;
+  readonly periodMs: number;
   readonly lookAtEverything: () => Promise<void>;
   readonly lookAtDisks: () => Promise<void>;
+  /** What else is asked each time, in the same write. */
+  readonly alsoLook: () => Promise<void>;
   readonly onError: (error: unknown) => void;
 };
 
@@ -39,12 +40,12 @@ export class TargetEvents {
   follow(): void {
     this.stop();
     const timer = setTimeout(() => {
-      this.#look()
+      Promise.all([this.#look(), this.#options.alsoLook()])
         .catch((error: unknown) => this.#options.onError(error))
         .finally(() => {
           if (this.#timer === timer) this.follow();
         });
-    }, PERIOD_MS);
+    }, this.#options.periodMs);
     this.#timer = timer.unref();
   }
 

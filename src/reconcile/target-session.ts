@@ -9,13 +9,14 @@ import type { Logger } from "pino";
 import { fleetHash, ownerNqn, parseOwnerNqn, type OwnerMark } from "../model/identity.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { SpdkConnection } from "../spdk/connection.ts";
-import type { Subsystem } from "../spdk/replies-nvmf.ts";
+import type { Subsystem, Transport } from "../spdk/replies-nvmf.ts";
 import type { Allowed } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { inSpan } from "../telemetry/trace.ts";
 import type { Seen } from "./seen.ts";
-import { FullLook, type Unknown } from "./full-look.ts";
+import type { ConnectedHosts } from "./connected-hosts.ts";
+import { FullLook, type FullLookOptions, type LookOptions, type Unknown } from "./full-look.ts";
 import { TargetEvents } from "./target-events.ts";
 
 /** How often everything is listed while nothing seems to happen. */
@@ -44,9 +45,12 @@ export type TargetSessionOptions = {
   readonly trtype: string;
   /** After a lost connection to a target that lives on: what was being done there has ended by then. */
   readonly graceMs: number;
+  readonly connectedHosts: ConnectedHosts;
+  /** How often the target is asked what happened to it. */
+  readonly eventsMs: number;
   readonly allowed: () => Allowed;
-  /** Looks for the disks on the target; called while a run begins and with each full look. */
-  readonly observeDisks: () => Promise<void>;
+  readonly disks: FullLookOptions["disks"];
+  readonly lookAtDisks: () => Promise<void>;
   /** The run is known and everything on it was listed: loops may plan. */
   readonly onReady: () => void;
 };
@@ -70,8 +74,9 @@ export class TargetSession {
     this.#look = new FullLook(options);
     this.#events = new TargetEvents({
       ...options,
-      lookAtEverything: () => this.lookAtEverything(),
-      lookAtDisks: options.observeDisks,
+      lookAtEverything: () => this.lookAtEverything({ sizes: false }),
+      alsoLook: () => options.connectedHosts.look(),
+      periodMs: options.eventsMs,
       onError: (error) => options.log.debug({ err: error }, "events cannot be read"),
     });
     this.#status = {
@@ -102,8 +107,8 @@ export class TargetSession {
   }
 
   /** Lists everything now, e.g. because a store came up. */
-  lookAtEverything(): Promise<void> {
-    return this.#look.now();
+  lookAtEverything(options: LookOptions): Promise<void> {
+    return this.#look.now(options);
   }
 
   /** This agent may change something now: what a target still lacks to be ours is made. */
@@ -154,24 +159,23 @@ export class TargetSession {
 
   async #become(): Promise<void> {
     const { spdk, seen, log } = this.#options;
-    const { version } = await spdk.capabilities();
-    const [subsystems, transports] = await Promise.all([
-      spdk.nvmfGetSubsystems(),
+    // All of it in one write: every export of a target that restarted waits for this.
+    const [{ version }, found, transports] = await Promise.all([
+      spdk.capabilities(),
+      this.#look.read({ sizes: true }),
       spdk.nvmfGetTransports(),
       this.#events.begin(),
     ]);
-    const run = await this.#ownRun(subsystems);
-    if (run === undefined) return;
-    const wanted = this.#options.trtype.toUpperCase();
-    this.#unfinished = !transports.some(({ trtype }) => trtype.toUpperCase() === wanted);
-    if (this.#unfinished && this.#options.allowed() !== "nothing") {
-      await spdk.nvmfCreateTransport(this.#options.trtype);
-      this.#unfinished = false;
-    }
+    if (this.#isForeign(found.subsystems)) return;
+    const [run] = await Promise.all([
+      this.#ownRun(found.subsystems),
+      this.#makeTransport(transports),
+    ]);
     const sameRun = run === this.#lastRun;
+    if (!sameRun && this.#lastRun !== undefined) this.#options.connectedHosts.begin();
     this.#lastRun = run;
     seen.startRun(run);
-    await this.lookAtEverything();
+    await this.#look.take(found);
     this.#knownAgain.resolve({ sameRun });
     this.#knownAgain = Promise.withResolvers();
     this.#setStatus({ connected: true, reason: "", version });
@@ -181,19 +185,37 @@ export class TargetSession {
     this.#options.onReady();
   }
 
-  /** The run's mark, made if there is none; undefined if the target belongs to somebody else. */
-  async #ownRun(subsystems: readonly Subsystem[]): Promise<string | undefined> {
-    const { nodeId, fleet, nqnPrefix, spdk, log, connection } = this.#options;
-    const marks = subsystems.flatMap(({ nqn }) => parseOwnerNqn(nqnPrefix, nqn) ?? []);
-    const isOurs = (mark: OwnerMark) => mark.fleet === fleetHash(fleet) && mark.node === nodeId;
-    const foreign = marks.find((mark) => !isOurs(mark));
-    if (foreign !== undefined) {
-      const reason = `the target belongs to node ${foreign.node} of fleet ${foreign.fleet}`;
-      this.#setStatus({ connected: false, reason });
-      log.error({ owner: foreign }, "target belongs to another node; nothing is changed on it");
-      return undefined;
-    }
-    const ours = marks[0];
+  #marks(subsystems: readonly Subsystem[]): readonly OwnerMark[] {
+    const { nqnPrefix } = this.#options;
+    return subsystems.flatMap(({ nqn }) => parseOwnerNqn(nqnPrefix, nqn) ?? []);
+  }
+
+  /** Whether the target carries the mark of somebody else: then nothing is changed on it. */
+  #isForeign(subsystems: readonly Subsystem[]): boolean {
+    const { nodeId, fleet, log } = this.#options;
+    const foreign = this.#marks(subsystems).find(
+      (mark) => mark.fleet !== fleetHash(fleet) || mark.node !== nodeId,
+    );
+    if (foreign === undefined) return false;
+    const reason = `the target belongs to node ${foreign.node} of fleet ${foreign.fleet}`;
+    this.#setStatus({ connected: false, reason });
+    log.error({ owner: foreign }, "target belongs to another node; nothing is changed on it");
+    return true;
+  }
+
+  async #makeTransport(transports: readonly Transport[]): Promise<void> {
+    const { trtype: wanted, spdk, allowed } = this.#options;
+    const exists = ({ trtype }: Transport) => trtype.toUpperCase() === wanted.toUpperCase();
+    this.#unfinished = !transports.some(exists);
+    if (!this.#unfinished || allowed() === "nothing") return;
+    await spdk.nvmfCreateTransport(wanted);
+    this.#unfinished = false;
+  }
+
+  /** The run's mark, made if there is none. */
+  async #ownRun(subsystems: readonly Subsystem[]): Promise<string> {
+    const { nodeId, fleet, nqnPrefix, spdk, connection } = this.#options;
+    const ours = this.#marks(subsystems)[0];
     if (ours !== undefined) return ours.run;
     // Looked at, but not ours to mark: what is seen is kept under a run that ends when it is marked.
     if (this.#options.allowed() === "nothing") return `${UNMARKED}${connection.epoch}`;
@@ -220,7 +242,7 @@ export class TargetSession {
     clearTimeout(this.#timer);
     if (this.#closed) return;
     this.#timer = setTimeout(() => {
-      this.lookAtEverything()
+      this.lookAtEverything({ sizes: false })
         .catch((error: unknown) => this.#options.log.warn({ err: error }, "full look failed"))
         .finally(() => {
           if (this.#status.connected) this.#plan();

@@ -3,10 +3,12 @@
 
 import { flag, integer, list } from "./fields.ts";
 import {
+  nvmfStats,
   subsystem,
   subsystemController,
   transport,
   type ListenAddress,
+  type NvmfStats,
   type Subsystem,
   type SubsystemController,
   type Transport,
@@ -50,6 +52,11 @@ function transportCalls(rpc: Rpc) {
 
     async nvmfGetTransports(options?: CallerOptions): Promise<readonly Transport[]> {
       return await rpc.read("nvmf_get_transports", undefined, list(transport), options);
+    },
+
+    /** One answer of fixed size, whatever is exported. */
+    async nvmfGetStats(options?: CallerOptions): Promise<NvmfStats> {
+      return await rpc.read("nvmf_get_stats", undefined, nvmfStats, options);
     },
   };
 }

@@ -50,6 +50,13 @@ export type SubsystemController = {
   readonly numIoQpairs: number;
 };
 
+/** Connections of hosts, over all poll groups: each host has one admin queue pair per subsystem. */
+export type NvmfStats = {
+  /** Ever made in this run of the target. */
+  readonly adminQpairs: number;
+  readonly currentAdminQpairs: number;
+};
+
 const listenAddress: Read<ListenAddress> = object((fields) => ({
   trtype: fields.get("trtype", text),
   adrfam: fields.get("adrfam", text),
@@ -90,3 +97,18 @@ export const subsystemController: Read<SubsystemController> = object((fields) =>
   hostId: fields.get("hostid", text),
   numIoQpairs: fields.get("num_io_qpairs", integer),
 }));
+
+const pollGroup = object((fields) => ({
+  adminQpairs: fields.get("admin_qpairs", integer),
+  currentAdminQpairs: fields.get("current_admin_qpairs", integer),
+}));
+
+export const nvmfStats: Read<NvmfStats> = object((fields) => {
+  const groups = fields.get("poll_groups", list(pollGroup));
+  const sum = (of: (group: NvmfStats) => number) =>
+    groups.reduce((total, group) => total + of(group), 0);
+  return {
+    adminQpairs: sum((group) => group.adminQpairs),
+    currentAdminQpairs: sum((group) => group.currentAdminQpairs),
+  };
+});

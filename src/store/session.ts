@@ -79,7 +79,9 @@ export class StoreSession {
   start(): void {
     clearTimeout(this.#timer);
     if (this.#closing.signal.aborted || this.#turn !== undefined) return;
-    this.#turn = this.#take().then((nextMs) => {
+    // Not in this tick: what is found lost would begin a turn within the turn that finds it.
+    const taken = Promise.resolve().then(() => this.#take());
+    this.#turn = taken.then((nextMs) => {
       this.#turn = undefined;
       if (this.#closing.signal.aborted || nextMs === undefined) return;
       this.#timer = setTimeout(() => this.start(), nextMs);

@@ -91,8 +91,8 @@ export class LeaseLost extends Error {
 }
 
 /**
- * Locks the node's row against other writers and raises its revision for this transaction. Throws
- * LeaseLost if the epoch is not the newest.
+ * Locks the node's row against other writers, raises its revision for this transaction and lets it be
+ * known, once it has committed, to who listens. Throws LeaseLost if the epoch is not the newest.
  */
 export async function raiseRevision(
   client: Sql,
@@ -101,22 +101,19 @@ export async function raiseRevision(
 ): Promise<LockedNode> {
   const { rows } = await client.query(
     `update node set revision = revision + 1 where node_id = $1 and lease_epoch = $2
-     returning node_id, cordoned, revision, now() as now`,
+     returning node_id, cordoned, revision, now() as now,
+       pg_notify('${CHANNEL}', node_id || ':' || revision)`,
     [nodeId, epoch],
   );
   if (rows.length === 0) throw new LeaseLost();
   return toNode(rows[0]);
 }
 
-/** The rows that a batch of mutations decides on: ids are unique in the fleet, disks are the node's. */
-export async function readForAdmission(
-  client: Sql,
-  nodeId: string,
-  ids: readonly string[],
-): Promise<{ lvols: LvolRow[]; disks: DiskRow[] }> {
-  const lvols = await client.query(`select * from lvol where id = any ($1::uuid[])`, [ids]);
-  const disks = await client.query(`select * from disk where node_id = $1`, [nodeId]);
-  return { lvols: parseLvolRows(lvols.rows), disks: parseDiskRows(disks.rows) };
+/** Rows of any node: ids are unique in the fleet. */
+export async function readLvols(client: Sql, ids: readonly string[]): Promise<LvolRow[]> {
+  if (ids.length === 0) return [];
+  const { rows } = await client.query(`select * from lvol where id = any ($1::uuid[])`, [ids]);
+  return parseLvolRows(rows);
 }
 
 /** Writes what admission decided: desired columns, and the disks' sums. */
@@ -179,7 +176,8 @@ export async function writeStatus(
   for (const row of inserted) ids.add(row.id);
   const lvols = await writeLvolStatus(client, batch, revision);
   const disks = await writeDiskStatus(client, batch.disks, revision);
-  const ended = await endPromises(client, batch.ended, new Set(lvols.map((row) => row.id)));
+  const applied = new Set(lvols.map((row) => row.id));
+  const ended = await endPromises(client, batch.ended, { applied, revision });
   for (const row of [...lvols, ...disks]) ids.add(row.id);
   return { ids, lvols, disks: [...inserted, ...disks, ...ended] };
 }
@@ -254,23 +252,18 @@ async function writeDiskStatus(
 async function endPromises(
   client: Sql,
   ended: readonly LvolRow[],
-  applied: ReadonlySet<string>,
+  { applied, revision }: { readonly applied: ReadonlySet<string>; readonly revision: bigint },
 ): Promise<DiskRow[]> {
   const ids = ended.filter((row) => applied.has(row.id)).map((row) => row.id);
   if (ids.length === 0) return [];
   const { rows } = await client.query(
     `update disk set promised_bytes = disk.promised_bytes - gone.promised_bytes,
-                     lvol_count = disk.lvol_count - gone.lvol_count
+                     lvol_count = disk.lvol_count - gone.lvol_count, revision = $2
      from (select disk_id, sum(promised_bytes)::bigint as promised_bytes, count(*)::integer as lvol_count
            from lvol where id = any ($1::uuid[]) group by disk_id) gone
      where disk.id = gone.disk_id
      returning disk.*`,
-    [ids],
+    [ids, revision],
   );
   return parseDiskRows(rows);
-}
-
-/** One notification per transaction; it costs nothing beyond the commit. */
-export async function notify(client: Sql, node: NodeRow): Promise<void> {
-  await client.query(`select pg_notify('${CHANNEL}', $1)`, [`${node.nodeId}:${node.revision}`]);
 }

@@ -26,6 +26,13 @@ const MAX_QUEUE = 10_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 2_000;
 
+/** What the transaction has written before intents are decided. */
+type Written = {
+  readonly node: sql.LockedNode;
+  readonly lvols: readonly LvolRow[];
+  readonly disks: readonly DiskRow[];
+};
+
 type Batch = {
   readonly batch: readonly Waiting[];
   readonly status: StatusBatch;
@@ -267,42 +274,53 @@ export class Writer {
   async #write(client: Sql, { batch, status, epoch }: Batch) {
     const node = await sql.raiseRevision(client, this.#options.policy.nodeId, epoch);
     const applied = await sql.writeStatus(client, status, node.revision);
-    const intents = await this.#admitBatch(client, batch, node);
-    await sql.notify(client, node);
+    const intents = await this.#admitBatch(client, batch, { node, ...applied });
     return {
       outcomes: intents.outcomes,
       applied: applied.ids,
       committed: {
         node,
         lvols: [...applied.lvols, ...intents.lvols],
-        disks: intents.disks ?? applied.disks,
+        disks: [...applied.disks, ...intents.disks],
       },
     };
   }
 
+  /** Decides on the rows in memory, which are those of the database, and on what this transaction wrote. */
   async #admitBatch(
     client: Sql,
     batch: readonly Waiting[],
-    node: sql.LockedNode,
-  ): Promise<{ outcomes: Outcome[]; lvols: LvolRow[]; disks: DiskRow[] | undefined }> {
-    if (batch.length === 0) return { outcomes: [], lvols: [], disks: undefined };
-    const ids = batch.map(({ mutation }) => mutation.id);
-    const before = await sql.readForAdmission(client, node.nodeId, ids);
+    { node, ...written }: Written,
+  ): Promise<{ outcomes: readonly Outcome[]; lvols: LvolRow[]; disks: DiskRow[] }> {
+    if (batch.length === 0) return { outcomes: [], lvols: [], disks: [] };
+    const { rows, policy } = this.#options;
+    const known = new Map(written.lvols.map((row) => [row.id, row]));
+    const unknown: string[] = [];
+    for (const { mutation } of batch) {
+      const row = known.get(mutation.id) ?? rows.lvol(mutation.id);
+      if (row !== undefined) known.set(row.id, row);
+      else if (rows.disk(mutation.id) === undefined) unknown.push(mutation.id);
+    }
+    for (const row of await sql.readLvols(client, unknown)) known.set(row.id, row);
+    const disks = new Map([...rows.disks(), ...written.disks].map((row) => [row.id, row]));
+    const { cordoned: nodeCordoned, now, revision } = node;
     const state: AdmissionState = {
-      policy: this.#options.policy,
-      nodeCordoned: node.cordoned,
-      now: node.now,
-      revision: node.revision,
-      lvols: new Map(before.lvols.map((row) => [row.id, row])),
-      disks: new Map(before.disks.map((row) => [row.id, row])),
+      policy,
+      nodeCordoned,
+      now,
+      revision,
+      lvols: new Map(known),
+      disks: new Map(disks),
     };
     const outcomes = batch.map((waiting) => ({ waiting, result: decide(state, waiting) }));
-    const lvols = [...state.lvols.values()].filter((row) => row.revision === node.revision);
-    const changedDisks = [...state.disks.values()].filter(
-      (row) => before.disks.find(({ id }) => id === row.id) !== row,
-    );
-    await sql.writeIntents(client, { lvols, disks: changedDisks });
-    return { outcomes, lvols, disks: [...state.disks.values()] };
+    const changed = {
+      lvols: [...state.lvols.values()].filter((row) => known.get(row.id) !== row),
+      disks: [...state.disks.values()].flatMap((row) =>
+        disks.get(row.id) === row ? [] : [{ ...row, revision }],
+      ),
+    };
+    await sql.writeIntents(client, changed);
+    return { outcomes, ...changed };
   }
 
   #setConnected(connected: boolean): void {

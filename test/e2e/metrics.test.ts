@@ -4,6 +4,7 @@ import { readConfig } from "../../src/config.ts";
 import { startTelemetry, type Telemetry } from "../../src/telemetry/telemetry.ts";
 import { refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
+import { scrape as scrapeOf, valueOf } from "../support/scrape.ts";
 import { startTarget, type TestTarget } from "../support/target.ts";
 import { getLvol, idOf, provision, remove, stateOf } from "../support/volumes.ts";
 
@@ -33,29 +34,7 @@ async function get(path: string, method = "GET"): Promise<{ code: number; text: 
   return { code: response.status, text: await response.text() };
 }
 
-/** The samples of one scrape: `name{labels}` to its value. */
-async function scrape(): Promise<ReadonlyMap<string, number>> {
-  const { text } = await get("/metrics");
-  const samples = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
-  return new Map(
-    samples.map((line) => {
-      const space = line.lastIndexOf(" ");
-      return [line.slice(0, space), Number(line.slice(space + 1))];
-    }),
-  );
-}
-
-/** The sum of the samples of one name whose labels hold all that are given. */
-function valueOf(
-  samples: ReadonlyMap<string, number>,
-  name: string,
-  labels: Readonly<Record<string, string>> = {},
-): number {
-  const parts = Object.entries(labels).map(([key, value]) => `${key}="${value}"`);
-  return [...samples]
-    .filter(([key]) => key.split("{", 1)[0] === name && parts.every((part) => key.includes(part)))
-    .reduce((sum, [, value]) => sum + value, 0);
-}
+const scrape = () => scrapeOf(agent);
 
 describe("/metrics", () => {
   it("counts what provisioning volumes cost, and times it until they were observed", async () => {

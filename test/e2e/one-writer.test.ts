@@ -35,9 +35,9 @@ describe("two agents for one node", () => {
       return (await componentOf(second, "lease")).reason?.includes("another agent holds") === true;
     });
     expect(await componentOf(second, "lease")).toMatchObject({ ready: false, ok: false });
-    expect(await refusal(provision(second, SMALL))).toMatchObject({
-      code: 14,
-      reason: "NOT_LEASE_HOLDER",
+    await until("it refuses changes for that reason", async () => {
+      const { code, reason } = await refusal(provision(second, SMALL));
+      return code === 14 && reason === "NOT_LEASE_HOLDER";
     });
     expect(stateOf(await provision(first, SMALL))).toBe("LVOL_STATE_UP");
 

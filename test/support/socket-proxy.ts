@@ -3,11 +3,31 @@
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { z } from "zod";
+
+const request = z.looseObject({
+  id: z.number(),
+  method: z.string(),
+  params: z.record(z.string(), z.unknown()).default({}),
+});
+
+export type Request = {
+  readonly method: string;
+  readonly params: Readonly<Record<string, unknown>>;
+  /** Without the digits of its id, which grow with time. */
+  readonly bytes: number;
+};
+
+function requestOf(line: string): Request {
+  const { id, method, params } = request.parse(JSON.parse(line));
+  return { method, params, bytes: Buffer.byteLength(line) - String(id).length };
+}
 
 export class SocketProxy implements AsyncDisposable {
   readonly path: string;
   readonly #server: Server;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
+  readonly #requests: Request[] = [];
   #cut = false;
   /** Answers that wait for somebody who is stopped; undefined while nobody is. */
   #held: (() => void)[] | undefined;
@@ -25,6 +45,11 @@ export class SocketProxy implements AsyncDisposable {
     proxy.#server.listen(path);
     await once(proxy.#server, "listening");
     return proxy;
+  }
+
+  /** What came through to the one behind, in order, since this was last asked. */
+  takeRequests(): readonly Request[] {
+    return this.#requests.splice(0);
   }
 
   /** For good: nobody gets through any more. */
@@ -64,7 +89,14 @@ export class SocketProxy implements AsyncDisposable {
   #join(front: Socket, back: Socket): void {
     const pair = [front, back] as const;
     this.#pairs.add(pair);
-    front.on("data", (bytes) => back.write(bytes));
+    let unread = "";
+    front.on("data", (bytes) => {
+      back.write(bytes);
+      // JSON-RPC has no line ends of its own; the agent ends each request with one.
+      const lines = (unread + bytes.toString()).split("\n");
+      unread = lines.pop() ?? "";
+      for (const line of lines) this.#requests.push(requestOf(line));
+    });
     back.on("data", (bytes) => {
       const pass = () => this.#pairs.has(pair) && front.write(bytes);
       if (this.#held === undefined) pass();

@@ -194,6 +194,7 @@ function connectHost(target: Target, { nqn, host }: Host): object {
   if (subsystem.listeners.length === 0) return { error: `${nqn} has no listener` };
   const cntlid = target.nextCntlid();
   subsystem.controllers.push({ cntlid, hostNqn: host });
+  target.hostConnections += 1;
   return { cntlid };
 }
 

@@ -6,7 +6,7 @@ import { checkTargetName, subsystemNamed } from "./nvmf-change.ts";
 import { TargetAbort } from "./operation.ts";
 import { byNqn, isNqn, isPrintable } from "./nvmf-names.ts";
 import { errno, noSubsystem, RpcError } from "./rpc-error.ts";
-import { DISCOVERY_NQN, type Namespace, type Subsystem } from "./target.ts";
+import { DISCOVERY_NQN, type Namespace, type Subsystem, type Target } from "./target.ts";
 
 const MAX_CNTLID = 65_519;
 const DEFAULT_NAMESPACES = 32;
@@ -34,9 +34,9 @@ export const nvmfSubsystemMethods: Methods = {
     const sorted = [...target.subsystems.values()].toSorted(byNqn).map(subsystemJson);
     return done(target.discovery ? [discoveryJson(), ...sorted] : sorted);
   },
-  nvmf_get_stats: (_context, params) => {
+  nvmf_get_stats: ({ target }, params) => {
     checkTargetName(decode(params, { tgt_name: optional(text) }).tgt_name);
-    return done({ tick_rate: 2_600_000_000, poll_groups: [] });
+    return done({ tick_rate: 2_600_000_000, poll_groups: [pollGroupJson(target)] });
   },
 };
 
@@ -61,6 +61,21 @@ function createTransport({ target }: Context, params: JsonValue | undefined): St
       target.transports.push(type);
       return true;
     },
+  };
+}
+
+/** One reactor, and an admin queue pair for each host that is connected to a subsystem. */
+function pollGroupJson(target: Target): object {
+  const connected = [...target.subsystems.values()].flatMap(({ controllers }) => controllers);
+  return {
+    name: "nvmf_tgt_poll_group_000",
+    admin_qpairs: target.hostConnections,
+    io_qpairs: 0,
+    current_admin_qpairs: connected.length,
+    current_io_qpairs: 0,
+    pending_bdev_io: 0,
+    completed_nvme_io: 0,
+    transports: target.transports.map((trtype) => ({ trtype })),
   };
 }
 

@@ -127,6 +127,8 @@ export class Target {
   logLevel = "NOTICE";
   #nextEvent = 0;
   #nextCntlid = 1;
+  /** Hosts that ever connected in this run. */
+  hostConnections = 0;
 
   readonly #eventTypes: readonly string[] | undefined;
 

@@ -1,0 +1,189 @@
+// What things cost, in exact numbers: SPDK calls and their bytes, statements and commits. A change that
+// makes the agent do more shows here, whatever the machine it runs on.
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readConfig } from "../../src/config.ts";
+import { lvolState } from "../../src/model/lvol.ts";
+import { startTelemetry, type Telemetry } from "../../src/telemetry/telemetry.ts";
+import { call, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase } from "../support/database.ts";
+import { scrape, valueOf, type Samples } from "../support/scrape.ts";
+import { SocketProxy, type Request } from "../support/socket-proxy.ts";
+import { startTarget, type TestTarget } from "../support/target.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+import { HOST, idOf, provision, remove, WAIT } from "../support/volumes.ts";
+
+/** Ten times as fast as they are: the idle minute is over in six seconds. */
+const TIMING = { eventsMs: 200, leaseTermMs: 3_000 };
+const POLLS = ["notify_get_notifications", "nvmf_get_stats"];
+
+let stack: AsyncDisposableStack;
+let telemetry: Telemetry;
+let target: TestTarget;
+let proxy: SocketProxy;
+let agent: TestAgent;
+
+beforeAll(async () => {
+  stack = new AsyncDisposableStack();
+  const { telemetry: config } = readConfig({ DATABASE_URL: "postgresql:///x" });
+  telemetry = startTelemetry(config, { nodeId: "node-1", fleet: "test", version: "0" });
+  stack.use(telemetry);
+  target = stack.use(await startTarget());
+  const database = stack.use(await testDatabase());
+  const folder = stack.use(await temporaryFolder());
+  proxy = stack.use(await SocketProxy.open(join(folder.path, "spdk.sock"), target.socket));
+  const parts = { url: database.url, timing: TIMING };
+  const through = { socket: proxy.path, fabricDisks: target.fabricDisks };
+  agent = stack.use(await startAgent({ ...parts, target: through }, {}, { telemetry }));
+  await agent.ready();
+  // The first pair of anything costs a little more: identities are learnt, statements are planned.
+  await remove(agent, idOf(await provision(agent)));
+});
+
+afterAll(async () => await stack.disposeAsync());
+
+type Cost = {
+  readonly calls: Readonly<Record<string, number>>;
+  readonly bytes: number;
+  readonly statements: number;
+  readonly commits: number;
+};
+
+/** What comes with time, the polls and the renewals of the lease, is no part of it. */
+async function costOf(act: () => Promise<unknown>): Promise<Cost> {
+  proxy.takeRequests();
+  const before = await scrape(agent);
+  await act();
+  await until("all is recorded", () => {
+    const rows = [...agent.node.agent.rows.lvols()];
+    return rows.every((row) => row.observedGeneration === row.generation);
+  });
+  const after = await scrape(agent);
+  const requests = proxy.takeRequests().filter(({ method }) => !POLLS.includes(method));
+  return {
+    calls: tally(requests),
+    bytes: requests.reduce((sum, { bytes }) => sum + bytes, 0),
+    ...writes(before, after),
+  };
+}
+
+function writes(before: Samples, after: Samples) {
+  const rise = (name: string) => valueOf(after, name) - valueOf(before, name);
+  return {
+    statements: rise("db_client_operation_duration_seconds_count"),
+    commits: rise("storagenode_commit_duration_seconds_count"),
+  };
+}
+
+function tally(requests: readonly Request[]): Readonly<Record<string, number>> {
+  const counts = new Map<string, number>();
+  for (const { method } of requests) counts.set(method, (counts.get(method) ?? 0) + 1);
+  return Object.fromEntries(counts);
+}
+
+const PER_VOLUME = {
+  bdev_lvol_create: 1,
+  nvmf_create_subsystem: 1,
+  nvmf_subsystem_add_host: 1,
+  nvmf_subsystem_add_listener: 1,
+  nvmf_subsystem_add_ns: 1,
+};
+
+const times = (counts: Readonly<Record<string, number>>, by: number) =>
+  Object.fromEntries(Object.entries(counts).map(([method, count]) => [method, count * by]));
+
+const PROVISION = { calls: PER_VOLUME, bytes: 1_243, statements: 14, commits: 3 };
+
+describe("a volume", () => {
+  it("costs five calls and three commits to provision, of which the caller waits for two", async () => {
+    expect(await costOf(() => provision(agent))).toEqual(PROVISION);
+  });
+
+  it("costs the same when there are two hundred", async () => {
+    await Promise.all(Array.from({ length: 200 }, () => provision(agent)));
+    expect(await costOf(() => provision(agent))).toEqual(PROVISION);
+  });
+
+  it("shares its commits with the others of a burst", async () => {
+    const cost = await costOf(() =>
+      Promise.all(Array.from({ length: 100 }, () => provision(agent))),
+    );
+    expect(cost.calls).toEqual(times(PER_VOLUME, 100));
+    expect(cost.bytes).toBe(100 * PROVISION.bytes);
+    expect(cost.commits).toBeLessThan(20);
+    expect(cost.statements).toBeLessThan(20 * 6);
+  });
+
+  it("costs nothing to ask for again", async () => {
+    const id = idOf(await provision(agent));
+    const again = await costOf(() => provision(agent, {}, { id }));
+    expect(again).toEqual({ calls: {}, bytes: 0, statements: 3, commits: 1 });
+  });
+
+  it("costs one call and two commits to let a host in", async () => {
+    const lvolId = idOf(await provision(agent));
+    const { client } = agent;
+    const hostNqn = `${HOST.slice(0, -1)}2`;
+    const request = { lvolId, hostNqn, waitTimeout: WAIT };
+    const cost = await costOf(() => call(client, client.allowHost.bind(client), request));
+    const calls = { nvmf_subsystem_add_host: 1 };
+    expect(cost).toEqual({ calls, bytes: 220, statements: 8, commits: 2 });
+  });
+
+  it("costs two changes to delete, and looks at it, its store and who is connected", async () => {
+    const id = idOf(await provision(agent));
+    const cost = await costOf(() => remove(agent, id));
+    const calls = {
+      bdev_get_bdevs: 1,
+      bdev_lvol_delete: 1,
+      bdev_lvol_get_lvstores: 1,
+      nvmf_delete_subsystem: 1,
+      nvmf_subsystem_get_controllers: 2,
+    };
+    expect(cost).toEqual({ calls, bytes: 766, statements: 13, commits: 3 });
+  });
+});
+
+describe("a minute in which nothing happens", () => {
+  it("costs sixty small questions to the target, six renewals of the lease, and nothing else", async () => {
+    proxy.takeRequests();
+    const before = await scrape(agent);
+    const polls: Request[] = [];
+    await until("the target was asked as often as in a minute", () => {
+      polls.push(...proxy.takeRequests());
+      return polls.length >= 60;
+    });
+    const after = await scrape(agent);
+    expect(new Set(polls.map(({ method }) => method))).toEqual(new Set(POLLS));
+    expect(writes(before, after)).toEqual({ statements: 0, commits: 0 });
+    expect(valueOf(after, "storagenode_spdk_dumps_total")).toBe(
+      valueOf(before, "storagenode_spdk_dumps_total"),
+    );
+  });
+});
+
+describe("a restart of the target", () => {
+  it("costs four calls per volume, a few lists, and commits for its disks alone", async () => {
+    const exported = [...agent.node.agent.rows.lvols()].filter((row) => row.exported);
+    const volumes = exported.length;
+    const cost = await costOf(async () => {
+      await target.restart();
+      await until("all volumes are back", () => {
+        const rows = [...agent.node.agent.rows.lvols()].filter(({ exported }) => exported);
+        return rows.every((row) => lvolState(agent.node.agent.view(row)) === "UP");
+      });
+    });
+    const perVolume = {
+      // One more marks the target as ours.
+      nvmf_create_subsystem: volumes + 1,
+      nvmf_subsystem_add_host: exported.reduce((sum, { hosts }) => sum + hosts.length, 0),
+      nvmf_subsystem_add_listener: volumes,
+      nvmf_subsystem_add_ns: volumes,
+    };
+    expect(cost.calls).toMatchObject(perVolume);
+    const others = Object.entries(cost.calls).filter(([method]) => !(method in perVolume));
+    // What the target is, what it holds before its disks are attached and after, however many volumes.
+    expect(others.reduce((sum, [, count]) => sum + count, 0)).toBeLessThan(25);
+    expect(cost.commits).toBeLessThan(8);
+  });
+});
