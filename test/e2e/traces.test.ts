@@ -1,6 +1,8 @@
 // One trace per intent, as a real collector gets it over OTLP/gRPC.
 import { Metadata, type ServiceError } from "@grpc/grpc-js";
 import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { Provisioning, type LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
@@ -26,38 +28,12 @@ let database: TestDatabase;
 let agent: TestAgent;
 const lines: Readonly<Record<string, unknown>>[] = [];
 
-const PROVISION = `
-storagenode.v1.StorageNode/ProvisionLvol
-  commit provision
-    BEGIN
-    UPDATE node
-    SELECT lvol
-    SELECT disk
-    INSERT lvol
-    UPDATE disk
-    SELECT
-    COMMIT
-  create-lvol
-    bdev_lvol_create
-  prepare-export
-    nvmf_create_subsystem
-    nvmf_subsystem_add_host
-    nvmf_subsystem_add_listener
-  add-namespace
-    nvmf_subsystem_add_ns
-  commit status
-    BEGIN
-    UPDATE node
-    UPDATE lvol
-    SELECT
-    COMMIT
-  commit status
-    BEGIN
-    UPDATE node
-    UPDATE lvol
-    SELECT
-    COMMIT
-`.trim();
+/** The trace that the documentation shows. */
+async function documented(): Promise<string> {
+  const path = fileURLToPath(new URL("../../docs/observability.md", import.meta.url));
+  const [, block = ""] = /```trace\n([^]*?)\n```/.exec(await readFile(path, "utf8")) ?? [];
+  return block;
+}
 
 beforeAll(async () => {
   receiver = await startOtlpReceiver();
@@ -139,9 +115,9 @@ async function eventPolls(more: number): Promise<void> {
 const names = (spans: readonly ReceivedSpan[]) => spans.map(({ name }) => name);
 
 describe("the trace of ProvisionLvol", () => {
-  it("continues the caller's, and holds every step, SPDK call and statement", async () => {
+  it("is the one in the documentation: the caller's, with every step, SPDK call and statement", async () => {
     const spans = await whole(await provisionTraced(randomUUID()));
-    expect(treeOf(spans)).toBe(PROVISION);
+    expect(treeOf(spans)).toBe(await documented());
     const resource = spans[0]?.resource ?? {};
     expect(resource).toMatchObject({
       "service.name": "storage-node",
