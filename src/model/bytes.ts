@@ -15,3 +15,19 @@ export function clusterBytesFor(diskBytes: bigint): bigint {
   if (diskBytes <= 16n * TB) return 16n * MIB;
   return 64n * MIB;
 }
+
+const UNITS = [
+  ["PiB", 1024n ** 5n],
+  ["TiB", 1024n ** 4n],
+  ["GiB", 1024n ** 3n],
+  ["MiB", MIB],
+  ["KiB", KIB],
+] as const;
+
+/** For people: at most one decimal, rounded down. */
+export function formatBytes(bytes: bigint): string {
+  const [unit, size] = UNITS.find(([, least]) => bytes >= least) ?? ["bytes", 1n];
+  const tenths = (bytes * 10n) / size;
+  const decimal = tenths % 10n === 0n ? "" : `.${tenths % 10n}`;
+  return `${tenths / 10n}${decimal} ${unit}`;
+}

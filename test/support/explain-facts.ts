@@ -1,0 +1,120 @@
+// Facts for tests of explanations: of a node, a volume and a disk that are well, and overridable.
+import type { DiskFacts } from "../../src/model/disk-troubles.ts";
+import type { NodeFacts } from "../../src/model/explain.ts";
+import { exportSerial } from "../../src/model/identity.ts";
+import type { LvolRow, SubsystemSeen, VolumeView } from "../../src/model/lvol.ts";
+import type { LvolFacts } from "../../src/model/lvol-troubles.ts";
+import { CLUSTER, diskRow, LISTENER, lvolRow, MIB, STORE_UUID, VOLUME } from "./model.ts";
+
+const SINCE = new Date("2026-11-26T01:00:00.123Z");
+export const NOW = new Date("2026-11-26T02:00:00Z");
+export const HOST = "nqn.2026-11.io.host:a";
+export const UUID = "99999999-0000-4000-8000-000000000009";
+
+export function nodeFacts(change: Partial<NodeFacts> = {}): NodeFacts {
+  const well = { ok: true, reason: "", since: SINCE };
+  return {
+    now: NOW,
+    hold: undefined,
+    database: well,
+    lock: well,
+    lease: well,
+    kernel: well,
+    target: { ...well, socket: "/run/spdk.sock", answers: true, unknownLvols: 0 },
+    ownAddresses: ["127.0.0.1", "198.51.100.7"],
+    allowed: "change",
+    ...change,
+  };
+}
+
+export const down = (reason: string) => ({ ok: false, reason, since: SINCE });
+
+export const SUBSYSTEM: Extract<SubsystemSeen, { kind: "present" }> = {
+  kind: "present",
+  serialNumber: exportSerial(VOLUME),
+  allowAnyHost: false,
+  hosts: [HOST],
+  listeners: [LISTENER],
+  namespaces: [{ nsid: 1, bdevName: UUID, uuid: VOLUME }],
+};
+
+export const LVOL = {
+  kind: "present",
+  uuid: UUID,
+  lvsUuid: STORE_UUID,
+  sizeBytes: 12n * MIB,
+  thin: true,
+  allocatedClusters: 1n,
+} as const;
+
+export function volumeRow(change: Partial<LvolRow> = {}): LvolRow {
+  const made = { lvolUuid: UUID, lvsUuid: STORE_UUID, exported: true, observedGeneration: 1n };
+  return lvolRow({ hosts: [HOST], ...made, ...change });
+}
+
+export function lvolFacts(
+  change: Partial<Omit<LvolFacts, "view">> & { readonly view?: Partial<VolumeView> } = {},
+): LvolFacts {
+  const { view, ...rest } = change;
+  return {
+    disk: diskRow(),
+    diskState: "UP",
+    clean: true,
+    freeClusters: 100n,
+    allocatedClusters: 1n,
+    connectedHosts: [],
+    node: nodeFacts(),
+    steps: [],
+    inFlight: false,
+    loopError: undefined,
+    ...rest,
+    view: {
+      row: volumeRow(),
+      seen: { lvol: LVOL, subsystem: SUBSYSTEM },
+      targetConnected: true,
+      diskReady: true,
+      diskReason: "",
+      listenAddresses: [LISTENER],
+      ...view,
+    },
+  };
+}
+
+export function diskFacts(change: Partial<DiskFacts> = {}): DiskFacts {
+  const row = change.row ?? diskRow();
+  return {
+    row,
+    state: row.state,
+    reason: "",
+    targetConnected: true,
+    targetListed: true,
+    onTarget: {
+      controllerName: "sn-0123456789ab",
+      bdevName: "sn-0123456789abn1",
+      store: {
+        name: row.lvsName ?? "",
+        uuid: STORE_UUID,
+        clusterBytes: CLUSTER,
+        totalClusters: 255n,
+        freeClusters: 255n,
+      },
+    },
+    kernelListed: true,
+    inKernel: {
+      address: "0000:01:00.0",
+      driver: "vfio-pci",
+      kernelName: undefined,
+      evidence: undefined,
+    },
+    fabric: undefined,
+    duplicate: false,
+    freeClusters: 250n,
+    isolation: "strict",
+    overcommit: 1,
+    node: nodeFacts(),
+    steps: [],
+    inFlight: false,
+    loopError: undefined,
+    ...change,
+  };
+}
