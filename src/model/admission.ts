@@ -286,7 +286,8 @@ function admitDisk(
   if (asked !== undefined && asked !== disk.evidenceFingerprint) {
     throw new Refusal("EVIDENCE_CHANGED", `the evidence on disk ${disk.id} is no longer the same`);
   }
-  if (disk.admitted && disk.wanted === "take") return disk;
+  // Given up on, it is tried again: whoever asks has seen to what was wrong.
+  if (disk.admitted && disk.wanted === "take" && disk.state !== "FAILED") return disk;
   const admitted: DiskRow = {
     ...disk,
     admitted: true,

@@ -239,4 +239,19 @@ describe("admission of other changes", () => {
       generation: 2n,
     });
   });
+
+  it("tries a disk again that was given up, and leaves one alone that is taken already", () => {
+    const admission: Mutation = {
+      kind: "admitDisk",
+      id: DISK,
+      serial: "SERIAL1",
+      evidenceFingerprint: undefined,
+      traceparent: undefined,
+    };
+    for (const [was, generation] of [["UP", 1n] as const, ["FAILED", 2n] as const]) {
+      const given = state({ disks: new Map([[DISK, diskRow({ state: was, attempt: 3 })]]) });
+      admit(given, admission);
+      expect(given.disks.get(DISK)).toMatchObject({ generation, attempt: was === "UP" ? 3 : 0 });
+    }
+  });
 });
