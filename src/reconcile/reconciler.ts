@@ -18,6 +18,8 @@ import type { DiskView } from "./disk-view.ts";
 import { ConnectedHosts } from "./connected-hosts.ts";
 import { diskKind, mayDo, volumeKind } from "./kinds.ts";
 import { Lanes } from "./lanes.ts";
+import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
+import { nextSteps } from "./next-steps.ts";
 import { Seen, type SeenChange } from "./seen.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
 import { TargetSession, type TargetStatus } from "./target-session.ts";
@@ -139,6 +141,19 @@ export class Reconciler {
     return volumeView(this.#source, row, { now: new Date(), inFlight: false });
   }
 
+  /** What the loops see of a volume and would do with it now; nothing is done. */
+  planOfVolume(row: LvolRow) {
+    const inFlight = this.#volumeDriver.inFlight(row.id);
+    const view = volumeView(this.#source, row, { now: new Date(), inFlight });
+    return { view, inFlight, steps: nextSteps(VOLUME_LOOPS, view, (act) => this.#may(act)) };
+  }
+
+  planOfDisk(row: DiskRow) {
+    const inFlight = this.#diskDriver.inFlight(row.id);
+    const view = this.#disks.view(row, { now: new Date(), inFlight });
+    return { view, inFlight, steps: nextSteps(DISK_LOOPS, view, (act) => this.#may(act)) };
+  }
+
   diskSeen(row: DiskRow): DiskSeen {
     return this.#disks.diskSeen(row);
   }
@@ -195,6 +210,10 @@ export class Reconciler {
     if (this.#rowsLoaded || rows.node === undefined) return;
     this.#rowsLoaded = true;
     this.#disks.lookNow();
+  }
+
+  #may(act: string): boolean {
+    return mayDo(this.#options.fence.allowed, act);
   }
 
   #pending(now: Date): PendingContext {

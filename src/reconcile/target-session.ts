@@ -26,6 +26,8 @@ const UNMARKED = "unmarked-";
 
 export type TargetStatus = Unknown & {
   readonly connected: boolean;
+  /** Somebody is there, be it ours and known or not. */
+  readonly answers: boolean;
   /** Why nothing is changed on it, empty if it is ours and known. */
   readonly reason: string;
   readonly version: string;
@@ -58,7 +60,7 @@ export type TargetSessionOptions = {
 export class TargetSession {
   readonly #options: TargetSessionOptions;
   readonly #events: TargetEvents;
-  #status: Omit<TargetStatus, keyof Unknown>;
+  #status: Omit<TargetStatus, keyof Unknown | "answers">;
   #timer: NodeJS.Timeout | undefined;
   #beginning: Promise<void> | undefined;
   readonly #look: FullLook;
@@ -93,7 +95,7 @@ export class TargetSession {
   get status(): TargetStatus {
     const { fault } = this.#options.connection;
     const reason = fault ?? this.#status.reason;
-    return { ...this.#status, reason, ...this.#look.unknown };
+    return { ...this.#status, answers: fault === undefined, reason, ...this.#look.unknown };
   }
 
   /**
@@ -144,6 +146,7 @@ export class TargetSession {
   /** What is there can only be told from what is wanted: it is listed once the rows are read. */
   async #waitForRows(): Promise<boolean> {
     const { spdk, rows } = this.#options;
+    if (!this.#status.connected) this.#setStatus({ reason: "it is being looked at" });
     if (rows.node !== undefined) return true;
     const { version } = await spdk.capabilities();
     this.#setStatus({ connected: true, reason: "waiting for the database", version });
@@ -251,7 +254,7 @@ export class TargetSession {
     this.#timer.unref();
   }
 
-  #setStatus(change: Partial<Omit<TargetStatus, keyof Unknown>>): void {
+  #setStatus(change: Partial<Omit<TargetStatus, keyof Unknown | "answers">>): void {
     const flips = change.connected !== undefined && change.connected !== this.#status.connected;
     this.#status = { ...this.#status, ...change, ...(flips ? { since: new Date() } : {}) };
   }
