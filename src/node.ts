@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import type { Agent, ComponentHealth, NodeCondition } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
 import { diskHandlers } from "./api/disks.ts";
+import { explainHandlers } from "./api/explain.ts";
 import { exportHandlers } from "./api/exports.ts";
 import { lvolHandlers } from "./api/lvols.ts";
 import { nodeHandlers } from "./api/node.ts";
@@ -13,6 +14,7 @@ import { startServer, type RunningServer } from "./api/server.ts";
 import type { Config } from "./config.ts";
 import type { NodeConditionType } from "./model/condition.ts";
 import type { DiskRow, DiskSeen } from "./model/disk.ts";
+import { factsOf } from "./node-facts.ts";
 import { showNode } from "./node-telemetry.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { callTelemetry } from "./spdk/call-telemetry.ts";
@@ -143,6 +145,7 @@ function handlersOf(agent: Agent): Partial<StorageNodeHandlers> {
     ...exportHandlers(agent),
     ...diskHandlers(agent),
     ...nodeHandlers(agent),
+    ...explainHandlers(agent),
   };
 }
 
@@ -178,6 +181,7 @@ function agentOf(parts: Parts): Agent {
     writer,
     view: (row) => reconciler.volumeView(row),
     diskSeen,
+    ...factsOf(parts),
     connectedHosts: async (nqn) => {
       try {
         const controllers = await spdk.nvmfSubsystemGetControllers(nqn);

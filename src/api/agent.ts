@@ -1,8 +1,11 @@
 // What the handlers need of the agent: rows as committed, what the target showed, and the writer of
-// intents. Handlers never talk to the target, but to ask who is connected.
+// intents. Handlers never talk to the target, but to ask who is connected and
+// what only it can tell an explanation.
 import type { Condition, NodeConditionType } from "../model/condition.ts";
 import type { DiskRow, DiskSeen } from "../model/disk.ts";
+import type { DiskFacts } from "../model/disk-troubles.ts";
 import type { LvolRow, VolumeView } from "../model/lvol.ts";
+import type { LvolFacts } from "../model/lvol-troubles.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
@@ -36,6 +39,9 @@ export type Agent = {
   readonly diskSeen: (row: DiskRow) => DiskSeen;
   /** NQNs of the hosts connected to a subsystem. Throws a Refusal when the target is away. */
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;
+  /** What an explanation is made of; asks the target for what nobody keeps, and waits little for it. */
+  readonly lvolFacts: (row: LvolRow) => Promise<LvolFacts>;
+  readonly diskFacts: (row: DiskRow) => Promise<DiskFacts>;
   readonly targetVersion: () => string;
   readonly ready: () => boolean;
   /** Why the agent changes nothing until an operator decides. */

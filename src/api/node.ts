@@ -1,6 +1,7 @@
 // GetNode and GetHealth.
-import { DiskHealthState } from "../gen/storagenode/v1/node.ts";
-import { promisableBytes } from "../model/disk.ts";
+import { DiskHealthState, type ObjectError } from "../gen/storagenode/v1/node.ts";
+import { promisableBytes, type DiskRow } from "../model/disk.ts";
+import { lvolState, type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import { conditionMessage } from "./messages.ts";
@@ -40,6 +41,8 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
           hostKeys: false,
         },
         conditions: agent.conditions().map(({ since, ...one }) => conditionMessage(one, since)),
+        lvolsByState: lvolsByState(agent),
+        lastErrors: lastErrors(agent),
       };
     },
 
@@ -57,6 +60,30 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
       };
     },
   };
+}
+
+function lvolsByState(agent: Agent): Record<string, bigint> {
+  const counts: Record<string, bigint> = {};
+  for (const row of agent.rows.lvols()) {
+    if (row.deleteTime !== undefined) continue;
+    const state = `LVOL_STATE_${lvolState(agent.view(row))}`;
+    counts[state] = (counts[state] ?? 0n) + 1n;
+  }
+  return counts;
+}
+
+/** What a person can read at a glance; the rest is in the lists. */
+const MAX_ERRORS = 10;
+
+function lastErrors(agent: Agent): ObjectError[] {
+  const failing = (kind: "lvol" | "disk", rows: Iterable<LvolRow | DiskRow>) =>
+    [...rows].flatMap(({ id, lastError, attempt, nextTryTime }) =>
+      lastError === undefined
+        ? []
+        : [{ objectKind: kind, objectId: id, lastError, attempt, nextTryTime }],
+    );
+  const all = [...failing("disk", agent.rows.disks()), ...failing("lvol", agent.rows.lvols())];
+  return all.toSorted((a, b) => b.attempt - a.attempt).slice(0, MAX_ERRORS);
 }
 
 function holdMessage(hold: string | undefined) {

@@ -5,6 +5,7 @@ import type {
   ZeroFreeSpaceRequest,
   AllowHostRequest,
   DeleteRequest,
+  ExplainRequest,
   GetExportRequest,
   ListExportsRequest,
   ListLvolsRequest,
@@ -151,6 +152,26 @@ export function deletion(message: DeleteRequest): {
     throw new Refusal("NOT_IMPLEMENTED", "snapshots are not implemented yet");
   }
   return { id: id ?? "", waitMs, force: message.force };
+}
+
+export type Explained = { readonly kind: "lvol" | "disk"; readonly id: string };
+
+export function explain({ target }: ExplainRequest): Explained {
+  const fields = new Fields();
+  if (target === undefined) {
+    fields.violation("target", "lvol_id, snapshot_id or disk_id must be set");
+    return fields.doneWith({ kind: "lvol", id: "" });
+  }
+  switch (target.$case) {
+    case "lvolId":
+      return { kind: "lvol", id: lvolId(target.value) };
+    case "diskId":
+      return { kind: "disk", id: diskId(target.value) };
+    case "snapshotId":
+      fields.uuid("snapshot_id", target.value);
+      fields.done();
+      throw new Refusal("NOT_IMPLEMENTED", "snapshots are not implemented yet");
+  }
 }
 
 export type ExportTarget =

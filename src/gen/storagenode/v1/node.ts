@@ -159,6 +159,17 @@ export interface LoopStatus {
   lastError: string;
 }
 
+/** An object that a loop could not bring nearer to what is wanted. */
+export interface ObjectError {
+  /** lvol or disk. */
+  objectKind: string;
+  objectId: string;
+  lastError: string;
+  /** How often it was tried in a row. */
+  attempt: number;
+  nextTryTime: Date | undefined;
+}
+
 /** What this agent with this target can do. */
 export interface Capabilities {
   resize: boolean;
@@ -547,6 +558,109 @@ export const LoopStatus: MessageFns<LoopStatus> = {
       ? Duration.fromPartial(object.lastDuration)
       : undefined;
     message.lastError = object.lastError ?? "";
+    return message;
+  },
+};
+
+function createBaseObjectError(): ObjectError {
+  return { objectKind: "", objectId: "", lastError: "", attempt: 0, nextTryTime: undefined };
+}
+
+export const ObjectError: MessageFns<ObjectError> = {
+  encode(message: ObjectError, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.objectKind !== "") {
+      writer.uint32(10).string(message.objectKind);
+    }
+    if (message.objectId !== "") {
+      writer.uint32(18).string(message.objectId);
+    }
+    if (message.lastError !== "") {
+      writer.uint32(26).string(message.lastError);
+    }
+    if (message.attempt !== 0) {
+      writer.uint32(32).uint32(message.attempt);
+    }
+    if (message.nextTryTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.nextTryTime), writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ObjectError {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseObjectError();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.objectKind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.objectId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.lastError = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.attempt = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.nextTryTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ObjectError>): ObjectError {
+    return ObjectError.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ObjectError>): ObjectError {
+    const message = createBaseObjectError();
+    message.objectKind = object.objectKind ?? "";
+    message.objectId = object.objectId ?? "";
+    message.lastError = object.lastError ?? "";
+    message.attempt = object.attempt ?? 0;
+    message.nextTryTime = object.nextTryTime ?? undefined;
     return message;
   },
 };

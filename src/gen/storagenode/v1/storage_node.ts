@@ -36,6 +36,7 @@ import {
   Hold,
   Iostat,
   LoopStatus,
+  ObjectError,
   Orphan,
 } from "./node.ts";
 import { Snapshot, SnapshotSpec } from "./snapshot.ts";
@@ -413,6 +414,15 @@ export interface GetNodeResponse {
   loops: LoopStatus[];
   capabilities: Capabilities | undefined;
   conditions: Condition[];
+  /** Volumes by the name of their LvolState, tombstones left out. */
+  lvolsByState: { [key: string]: bigint };
+  /** Of volumes and disks, at most 10, those first that were tried most often. */
+  lastErrors: ObjectError[];
+}
+
+export interface GetNodeResponse_LvolsByStateEntry {
+  key: string;
+  value: bigint;
 }
 
 /** What Cordon is asked. */
@@ -4226,6 +4236,8 @@ function createBaseGetNodeResponse(): GetNodeResponse {
     loops: [],
     capabilities: undefined,
     conditions: [],
+    lvolsByState: {},
+    lastErrors: [],
   };
 }
 
@@ -4257,6 +4269,12 @@ export const GetNodeResponse: MessageFns<GetNodeResponse> = {
     }
     for (const v of message.conditions) {
       Condition.encode(v!, writer.uint32(74).fork()).join();
+    }
+    globalThis.Object.entries(message.lvolsByState).forEach(([key, value]: [string, bigint]) => {
+      GetNodeResponse_LvolsByStateEntry.encode({ key: key as any, value }, writer.uint32(82).fork()).join();
+    });
+    for (const v of message.lastErrors) {
+      ObjectError.encode(v!, writer.uint32(90).fork()).join();
     }
     return writer;
   },
@@ -4346,6 +4364,25 @@ export const GetNodeResponse: MessageFns<GetNodeResponse> = {
             message.conditions.push(Condition.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            const entry10 = GetNodeResponse_LvolsByStateEntry.decode(reader, reader.uint32());
+            if (entry10.value !== undefined) {
+              message.lvolsByState[entry10.key] = entry10.value;
+            }
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.lastErrors.push(ObjectError.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4376,6 +4413,86 @@ export const GetNodeResponse: MessageFns<GetNodeResponse> = {
       ? Capabilities.fromPartial(object.capabilities)
       : undefined;
     message.conditions = object.conditions?.map((e) => Condition.fromPartial(e)) || [];
+    message.lvolsByState = (globalThis.Object.entries(object.lvolsByState ?? {}) as [string, bigint][]).reduce(
+      (acc: { [key: string]: bigint }, [key, value]: [string, bigint]) => {
+        if (value !== undefined) {
+          acc[key] = BigInt(value as string | number | bigint | boolean);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.lastErrors = object.lastErrors?.map((e) => ObjectError.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseGetNodeResponse_LvolsByStateEntry(): GetNodeResponse_LvolsByStateEntry {
+  return { key: "", value: 0n };
+}
+
+export const GetNodeResponse_LvolsByStateEntry: MessageFns<GetNodeResponse_LvolsByStateEntry> = {
+  encode(message: GetNodeResponse_LvolsByStateEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0n) {
+      if (BigInt.asUintN(64, message.value) !== message.value) {
+        throw new globalThis.Error("value provided for field message.value of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetNodeResponse_LvolsByStateEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetNodeResponse_LvolsByStateEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetNodeResponse_LvolsByStateEntry>): GetNodeResponse_LvolsByStateEntry {
+    return GetNodeResponse_LvolsByStateEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetNodeResponse_LvolsByStateEntry>): GetNodeResponse_LvolsByStateEntry {
+    const message = createBaseGetNodeResponse_LvolsByStateEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null) ? BigInt(object.value) : 0n;
     return message;
   },
 };

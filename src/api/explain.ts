@@ -1,0 +1,85 @@
+// Explain: why an object is not as wanted. Rows and what was seen of them answer, also while the
+// database is away; nothing is changed.
+import type { ExplainResponse } from "../gen/storagenode/v1/storage_node.ts";
+import { CheckAnswer } from "../gen/storagenode/v1/node.ts";
+import { Refusal } from "../model/errors.ts";
+import type { Explanation } from "../model/explain.ts";
+import { explainDisk } from "../model/explain-disk.ts";
+import { explainLvol } from "../model/explain-lvol.ts";
+import type { Agent } from "./agent.ts";
+import type { StorageNodeHandlers } from "./call.ts";
+import * as requests from "./requests.ts";
+
+export function explainHandlers(agent: Agent): Pick<StorageNodeHandlers, "explain"> {
+  return {
+    async explain(request) {
+      const { kind, id } = requests.explain(request);
+      requireRowsRead(agent);
+      return explanationMessage(
+        kind === "lvol" ? await explainedLvol(agent, id) : await explainedDisk(agent, id),
+      );
+    },
+  };
+}
+
+async function explainedLvol(agent: Agent, id: string): Promise<Explanation> {
+  const row = agent.rows.lvol(id);
+  if (row !== undefined) return explainLvol(await agent.lvolFacts(row));
+  const hint = agent.rows.disk(id) === undefined ? "" : "; a disk has that id";
+  throw notFound(agent, `volume ${id} is not on this node${hint}`);
+}
+
+async function explainedDisk(agent: Agent, id: string): Promise<Explanation> {
+  const row = agent.rows.disk(id);
+  if (row !== undefined) return explainDisk(await agent.diskFacts(row));
+  const hint = agent.rows.lvol(id) === undefined ? "" : "; a volume has that id";
+  throw notFound(agent, `disk ${id} is not on this node${hint}`);
+}
+
+/** A database that lost its rows is the first thing to think of. */
+function notFound(agent: Agent, message: string): Refusal {
+  const hold = agent.hold();
+  if (hold === undefined) return new Refusal("NOT_FOUND", message);
+  return new Refusal(
+    "NOT_FOUND",
+
+    `${message}, but the node is on hold: ${hold}; run "storage-node rebuild" to see what ` +
+      `the disks give back`,
+  );
+}
+
+/** As for other reads, with the reason and what to do: Explain is who is asked then. */
+function requireRowsRead(agent: Agent): void {
+  if (agent.rows.node !== undefined) return;
+  const database = agent.components().find(({ name }) => name === "database");
+  const why =
+    database === undefined ? "" : `: ${database.reason} (since ${database.since.toISOString()})`;
+  throw new Refusal(
+    "DATABASE_DOWN",
+    `the agent has not read its rows yet${why}; start PostgreSQL, or correct DATABASE_URL and ` +
+      `restart the agent`,
+    { retryAfterMs: 1_000 },
+  );
+}
+
+const ANSWER = {
+  YES: CheckAnswer.CHECK_ANSWER_YES,
+  NO: CheckAnswer.CHECK_ANSWER_NO,
+  UNKNOWN: CheckAnswer.CHECK_ANSWER_UNKNOWN,
+} as const;
+
+function explanationMessage({
+  summary,
+  checks,
+  nextStep,
+  lastError,
+  nextTryTime,
+}: Explanation): ExplainResponse {
+  return {
+    checks: checks.map((check) => ({ ...check, answer: ANSWER[check.answer] })),
+    nextStep,
+    lastError: lastError ?? "",
+    summary,
+    nextTryTime,
+  };
+}
