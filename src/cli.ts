@@ -1,4 +1,4 @@
-// The command line: serve | demo | sim | migrate. Each command is loaded only when asked for, so that
+// The command line. Each command is loaded only when asked for, so that
 // `serve` never even reads the simulator.
 import { parseArgs } from "node:util";
 
@@ -7,12 +7,16 @@ export type Io = {
   readonly signal: AbortSignal;
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
+  /** Width of the terminal that stdout is; undefined: it is none. */
+  readonly columns?: () => number | undefined;
 };
 
 const USAGE = `usage: storage-node COMMAND
 
   serve      run the agent of this node (configured by the environment, see docs/configuration.md)
   migrate    bring the database's schema up to date
+  status     the node on one screen: parts, disks, capacity, loops, errors ("status --help")
+  explain    why a volume or a disk is not as it should be, and what to do ("explain --help")
   rebuild    make rows of what the target holds and the database lost ("rebuild --help")
   demo       everything on this machine: database, simulated disks, simulated target, agent
   sim        a simulated SPDK target on a Unix socket ("sim --help" lists its options)
@@ -29,6 +33,10 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
       return noOptions(rest, io) ?? (await import("./serve.ts")).serve(io);
     case "migrate":
       return noOptions(rest, io) ?? (await import("./serve.ts")).migrateSchema(io);
+    case "status":
+      return (await import("./status/status-command.ts")).status(rest, io);
+    case "explain":
+      return (await import("./explain/explain-command.ts")).explain(rest, io);
     case "rebuild":
       return (await import("./rebuild/rebuild-command.ts")).rebuild(rest, io);
     case "demo":

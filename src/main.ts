@@ -20,4 +20,5 @@ process.exitCode = await run(process.argv.slice(2), {
   signal: stop.signal,
   stdout: (text) => process.stdout.write(`${text}\n`),
   stderr: (text) => process.stderr.write(`${text}\n`),
+  columns: () => (process.stdout.isTTY ? process.stdout.columns : undefined),
 });

@@ -1,0 +1,75 @@
+// docs/troubleshooting.md against the program: the outputs that it shows are what is printed, ids,
+// times, addresses and numbers aside.
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { startAgent, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase } from "../support/database.ts";
+import { storageNode } from "../support/explain.ts";
+import { REAL_SOCKET, startTarget } from "../support/target.ts";
+import { GIB, getLvol, idOf, provision } from "../support/volumes.ts";
+
+const text = await readFile(
+  fileURLToPath(new URL("../../docs/troubleshooting.md", import.meta.url)),
+  "utf8",
+);
+
+const stack = new AsyncDisposableStack();
+let agent: TestAgent;
+let volume: string;
+
+beforeAll(async () => {
+  const database = stack.use(await testDatabase());
+  const target = stack.use(await startTarget({ disks: 1, diskBytes: 4n * GIB }));
+  agent = stack.use(await startAgent({ url: database.url, target }));
+  await agent.ready();
+  volume = idOf(await provision(agent, { allowedHostNqns: [] }));
+  // Somebody else's lvol takes the room that a thick volume was promised.
+  const [disk] = [...agent.node.agent.rows.disks()];
+  const { freeClusters = 0n, clusterBytes = 0n, lvsUuid = "" } = disk ?? {};
+  await target.spdk.bdevLvolCreate({
+    lvsUuid,
+    lvolName: "somebody-elses",
+    sizeBytes: (freeClusters - 2n) * clusterBytes,
+    thin: false,
+    clearMethod: "write_zeroes",
+  });
+  const thick = { provisioning: "PROVISIONING_THICK", sizeBytes: GIB } as const;
+  const failing = idOf(await provision(agent, thick, { wait: false }));
+  await until("the thick volume fails", async () => {
+    return (await getLvol(agent, failing)).status?.lastError !== "";
+  });
+});
+
+afterAll(async () => {
+  await stack.disposeAsync();
+});
+
+function shown(command: string): string {
+  const start = text.indexOf(`    $ ${command}\n`);
+  const lines = text.slice(start).split("\n").slice(1);
+  const end = lines.findIndex((line) => line !== "" && !line.startsWith("    "));
+  return lines.slice(0, end).join("\n");
+}
+
+/** What differs from run to run is a placeholder; where lines break is a matter of their lengths. */
+function shape(output: string): string {
+  return output
+    .replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "UUID")
+    .replaceAll(/\b[0-9a-f]{20}\b/g, "SERIAL")
+    .replaceAll(/ +next in \d+ \w+/g, "")
+    .replaceAll(/\((wake|period|start)\)/g, "(WHY)")
+    .replaceAll(/\b\d+ (s|min)\b/g, "TIME")
+    .replaceAll(/\d+(\.\d+)?/g, "N")
+    .replaceAll(/\s+/g, " ")
+    .trim();
+}
+
+it.skipIf(REAL_SOCKET !== undefined).each([
+  ["storage-node explain volume", () => ["explain", "volume", volume]],
+  ["storage-node status", () => ["status"]],
+])("%s prints what docs/troubleshooting.md shows", async (command, args) => {
+  const { out } = await storageNode([...args(), "--address", agent.address]);
+  const [line = ""] = text.match(new RegExp(`^    \\$ (${command}.*)$`, "m"))?.slice(1) ?? [];
+  expect(shape(shown(line))).toBe(shape(out));
+});

@@ -1,0 +1,371 @@
+// Eight ways to make a volume that is not ready, as an operator meets them: each time Explain names the
+// cause and the cure, and the cure works.
+import { randomUUID } from "node:crypto";
+import { readFile, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { describe, expect, it } from "vitest";
+import type { ExplainRequest } from "../../src/gen/storagenode/v1/storage_node.ts";
+import { buildKernelTree, unplug, type SimulatedDrive } from "../../src/sim/kernel/build-tree.ts";
+import type { Kernel } from "../../src/sysfs/kernel.ts";
+import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase } from "../support/database.ts";
+import { DatabaseProxy } from "../support/database-proxy.ts";
+import { answers, explainDisk, explainVolume, storageNode } from "../support/explain.ts";
+import { kernelWorld } from "../support/kernel-world.ts";
+import {
+  REAL_SOCKET,
+  startTarget,
+  type SimulatedDisk,
+  type TestTarget,
+} from "../support/target.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+import { getLvol, GIB, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
+
+const NO_HOST_NQN = "nqn.2026-11.io.host:new";
+
+type World = AsyncDisposable & {
+  readonly target: TestTarget;
+  readonly proxy: DatabaseProxy;
+  readonly start: (env?: Readonly<Record<string, string>>, kernel?: Kernel) => Promise<TestAgent>;
+};
+
+async function world(options: Parameters<typeof startTarget>[0] = {}): Promise<World> {
+  const stack = new AsyncDisposableStack();
+  const database = stack.use(await testDatabase());
+  const proxy = stack.use(await DatabaseProxy.open(database.url));
+  const target = stack.use(await startTarget(options));
+  return {
+    target,
+    proxy,
+    start: async (env, kernel) => {
+      const parts = { url: proxy.url, target, ...(kernel === undefined ? {} : { kernel }) };
+      return stack.use(await startAgent(parts, env));
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+const BLOCK = 4096;
+
+function drive(index: number, change: Partial<SimulatedDrive["namespaces"][number]> = {}) {
+  return {
+    address: `0000:0${index}:00.0`,
+    serial: `DRIVE${index}`,
+    model: "KERNEL DISK",
+    iommuGroup: `${index}`,
+    namespaces: [{ sizeBytes: 4n * GIB, blockSizeBytes: BLOCK, ...change }],
+  } as const satisfies SimulatedDrive;
+}
+
+/** The same drive as the target has it. */
+function simulated({ address, serial, model }: SimulatedDrive): SimulatedDisk {
+  const num_blocks = Number(4n * GIB) / BLOCK;
+  return { serial, model, block_size: BLOCK, num_blocks, trtype: "PCIe", traddr: address };
+}
+
+async function isUp(agent: TestAgent, id: string): Promise<boolean> {
+  return stateOf(await getLvol(agent, id)) === "LVOL_STATE_UP";
+}
+
+/** Waits until Explain's summary says so, and gives the explanation. */
+async function untilExplained(agent: TestAgent, id: string, words: RegExp) {
+  let last = await explainVolume(agent, id);
+  await until(`the summary says ${words}`, async () => {
+    last = await explainVolume(agent, id);
+    return words.test(last.summary);
+  }).catch((cause: unknown) => {
+    throw new Error(`it says: ${last.summary}`, { cause });
+  });
+  return last;
+}
+
+describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
+  it("that no host may connect to: AllowHost", async () => {
+    await using there = await world();
+    const agent = await there.start();
+    await agent.ready();
+    const id = idOf(await provision(agent, { allowedHostNqns: [] }));
+    const said = await untilExplained(agent, id, /is UP: no host may connect to it; cure: /);
+    expect(said.summary).toContain(`call AllowHost {"lvolId": "${id}"`);
+    expect(answers(said)).toBe("yyyyNy");
+    const { client } = agent;
+    const change = { lvolId: id, hostNqn: NO_HOST_NQN, waitTimeout: WAIT };
+    await call(client, client.allowHost.bind(client), change);
+    const cured = await untilExplained(agent, id, /is UP: /);
+    expect(cured.summary).toContain(`${NO_HOST_NQN} may connect`);
+    expect(answers(cured)).toBe("yyyyyy");
+    expect(cured).toMatchObject({ nextStep: "nothing: all is as wanted", lastError: "" });
+  });
+
+  it("whose target is down: the socket, since when, and to start it", async () => {
+    await using there = await world();
+    const agent = await there.start();
+    await agent.ready();
+    const id = idOf(await provision(agent));
+    await there.target.kill();
+    const said = await untilExplained(agent, id, /is DEGRADED: the SPDK target does not answer/);
+    expect(said.summary).toContain(`at ${there.target.socket} since 20`);
+    expect(said.summary).toMatch(/(ECONNREFUSED|closed the connection).*cure: start the target/);
+    expect(answers(said)).toBe("N????y");
+    expect(said.nextStep).toBe("nothing: waits for the target");
+    await there.target.restart();
+    await until("it is UP again", () => isUp(agent, id));
+  });
+
+  it("whose drive was pulled: its serial, where it was last seen, and to put it back", async () => {
+    const spec = { drives: [drive(1)] };
+    await using stack = new AsyncDisposableStack();
+    const kernel = stack.use(await kernelWorld(spec));
+    const there = stack.use(
+      await world({ drives: { root: kernel.root, disks: spec.drives.map(simulated) } }),
+    );
+    const env = { STORAGE_NODE_DISK_ALLOW: "model:*", STORAGE_NODE_ROOT: kernel.root };
+    const agent = await there.start(env, kernel.kernel);
+    await until("the disk is UP", () => [...agent.node.agent.rows.disks()][0]?.state === "UP");
+    const made = await provision(agent);
+    const id = idOf(made);
+    await there.target.kill();
+    await unplug(kernel.root, "0000:01:00.0");
+    await there.target.restart();
+    const said = await untilExplained(agent, id, /is DEGRADED: its disk DRIVE1 .* is MISSING/);
+    expect(said.summary).toContain("last seen at 0000:01:00.0, there since 20");
+    expect(said.summary).toContain("cure: put the drive with serial DRIVE1 back");
+    expect(answers(said).slice(0, 2)).toBe("N?");
+    const disk = await explainDisk(agent, made.status?.diskId ?? "");
+    expect(disk.summary).toMatch(/^disk DRIVE1 is MISSING: no PCIe function shows the serial/);
+    await buildKernelTree(kernel.root, spec);
+    await until("it is UP again", () => isUp(agent, id));
+    expect((await getLvol(agent, id)).status?.lvolUuid).toBe(made.status?.lvolUuid);
+  });
+
+  it("whose fabric disk is served no more: where it was, and to have it answer again", async () => {
+    await using there = await world({ disks: 1 });
+    const agent = await there.start();
+    await agent.ready();
+    const made = await provision(agent);
+    const id = idOf(made);
+    const served = join(dirname(there.target.fabricDisks), "disks.json");
+    const disks = await readFile(served, "utf8");
+    await writeFile(served, "[]");
+    await there.target.restart();
+    const said = await untilExplained(agent, id, /its disk SIM0 .* is CLAIMING: .*answered -/);
+    expect(said.summary).toContain("(last seen at 127.0.0.1:9000");
+    expect(said.summary).toContain("cure: make its target answer at 127.0.0.1:9000 again");
+    const disk = await explainDisk(agent, made.status?.diskId ?? "");
+    expect(disk.summary).toMatch(/cannot be attached at 127.0.0.1:9000 \(nqn.*disk0\): .*answered/);
+    await writeFile(served, disks);
+    await there.target.restart();
+    await until("it is UP again", () => isUp(agent, id));
+  });
+
+  it("whose disk is full: how much is there, what it needs, and to make room", async () => {
+    await using there = await world({ disks: 1, diskBytes: 4n * GIB });
+    const agent = await there.start();
+    await agent.ready();
+    const thin = idOf(await provision(agent));
+    const [disk] = [...agent.node.agent.rows.disks()];
+    // Somebody else takes all but 25 clusters of the store: what is promised says nothing of it.
+    const lvsUuid = disk?.lvsUuid ?? "";
+    const free = async () => (await there.target.spdk.getLvstore({ uuid: lvsUuid }))?.freeClusters;
+    const other = { lvsUuid, thin: false, clearMethod: "write_zeroes" as const };
+    const cluster = disk?.clusterBytes ?? 0n;
+    const take = async (lvolName: string, clusters: bigint) =>
+      await there.target.spdk.bdevLvolCreate({ ...other, lvolName, sizeBytes: clusters * cluster });
+    const most = await take("other-most", ((await free()) ?? 0n) - 25n);
+    const thick = { provisioning: "PROVISIONING_THICK" as const, sizeBytes: GIB };
+    const id = idOf(await provision(agent, thick, { wait: false }));
+    const said = await untilExplained(agent, id, /is CREATING: disk SIM0 .* 25 of \d+ clusters/);
+    expect(said.summary).toContain("the thick volume needs 256 (1 GiB); cure: make room");
+    expect(said.lastError).toContain("No space left on device");
+    const rest = await take("other-rest", 25n);
+    const full = await untilExplained(agent, thin, /is UP: .* 0 of \d+ clusters free/);
+    expect(full.summary).toContain("writes fail wherever they need a new one; cure: make room");
+    expect(answers(full)).toBe("yNyyyy");
+    const asDisk = await explainDisk(agent, disk?.id ?? "");
+    expect(asDisk.summary).toMatch(/is UP: it is full: 0 of \d+ clusters free/);
+    for (const name of [most, rest]) await there.target.spdk.bdevLvolDelete({ lvsUuid, name });
+    await until("the thick one is UP", () => isUp(agent, id));
+    expect(answers(await explainVolume(agent, thin))).toBe("yyyyyy");
+  });
+
+  it("that should listen on another machine's address: which it has, and where to say so", async () => {
+    await using there = await world();
+    const id = await (async () => {
+      await using agent = await there.start({ STORAGE_NODE_EXPORT_ADDR: "192.0.2.1" });
+      await agent.ready();
+      const made = idOf(await provision(agent, {}, { wait: false }));
+      const said = await untilExplained(agent, made, /192\.0\.2\.1 is not an address of this mach/);
+      expect(said.summary).toContain("cure: set STORAGE_NODE_EXPORT_ADDR");
+      expect(said.checks[3]).toMatchObject({ answer: "CHECK_ANSWER_NO" });
+      expect(said.checks[3]?.evidence).toContain("wanted: TCP 192.0.2.1:4440");
+      await until("the target has refused it", async () => {
+        const { lastError } = await explainVolume(agent, made);
+        return lastError.includes("nvmf_subsystem_add_listener");
+      });
+      await until("the next try is told in words", async () => {
+        const { nextStep } = await explainVolume(agent, made);
+        return nextStep.includes("listen on TCP 192.0.2.1:4440");
+      });
+      return made;
+    })();
+    const agent = await there.start();
+    await until("it is UP where it can listen", async () => {
+      return await isUp(agent, id).catch(() => false);
+    });
+  });
+
+  it("whose database is down: since when, what works meanwhile, and to start it", async () => {
+    await using there = await world();
+    const agent = await there.start();
+    await agent.ready();
+    const id = idOf(await provision(agent));
+    await there.proxy.down();
+    await refusal(provision(agent));
+    const said = await untilExplained(agent, id, /is UP: the database cannot be reached/);
+    expect(said.summary).toMatch(
+      /\(since 20.*\); meanwhile exports stay .*; cure: start PostgreSQL/,
+    );
+    expect(answers(said)).toBe("Nyyyyy");
+    await there.proxy.up();
+    await untilExplained(agent, id, new RegExp(`is UP: ${HOST} may connect`));
+  });
+
+  it("is refused, with the reason and what to do, while the rows were never read", async () => {
+    await using there = await world();
+    await there.proxy.down();
+    const agent = await there.start();
+    const id = "11111111-2222-4333-8444-555555555555";
+    await until("the database was tried", async () => {
+      const refused = await refusal(explainVolume(agent, id));
+      expect(refused).toMatchObject({ code: 14, reason: "DATABASE_DOWN" });
+      return /cannot be reached: .* \(since .*\); start PostgreSQL/.test(refused.message);
+    });
+    const cli = await storageNode(["explain", "volume", id, "--address", agent.address]);
+    expect(cli).toMatchObject({ code: 1, out: "" });
+    expect(cli.err).toMatch(/cannot be reached: .*; start PostgreSQL/);
+  });
+
+  it("of a node on hold: storage-node rebuild, also where the database has lost it", async () => {
+    await using stack = new AsyncDisposableStack();
+    const target = stack.use(await startTarget());
+    const folder = stack.use(await temporaryFolder());
+    const stateDir = join(folder.path, "state");
+    const env = { STORAGE_NODE_STATE_DIR: stateDir };
+    const database = stack.use(await testDatabase());
+    const [kept, lost] = await (async () => {
+      await using agent = await startAgent({ url: database.url, target }, env);
+      await agent.ready();
+      return [idOf(await provision(agent)), idOf(await provision(agent))];
+    })();
+    // What a restored backup is.
+    await database.query(`delete from lvol where id = '${lost}'`);
+    await database.query(`update node set revision = revision - 3, lease_epoch = 1`);
+    const agent = stack.use(await startAgent({ url: database.url, target }, env));
+    await until("the rows are read", () => agent.node.agent.rows.lvol(kept) !== undefined);
+    const said = await untilExplained(agent, kept, /the node is on hold and changes nothing/);
+    expect(said.summary).toMatch(/behind what this node knew.*cure: .*run "storage-node rebuild"/);
+    const refused = await refusal(explainVolume(agent, lost));
+    expect(refused).toMatchObject({ code: 5, reason: "NOT_FOUND" });
+    expect(refused.message).toContain('run "storage-node rebuild"');
+    const settings = {
+      ...env,
+      DATABASE_URL: database.url,
+      STORAGE_NODE_ID: "node-1",
+      STORAGE_NODE_FLEET: "test",
+      STORAGE_NODE_SPDK_SOCKET: target.socket,
+    };
+    const rebuilt = await storageNode(["rebuild", "--apply"], { env: settings });
+    expect(rebuilt).toMatchObject({ code: 0, err: "" });
+    await untilExplained(agent, kept, new RegExp(`is UP: ${HOST} may connect`));
+    const back = await untilExplained(
+      agent,
+      lost,
+      /which does not say who may connect; cure|AllowHost/,
+    );
+    expect(back.summary).toContain("it was rebuilt from its disk");
+  });
+
+  it("whose lvol is gone: that it is never made again, and to Delete it", async () => {
+    await using there = await world();
+    const agent = await there.start();
+    await agent.ready();
+    const made = await provision(agent);
+    const [id, { lvolUuid = "", nqn = "", diskId = "" } = {}] = [idOf(made), made.status];
+    const lvsUuid = agent.node.agent.rows.disk(diskId)?.lvsUuid ?? "";
+    await there.target.spdk.nvmfSubsystemRemoveNs({ nqn, nsid: 1 });
+    await there.target.spdk.bdevLvolDelete({ lvsUuid, name: lvolUuid });
+    const said = await untilExplained(
+      agent,
+      id,
+      /is DATA_MISSING: its lvol .* was there and is gone/,
+    );
+    expect(said.summary).toContain(`its lvol ${lvolUuid} on disk SIM`);
+    expect(said.summary).toContain(`call Delete {"lvolId": "${id}"}`);
+    await until("nothing is done about it", async () => {
+      const { nextStep } = await explainVolume(agent, id);
+      return nextStep === "nothing: an lvol that was there once is never made again";
+    });
+    expect(answers(said).slice(0, 2)).toBe("NN");
+    expect(await remove(agent, id)).toEqual({ done: true });
+    const gone = await explainVolume(agent, id);
+    expect(gone.summary).toMatch(/is DELETED: it was deleted at 20/);
+  });
+});
+
+describe.skipIf(REAL_SOCKET !== undefined)("Explain of a disk", () => {
+  it("names what speaks against it, and the call that admits it", async () => {
+    await using stack = new AsyncDisposableStack();
+    const spec = { drives: [drive(1), drive(2, { use: { kind: "mount", at: "/data" } })] };
+    const kernel = stack.use(await kernelWorld(spec));
+    const disks = spec.drives.map(simulated);
+    const there = stack.use(await world({ drives: { root: kernel.root, disks } }));
+    const env = { STORAGE_NODE_DISK_POLICY: "manual", STORAGE_NODE_ROOT: kernel.root };
+    const agent = await there.start(env, kernel.kernel);
+    const { client } = agent;
+    const rows = () => [...agent.node.agent.rows.disks()];
+    await until("both are found", () => rows().length === 2);
+    const [blank = "", mounted = ""] = rows()
+      .toSorted((a, b) => (a.serial < b.serial ? -1 : 1))
+      .map(({ id }) => id);
+    const says = async (id: string, words: RegExp) => {
+      await until(`${words}`, async () => words.test((await explainDisk(agent, id)).summary));
+      return await explainDisk(agent, id);
+    };
+    const inUse = await says(mounted, /^disk DRIVE2 is IN_USE: MOUNTED DRIVE2/);
+    expect(inUse.summary).toContain("cure: unmount it");
+    expect(answers(inUse).slice(1, 4)).toBe("yNN");
+    const free = await says(blank, /^disk DRIVE1 is DISCOVERED: nobody has admitted it yet/);
+    expect(free.summary).toContain(`call AdmitDisk {"diskId": "${blank}", "serial": "DRIVE1"}`);
+    await call(client, client.admitDisk.bind(client), {
+      diskId: blank,
+      serial: "DRIVE1",
+      evidenceFingerprint: "",
+      waitTimeout: WAIT,
+    });
+    const up = await says(blank, /^disk DRIVE1 is UP: /);
+    expect(answers(up)).toBe("yyyyyy");
+  });
+});
+
+describe("Explain", () => {
+  it("refuses what it cannot explain", async () => {
+    await using there = await world();
+    const agent = await there.start();
+    await agent.ready();
+    const { client } = agent;
+    const asked = async (target: ExplainRequest["target"]) =>
+      await refusal(call(client, client.explain.bind(client), { target }));
+    const id = randomUUID();
+    expect(await asked(undefined)).toMatchObject({ code: 3, fields: ["target"] });
+    for (const [$case, field] of [
+      ["lvolId", "lvol_id"],
+      ["diskId", "disk_id"],
+      ["snapshotId", "snapshot_id"],
+    ] as const) {
+      const refused = await asked({ $case, value: "NO-ID" });
+      expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD", fields: [field] });
+      const reason = $case === "snapshotId" ? "NOT_IMPLEMENTED" : "NOT_FOUND";
+      expect(await asked({ $case, value: id })).toMatchObject({ reason });
+    }
+  });
+});

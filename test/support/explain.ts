@@ -1,0 +1,53 @@
+// Explain as a client asks it, and the commands that print what the agent says.
+import { run } from "../../src/cli.ts";
+import type { ExplainResponse } from "../../src/gen/storagenode/v1/storage_node.ts";
+import { call, type TestAgent } from "./agent.ts";
+
+type Client = Pick<TestAgent, "client">;
+
+export async function explainVolume({ client }: Client, id: string): Promise<ExplainResponse> {
+  const target = { $case: "lvolId", value: id } as const;
+  return await call(client, client.explain.bind(client), { target });
+}
+
+export async function explainDisk({ client }: Client, id: string): Promise<ExplainResponse> {
+  const target = { $case: "diskId", value: id } as const;
+  return await call(client, client.explain.bind(client), { target });
+}
+
+/** The answers in their order, a letter each: y, N or ? (unknown). */
+export function answers({ checks }: ExplainResponse): string {
+  const letters: Readonly<Record<string, string>> = {
+    CHECK_ANSWER_YES: "y",
+    CHECK_ANSWER_NO: "N",
+    CHECK_ANSWER_UNKNOWN: "?",
+  };
+  return checks.map(({ answer }) => letters[answer] ?? "-").join("");
+}
+
+export type Said = { readonly code: number; readonly out: string; readonly err: string };
+
+/** Runs a command of the program in this process until it ends. */
+export async function storageNode(
+  args: readonly string[],
+  io: {
+    readonly env?: Readonly<Record<string, string>>;
+    readonly signal?: AbortSignal;
+    readonly onOutput?: (text: string) => void;
+    readonly columns?: number;
+  } = {},
+): Promise<Said> {
+  let [out, err] = ["", ""];
+  const { env = {}, signal = new AbortController().signal, onOutput, columns } = io;
+  const code = await run(args, {
+    env,
+    signal,
+    stdout: (text) => {
+      out += `${text}\n`;
+      onOutput?.(text);
+    },
+    stderr: (text) => (err += `${text}\n`),
+    columns: () => columns,
+  });
+  return { code, out, err };
+}
