@@ -263,9 +263,14 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const untilMs = Date.now() + delayMs;
     clearTimeout(this.#backoff.get(key)?.timer);
     if (!this.#closed) {
-      const timer = setTimeout(() => this.wake(id), delayMs + 1);
+      const timer = setTimeout(() => {
+        // The clock may be a fraction of a millisecond behind the timer, and nobody wakes it again.
+        backoff.untilMs = 0;
+        this.wake(id);
+      }, delayMs);
       timer.unref();
-      this.#backoff.set(key, { attempt, untilMs, timer });
+      const backoff: Backoff = { attempt, untilMs, timer };
+      this.#backoff.set(key, backoff);
     }
     const status = this.#status.get(loop);
     if (status !== undefined) status.lastError = `${id}: ${result.message}`;

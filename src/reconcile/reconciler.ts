@@ -243,7 +243,7 @@ export class Reconciler {
     this.#graceOfEpoch = fence.epoch;
     this.#foreignUntil = new Date(Date.now() + graceMs);
     clearTimeout(this.#foreignTimer);
-    this.#foreignTimer = setTimeout(() => this.#endGrace(), graceMs + 1);
+    this.#foreignTimer = setTimeout(() => this.#endGrace(), graceMs);
     this.#foreignTimer.unref();
     this.#wakeAll();
   }
@@ -251,6 +251,8 @@ export class Reconciler {
   /** What earlier agents had sent has ended: what it did is looked at, not sent a second time. */
   #endGrace(): void {
     const { rows, fence } = this.#options;
+    // The clock may be a fraction of a millisecond behind the timer, and nobody looks again.
+    this.#foreignUntil = new Date(0);
     for (const { id, pendingOp, lvolUuid, deleteRequestedTime, deleteTime } of rows.lvols()) {
       const mayHaveEnded = pendingOp !== undefined && pendingOp.epoch !== fence.epoch;
       const mayHaveBegun = lvolUuid === undefined && deleteRequestedTime !== undefined;
