@@ -11,12 +11,13 @@ import type { LvolRow } from "./model/lvol.ts";
 import type { LvolFacts } from "./model/lvol-troubles.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
 import type { SpdkClient } from "./spdk/client.ts";
+import { SpdkUnknownOutcome } from "./spdk/errors.ts";
 import type { Fence } from "./store/fence.ts";
 import type { Rows } from "./store/rows.ts";
 import type { StoreSession } from "./store/session.ts";
 
 /** An explanation does not wait for a target that is slow: what it does not say is not told. */
-const LOOK_MS = 1_000;
+const SOON = { waitMs: 1_000 } as const;
 
 export type FactSources = {
   readonly config: Config;
@@ -41,11 +42,12 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
   const looked = reconciler.volumeView(row);
   const store = looked.store?.uuid;
   const { lvol, subsystem } = looked.seen;
-  const [freeClusters, bdev, controllers] = await Promise.all([
-    store === undefined ? undefined : freeClustersOf(spdk, store),
-    lvol?.kind === "present" ? spdk.getBdev(lvol.uuid, soon()).catch(notTold) : undefined,
+  const questions = new Questions();
+  const [lvstore, bdev, controllers] = await Promise.all([
+    store === undefined ? undefined : questions.ask(spdk.getLvstore({ uuid: store }, SOON)),
+    lvol?.kind === "present" ? questions.ask(spdk.getBdev(lvol.uuid, SOON)) : undefined,
     subsystem?.kind === "present"
-      ? spdk.nvmfSubsystemGetControllers(row.nqn, soon()).catch(notTold)
+      ? questions.ask(spdk.nvmfSubsystemGetControllers(row.nqn, SOON))
       : undefined,
   ]);
   // What is told is of one moment: the one after the target was asked.
@@ -55,10 +57,10 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
     disk,
     diskState: disk && diskState(disk, reconciler.diskSeen(disk)),
     clean: view.clean,
-    freeClusters,
+    freeClusters: lvstore?.freeClusters,
     allocatedClusters: bdev?.kind === "lvol" ? bdev.lvol.allocatedClusters : undefined,
     connectedHosts: controllers && [...new Set(controllers.map(({ hostNqn }) => hostNqn))],
-    node: nodeFacts(sources),
+    node: nodeFacts(sources, questions.silent),
     steps,
     inFlight,
     loopError: loopErrorOf(reconciler, row.id),
@@ -67,8 +69,10 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
 
 async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts> {
   const { config, rows, reconciler, spdk } = sources;
-  const asked = row.lvsUuid;
-  const freeClusters = asked === undefined ? undefined : await freeClustersOf(spdk, asked);
+  const questions = new Questions();
+  const { lvsUuid: uuid } = row;
+  const lvstore =
+    uuid === undefined ? undefined : await questions.ask(spdk.getLvstore({ uuid }, SOON));
   const present = rows.disk(row.id) ?? row;
   const { view, steps, inFlight } = reconciler.planOfDisk(present);
   const seen = reconciler.diskSeen(present);
@@ -76,17 +80,20 @@ async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts>
     ...view,
     state: diskState(present, seen),
     reason: seen.reason,
-    freeClusters,
+    freeClusters: lvstore?.freeClusters,
     isolation: config.isolation,
     overcommit: config.overcommit,
-    node: nodeFacts(sources),
+    node: nodeFacts(sources, questions.silent),
     steps,
     inFlight,
     loopError: loopErrorOf(reconciler, row.id),
   };
 }
 
-function nodeFacts({ config, session, reconciler, fence, lock }: FactSources): NodeFacts {
+function nodeFacts(
+  { config, session, reconciler, fence, lock }: FactSources,
+  silent: boolean,
+): NodeFacts {
   const { connected, ...target } = reconciler.target;
   const lease = session.leaseStatus;
   return {
@@ -96,7 +103,7 @@ function nodeFacts({ config, session, reconciler, fence, lock }: FactSources): N
     lock: { ok: fence.lockHeld, reason: lock.reason },
     lease: { ...lease, ok: fence.leaseHeld, reason: lease.reason || "it has lapsed" },
     kernel: reconciler.kernelStatus,
-    target: { ...target, ok: connected, socket: config.spdkSocket },
+    target: { ...target, ok: connected, socket: config.spdkSocket, silent },
     ownAddresses: ownAddresses(),
     allowed: fence.allowed,
   };
@@ -107,20 +114,22 @@ function ownAddresses(): readonly string[] {
   return [...new Set(entries.map(({ address }) => address))];
 }
 
-function soon(): { readonly waitMs: number } {
-  return { waitMs: LOOK_MS };
-}
+/** Asks the target. No answer is no fact; that it took the request and kept silent is one. */
+class Questions {
+  #silent = false;
 
-async function freeClustersOf(
-  spdk: FactSources["spdk"],
-  uuid: string,
-): Promise<bigint | undefined> {
-  return (await spdk.getLvstore({ uuid }, soon()).catch(notTold))?.freeClusters;
-}
+  get silent(): boolean {
+    return this.#silent;
+  }
 
-/** Refused, away or late: the explanation says what was last recorded instead. */
-function notTold(): undefined {
-  return undefined;
+  async ask<T>(answer: Promise<T>): Promise<T | undefined> {
+    try {
+      return await answer;
+    } catch (error) {
+      if (error instanceof SpdkUnknownOutcome && error.reason === "timeout") this.#silent = true;
+      return undefined;
+    }
+  }
 }
 
 /** Loops name the object that their last error was about. */

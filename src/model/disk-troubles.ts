@@ -6,6 +6,7 @@ import type { Evidence, EvidenceKind } from "./evidence.ts";
 import {
   instant,
   nodeTrouble,
+  silenceTrouble,
   targetTrouble,
   type NextStep,
   type NodeFacts,
@@ -70,7 +71,8 @@ export function diskTroubles(facts: DiskFacts) {
   const admission = admissionTrouble(facts);
   const store = STORE_TROUBLES.map((trouble) => trouble(facts)).find((one) => one !== undefined);
   const target = targetTrouble(facts.node, facts.targetConnected);
-  const all = [node, target, presence, evidence, admission, failedTrouble(facts), store];
+  const silence = silenceTrouble(facts.node);
+  const all = [node, target, silence, presence, evidence, admission, failedTrouble(facts), store];
   return {
     node,
     presence,

@@ -54,6 +54,8 @@ export type NodeFacts = {
     readonly socket: string;
     /** Somebody answers on the socket, be it ours to use or not. */
     readonly answers: boolean;
+    /** It took a request just now, and had not answered when the explanation was made. */
+    readonly silent: boolean;
     /** Lvols in stores of this fleet that no row has. */
     readonly unknownLvols: number;
   };
@@ -120,6 +122,18 @@ export function targetTrouble({ target }: NodeFacts, connected: boolean): Troubl
       `start the target: disks and exports then come back by themselves; if it listens elsewhere, ` +
       `correct STORAGE_NODE_SPDK_SOCKET and restart the agent`,
     waits,
+  };
+}
+
+/** A target that is connected and hangs: what was seen of it may no longer be so. */
+export function silenceTrouble({ target }: NodeFacts): Trouble | undefined {
+  if (!target.silent) return undefined;
+  return {
+    cause: `the SPDK target at ${target.socket} takes requests and does not answer them`,
+    cure:
+      `see whether it hangs or is stopped (its log, top): once it answers, or is started anew, ` +
+      `all goes on by itself`,
+    waits: "waits for the target",
   };
 }
 

@@ -6,6 +6,7 @@ import type { DiskRow, DiskState } from "./disk.ts";
 import {
   instant,
   nodeTrouble,
+  silenceTrouble,
   targetTrouble,
   type NextStep,
   type NodeFacts,
@@ -53,6 +54,7 @@ const TROUBLES: readonly ((facts: LvolFacts) => Trouble | undefined)[] = [
   ({ node }) => nodeTrouble(node),
   failed,
   ({ node, view }) => targetTrouble(node, view.targetConnected),
+  ({ node }) => silenceTrouble(node),
   diskTrouble,
   deleting,
   dirtyTrouble,
@@ -182,7 +184,9 @@ export function spaceTrouble(facts: LvolFacts): Trouble | undefined {
     };
   }
   if (row.thin || row.lvolUuid !== undefined) return undefined;
-  const refused = lastErrorOf(facts)?.includes(NO_SPACE) === true;
+  // A count of long ago says less than what the target answered since.
+  const counted = facts.freeClusters !== undefined;
+  const refused = !counted && lastErrorOf(facts)?.includes(NO_SPACE) === true;
   if (free >= size && !refused) return undefined;
   return {
     cause: `${left}, and the thick volume needs ${size} (${formatBytes(size * cluster)})`,

@@ -74,7 +74,7 @@ async function untilExplained(agent: TestAgent, id: string, words: RegExp) {
     last = await explainVolume(agent, id);
     return words.test(last.summary);
   }).catch((cause: unknown) => {
-    throw new Error(`it says: ${last.summary}`, { cause });
+    throw new Error(`it says: ${last.summary}; ${last.nextStep}`, { cause });
   });
   return last;
 }
@@ -110,6 +110,22 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
     expect(said.nextStep).toBe("nothing: waits for the target");
     await there.target.restart();
     await until("it is UP again", () => isUp(agent, id));
+  });
+
+  it("whose target hangs: that it takes requests and does not answer", async () => {
+    await using there = await world();
+    const agent = await there.start();
+    await agent.ready();
+    const id = idOf(await provision(agent));
+    await using control = await there.target.control();
+    const { stopped } = await control.stopAt({ when: "before" });
+    const asked = explainVolume(agent, id);
+    await stopped;
+    expect((await asked).summary).toMatch(
+      /is UP: the SPDK target at .* does not answer them; cure/,
+    );
+    await control.resume();
+    await untilExplained(agent, id, new RegExp(`is UP: ${HOST} may connect`));
   });
 
   it("whose drive was pulled: its serial, where it was last seen, and to put it back", async () => {
@@ -176,7 +192,9 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
     const id = idOf(await provision(agent, thick, { wait: false }));
     const said = await untilExplained(agent, id, /is CREATING: disk SIM0 .* 25 of \d+ clusters/);
     expect(said.summary).toContain("the thick volume needs 256 (1 GiB); cure: make room");
-    expect(said.lastError).toContain("No space left on device");
+    await until("the target has refused it", async () => {
+      return (await explainVolume(agent, id)).lastError.includes("No space left on device");
+    });
     const rest = await take("other-rest", 25n);
     const full = await untilExplained(agent, thin, /is UP: .* 0 of \d+ clusters free/);
     expect(full.summary).toContain("writes fail wherever they need a new one; cure: make room");
@@ -184,7 +202,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
     const asDisk = await explainDisk(agent, disk?.id ?? "");
     expect(asDisk.summary).toMatch(/is UP: it is full: 0 of \d+ clusters free/);
     for (const name of [most, rest]) await there.target.spdk.bdevLvolDelete({ lvsUuid, name });
-    await until("the thick one is UP", () => isUp(agent, id));
+    await untilExplained(agent, id, new RegExp(`is UP: ${HOST} may connect`));
     expect(answers(await explainVolume(agent, thin))).toBe("yyyyyy");
   });
 

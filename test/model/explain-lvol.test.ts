@@ -111,6 +111,12 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
     /STORAGE_NODE_SPDK_SOCKET/,
   ],
   [
+    "a target that hangs",
+    { node: nodeFacts({ target: { ...nodeFacts().target, silent: true } }) },
+    /takes requests and does not answer them/,
+    /see whether it hangs/,
+  ],
+  [
     "disk",
     {
       diskState: "MISSING",

@@ -20,7 +20,7 @@ export function nodeFacts(change: Partial<NodeFacts> = {}): NodeFacts {
     lock: well,
     lease: well,
     kernel: well,
-    target: { ...well, socket: "/run/spdk.sock", answers: true, unknownLvols: 0 },
+    target: { ...well, socket: "/run/spdk.sock", answers: true, silent: false, unknownLvols: 0 },
     ownAddresses: ["127.0.0.1", "198.51.100.7"],
     allowed: "change",
     ...change,
