@@ -2,6 +2,7 @@
 import { pino } from "pino";
 import { expect, it } from "vitest";
 import { Driver, type StepResult } from "../../src/reconcile/driver.ts";
+import { NO_INSTRUMENTS } from "../../src/telemetry/instruments.ts";
 import { until } from "../support/agent.ts";
 
 const OBJECTS = 1_000;
@@ -20,6 +21,8 @@ it("tries each object again that failed, whatever the clock says when its back-o
     ],
     view: (id: string) => id,
     may: () => true,
+    intent: () => ({ traceparent: undefined, open: true }),
+    changes: () => true,
     perform: (id: string): Promise<StepResult> => {
       tries.set(id, triesOf(id) + 1);
       const retry = { kind: "retry", message: "not yet" } as const;
@@ -28,7 +31,7 @@ it("tries each object again that failed, whatever the clock says when its back-o
     record: () => undefined,
     recordFailure: () => Promise.resolve(true),
   };
-  const driver = new Driver(kind, pino({ level: "silent" }));
+  const driver = new Driver(kind, pino({ level: "silent" }), NO_INSTRUMENTS);
   const ids = Array.from({ length: OBJECTS }, (_, index) => `object-${index}`);
   driver.start();
   // One after the other, so that they begin at all fractions of a millisecond.
