@@ -8,7 +8,8 @@ import { startTelemetry, type Telemetry } from "../../src/telemetry/telemetry.ts
 import { call, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
 import { scrape, valueOf, type Samples } from "../support/scrape.ts";
-import { SocketProxy, type Request } from "../support/socket-proxy.ts";
+import { OverheardRequests, type Request } from "../support/overheard-requests.ts";
+import { SocketProxy } from "../support/socket-proxy.ts";
 import { startTarget, type TestTarget } from "../support/target.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { HOST, idOf, provision, remove, WAIT } from "../support/volumes.ts";
@@ -20,7 +21,7 @@ const POLLS = ["notify_get_notifications", "nvmf_get_stats"];
 let stack: AsyncDisposableStack;
 let telemetry: Telemetry;
 let target: TestTarget;
-let proxy: SocketProxy;
+const heard = new OverheardRequests();
 let agent: TestAgent;
 
 beforeAll(async () => {
@@ -31,9 +32,10 @@ beforeAll(async () => {
   target = stack.use(await startTarget());
   const database = stack.use(await testDatabase());
   const folder = stack.use(await temporaryFolder());
-  proxy = stack.use(await SocketProxy.open(join(folder.path, "spdk.sock"), target.socket));
+  const path = join(folder.path, "spdk.sock");
+  stack.use(await SocketProxy.open(path, target.socket, heard.overhear));
   const parts = { url: database.url, timing: TIMING };
-  const through = { socket: proxy.path, fabricDisks: target.fabricDisks };
+  const through = { socket: path, fabricDisks: target.fabricDisks };
   agent = stack.use(await startAgent({ ...parts, target: through }, {}, { telemetry }));
   await agent.ready();
   // The first pair of anything costs a little more: identities are learnt, statements are planned.
@@ -51,7 +53,7 @@ type Cost = {
 
 /** What comes with time, the polls and the renewals of the lease, is no part of it. */
 async function costOf(act: () => Promise<unknown>): Promise<Cost> {
-  proxy.takeRequests();
+  heard.take();
   const before = await scrape(agent);
   await act();
   await until("all is recorded", () => {
@@ -59,7 +61,7 @@ async function costOf(act: () => Promise<unknown>): Promise<Cost> {
     return rows.every((row) => row.observedGeneration === row.generation);
   });
   const after = await scrape(agent);
-  const requests = proxy.takeRequests().filter(({ method }) => !POLLS.includes(method));
+  const requests = heard.take().filter(({ method }) => !POLLS.includes(method));
   return {
     calls: tally(requests),
     bytes: requests.reduce((sum, { bytes }) => sum + bytes, 0),
@@ -146,11 +148,11 @@ describe("a volume", () => {
 
 describe("a minute in which nothing happens", () => {
   it("costs sixty small questions to the target, six renewals of the lease, and nothing else", async () => {
-    proxy.takeRequests();
+    heard.take();
     const before = await scrape(agent);
     const polls: Request[] = [];
     await until("the target was asked as often as in a minute", () => {
-      polls.push(...proxy.takeRequests());
+      polls.push(...heard.take());
       return polls.length >= 60;
     });
     const after = await scrape(agent);

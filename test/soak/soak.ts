@@ -8,14 +8,12 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
-import { Client } from "pg";
 import { freeAddress } from "../../src/demo/listen-address.ts";
 import { startPostgres, type Postgres } from "../../src/demo/postgres.ts";
 import { superviseProcess, type SupervisedProcess } from "../../src/demo/processes.ts";
-import { MIGRATIONS_DIR } from "../../src/serve.ts";
 import { spdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
-import { migrate } from "../../src/store/migrate.ts";
+import { migratedDatabase } from "../support/migrated-database.ts";
 import { serverFolder } from "../support/server-folder.ts";
 import { differences } from "./differences.ts";
 import { Scheduler } from "./scheduler.ts";
@@ -107,7 +105,7 @@ async function startParts(): Promise<Parts> {
     keeping.abort();
     await postgres[Symbol.asyncDispose]();
   });
-  const url = await migrated(postgres);
+  const url = await migratedDatabase(postgres, "soak");
   const address = await freeAddress("127.0.0.1:0");
   let aborts = 0;
   const report = (sentence: string) => {
@@ -177,16 +175,6 @@ function killed({ pid }: SupervisedProcess): boolean {
   if (pid === undefined) return false;
   process.kill(pid, "SIGKILL");
   return true;
-}
-
-async function migrated(postgres: Postgres): Promise<string> {
-  await postgres.createDatabase("soak");
-  const url = postgres.url("soak");
-  const client = new Client({ connectionString: url });
-  await client.connect();
-  await migrate(client, MIGRATIONS_DIR);
-  await client.end();
-  return url;
 }
 
 async function keepRunning(postgres: Postgres, signal: AbortSignal): Promise<void> {

@@ -2,6 +2,7 @@
 // commit before it arrives or after it happened with its answer unsent.
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { deaf, type Overhear } from "./socket-proxy.ts";
 
 export type StopCommit = {
   readonly when: "before" | "after";
@@ -20,6 +21,7 @@ export class DatabaseProxy implements AsyncDisposable {
   readonly #socketPath: string;
   readonly #template: URL;
   readonly #links = new Set<Link>();
+  readonly #overhear: Overhear;
   #server: Server | undefined;
   #port = 0;
   #stop: ArmedStop | undefined;
@@ -27,7 +29,8 @@ export class DatabaseProxy implements AsyncDisposable {
   /** Bytes of both sides that wait while the client is stopped; undefined while it is not. */
   #held: (() => void)[] | undefined;
 
-  private constructor(url: string) {
+  private constructor(url: string, overhear: Overhear) {
+    this.#overhear = overhear;
     this.#template = new URL(url.replace("@/", "@localhost/"));
     const folder = this.#template.searchParams.get("host");
     const port = this.#template.searchParams.get("port") ?? "5432";
@@ -35,8 +38,8 @@ export class DatabaseProxy implements AsyncDisposable {
     this.#socketPath = `${folder}/.s.PGSQL.${port}`;
   }
 
-  static async open(url: string): Promise<DatabaseProxy> {
-    const proxy = new DatabaseProxy(url);
+  static async open(url: string, overhear: Overhear = deaf): Promise<DatabaseProxy> {
+    const proxy = new DatabaseProxy(url, overhear);
     await proxy.up();
     return proxy;
   }
@@ -110,8 +113,10 @@ export class DatabaseProxy implements AsyncDisposable {
     const link = { client, server };
     this.#links.add(link);
     let held = false;
+    const { asked, answered } = this.#overhear();
     client.on("data", (bytes: Buffer) => {
       if (held) return;
+      asked(bytes);
       if (this.#held !== undefined) {
         this.#held.push(() => server.write(bytes));
         return;
@@ -129,6 +134,7 @@ export class DatabaseProxy implements AsyncDisposable {
     });
     server.on("data", (bytes: Buffer) => {
       if (held) return;
+      answered(bytes);
       if (this.#held === undefined) client.write(bytes);
       else this.#held.push(() => client.write(bytes));
     });

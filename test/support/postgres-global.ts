@@ -1,10 +1,9 @@
 // One real PostgreSQL server per vitest run, in a folder of its own, with a migrated database to
 // copy for each test. Runs side by side do not meet; what a killed run left is removed by the next.
-import { fileURLToPath } from "node:url";
 import { Client } from "pg";
 import type { TestProject } from "vitest/node";
 import { type Postgres, startPostgres } from "../../src/demo/postgres.ts";
-import { migrate } from "../../src/store/migrate.ts";
+import { migratedDatabase } from "./migrated-database.ts";
 import { removeLeftOverFolders, serverFolder } from "./server-folder.ts";
 
 /** Databases are made as copies of this one, which works only while nobody is connected to it. */
@@ -27,7 +26,7 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   };
   try {
     await forgetful(postgres);
-    await makeTemplate(postgres);
+    await migratedDatabase(postgres, MIGRATED_TEMPLATE);
   } catch (error) {
     await teardown();
     throw error;
@@ -44,17 +43,6 @@ async function forgetful(postgres: Postgres): Promise<void> {
     await client.query("alter system set fsync = off");
     await client.query("alter system set full_page_writes = off");
     await client.query("select pg_reload_conf()");
-  } finally {
-    await client.end();
-  }
-}
-
-async function makeTemplate(postgres: Postgres): Promise<void> {
-  await postgres.createDatabase(MIGRATED_TEMPLATE);
-  const client = new Client({ connectionString: postgres.url(MIGRATED_TEMPLATE) });
-  await client.connect();
-  try {
-    await migrate(client, fileURLToPath(new URL("../../migrations", import.meta.url)));
   } finally {
     await client.end();
   }

@@ -3,53 +3,38 @@
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
-import { z } from "zod";
 
-const request = z.looseObject({
-  id: z.number(),
-  method: z.string(),
-  params: z.record(z.string(), z.unknown()).default({}),
-});
-
-export type Request = {
-  readonly method: string;
-  readonly params: Readonly<Record<string, unknown>>;
-  /** Without the digits of its id, which grow with time. */
-  readonly bytes: number;
+/** Called for each connection: who is told the bytes that go over it. */
+export type Overhear = () => {
+  readonly asked: (bytes: Buffer) => void;
+  readonly answered: (bytes: Buffer) => void;
 };
 
-function requestOf(line: string): Request {
-  const { id, method, params } = request.parse(JSON.parse(line));
-  return { method, params, bytes: Buffer.byteLength(line) - String(id).length };
-}
+export const deaf: Overhear = () => ({ asked: () => {}, answered: () => {} });
 
 export class SocketProxy implements AsyncDisposable {
   readonly path: string;
   readonly #server: Server;
+  readonly #overhear: Overhear;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
-  readonly #requests: Request[] = [];
   #cut = false;
   /** Answers that wait for somebody who is stopped; undefined while nobody is. */
   #held: (() => void)[] | undefined;
 
-  private constructor(path: string, behind: string) {
+  private constructor(path: string, behind: string, overhear: Overhear) {
     this.path = path;
+    this.#overhear = overhear;
     this.#server = createServer((front) => {
       if (this.#cut) front.destroy();
       else this.#join(front, connect(behind));
     });
   }
 
-  static async open(path: string, behind: string): Promise<SocketProxy> {
-    const proxy = new SocketProxy(path, behind);
+  static async open(path: string, behind: string, overhear: Overhear = deaf): Promise<SocketProxy> {
+    const proxy = new SocketProxy(path, behind, overhear);
     proxy.#server.listen(path);
     await once(proxy.#server, "listening");
     return proxy;
-  }
-
-  /** What came through to the one behind, in order, since this was last asked. */
-  takeRequests(): readonly Request[] {
-    return this.#requests.splice(0);
   }
 
   /** For good: nobody gets through any more. */
@@ -89,15 +74,13 @@ export class SocketProxy implements AsyncDisposable {
   #join(front: Socket, back: Socket): void {
     const pair = [front, back] as const;
     this.#pairs.add(pair);
-    let unread = "";
+    const { asked, answered } = this.#overhear();
     front.on("data", (bytes) => {
+      asked(bytes);
       back.write(bytes);
-      // JSON-RPC has no line ends of its own; the agent ends each request with one.
-      const lines = (unread + bytes.toString()).split("\n");
-      unread = lines.pop() ?? "";
-      for (const line of lines) this.#requests.push(requestOf(line));
     });
     back.on("data", (bytes) => {
+      answered(bytes);
       const pass = () => this.#pairs.has(pair) && front.write(bytes);
       if (this.#held === undefined) pass();
       else this.#held.push(pass);

@@ -14,8 +14,25 @@ import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { Control } from "./control.ts";
 
 export const REAL_SOCKET = process.env["STORAGE_NODE_TEST_SPDK_SOCKET"];
-const REAL_DISKS = process.env["STORAGE_NODE_TEST_FABRIC_DISKS"];
 const RESTART_CMD = process.env["STORAGE_NODE_TEST_RESTART_CMD"];
+
+/** A target that is there already. */
+export type RealTarget = {
+  readonly socket: string;
+  /** JSON file as STORAGE_NODE_FABRIC_DISKS wants it; the data of these disks is destroyed. */
+  readonly fabricDisks: string;
+  /** Kills it and starts it again. */
+  readonly restartCommand: string | undefined;
+};
+
+function targetOfEnvironment(): RealTarget | undefined {
+  if (REAL_SOCKET === undefined) return undefined;
+  const fabricDisks = process.env["STORAGE_NODE_TEST_FABRIC_DISKS"];
+  if (fabricDisks === undefined) {
+    throw new Error("STORAGE_NODE_TEST_FABRIC_DISKS must name the disks of the real target");
+  }
+  return { socket: REAL_SOCKET, fabricDisks, restartCommand: RESTART_CMD };
+}
 
 /** Whether the target can be killed and comes back: always in simulation. */
 export const CAN_KILL = REAL_SOCKET === undefined || RESTART_CMD !== undefined;
@@ -28,6 +45,8 @@ export type TestTarget = AsyncDisposable & {
   readonly fabricDisks: string;
   /** A client of our own: what is done with it is done behind the agent's back. */
   readonly spdk: SpdkClient;
+  /** Of the simulator that runs now; undefined for a real target. */
+  readonly pid: () => number | undefined;
   /** Kills it with SIGKILL and starts it again; resolves when its socket answers. */
   readonly restart: () => Promise<void>;
   /** Kills it and leaves it dead (simulator only). */
@@ -57,10 +76,11 @@ export type SimulatedDisk = {
 };
 
 export async function startTarget(options: TargetOptions = {}): Promise<TestTarget> {
-  return REAL_SOCKET === undefined ? await simulated(options) : await real(REAL_SOCKET);
+  const there = targetOfEnvironment();
+  return there === undefined ? await simulatedTarget(options) : await realTarget(there);
 }
 
-async function simulated(options: TargetOptions): Promise<TestTarget> {
+export async function simulatedTarget(options: TargetOptions): Promise<TestTarget> {
   const dir = await mkdtemp(join(tmpdir(), "sn-t-"));
   const socket = join(dir, "spdk.sock");
   const blocks = (options.diskBytes ?? 64n * 1024n ** 3n) / 4096n;
@@ -104,6 +124,7 @@ async function simulated(options: TargetOptions): Promise<TestTarget> {
     socket,
     fabricDisks: join(dir, "fabric.json"),
     spdk: spdkClient(connection),
+    pid: () => child.pid,
     kill,
     control: async () => await Control.open(control),
     restart: async () => {
@@ -132,7 +153,8 @@ async function startSim(args: readonly string[], socket: string): Promise<ChildP
   return child;
 }
 
-function accepts(socket: string): Promise<boolean> {
+/** Whether somebody listens there now. */
+export function accepts(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect(socket);
     probe.once("connect", () => resolve(true));
@@ -152,23 +174,25 @@ async function connected(connection: SpdkConnection): Promise<void> {
   });
 }
 
-async function real(socket: string): Promise<TestTarget> {
-  if (REAL_DISKS === undefined) {
-    throw new Error("STORAGE_NODE_TEST_FABRIC_DISKS must name the disks of the real target");
-  }
+export async function realTarget({
+  socket,
+  fabricDisks,
+  restartCommand,
+}: RealTarget): Promise<TestTarget> {
   const connection = new SpdkConnection({ path: socket, mayMutate: () => true });
   await connected(connection);
   const spdk = spdkClient(connection);
   await wipe(spdk);
   return {
     socket,
-    fabricDisks: REAL_DISKS,
+    fabricDisks,
     spdk,
+    pid: () => undefined,
     kill: () => Promise.reject(new Error("a real target is only ever restarted")),
     control: () => Promise.reject(new Error("a real target cannot be stopped at a request")),
     restart: async () => {
-      if (RESTART_CMD === undefined) throw new Error("no STORAGE_NODE_TEST_RESTART_CMD");
-      await promisify(execFile)("/bin/sh", ["-c", RESTART_CMD]);
+      if (restartCommand === undefined) throw new Error("no command restarts the real target");
+      await promisify(execFile)("/bin/sh", ["-c", restartCommand]);
       await connected(connection);
     },
     [Symbol.asyncDispose]: async () => {

@@ -1,0 +1,19 @@
+// A database with the project's schema.
+import { Client } from "pg";
+import type { Postgres } from "../../src/demo/postgres.ts";
+import { MIGRATIONS_DIR } from "../../src/serve.ts";
+import { migrate } from "../../src/store/migrate.ts";
+
+/** Makes it on that server and resolves with its URL. */
+export async function migratedDatabase(postgres: Postgres, name: string): Promise<string> {
+  await postgres.createDatabase(name);
+  const url = postgres.url(name);
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  try {
+    await migrate(client, MIGRATIONS_DIR);
+  } finally {
+    await client.end();
+  }
+  return url;
+}
