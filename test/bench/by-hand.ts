@@ -1,0 +1,262 @@
+// What the agent does for volumes, done by hand by somebody who knows in advance that all of it will
+// succeed: the same calls with the same parameters, as many at a time as the target takes, and the
+// same rows in as few commits as can be. What the agent's times are compared with.
+import { randomUUID } from "node:crypto";
+import {
+  controllerName,
+  EXPORT_MODEL,
+  exportNguid,
+  exportSerial,
+  volumeNqn,
+} from "../../src/model/identity.ts";
+import type { LvolRow } from "../../src/model/lvol.ts";
+import { records } from "../../src/store/columns.ts";
+import { HOST } from "../support/volumes.ts";
+import { LISTEN, NQN_PREFIX } from "./agent-under-test.ts";
+import { VOLUME_BYTES, type BenchNode, type StoreOnNode, type VolumeOnNode } from "./bench-node.ts";
+import { RawConnection } from "./raw-connection.ts";
+
+/** Unanswered requests per store: SPDK refuses from about 512 on. */
+const STORE_WINDOW = 256;
+const NODE = "by-hand";
+
+export type HandMade = StoreOnNode & { readonly id: string; lvolUuid: string };
+
+export class ByHand implements AsyncDisposable {
+  readonly #node: BenchNode;
+  readonly #raw: RawConnection;
+  readonly #stores: readonly StoreOnNode[];
+  readonly #rowsDisk: string;
+
+  private constructor(
+    node: BenchNode,
+    rest: {
+      readonly raw: RawConnection;
+      readonly stores: readonly StoreOnNode[];
+      readonly rowsDisk: string;
+    },
+  ) {
+    this.#node = node;
+    this.#raw = rest.raw;
+    this.#stores = rest.stores;
+    this.#rowsDisk = rest.rowsDisk;
+  }
+
+  static async open(node: BenchNode): Promise<ByHand> {
+    const raw = await RawConnection.open(node.target.socket);
+    const stores = await node.stores();
+    return new ByHand(node, { raw, stores, rowsDisk: await makeNode(node) });
+  }
+
+  /** On the stores in turn, as the agent places them. */
+  names(count: number): readonly HandMade[] {
+    return Array.from({ length: count }, (_, index) => {
+      const store = this.#stores[index % this.#stores.length];
+      if (store === undefined) throw new Error("the node has no store");
+      return { ...store, id: randomUUID(), lvolUuid: "" };
+    });
+  }
+
+  /** First what needs nothing, all at once; then what needs the answers. */
+  async makeOnTarget(volumes: readonly HandMade[]): Promise<void> {
+    await Promise.all([
+      this.#createLvols(volumes),
+      ...volumes.map((one) => prepare(this.#raw, one)),
+    ]);
+    await Promise.all(volumes.map((one) => addNamespace(this.#raw, one)));
+  }
+
+  /** One call after another. */
+  async makeInSequence(volumes: readonly HandMade[]): Promise<void> {
+    for (const volume of volumes) {
+      volume.lvolUuid = await createLvol(this.#raw, volume);
+      for (const [method, params] of exportCalls(volume)) await this.#raw.call(method, params);
+      await addNamespace(this.#raw, volume);
+    }
+  }
+
+  async removeFromTarget(volumes: readonly HandMade[]): Promise<void> {
+    await Promise.all(
+      volumes.map(({ id }) => this.#raw.call("nvmf_delete_subsystem", { nqn: nqnOf(id) })),
+    );
+    await this.#perStore(volumes, ({ lvolUuid }) =>
+      this.#raw.call("bdev_lvol_delete", { name: lvolUuid }),
+    );
+  }
+
+  /** In one commit, as intents are written. */
+  async insertRows(volumes: readonly HandMade[]): Promise<void> {
+    const rows = volumes.map((one) => lvolRow(one, this.#rowsDisk));
+    await this.#commit(
+      `insert into lvol select * from jsonb_populate_recordset(null::lvol, $1::jsonb)`,
+      [records(rows)],
+    );
+  }
+
+  /** In one commit, as a status is written. */
+  async updateRows(volumes: readonly HandMade[]): Promise<void> {
+    const rows = volumes.map(({ id, lvolUuid, lvsUuid }) => ({ id, lvolUuid, lvsUuid }));
+    await this.#commit(
+      `update lvol set observed_generation = 1, lvol_uuid = r.lvol_uuid, lvs_uuid = r.lvs_uuid,
+         observed_size_bytes = lvol.size_bytes, exported = true, revision = lvol.revision + 1,
+         update_time = now()
+       from jsonb_populate_recordset(null::lvol, $1::jsonb) r where lvol.id = r.id`,
+      [records(rows)],
+    );
+  }
+
+  async deleteRows(): Promise<void> {
+    await this.#node.database.query(`delete from lvol where node_id = '${NODE}'`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#raw[Symbol.asyncDispose]();
+  }
+
+  async #commit(statement: string, values: readonly unknown[]): Promise<void> {
+    const { database } = this.#node;
+    await database.query("begin");
+    await database.query(statement, [...values]);
+    await database.query("commit");
+  }
+
+  async #createLvols(volumes: readonly HandMade[]): Promise<void> {
+    await this.#perStore(volumes, async (one) => {
+      one.lvolUuid = await createLvol(this.#raw, one);
+    });
+  }
+
+  async #perStore(
+    volumes: readonly HandMade[],
+    act: (volume: HandMade) => Promise<unknown>,
+  ): Promise<void> {
+    const byStore = Map.groupBy(volumes, ({ lvsUuid }) => lvsUuid);
+    await Promise.all(
+      [...byStore.values()].flatMap((waiting) =>
+        Array.from({ length: Math.min(STORE_WINDOW, waiting.length) }, async () => {
+          for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) await act(next);
+        }),
+      ),
+    );
+  }
+}
+
+/** Brings everything back on a target that was restarted: its disks, then all exports in two stages. */
+export async function restoreByHand(
+  raw: RawConnection,
+  node: BenchNode,
+  volumes: readonly VolumeOnNode[],
+): Promise<void> {
+  await Promise.all([
+    raw.call("nvmf_create_transport", { trtype: LISTEN.trtype }),
+    ...node.fabric.map(({ trtype, traddr, trsvcid, subnqn }) =>
+      raw.call("bdev_nvme_attach_controller", {
+        name: controllerName({ traddr, trsvcid, subnqn }),
+        trtype,
+        traddr,
+        adrfam: LISTEN.adrfam,
+        trsvcid,
+        subnqn,
+        multipath: "disable",
+      }),
+    ),
+  ]);
+  await Promise.all(volumes.map((one) => prepare(raw, one)));
+  await Promise.all(volumes.map((one) => addNamespace(raw, one)));
+}
+
+type Named = { readonly id: string };
+
+async function createLvol(raw: RawConnection, { id, lvsUuid }: HandMade): Promise<string> {
+  const uuid = await raw.call("bdev_lvol_create", {
+    uuid: lvsUuid,
+    lvol_name: id,
+    size_in_mib: Number(VOLUME_BYTES / 1024n ** 2n),
+    thin_provision: true,
+    clear_method: "write_zeroes",
+  });
+  return String(uuid);
+}
+
+async function prepare(raw: RawConnection, volume: Named): Promise<void> {
+  await Promise.all(exportCalls(volume).map(([method, params]) => raw.call(method, params)));
+}
+
+function exportCalls({ id }: Named): readonly (readonly [method: string, params: object])[] {
+  const nqn = nqnOf(id);
+  const subsystem = {
+    nqn,
+    serial_number: exportSerial(id),
+    model_number: EXPORT_MODEL,
+    max_namespaces: 1,
+    allow_any_host: false,
+  };
+  return [
+    ["nvmf_create_subsystem", subsystem],
+    ["nvmf_subsystem_add_host", { nqn, host: HOST }],
+    ["nvmf_subsystem_add_listener", { nqn, listen_address: LISTEN }],
+  ];
+}
+
+async function addNamespace(
+  raw: RawConnection,
+  { id, lvolUuid }: Named & { readonly lvolUuid: string },
+): Promise<void> {
+  const namespace = { bdev_name: lvolUuid, nsid: 1, uuid: id, nguid: exportNguid(id) };
+  await raw.call("nvmf_subsystem_add_ns", { nqn: nqnOf(id), namespace });
+}
+
+function nqnOf(id: string): string {
+  return volumeNqn(NQN_PREFIX, id);
+}
+
+/** A node beside the agent's, which its rows belong to. Returns its disk. */
+async function makeNode({ database }: BenchNode): Promise<string> {
+  const disk = randomUUID();
+  await database.query(`delete from lvol where node_id = '${NODE}'`);
+  await database.query(
+    `insert into node (node_id, fleet, nqn_prefix) values ('${NODE}', 'bench', '${NQN_PREFIX}')
+     on conflict do nothing`,
+  );
+  await database.query(
+    `insert into disk (id, node_id, serial, model, nsid, transport, address, size_bytes, block_size,
+       revision) values ($1, '${NODE}', 'H', 'H', 1, 'TCP', '-', 0, 0, 0)`,
+    [disk],
+  );
+  return disk;
+}
+
+function lvolRow({ id }: Named, diskId: string): LvolRow {
+  const now = new Date();
+  const wanted = { sizeBytes: VOLUME_BYTES, thin: true, hosts: [HOST], allowAnyHost: false };
+  return {
+    id,
+    nodeId: NODE,
+    diskId,
+    request: { ...wanted, diskId: undefined, sourceSnapshotId: undefined, qos: undefined },
+    ...wanted,
+    promisedBytes: VOLUME_BYTES,
+    qos: undefined,
+    labels: {},
+    nqn: nqnOf(id),
+    generation: 1n,
+    deleteRequestedTime: undefined,
+    deleteForced: false,
+    traceparent: undefined,
+    observedGeneration: 0n,
+    lvolUuid: undefined,
+    lvsUuid: undefined,
+    observedSizeBytes: undefined,
+    exported: false,
+    pendingOp: undefined,
+    unconfirmed: false,
+    lastError: undefined,
+    failed: false,
+    attempt: 0,
+    nextTryTime: undefined,
+    revision: 1n,
+    createTime: now,
+    updateTime: now,
+    deleteTime: undefined,
+  };
+}

@@ -1,0 +1,79 @@
+// A bare grpc-js server, a process of its own: it answers each method with the bytes it was given for
+// it and looks at nothing. What is left of a call when nothing is done. Run by itself it is that process.
+import {
+  credentials,
+  Server,
+  ServerCredentials,
+  type ServiceDefinition,
+  type UntypedServiceImplementation,
+} from "@grpc/grpc-js";
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
+import { cpuMs } from "./cpu.ts";
+
+export type Echo = AsyncDisposable & {
+  readonly client: StorageNodeClient;
+  readonly cpuMs: () => number;
+};
+
+/** What each method of the service answers, by its name in the service. */
+const answers = z.record(z.string(), z.string());
+
+const started = z.object({ address: z.string() });
+
+export async function startEcho(byMethod: Readonly<Record<string, Uint8Array>>): Promise<Echo> {
+  const encoded = Object.fromEntries(
+    Object.entries(byMethod).map(([name, bytes]) => [name, Buffer.from(bytes).toString("base64")]),
+  );
+  const child = fork(fileURLToPath(import.meta.url), [JSON.stringify(encoded)]);
+  const [message] = await once(child, "message");
+  const { address } = started.parse(message);
+  const client = new StorageNodeClient(address, credentials.createInsecure());
+  return {
+    client,
+    cpuMs: () => cpuMs(child.pid),
+    [Symbol.asyncDispose]: async () => {
+      client.close();
+      child.kill("SIGKILL");
+      await once(child, "exit");
+    },
+  };
+}
+
+const asItIs = (bytes: Buffer): Buffer => bytes;
+
+async function main(text: string): Promise<void> {
+  const server = new Server();
+  const service: Record<string, ServiceDefinition[string]> = {};
+  const handlers: UntypedServiceImplementation = {};
+  for (const [name, base64] of Object.entries(answers.parse(JSON.parse(text)))) {
+    const bytes = Buffer.from(base64, "base64");
+    service[name] = {
+      path: `/storagenode.v1.StorageNode/${name}`,
+      requestStream: false,
+      responseStream: false,
+      requestSerialize: asItIs,
+      requestDeserialize: asItIs,
+      responseSerialize: asItIs,
+      responseDeserialize: asItIs,
+    };
+    handlers[name] = (_call: unknown, callback: (error: null, answer: Buffer) => void) =>
+      callback(null, bytes);
+  }
+  server.addService(service, handlers);
+  const insecure = ServerCredentials.createInsecure();
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync("127.0.0.1:0", insecure, (error, bound) => {
+      if (error === null) resolve(bound);
+      else reject(error);
+    });
+  });
+  process.send?.({ address: `127.0.0.1:${port}` });
+  // Nobody is left to answer.
+  process.once("disconnect", () => process.exit(0));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main(process.argv[2] ?? "");

@@ -1,0 +1,63 @@
+// A node with many volumes that nobody asks for anything: what it costs to stand by.
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import type { BenchNode } from "./bench-node.ts";
+import { spread } from "./measure.ts";
+import type { Row } from "./row.ts";
+
+/** What the end of the work before leaves to be done. */
+const SETTLE_MS = 5_000;
+
+export const idleRow: Row = {
+  name: "idle",
+  async run({ sizes, startNode }) {
+    await using node = await startNode({ counted: true });
+    await node.fillTo(sizes.volumes);
+    await sleep(Math.min(SETTLE_MS, sizes.idleSeconds * 1_000));
+    const before = await stateOf(node);
+    node.proxies.reset();
+    const startMs = performance.now();
+    await sleep(sizes.idleSeconds * 1_000);
+    const ms = performance.now() - startMs;
+    const counts = node.proxies.counts();
+    const after = await stateOf(node);
+    const percent = (100 * (after.cpuMs - before.cpuMs)) / ms;
+    const dumps = Object.entries(counts.calls)
+      .filter(([method]) => /^(bdev|nvmf)_.*get_.*\(\)$/.test(method))
+      .reduce((sum, [, count]) => sum + count, 0);
+    // The lease is renewed in the node's row, without a new revision.
+    const written = after.rowsWritten - before.rowsWritten;
+    const atMost = (value: number) => ({ kind: "at most" as const, value });
+    const of = `${Math.round(ms / 1_000)} s idle at ${sizes.volumes}`;
+    const one = (value: number) => spread([value]);
+    return {
+      lines: [
+        { what: `${of}: core used`, unit: "%", ours: one(percent), goal: atMost(1) },
+        { what: `${of}: lists of everything`, unit: "calls", ours: one(dumps), goal: atMost(0) },
+        {
+          what: `${of}: rows written, lease aside`,
+          unit: "rows",
+          ours: one(written),
+          goal: atMost(0),
+        },
+      ],
+      notes: [
+        `calls ${JSON.stringify(counts.calls)}, statements ${JSON.stringify(counts.statements)}`,
+      ],
+      raw: { ms, before, after, counts },
+    };
+  },
+};
+
+const written = z.object({ rows: z.number(), revision: z.number() });
+
+async function stateOf(node: BenchNode) {
+  // Counted by the server with a delay, which the time before and after is longer than.
+  const { rows } = await node.database.query(
+    `select revision::int as revision, (select sum(n_tup_ins + n_tup_upd + n_tup_del)::int
+       from pg_stat_user_tables where relname in ('lvol', 'disk')) as rows
+     from node where node_id = 'bench'`,
+  );
+  const { rows: rowsWritten, revision } = written.parse(rows[0]);
+  return { cpuMs: node.agent.cpuMs(), rowsWritten: rowsWritten + revision, revision };
+}

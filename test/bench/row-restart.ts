@@ -1,0 +1,147 @@
+// The target is killed and comes back empty: from the moment its socket accepts until every export is
+// there, against the attach of the disks and the same calls pipelined by hand.
+//
+// Both ends are seen the same way: a connection of our own asks for a few exports by name, the last
+// one among them, about every ten milliseconds, and once these are there it lists everything. Asking
+// the agent instead would take its time away from what is measured.
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import { accepts, type TestTarget } from "../support/target.ts";
+import type { BenchNode, VolumeOnNode } from "./bench-node.ts";
+import { restoreByHand } from "./by-hand.ts";
+import { inTurns, spread, type Pair } from "./measure.ts";
+import { RawConnection } from "./raw-connection.ts";
+import { lineOf, type Row } from "./row.ts";
+
+const LIMIT_MS = 120_000;
+const SAMPLES = 6;
+const LOOK_MS = 5;
+const LIST_AGAIN_MS = 50;
+
+export const restartRow: Row = {
+  name: "restart",
+  async run({ sizes, pairs, warmUps, startNode, canKill }) {
+    if (!canKill) return { lines: [], notes: ["not measured: no --restart-cmd"], raw: {} };
+    await using node = await startNode();
+    await node.fillTo(sizes.volumes);
+    const { taken, agentCpuMs } = await restartsInTurns(node, { pairs, warmUps });
+    const what = `target killed, ${sizes.volumes} exports back`;
+    return {
+      lines: [
+        lineOf(taken, { what, unit: "ms", goal: { kind: "at most", value: 1.5 } }),
+        { what: `${what}: agent's time on a core`, unit: "ms", ours: spread(agentCpuMs) },
+      ],
+      notes: [],
+      raw: { pairs: taken, agentCpuMs },
+    };
+  },
+};
+
+export async function restartsInTurns(
+  node: BenchNode,
+  { pairs, warmUps }: { readonly pairs: number; readonly warmUps: number },
+): Promise<{ readonly taken: readonly Pair[]; readonly agentCpuMs: readonly number[] }> {
+  const volumes = await node.volumes();
+  const agentCpuMs: number[] = [];
+  const ours = async () => {
+    const cpuBefore = node.agent.cpuMs();
+    const { acceptedMs } = await restarted(node.target);
+    const ms = (await allBack(node, volumes)) - acceptedMs;
+    agentCpuMs.push(node.agent.cpuMs() - cpuBefore);
+    return ms;
+  };
+  const limit = async () => {
+    // Stopped and not ended: afterwards it is as warm as it was.
+    node.agent.signal("SIGSTOP");
+    const { acceptedMs } = await restarted(node.target);
+    await using raw = await RawConnection.open(node.target.socket);
+    await restoreByHand(raw, node, volumes);
+    const ms = (await allBack(node, volumes)) - acceptedMs;
+    await restarted(node.target);
+    node.agent.signal("SIGCONT");
+    await allBack(node, volumes);
+    return ms;
+  };
+  const taken = await inTurns({ pairs, warmUps, ours, limit, between: () => sleep(500) });
+  return { taken, agentCpuMs: agentCpuMs.slice(warmUps) };
+}
+
+/** Kills it and resolves once it is back, with the moment at which its socket accepted. */
+async function restarted(target: TestTarget): Promise<{ readonly acceptedMs: number }> {
+  const back = acceptsAgain(target.socket);
+  const [acceptedMs] = await Promise.all([back, target.restart()]);
+  if (target.pid() !== undefined) return { acceptedMs };
+  // A real one may take calls before it can do anything: its time begins when it can.
+  await using raw = await RawConnection.open(target.socket);
+  await raw.call("framework_wait_init");
+  return { acceptedMs: performance.now() };
+}
+
+async function acceptsAgain(socket: string): Promise<number> {
+  const end = performance.now() + LIMIT_MS;
+  let wasGone = false;
+  for (;;) {
+    const there = await accepts(socket);
+    if (there && wasGone) return performance.now();
+    wasGone ||= !there;
+    if (performance.now() > end) throw new Error("the target did not come back");
+    await sleep(1);
+  }
+}
+
+const subsystems = z.array(
+  z.object({
+    nqn: z.string(),
+    hosts: z.array(z.unknown()),
+    listen_addresses: z.array(z.unknown()),
+    namespaces: z.array(z.unknown()).default([]),
+  }),
+);
+
+/** The moment at which each of them was seen with its namespace, its host and its listener. */
+async function allBack(node: BenchNode, volumes: readonly VolumeOnNode[]): Promise<number> {
+  await using raw = await RawConnection.open(node.target.socket);
+  const sample = sampleOf(volumes);
+  const wanted = new Set(volumes.map(({ nqn }) => nqn));
+  const end = performance.now() + LIMIT_MS;
+  while (performance.now() < end) {
+    if (await allThere(raw, sample)) {
+      const listed = await raw.call("nvmf_get_subsystems");
+      const seenMs = performance.now();
+      const back = new Set(exported(listed));
+      if (wanted.isSubsetOf(back)) return seenMs;
+      await sleep(LIST_AGAIN_MS);
+    } else await sleep(LOOK_MS);
+  }
+  throw new Error("the exports did not come back");
+}
+
+function sampleOf(volumes: readonly VolumeOnNode[]): readonly string[] {
+  const step = Math.max(1, Math.floor(volumes.length / SAMPLES));
+  const some = volumes.filter((_, index) => index % step === 0 || index === volumes.length - 1);
+  return some.map(({ nqn }) => nqn);
+}
+
+async function allThere(raw: RawConnection, nqns: readonly string[]): Promise<boolean> {
+  const found = await Promise.all(
+    nqns.map(async (nqn) => {
+      try {
+        return exported(await raw.call("nvmf_get_subsystems", { nqn })).length === 1;
+      } catch {
+        // Not there yet.
+        return false;
+      }
+    }),
+  );
+  return found.every(Boolean);
+}
+
+function exported(answer: unknown): readonly string[] {
+  return subsystems
+    .parse(answer)
+    .filter(
+      ({ hosts, listen_addresses: listeners, namespaces }) =>
+        hosts.length > 0 && listeners.length > 0 && namespaces.length > 0,
+    )
+    .map(({ nqn }) => nqn);
+}
