@@ -5,8 +5,8 @@ import type { BenchNode } from "./bench-node.ts";
 import { spread } from "./measure.ts";
 import type { Row } from "./row.ts";
 
-/** What the end of the work before leaves to be done. */
-const SETTLE_MS = 5_000;
+/** PostgreSQL may count what a connection did only when that has been idle for ten seconds. */
+const SETTLE_MS = 12_000;
 
 export const idleRow: Row = {
   name: "idle",
@@ -52,7 +52,6 @@ export const idleRow: Row = {
 const written = z.object({ rows: z.number(), revision: z.number() });
 
 async function stateOf(node: BenchNode) {
-  // Counted by the server with a delay, which the time before and after is longer than.
   const { rows } = await node.database.query(
     `select revision::int as revision, (select sum(n_tup_ins + n_tup_upd + n_tup_del)::int
        from pg_stat_user_tables where relname in ('lvol', 'disk')) as rows
