@@ -160,7 +160,7 @@ async function look(context: DiskStepContext, row: DiskRow): Promise<string | un
   try {
     if (row.lvsUuid === undefined) await lookAtDisks();
     const hasStore = row.lvsUuid !== undefined || seen.disk(row.id)?.store !== undefined;
-    if (hasStore) await lookAtEverything({ sizes: true });
+    if (hasStore) await lookAtEverything({ sizes: true, subsystems: false });
     return undefined;
   } catch (error) {
     return `what was attached cannot be listed: ${error instanceof Error ? error.message : ""}`;

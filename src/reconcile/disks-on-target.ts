@@ -2,7 +2,7 @@
 // namespace as SPDK reads them back, never by name or address alone.
 import { diskId } from "../model/identity.ts";
 import type { SpdkClient } from "../spdk/client.ts";
-import type { Controller, NvmeBdev } from "../spdk/replies-bdev.ts";
+import type { Bdev, Controller, NvmeBdev } from "../spdk/replies-bdev.ts";
 import type { Lvstore } from "../spdk/replies-lvol.ts";
 import type { DiskOnTarget } from "./seen.ts";
 
@@ -25,17 +25,27 @@ export type FoundDisks = {
   readonly unsettled: ReadonlySet<string>;
 };
 
-/** Every namespace of every controller, asked by name all at once. */
-export async function disksOnTarget(spdk: Reads, nsids: ReadonlySet<number>): Promise<FoundDisk[]> {
-  const [controllers, stores] = await Promise.all([
+/**
+ * Every namespace of every controller, asked by name all at once, or found in a list of all bdevs that
+ * is being read anyway.
+ */
+export async function disksOnTarget(
+  spdk: Reads,
+  nsids: ReadonlySet<number>,
+  listing?: Promise<readonly Bdev[]>,
+): Promise<FoundDisk[]> {
+  const [controllers, stores, bdevs] = await Promise.all([
     spdk.bdevNvmeGetControllers(),
     spdk.bdevLvolGetLvstores(),
+    listing,
   ]);
+  const listed = bdevs && new Map(bdevs.map((bdev) => [bdev.name, bdev]));
+  const bdevNamed = async (name: string) => (listed ? listed.get(name) : await spdk.getBdev(name));
   const names = controllers.flatMap((controller) =>
     usable(controller) ? [...nsids].map((nsid) => ({ controller, nsid })) : [],
   );
   const found = await Promise.all(
-    names.map(({ controller, nsid }) => findDisk(spdk, { name: controller.name, nsid, stores })),
+    names.map(({ controller: { name }, nsid }) => findDisk(bdevNamed, { name, nsid, stores })),
   );
   return found.filter((disk) => disk !== undefined);
 }
@@ -46,10 +56,10 @@ function usable(controller: Controller): boolean {
 
 /** One namespace of one controller, undefined if there is none. */
 async function findDisk(
-  spdk: Pick<SpdkClient, "getBdev">,
+  bdevNamed: (name: string) => Promise<Bdev | undefined>,
   of: { readonly name: string; readonly nsid: number; readonly stores: readonly Lvstore[] },
 ): Promise<FoundDisk | undefined> {
-  const bdev = await spdk.getBdev(`${of.name}n${of.nsid}`);
+  const bdev = await bdevNamed(`${of.name}n${of.nsid}`);
   if (bdev?.kind !== "nvme") return undefined;
   const identity = identityOf(bdev);
   if (identity === undefined) return undefined;

@@ -6,6 +6,7 @@ import { isAllowed, type Config } from "../config.ts";
 import type { DiskRow, DiskSeen } from "../model/disk.ts";
 import type { Evidence } from "../model/evidence.ts";
 import type { SpdkClient } from "../spdk/client.ts";
+import type { Bdev } from "../spdk/replies-bdev.ts";
 import type { PendingContext } from "../model/pending-op.ts";
 import type { Allowed } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
@@ -197,13 +198,13 @@ export class Disks {
     await this.#fabric.meet(found);
   }
 
-  async listTarget(): Promise<FoundDisks> {
+  async listTarget(bdevs?: Promise<readonly Bdev[]>): Promise<FoundDisks> {
     const { spdk, rows, config, lanes } = this.#options;
     const changing = ({ id }: DiskRow) => lanes.busy({ kind: "disk", disk: id, mode: "shared" });
     const unsettled = new Set([...rows.disks()].filter(changing).map(({ id }) => id));
     const nsids = new Set([1, ...config.fabricDisks.map(({ nsid }) => nsid)]);
     for (const row of rows.disks()) nsids.add(row.nsid);
-    return { found: await disksOnTarget(spdk, nsids), unsettled };
+    return { found: await disksOnTarget(spdk, nsids, bdevs), unsettled };
   }
 
   async #lookAtKernel(reason: PassReason): Promise<void> {

@@ -62,6 +62,8 @@ export type LoopStatus = {
   readonly lastError: string | undefined;
 };
 
+/** Objects planned in one pass. */
+const PASS_OBJECTS = 64;
 const BACKOFF_FIRST_MS = 200;
 const BACKOFF_LAST_MS = 60_000;
 
@@ -173,8 +175,10 @@ export class Driver<View, Step extends { readonly kind: string }> {
     if (this.#closed) return;
     const started = performance.now();
     const now = new Date();
-    const ids = this.#inOrder();
-    this.#dirty.clear();
+    // The rest in the next turn: answers, commits and calls are not kept waiting by a thousand plans,
+    // and the target works on the first while the last are planned.
+    const ids = this.#inOrder().slice(0, PASS_OBJECTS);
+    for (const id of ids) this.#dirty.delete(id);
     const passTrace = new PassTrace(this.#instruments.tracer, this.#kind.name, ids.length);
     for (const id of ids) this.#planObject(id, now, passTrace);
     passTrace.end();
@@ -185,6 +189,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
       status.lastPassTime = now;
       status.lastDurationMs = performance.now() - started;
     }
+    this.#schedule();
   }
 
   #inOrder(): readonly string[] {

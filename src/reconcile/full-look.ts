@@ -1,11 +1,12 @@
 // A look at everything that the target holds, matched with the rows. What no row knows is counted,
 // named in the log and left alone: it is never changed and never removed.
+import { setImmediate } from "node:timers/promises";
 import type { Logger } from "pino";
 import { fleetHash, parseOwnerNqn, parseStoreName } from "../model/identity.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import { SpdkUnknownOutcome } from "../spdk/errors.ts";
-import type { LvolBdev } from "../spdk/replies-bdev.ts";
+import type { Bdev, LvolBdev } from "../spdk/replies-bdev.ts";
 import type { Lvol } from "../spdk/replies-lvol.ts";
 import type { Subsystem } from "../spdk/replies-nvmf.ts";
 import type { Rows } from "../store/rows.ts";
@@ -23,7 +24,8 @@ type Listed = Pick<Lvol, "uuid" | "alias" | "thin" | "allocatedClusters" | "stor
 
 /** What was read, to be taken over in one go: nothing may be planned from half of it. */
 export type Found = {
-  readonly subsystems: readonly Subsystem[];
+  /** Undefined: not asked for. */
+  readonly subsystems: readonly Subsystem[] | undefined;
   readonly lvols: readonly Listed[];
   readonly disks: FoundDisks;
   readonly newer: Newer;
@@ -37,20 +39,25 @@ export type FullLookOptions = {
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly disks: {
-    readonly list: () => Promise<FoundDisks>;
+    /** bdevs: what a list of them all showed, where there is one. */
+    readonly list: (bdevs?: Promise<readonly Bdev[]>) => Promise<FoundDisks>;
     readonly take: (disks: FoundDisks) => void;
     readonly meet: (disks: FoundDisks) => Promise<void>;
   };
 };
 
-/** Where sizes are needed of all, one list of all bdevs is cheaper than a question about each. */
-export type LookOptions = { readonly sizes: boolean };
+export type LookOptions = {
+  /** Where sizes are needed of all, one list of all bdevs is cheaper than a question about each. */
+  readonly sizes: boolean;
+  /** Attaching a disk changes none. */
+  readonly subsystems: boolean;
+};
 
 export class FullLook {
   readonly #options: FullLookOptions;
   #look: Promise<void> | undefined;
-  #nextLook: Promise<void> | undefined;
-  #nextSizes = false;
+  /** Asked for and not sent yet: whoever asks meanwhile gets it too. */
+  #next: { options: LookOptions; readonly taken: Promise<void> } | undefined;
   /** A list of all bdevs did not come: past 32 MiB it never does (CONTRACT section 0.8). */
   #tooMany = false;
   #unknown: Unknown = { unknownLvols: 0, unknownSubsystems: 0 };
@@ -63,35 +70,38 @@ export class FullLook {
     return this.#unknown;
   }
 
-  /** Calls that come while a look is under way share one more look after it. */
-  now({ sizes }: LookOptions): Promise<void> {
-    if (this.#look === undefined) {
-      this.#look = this.read({ sizes })
-        .then((found) => this.take(found))
-        .finally(() => {
-          this.#look = undefined;
-        });
-      return this.#look;
+  /** Looks after whatever look is under way; calls of one turn, and until it is sent, share it. */
+  now(options: LookOptions): Promise<void> {
+    if (this.#next !== undefined) {
+      const { sizes, subsystems } = this.#next.options;
+      this.#next.options = {
+        sizes: sizes || options.sizes,
+        subsystems: subsystems || options.subsystems,
+      };
+      return this.#next.taken;
     }
-    this.#nextSizes ||= sizes;
-    this.#nextLook ??= this.#look
+    const before = this.#look ?? Promise.resolve();
+    const taken = before
       .catch(() => {})
+      .then(() => setImmediate())
       .then(() => {
-        const wanted = { sizes: this.#nextSizes };
-        this.#nextLook = undefined;
-        this.#nextSizes = false;
-        return this.now(wanted);
+        const wanted = this.#next?.options ?? options;
+        this.#next = undefined;
+        this.#look = this.read(wanted).then((found) => this.take(found));
+        return this.#look;
       });
-    return this.#nextLook;
+    this.#next = { options, taken };
+    return taken;
   }
 
-  async read({ sizes }: LookOptions): Promise<Found> {
+  async read({ sizes, subsystems: all }: LookOptions): Promise<Found> {
     const { seen, spdk, disks } = this.#options;
     const newer = seen.beginLook();
+    const bdevs = sizes && !this.#tooMany ? this.#listBdevs() : undefined;
     const [subsystems, lvols, found] = await Promise.all([
-      spdk.nvmfGetSubsystems(),
-      sizes && !this.#tooMany ? this.#listBdevs() : this.#listLvols(),
-      disks.list(),
+      all ? spdk.nvmfGetSubsystems() : undefined,
+      bdevs === undefined ? this.#listLvols() : bdevs.then(lvolsOf),
+      disks.list(bdevs),
     ]);
     return { subsystems, lvols, disks: found, newer };
   }
@@ -99,7 +109,7 @@ export class FullLook {
   /** Resolves when disks of the configuration that have no row yet were met, too. */
   async take({ subsystems, lvols, disks, newer }: Found): Promise<void> {
     this.#options.disks.take(disks);
-    this.#takeSubsystems(subsystems, newer);
+    if (subsystems !== undefined) this.#takeSubsystems(subsystems, newer);
     this.#takeLvols(lvols, newer);
     await this.#options.disks.meet(disks);
   }
@@ -110,10 +120,9 @@ export class FullLook {
     return lvols.map((lvol) => ({ ...lvol, sizeBytes: undefined }));
   }
 
-  async #listBdevs(): Promise<readonly Listed[]> {
+  async #listBdevs(): Promise<readonly Bdev[]> {
     try {
-      const bdevs = await this.#options.spdk.bdevGetBdevs();
-      return bdevs.flatMap((bdev) => (bdev.kind === "lvol" ? [listed(bdev)] : []));
+      return await this.#options.spdk.bdevGetBdevs();
     } catch (error) {
       this.#tooMany = error instanceof SpdkUnknownOutcome;
       throw error;
@@ -202,6 +211,10 @@ function matching(
   if (row.lvolUuid !== undefined) return lvols.byUuid.get(row.lvolUuid);
   const store = rows.disk(row.diskId)?.lvsName;
   return store === undefined ? undefined : lvols.byAlias.get(`${store}/${row.id}`);
+}
+
+function lvolsOf(bdevs: readonly Bdev[]): readonly Listed[] {
+  return bdevs.flatMap((bdev) => (bdev.kind === "lvol" ? [listed(bdev)] : []));
 }
 
 /** Its alias is `<store name>/<lvol name>`. */

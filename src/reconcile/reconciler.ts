@@ -71,7 +71,6 @@ export class Reconciler {
     this.#source = {
       rows,
       seen,
-      fleet: config.fleet,
       isolation: config.isolation,
       listenAddresses: () => config.listenAddresses,
       pending,
@@ -100,7 +99,7 @@ export class Reconciler {
       connectedHosts,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
       disks: {
-        list: () => this.#disks.listTarget(),
+        list: (bdevs) => this.#disks.listTarget(bdevs),
         take: (disks) => this.#disks.takeTarget(disks),
         meet: (disks) => this.#disks.meet(disks),
       },

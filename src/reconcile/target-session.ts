@@ -76,7 +76,7 @@ export class TargetSession {
     this.#look = new FullLook(options);
     this.#events = new TargetEvents({
       ...options,
-      lookAtEverything: () => this.lookAtEverything({ sizes: false }),
+      lookAtEverything: () => this.lookAtEverything({ sizes: false, subsystems: true }),
       alsoLook: () => options.connectedHosts.look(),
       periodMs: options.eventsMs,
       onError: (error) => options.log.debug({ err: error }, "events cannot be read"),
@@ -163,12 +163,14 @@ export class TargetSession {
   async #become(): Promise<void> {
     const { spdk, seen, log } = this.#options;
     // All of it in one write: every export of a target that restarted waits for this.
-    const [{ version }, found, transports] = await Promise.all([
+    const [{ version }, looked, subsystems, transports] = await Promise.all([
       spdk.capabilities(),
-      this.#look.read({ sizes: true }),
+      this.#look.read({ sizes: true, subsystems: false }),
+      spdk.nvmfGetSubsystems(),
       spdk.nvmfGetTransports(),
       this.#events.begin(),
     ]);
+    const found = { ...looked, subsystems };
     if (this.#isForeign(found.subsystems)) return;
     const [run] = await Promise.all([
       this.#ownRun(found.subsystems),
@@ -245,7 +247,7 @@ export class TargetSession {
     clearTimeout(this.#timer);
     if (this.#closed) return;
     this.#timer = setTimeout(() => {
-      this.lookAtEverything({ sizes: false })
+      this.lookAtEverything({ sizes: false, subsystems: true })
         .catch((error: unknown) => this.#options.log.warn({ err: error }, "full look failed"))
         .finally(() => {
           if (this.#status.connected) this.#plan();

@@ -1,5 +1,4 @@
 // What the volume loops see of one volume: its row, what the target showed, and the disk it lies on.
-import { storeName } from "../model/identity.ts";
 import type { ListenAddress, LvolRow, VolumeView } from "../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../model/pending-op.ts";
 import type { Rows } from "../store/rows.ts";
@@ -23,7 +22,6 @@ export type VolumePlanView = VolumeView & {
 export type VolumeViewSource = {
   readonly rows: Rows;
   readonly seen: Seen;
-  readonly fleet: string;
   readonly listenAddresses: () => readonly ListenAddress[];
   readonly isolation: "strict" | "trusted";
   readonly pending: (now: Date) => PendingContext;
@@ -51,7 +49,7 @@ export function volumeView(
   const dirty = row.lvolUuid === undefined && mayBeDirty(rows, row.diskId, seen.run);
   const store =
     connected && uuid !== undefined && loaded?.uuid === uuid
-      ? { uuid, name: storeName(source.fleet, row.diskId), clusterBytes: loaded.clusterBytes }
+      ? { uuid, name: loaded.name, clusterBytes: loaded.clusterBytes }
       : undefined;
   return {
     row,

@@ -8,6 +8,7 @@ import { LineReader, MAX_ANSWER_BYTES } from "./lines.ts";
 import type { CallObserver } from "./observer.ts";
 import type { Call, Outcome, Settled } from "./outcome.ts";
 import { reconnectDelayMs } from "./reconnect.ts";
+import { SocketWatch } from "./socket-watch.ts";
 import { StoreWindow } from "./store-window.ts";
 
 /** A request must stay below this: releases before 26.05 close the connection at 32 KiB. */
@@ -72,6 +73,8 @@ export class SpdkConnection implements AsyncDisposable {
   #writePlanned = false;
   #retry: NodeJS.Timeout | undefined;
   #lostAtMs = performance.now();
+  readonly #watch: SocketWatch;
+  #appearedAtMs = Number.NEGATIVE_INFINITY;
   #epoch = 0;
   #fault = "no connection yet";
   #lastId = 0;
@@ -79,6 +82,7 @@ export class SpdkConnection implements AsyncDisposable {
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
+    this.#watch = new SocketWatch(options.path, () => this.#appeared());
     this.#connect();
   }
 
@@ -144,6 +148,7 @@ export class SpdkConnection implements AsyncDisposable {
   /** Closes for good. What was sent and not answered becomes unknown. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
+    this.#watch[Symbol.dispose]();
     clearTimeout(this.#retry);
     const socket = this.#socket;
     if (socket === undefined) return;
@@ -241,6 +246,13 @@ export class SpdkConnection implements AsyncDisposable {
     });
   }
 
+  #appeared(): void {
+    this.#appearedAtMs = performance.now();
+    if (this.#socket !== undefined || this.#disposed) return;
+    clearTimeout(this.#retry);
+    this.#connect();
+  }
+
   #connect(): void {
     const socket = createConnection({ path: this.#options.path });
     const reader = new LineReader(MAX_ANSWER_BYTES);
@@ -294,7 +306,10 @@ export class SpdkConnection implements AsyncDisposable {
       this.#settle(request, { kind: "unknown", reason: "disconnected" });
     }
     if (!this.#disposed) {
-      const delayMs = reconnectDelayMs(performance.now() - this.#lostAtMs);
+      const now = performance.now();
+      const delayMs = reconnectDelayMs(now - this.#lostAtMs, {
+        appearedForMs: now - this.#appearedAtMs,
+      });
       this.#retry = setTimeout(() => this.#connect(), delayMs);
     }
     if (wasUp) for (const listener of this.#disconnected) listener(cause);

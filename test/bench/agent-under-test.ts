@@ -47,6 +47,7 @@ export async function startAgentProcess(place: AgentPlace): Promise<AgentUnderTe
       STORAGE_NODE_ID: "bench",
       STORAGE_NODE_FLEET: "bench",
       STORAGE_NODE_LISTEN: address,
+      STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
       STORAGE_NODE_ROOT: join(place.stateDir, "root"),
       STORAGE_NODE_STATE_DIR: join(place.stateDir, "agent-state"),
       STORAGE_NODE_SPDK_SOCKET: place.socket,

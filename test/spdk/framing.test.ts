@@ -1,8 +1,13 @@
+import { existsSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { parseExactJson } from "../../src/spdk/exact-json.ts";
 import { LineReader } from "../../src/spdk/lines.ts";
 import { reconnectDelayMs } from "../../src/spdk/reconnect.ts";
+import { SocketWatch } from "../../src/spdk/socket-watch.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 
 describe("lines", () => {
   test("come out whole however the stream is cut into chunks", () => {
@@ -65,10 +70,34 @@ describe("the delay before the next attempt to connect", () => {
     expect([10_000, 10_400, 12_000, 15_000, 1e9].map(longest)).toEqual([
       100, 400, 2_000, 5_000, 5_000,
     ]);
-    expect(reconnectDelayMs(1e9, () => 0)).toBe(2_500);
+    expect(reconnectDelayMs(1e9, { random: () => 0 })).toBe(2_500);
+  });
+
+  test("is next to nothing once its socket was made anew, however long it was away", () => {
+    expect(reconnectDelayMs(1e9, { appearedForMs: 1 })).toBe(5);
+    expect(reconnectDelayMs(0, { appearedForMs: 500 })).toBe(50);
+  });
+});
+
+describe("the watch over a socket's folder", () => {
+  test("tells that the socket appeared, and nothing of its neighbours", async () => {
+    await using folder = await temporaryFolder();
+    const path = join(folder.path, "spdk.sock");
+    const { promise: appeared, resolve } = Promise.withResolvers<boolean>();
+    let neighbours = 0;
+    using _watch = new SocketWatch(path, () => resolve(existsSync(path)));
+    using _other = new SocketWatch(join(folder.path, "another"), () => (neighbours += 1));
+    const server = createServer().listen(path);
+    expect(await appeared).toBe(true);
+    expect(neighbours).toBe(0);
+    server.close();
+  });
+
+  test("is silent where there is no folder", () => {
+    expect(() => new SocketWatch("/nowhere/at/all/spdk.sock", () => {})).not.toThrow();
   });
 });
 
 function longest(lostForMs: number): number {
-  return reconnectDelayMs(lostForMs, () => 1);
+  return reconnectDelayMs(lostForMs, { random: () => 1 });
 }
