@@ -34,7 +34,6 @@ const MAX_CALLS = 20_000;
 
 export type CallContext = {
   readonly method: string;
-  readonly peer: string;
   /** Aborts when the client cancels or its deadline passes; a committed intent stays. */
   readonly signal: AbortSignal;
   /** Of this call's span, which continues the caller's trace; kept with the intent. */
@@ -64,6 +63,9 @@ export type StorageNodeHandlers = {
 
 type AnyCall<Request, Response> =
   ServerUnaryCall<Request, Response> | ServerWritableStream<Request, Response>;
+
+/** Nobody waits for the answer any more. */
+const CALLER_GONE = new Error("the call has ended");
 
 /** Probes come every few seconds and are no story. */
 const TRACED = "storagenode.v1.";
@@ -101,7 +103,7 @@ export class CallDesk {
    */
   drain(): void {
     this.#draining = true;
-    for (const call of this.#open) call.abort();
+    for (const call of this.#open) call.abort(CALLER_GONE);
   }
 
   unary<Request, Response>(
@@ -139,7 +141,10 @@ export class CallDesk {
     const startMs = performance.now();
     const ended = new AbortController();
     this.#open.add(ended);
-    call.on("cancelled", () => ended.abort());
+    // grpc-js says so of calls that were answered, too; the default reason would be an exception each.
+    call.on("cancelled", () => {
+      if (this.#open.has(ended)) ended.abort(CALLER_GONE);
+    });
     const { span, given } = this.#begin(method, call, ended.signal);
     let code: number = grpcStatus.OK;
     try {
@@ -180,7 +185,7 @@ export class CallDesk {
         })
       : trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
     const traceparent = traceparentOf(span);
-    return { span, given: { method, peer: call.getPeer(), signal, traceparent } };
+    return { span, given: { method, signal, traceparent } };
   }
 
   async #run<T>(work: () => Promise<T>): Promise<T> {

@@ -75,13 +75,18 @@ export function volumeNqn(prefix: string, volumeId: string): string {
 
 /** NVMe serial number of an export: distinct per volume, 20 characters at most. */
 export function exportSerial(volumeId: string): string {
-  // The first four groups of a UUID have 20 digits.
-  return volumeId.split("-", 4).join("");
+  return digitsOf(volumeId).slice(0, 20);
+}
+
+/** Cut where the dashes are: this is asked in every plan and every GetExport. */
+function digitsOf(uuid: string): string {
+  const tail = uuid.slice(19, 23) + uuid.slice(24);
+  return uuid.slice(0, 8) + uuid.slice(9, 13) + uuid.slice(14, 18) + tail;
 }
 
 /** NGUID of an export's namespace: the volume id, 32 upper-case hex digits as SPDK prints it. */
 export function exportNguid(volumeId: string): string {
-  return volumeId.replaceAll("-", "").toUpperCase();
+  return digitsOf(volumeId).toUpperCase();
 }
 
 export const EXPORT_MODEL = "storage-node lvol";
