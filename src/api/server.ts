@@ -62,7 +62,10 @@ export async function startServer({
   const desk = new CallDesk(log, instruments);
   const health = new Health();
   const reflection = new Reflection(REFLECTED);
-  server.addService(StorageNodeService, serviceOf(desk, handlers));
+  server.addService(
+    { ...StorageNodeService, getExport: encodedOnce(StorageNodeService.getExport) },
+    serviceOf(desk, handlers),
+  );
   server.addService(HealthService, { ...health.handlers(desk) });
   server.addService(ReflectionV1, { ...reflection.handlers() });
   server.addService(ReflectionV1Alpha, { ...reflection.handlers() });
@@ -77,6 +80,21 @@ export async function startServer({
       await stop(server, desk);
     },
   };
+}
+
+/** An answer that is given again as the same object is the same bytes. */
+function encodedOnce<Definition extends { responseSerialize: (answer: never) => Buffer }>(
+  definition: Definition,
+): Definition {
+  const encoded = new WeakMap<object, Buffer>();
+  const responseSerialize = (answer: object & Parameters<Definition["responseSerialize"]>[0]) => {
+    const known = encoded.get(answer);
+    if (known !== undefined) return known;
+    const bytes = definition.responseSerialize(answer);
+    encoded.set(answer, bytes);
+    return bytes;
+  };
+  return { ...definition, responseSerialize };
 }
 
 function bind(server: Server, listen: string): Promise<number> {

@@ -19,7 +19,8 @@ const TRACEPARENT = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/;
 
 /** The context that a `traceparent` names; undefined for none and for one that is not valid. */
 export function contextOf(traceparent: string | undefined): Context | undefined {
-  const [, traceId = "", spanId = "", flags = "00"] = TRACEPARENT.exec(traceparent ?? "") ?? [];
+  if (traceparent === undefined) return undefined;
+  const [, traceId = "", spanId = "", flags = "00"] = TRACEPARENT.exec(traceparent) ?? [];
   const spanContext = { traceId, spanId, traceFlags: Number.parseInt(flags, 16), isRemote: true };
   return isSpanContextValid(spanContext)
     ? trace.setSpanContext(ROOT_CONTEXT, spanContext)
