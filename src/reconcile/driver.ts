@@ -83,7 +83,9 @@ export class Driver<View, Step extends { readonly kind: string }> {
   readonly #kind: Kind<View, Step>;
   readonly #log: Logger;
   readonly #instruments: Instruments;
+  /** What waits to be planned, in the order of its wakes. */
   readonly #dirty = new Set<string>();
+  readonly #urgent = new Set<string>();
   /** Steps in flight by object; a key is `loop/id`. */
   readonly #busy = new Map<string, Promise<void>>();
   readonly #inFlight = new Map<string, number>();
@@ -118,7 +120,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
 
   /** Whether nothing waits to be planned and no step or record is in flight. */
   get idle(): boolean {
-    return this.#dirty.size === 0 && this.#busy.size === 0 && this.#recording.size === 0;
+    return this.#waiting === 0 && this.#busy.size === 0 && this.#recording.size === 0;
   }
 
   /** Starts planning what was woken so far. */
@@ -129,7 +131,8 @@ export class Driver<View, Step extends { readonly kind: string }> {
 
   /** Says: look at this object. */
   wake(id: string): void {
-    this.#dirty.add(id);
+    const urgent = this.#kind.first?.(id) === true;
+    (urgent ? this.#urgent : this.#dirty).add(id);
     this.#schedule();
   }
 
@@ -162,7 +165,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
   }
 
   #schedule(): void {
-    if (this.#scheduled || this.#paused || this.#closed || this.#dirty.size === 0) return;
+    if (this.#scheduled || this.#paused || this.#closed || this.#waiting === 0) return;
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
@@ -177,8 +180,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const now = new Date();
     // The rest in the next turn: answers, commits and calls are not kept waiting by a thousand plans,
     // and the target works on the first while the last are planned.
-    const ids = this.#inOrder().slice(0, PASS_OBJECTS);
-    for (const id of ids) this.#dirty.delete(id);
+    const ids = this.#take();
     const passTrace = new PassTrace(this.#instruments.tracer, this.#kind.name, ids.length);
     for (const id of ids) this.#planObject(id, now, passTrace);
     passTrace.end();
@@ -192,12 +194,21 @@ export class Driver<View, Step extends { readonly kind: string }> {
     this.#schedule();
   }
 
-  #inOrder(): readonly string[] {
-    const ids = [...this.#dirty];
-    const { first } = this.#kind;
-    if (first === undefined || ids.length < 2) return ids;
-    const urgent = ids.filter(first);
-    return urgent.length === 0 ? ids : [...urgent, ...ids.filter((id) => !first(id))];
+  get #waiting(): number {
+    return this.#urgent.size + this.#dirty.size;
+  }
+
+  /** The next to be planned, urgent ones before the others. */
+  #take(): readonly string[] {
+    const ids: string[] = [];
+    for (const waiting of [this.#urgent, this.#dirty]) {
+      for (const id of waiting) {
+        if (ids.length === PASS_OBJECTS) return ids;
+        waiting.delete(id);
+        ids.push(id);
+      }
+    }
+    return ids;
   }
 
   #planObject(id: string, now: Date, passTrace: PassTrace): void {

@@ -164,6 +164,35 @@ describe("a minute in which nothing happens", () => {
   });
 });
 
+describe("volumes with connected hosts", () => {
+  it("are exported again before the others", async () => {
+    const rows = [...agent.node.agent.rows.lvols()].filter((row) => row.exported);
+    // Made last, they would be planned last.
+    const used = rows.slice(-5);
+    const control = await target.control();
+    await Promise.all(used.map(({ nqn, hosts }) => control.connectHost(nqn, hosts[0] ?? "")));
+    await control[Symbol.asyncDispose]();
+    heard.take();
+    const asked: string[] = [];
+    await until("the agent asked who is connected, and went on with what it does", () => {
+      asked.push(...heard.take().map(({ method }) => method));
+      const last = asked.lastIndexOf("nvmf_subsystem_get_controllers");
+      return last >= 0 && asked.slice(last).includes("nvmf_get_stats");
+    });
+    expect(asked.filter((method) => method.endsWith("controllers"))).toHaveLength(rows.length);
+    await target.restart();
+    await until("all volumes are back", () =>
+      rows.every((row) => lvolState(agent.node.agent.view(row)) === "UP"),
+    );
+    const requests = heard.take();
+    for (const method of ["nvmf_subsystem_add_listener", "nvmf_subsystem_add_ns"]) {
+      const order = requests.filter((request) => request.method === method);
+      const first = order.slice(0, used.length).map(({ params }) => params["nqn"]);
+      expect(new Set(first)).toEqual(new Set(used.map(({ nqn }) => nqn)));
+    }
+  });
+});
+
 describe("a restart of the target", () => {
   it("costs four calls per volume, a few lists, and commits for its disks alone", async () => {
     const exported = [...agent.node.agent.rows.lvols()].filter((row) => row.exported);

@@ -85,8 +85,9 @@ describe("the watch over a socket's folder", () => {
     const path = join(folder.path, "spdk.sock");
     const { promise: appeared, resolve } = Promise.withResolvers<boolean>();
     let neighbours = 0;
-    using _watch = new SocketWatch(path, () => resolve(existsSync(path)));
-    using _other = new SocketWatch(join(folder.path, "another"), () => (neighbours += 1));
+    using stack = new DisposableStack();
+    stack.use(new SocketWatch(path, () => resolve(existsSync(path))));
+    stack.use(new SocketWatch(join(folder.path, "another"), () => (neighbours += 1)));
     const server = createServer().listen(path);
     expect(await appeared).toBe(true);
     expect(neighbours).toBe(0);
