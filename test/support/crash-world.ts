@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { inspect } from "node:util";
 import type { LvolRow } from "../../src/model/lvol.ts";
 import { startAgent, until, type TestAgent } from "./agent.ts";
-import { testDatabase } from "./database.ts";
+import { recycledDatabase } from "./database.ts";
 import { DatabaseProxy } from "./database-proxy.ts";
 import { inProcessTarget, type InProcessTarget } from "./in-process-target.ts";
 import { SocketProxy } from "./socket-proxy.ts";
@@ -43,7 +43,7 @@ export async function crashWorld(
   env: Readonly<Record<string, string>> = {},
 ): Promise<CrashWorld> {
   const stack = new AsyncDisposableStack();
-  const database = stack.use(await testDatabase());
+  const database = stack.use(await recycledDatabase());
   const target = stack.use(await inProcessTarget());
   const folder = stack.use(await temporaryFolder());
   const stateDir = join(folder.path, "state");
