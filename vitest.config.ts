@@ -1,9 +1,14 @@
+import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/postgres-global.ts"],
+    // Hundreds of agents and targets are started: what they are compiled to is kept.
+    env: {
+      NODE_COMPILE_CACHE: fileURLToPath(new URL("node_modules/.cache/node", import.meta.url)),
+    },
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: "forks",

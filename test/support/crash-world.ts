@@ -8,7 +8,7 @@ import { startAgent, until, type TestAgent } from "./agent.ts";
 import { recycledDatabase } from "./database.ts";
 import { DatabaseProxy } from "./database-proxy.ts";
 import { inProcessTarget, type InProcessTarget } from "./in-process-target.ts";
-import { SocketProxy } from "./socket-proxy.ts";
+import { deaf, SocketProxy, type Overhear } from "./socket-proxy.ts";
 import type { Timing } from "../../src/node.ts";
 import { readLvol, writeLvol } from "../../src/sim/target/clusters.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
@@ -41,6 +41,7 @@ type Running = {
 export async function crashWorld(
   timing: Partial<Timing> = {},
   env: Readonly<Record<string, string>> = {},
+  overhear: Overhear = deaf,
 ): Promise<CrashWorld> {
   const stack = new AsyncDisposableStack();
   const database = stack.use(await recycledDatabase());
@@ -68,7 +69,7 @@ export async function crashWorld(
   const start = async (lockPath: string) => {
     // Each agent has a path of its own, but one lock: it lies beside the socket behind them all.
     const path = join(folder.path, `agent${(count += 1)}`);
-    const spdk = await SocketProxy.open(path, target.socket);
+    const spdk = await SocketProxy.open(path, target.socket, overhear);
     const db = await DatabaseProxy.open(database.url);
     const agent = await startAgent(
       {
