@@ -51,8 +51,9 @@ export async function showNode(
 function timeIntents({ metrics }: Telemetry, rows: Rows): () => void {
   const clock = new IntentClock(metrics);
   return rows.subscribe((changes) => {
-    for (const { kind, id } of changes) {
-      const row = kind === "lvol" ? rows.lvol(id) : undefined;
+    for (const change of changes) {
+      // What another agent committed, or an earlier one, was not begun by this clock.
+      const row = change.kind === "lvol" && change.ours ? rows.lvol(change.id) : undefined;
       if (row !== undefined) clock.committed(row);
     }
   });

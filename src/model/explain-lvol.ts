@@ -141,7 +141,8 @@ function lvolCheck(facts: LvolFacts): Check {
   if (space !== undefined) return no(question, space);
   const { uuid, sizeBytes } = seen.lvol;
   const counts = spaceOf(facts);
-  const room = counts && `, ${counts.has} of ${counts.size} clusters its own, ${counts.free} free`;
+  const own = counts?.has === undefined ? "" : `, ${counts.has} of ${counts.size} clusters its own`;
+  const room = counts && `${own}, ${counts.free} free`;
   const where = disk === undefined ? "" : ` on ${diskName(disk)}`;
   const kind = seen.lvol.thin ? "thin" : "thick";
   const evidence = `lvol ${uuid}, ${formatBytes(sizeBytes)} ${kind}${where}${room ?? ""}`;

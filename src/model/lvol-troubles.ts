@@ -151,7 +151,8 @@ export function spaceOf({ view, disk, freeClusters, allocatedClusters }: LvolFac
   if (cluster === undefined || free === undefined || cluster === 0n) return undefined;
   const size = row.promisedBytes / cluster;
   const lvol = seen.lvol?.kind === "present" ? seen.lvol : undefined;
-  const has = allocatedClusters ?? lvol?.allocatedClusters ?? 0n;
+  // Unknown on 24.01.
+  const has = allocatedClusters ?? lvol?.allocatedClusters;
   return { cluster, free, total: disk?.totalClusters ?? 0n, size, has };
 }
 
@@ -174,7 +175,7 @@ export function spaceTrouble(facts: LvolFacts): Trouble | undefined {
   const room = `make room on it: call Delete for volumes nobody needs${unknown}`;
   if (seen.lvol?.kind === "present") {
     // A thick lvol has its clusters; so has a thin one that was written everywhere.
-    if (!row.thin || free > 0n || has >= size) return undefined;
+    if (!row.thin || free > 0n || has === undefined || has >= size) return undefined;
     return {
       cause:
         `${left}: the volume is thin and has ${has} of its ${size}, so its hosts' writes ` +

@@ -33,7 +33,7 @@ function pendingEnded(view: DiskView): boolean {
   if (standing === "interrupted") return true;
   switch (row.pendingOp.op) {
     case "attach":
-      return onTarget !== undefined;
+      return onTarget?.store !== undefined || (onTarget !== undefined && loadIsOver(view));
     case "detach":
       return onTarget === undefined;
     case "create-store":
@@ -43,6 +43,11 @@ function pendingEnded(view: DiskView): boolean {
     case "delete":
       return false;
   }
+}
+
+/** No store is expected on it, or none comes any more. */
+function loadIsOver({ row, loadEnded }: DiskView): boolean {
+  return row.lvsUuid === undefined || loadEnded;
 }
 
 /** Where the disk stands; undefined while too little is known to say. */
@@ -67,7 +72,12 @@ function standingOnTarget(view: DiskView, onTarget: DiskOnTarget): Standing {
     const foreign = foreignStore(view, store);
     return foreign === undefined ? is("UP") : is("FOREIGN", foreign);
   }
-  if (row.lvsUuid !== undefined) return is("FAILED", `store ${row.lvsUuid} did not come up`);
+  if (row.lvsUuid !== undefined) {
+    // Minutes, after a crash: whoever attached it, and whether the answer came or not.
+    return view.loadEnded
+      ? is("FAILED", `store ${row.lvsUuid} did not come up`)
+      : is("CLAIMING", "its store is being loaded");
+  }
   if (!row.admitted) return is("DISCOVERED", "not admitted");
   if (fabric !== undefined && !fabric.format) {
     return is("FOREIGN", "no store on it, and its entry does not say that it may be formatted");

@@ -140,27 +140,38 @@ async function attach(
   );
   if (attached.kind === "open") return retryOf([attached]);
   // "Exists" and "this address has another name" are answers too: what is there decides.
-  const unseen = await look(context, row);
+  const { run } = seen;
+  const unseen = await look(context, row, attached.kind === "ok");
   if (unseen !== undefined) return { kind: "retry", message: unseen };
+  // What was seen is of the run in which it was attached, or says nothing.
+  if (run === undefined || seen.run !== run)
+    return { kind: "retry", message: "the target went away" };
   const disk = seen.disk(row.id);
   if (disk !== undefined) {
     if (disk.store === undefined && !claims.blank.has(row.id)) claims.empty.add(row.id);
     return { kind: "ok" };
   }
   if (attached.kind === "refused") return retryOf([attached]);
-  return await inLane(context, view, () => refuseOther(context, row, name));
+  return await inLane(context, view, (lane) => refuseOther({ context, view, lane }, name));
 }
 
 /**
  * What the attach brought, seen in one go: where a store was expected, with all volumes that came up
  * with it. Answers why it could not be looked at.
  */
-async function look(context: DiskStepContext, row: DiskRow): Promise<string | undefined> {
+async function look(
+  context: DiskStepContext,
+  row: DiskRow,
+  attached: boolean,
+): Promise<string | undefined> {
   const { seen, lookAtDisks, lookAtEverything } = context;
+  const expected = attached && row.lvsUuid !== undefined;
   try {
-    if (row.lvsUuid === undefined) await lookAtDisks();
-    const hasStore = row.lvsUuid !== undefined || seen.disk(row.id)?.store !== undefined;
-    if (hasStore) await lookAtEverything({ sizes: true, subsystems: false });
+    // A disk that is away is tried again and again: that must not list everything each time.
+    if (!expected) await lookAtDisks();
+    if (expected || seen.disk(row.id)?.store !== undefined) {
+      await lookAtEverything({ sizes: true, subsystems: false });
+    }
     return undefined;
   } catch (error) {
     return `what was attached cannot be listed: ${error instanceof Error ? error.message : ""}`;
@@ -168,15 +179,17 @@ async function look(context: DiskStepContext, row: DiskRow): Promise<string | un
 }
 
 /** Under the address of this disk another one answered. */
-async function refuseOther(
-  { spdk, log }: DiskStepContext,
-  row: DiskRow,
-  name: string,
-): Promise<StepResult> {
+async function refuseOther({ context, view, lane }: Act, name: string): Promise<StepResult> {
+  const { spdk, log, afterLoss } = context;
+  const { row } = view;
   const found = await disksOnTarget(spdk, new Set([row.nsid]));
+  // It is there after all: whoever looked before looked too early.
+  if (found.some(({ id }) => id === row.id))
+    return { kind: "retry", message: "to be looked at again" };
   const other = found.find((one) => one.controllerName === name);
   log.error({ disk: row.id, serial: row.serial, found: other?.serial }, "another disk answered");
-  await spdk.bdevNvmeDetachController(name);
+  const gone = await attempt(spdk.bdevNvmeDetachController(name), lane, afterLoss);
+  if (gone.kind === "open") return retryOf([gone]);
   return {
     kind: "retry",
     message: `SERIAL_MISMATCH: ${other?.serial ?? "no namespace"} answered for ${row.serial}`,

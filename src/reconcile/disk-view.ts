@@ -41,6 +41,8 @@ export type DiskView = {
   readonly duplicate: boolean;
   /** The evidence of the claim that this agent made since it started: the licence to format. */
   readonly claimedBlank: boolean;
+  /** Nothing is being loaded any more: a store that is not there now does not come. */
+  readonly loadEnded: boolean;
   /** It was attached as it was found, and no store of ours came up: to be handed back. */
   readonly foundEmpty: boolean;
   readonly fleet: string;

@@ -29,6 +29,7 @@ import type { LoopStatus, PassReason, StepResult } from "./driver.ts";
 import type { LookOptions } from "./full-look.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "./lanes.ts";
+import { Loads } from "./loads.ts";
 import type { Seen } from "./seen.ts";
 import type { DiskStep } from "./steps.ts";
 import { mayBeDirty } from "./volume-view.ts";
@@ -59,6 +60,7 @@ type EvidenceAt = { readonly evidence: readonly Evidence[]; readonly atMs: numbe
 export class Disks {
   readonly #options: DisksOptions;
   readonly #fabric: FabricDisks;
+  readonly #loads: Loads;
   readonly #claims: ClaimMemory = { blank: new Set(), empty: new Set() };
   readonly #evidence = new Map<string, EvidenceAt>();
   #findings: KernelFindings = { disks: new Map(), duplicates: new Set(), nameless: [] };
@@ -74,6 +76,12 @@ export class Disks {
 
   constructor(options: DisksOptions) {
     this.#options = options;
+    const { lookAtEverything } = options;
+    const lookAgain = () => lookAtEverything({ sizes: true, subsystems: false });
+    const onEnded = () => {
+      for (const { id } of options.rows.disks()) options.wake(id);
+    };
+    this.#loads = new Loads({ ...options, lookAgain, onEnded });
     this.#fabric = new FabricDisks({
       ...options,
       list: async () => (await this.listTarget()).found,
@@ -142,6 +150,7 @@ export class Disks {
       fabric: this.#fabric.entryOf(row),
       duplicate: this.#findings.duplicates.has(row.id),
       claimedBlank: this.#claims.blank.has(row.id),
+      loadEnded: this.#loads.ended(seen.disk(row.id)),
       foundEmpty: this.#claims.empty.has(row.id),
       fleet: config.fleet,
       pending: pending(moment.now),
@@ -186,11 +195,14 @@ export class Disks {
     for (const row of rows.disks()) {
       const before = seen.disk(row.id);
       const now = byId.get(row.id);
-      if (unsettled.has(row.id) && now?.store === undefined) continue;
+      if (unsettled.has(row.id) && now !== undefined && now.store === undefined) continue;
       if (JSON.stringify(now, exact) !== JSON.stringify(before, exact)) seen.setDisk(row.id, now);
     }
     this.#targetRun = seen.run;
     for (const row of rows.disks()) this.#options.wake(row.id);
+    const expected = [...rows.disks()].filter(({ lvsUuid }) => lvsUuid !== undefined);
+    const attached = expected.flatMap(({ id }) => seen.disk(id) ?? []);
+    this.#loads.expect(attached.filter(({ store }) => store === undefined));
   }
 
   /** Attaches and admits what the configuration names and no row does. */

@@ -58,12 +58,17 @@ export class FullLook {
   #look: Promise<void> | undefined;
   /** Asked for and not sent yet: whoever asks meanwhile gets it too. */
   #next: { options: LookOptions; readonly taken: Promise<void> } | undefined;
-  /** A list of all bdevs did not come: past 32 MiB it never does (CONTRACT section 0.8). */
+  /** A list of all bdevs did not come: past 32 MiB it never does (CONTRACT section 0.8). Until a new run. */
   #tooMany = false;
   #unknown: Unknown = { unknownLvols: 0, unknownSubsystems: 0 };
 
   constructor(options: FullLookOptions) {
     this.#options = options;
+  }
+
+  /** The target restarted: lists are short again. */
+  beginRun(): void {
+    this.#tooMany = false;
   }
 
   get unknown(): Unknown {
@@ -98,25 +103,33 @@ export class FullLook {
     const { seen, spdk, disks } = this.#options;
     const newer = seen.beginLook();
     const bdevs = sizes && !this.#tooMany ? this.#listBdevs() : undefined;
-    const [subsystems, lvols, found] = await Promise.all([
-      all ? spdk.nvmfGetSubsystems() : undefined,
-      bdevs === undefined ? this.#listLvols() : bdevs.then(lvolsOf),
-      disks.list(bdevs),
-    ]);
-    return { subsystems, lvols, disks: found, newer };
+    try {
+      const [subsystems, lvols, found] = await Promise.all([
+        all ? spdk.nvmfGetSubsystems() : undefined,
+        bdevs === undefined ? this.#listLvols() : bdevs.then(lvolsOf),
+        disks.list(bdevs),
+      ]);
+      return { subsystems, lvols, disks: found, newer };
+    } catch (error) {
+      newer.end();
+      throw error;
+    }
   }
 
-  /** Resolves when disks of the configuration that have no row yet were met, too. */
-  async take({ subsystems, lvols, disks, newer }: Found): Promise<void> {
+  /** Takes over what was read, in this tick. */
+  take({ subsystems, lvols, disks, newer }: Found): void {
     this.#options.disks.take(disks);
     if (subsystems !== undefined) this.#takeSubsystems(subsystems, newer);
     this.#takeLvols(lvols, newer);
-    await this.#options.disks.meet(disks);
+    newer.end();
+    // Nobody waits for these: attaching a new one takes as long as it takes.
+    this.#options.disks.meet(disks).catch((error: unknown) => {
+      this.#options.log.warn({ err: error }, "disks of the configuration cannot be met");
+    });
   }
 
   async #listLvols(): Promise<readonly Listed[]> {
     const lvols = await this.#options.spdk.bdevLvolGetLvols();
-    this.#tooMany = false;
     return lvols.map((lvol) => ({ ...lvol, sizeBytes: undefined }));
   }
 

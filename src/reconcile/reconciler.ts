@@ -204,7 +204,10 @@ export class Reconciler {
         this.#seen.setLvol(id, { kind: "absent" });
         this.#seen.setSubsystem(id, { kind: "absent" });
       }
-      this.#volumeDriver.retryIfIntentChanged(id, rows.lvol(id)?.generation);
+      const row = rows.lvol(id);
+      this.#volumeDriver.retryIfIntentChanged(id, row?.generation);
+      // A delete that failed leaves its disk in doubt, which the disk's row has to say.
+      if (row?.pendingOp !== undefined) this.#diskDriver.wake(row.diskId);
     }
     if (this.#rowsLoaded || rows.node === undefined) return;
     this.#rowsLoaded = true;

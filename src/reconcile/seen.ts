@@ -26,6 +26,8 @@ export type DiskOnTarget = {
 export type Newer = {
   readonly lvols: ReadonlySet<string>;
   readonly subsystems: ReadonlySet<string>;
+  /** The look was taken over, or failed. */
+  readonly end: () => void;
 };
 
 const NOTHING: VolumeSeen = { lvol: undefined, subsystem: undefined };
@@ -36,8 +38,8 @@ export class Seen {
   readonly #volumes = new Map<string, VolumeSeen>();
   readonly #disks = new Map<string, DiskOnTarget>();
   readonly #onChange: (change: SeenChange) => void;
-  /** What was learnt of volumes since a look at everything was sent. */
-  #newer: { readonly lvols: Set<string>; readonly subsystems: Set<string> } | undefined;
+  /** What was learnt of volumes since looks at everything were sent that are not taken over yet. */
+  readonly #looks = new Set<{ readonly lvols: Set<string>; readonly subsystems: Set<string> }>();
   #run: string | undefined;
 
   constructor(onChange: (change: SeenChange) => void) {
@@ -66,6 +68,8 @@ export class Seen {
   /** The target is away. What it held may be gone: all of it is read again when it is back. */
   endRun(): void {
     this.#run = undefined;
+    // What was still being read is not taken over.
+    this.#looks.clear();
     this.#forget();
   }
 
@@ -75,18 +79,18 @@ export class Seen {
    */
   beginLook(): Newer {
     const newer = { lvols: new Set<string>(), subsystems: new Set<string>() };
-    this.#newer = newer;
-    return newer;
+    this.#looks.add(newer);
+    return { ...newer, end: () => this.#looks.delete(newer) };
   }
 
   setLvol(id: string, lvol: LvolSeen | undefined): void {
-    this.#newer?.lvols.add(id);
+    for (const { lvols } of this.#looks) lvols.add(id);
     this.#volumes.set(id, { ...this.volume(id), lvol });
     this.#onChange({ kind: "lvol", id });
   }
 
   setSubsystem(id: string, subsystem: SubsystemSeen | undefined): void {
-    this.#newer?.subsystems.add(id);
+    for (const { subsystems } of this.#looks) subsystems.add(id);
     this.#volumes.set(id, { ...this.volume(id), subsystem });
     this.#onChange({ kind: "lvol", id });
   }

@@ -40,11 +40,13 @@ export class TargetEvents {
   follow(): void {
     this.stop();
     const timer = setTimeout(() => {
-      Promise.all([this.#look(), this.#options.alsoLook()])
-        .catch((error: unknown) => this.#options.onError(error))
-        .finally(() => {
+      const { alsoLook, onError } = this.#options;
+      const ended = Promise.all([this.#look().catch(onError), alsoLook().catch(onError)]);
+      ended
+        .then(() => {
           if (this.#timer === timer) this.follow();
-        });
+        })
+        .catch(onError);
     }, this.#options.periodMs);
     this.#timer = timer.unref();
   }
@@ -71,7 +73,10 @@ export class TargetEvents {
     const last = new Map(events.map(({ bdevName, type }) => [bdevName, type]));
     const names = (type: string) =>
       new Set([...last].flatMap(([name, one]) => (one === type ? [name] : [])));
-    const gone = names("bdev_unregister");
+    // Gone in between is gone, though it is back: its namespace went with it.
+    const gone = new Set(
+      events.flatMap(({ bdevName, type }) => (type === "bdev_unregister" ? [bdevName] : [])),
+    );
     const resized = names("bdev_resize");
     const come = names("bdev_register");
     // The name of an lvol's bdev is its uuid.

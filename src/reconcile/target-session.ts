@@ -163,15 +163,19 @@ export class TargetSession {
   async #become(): Promise<void> {
     const { spdk, seen, log } = this.#options;
     // All of it in one write: every export of a target that restarted waits for this.
-    const [{ version }, looked, subsystems, transports] = await Promise.all([
+    const [, { version }, looked, subsystems, transports] = await Promise.all([
+      // Before the lists: what happens meanwhile is then seen twice rather than not at all.
+      this.#events.begin(),
       spdk.capabilities(),
       this.#look.read({ sizes: true, subsystems: false }),
       spdk.nvmfGetSubsystems(),
       spdk.nvmfGetTransports(),
-      this.#events.begin(),
     ]);
     const found = { ...looked, subsystems };
-    if (this.#isForeign(found.subsystems)) return;
+    if (this.#isForeign(found.subsystems)) {
+      found.newer.end();
+      return;
+    }
     const [run] = await Promise.all([
       this.#ownRun(found.subsystems),
       this.#makeTransport(transports),
@@ -180,7 +184,8 @@ export class TargetSession {
     if (!sameRun && this.#lastRun !== undefined) this.#options.connectedHosts.begin();
     this.#lastRun = run;
     seen.startRun(run);
-    await this.#look.take(found);
+    if (!sameRun) this.#look.beginRun();
+    this.#look.take(found);
     this.#knownAgain.resolve({ sameRun });
     this.#knownAgain = Promise.withResolvers();
     this.#setStatus({ connected: true, reason: "", version });

@@ -303,8 +303,9 @@ async function deleteSubsystem(on: Act, step: steps.DeleteSubsystem): Promise<St
     // Asked when the intent was made, and again now that it is carried out.
     const hosts = await trying(on, spdk.nvmfSubsystemGetControllers(step.nqn));
     if (hosts.kind === "ok" && hosts.value.length > 0) {
-      const names = hosts.value.map(({ hostNqn }) => hostNqn).join(", ");
-      return { kind: "retry", message: `still in use by ${names}` };
+      // Told without names: this goes into logs and traces. Explain names them.
+      const count = new Set(hosts.value.map(({ hostNqn }) => hostNqn)).size;
+      return { kind: "retry", message: `still in use by ${count} connected host(s)` };
     }
   }
   const gone = await trying(on, spdk.nvmfDeleteSubsystem(step.nqn));

@@ -50,6 +50,14 @@ function anyBdevCalls(rpc: Rpc) {
     },
 
     /** By name, alias or uuid; undefined when there is none. */
+    /** Answers when no bdev is being looked into any more: stores that were being loaded are there. */
+    async bdevWaitForExamine(options?: CallerOptions): Promise<void> {
+      await rpc.read("bdev_wait_for_examine", undefined, flag, {
+        waitMs: WAIT_MS.load,
+        ...options,
+      });
+    },
+
     async getBdev(name: string, options?: CallerOptions): Promise<Bdev | undefined> {
       const found = rpc.read("bdev_get_bdevs", { name }, list(bdev), options);
       return (await absentAsUndefined(found))?.[0];

@@ -11,11 +11,17 @@ export type NodeRow = {
 };
 
 /**
- * `created`: committed by this process just now, so nothing can have been tried for it yet.
+ * `ours`: committed by this process just now; `created`: for the first time, so nothing can have been
+ * tried for it yet.
  * `before`: the disk's row as it was.
  */
 export type RowChange =
-  | { readonly kind: "lvol"; readonly id: string; readonly created: boolean }
+  | {
+      readonly kind: "lvol";
+      readonly id: string;
+      readonly ours: boolean;
+      readonly created: boolean;
+    }
   | { readonly kind: "disk"; readonly id: string; readonly before: DiskRow | undefined };
 
 type Committed = {
@@ -108,7 +114,7 @@ export class Rows {
       addTo(this.#lvolsByDisk, row.diskId, row.id);
       if (row.pendingOp === undefined) this.#pendingByDisk.get(row.diskId)?.delete(row.id);
       else addTo(this.#pendingByDisk, row.diskId, row.id);
-      changes.push({ kind: "lvol", id: row.id, created });
+      changes.push({ kind: "lvol", id: row.id, ours, created });
     }
     // Rows that were read, even none, are news too: before the first time nothing is known.
     if (changes.length === 0 && ours) return;
@@ -116,7 +122,10 @@ export class Rows {
     for (const { id } of changes) this.touch(id);
   }
 
-  /** Replaces everything by what the database holds; only what differs is announced. */
+  /**
+   * Replaces everything by what the database holds; only what differs is announced. Rows that a
+   * database which went back no longer has are forgotten.
+   */
   replace(all: {
     readonly node: NodeRow;
     readonly lvols: readonly LvolRow[];
@@ -127,7 +136,33 @@ export class Rows {
       disks: all.disks.filter((row) => this.#disks.get(row.id)?.revision !== row.revision),
       lvols: all.lvols.filter((row) => this.#lvols.get(row.id)?.revision !== row.revision),
     };
+    const gone = this.#forgetAllBut(all);
     this.#take(committed, false);
+    if (gone.length > 0) for (const listener of this.#listeners) listener(gone);
+  }
+
+  #forgetAllBut(all: {
+    readonly lvols: readonly LvolRow[];
+    readonly disks: readonly DiskRow[];
+  }): readonly RowChange[] {
+    const lvols = new Set(all.lvols.map(({ id }) => id));
+    const disks = new Set(all.disks.map(({ id }) => id));
+    const gone: RowChange[] = [];
+    for (const row of this.#lvols.values()) {
+      if (lvols.has(row.id)) continue;
+      this.#lvols.delete(row.id);
+      this.#lvolByNqn.delete(row.nqn);
+      if (row.lvolUuid !== undefined) this.#lvolByUuid.delete(row.lvolUuid);
+      this.#lvolsByDisk.get(row.diskId)?.delete(row.id);
+      this.#pendingByDisk.get(row.diskId)?.delete(row.id);
+      gone.push({ kind: "lvol", id: row.id, ours: false, created: false });
+    }
+    for (const row of this.#disks.values()) {
+      if (disks.has(row.id)) continue;
+      this.#disks.delete(row.id);
+      gone.push({ kind: "disk", id: row.id, before: row });
+    }
+    return gone;
   }
 
   /** Something about this object may have changed, on the target or in its row: waiters look. */

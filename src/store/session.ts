@@ -3,7 +3,7 @@
 // is away or another agent leads; never migrates.
 import type { Logger } from "pino";
 import type { LocalLock } from "../local/local-lock.ts";
-import { unlikeRemembered, type LocalMemory } from "../local/local-memory.ts";
+import { unlikeRemembered, type LocalMemory, type Remembered } from "../local/local-memory.ts";
 import { connect, isDatabaseDown, type Database } from "./database.ts";
 import type { Fence } from "./fence.ts";
 import { giveUpLease, readLease, renewLease, setHold, takeLease, type NodeLease } from "./lease.ts";
@@ -157,11 +157,13 @@ export class StoreSession {
   async #lead(client: Parameters<typeof takeLease>[0]): Promise<number> {
     const { fence, lock, memory, holder, config, leaseTermMs: termMs, log } = this.#options;
     const { nodeId } = config;
-    const remembered = memory.read();
+    // What was read since is remembered, too: the file is written with each renewal only.
+    const remembered = atLeast(memory.read(), this.#options.rows.node?.revision);
     const before = await readLease(client, nodeId);
     const startMs = performance.now();
-    const atLeast = remembered?.epoch ?? 0n;
-    const taken = await takeLease(client, { nodeId, holder, lock: lock.identity, termMs, atLeast });
+    const epoch = remembered?.epoch ?? 0n;
+    const claim = { nodeId, holder, lock: lock.identity, termMs, atLeast: epoch };
+    const taken = await takeLease(client, claim);
     if ("heldBy" in taken) {
       this.#standBy(`the lease is held by ${taken.heldBy}`);
       return RETRY_MS;
@@ -241,6 +243,14 @@ export class StoreSession {
     }
     lock[Symbol.dispose]();
   }
+}
+
+function atLeast(
+  remembered: Remembered | undefined,
+  revision: bigint | undefined,
+): Remembered | undefined {
+  if (remembered === undefined || revision === undefined) return remembered;
+  return revision > remembered.revision ? { ...remembered, revision } : remembered;
 }
 
 /** One line of GetHealth: whether it is well, why not, and since when. */

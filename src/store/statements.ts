@@ -13,18 +13,23 @@ import type { StatusBatch } from "./status-queue.ts";
 /** The channel that outside readers may listen on; the payload is a hint, never data. */
 const CHANNEL = "storage_node";
 
-export type LockedNode = NodeRow & { readonly now: Date };
+export type LockedNode = NodeRow & {
+  readonly now: Date;
+  /** Until there is a call for it, disks are cordoned in the database, by hand. */
+  readonly cordonedDisks: ReadonlySet<string>;
+};
 
 const nodeSql = z.object({
   node_id: z.string(),
   cordoned: z.boolean(),
   revision: z.bigint(),
-  now: z.date(),
 });
 
-function toNode(row: unknown): LockedNode {
-  const { node_id: nodeId, cordoned, revision, now } = nodeSql.parse(row);
-  return { nodeId, cordoned, revision, now };
+const lockedSql = nodeSql.extend({ now: z.date(), cordoned_disks: z.array(z.string()) });
+
+function toNode(row: unknown): NodeRow {
+  const { node_id: nodeId, cordoned, revision } = nodeSql.parse(row);
+  return { nodeId, cordoned, revision };
 }
 
 /** A node whose identity in the database is not the configured one. */
@@ -70,7 +75,7 @@ export async function loadNode(
   nodeId: string,
 ): Promise<{ node: NodeRow; lvols: LvolRow[]; disks: DiskRow[] }> {
   const node = await client.query(
-    `select node_id, cordoned, revision, now() as now from node where node_id = $1 for share`,
+    `select node_id, cordoned, revision from node where node_id = $1 for share`,
     [nodeId],
   );
   const lvols = await client.query(`select * from lvol where node_id = $1`, [nodeId]);
@@ -90,6 +95,14 @@ export class LeaseLost extends Error {
   }
 }
 
+/** Somebody else wrote rows of this node: those in memory are not those of the database. */
+export class RowsBehind extends Error {
+  constructor() {
+    super("the rows in memory are not those of the database; they are read again");
+    this.name = "RowsBehind";
+  }
+}
+
 /**
  * Locks the node's row against other writers, raises its revision for this transaction and lets it be
  * known, once it has committed, to who listens. Throws LeaseLost if the epoch is not the newest.
@@ -102,11 +115,14 @@ export async function raiseRevision(
   const { rows } = await client.query(
     `update node set revision = revision + 1 where node_id = $1 and lease_epoch = $2
      returning node_id, cordoned, revision, now() as now,
+       array(select id::text from disk where disk.node_id = node.node_id and disk.cordoned)
+         as cordoned_disks,
        pg_notify('${CHANNEL}', node_id || ':' || revision)`,
     [nodeId, epoch],
   );
   if (rows.length === 0) throw new LeaseLost();
-  return toNode(rows[0]);
+  const { now, cordoned_disks: cordonedDisks } = lockedSql.parse(rows[0]);
+  return { ...toNode(rows[0]), now, cordonedDisks: new Set(cordonedDisks) };
 }
 
 /** Rows of any node: ids are unique in the fleet. */
@@ -152,7 +168,7 @@ export async function writeIntents(
     await client.query(
       `update disk set
          admitted = r.admitted, admitted_serial = r.admitted_serial,
-         admitted_evidence = r.admitted_evidence, cordoned = r.cordoned, wanted = r.wanted,
+         admitted_evidence = r.admitted_evidence, wanted = r.wanted,
          zero_requested_time = r.zero_requested_time, generation = r.generation, traceparent = r.traceparent, attempt = r.attempt,
          next_try_time = r.next_try_time, promised_bytes = r.promised_bytes,
          lvol_count = r.lvol_count, revision = r.revision, update_time = r.update_time

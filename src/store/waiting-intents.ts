@@ -46,3 +46,12 @@ export function decide(state: AdmissionState, { mutation, span }: Waiting): Admi
     return error;
   }
 }
+
+export function notLeaseHolder(): Refusal {
+  const message = "this agent does not lead its node; another one may";
+  return new Refusal("NOT_LEASE_HOLDER", message, { retryAfterMs: 1_000 });
+}
+
+export function databaseDown(message: string, cause?: unknown): Refusal {
+  return new Refusal("DATABASE_DOWN", message, { retryAfterMs: 1_000, cause });
+}

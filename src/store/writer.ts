@@ -3,13 +3,14 @@
 // call costs one commit and a thousand concurrent ones cost a few.
 import { context, ROOT_CONTEXT, type Span } from "@opentelemetry/api";
 import type { Logger } from "pino";
-import type { AdmissionPolicy, AdmissionState, Decision, Mutation } from "../model/admission.ts";
+import type { AdmissionPolicy, Decision, Mutation } from "../model/admission.ts";
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
 import { childSpan } from "../telemetry/trace.ts";
+import { admitBatch } from "./admit-batch.ts";
 import { isDatabaseDown, type Database } from "./database.ts";
 import type { Fence } from "./fence.ts";
 import type { Rows } from "./rows.ts";
@@ -17,7 +18,13 @@ import { inSharedCommit } from "./shared-commit.ts";
 import type { Sql } from "./sql.ts";
 import * as sql from "./statements.ts";
 import { StatusQueue, type StatusBatch } from "./status-queue.ts";
-import { decide, refuse, type Admitted, type Outcome, type Waiting } from "./waiting-intents.ts";
+import {
+  databaseDown,
+  notLeaseHolder,
+  refuse,
+  type Admitted,
+  type Waiting,
+} from "./waiting-intents.ts";
 
 /** Mutations in one transaction: past this the gain of sharing is nil (TOOLCHAIN section 4). */
 const MAX_BATCH = 256;
@@ -25,13 +32,6 @@ const MAX_BATCH = 256;
 const MAX_QUEUE = 10_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_LAST_MS = 2_000;
-
-/** What the transaction has written before intents are decided. */
-type Written = {
-  readonly node: sql.LockedNode;
-  readonly lvols: readonly LvolRow[];
-  readonly disks: readonly DiskRow[];
-};
 
 type Batch = {
   readonly batch: readonly Waiting[];
@@ -219,6 +219,11 @@ export class Writer {
         return;
       }
       this.#stale = true;
+      if (error instanceof sql.RowsBehind) {
+        this.#options.log.warn("rows were written by somebody else; they are read again");
+        this.#mutations.unshift(...batch);
+        return;
+      }
       this.#retryMs = Math.min(this.#retryMs * 2, RETRY_LAST_MS);
       const down = isDatabaseDown(error);
       if (down) this.#setConnected(false);
@@ -235,9 +240,12 @@ export class Writer {
   }
 
   async #load(): Promise<void> {
-    const { database, policy, rows } = this.#options;
+    const { database, policy, rows, fence } = this.#options;
     const leading = this.#leading;
     const all = await database.transaction((client) => sql.loadNode(client, policy.nodeId));
+    // It went back: whether it may be gone on with is decided where leases are taken.
+    const wentBack = all.node.revision < (rows.node?.revision ?? 0n);
+    if (wentBack && fence.epoch !== undefined) throw new sql.LeaseLost();
     // A lease that was taken while this was read needs rows that were read after it.
     this.#stale = this.#leading !== leading;
     rows.replace(all);
@@ -272,9 +280,17 @@ export class Writer {
   }
 
   async #write(client: Sql, { batch, status, epoch }: Batch) {
-    const node = await sql.raiseRevision(client, this.#options.policy.nodeId, epoch);
+    const { rows, policy } = this.#options;
+    const node = await sql.raiseRevision(client, policy.nodeId, epoch);
+    // Whoever writes raises the revision, and under this epoch only we do: any other number means a
+    // database that went back, or rows that were rebuilt. Nothing may be decided on what we remember.
+    if (node.revision !== (rows.node?.revision ?? 0n) + 1n) throw new sql.RowsBehind();
     const applied = await sql.writeStatus(client, status, node.revision);
-    const intents = await this.#admitBatch(client, batch, { node, ...applied });
+    const intents = await admitBatch(client, batch, {
+      rows,
+      policy,
+      written: { node, ...applied },
+    });
     return {
       outcomes: intents.outcomes,
       applied: applied.ids,
@@ -284,43 +300,6 @@ export class Writer {
         disks: [...applied.disks, ...intents.disks],
       },
     };
-  }
-
-  /** Decides on the rows in memory, which are those of the database, and on what this transaction wrote. */
-  async #admitBatch(
-    client: Sql,
-    batch: readonly Waiting[],
-    { node, ...written }: Written,
-  ): Promise<{ outcomes: readonly Outcome[]; lvols: LvolRow[]; disks: DiskRow[] }> {
-    if (batch.length === 0) return { outcomes: [], lvols: [], disks: [] };
-    const { rows, policy } = this.#options;
-    const known = new Map(written.lvols.map((row) => [row.id, row]));
-    const unknown: string[] = [];
-    for (const { mutation } of batch) {
-      const row = known.get(mutation.id) ?? rows.lvol(mutation.id);
-      if (row !== undefined) known.set(row.id, row);
-      else if (rows.disk(mutation.id) === undefined) unknown.push(mutation.id);
-    }
-    for (const row of await sql.readLvols(client, unknown)) known.set(row.id, row);
-    const disks = new Map([...rows.disks(), ...written.disks].map((row) => [row.id, row]));
-    const { cordoned: nodeCordoned, now, revision } = node;
-    const state: AdmissionState = {
-      policy,
-      nodeCordoned,
-      now,
-      revision,
-      lvols: new Map(known),
-      disks: new Map(disks),
-    };
-    const outcomes = batch.map((waiting) => ({ waiting, result: decide(state, waiting) }));
-    const changed = {
-      lvols: [...state.lvols.values()].filter((row) => known.get(row.id) !== row),
-      disks: [...state.disks.values()].flatMap((row) =>
-        disks.get(row.id) === row ? [] : [{ ...row, revision }],
-      ),
-    };
-    await sql.writeIntents(client, changed);
-    return { outcomes, ...changed };
   }
 
   #setConnected(connected: boolean): void {
@@ -337,13 +316,4 @@ export class Writer {
     await this.#running;
     refuse(this.#mutations.splice(0), databaseDown("the agent is stopping"));
   }
-}
-
-function notLeaseHolder(): Refusal {
-  const message = "this agent does not lead its node; another one may";
-  return new Refusal("NOT_LEASE_HOLDER", message, { retryAfterMs: 1_000 });
-}
-
-function databaseDown(message: string, cause?: unknown): Refusal {
-  return new Refusal("DATABASE_DOWN", message, { retryAfterMs: 1_000, cause });
 }

@@ -44,14 +44,27 @@ const ratio = z
 const attributes = z
   .string()
   .regex(/^([^=,]+=[^,]*)(,[^=,]+=[^,]*)*$/, "must be key=value, comma-separated")
+  .refine((text) => !/%(?![0-9A-Fa-f]{2})/.test(text), {
+    error: "has a % that is no percent-encoding",
+    abort: true,
+  })
   .transform((text) =>
     Object.fromEntries(
       text.split(",").map((pair) => {
         const at = pair.indexOf("=");
-        return [pair.slice(0, at).trim(), decodeURIComponent(pair.slice(at + 1).trim())];
+        return [pair.slice(0, at).trim(), decoded(pair.slice(at + 1).trim())];
       }),
     ),
   );
+
+/** Percent-encoded UTF-8; what is not is taken as it stands. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
 
 /** The variables that are read, for the schema of the environment. */
 export const telemetryEnvironment = {
@@ -59,9 +72,6 @@ export const telemetryEnvironment = {
   OTEL_SERVICE_NAME: z.string().default("storage-node"),
   OTEL_RESOURCE_ATTRIBUTES: attributes.default({}),
   OTEL_TRACES_EXPORTER: z.enum(["otlp", "none"], { error: "must be otlp or none" }).default("otlp"),
-  OTEL_EXPORTER_OTLP_PROTOCOL: z
-    .literal("grpc", { error: "must be grpc, the only one spoken" })
-    .default("grpc"),
   OTEL_EXPORTER_OTLP_ENDPOINT: url.optional(),
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: url.optional(),
   OTEL_EXPORTER_OTLP_TIMEOUT: milliseconds.default(10_000),

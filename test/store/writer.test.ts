@@ -9,6 +9,7 @@ import { takeLease } from "../../src/store/lease.ts";
 import { Rows } from "../../src/store/rows.ts";
 import { registerNode } from "../../src/store/statements.ts";
 import { Writer } from "../../src/store/writer.ts";
+import { until } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
 import {
   CLUSTER,
@@ -127,6 +128,58 @@ describe("the writer", () => {
     const [a, b] = await Promise.all([writer.mutate(provision(1)), writer.mutate(provision(1))]);
     expect(rowOf(a).createTime).toEqual(rowOf(b).createTime);
     expect(rows.disk(DISK)?.lvolCount).toBe(1);
+  });
+
+  it("obeys a disk that was cordoned in the database by hand, and leaves it cordoned", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, rows } = opened;
+    await writer.mutate(provision(1));
+    await db.query("update disk set cordoned = true");
+    await expect(writer.mutate(provision(2))).rejects.toThrow(Refusal);
+    await writer.mutate({
+      kind: "delete",
+      id: uuidV5(VOLUME, "1"),
+      force: false,
+      traceparent: undefined,
+    });
+    expect(await db.query("select cordoned from disk")).toEqual([{ cordoned: true }]);
+    await db.query("update disk set cordoned = false");
+    expect(rowOf(await writer.mutate(provision(3))).diskId).toBe(DISK);
+    expect(rows.disk(DISK)?.cordoned).toBe(false);
+  });
+
+  it("decides nothing on rows that somebody else has changed: they are read again first", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, rows } = opened;
+    await writer.mutate(provision(1));
+    // As a rebuild does: rows and sums are written, and the revision of the node is raised.
+    await db.query(`update disk set promised_bytes = ${10n * CLUSTER}, lvol_count = 10,
+      revision = revision + 1`);
+    await db.query("update node set revision = revision + 1");
+    await writer.mutate(provision(2));
+    expect(rows.disk(DISK)).toMatchObject({ promisedBytes: 11n * CLUSTER, lvolCount: 11 });
+    const [disk] = await db.query("select promised_bytes, lvol_count from disk");
+    expect(disk).toMatchObject({ lvol_count: 11 });
+  });
+
+  it("leads no more over a database that went back, and forgets nothing meanwhile", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, rows } = opened;
+    let lost = 0;
+    writer.onLeaseLost(() => (lost += 1));
+    const { id } = rowOf(await writer.mutate(provision(1)));
+    await db.query("delete from lvol");
+    await db.query("update node set revision = revision - 1");
+    await expect(writer.mutate(provision(2))).rejects.toThrow(Refusal);
+    expect(lost).toBe(1);
+    expect(await db.query("select id from lvol")).toEqual([]);
+    // Nobody leads: what is read now is what the database has.
+    writer.refresh();
+    await until("the lost row is gone", () => rows.lvol(id) === undefined);
+    expect(rows.lvolByNqn(`${PREFIX}:${id}`)).toBeUndefined();
   });
 
   it("drops what was seen before an intent changed, and says so", async () => {

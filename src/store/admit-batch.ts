@@ -1,0 +1,66 @@
+// Decides a batch of intents inside the transaction that writes them: on the rows in memory, which are
+// those of the database, and on what this transaction wrote before.
+import type { AdmissionPolicy, AdmissionState } from "../model/admission.ts";
+import type { DiskRow } from "../model/disk.ts";
+import type { LvolRow } from "../model/lvol.ts";
+import type { Rows } from "./rows.ts";
+import type { Sql } from "./sql.ts";
+import * as sql from "./statements.ts";
+import { decide, type Outcome, type Waiting } from "./waiting-intents.ts";
+
+/** What the transaction has written before intents are decided. */
+export type Written = {
+  readonly node: sql.LockedNode;
+  readonly lvols: readonly LvolRow[];
+  readonly disks: readonly DiskRow[];
+};
+
+/** What was decided, and the rows that were written for it. */
+export async function admitBatch(
+  client: Sql,
+  batch: readonly Waiting[],
+  {
+    rows,
+    policy,
+    written,
+  }: {
+    readonly rows: Rows;
+    readonly policy: AdmissionPolicy;
+    readonly written: Written;
+  },
+): Promise<{ outcomes: readonly Outcome[]; lvols: LvolRow[]; disks: DiskRow[] }> {
+  if (batch.length === 0) return { outcomes: [], lvols: [], disks: [] };
+  const { node } = written;
+  const known = new Map(written.lvols.map((row) => [row.id, row]));
+  const unknown: string[] = [];
+  for (const { mutation } of batch) {
+    const row = known.get(mutation.id) ?? rows.lvol(mutation.id);
+    if (row !== undefined) known.set(row.id, row);
+    else if (rows.disk(mutation.id) === undefined) unknown.push(mutation.id);
+  }
+  for (const row of await sql.readLvols(client, unknown)) known.set(row.id, row);
+  const { cordoned: nodeCordoned, cordonedDisks, now, revision } = node;
+  const disks = new Map(
+    [...rows.disks(), ...written.disks].map((row) => {
+      const cordoned = cordonedDisks.has(row.id);
+      return [row.id, cordoned === row.cordoned ? row : { ...row, cordoned }];
+    }),
+  );
+  const state: AdmissionState = {
+    policy,
+    nodeCordoned,
+    now,
+    revision,
+    lvols: new Map(known),
+    disks: new Map(disks),
+  };
+  const outcomes = batch.map((waiting) => ({ waiting, result: decide(state, waiting) }));
+  const changed = {
+    lvols: [...state.lvols.values()].filter((row) => known.get(row.id) !== row),
+    disks: [...state.disks.values()].flatMap((row) =>
+      disks.get(row.id) === row ? [] : [{ ...row, revision }],
+    ),
+  };
+  await sql.writeIntents(client, changed);
+  return { outcomes, ...changed };
+}
