@@ -1,8 +1,9 @@
 // The node as machines that watch it see it: gauges read at each scrape, how long intents take, and the
 // port for metrics and probes.
 import type { Agent } from "./api/agent.ts";
+import { nodeCapacity } from "./api/capacity.ts";
 import { startHttp } from "./api/http.ts";
-import { DISK_STATES, diskState, promisableBytes } from "./model/disk.ts";
+import { DISK_STATES, diskState } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
 import type { SpdkConnection } from "./spdk/connection.ts";
@@ -72,31 +73,17 @@ function reasons(agent: Agent): readonly string[] {
 
 function figures(parts: Parts): NodeFigures {
   const { agent, rows, reconciler, writer, connection, fence } = parts;
-  const disks = [...rows.disks()].map((row) => ({
-    row,
-    state: diskState(row, agent.diskSeen(row)),
-  }));
+  const disks = [...rows.disks()].map((row) => diskState(row, agent.diskSeen(row)));
   const volumes = [...rows.lvols()].map((row) =>
     row.deleteTime === undefined ? lvolState(agent.view(row)) : "DELETED",
   );
-  const up = disks.filter(({ state }) => state === "UP").map(({ row }) => row);
-  const sum = (sizes: readonly bigint[]) => sizes.reduce((total, size) => total + size, 0n);
+  const { exports, ...capacity } = nodeCapacity(agent);
   const { target, lanes } = reconciler;
   return {
     volumes: tally(LVOL_STATES, volumes),
-    disks: tally(
-      DISK_STATES,
-      disks.map(({ state }) => state),
-    ),
-    capacity: {
-      totalBytes: sum(up.map((disk) => promisableBytes(disk, agent.overcommit))),
-      freeBytes: sum(up.map((disk) => (disk.freeClusters ?? 0n) * (disk.clusterBytes ?? 0n))),
-      promisedBytes: sum(up.map((disk) => disk.promisedBytes)),
-    },
-    exports: {
-      used: disks.reduce((count, { row }) => count + row.lvolCount, 0),
-      limit: agent.maxExports,
-    },
+    disks: tally(DISK_STATES, disks),
+    capacity,
+    exports: { used: exports, limit: agent.maxExports },
     orphans: { lvols: target.unknownLvols, subsystems: target.unknownSubsystems },
     queues: {
       intents: writer.queued.intents,

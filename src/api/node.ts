@@ -1,17 +1,16 @@
 // GetNode and GetHealth.
 import { DiskHealthState, type ObjectError } from "../gen/storagenode/v1/node.ts";
-import { promisableBytes, type DiskRow } from "../model/disk.ts";
+import type { DiskRow } from "../model/disk.ts";
 import { lvolState, type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
+import { nodeCapacity } from "./capacity.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import { conditionMessage } from "./messages.ts";
 
 export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" | "getHealth"> {
   return {
     async getNode() {
-      const disks = [...agent.rows.disks()];
-      const up = disks.filter((disk) => agent.diskSeen(disk).ready);
-      const sum = (values: readonly bigint[]) => values.reduce((a, b) => a + b, 0n);
+      const { exports, ...capacity } = nodeCapacity(agent);
       return {
         nodeId: agent.nodeId,
         version: agent.version,
@@ -19,11 +18,9 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
         cordoned: agent.rows.node?.cordoned ?? false,
         hold: holdMessage(agent.hold()),
         capacity: {
-          totalBytes: sum(up.map((disk) => promisableBytes(disk, agent.overcommit))),
-          freeBytes: sum(up.map((disk) => (disk.freeClusters ?? 0n) * (disk.clusterBytes ?? 0n))),
-          promisedBytes: sum(disks.map((disk) => disk.promisedBytes)),
+          ...capacity,
           maxExports: BigInt(agent.maxExports),
-          exports: BigInt(disks.reduce((count, disk) => count + disk.lvolCount, 0)),
+          exports: BigInt(exports),
         },
         loops: agent.loops().map((loop) => ({
           name: loop.name,

@@ -110,9 +110,10 @@ export function targetTrouble({ target }: NodeFacts, connected: boolean): Troubl
   if (answers) {
     return {
       cause: `the SPDK target at ${socket} answers but is not worked with: ${reason}`,
-      cure:
-        `wait if it was started just now; else give this node a target of its own ` +
-        `(STORAGE_NODE_SPDK_SOCKET) and restart the agent`,
+      cure: reason.includes("belongs to")
+        ? `give this node a target of its own (STORAGE_NODE_SPDK_SOCKET) and restart the agent`
+        : `wait if it was started just now; else see the agent's log, and whether the target is ` +
+          `SPDK 24.01 or newer`,
       waits,
     };
   }

@@ -254,6 +254,7 @@ export class SpdkConnection implements AsyncDisposable {
   }
 
   #connect(): void {
+    this.#watch.renew();
     const socket = createConnection({ path: this.#options.path });
     const reader = new LineReader(MAX_ANSWER_BYTES);
     let fault = new Error("target closed the connection");

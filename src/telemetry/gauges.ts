@@ -22,7 +22,11 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     meter.createObservableGauge(name, { description, unit });
   const volumes = gauge("storagenode.volumes", "Volumes by state");
   const disks = gauge("storagenode.disks", "Disks by state");
-  const capacity = gauge("storagenode.capacity", "Of the disks that are UP, by kind", "By");
+  const capacity = gauge(
+    "storagenode.capacity",
+    "Room on the disks that are UP, and what is promised of all, by kind",
+    "By",
+  );
   const exports = gauge("storagenode.exports", "Exports used, and how many the target can hold");
   const orphans = gauge("storagenode.orphans", "Objects on the target that no row names");
   const queue = gauge("storagenode.queue.length", "What waits, by queue");

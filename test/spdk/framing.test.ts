@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import * as fc from "fast-check";
@@ -91,6 +92,22 @@ describe("the watch over a socket's folder", () => {
     const server = createServer().listen(path);
     expect(await appeared).toBe(true);
     expect(neighbours).toBe(0);
+    server.close();
+  });
+
+  test("goes on with a folder that was made anew, as service managers do", async () => {
+    await using folder = await temporaryFolder();
+    const run = join(folder.path, "run");
+    await mkdir(run);
+    const { promise: appeared, resolve } = Promise.withResolvers<void>();
+    using stack = new DisposableStack();
+    const watch = stack.use(new SocketWatch(join(run, "spdk.sock"), resolve));
+    await rm(run, { recursive: true });
+    watch.renew();
+    await mkdir(run);
+    watch.renew();
+    const server = createServer().listen(join(run, "spdk.sock"));
+    await appeared;
     server.close();
   });
 
