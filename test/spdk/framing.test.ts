@@ -107,7 +107,7 @@ describe("the watch over a socket's folder", () => {
     await mkdir(run);
     watch.renew();
     const server = createServer().listen(join(run, "spdk.sock"));
-    await appeared;
+    await expect(appeared).resolves.toBeUndefined();
     server.close();
   });
 
