@@ -229,12 +229,30 @@ export class Disks {
       const message = error instanceof Error ? error.message : String(error);
       this.#setKernelStatus(false, `the kernel's disks cannot be listed: ${message}`);
     }
+    await this.#finishLeftOver();
     this.#passes += 1;
     this.#lastPass = { reason, time: new Date(), durationMs: performance.now() - started };
     clearTimeout(this.#timer);
     if (this.#closed) return;
     this.#timer = setTimeout(() => this.#look("period"), KERNEL_LOOK_MS);
     this.#timer.unref();
+  }
+
+  /**
+   * What was cut off between two wakes, an admission that was refused or a list that failed, is done
+   * with the period. Costs nothing where there is nothing left.
+   */
+  async #finishLeftOver(): Promise<void> {
+    const { rows, seen, log } = this.#options;
+    try {
+      if (seen.run !== undefined && !this.#targetListed) await this.observeTarget();
+      const left = [...rows.disks()].filter(
+        (row) => !row.admitted && this.#fabric.entryOf(row) !== undefined,
+      );
+      await Promise.all(left.map(({ id }) => this.#admitByPolicy(id)));
+    } catch (error) {
+      log.debug({ err: error }, "what was left over is tried again");
+    }
   }
 
   async #listKernel(): Promise<void> {
