@@ -185,7 +185,7 @@ export class Disks {
     const disks = await this.listTarget();
     if (this.#options.seen.run !== run) return;
     this.takeTarget(disks);
-    await this.meet(disks);
+    this.meet(disks);
   }
 
   /** Matches what the target was found to have with rows. */
@@ -205,9 +205,14 @@ export class Disks {
     this.#loads.expect(attached.filter(({ store }) => store === undefined));
   }
 
-  /** Attaches and admits what the configuration names and no row does. */
-  async meet({ found }: FoundDisks): Promise<void> {
-    await this.#fabric.meet(found);
+  /**
+   * Attaches and admits what the configuration names and no row does. Nobody waits for it, a stop
+   * least of all: attaching takes as long as it takes.
+   */
+  meet({ found }: FoundDisks): void {
+    this.#fabric.meet(found).catch((error: unknown) => {
+      this.#options.log.warn({ err: error }, "disks of the configuration cannot be met");
+    });
   }
 
   async listTarget(bdevs?: Promise<readonly Bdev[]>): Promise<FoundDisks> {
@@ -229,7 +234,9 @@ export class Disks {
       const message = error instanceof Error ? error.message : String(error);
       this.#setKernelStatus(false, `the kernel's disks cannot be listed: ${message}`);
     }
-    await this.#finishLeftOver();
+    this.#finishLeftOver().catch((error: unknown) => {
+      this.#options.log.debug({ err: error }, "what was left over is tried again");
+    });
     this.#passes += 1;
     this.#lastPass = { reason, time: new Date(), durationMs: performance.now() - started };
     clearTimeout(this.#timer);
@@ -243,16 +250,10 @@ export class Disks {
    * with the period. Costs nothing where there is nothing left.
    */
   async #finishLeftOver(): Promise<void> {
-    const { rows, seen, log } = this.#options;
-    try {
-      if (seen.run !== undefined && !this.#targetListed) await this.observeTarget();
-      const left = [...rows.disks()].filter(
-        (row) => !row.admitted && this.#fabric.entryOf(row) !== undefined,
-      );
-      await Promise.all(left.map(({ id }) => this.#admitByPolicy(id)));
-    } catch (error) {
-      log.debug({ err: error }, "what was left over is tried again");
-    }
+    const { seen } = this.#options;
+    if (this.#closed) return;
+    if (seen.run !== undefined && !this.#targetListed) await this.observeTarget();
+    await this.#fabric.admitKnown();
   }
 
   async #listKernel(): Promise<void> {

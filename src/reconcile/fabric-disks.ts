@@ -54,7 +54,7 @@ export class FabricDisks {
   /** Makes rows for entries seen for the first time, and attaches those that were never seen. */
   async meet(found: readonly FoundDisk[]): Promise<void> {
     // Two looks at a time would attach twice: the first one also sees what the second would.
-    const { rows, allowed, admit } = this.#options;
+    const { rows, allowed } = this.#options;
     if (this.#meeting || rows.node === undefined || allowed() !== "change") return;
     this.#meeting = true;
     try {
@@ -69,10 +69,8 @@ export class FabricDisks {
           if (disk !== undefined) await this.#insert(entry, disk);
         }),
       );
-      // Those too whose row was made by an agent that ended before it could admit them.
-      const known = [...rows.disks()].filter((row) => this.entryOf(row) !== undefined);
       if (allowed() !== "change") this.#retry();
-      else await Promise.all(known.filter(({ admitted }) => !admitted).map(({ id }) => admit(id)));
+      else await this.admitKnown();
     } catch (error) {
       // What was not written down, or not admitted, is met again.
       this.#retry();
@@ -81,6 +79,13 @@ export class FabricDisks {
       this.#meeting = false;
     }
     if (this.#withoutRow().length > 0) this.#retry();
+  }
+
+  /** Those too whose row was made by an agent that ended before it could admit them. */
+  async admitKnown(): Promise<void> {
+    const { rows, admit } = this.#options;
+    const known = [...rows.disks()].filter((row) => this.entryOf(row) !== undefined);
+    await Promise.all(known.filter(({ admitted }) => !admitted).map(({ id }) => admit(id)));
   }
 
   #withoutRow(): readonly FabricDisk[] {

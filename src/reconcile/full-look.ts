@@ -42,7 +42,7 @@ export type FullLookOptions = {
     /** bdevs: what a list of them all showed, where there is one. */
     readonly list: (bdevs?: Promise<readonly Bdev[]>) => Promise<FoundDisks>;
     readonly take: (disks: FoundDisks) => void;
-    readonly meet: (disks: FoundDisks) => Promise<void>;
+    readonly meet: (disks: FoundDisks) => void;
   };
 };
 
@@ -122,10 +122,7 @@ export class FullLook {
     if (subsystems !== undefined) this.#takeSubsystems(subsystems, newer);
     this.#takeLvols(lvols, newer);
     newer.end();
-    // Nobody waits for these: attaching a new one takes as long as it takes.
-    this.#options.disks.meet(disks).catch((error: unknown) => {
-      this.#options.log.warn({ err: error }, "disks of the configuration cannot be met");
-    });
+    this.#options.disks.meet(disks);
   }
 
   async #listLvols(): Promise<readonly Listed[]> {
