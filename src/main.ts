@@ -1,5 +1,5 @@
 // The process edge: arguments, environment, signals and exit codes. Nothing else touches `process`.
-import { run } from "./cli.ts";
+import { run } from "./cli/cli.ts";
 
 /** Ctrl-C reaches the whole group, and the launcher passes it on besides: both are one. */
 const ONE_SIGNAL_MS = 500;

@@ -3,9 +3,9 @@
 // what only it can tell an explanation.
 import type { Condition, NodeConditionType } from "../model/condition.ts";
 import type { DiskRow, DiskSeen } from "../model/disk.ts";
-import type { DiskFacts } from "../model/disk-troubles.ts";
+import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { LvolRow, VolumeView } from "../model/lvol.ts";
-import type { LvolFacts } from "../model/lvol-troubles.ts";
+import type { LvolFacts } from "../explain/lvol-causes.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 

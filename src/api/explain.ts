@@ -3,9 +3,9 @@
 import type { ExplainResponse } from "../gen/storagenode/v1/storage_node.ts";
 import { CheckAnswer } from "../gen/storagenode/v1/node.ts";
 import { Refusal } from "../model/errors.ts";
-import type { Explanation } from "../model/explain.ts";
-import { explainDisk } from "../model/explain-disk.ts";
-import { explainLvol } from "../model/explain-lvol.ts";
+import type { Explanation } from "../explain/explanation.ts";
+import { explainDisk } from "../explain/disk.ts";
+import { explainLvol } from "../explain/lvol.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import * as requests from "./requests.ts";

@@ -6,9 +6,9 @@ import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
 import { Client } from "pg";
-import type { Io } from "../cli.ts";
+import type { Io } from "../cli/cli.ts";
 import { ConfigError, EXIT_CONFIG, readConfig } from "../config.ts";
-import { MIGRATIONS_DIR } from "../serve.ts";
+import { MIGRATIONS_DIR } from "../cli/serve.ts";
 import { buildKernelTree } from "../sim/kernel/build-tree.ts";
 import { migrate, MigrationFault } from "../store/migrate.ts";
 import { waitUntilReady } from "./agent-ready.ts";
@@ -31,7 +31,7 @@ const USAGE = `usage: storage-node demo [--state DIR]
   STORAGE_NODE_LISTEN=HOST:PORT (127.0.0.1:50051) and the other settings of "serve" are passed on.`;
 
 const MAIN = fileURLToPath(new URL("../main.ts", import.meta.url));
-const AGENT = fileURLToPath(new URL("./agent-main.ts", import.meta.url));
+const AGENT = fileURLToPath(new URL("../cli/demo-agent.ts", import.meta.url));
 const READY_LIMIT_MS = 60_000;
 const EXIT_USAGE = 64;
 const EXIT_FAILED = 1;

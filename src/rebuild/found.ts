@@ -2,7 +2,7 @@
 import type { Config } from "../config.ts";
 import { addressFamily } from "../model/address.ts";
 import { controllerName } from "../model/identity.ts";
-import { disksOnTarget, type FoundDisk } from "../reconcile/disks-on-target.ts";
+import { disksOnTarget, type FoundDisk } from "../reconcile/disk/disks-on-target.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
 import { listNvme } from "../sysfs/nvme.ts";

@@ -3,9 +3,9 @@
 import type { DiskRow } from "../model/disk.ts";
 import { diskId, fleetHash, isUuid, parseStoreName, volumeNqn } from "../model/identity.ts";
 import type { LvolRow } from "../model/lvol.ts";
-import { newDiskRow } from "../reconcile/disk-discover.ts";
-import type { FoundDisk } from "../reconcile/disks-on-target.ts";
-import type { StoreSeen } from "../reconcile/seen.ts";
+import { newDiskRow } from "../reconcile/disk/discover.ts";
+import type { FoundDisk } from "../reconcile/disk/disks-on-target.ts";
+import type { StoreSeen } from "../reconcile/target/observed.ts";
 import type { Found, FoundLvol } from "./found.ts";
 
 export type RebuildPlan = {

@@ -4,15 +4,15 @@ import type { LvolRow } from "../model/lvol.ts";
 import type { Allowed } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
-import type { DiskView } from "./disk-view.ts";
-import { diskRecord } from "./disk-record.ts";
-import type { Disks } from "./disks.ts";
-import type { Kind } from "./driver.ts";
+import type { DiskView } from "./disk/view.ts";
+import { diskRecord } from "./disk/record.ts";
+import type { Disks } from "./disk/disks.ts";
+import type { Kind } from "./engine/driver.ts";
 import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
-import { volumeRecord } from "./record.ts";
+import { volumeRecord } from "./lvol/record.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
-import { performVolumeStep, type VolumeStepContext } from "./volume-steps.ts";
-import { volumeView, type VolumePlanView, type VolumeViewSource } from "./volume-view.ts";
+import { performVolumeStep, type VolumeStepContext } from "./lvol/perform.ts";
+import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
 
 const LOOKS: readonly string[] = ["look-lvol", "look-subsystem"] satisfies VolumeStep["kind"][];
 

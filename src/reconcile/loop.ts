@@ -8,9 +8,9 @@
 //
 // Steps are handed to lanes and a pass does not wait for them; an object with a step of this loop in
 // flight is busy and is planned again when the answer is in.
-import type { DiskView } from "./disk-view.ts";
+import type { DiskView } from "./disk/view.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
-import type { VolumePlanView } from "./volume-view.ts";
+import type { VolumePlanView } from "./lvol/view.ts";
 
 type Common = { readonly name: string };
 

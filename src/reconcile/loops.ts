@@ -2,11 +2,11 @@
 //
 // disk-discover (disks.ts) makes the rows that these work on, and verify (verify.ts) is these same
 // loops once, at start.
-import { diskInit } from "./disk-init.ts";
-import { exportLoop } from "./export.ts";
+import { diskInit } from "./disk/init.ts";
+import { exportLoop } from "./lvol/export.ts";
 import type { DiskLoop, VolumeLoop } from "./loop.ts";
-import { lvolDelete } from "./lvol-delete.ts";
-import { provision } from "./provision.ts";
+import { lvolDelete } from "./lvol/delete.ts";
+import { provision } from "./lvol/provision.ts";
 
 export const DISK_LOOPS: readonly DiskLoop[] = [diskInit];
 

@@ -1,7 +1,7 @@
 // What the loops would do with an object now, in words a person reads. Plans are pure: asking them
 // changes nothing, and hands nothing out.
 import { addressText } from "../model/address.ts";
-import type { NextStep } from "../model/explain.ts";
+import type { NextStep } from "../explain/explanation.ts";
 import type { PendingOp } from "../model/pending-op.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
 

@@ -12,19 +12,19 @@ import type { RowChange, Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
-import { Disks } from "./disks.ts";
-import { Driver, type LoopStatus } from "./driver.ts";
-import type { DiskView } from "./disk-view.ts";
-import { ConnectedHosts } from "./connected-hosts.ts";
+import { Disks } from "./disk/disks.ts";
+import { Driver, type LoopStatus } from "./engine/driver.ts";
+import type { DiskView } from "./disk/view.ts";
+import { ConnectedHosts } from "./target/connected-hosts.ts";
 import { diskKind, mayDo, volumeKind } from "./kinds.ts";
-import { Lanes } from "./lanes.ts";
+import { Lanes } from "./engine/lanes.ts";
 import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
 import { nextSteps } from "./next-steps.ts";
-import { Seen, type SeenChange } from "./seen.ts";
+import { Seen, type SeenChange } from "./target/observed.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
-import { TargetSession, type TargetStatus } from "./target-session.ts";
+import { TargetSession, type TargetStatus } from "./target/session.ts";
 import { Verification } from "./verify.ts";
-import { volumeView, type VolumePlanView, type VolumeViewSource } from "./volume-view.ts";
+import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
 
 export type ReconcilerOptions = {
   readonly config: Config;

@@ -2,7 +2,7 @@
 // says when each object has been through them once with the target known. A disk that takes minutes
 // to load holds up its own volumes only, not the node's readiness.
 import type { Rows } from "../store/rows.ts";
-import type { Seen } from "./seen.ts";
+import type { Seen } from "./target/observed.ts";
 
 export type VerificationOptions = {
   readonly rows: Rows;

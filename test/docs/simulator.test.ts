@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
-import { run } from "../../src/cli.ts";
-import { simulator } from "../sim/simulator.ts";
+import { run } from "../../src/cli/cli.ts";
+import { simulator } from "../sim/target/simulator.ts";
 
 const text = await readFile(
   fileURLToPath(new URL("../../docs/simulator.md", import.meta.url)),

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { Client } from "pg";
 import { describe, expect, it } from "vitest";
 import { HealthClient } from "../../src/gen/grpc/health/v1/health.ts";
-import { MIGRATIONS_DIR } from "../../src/serve.ts";
+import { MIGRATIONS_DIR } from "../../src/cli/serve.ts";
 import { migrate } from "../../src/store/migrate.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { DatabaseProxy } from "../support/database-proxy.ts";

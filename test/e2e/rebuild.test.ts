@@ -2,7 +2,7 @@
 // `storage-node rebuild` makes rows of what lies on the disks.
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { run } from "../../src/cli.ts";
+import { run } from "../../src/cli/cli.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";

@@ -1,9 +1,9 @@
 // Facts for tests of explanations: of a node, a volume and a disk that are well, and overridable.
-import type { DiskFacts } from "../../src/model/disk-troubles.ts";
-import type { NodeFacts } from "../../src/model/explain.ts";
+import type { DiskFacts } from "../../src/explain/disk-causes.ts";
+import type { NodeFacts } from "../../src/explain/explanation.ts";
 import { exportSerial } from "../../src/model/identity.ts";
 import type { LvolRow, SubsystemSeen, VolumeView } from "../../src/model/lvol.ts";
-import type { LvolFacts } from "../../src/model/lvol-troubles.ts";
+import type { LvolFacts } from "../../src/explain/lvol-causes.ts";
 import { CLUSTER, diskRow, LISTENER, lvolRow, MIB, STORE_UUID, VOLUME } from "./model.ts";
 
 const SINCE = new Date("2026-11-26T01:00:00.123Z");

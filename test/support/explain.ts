@@ -1,5 +1,5 @@
 // Explain as a client asks it, and the commands that print what the agent says.
-import { run } from "../../src/cli.ts";
+import { run } from "../../src/cli/cli.ts";
 import type { ExplainResponse } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { call, type TestAgent } from "./agent.ts";
 

@@ -1,0 +1,67 @@
+// The command line. Each command is loaded only when asked for, so that
+// `serve` never even reads the simulator.
+import { parseArgs } from "node:util";
+
+export type Io = {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly signal: AbortSignal;
+  readonly stdout: (text: string) => void;
+  readonly stderr: (text: string) => void;
+  /** Width of the terminal that stdout is; undefined: it is none. */
+  readonly columns?: () => number | undefined;
+};
+
+const USAGE = `usage: storage-node COMMAND
+
+  serve      run the agent of this node (configured by the environment, see docs/configuration.md)
+  migrate    bring the database's schema up to date
+  status     the node on one screen: parts, disks, capacity, loops, errors ("status --help")
+  explain    why a volume or a disk is not as it should be, and what to do ("explain --help")
+  rebuild    make rows of what the target holds and the database lost ("rebuild --help")
+  demo       everything on this machine: database, simulated disks, simulated target, agent
+  sim        a simulated SPDK target on a Unix socket ("sim --help" lists its options)
+
+  --help, --version`;
+
+const EXIT_USAGE = 64;
+
+/** Runs one command; resolves with the exit code. */
+export async function run(args: readonly string[], io: Io): Promise<number> {
+  const [command, ...rest] = args;
+  switch (command) {
+    case "serve":
+      return noOptions(rest, io) ?? (await import("./serve.ts")).serve(io);
+    case "migrate":
+      return noOptions(rest, io) ?? (await import("./serve.ts")).migrateSchema(io);
+    case "status":
+      return (await import("./status.ts")).status(rest, io);
+    case "explain":
+      return (await import("./explain.ts")).explain(rest, io);
+    case "rebuild":
+      return (await import("./rebuild.ts")).rebuild(rest, io);
+    case "demo":
+      return (await import("../demo/demo.ts")).demo(rest, io);
+    case "sim":
+      return (await import("./sim.ts")).runSim(rest, io);
+    case "--version":
+      io.stdout((await import("../node.ts")).VERSION);
+      return 0;
+    case "--help":
+    case "help":
+      io.stdout(USAGE);
+      return 0;
+    default:
+      io.stderr(command === undefined ? USAGE : `unknown command "${command}"\n\n${USAGE}`);
+      return EXIT_USAGE;
+  }
+}
+
+function noOptions(args: readonly string[], io: Io): number | undefined {
+  try {
+    parseArgs({ args: [...args], options: {}, allowPositionals: false });
+    return undefined;
+  } catch (error) {
+    io.stderr(error instanceof Error ? error.message : String(error));
+    return EXIT_USAGE;
+  }
+}

@@ -1,0 +1,111 @@
+// Talks to a running agent as any client would: over its API. What it refuses, and that it does not
+// answer at all, become sentences for whoever typed the command.
+import {
+  credentials,
+  Metadata,
+  status as grpcStatus,
+  type CallOptions,
+  type ClientUnaryCall,
+  type ServiceError,
+} from "@grpc/grpc-js";
+import type { Disk } from "../../gen/storagenode/v1/disk.ts";
+import {
+  StorageNodeClient,
+  type ExplainRequest,
+  type ExplainResponse,
+  type GetHealthResponse,
+  type GetNodeResponse,
+} from "../../gen/storagenode/v1/storage_node.ts";
+
+/** An agent answers reads from memory; one that takes longer than this is not well. */
+const ANSWER_MS = 10_000;
+const DETAILS_KEY = "grpc-status-details-bin";
+const MAX_PAGE = 500;
+const DEFAULT_ADDRESS = "127.0.0.1:50051";
+
+/** The agent said no, or said nothing. */
+export class AgentFault extends Error {
+  /** The agent answered, with no. */
+  readonly refused: boolean;
+
+  constructor(message: string, options: { readonly refused: boolean; readonly cause: unknown }) {
+    super(message, { cause: options.cause });
+    this.name = "AgentFault";
+    this.refused = options.refused;
+  }
+}
+
+type Unary<Request, Response> = (
+  request: Request,
+  metadata: Metadata,
+  options: Partial<CallOptions>,
+  callback: (error: ServiceError | null, response: Response) => void,
+) => ClientUnaryCall;
+
+/** Each call throws AgentFault. */
+export class AgentClient implements Disposable {
+  readonly #rpc: StorageNodeClient;
+  readonly #address: string;
+
+  constructor(address: string) {
+    this.#address = address;
+    this.#rpc = new StorageNodeClient(address, credentials.createInsecure());
+  }
+
+  async explain(request: ExplainRequest): Promise<ExplainResponse> {
+    return await this.#ask(this.#rpc.explain.bind(this.#rpc), request);
+  }
+
+  async getNode(): Promise<GetNodeResponse> {
+    return await this.#ask(this.#rpc.getNode.bind(this.#rpc), {});
+  }
+
+  async getHealth(): Promise<GetHealthResponse> {
+    return await this.#ask(this.#rpc.getHealth.bind(this.#rpc), {});
+  }
+
+  /** The first page, which is all disks of any machine there is. */
+  async listDisks(): Promise<readonly Disk[]> {
+    const page = { pageSize: MAX_PAGE, pageToken: "" };
+    return (await this.#ask(this.#rpc.listDisks.bind(this.#rpc), page)).disks;
+  }
+
+  [Symbol.dispose](): void {
+    this.#rpc.close();
+  }
+
+  #ask<Request, Response>(method: Unary<Request, Response>, request: Request): Promise<Response> {
+    const deadline = Date.now() + ANSWER_MS;
+    return new Promise((resolve, reject) => {
+      method(request, new Metadata(), { deadline }, (error, response) => {
+        if (error === null) resolve(response);
+        else reject(faultOf(error, this.#address));
+      });
+    });
+  }
+}
+
+/** Where the agent of this environment answers, as seen from its own machine. */
+export function agentAddress(env: Readonly<Record<string, string | undefined>>): string {
+  const listen = env["STORAGE_NODE_LISTEN"];
+  if (listen === undefined || listen === "") return DEFAULT_ADDRESS;
+  return listen.replace(/^0\.0\.0\.0:/, "127.0.0.1:").replace(/^\[::\]:/, "[::1]:");
+}
+
+/** A refusal of the agent's own says why; anything else comes from the way to it. */
+function faultOf(error: ServiceError, address: string): AgentFault {
+  const refused = error.metadata.get(DETAILS_KEY).length > 0;
+  const message = refused ? error.details : noAnswer(error, address);
+  return new AgentFault(message, { refused, cause: error });
+}
+
+function noAnswer({ code, details }: ServiceError, address: string): string {
+  if (code === grpcStatus.DEADLINE_EXCEEDED) {
+    const limit = `${ANSWER_MS / 1_000} s`;
+    return `no answer from ${address} within ${limit}; is the agent overloaded or stopped?`;
+  }
+  if (code === grpcStatus.UNAVAILABLE) {
+    return `nothing answers at ${address}; is the agent running? (${details})`;
+  }
+  return `what answers at ${address} is no agent of this version (${grpcStatus[code]}: ${details})`;
+}

@@ -1,0 +1,178 @@
+// `storage-node sim`: a simulated SPDK target on a Unix socket. Ends with 0 when told to, with 70 when
+// it was sent what takes a real target down.
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { z } from "zod";
+import type { Io } from "./cli.ts";
+import { ControlServer } from "../sim/target/control.ts";
+import { Engine } from "../sim/target/engine.ts";
+import { Disk } from "../sim/target/media.ts";
+import { TargetAbort } from "../sim/target/operation.ts";
+import { isAttachable, markImage } from "../sim/target/pcie-root.ts";
+import { releaseNamed, RELEASES } from "../sim/target/release.ts";
+import { TargetServer } from "../sim/target/server.ts";
+import { lockSocket } from "../sim/target/socket-lock.ts";
+import { Target } from "../sim/target/target.ts";
+
+const USAGE = `usage: storage-node sim --socket PATH --disks DISKS.json [options]
+
+  --state DIR          keep what lies on the disks there; without it a kill loses it
+  --root DIR           a simulated kernel: PCIe functions attach only while vfio-pci holds them
+  --poll-ms N          time between two polls, 4
+  --release R          be that release: 24.01, 25.05 or 26.09, the default
+  --max-subsystems N   1024, the discovery subsystem included
+  --strict             abort on what an agent must never send
+  --control PATH       a second socket for tests (docs/simulator.md)
+  --help`;
+
+const EXIT_USAGE = 64;
+const EXIT_ABORTED = 70;
+
+const diskEntry = z.strictObject({
+  serial: z.string().min(1),
+  model: z.string().default("SIMULATED NVME"),
+  block_size: z.int().positive(),
+  num_blocks: z.int().positive(),
+  trtype: z.string().default("PCIe"),
+  traddr: z.string().min(1),
+  trsvcid: z.string().optional(),
+  subnqn: z.string().optional(),
+  prefill: z.int().min(0).max(255).default(0),
+  unmap: z.enum(["keeps", "zeroes"]).default("keeps"),
+});
+
+const count = z.coerce.number().int().positive();
+
+const options = z.object({
+  socket: z.string({ error: "--socket PATH is missing" }),
+  disks: z.string({ error: "--disks DISKS.json is missing" }),
+  state: z.string().optional(),
+  root: z.string().optional(),
+  "poll-ms": count.default(4),
+  "max-subsystems": count.default(1_024),
+  release: z.enum(RELEASES, { error: `must be one of ${RELEASES.join(", ")}` }).default("26.09"),
+  strict: z.boolean().default(false),
+  control: z.string().optional(),
+});
+
+type Options = z.output<typeof options>;
+
+export async function runSim(args: readonly string[], io: Io): Promise<number> {
+  const asked = readOptions(args, io);
+  if (typeof asked === "number") return asked;
+  let disks: readonly Disk[];
+  try {
+    disks = readDisks(asked);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    io.stderr(`sim: --disks ${asked.disks}: ${why}`);
+    return EXIT_USAGE;
+  }
+  const lock = await lockSocket(asked.socket);
+  if ("heldBy" in lock) {
+    io.stderr(`sim: ${lock.heldBy} serves ${asked.socket} already`);
+    return 1;
+  }
+  using stack = new DisposableStack();
+  stack.use(lock);
+  return await serve(asked, disks, io);
+}
+
+async function serve(asked: Options, disks: readonly Disk[], io: Io): Promise<number> {
+  const { root, strict, control } = asked;
+  const release = releaseNamed(asked.release);
+  const { eventTypes } = release;
+  const target = new Target({ disks, maxSubsystems: asked["max-subsystems"], eventTypes });
+  const engine = new Engine({
+    target,
+    release,
+    strict,
+    attachable: (address) => root === undefined || isAttachable(root, address),
+    markDisk: (serial, marked) => {
+      if (root !== undefined) markImage(root, serial, marked);
+    },
+  });
+  const ended = Promise.withResolvers<number>();
+  const onFatal = (error: unknown) => {
+    const why = error instanceof TargetAbort ? error.message : describe(error);
+    io.stderr(`sim: ABORT: ${why}`);
+    ended.resolve(EXIT_ABORTED);
+  };
+  await using server = new TargetServer({
+    socketPath: asked.socket,
+    pollMs: asked["poll-ms"],
+    engine,
+    onFatal,
+  });
+  await using stack = new AsyncDisposableStack();
+  if (control !== undefined) {
+    const resume = () => server.resume();
+    const controlServer = new ControlServer({ path: control, engine, target, resume, onFatal });
+    await stack.use(controlServer).listen();
+  }
+  await server.listen();
+  io.stdout(`sim: ${disks.length} disks behind ${asked.socket}`);
+  const onStop = () => ended.resolve(0);
+  if (io.signal.aborted) onStop();
+  io.signal.addEventListener("abort", onStop, { once: true });
+  return await ended.promise;
+}
+
+function readOptions(args: readonly string[], io: Io): Options | number {
+  try {
+    const { values } = parseArgs({
+      args: [...args],
+      allowPositionals: false,
+      options: {
+        socket: { type: "string" },
+        disks: { type: "string" },
+        state: { type: "string" },
+        root: { type: "string" },
+        "poll-ms": { type: "string" },
+        "max-subsystems": { type: "string" },
+        release: { type: "string" },
+        strict: { type: "boolean" },
+        control: { type: "string" },
+        help: { type: "boolean" },
+      },
+    });
+    if (values.help === true) {
+      io.stdout(USAGE);
+      return 0;
+    }
+    return options.parse(values);
+  } catch (error) {
+    const why =
+      error instanceof z.ZodError
+        ? error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`).join("\n")
+        : describe(error);
+    io.stderr(`${why}\n\n${USAGE}`);
+    return EXIT_USAGE;
+  }
+}
+
+function readDisks({ disks, state }: Options): readonly Disk[] {
+  const entries = z.array(diskEntry).parse(JSON.parse(readFileSync(disks, "utf8")));
+  return entries.map(
+    (entry) =>
+      new Disk(
+        {
+          serial: entry.serial,
+          model: entry.model,
+          blockSize: entry.block_size,
+          numBlocks: entry.num_blocks,
+          trtype: entry.trtype,
+          traddr: entry.traddr,
+          trsvcid: entry.trsvcid,
+          subnqn: entry.subnqn,
+          prefill: entry.prefill,
+          unmap: entry.unmap,
+        },
+        state,
+      ),
+  );
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

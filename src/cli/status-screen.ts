@@ -1,0 +1,146 @@
+// One screen of a node: what it is, whether its parts are well, what it holds, what fails.
+import { table } from "./client/text.ts";
+import type { Disk } from "../gen/storagenode/v1/disk.ts";
+import type { LoopStatus } from "../gen/storagenode/v1/node.ts";
+import type { GetHealthResponse, GetNodeResponse } from "../gen/storagenode/v1/storage_node.ts";
+import { formatBytes } from "../model/bytes.ts";
+
+export type NodeStatus = {
+  readonly node: GetNodeResponse;
+  readonly health: GetHealthResponse;
+  readonly disks: readonly Disk[];
+};
+
+type View = {
+  readonly address: string;
+  /** Lines are cut there; undefined: they are not. */
+  readonly columns: number | undefined;
+  readonly now: Date;
+};
+
+/** What fits beside the rest; Explain and the lists say all. */
+const MAX_ERRORS = 5;
+const MAX_DISKS = 24;
+
+export function statusScreen({ node, health, disks }: NodeStatus, view: View): string {
+  const version = node.targetVersion === "" ? "unknown" : node.targetVersion;
+  const ready = health.ready ? "READY" : "NOT READY";
+  const lines = [
+    `node ${node.nodeId} at ${view.address}: ${ready}   agent ${node.version}, target ${version}`,
+    "",
+    ...table(parts(node, health, view.now)),
+    "",
+    ...table([
+      ["capacity", capacityText(node)],
+      ["volumes", volumesText(node)],
+    ]),
+    "",
+    ...table([["disk", "state", "size", "free", "promised", "where", ""], ...diskRows(disks)]),
+    ...more(disks.length - MAX_DISKS, "disks; see ListDisks"),
+    "",
+    ...table([
+      ["loop", "passes", "last pass", "took", "last error"],
+      ...node.loops.map((loop) => loopRow(loop, view.now)),
+    ]),
+    ...errorLines(node, view.now),
+  ];
+  return lines.map((line) => cut(line, view.columns)).join("\n");
+}
+
+function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): string[][] {
+  const rows = health.components.map(({ name, ok, reason, since }) => [
+    name,
+    ok ? "ok" : "NOT OK",
+    since === undefined ? "" : `for ${ago(since, now)}`,
+    ok ? "" : reason,
+  ]);
+  const lock = node.conditions.find(({ type }) => type === "LocalLockHeld");
+  const hasLock = lock?.status === "CONDITION_STATUS_TRUE";
+  rows.push(["lock", hasLock ? "ok" : "NOT OK", "", hasLock ? "" : (lock?.message ?? "")]);
+  const { hold } = node;
+  rows.push(["hold", hold?.held === true ? "ON HOLD" : "no", "", hold?.message ?? ""]);
+  if (node.cordoned) rows.push(["cordon", "CORDONED", "", "the node takes no new volumes"]);
+  return rows;
+}
+
+function capacityText({ capacity }: GetNodeResponse): string {
+  if (capacity === undefined) return "not known";
+  const { promisedBytes, totalBytes, freeBytes, exports, maxExports } = capacity;
+  return (
+    `${formatBytes(promisedBytes)} of ${formatBytes(totalBytes)} promised, ` +
+    `${formatBytes(freeBytes)} free; ${exports} of ${maxExports} exports`
+  );
+}
+
+function volumesText({ lvolsByState }: GetNodeResponse): string {
+  const counts = Object.entries(lvolsByState).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  if (counts.length === 0) return "none";
+  return counts.map(([state, count]) => `${count} ${state.replace("LVOL_STATE_", "")}`).join(", ");
+}
+
+function diskRows(disks: readonly Disk[]): string[][] {
+  return disks.slice(0, MAX_DISKS).map(({ meta, status }) => {
+    const store = status?.lvstore;
+    const state = status?.state.replace("DISK_STATE_", "") ?? "?";
+    const dirty = store?.freeSpace === "FREE_SPACE_UNKNOWN" ? "free space not zeroed" : "";
+    const message =
+      state === "UP"
+        ? dirty
+        : (status?.conditions.find(({ type }) => type === "Attached")?.message ?? "");
+    return [
+      status?.serial ?? meta?.id ?? "",
+      state,
+      formatBytes(status?.sizeBytes ?? 0n),
+      store === undefined ? "-" : formatBytes(store.freeBytes),
+      store === undefined ? "-" : formatBytes(store.promisedBytes),
+      `${status?.transport} ${status?.address}`,
+      message,
+    ];
+  });
+}
+
+function loopRow(loop: LoopStatus, now: Date): string[] {
+  const { name, passes, lastReason, lastPassTime, lastDuration, lastError } = loop;
+  const last =
+    lastPassTime === undefined ? "never" : `${ago(lastPassTime, now)} ago (${lastReason})`;
+  const tookMs = Number(lastDuration?.seconds ?? 0n) * 1_000 + (lastDuration?.nanos ?? 0) / 1e6;
+  return [name, passes.toString(), last, `${tookMs.toFixed(1)} ms`, lastError];
+}
+
+function errorLines({ lastErrors }: GetNodeResponse, now: Date): string[] {
+  if (lastErrors.length === 0) return [];
+  const rows = lastErrors.slice(0, MAX_ERRORS).map((error) => {
+    const { objectKind, objectId, attempt, nextTryTime, lastError } = error;
+    const kind = objectKind === "lvol" ? "volume" : objectKind;
+    const due =
+      nextTryTime === undefined || nextTryTime <= now ? "" : `next in ${ago(now, nextTryTime)}`;
+    return [kind, objectId, `attempt ${attempt}`, due, lastError];
+  });
+  return [
+    "",
+    `failing (storage-node explain volume|disk ID says what to do)`,
+    ...table(rows),
+    ...more(lastErrors.length - MAX_ERRORS, "or more"),
+  ];
+}
+
+function more(count: number, what: string): string[] {
+  return count > 0 ? [`and ${count} ${what}`] : [];
+}
+
+const UNITS = [
+  ["d", 86_400],
+  ["h", 3_600],
+  ["min", 60],
+] as const;
+
+function ago(from: Date, to: Date): string {
+  const seconds = Math.max(0, Math.round((to.getTime() - from.getTime()) / 1_000));
+  const [unit, size] = UNITS.find(([, least]) => seconds >= least) ?? ["s", 1];
+  return `${Math.floor(seconds / size)} ${unit}`;
+}
+
+function cut(line: string, columns: number | undefined): string {
+  if (columns === undefined || line.length <= columns) return line;
+  return `${line.slice(0, columns - 1)}…`;
+}

@@ -1,0 +1,189 @@
+// Why a disk takes no volumes: six questions from its admission to its store, and the first thing that
+// stands in the way.
+import { formatBytes } from "../model/bytes.ts";
+import { refusing } from "../model/disk-claim.ts";
+import { promisableBytes } from "../model/disk.ts";
+import { diskTroubles, lastDiskErrorOf, storeOf, type DiskFacts } from "./disk-causes.ts";
+import {
+  errorCheck,
+  instant,
+  nextStepText,
+  stillToCome,
+  targetTrouble,
+  WAIT,
+  type Check,
+  type Explanation,
+  type Trouble,
+} from "./explanation.ts";
+
+export function explainDisk(facts: DiskFacts): Explanation {
+  const { row, node, steps, inFlight } = facts;
+  const troubles = diskTroubles(facts);
+  const [first] = troubles.all;
+  const lastError = lastDiskErrorOf(facts);
+  const nextTryTime = stillToCome(row.nextTryTime, node.now);
+  const idle = first?.waits ?? "all is as wanted";
+  const nextStep = nextStepText({ steps, inFlight, idle, nextTryTime }, node);
+  return {
+    summary: summaryOf(facts, first, nextStep),
+    checks: [
+      admissionCheck(facts, troubles.node ?? troubles.admission),
+      presenceCheck(facts, troubles.presence),
+      evidenceCheck(facts, troubles.evidence),
+      attachCheck(facts, first),
+      storeCheck(facts, troubles.store, first),
+      errorCheck({ ...row, lastError }, node, first),
+    ],
+    nextStep,
+    lastError,
+    nextTryTime,
+  };
+}
+
+function summaryOf(facts: DiskFacts, first: Trouble | undefined, nextStep: string): string {
+  const { row, state } = facts;
+  const head = `disk ${row.serial} is ${state}`;
+  if (first !== undefined) return `${head}: ${first.cause}; cure: ${first.cure}`;
+  if (state === "UP") return `${head}: ${spaceText(facts)}`;
+  const error = lastDiskErrorOf(facts);
+  const failing =
+    error === undefined ? "nothing stands in the way" : `the last try ended: ${error}`;
+  return `${head}: ${failing}; next step: ${nextStep}`;
+}
+
+function no(question: string, { cause, cure }: Pick<Trouble, "cause" | "cure">): Check {
+  return { question, answer: "NO", evidence: cause, remedy: cure };
+}
+
+function admissionCheck(facts: DiskFacts, trouble: Trouble | undefined): Check {
+  const { row, state } = facts;
+  const question = "Is it admitted and UP, and its agent at work?";
+  const admitted = row.admitted ? `admitted by its serial ${row.admittedSerial}` : "not admitted";
+  const evidence = `${state}; ${admitted}`;
+  if (trouble !== undefined) {
+    return no(question, { ...trouble, cause: `${evidence}; ${trouble.cause}` });
+  }
+  if (state === "UP") return { question, answer: "YES", evidence, remedy: "" };
+  return no(question, { cause: evidence, cure: "see the other questions" });
+}
+
+function presenceCheck(facts: DiskFacts, trouble: Trouble | undefined): Check {
+  const { row, onTarget, inKernel, kernelListed, fabric, node } = facts;
+  const question = "Is it seen, in the kernel or on the fabric?";
+  if (trouble !== undefined) return no(question, trouble);
+  const seen = `last change seen ${instant(row.lastSeenTime)}`;
+  if (inKernel !== undefined) {
+    const driver = inKernel.driver === undefined ? "no driver" : `driver ${inKernel.driver}`;
+    const name = inKernel.kernelName === undefined ? "" : `, ${inKernel.kernelName}`;
+    return {
+      question,
+      answer: "YES",
+      evidence: `PCIe function ${inKernel.address}, ${driver}${name}`,
+      remedy: "",
+    };
+  }
+  if (onTarget !== undefined) {
+    const evidence = `the target has it, ${row.transport} ${row.address}`;
+    return { question, answer: "YES", evidence, remedy: "" };
+  }
+  const fabricText = fabric === undefined ? "" : ` of ${fabric.subnqn}`;
+  const where = `${row.transport} ${row.address}${fabricText}, ${seen}`;
+  const unlisted = row.transport === "PCIe" && !kernelListed ? `; ${node.kernel.reason}` : "";
+  return {
+    question,
+    answer: "UNKNOWN",
+    evidence: `${where}${unlisted}`,
+    remedy: targetTrouble(node, facts.targetConnected)?.cure ?? "wait until it was looked for",
+  };
+}
+
+function evidenceCheck(facts: DiskFacts, trouble: Trouble | undefined): Check {
+  const { row, onTarget, inKernel } = facts;
+  const question = "Does nothing speak against using it?";
+  if (trouble !== undefined) return no(question, trouble);
+  if (onTarget !== undefined && row.lvsUuid !== undefined) {
+    return { question, answer: "YES", evidence: "it holds our store", remedy: "" };
+  }
+  const { evidence } = inKernel ?? {};
+  if (evidence === undefined) {
+    const why =
+      row.transport === "PCIe"
+        ? `it cannot be looked into under the driver ${inKernel?.driver ?? "it had"}`
+        : `a fabric disk cannot be looked into; its entry says "format": ` +
+          `${facts.fabric?.format === true}`;
+    const remedy =
+      inKernel === undefined
+        ? ""
+        : `it is looked into once its kernel driver has it: empty its driver_override, ` +
+          `unbind it, echo ${inKernel.address} > /sys/bus/pci/drivers_probe`;
+    return { question, answer: "UNKNOWN", evidence: why, remedy };
+  }
+  const against = refusing(evidence, row.lvsUuid !== undefined).length;
+  const told = evidence.map(({ kind }) => kind).join(", ");
+  const found = told === "" ? "it is blank" : `${told}, which does not matter here`;
+  return { question, answer: against === 0 ? "YES" : "NO", evidence: found, remedy: "" };
+}
+
+function attachCheck(facts: DiskFacts, first: Trouble | undefined): Check {
+  const { onTarget, targetConnected, targetListed, node } = facts;
+  const question = "Is it attached in SPDK?";
+  if (onTarget !== undefined) {
+    const evidence = `controller ${onTarget.controllerName}, bdev ${onTarget.bdevName}`;
+    return { question, answer: "YES", evidence, remedy: "" };
+  }
+  const away = targetTrouble(node, targetConnected);
+  if (away !== undefined || !targetListed) {
+    return {
+      question,
+      answer: "UNKNOWN",
+      evidence: away?.cause ?? "the target was not asked for its disks yet",
+      remedy: away?.cure ?? "wait until it was asked",
+    };
+  }
+  const error = lastDiskErrorOf(facts);
+  return no(question, {
+    cause: `no controller shows its serial${error === undefined ? "" : `; ${error}`}`,
+    cure: first?.cure ?? WAIT,
+  });
+}
+
+function storeCheck(
+  facts: DiskFacts,
+  trouble: Trouble | undefined,
+  first: Trouble | undefined,
+): Check {
+  const { onTarget, row } = facts;
+  const question = "Is its store loaded, ours, and open to new volumes?";
+  if (onTarget === undefined) {
+    const known =
+      row.lvsUuid === undefined ? "it never had one" : `store ${row.lvsUuid} lies on it`;
+    return {
+      question,
+      answer: "UNKNOWN",
+      evidence: `${known}; the disk is not attached`,
+      remedy: first?.cure ?? WAIT,
+    };
+  }
+  if (trouble !== undefined) return no(question, trouble);
+  if (onTarget.store === undefined) {
+    return no(question, {
+      cause: "no store on it",
+      cure: first?.cure ?? WAIT,
+    });
+  }
+  const evidence = `store ${onTarget.store.name}; ${spaceText(facts)}`;
+  return { question, answer: "YES", evidence, remedy: "" };
+}
+
+/** Free clusters as the target says now, and what of them is promised. */
+function spaceText(facts: DiskFacts): string {
+  const { row, overcommit } = facts;
+  const { free, total, clusterBytes } = storeOf(facts);
+  const left = promisableBytes(row, overcommit) - row.promisedBytes;
+  const promise = left > 0n ? `${formatBytes(left)} left to promise` : "nothing left to promise";
+  const space = row.freeSpace === "ZEROED" ? "zeroed" : "which may hold old bytes";
+  return (
+    `${free} of ${total} clusters free (${formatBytes(free * clusterBytes)}, ${space}), ` +
+    `${formatBytes(row.promisedBytes)} promised to ${row.lvolCount} volumes, ${promise}`
+  );
+}

@@ -1,0 +1,167 @@
+// Disks of STORAGE_NODE_FABRIC_DISKS that have no row yet: a disk's id needs its model, which only
+// the target can read, so the first attach is made here; from the row on, disk-init does it.
+//
+// A disk that shows another serial than its entry is detached and refused.
+import type { Logger } from "pino";
+import type { Config, FabricDisk } from "../../config.ts";
+import type { DiskRow } from "../../model/disk.ts";
+import { addressFamily } from "../../model/address.ts";
+import { controllerName } from "../../model/identity.ts";
+import type { SpdkClient } from "../../spdk/client.ts";
+import type { Allowed } from "../../store/fence.ts";
+import type { Rows } from "../../store/rows.ts";
+import type { Writer } from "../../store/writer.ts";
+import { newDiskRow } from "./discover.ts";
+import type { FoundDisk } from "./disks-on-target.ts";
+import type { Lanes } from "../engine/lanes.ts";
+import type { Seen } from "../target/observed.ts";
+
+const RETRY_MS = 5_000;
+
+export type FabricDisksOptions = {
+  readonly config: Pick<Config, "fabricDisks" | "nodeId">;
+  readonly rows: Rows;
+  readonly writer: Pick<Writer, "insertDisk">;
+  readonly spdk: Pick<
+    SpdkClient,
+    "bdevNvmeAttachController" | "bdevNvmeDetachController" | "getBdev"
+  >;
+  readonly seen: Seen;
+  readonly lanes: Lanes;
+  readonly log: Logger;
+  readonly allowed: () => Allowed;
+  readonly list: () => Promise<readonly FoundDisk[]>;
+  /** Looks at everything again, and comes back here. */
+  readonly lookAgain: () => Promise<void>;
+  readonly admit: (id: string) => Promise<void>;
+};
+
+export class FabricDisks {
+  readonly #options: FabricDisksOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #meeting = false;
+  #stopped = false;
+
+  constructor(options: FabricDisksOptions) {
+    this.#options = options;
+  }
+
+  entryOf(row: DiskRow): FabricDisk | undefined {
+    if (row.transport === "PCIe") return undefined;
+    return this.#options.config.fabricDisks.find((entry) => isEntry(entry, row));
+  }
+
+  /** Makes rows for entries seen for the first time, and attaches those that were never seen. */
+  async meet(found: readonly FoundDisk[]): Promise<void> {
+    // Two looks at a time would attach twice: the first one also sees what the second would.
+    const { rows, allowed } = this.#options;
+    if (this.#meeting || rows.node === undefined || allowed() !== "change") return;
+    this.#meeting = true;
+    try {
+      const unseen = this.#withoutRow().filter(
+        (entry) => !found.some((one) => isEntry(entry, one)),
+      );
+      const attached = await Promise.all(unseen.map((entry) => this.#attach(entry)));
+      const all = attached.includes(true) ? await this.#options.list() : found;
+      await Promise.all(
+        this.#withoutRow().map(async (entry) => {
+          const disk = all.find((one) => isEntry(entry, one));
+          if (disk !== undefined) await this.#insert(entry, disk);
+        }),
+      );
+      if (allowed() !== "change") this.#retry();
+      else await this.admitKnown();
+    } catch (error) {
+      // What was not written down, or not admitted, is met again.
+      this.#retry();
+      throw error;
+    } finally {
+      this.#meeting = false;
+    }
+    if (this.#withoutRow().length > 0) this.#retry();
+  }
+
+  /** Those too whose row was made by an agent that ended before it could admit them. */
+  async admitKnown(): Promise<void> {
+    const { rows, admit } = this.#options;
+    const known = [...rows.disks()].filter((row) => this.entryOf(row) !== undefined);
+    await Promise.all(known.filter(({ admitted }) => !admitted).map(({ id }) => admit(id)));
+  }
+
+  #withoutRow(): readonly FabricDisk[] {
+    const rows = [...this.#options.rows.disks()];
+    return this.#options.config.fabricDisks.filter(
+      (entry) => !rows.some((row) => isEntry(entry, row)),
+    );
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  async #insert(entry: FabricDisk, disk: FoundDisk): Promise<void> {
+    const { writer, config, seen, log } = this.#options;
+    const { serial, model, nsid, sizeBytes, blockSize } = disk;
+    const row = newDiskRow(
+      config.nodeId,
+      {
+        serial,
+        model,
+        nsid,
+        sizeBytes,
+        blockSize,
+        transport: entry.trtype,
+        address: `${entry.traddr}:${entry.trsvcid}`,
+        controllerName: disk.controllerName,
+      },
+      new Date(),
+    );
+    await writer.insertDisk(row);
+    log.info({ disk: row.id, serial, model, subnqn: entry.subnqn }, "fabric disk found");
+    seen.setDisk(row.id, disk);
+  }
+
+  /** True: it is attached, and shows the serial of its entry. */
+  async #attach(entry: FabricDisk): Promise<boolean> {
+    const { spdk, lanes, log } = this.#options;
+    const name = controllerName(entry);
+    const { trtype, traddr, trsvcid, subnqn, serial, nsid } = entry;
+    const adrfam = addressFamily(traddr);
+    try {
+      await lanes.run([{ kind: "disk", disk: name, mode: "exclusive" }], () =>
+        spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam }),
+      );
+      const bdev = await spdk.getBdev(`${name}n${nsid}`);
+      const path = bdev?.kind === "nvme" ? bdev.paths[0] : undefined;
+      const shown = path?.serialNumber.trim();
+      if (shown === serial) return true;
+      log.error({ serial, shown, subnqn }, "fabric disk has another serial; detached and refused");
+      await spdk.bdevNvmeDetachController(name);
+    } catch (error) {
+      log.warn({ err: error, serial, subnqn }, "fabric disk cannot be attached");
+    }
+    return false;
+  }
+
+  #retry(): void {
+    if (this.#stopped || this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      if (this.#stopped || this.#options.seen.run === undefined) return;
+      this.#options
+        .lookAgain()
+        .catch((error: unknown) =>
+          this.#options.log.warn({ err: error }, "disks on the target cannot be listed"),
+        );
+    }, RETRY_MS);
+    this.#timer.unref();
+  }
+}
+
+function isEntry(
+  entry: FabricDisk,
+  disk: { readonly serial: string; readonly nsid: number },
+): boolean {
+  return entry.serial === disk.serial && entry.nsid === disk.nsid;
+}

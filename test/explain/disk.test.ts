@@ -1,0 +1,224 @@
+// Explanations of disks as a pure function, and the small words that explanations are made of.
+import { describe, expect, it } from "vitest";
+import { isOwnAddress } from "../../src/model/address.ts";
+import { formatBytes } from "../../src/model/bytes.ts";
+import { explainDisk } from "../../src/explain/disk.ts";
+import type { DiskFacts } from "../../src/explain/disk-causes.ts";
+import { diskFacts, down, nodeFacts, NOW } from "../support/explain-facts.ts";
+import { DISK, diskRow } from "../support/model.ts";
+
+const NOT_OURS = { lvsUuid: undefined, lvsName: undefined, controllerName: undefined } as const;
+const BARE = diskRow({ ...NOT_OURS, state: "DISCOVERED", stateReason: "not admitted" });
+const KERNEL = {
+  address: "0000:01:00.0",
+  driver: "nvme",
+  kernelName: "nvme0n1",
+  evidence: [],
+} as const;
+const MOUNTED = { kind: "MOUNTED", subject: "SERIAL1/1", detail: "at /data" } as const;
+const FABRIC = { subnqn: "nqn.2026-11.io.test:disk", format: false };
+const fabricRow = diskRow({ transport: "TCP", address: "127.0.0.1:9000", state: "CLAIMING" });
+
+const answersOf = (facts: DiskFacts) =>
+  explainDisk(facts)
+    .checks.map(({ answer }) => answer[0])
+    .join("");
+
+describe("an explanation of a disk that is well", () => {
+  it("answers YES six times, and counts what is free, promised and left", () => {
+    const row = diskRow({ promisedBytes: 512n * 1024n ** 2n, lvolCount: 2 });
+    const said = explainDisk(diskFacts({ row }));
+    expect(said.checks.map(({ answer, remedy }) => answer + remedy)).toEqual(
+      Array.from({ length: 6 }, () => "YES"),
+    );
+    expect(said.summary).toBe(
+      "disk SERIAL1 is UP: 250 of 255 clusters free (1000 MiB, zeroed), 512 MiB promised to " +
+        "2 volumes, 508 MiB left to promise",
+    );
+    expect(said.nextStep).toBe("nothing: all is as wanted");
+  });
+});
+
+const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, string])[] = [
+  ["hold", { node: nodeFacts({ hold: "behind" }) }, /on hold/, /storage-node rebuild/, "NYYYYY"],
+  [
+    "target",
+    {
+      node: nodeFacts({
+        target: { ...nodeFacts().target, ...down("ENOENT"), answers: false },
+      }),
+      targetConnected: false,
+      targetListed: false,
+      onTarget: undefined,
+      state: "CLAIMING",
+    },
+    /does not answer at \/run\/spdk.sock/,
+    /start the target/,
+    "NYUUUY",
+  ],
+  [
+    "pulled",
+    { row: diskRow({ state: "MISSING" }), onTarget: undefined, inKernel: undefined },
+    /no PCIe function shows the serial SERIAL1 \(last seen at 0000:01:00.0, there since 2026-/,
+    /put the drive back/,
+    "NNUNUY",
+  ],
+  [
+    "a fabric disk that is not served",
+    {
+      row: { ...fabricRow, lastError: "bdev_nvme_attach_controller answered -5 (…)" },
+      onTarget: undefined,
+      inKernel: undefined,
+      fabric: FABRIC,
+    },
+    /cannot be attached at 127.0.0.1:9000 \(nqn.2026-11.io.test:disk\): .*answered -5/,
+    /make the disk's target answer there/,
+    "NNUNUN",
+  ],
+  [
+    "a fabric disk without an entry",
+    { row: fabricRow, onTarget: undefined, inKernel: undefined },
+    /no entry of STORAGE_NODE_FABRIC_DISKS names the serial SERIAL1/,
+    /put the entry back/,
+    "NNUNUY",
+  ],
+  [
+    "in use",
+    {
+      row: { ...BARE, state: "IN_USE" },
+      onTarget: undefined,
+      inKernel: { ...KERNEL, evidence: [MOUNTED] },
+    },
+    /MOUNTED SERIAL1\/1 at \/data/,
+    /unmount it; it is looked at again by itself/,
+    "NYNNUY",
+  ],
+  [
+    "a double",
+    { row: { ...BARE, state: "CONFLICT" }, onTarget: undefined, inKernel: KERNEL, duplicate: true },
+    /another disk shows the serial SERIAL1/,
+    /take one of the two disks/,
+    "NYNNUY",
+  ],
+  [
+    "not admitted",
+    {
+      row: { ...BARE, admitted: false },
+      onTarget: undefined,
+      inKernel: KERNEL,
+    },
+    /nobody has admitted it yet/,
+    new RegExp(`call AdmitDisk {"diskId": "${DISK}", "serial": "SERIAL1"}`),
+    "NYYNUY",
+  ],
+  [
+    "given up",
+    { row: diskRow({ state: "FAILED", stateReason: "store X did not come up" }) },
+    /store X did not come up/,
+    /AdmitDisk tries again/,
+    "NYYYYY",
+  ],
+  [
+    "somebody's store",
+    {
+      row: diskRow({ state: "FOREIGN", stateReason: "OTHER_FLEET: holds the store sn-x" }),
+    },
+    /OTHER_FLEET: holds the store sn-x/,
+    /give the disk back to whom it belongs/,
+    "NYYYNY",
+  ],
+  [
+    "may not be formatted",
+    {
+      row: { ...fabricRow, ...NOT_OURS, state: "FOREIGN", stateReason: "no store on it" },
+      onTarget: { controllerName: "c", bdevName: "cn1", store: undefined },
+      inKernel: undefined,
+      fabric: FABRIC,
+    },
+    /no store on it/,
+    /say "format": true in its entry/,
+    "NYUYNY",
+  ],
+  [
+    "dirty",
+    { row: diskRow({ freeSpace: "UNKNOWN" }) },
+    /may hold bytes of deleted volumes/,
+    new RegExp(`ZeroFreeSpace {"diskId": "${DISK}"}`),
+    "YYYYNY",
+  ],
+  [
+    "full",
+    { freeClusters: 0n },
+    /it is full: 0 of 255 clusters free/,
+    /call Delete for volumes nobody needs/,
+    "YYYYNY",
+  ],
+  [
+    "cordoned",
+    { row: diskRow({ cordoned: true }) },
+    /takes no new volumes/,
+    /disk.cordoned/,
+    "YYYYNY",
+  ],
+  [
+    "promised",
+    { row: diskRow({ promisedBytes: 1020n * 1024n ** 2n, lvolCount: 7 }) },
+    /all of its 1020 MiB are promised, to 7 volumes/,
+    /STORAGE_NODE_OVERCOMMIT/,
+    "YYYYNY",
+  ],
+];
+
+describe("the summary of a disk's explanation", () => {
+  it.each(CAUSES)("names the cause and the cure: %s", (_name, change, cause, cure, answers) => {
+    const facts = diskFacts(change);
+    const [said, ...cures] = explainDisk(facts).summary.split("; cure: ");
+    expect(said).toMatch(cause);
+    expect(cures.join("")).toMatch(cure);
+    expect(answersOf(facts)).toBe(answers);
+  });
+
+  it("takes a dirty disk for well where tenants trust each other, and a zeroing for under way", () => {
+    const row = diskRow({ freeSpace: "UNKNOWN" });
+    expect(answersOf(diskFacts({ row, isolation: "trusted" }))).toBe("YYYYYY");
+    const asked = diskFacts({ row: { ...row, zeroRequestedTime: NOW } });
+    expect(explainDisk(asked).summary).toContain("being zeroed since 2026-11-26T02:00:00Z");
+  });
+
+  it("never takes a disk that could not be looked into for blank", () => {
+    const inKernel = { ...KERNEL, driver: "vfio-pci", evidence: undefined };
+    const said = explainDisk(diskFacts({ row: BARE, onTarget: undefined, inKernel }));
+    expect(said.checks[2]).toMatchObject({
+      answer: "UNKNOWN",
+      evidence: "it cannot be looked into under the driver vfio-pci",
+    });
+    expect(said.checks[2]?.remedy).toContain("echo 0000:01:00.0 > /sys/bus/pci/drivers_probe");
+  });
+});
+
+describe("words of explanations", () => {
+  it.each([
+    [0n, "0 bytes"],
+    [1023n, "1023 bytes"],
+    [1024n, "1 KiB"],
+    [1536n, "1.5 KiB"],
+    [10n * 1024n ** 3n, "10 GiB"],
+    [10n * 1024n ** 3n - 1n, "9.9 GiB"],
+    [2n ** 60n, "1024 PiB"],
+  ])("%s bytes are %s", (bytes, text) => {
+    expect(formatBytes(bytes)).toBe(text);
+  });
+
+  it.each([
+    ["127.0.0.9", true],
+    ["0.0.0.0", true],
+    ["::1", true],
+    ["198.51.100.7", true],
+    ["198.51.100.8", false],
+    ["FE80::1", true],
+    ["fe80:0:0:0:0:0:0:1", true],
+    ["fe80::2", false],
+  ])("%s is an address of this machine: %s", (address, own) => {
+    expect(isOwnAddress(address, ["198.51.100.7", "fe80::1%eth0"])).toBe(own);
+  });
+});

@@ -1,0 +1,367 @@
+// Explanations of volumes as a pure function: what is named first, what is never guessed.
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { explainLvol } from "../../src/explain/lvol.ts";
+import type { LvolFacts } from "../../src/explain/lvol-causes.ts";
+import {
+  down,
+  HOST,
+  LVOL,
+  lvolFacts,
+  nodeFacts,
+  NOW,
+  SUBSYSTEM,
+  UUID,
+  volumeRow,
+} from "../support/explain-facts.ts";
+import { DISK, diskRow, LISTENER, MIB, VOLUME } from "../support/model.ts";
+
+const ELSEWHERE = { ...LISTENER, traddr: "192.0.2.1" };
+const AWAY = { seen: { lvol: undefined, subsystem: undefined }, targetConnected: false };
+const NO_DISK = { ...AWAY, targetConnected: true, diskReady: false };
+const NEVER_MADE = {
+  row: volumeRow({ lvolUuid: undefined, exported: false, observedGeneration: 0n }),
+  seen: { lvol: { kind: "absent" }, subsystem: SUBSYSTEM },
+} as const;
+const GONE = { seen: { lvol: { kind: "absent" }, subsystem: SUBSYSTEM } } as const;
+const TARGET_DOWN = { ...nodeFacts().target, ...down("ECONNREFUSED"), answers: false };
+
+const answersOf = (facts: LvolFacts) =>
+  explainLvol(facts)
+    .checks.map(({ answer }) => answer[0])
+    .join("");
+
+describe("an explanation of a volume that is well", () => {
+  it("answers YES six times, names who may connect and where, and has nothing to cure", () => {
+    const said = explainLvol(lvolFacts());
+    expect(said.checks.map(({ answer, remedy }) => ({ answer, remedy }))).toEqual(
+      Array.from({ length: 6 }, () => ({ answer: "YES", remedy: "" })),
+    );
+    expect(said.summary).toContain(`is UP: ${HOST} may connect to `);
+    expect(said.summary).toContain("on TCP 127.0.0.1:4420");
+    expect(said).toMatchObject({ nextStep: "nothing: all is as wanted", lastError: undefined });
+  });
+
+  it("tells that a loopback address is no use to other machines", () => {
+    const evidence = (facts: LvolFacts) => explainLvol(facts).checks[3]?.evidence;
+    expect(evidence(lvolFacts())).toContain("only hosts on this machine");
+    const far = { ...LISTENER, traddr: "198.51.100.7" };
+    const seen = { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [far] } };
+    expect(evidence(lvolFacts({ view: { seen, listenAddresses: [far] } }))).toBe(
+      "on TCP 198.51.100.7:4420",
+    );
+  });
+
+  it("tells which hosts are connected", () => {
+    const said = explainLvol(lvolFacts({ connectedHosts: [HOST] }));
+    expect(said.checks[4]?.evidence).toContain(`connected: ${HOST}`);
+  });
+
+  it("believes a listener that is there, whatever this machine's addresses are", () => {
+    const seen = { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [ELSEWHERE] } };
+    expect(answersOf(lvolFacts({ view: { seen, listenAddresses: [ELSEWHERE] } }))).toBe("YYYYYY");
+  });
+});
+
+/** What stands in the way, what is said of it, and what to do; in the order of dependency. */
+const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegExp, RegExp])[] = [
+  [
+    "hold",
+    { node: nodeFacts({ hold: "the database is behind", allowed: "nothing" }) },
+    /on hold.*the database is behind/,
+    /run "storage-node rebuild"/,
+  ],
+  [
+    "database",
+    { node: nodeFacts({ database: down("the database cannot be reached: ECONNREFUSED") }) },
+    /cannot be reached: ECONNREFUSED \(since 2026-11-26T01:00:00Z\); meanwhile exports stay/,
+    /start PostgreSQL/,
+  ],
+  [
+    "lock",
+    { node: nodeFacts({ lock: down("another agent holds /run/spdk.sock.agent") }) },
+    /another agent holds/,
+    /ask the agent that has the lock/,
+  ],
+  [
+    "lease",
+    { node: nodeFacts({ lease: down("the lease is held by other/1/x") }) },
+    /does not lead the node since .*held by other/,
+    /ask the agent that has the lease/,
+  ],
+  [
+    "given up",
+    { view: { row: volumeRow({ failed: true, lastError: "lvol X is thick" }) } },
+    /given up: lvol X is thick/,
+    /AllowHost or RevokeHost/,
+  ],
+  [
+    "target",
+    { node: nodeFacts({ target: TARGET_DOWN }), view: AWAY },
+    /does not answer at \/run\/spdk.sock since 2026-11-26T01:00:00Z: ECONNREFUSED/,
+    /start the target/,
+  ],
+  [
+    "another node's target",
+    {
+      node: nodeFacts({ target: { ...TARGET_DOWN, answers: true, reason: "belongs to node-2" } }),
+      view: AWAY,
+    },
+    /answers but is not worked with: belongs to node-2/,
+    /STORAGE_NODE_SPDK_SOCKET/,
+  ],
+  [
+    "a target that hangs",
+    { node: nodeFacts({ target: { ...nodeFacts().target, silent: true } }) },
+    /takes requests and does not answer them/,
+    /see whether it hangs/,
+  ],
+  [
+    "disk",
+    {
+      diskState: "MISSING",
+      disk: diskRow({ state: "MISSING", stateReason: "no function at 0000:01:00.0" }),
+      view: NO_DISK,
+    },
+    /its disk SERIAL1 \(.*\) is MISSING: no function at 0000:01:00.0 \(last seen at 0000:01:00.0/,
+    /put the drive with serial SERIAL1 back/,
+  ],
+  [
+    "free space",
+    { clean: false, view: NEVER_MADE },
+    /free space of its disk SERIAL1 .* may hold bytes of a deleted volume/,
+    new RegExp(`ZeroFreeSpace {"diskId": "${DISK}"}`),
+  ],
+  [
+    "no room for a thick volume",
+    {
+      freeClusters: 2n,
+      view: { ...NEVER_MADE, row: { ...NEVER_MADE.row, thin: false } },
+    },
+    /has 2 of 255 clusters free \(8 MiB of 1020 MiB\), and the thick volume needs 3 \(12 MiB\)/,
+    /make room/,
+  ],
+  [
+    "no room for a thin volume's writes",
+    { freeClusters: 0n },
+    /has 0 of 255 clusters free .* thin and has 1 of its 3/,
+    /make room/,
+  ],
+  [
+    "data",
+    { view: GONE },
+    new RegExp(`its lvol ${UUID} on disk SERIAL1 .* was there and is gone`),
+    new RegExp(`Delete {"lvolId": "${VOLUME}"}`),
+  ],
+  [
+    "somebody else's subsystem",
+    { view: { seen: { lvol: LVOL, subsystem: { ...SUBSYSTEM, serialNumber: "OTHER" } } } },
+    /serial number OTHER: this agent did not make it/,
+    /nvmf_delete_subsystem/,
+  ],
+  [
+    "somebody else's namespace",
+    {
+      view: {
+        seen: {
+          lvol: LVOL,
+          subsystem: { ...SUBSYSTEM, namespaces: [{ nsid: 1, bdevName: "x", uuid: "y" }] },
+        },
+      },
+    },
+    /shows x as y/,
+    /nvmf_subsystem_remove_ns/,
+  ],
+  [
+    "address",
+    { view: { listenAddresses: [ELSEWHERE] } },
+    /192.0.2.1 is not an address of this machine \(it has 127.0.0.1, 198.51.100.7\)/,
+    /STORAGE_NODE_EXPORT_ADDR.*ip address add 192.0.2.1/,
+  ],
+  [
+    "port",
+    {
+      view: {
+        row: volumeRow({ lastError: "nvmf_subsystem_add_listener answered -32602 (…)" }),
+        seen: { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [] } },
+      },
+    },
+    /refuses to listen on TCP 127.0.0.1:4420/,
+    /ss -ltnp "sport = :4420"/,
+  ],
+  [
+    "rebuilt without hosts",
+    { view: { row: volumeRow({ unconfirmed: true, hosts: [] }) } },
+    /was rebuilt from its disk/,
+    /call AllowHost/,
+  ],
+  [
+    "hosts",
+    {
+      view: {
+        row: volumeRow({ hosts: [] }),
+        seen: { lvol: LVOL, subsystem: { ...SUBSYSTEM, hosts: [] } },
+      },
+    },
+    /no host may connect to it/,
+    new RegExp(`call AllowHost {"lvolId": "${VOLUME}"`),
+  ],
+];
+
+describe("the summary of an explanation", () => {
+  it.each(CAUSES)("names the cause and the cure: %s", (_name, change, cause, cure) => {
+    const [said, ...cures] = explainLvol(lvolFacts(change)).summary.split("; cure: ");
+    expect(said).toMatch(cause);
+    expect(cures.join("")).toMatch(cure);
+  });
+
+  it("names what the rest depends on, where several things are wrong", () => {
+    const view = { ...AWAY, listenAddresses: [ELSEWHERE], row: volumeRow({ hosts: [] }) };
+    const target = TARGET_DOWN;
+    const all = { target, hold: "behind", database: down("away"), lease: down("lapsed") };
+    const wrong = [/on hold/, /away \(since/, /does not lead/, /does not answer at/];
+    const keys = ["hold", "database", "lease", "target"] as const;
+    for (const [at, words] of wrong.entries()) {
+      const left = Object.fromEntries(keys.slice(at).map((key) => [key, all[key]]));
+      expect(explainLvol(lvolFacts({ node: nodeFacts(left), view })).summary).toMatch(words);
+    }
+    const back = { ...view, targetConnected: true };
+    const said = explainLvol(lvolFacts({ view: back })).summary;
+    expect(said).toMatch(/192.0.2.1 is not an address/);
+  });
+
+  it("says when a deleted volume was deleted, and calls its absence what was wanted", () => {
+    const row = volumeRow({ deleteRequestedTime: NOW, deleteTime: NOW, exported: false });
+    const seen = { lvol: { kind: "absent" }, subsystem: { kind: "absent" } } as const;
+    const { summary, checks, nextStep } = explainLvol(lvolFacts({ view: { row, seen } }));
+    expect(summary).toContain("is DELETED: it was deleted at 2026-11-26T02:00:00Z");
+    expect(checks.slice(1, 5).map(({ evidence }) => evidence.includes("wants it"))).toEqual([
+      true,
+      true,
+      true,
+      true,
+    ]);
+    expect(nextStep).toBe("nothing: nothing of it is left");
+  });
+
+  it("says what keeps a deletion from ending", () => {
+    const row = volumeRow({ deleteRequestedTime: NOW, lastError: `still in use by ${HOST}` });
+    expect(explainLvol(lvolFacts({ view: { row } })).summary).toMatch(
+      new RegExp(`is DELETING: its deletion was asked for .*still in use by ${HOST}`),
+    );
+  });
+
+  it("says the next step where nothing stands in the way of a volume that is being made", () => {
+    const steps = [{ loop: "provision", words: "create-lvol: make it", allowed: true }];
+    const said = explainLvol(lvolFacts({ steps, view: NEVER_MADE }));
+    expect(said.summary).toMatch(/is CREATING: nothing stands in the way; next step: provision/);
+  });
+});
+
+describe("the next step of an explanation", () => {
+  const steps = [{ loop: "export", words: "add-namespace: attach it", allowed: false }];
+  const next = (change: Parameters<typeof lvolFacts>[0]) =>
+    explainLvol(lvolFacts({ steps, ...change })).nextStep;
+
+  it("says why it is not taken now", () => {
+    const database = down("away");
+    expect(next({ node: nodeFacts({ hold: "behind", allowed: "nothing" }) })).toBe(
+      "export: add-namespace: attach it (not now: the node is on hold)",
+    );
+    expect(next({ node: nodeFacts({ database, allowed: "restore" }) })).toContain(
+      "(not now: the database is away; only exports are restored)",
+    );
+    expect(next({ node: nodeFacts({ database, allowed: "nothing" }) })).toContain(
+      "(not now: the database is away)",
+    );
+    expect(next({ node: nodeFacts({ allowed: "nothing" }) })).toContain(
+      "(not now: this agent does not lead the node)",
+    );
+  });
+
+  it("waits for the time of the next try, and no longer", () => {
+    const later = new Date(NOW.getTime() + 5_000);
+    const row = volumeRow({ lastError: "x", attempt: 3, nextTryTime: later, exported: false });
+    const seen = { lvol: LVOL, subsystem: { ...SUBSYSTEM, namespaces: [] } };
+    const facts = lvolFacts({ steps, view: { row, seen } });
+    const said = explainLvol(facts);
+    expect(said.nextTryTime).toEqual(later);
+    expect(said.nextStep).toContain("; not before 2026-11-26T02:00:05Z");
+    expect(said.checks[5]?.evidence).toBe("x (3 times); tried again at 2026-11-26T02:00:05Z");
+    const passed = { ...facts, node: nodeFacts({ now: new Date(later.getTime() + 1) }) };
+    expect(explainLvol(passed).nextTryTime).toBeUndefined();
+  });
+
+  it("tells a step that is under way", () => {
+    expect(next({ inFlight: true, steps: [] })).toBe("a step is under way");
+    expect(next({ inFlight: true })).toMatch(/^under way: export: /);
+  });
+});
+
+describe("the last error of an explanation", () => {
+  it("is the loop's where the database is away and the row has not got it", () => {
+    const change = { loopError: "it failed", view: NO_DISK };
+    expect(explainLvol(lvolFacts(change)).lastError).toBeUndefined();
+    const node = nodeFacts({ database: down("away") });
+    expect(explainLvol(lvolFacts({ ...change, node })).lastError).toBe("it failed");
+  });
+});
+
+const anything = fc.record({
+  connected: fc.boolean(),
+  diskReady: fc.boolean(),
+  lvol: fc.constantFrom(undefined, LVOL, { kind: "absent" } as const),
+  subsystem: fc.constantFrom(undefined, SUBSYSTEM, { kind: "absent" } as const, {
+    ...SUBSYSTEM,
+    listeners: [],
+    namespaces: [],
+    hosts: [],
+  }),
+  row: fc.record({
+    lvolUuid: fc.constantFrom(undefined, UUID),
+    hosts: fc.constantFrom([], [HOST]),
+    unconfirmed: fc.boolean(),
+    failed: fc.boolean(),
+    deleteRequestedTime: fc.constantFrom(undefined, NOW),
+    lastError: fc.constantFrom(undefined, "x"),
+    promisedBytes: fc.constantFrom(12n * MIB, 16n * MIB),
+  }),
+  thereIsDisk: fc.boolean(),
+  free: fc.constantFrom(undefined, 0n, 100n),
+});
+
+describe("any explanation", () => {
+  it("has six answers, evidence for each, and a remedy exactly where the answer is not YES", () => {
+    fc.assert(
+      fc.property(anything, ({ connected, diskReady, lvol, subsystem, row, thereIsDisk, free }) => {
+        const seen = connected ? { lvol, subsystem } : AWAY.seen;
+        const facts = lvolFacts({
+          node: nodeFacts(connected ? {} : { target: TARGET_DOWN }),
+          disk: thereIsDisk ? diskRow() : undefined,
+          freeClusters: free,
+          view: {
+            row: volumeRow(row),
+            seen,
+            targetConnected: connected,
+            diskReady: connected && diskReady,
+          },
+        });
+        const { checks, summary, nextStep } = explainLvol(facts);
+        expect(checks).toHaveLength(6);
+        expect(nextStep).not.toBe("");
+        const deleting = row.deleteRequestedTime !== undefined;
+        for (const { answer, evidence, remedy } of checks) {
+          expect(evidence).not.toBe("");
+          if (answer === "YES") expect(remedy).toBe("");
+          else if (!deleting) expect(remedy).not.toBe("");
+        }
+        const [, onLvol, onSubsystem] = checks;
+        if (seen.lvol === undefined) expect(onLvol?.answer).toBe("UNKNOWN");
+        if (seen.subsystem === undefined) expect(onSubsystem?.answer).toBe("UNKNOWN");
+        const allYes = checks.every(({ answer }) => answer === "YES");
+        if (allYes) expect(summary).toMatch(/ is UP: /);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+});

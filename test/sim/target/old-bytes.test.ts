@@ -1,0 +1,197 @@
+// What a host finds in a volume that it did not write: the reason why an agent must zero what it hands
+// out. As measured on a real target (CONTRACT sections 0.2 and 5), on disks that were used before.
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { spdkClient, type SpdkClient } from "../../../src/spdk/client.ts";
+import { SpdkConnection } from "../../../src/spdk/connection.ts";
+import { Control } from "../../support/control.ts";
+import { simulator } from "./simulator.ts";
+
+const MIB = 1024n * 1024n;
+const PAGE = 4096;
+const CLUSTER = Number(MIB);
+/** What the disk held before any store was made on it. */
+const OLD = 0xa5;
+type Clear = "none" | "unmap" | "write_zeroes";
+
+type World = AsyncDisposable & {
+  /** SIGKILL, a new process over the same disks, and the disk attached again. */
+  readonly restart: () => Promise<void>;
+  readonly spdk: () => SpdkClient;
+  readonly lvsUuid: string;
+  readonly make: (name: string, thin: boolean, clear: Clear) => Promise<string>;
+  readonly write: (lvol: string, offset: number, byte: number) => Promise<void>;
+  /** The bytes that stand in a page of an lvol, each once. */
+  readonly found: (lvol: string, offset: number) => Promise<readonly number[]>;
+  readonly control: () => Promise<Control>;
+};
+
+async function world(
+  clearMethod: Clear,
+  facts: { readonly unmap?: "keeps" | "zeroes" } = {},
+): Promise<World> {
+  await using stack = new AsyncDisposableStack();
+  const disks = [{ block_size: 4096, num_blocks: 16_384, prefill: OLD, ...facts }];
+  const sim = stack.use(await simulator({ disks }));
+  const connections: SpdkConnection[] = [];
+  stack.defer(async () => {
+    for (const connection of connections) await connection[Symbol.asyncDispose]();
+  });
+  const attached = async () => {
+    const path = sim.socketPath;
+    const connection = new SpdkConnection({ path, mayMutate: () => true });
+    connections.push(connection);
+    await new Promise<void>((resolve) => void connection.onConnected(resolve));
+    const spdk = spdkClient(connection);
+    const [{ trsvcid, subnqn } = {}] = sim.disks;
+    const at = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid, subnqn } as const;
+    await spdk.bdevNvmeAttachController({ name: "nvme0", ...at });
+    return spdk;
+  };
+  let spdk = await attached();
+  const lvsUuid = await spdk.bdevLvolCreateLvstore({
+    bdevName: "nvme0n1",
+    lvsName: "lvs0",
+    clusterBytes: MIB,
+    clearMethod,
+  });
+  const control = async () => await Control.open(join(sim.folder, "control"));
+  const withControl = async <T>(act: (one: Control) => Promise<T>) => {
+    await using one = await control();
+    return await act(one);
+  };
+  const owned = stack.move();
+  return {
+    restart: async () => {
+      await sim.restart();
+      spdk = await attached();
+    },
+    spdk: () => spdk,
+    lvsUuid,
+    make: (lvolName, thin, clear) =>
+      spdk.bdevLvolCreate({ lvsUuid, lvolName, sizeBytes: 8n * MIB, thin, clearMethod: clear }),
+    write: (lvol, offset, byte) =>
+      withControl((one) => one.write(lvol, offset, Buffer.alloc(PAGE, byte))),
+    found: async (lvol, offset) => {
+      const bytes = await withControl((one) => one.read(lvol, offset, PAGE));
+      return [...new Set(bytes)];
+    },
+    control,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+describe("on a disk that was used before, without zeroing", () => {
+  it.each(["none", "unmap", "write_zeroes"] as const)(
+    "a thick lvol shows the old bytes, whatever its clear method (%s)",
+    async (clear) => {
+      await using one = await world("none");
+      const lvol = await one.make("a", false, clear);
+      expect(await one.found(lvol, 0)).toEqual([OLD]);
+    },
+  );
+
+  it("a thin lvol reads zeros, until a write makes a cluster its own: the rest of it is old", async () => {
+    await using one = await world("unmap");
+    const lvol = await one.make("a", true, "write_zeroes");
+    expect(await one.found(lvol, 0)).toEqual([0]);
+    await one.write(lvol, PAGE, 1);
+    expect(await one.found(lvol, PAGE)).toEqual([1]);
+    expect(await one.found(lvol, 0)).toEqual([OLD]);
+    expect(await one.found(lvol, CLUSTER)).toEqual([0]);
+  });
+
+  it("an inflated lvol and a grown thick one show the old bytes", async () => {
+    await using one = await world("none");
+    const [thin, thick] = [
+      await one.make("thin", true, "unmap"),
+      await one.make("thick", false, "unmap"),
+    ];
+    await one.spdk().bdevLvolInflate({ lvsUuid: one.lvsUuid, name: thin });
+    expect(await one.found(thin, 7 * CLUSTER)).toEqual([OLD]);
+    const size = { lvsUuid: one.lvsUuid, name: thick, sizeBytes: 9n * MIB };
+    await one.spdk().bdevLvolResize(size);
+    expect(await one.found(thick, 8 * CLUSTER)).toEqual([OLD]);
+  });
+});
+
+describe("what a deleted lvol leaves to the next one", () => {
+  it.each<[Clear, "keeps" | "zeroes", number]>([
+    ["none", "zeroes", 7],
+    ["unmap", "keeps", 7],
+    ["unmap", "zeroes", 0],
+    ["write_zeroes", "keeps", 0],
+  ])("with %s on a disk whose unmap %s: %i", async (clear, unmap, left) => {
+    await using one = await world("write_zeroes", { unmap });
+    const first = await one.make("first", true, clear);
+    await one.write(first, 0, 7);
+    await one.spdk().bdevLvolDelete({ lvsUuid: one.lvsUuid, name: first });
+    const second = await one.make("second", false, "write_zeroes");
+    expect(await one.found(second, 0)).toEqual([left]);
+  });
+
+  it("is everything when the target dies between freeing and clearing", async () => {
+    await using one = await world("write_zeroes");
+    const first = await one.make("first", true, "write_zeroes");
+    await one.write(first, 0, 7);
+    await using control = await one.control();
+    const { stopped } = await control.stopAt({ when: "midway", method: "bdev_lvol_delete" });
+    const gone = one
+      .spdk()
+      .bdevLvolDelete({ lvsUuid: one.lvsUuid, name: first })
+      .catch(() => {});
+    await stopped;
+    await one.restart();
+    await gone;
+    expect(await one.spdk().bdevLvolGetLvols()).toEqual([]);
+    const second = await one.make("second", false, "write_zeroes");
+    expect(await one.found(second, 0)).toEqual([7]);
+  });
+
+  it("is nothing when somebody zeroed the free space", async () => {
+    await using one = await world("none");
+    const [store] = await one.spdk().bdevLvolGetLvstores();
+    const all = await one.spdk().bdevLvolCreate({
+      lvsUuid: one.lvsUuid,
+      lvolName: "scratch",
+      sizeBytes: (store?.freeClusters ?? 0n) * MIB,
+      thin: false,
+      clearMethod: "write_zeroes",
+    });
+    expect(await one.found(all, 0)).toEqual([OLD]);
+    await one.spdk().bdevLvolDelete({ lvsUuid: one.lvsUuid, name: all });
+    expect(await one.found(await one.make("next", false, "write_zeroes"), 0)).toEqual([0]);
+  });
+});
+
+describe("snapshots and clones", () => {
+  it("keep what was written before, and take with a first write what stood in the cluster", async () => {
+    await using one = await world("none");
+    const { lvsUuid } = one;
+    const spdk = one.spdk();
+    const lvol = await one.make("a", true, "write_zeroes");
+    await one.write(lvol, 0, 1);
+    const snapshot = await spdk.bdevLvolSnapshot({ lvsUuid, name: lvol, snapshotName: "s" });
+    await one.write(lvol, PAGE, 2);
+    const clone = await spdk.bdevLvolClone({ lvsUuid, name: snapshot, cloneName: "c" });
+    await one.write(clone, 0, 3);
+    const first = async (name: string) => [await one.found(name, 0), await one.found(name, PAGE)];
+    expect(await first(snapshot)).toEqual([[1], [OLD]]);
+    expect(await first(lvol)).toEqual([[1], [2]]);
+    expect(await first(clone)).toEqual([[3], [OLD]]);
+    await expect(one.write(snapshot, 0, 9)).rejects.toThrow("read-only");
+    await spdk.bdevLvolInflate({ lvsUuid, name: clone });
+    await spdk.bdevLvolDelete({ lvsUuid, name: snapshot });
+    expect(await first(lvol)).toEqual([[1], [2]]);
+    expect(await first(clone)).toEqual([[3], [OLD]]);
+  });
+});
+
+it("what was written is there after a kill -9", async () => {
+  await using one = await world("write_zeroes");
+  const lvol = await one.make("a", true, "write_zeroes");
+  await one.write(lvol, 3 * CLUSTER + 2 * PAGE, 9);
+  await one.restart();
+  expect(await one.found(lvol, 3 * CLUSTER + 2 * PAGE)).toEqual([9]);
+  expect(await one.found(lvol, 3 * CLUSTER)).toEqual([0]);
+});
