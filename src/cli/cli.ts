@@ -1,15 +1,7 @@
 // The command line. Each command is loaded only when asked for, so that
 // `serve` never even reads the simulator.
 import { parseArgs } from "node:util";
-
-export type Io = {
-  readonly env: Readonly<Record<string, string | undefined>>;
-  readonly signal: AbortSignal;
-  readonly stdout: (text: string) => void;
-  readonly stderr: (text: string) => void;
-  /** Width of the terminal that stdout is; undefined: it is none. */
-  readonly columns?: () => number | undefined;
-};
+import { EXIT_USAGE, messageOf, type Io } from "./io.ts";
 
 const USAGE = `usage: storage-node COMMAND
 
@@ -23,8 +15,6 @@ const USAGE = `usage: storage-node COMMAND
 
   --help, --version`;
 
-const EXIT_USAGE = 64;
-
 /** Runs one command; resolves with the exit code. */
 export async function run(args: readonly string[], io: Io): Promise<number> {
   const [command, ...rest] = args;
@@ -32,7 +22,7 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
     case "serve":
       return noOptions(rest, io) ?? (await import("./serve.ts")).serve(io);
     case "migrate":
-      return noOptions(rest, io) ?? (await import("./serve.ts")).migrateSchema(io);
+      return noOptions(rest, io) ?? (await import("./migrate.ts")).migrateSchema(io);
     case "status":
       return (await import("./status.ts")).status(rest, io);
     case "explain":
@@ -40,7 +30,7 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
     case "rebuild":
       return (await import("./rebuild.ts")).rebuild(rest, io);
     case "demo":
-      return (await import("../demo/demo.ts")).demo(rest, io);
+      return (await import("./demo.ts")).demo(rest, io);
     case "sim":
       return (await import("./sim.ts")).runSim(rest, io);
     case "--version":
@@ -61,7 +51,7 @@ function noOptions(args: readonly string[], io: Io): number | undefined {
     parseArgs({ args: [...args], options: {}, allowPositionals: false });
     return undefined;
   } catch (error) {
-    io.stderr(error instanceof Error ? error.message : String(error));
+    io.stderr(messageOf(error));
     return EXIT_USAGE;
   }
 }

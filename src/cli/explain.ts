@@ -1,9 +1,8 @@
 // `storage-node explain`: asks the running agent why a volume or a disk is not as it should be.
-import { parseArgs } from "node:util";
-import type { Io } from "./cli.ts";
-import { AgentClient, agentAddress, AgentFault } from "./client/agent-client.ts";
+import { runAgentCommand, UsageFault, type AgentCommand } from "./agent-command.ts";
 import { protobufJson } from "./client/protobuf-json.ts";
 import { widthOf } from "./client/text.ts";
+import type { Io } from "./io.ts";
 import { ExplainResponse, type ExplainRequest } from "../gen/storagenode/v1/storage_node.ts";
 import { isUuid } from "../model/identity.ts";
 import { explanationText } from "./explanation-text.ts";
@@ -17,80 +16,35 @@ const USAGE = `usage: storage-node explain volume|disk ID [--address HOST:PORT] 
   --output json         the answer as protobuf JSON
   --help`;
 
-const EXIT_USAGE = 64;
-const EXIT_FAILED = 1;
+type Asked = { readonly target: NonNullable<ExplainRequest["target"]> };
 
-type Asked = {
-  readonly kind: "asked";
-  readonly target: NonNullable<ExplainRequest["target"]>;
-  readonly address: string;
-  readonly json: boolean;
+const COMMAND: AgentCommand<Asked> = {
+  name: "explain",
+  usage: USAGE,
+  options: {},
+  read: (_values, positionals) => ({ target: targetOf(positionals) }),
+  run: async (agent, { target, address, json }, { stdout, columns }) => {
+    const answer = await agent.explain({ target });
+    const view = { width: widthOf(columns?.()), address, now: new Date() };
+    stdout(json ? jsonOf(answer) : explanationText(answer, view));
+  },
 };
 
-/** 0 once answered, whatever the answer; 1 when the agent refuses or does not answer. */
+/** Exit code 0 once answered, whatever the answer. */
 export async function explain(args: readonly string[], io: Io): Promise<number> {
-  const asked = parse(args, io.env);
-  switch (asked.kind) {
-    case "help":
-      io.stdout(USAGE);
-      return 0;
-    case "wrong":
-      io.stderr(`${asked.why}\n\n${USAGE}`);
-      return EXIT_USAGE;
-    case "asked":
-      return await answer(asked, io);
-  }
+  return await runAgentCommand(COMMAND, args, io);
 }
 
-async function answer(asked: Asked, io: Io): Promise<number> {
-  using agent = new AgentClient(asked.address);
-  try {
-    const said = await agent.explain({ target: asked.target });
-    io.stdout(asked.json ? jsonOf(said) : explanationText(said, viewOf(asked, io)));
-    return 0;
-  } catch (error) {
-    if (!(error instanceof AgentFault)) throw error;
-    io.stderr(`storage-node explain: ${error.message}`);
-    return EXIT_FAILED;
+function targetOf([kind, id, ...more]: readonly string[]): Asked["target"] {
+  if (kind !== "volume" && kind !== "disk") {
+    throw new UsageFault(`"volume" or "disk" must be named first`);
   }
-}
-
-type Parsed = Asked | { readonly kind: "help" } | { readonly kind: "wrong"; readonly why: string };
-
-function parse(args: readonly string[], env: Io["env"]): Parsed {
-  const wrong = (why: string): Parsed => ({ kind: "wrong", why });
-  const options = {
-    address: { type: "string" },
-    output: { type: "string" },
-    help: { type: "boolean" },
-  } as const;
-  try {
-    const { values, positionals } = parseArgs({
-      args: [...args],
-      options,
-      allowPositionals: true,
-    });
-    if (values.help === true) return { kind: "help" };
-    const [kind, id, ...more] = positionals;
-    if (kind !== "volume" && kind !== "disk")
-      return wrong(`"volume" or "disk" must be named first`);
-    if (id === undefined || more.length > 0) return wrong(`one id of a ${kind} must be named`);
-    if (!isUuid(id)) return wrong(`"${id}" is not an id: a UUID in lower case, with dashes`);
-    const output = values.output ?? "text";
-    if (output !== "text" && output !== "json") return wrong("--output must be text or json");
-    return {
-      kind: "asked",
-      target: { $case: kind === "volume" ? "lvolId" : "diskId", value: id },
-      address: values.address ?? agentAddress(env),
-      json: output === "json",
-    };
-  } catch (error) {
-    return wrong(error instanceof Error ? error.message : String(error));
+  if (id === undefined || more.length > 0)
+    throw new UsageFault(`one id of a ${kind} must be named`);
+  if (!isUuid(id)) {
+    throw new UsageFault(`"${id}" is not an id: a UUID in lower case, with dashes`);
   }
-}
-
-function viewOf({ address }: Asked, { columns }: Io) {
-  return { width: widthOf(columns?.()), address, now: new Date() };
+  return { $case: kind === "volume" ? "lvolId" : "diskId", value: id };
 }
 
 function jsonOf(answer: ExplainResponse): string {

@@ -1,14 +1,13 @@
 // `storage-node rebuild`: rows from disks. Shows what it would write; writes only with --apply.
 import { pino } from "pino";
 import { parseArgs } from "node:util";
-import type { Io } from "./cli.ts";
+import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
 import { EXIT_CONFIG, readConfigOrFaults, type Config } from "../config.ts";
 import { LocalMemory } from "../local/local-memory.ts";
-import { MIGRATIONS_DIR } from "./serve.ts";
 import { spdkClient } from "../spdk/client.ts";
 import { SpdkConnection } from "../spdk/connection.ts";
 import { openDatabase, type Database } from "../store/database.ts";
-import { schemaState } from "../store/migrate.ts";
+import { MIGRATIONS_DIR, schemaState } from "../store/migrate.ts";
 import { loadNode, registerNode } from "../store/statements.ts";
 import { openKernel } from "../sysfs/kernel.ts";
 import { applyRebuild, refuseIfLed } from "../rebuild/apply.ts";
@@ -24,8 +23,6 @@ const USAGE = `usage: storage-node rebuild [--attach] [--apply]
   --attach   first attach the disks that serve would attach
   --apply    write the rows, and end the node's hold`;
 
-const EXIT_USAGE = 64;
-const EXIT_FAILED = 1;
 const CONNECT_MS = 5_000;
 
 export async function rebuild(args: readonly string[], io: Io): Promise<number> {
@@ -38,7 +35,7 @@ export async function rebuild(args: readonly string[], io: Io): Promise<number> 
     } as const;
     flags = parseArgs({ args: [...args], allowPositionals: false, options }).values;
   } catch (error) {
-    io.stderr(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`);
+    io.stderr(`${messageOf(error)}\n\n${USAGE}`);
     return EXIT_USAGE;
   }
   if (flags.help === true) {
@@ -51,7 +48,7 @@ export async function rebuild(args: readonly string[], io: Io): Promise<number> 
     await run(config, { attach: flags.attach === true, apply: flags.apply === true, io });
     return 0;
   } catch (error) {
-    io.stderr(`storage-node rebuild: ${error instanceof Error ? error.message : String(error)}`);
+    io.stderr(`storage-node rebuild: ${messageOf(error)}`);
     return EXIT_FAILED;
   }
 }

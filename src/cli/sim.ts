@@ -3,16 +3,11 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { z } from "zod";
-import type { Io } from "./cli.ts";
-import { ControlServer } from "../sim/target/control.ts";
-import { Engine } from "../sim/target/engine.ts";
+import { EXIT_USAGE, messageOf, type Io } from "./io.ts";
+import { runSimulator } from "../sim/simulator.ts";
 import { Disk } from "../sim/target/media.ts";
-import { TargetAbort } from "../sim/target/operation.ts";
-import { isAttachable, markImage } from "../sim/target/pcie-root.ts";
 import { releaseNamed, RELEASES } from "../sim/target/release.ts";
-import { TargetServer } from "../sim/target/server.ts";
 import { lockSocket } from "../sim/target/socket-lock.ts";
-import { Target } from "../sim/target/target.ts";
 
 const USAGE = `usage: storage-node sim --socket PATH --disks DISKS.json [options]
 
@@ -24,9 +19,6 @@ const USAGE = `usage: storage-node sim --socket PATH --disks DISKS.json [options
   --strict             abort on what an agent must never send
   --control PATH       a second socket for tests (docs/simulator.md)
   --help`;
-
-const EXIT_USAGE = 64;
-const EXIT_ABORTED = 70;
 
 const diskEntry = z.strictObject({
   serial: z.string().min(1),
@@ -64,8 +56,7 @@ export async function runSim(args: readonly string[], io: Io): Promise<number> {
   try {
     disks = readDisks(asked);
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    io.stderr(`sim: --disks ${asked.disks}: ${why}`);
+    io.stderr(`sim: --disks ${asked.disks}: ${messageOf(error)}`);
     return EXIT_USAGE;
   }
   const lock = await lockSocket(asked.socket);
@@ -75,47 +66,20 @@ export async function runSim(args: readonly string[], io: Io): Promise<number> {
   }
   using stack = new DisposableStack();
   stack.use(lock);
-  return await serve(asked, disks, io);
-}
-
-async function serve(asked: Options, disks: readonly Disk[], io: Io): Promise<number> {
-  const { root, strict, control } = asked;
-  const release = releaseNamed(asked.release);
-  const { eventTypes } = release;
-  const target = new Target({ disks, maxSubsystems: asked["max-subsystems"], eventTypes });
-  const engine = new Engine({
-    target,
-    release,
-    strict,
-    attachable: (address) => root === undefined || isAttachable(root, address),
-    markDisk: (serial, marked) => {
-      if (root !== undefined) markImage(root, serial, marked);
-    },
-  });
-  const ended = Promise.withResolvers<number>();
-  const onFatal = (error: unknown) => {
-    const why = error instanceof TargetAbort ? error.message : describe(error);
-    io.stderr(`sim: ABORT: ${why}`);
-    ended.resolve(EXIT_ABORTED);
-  };
-  await using server = new TargetServer({
+  const { signal, stdout, stderr } = io;
+  return await runSimulator({
     socketPath: asked.socket,
+    controlPath: asked.control,
+    root: asked.root,
     pollMs: asked["poll-ms"],
-    engine,
-    onFatal,
+    maxSubsystems: asked["max-subsystems"],
+    release: releaseNamed(asked.release),
+    strict: asked.strict,
+    disks,
+    signal,
+    onListening: () => stdout(`sim: ${disks.length} disks behind ${asked.socket}`),
+    onAbort: (why) => stderr(`sim: ABORT: ${why}`),
   });
-  await using stack = new AsyncDisposableStack();
-  if (control !== undefined) {
-    const resume = () => server.resume();
-    const controlServer = new ControlServer({ path: control, engine, target, resume, onFatal });
-    await stack.use(controlServer).listen();
-  }
-  await server.listen();
-  io.stdout(`sim: ${disks.length} disks behind ${asked.socket}`);
-  const onStop = () => ended.resolve(0);
-  if (io.signal.aborted) onStop();
-  io.signal.addEventListener("abort", onStop, { once: true });
-  return await ended.promise;
 }
 
 function readOptions(args: readonly string[], io: Io): Options | number {
@@ -145,7 +109,7 @@ function readOptions(args: readonly string[], io: Io): Options | number {
     const why =
       error instanceof z.ZodError
         ? error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`).join("\n")
-        : describe(error);
+        : messageOf(error);
     io.stderr(`${why}\n\n${USAGE}`);
     return EXIT_USAGE;
   }
@@ -171,8 +135,4 @@ function readDisks({ disks, state }: Options): readonly Disk[] {
         state,
       ),
   );
-}
-
-function describe(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

@@ -1,11 +1,16 @@
 // `storage-node status`: the node on one screen, as the running agent sees it.
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
-import type { Io } from "./cli.ts";
-import { AgentClient, agentAddress, AgentFault } from "./client/agent-client.ts";
+import {
+  runAgentCommand,
+  UsageFault,
+  type AgentCommand,
+  type AgentOptions,
+} from "./agent-command.ts";
+import { AgentFault, type AgentClient } from "./client/agent-client.ts";
 import { protobufJson } from "./client/protobuf-json.ts";
 import { Disk } from "../gen/storagenode/v1/disk.ts";
 import { GetHealthResponse, GetNodeResponse } from "../gen/storagenode/v1/storage_node.ts";
+import type { Io } from "./io.ts";
 import { statusScreen, type NodeStatus } from "./status-screen.ts";
 
 const USAGE = `usage: storage-node status [--watch] [--address HOST:PORT] [--output text|json]
@@ -18,53 +23,38 @@ const USAGE = `usage: storage-node status [--watch] [--address HOST:PORT] [--out
   --output json         GetNode, GetHealth and ListDisks as protobuf JSON; with --watch one line each time
   --help`;
 
-const EXIT_USAGE = 64;
-const EXIT_FAILED = 1;
 const WATCH_MS = 2_000;
 /** Home, and clear: the next screen is drawn over the last one. */
 const CLEAR = "\u001B[H\u001B[2J";
 
-type Asked = {
-  readonly kind: "asked";
-  readonly address: string;
-  readonly watch: boolean;
-  readonly json: boolean;
+type Asked = AgentOptions & { readonly watch: boolean };
+
+const COMMAND: AgentCommand<{ readonly watch: boolean }> = {
+  name: "status",
+  usage: USAGE,
+  options: { watch: { type: "boolean" } },
+  read: ({ watch }, positionals) => {
+    const [extra] = positionals;
+    if (extra !== undefined) throw new UsageFault(`"${extra}" is not an option of status`);
+    return { watch: watch === true };
+  },
+  run: async (agent, asked, io) => {
+    if (asked.watch) await watchNode(agent, asked, io);
+    else io.stdout(textOf(await read(agent), asked, io));
+  },
 };
 
-/** 0 once answered, or stopped by the signal while watching; 1 when the agent does not answer. */
+/** Exit code 0 once answered, or stopped by the signal while watching. */
 export async function status(args: readonly string[], io: Io): Promise<number> {
-  const asked = parse(args, io.env);
-  switch (asked.kind) {
-    case "help":
-      io.stdout(USAGE);
-      return 0;
-    case "wrong":
-      io.stderr(`${asked.why}\n\n${USAGE}`);
-      return EXIT_USAGE;
-    case "asked": {
-      using agent = new AgentClient(asked.address);
-      return asked.watch ? await watch(agent, asked, io) : await once(agent, asked, io);
-    }
-  }
+  return await runAgentCommand(COMMAND, args, io);
 }
 
-async function once(agent: AgentClient, asked: Asked, io: Io): Promise<number> {
-  try {
-    io.stdout(told(await read(agent), asked, io));
-    return 0;
-  } catch (error) {
-    if (!(error instanceof AgentFault)) throw error;
-    io.stderr(`storage-node status: ${error.message}`);
-    return EXIT_FAILED;
-  }
-}
-
-/** An agent that does not answer is news too: it is told, and asked again. */
-async function watch(agent: AgentClient, asked: Asked, io: Io): Promise<number> {
+/** Goes on while the agent does not answer: it may be restarting. */
+async function watchNode(agent: AgentClient, asked: Asked, io: Io): Promise<void> {
   const { signal, columns } = io;
   while (!signal.aborted) {
     const screen = await read(agent).then(
-      (node) => told(node, asked, io),
+      (node) => textOf(node, asked, io),
       (error: unknown) => {
         if (error instanceof AgentFault) return `${new Date().toISOString()}  ${error.message}`;
         throw error;
@@ -73,7 +63,6 @@ async function watch(agent: AgentClient, asked: Asked, io: Io): Promise<number> 
     io.stdout(columns?.() === undefined || asked.json ? screen : `${CLEAR}${screen}`);
     await sleep(WATCH_MS, undefined, { signal }).catch(() => undefined);
   }
-  return 0;
 }
 
 async function read(agent: AgentClient): Promise<NodeStatus> {
@@ -89,7 +78,7 @@ async function read(agent: AgentClient): Promise<NodeStatus> {
   return { node, health, disks };
 }
 
-function told(status: NodeStatus, { address, json, watch }: Asked, { columns }: Io): string {
+function textOf(status: NodeStatus, { address, json, watch }: Asked, { columns }: Io): string {
   if (!json) return statusScreen(status, { address, columns: columns?.(), now: new Date() });
   const toJson = protobufJson();
   const value = {
@@ -98,31 +87,4 @@ function told(status: NodeStatus, { address, json, watch }: Asked, { columns }: 
     disks: status.disks.map((disk) => toJson("Disk", Disk, disk)),
   };
   return JSON.stringify(value, undefined, watch ? undefined : 2);
-}
-
-type Parsed = Asked | { readonly kind: "help" } | { readonly kind: "wrong"; readonly why: string };
-
-function parse(args: readonly string[], env: Io["env"]): Parsed {
-  const options = {
-    watch: { type: "boolean" },
-    address: { type: "string" },
-    output: { type: "string" },
-    help: { type: "boolean" },
-  } as const;
-  try {
-    const { values } = parseArgs({ args: [...args], options, allowPositionals: false });
-    if (values.help === true) return { kind: "help" };
-    const output = values.output ?? "text";
-    if (output !== "text" && output !== "json") {
-      return { kind: "wrong", why: "--output must be text or json" };
-    }
-    return {
-      kind: "asked",
-      address: values.address ?? agentAddress(env),
-      watch: values.watch === true,
-      json: output === "json",
-    };
-  } catch (error) {
-    return { kind: "wrong", why: error instanceof Error ? error.message : String(error) };
-  }
 }

@@ -5,7 +5,11 @@ import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import type { Sql } from "./sql.ts";
+
+/** The migration files that belong to this version of the program. */
+export const MIGRATIONS_DIR = fileURLToPath(new URL("../../migrations/", import.meta.url));
 
 /** What keeps the schema from being used or moved; the message says which file and why. */
 export class MigrationFault extends Error {

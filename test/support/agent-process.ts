@@ -7,6 +7,7 @@ import { pino } from "pino";
 import { z } from "zod";
 import { readConfig } from "../../src/config.ts";
 import { startNode } from "../../src/node.ts";
+import { MIGRATIONS_DIR } from "../../src/store/migrate.ts";
 import { openKernel } from "../../src/sysfs/kernel.ts";
 
 const order = z.object({
@@ -45,7 +46,7 @@ async function main(text: string): Promise<void> {
     lockPath,
     kernel: openKernel(config.root),
     log: pino({ level: "silent" }),
-    migrationsDir: fileURLToPath(new URL("../../migrations/", import.meta.url)),
+    migrationsDir: MIGRATIONS_DIR,
     timing: { leaseTermMs, graceMs: 300 },
   });
   process.send?.({ address });

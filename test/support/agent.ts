@@ -10,13 +10,13 @@ import {
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { pino, type Logger } from "pino";
 import { readConfig } from "../../src/config.ts";
 import { BadRequest, ErrorInfo } from "../../src/gen/google/rpc/error_details.ts";
 import { Status } from "../../src/gen/google/rpc/status.ts";
 import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { startNode, type RunningNode, type Timing } from "../../src/node.ts";
+import { MIGRATIONS_DIR } from "../../src/store/migrate.ts";
 import { openKernel, type Kernel } from "../../src/sysfs/kernel.ts";
 import type { Telemetry } from "../../src/telemetry/telemetry.ts";
 import type { TestTarget } from "./target.ts";
@@ -28,8 +28,6 @@ export type TestAgent = AsyncDisposable & {
   /** Resolves when every fabric disk is UP and the agent is ready. */
   readonly ready: () => Promise<void>;
 };
-
-const MIGRATIONS = fileURLToPath(new URL("../../migrations/", import.meta.url));
 
 export type AgentParts = {
   readonly lockPath?: string;
@@ -68,7 +66,7 @@ export async function startAgent(
   const log = given ?? pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" });
   const kernel = parts.kernel ?? openKernel(root);
   const timing = { graceMs: 300, ...parts.timing };
-  const migrationsDir = MIGRATIONS;
+  const migrationsDir = MIGRATIONS_DIR;
   const node = await startNode({ config, kernel, log, migrationsDir, timing, lockPath, telemetry });
   const client = new StorageNodeClient(node.address, credentials.createInsecure());
   return {

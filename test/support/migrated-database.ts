@@ -1,8 +1,7 @@
 // A database with the project's schema.
 import { Client } from "pg";
 import type { Postgres } from "../../src/demo/postgres.ts";
-import { MIGRATIONS_DIR } from "../../src/cli/serve.ts";
-import { migrate } from "../../src/store/migrate.ts";
+import { migrate, MIGRATIONS_DIR } from "../../src/store/migrate.ts";
 
 /** Makes it on that server and resolves with its URL. */
 export async function migratedDatabase(postgres: Postgres, name: string): Promise<string> {

@@ -1,0 +1,90 @@
+// What the commands that ask a running agent have in common: the options that say where it is and how
+// to print its answer, and what is said when it refuses or does not answer.
+import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
+import { AgentClient, agentAddress, AgentFault } from "./client/agent-client.ts";
+import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
+
+export type AgentOptions = {
+  readonly address: string;
+  readonly json: boolean;
+};
+
+/** The arguments are wrong; the message says how. */
+export class UsageFault extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "UsageFault";
+  }
+}
+
+export type AgentCommand<Asked> = {
+  readonly name: string;
+  readonly usage: string;
+  /** Options beside --address, --output and --help. */
+  readonly options: ParseArgsOptionsConfig;
+  /** Throws UsageFault. */
+  readonly read: (
+    values: Readonly<Record<string, unknown>>,
+    positionals: readonly string[],
+  ) => Asked;
+  /** May throw AgentFault. */
+  readonly run: (agent: AgentClient, asked: Asked & AgentOptions, io: Io) => Promise<void>;
+};
+
+/** Exit code 0 once answered, 1 when the agent refuses or does not answer, 64 for wrong arguments. */
+export async function runAgentCommand<Asked>(
+  command: AgentCommand<Asked>,
+  args: readonly string[],
+  io: Io,
+): Promise<number> {
+  const { name, usage, run } = command;
+  let asked: (Asked & AgentOptions) | "help";
+  try {
+    asked = parse(command, args, io.env);
+  } catch (error) {
+    io.stderr(`${messageOf(error)}\n\n${usage}`);
+    return EXIT_USAGE;
+  }
+  if (asked === "help") {
+    io.stdout(usage);
+    return 0;
+  }
+  using agent = new AgentClient(asked.address);
+  try {
+    await run(agent, asked, io);
+    return 0;
+  } catch (error) {
+    if (!(error instanceof AgentFault)) throw error;
+    io.stderr(`storage-node ${name}: ${error.message}`);
+    return EXIT_FAILED;
+  }
+}
+
+function parse<Asked>(
+  { options, read }: AgentCommand<Asked>,
+  args: readonly string[],
+  env: Io["env"],
+): (Asked & AgentOptions) | "help" {
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: {
+      ...options,
+      address: { type: "string" },
+      output: { type: "string" },
+      help: { type: "boolean" },
+    },
+  });
+  if (values["help"] === true) return "help";
+  const asked = read(values, positionals);
+  const output = values["output"] ?? "text";
+  if (output !== "text" && output !== "json") {
+    throw new UsageFault("--output must be text or json");
+  }
+  const { address } = values;
+  return {
+    ...asked,
+    address: typeof address === "string" ? address : agentAddress(env),
+    json: output === "json",
+  };
+}

@@ -1,0 +1,58 @@
+// `storage-node demo`, which is what `npm start` runs: everything on this machine, in the foreground.
+import { parseArgs } from "node:util";
+import { fileURLToPath } from "node:url";
+import { ConfigError, EXIT_CONFIG } from "../config.ts";
+import { runDemo } from "../demo/demo.ts";
+import { watchForeground } from "../demo/foreground.ts";
+import { PostgresUnsupported } from "../demo/postgres-runtime.ts";
+import { EXIT_FAILED, EXIT_USAGE, type Io } from "./io.ts";
+
+const USAGE = `usage: storage-node demo [--state DIR]
+
+  --state DIR   keep everything there instead of in the user's cache folder
+  --help
+
+  STORAGE_NODE_LISTEN=HOST:PORT (127.0.0.1:50051) and the other settings of "serve" are passed on.`;
+
+const MAIN = fileURLToPath(new URL("../main.ts", import.meta.url));
+const AGENT = fileURLToPath(new URL("./demo-agent.ts", import.meta.url));
+
+/** Runs until the signal, or until nobody is in front of it any more. */
+export async function demo(args: readonly string[], io: Io): Promise<number> {
+  let stateDir: string | undefined;
+  try {
+    const options = { state: { type: "string" }, help: { type: "boolean" } } as const;
+    const { values } = parseArgs({ args: [...args], options });
+    if (values.help === true) {
+      io.stdout(USAGE);
+      return 0;
+    }
+    stateDir = values.state;
+  } catch (error) {
+    io.stderr(`${reasonOf(error)}\n\n${USAGE}`);
+    return EXIT_USAGE;
+  }
+  using foreground = watchForeground();
+  const signal = AbortSignal.any([io.signal, foreground.signal]);
+  try {
+    await runDemo({ ...io, stateDir, signal, agentArgs: [AGENT], targetArgs: [MAIN, "sim"] });
+    return 0;
+  } catch (error) {
+    if (signal.aborted) return 0;
+    io.stderr(`storage-node demo: ${reasonOf(error)}`);
+    if (!(error instanceof ConfigError)) return EXIT_FAILED;
+    for (const fault of error.faults) io.stderr(`  ${fault}`);
+    return EXIT_CONFIG;
+  }
+}
+
+/** For people, causes included; several attempts at one address say why each failed. */
+function reasonOf(error: unknown): string {
+  if (error instanceof AggregateError) return error.errors.map(reasonOf).join("; ");
+  if (!(error instanceof Error)) return String(error);
+  const { message, cause } = error;
+  // Says all that matters, and ends with what to do.
+  if (error instanceof PostgresUnsupported) return message;
+  if (cause === undefined || message.includes(reasonOf(cause))) return message;
+  return `${message}: ${reasonOf(cause)}`;
+}

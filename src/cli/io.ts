@@ -1,0 +1,21 @@
+// What a command is given: where it writes, what it reads, and when it has to stop. In a file of its
+// own, so that no command imports the table of commands.
+
+export type Io = {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly signal: AbortSignal;
+  readonly stdout: (text: string) => void;
+  readonly stderr: (text: string) => void;
+  /** Width of the terminal that stdout is connected to; undefined if it is not a terminal. */
+  readonly columns?: () => number | undefined;
+};
+
+/** Exit code of wrong arguments (EX_USAGE of sysexits.h). */
+export const EXIT_USAGE = 64;
+
+export const EXIT_FAILED = 1;
+
+/** For people: the message of an error, or the thrown value itself. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

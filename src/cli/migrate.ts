@@ -1,0 +1,26 @@
+// The command `migrate`: brings the schema of the database up to date.
+import { Client } from "pg";
+import { EXIT_CONFIG } from "../config.ts";
+import { migrate, MIGRATIONS_DIR } from "../store/migrate.ts";
+import { EXIT_FAILED, messageOf, type Io } from "./io.ts";
+
+/** Brings the schema up to date, once for the whole fleet. */
+export async function migrateSchema(io: Io): Promise<number> {
+  const url = io.env["DATABASE_URL"];
+  if (url === undefined || url === "") {
+    io.stderr("DATABASE_URL: is not set; for example postgresql://user@host/storage_node");
+    return EXIT_CONFIG;
+  }
+  const client = new Client({ connectionString: url });
+  try {
+    await client.connect();
+    const { applied } = await migrate(client, MIGRATIONS_DIR, { signal: io.signal });
+    io.stdout(applied.length === 0 ? "schema is up to date" : `applied ${applied.join(", ")}`);
+    return 0;
+  } catch (error) {
+    io.stderr(`storage-node migrate: ${messageOf(error)}`);
+    return EXIT_FAILED;
+  } finally {
+    await client.end().catch(() => {});
+  }
+}

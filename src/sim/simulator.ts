@@ -1,0 +1,67 @@
+// A simulated SPDK target that serves its socket until it is told to stop, or until it was sent what
+// takes a real target down.
+import { ControlServer } from "./target/control.ts";
+import { Engine } from "./target/engine.ts";
+import type { Disk } from "./target/media.ts";
+import { TargetAbort } from "./target/operation.ts";
+import { isAttachable, markImage } from "./target/pcie-root.ts";
+import type { Release } from "./target/release.ts";
+import { TargetServer } from "./target/server.ts";
+import { Target } from "./target/target.ts";
+
+/** Exit code of a target that aborted. */
+const EXIT_ABORTED = 70;
+
+export type SimulatorOptions = {
+  readonly socketPath: string;
+  /** A second socket, for tests; undefined: none. */
+  readonly controlPath: string | undefined;
+  /** Root folder of a simulated kernel; undefined: every PCIe function attaches. */
+  readonly root: string | undefined;
+  readonly pollMs: number;
+  readonly maxSubsystems: number;
+  readonly release: Release;
+  readonly strict: boolean;
+  readonly disks: readonly Disk[];
+  readonly signal: AbortSignal;
+  readonly onListening: () => void;
+  readonly onAbort: (reason: string) => void;
+};
+
+/** Resolves with the exit code: 0 once the signal aborts, 70 when the target aborted. */
+export async function runSimulator(options: SimulatorOptions): Promise<number> {
+  const { socketPath, controlPath, root, release, disks, signal } = options;
+  const { eventTypes } = release;
+  const target = new Target({ disks, maxSubsystems: options.maxSubsystems, eventTypes });
+  const engine = new Engine({
+    target,
+    release,
+    strict: options.strict,
+    attachable: (address) => root === undefined || isAttachable(root, address),
+    markDisk: (serial, marked) => {
+      if (root !== undefined) markImage(root, serial, marked);
+    },
+  });
+  const ended = Promise.withResolvers<number>();
+  const onFatal = (error: unknown) => {
+    options.onAbort(error instanceof TargetAbort ? error.message : stackOf(error));
+    ended.resolve(EXIT_ABORTED);
+  };
+  await using server = new TargetServer({ socketPath, pollMs: options.pollMs, engine, onFatal });
+  await using stack = new AsyncDisposableStack();
+  if (controlPath !== undefined) {
+    const resume = () => server.resume();
+    const control = new ControlServer({ path: controlPath, engine, target, resume, onFatal });
+    await stack.use(control).listen();
+  }
+  await server.listen();
+  options.onListening();
+  const onStop = () => ended.resolve(0);
+  if (signal.aborted) onStop();
+  signal.addEventListener("abort", onStop, { once: true });
+  return await ended.promise;
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
