@@ -41,7 +41,7 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
   const disk = rows.disk(row.diskId);
   const looked = reconciler.volumeView(row);
   const store = looked.store?.uuid;
-  const { lvol, subsystem } = looked.seen;
+  const { lvol, subsystem } = looked.observed;
   const questions = new Questions();
   const [lvstore, bdev, controllers] = await Promise.all([
     store === undefined ? undefined : questions.ask(spdk.getLvstore({ uuid: store }, SOON)),
@@ -55,12 +55,12 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
   return {
     view,
     disk,
-    diskState: disk && diskState(disk, reconciler.diskSeen(disk)),
+    diskState: disk && diskState(disk, reconciler.diskReadiness(disk)),
     clean: view.clean,
     freeClusters: lvstore?.freeClusters,
     allocatedClusters: bdev?.kind === "lvol" ? bdev.lvol.allocatedClusters : undefined,
     connectedHosts: controllers && [...new Set(controllers.map(({ hostNqn }) => hostNqn))],
-    node: nodeFacts(sources, questions.silent),
+    node: nodeFacts(sources, questions.unresponsive),
     steps,
     inFlight,
     loopError: loopErrorOf(reconciler, row.id),
@@ -75,15 +75,15 @@ async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts>
     uuid === undefined ? undefined : await questions.ask(spdk.getLvstore({ uuid }, SOON));
   const present = rows.disk(row.id) ?? row;
   const { view, steps, inFlight } = reconciler.planOfDisk(present);
-  const seen = reconciler.diskSeen(present);
+  const observed = reconciler.diskReadiness(present);
   return {
     ...view,
-    state: diskState(present, seen),
-    reason: seen.reason,
+    state: diskState(present, observed),
+    reason: observed.reason,
     freeClusters: lvstore?.freeClusters,
     isolation: config.isolation,
     overcommit: config.overcommit,
-    node: nodeFacts(sources, questions.silent),
+    node: nodeFacts(sources, questions.unresponsive),
     steps,
     inFlight,
     loopError: loopErrorOf(reconciler, row.id),
@@ -92,7 +92,7 @@ async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts>
 
 function nodeFacts(
   { config, session, reconciler, fence, lock }: FactSources,
-  silent: boolean,
+  unresponsive: boolean,
 ): NodeFacts {
   const { connected, ...target } = reconciler.target;
   const lease = session.leaseStatus;
@@ -103,9 +103,9 @@ function nodeFacts(
     lock: { ok: fence.lockHeld, reason: lock.reason },
     lease: { ...lease, ok: fence.leaseHeld, reason: lease.reason || "it has lapsed" },
     kernel: reconciler.kernelStatus,
-    target: { ...target, ok: connected, socket: config.spdkSocket, silent },
+    target: { ...target, ok: connected, socket: config.spdkSocket, unresponsive },
     ownAddresses: ownAddresses(),
-    allowed: fence.allowed,
+    writeMode: fence.writeMode,
   };
 }
 
@@ -116,17 +116,18 @@ function ownAddresses(): readonly string[] {
 
 /** Asks the target. No answer is no fact; that it took the request and kept silent is one. */
 class Questions {
-  #silent = false;
+  #unresponsive = false;
 
-  get silent(): boolean {
-    return this.#silent;
+  get unresponsive(): boolean {
+    return this.#unresponsive;
   }
 
   async ask<T>(answer: Promise<T>): Promise<T | undefined> {
     try {
       return await answer;
     } catch (error) {
-      if (error instanceof SpdkUnknownOutcome && error.reason === "timeout") this.#silent = true;
+      if (error instanceof SpdkUnknownOutcome && error.reason === "timeout")
+        this.#unresponsive = true;
       return undefined;
     }
   }

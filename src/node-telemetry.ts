@@ -73,7 +73,7 @@ function reasons(agent: Agent): readonly string[] {
 
 function figures(parts: Parts): NodeFigures {
   const { agent, rows, reconciler, writer, connection, fence } = parts;
-  const disks = [...rows.disks()].map((row) => diskState(row, agent.diskSeen(row)));
+  const disks = [...rows.disks()].map((row) => diskState(row, agent.diskReadiness(row)));
   const volumes = [...rows.lvols()].map((row) =>
     row.deleteTime === undefined ? lvolState(agent.view(row)) : "DELETED",
   );
@@ -84,7 +84,7 @@ function figures(parts: Parts): NodeFigures {
     disks: tally(DISK_STATES, disks),
     capacity,
     exports: { used: exports, limit: agent.maxExports },
-    orphans: { lvols: target.unknownLvols, subsystems: target.unknownSubsystems },
+    orphans: { lvols: target.orphanLvols, subsystems: target.orphanSubsystems },
     queues: {
       intents: writer.queued.intents,
       records: writer.queued.records,
@@ -106,9 +106,9 @@ function figures(parts: Parts): NodeFigures {
 
 function tally(
   states: readonly string[],
-  seen: readonly string[],
+  observed: readonly string[],
 ): Readonly<Record<string, number>> {
   const counts = new Map(states.map((state) => [state, 0]));
-  for (const state of seen) counts.set(state, (counts.get(state) ?? 0) + 1);
+  for (const state of observed) counts.set(state, (counts.get(state) ?? 0) + 1);
   return Object.fromEntries(counts);
 }

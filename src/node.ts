@@ -13,7 +13,7 @@ import { nodeHandlers } from "./api/node.ts";
 import { startServer, type RunningServer } from "./api/server.ts";
 import type { Config } from "./config.ts";
 import type { NodeConditionType } from "./model/condition.ts";
-import type { DiskRow, DiskSeen } from "./model/disk.ts";
+import type { DiskRow, DiskReadiness } from "./model/disk.ts";
 import { factsOf } from "./node-facts.ts";
 import { showNode } from "./node-telemetry.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
@@ -123,8 +123,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { listen } = config;
   const handlers = handlersOf(agent);
   const server = stack.use(await startServer({ listen, log, instruments, handlers }));
-  const seen = { agent, rows, reconciler, writer, connection, fence };
-  const http = stack.use(await showNode(config.httpListen, telemetry, seen));
+  const observed = { agent, rows, reconciler, writer, connection, fence };
+  const http = stack.use(await showNode(config.httpListen, telemetry, observed));
   stack.defer(watchReadiness(agent, reconciler, server, log));
   reconciler.start();
   session.start();
@@ -153,7 +153,7 @@ function connectTarget(path: string, fence: Fence, instruments: Instruments): Sp
   return new SpdkConnection({
     path,
     mayMutate: (method) =>
-      fence.allowed === "change" || (fence.allowed === "restore" && restores(method)),
+      fence.writeMode === "read-write" || (fence.writeMode === "restore-only" && restores(method)),
     onCall: callTelemetry(instruments, path),
   });
 }
@@ -171,7 +171,7 @@ type Parts = {
 
 function agentOf(parts: Parts): Agent {
   const { config, rows, writer, session, reconciler, spdk, fence } = parts;
-  const diskSeen = (row: DiskRow): DiskSeen => reconciler.diskSeen(row);
+  const diskReadiness = (row: DiskRow): DiskReadiness => reconciler.diskReadiness(row);
   return {
     nodeId: config.nodeId,
     version: VERSION,
@@ -180,7 +180,7 @@ function agentOf(parts: Parts): Agent {
     rows,
     writer,
     view: (row) => reconciler.volumeView(row),
-    diskSeen,
+    diskReadiness,
     ...factsOf(parts),
     connectedHosts: async (nqn) => {
       try {
@@ -197,7 +197,7 @@ function agentOf(parts: Parts): Agent {
     targetVersion: () => reconciler.target.version,
     ready: () =>
       session.status.ok &&
-      fence.allowed === "change" &&
+      fence.writeMode === "read-write" &&
       reconciler.target.connected &&
       reconciler.verified,
     hold: () => fence.hold,

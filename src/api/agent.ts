@@ -2,7 +2,7 @@
 // intents. Handlers never talk to the target, but to ask who is connected and
 // what only it can tell an explanation.
 import type { Condition, NodeConditionType } from "../model/condition.ts";
-import type { DiskRow, DiskSeen } from "../model/disk.ts";
+import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { LvolRow, VolumeView } from "../model/lvol.ts";
 import type { LvolFacts } from "../explain/lvol-causes.ts";
@@ -36,7 +36,7 @@ export type Agent = {
   readonly rows: Rows;
   readonly writer: Pick<Writer, "mutate">;
   readonly view: (row: LvolRow) => VolumeView;
-  readonly diskSeen: (row: DiskRow) => DiskSeen;
+  readonly diskReadiness: (row: DiskRow) => DiskReadiness;
   /** NQNs of the hosts connected to a subsystem. Throws a Refusal when the target is away. */
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;
   /** What an explanation is made of; asks the target for what nobody keeps, and waits little for it. */

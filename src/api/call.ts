@@ -81,7 +81,7 @@ const SERVER_FAULTS: ReadonlySet<number> = new Set([
 ]);
 
 /** Calls under way, and the end of those that would not end by themselves. */
-export class CallDesk {
+export class OpenCalls {
   readonly #log: Logger;
   readonly #instruments: Instruments;
   readonly #open = new Set<AbortController>();
@@ -111,7 +111,7 @@ export class CallDesk {
     handler: UnaryHandler<Request, Response>,
   ): handleUnaryCall<Request, Response> {
     return (call, callback) => {
-      this.#serve(method, call, (given) => handler(call.request, given))
+      this.#serve(method, call, (callContext) => handler(call.request, callContext))
         .then((response) => callback(null, response))
         .catch((error: ServiceError) => callback(error));
     };
@@ -122,8 +122,8 @@ export class CallDesk {
     handler: StreamHandler<Request, Response>,
   ): handleServerStreamingCall<Request, Response> {
     return (call) => {
-      this.#serve(method, call, (given) =>
-        this.#pump(call, handler(call.request, given), given.signal),
+      this.#serve(method, call, (callContext) =>
+        this.#pump(call, handler(call.request, callContext), callContext.signal),
       )
         .then(() => call.end())
         .catch((error: ServiceError) => {
@@ -136,7 +136,7 @@ export class CallDesk {
   async #serve<Request, Response, T>(
     method: string,
     call: AnyCall<Request, Response>,
-    work: (given: CallContext) => Promise<T>,
+    work: (callContext: CallContext) => Promise<T>,
   ): Promise<T> {
     const startMs = performance.now();
     const ended = new AbortController();
@@ -145,11 +145,11 @@ export class CallDesk {
     call.on("cancelled", () => {
       if (this.#open.has(ended)) ended.abort(CALLER_GONE);
     });
-    const { span, given } = this.#begin(method, call, ended.signal);
+    const { span, callContext } = this.#begin(method, call, ended.signal);
     let code: number = grpcStatus.OK;
     try {
       return await context.with(trace.setSpan(ROOT_CONTEXT, span), () =>
-        this.#run(() => work(given)),
+        this.#run(() => work(callContext)),
       );
     } catch (error) {
       const status = statusOf(error, { method, log: this.#log });
@@ -173,7 +173,7 @@ export class CallDesk {
     method: string,
     call: AnyCall<Request, Response>,
     signal: AbortSignal,
-  ): { readonly span: Span; readonly given: CallContext } {
+  ): { readonly span: Span; readonly callContext: CallContext } {
     const [header] = call.metadata.get("traceparent");
     const sent = contextOf(typeof header === "string" ? header : undefined);
     const attributes = { [ATTR_RPC_SYSTEM_NAME]: "grpc", [ATTR_RPC_METHOD]: method };
@@ -185,7 +185,7 @@ export class CallDesk {
         })
       : trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
     const traceparent = traceparentOf(span);
-    return { span, given: { method, signal, traceparent } };
+    return { span, callContext: { method, signal, traceparent } };
   }
 
   async #run<T>(work: () => Promise<T>): Promise<T> {

@@ -12,7 +12,7 @@ export type NodeCapacity = {
 
 export function nodeCapacity(agent: Agent): NodeCapacity {
   const disks = [...agent.rows.disks()];
-  const up = disks.filter((row) => diskState(row, agent.diskSeen(row)) === "UP");
+  const up = disks.filter((row) => diskState(row, agent.diskReadiness(row)) === "UP");
   const sum = (sizes: readonly bigint[]) => sizes.reduce((total, size) => total + size, 0n);
   return {
     totalBytes: sum(up.map((disk) => promisableBytes(disk, agent.overcommit))),

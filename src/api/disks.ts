@@ -12,8 +12,8 @@ import { waitForDisk } from "./wait.ts";
 export function diskHandlers(
   agent: Agent,
 ): Pick<StorageNodeHandlers, "getDisk" | "listDisks" | "admitDisk" | "zeroFreeSpace"> {
-  const message = (row: DiskRow) => diskMessage(row, agent.diskSeen(row));
-  const isUp = (row: DiskRow) => diskState(row, agent.diskSeen(row)) === "UP";
+  const message = (row: DiskRow) => diskMessage(row, agent.diskReadiness(row));
+  const isUp = (row: DiskRow) => diskState(row, agent.diskReadiness(row)) === "UP";
   return {
     async getDisk(request) {
       const id = requests.diskId(request.diskId);

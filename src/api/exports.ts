@@ -75,7 +75,7 @@ class ExportAnswers {
 function sameView(a: VolumeView, b: VolumeView): boolean {
   return (
     a.row === b.row &&
-    a.seen === b.seen &&
+    a.observed === b.observed &&
     a.targetConnected === b.targetConnected &&
     a.diskReady === b.diskReady &&
     a.diskReason === b.diskReason &&

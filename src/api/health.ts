@@ -3,7 +3,7 @@
 import type { HealthServer } from "../gen/grpc/health/v1/health.ts";
 import { HealthCheckResponse_ServingStatus as Serving } from "../gen/grpc/health/v1/health.ts";
 import { Refusal } from "../model/errors.ts";
-import type { CallDesk } from "./call.ts";
+import type { OpenCalls } from "./call.ts";
 
 export const SERVICE = "storagenode.v1.StorageNode";
 
@@ -18,7 +18,7 @@ export class Health {
     for (const wake of this.#wakes) wake();
   }
 
-  handlers(desk: CallDesk): HealthServer {
+  handlers(desk: OpenCalls): HealthServer {
     return {
       check: desk.unary("grpc.health.v1.Health/Check", async ({ service }) => {
         const status = this.#stateOf(service);

@@ -7,7 +7,7 @@ import type { Export } from "../gen/storagenode/v1/export.ts";
 import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { LvolState, Provisioning } from "../gen/storagenode/v1/lvol.ts";
 import type { Condition } from "../model/condition.ts";
-import { diskConditions, diskState, type DiskRow, type DiskSeen } from "../model/disk.ts";
+import { diskConditions, diskState, type DiskRow, type DiskReadiness } from "../model/disk.ts";
 import { EXPORT_MODEL, exportNguid, exportSerial } from "../model/identity.ts";
 import {
   lvolConditions,
@@ -63,8 +63,8 @@ export function conditionMessage(condition: Condition, since?: Date): ConditionM
 }
 
 export function lvolMessage(view: VolumeView, clusterBytes: bigint | undefined): Lvol {
-  const { row, seen } = view;
-  const lvol = seen.lvol?.kind === "present" ? seen.lvol : undefined;
+  const { row, observed } = view;
+  const lvol = observed.lvol?.kind === "present" ? observed.lvol : undefined;
   const state = lvolState(view);
   return {
     meta: metaMessage(row),
@@ -100,24 +100,24 @@ function exportReadiness(
   view: VolumeView,
   hostNqn: string | undefined,
 ): { readonly ready: boolean; readonly reason: string; readonly message: string } {
-  const { row, seen } = view;
+  const { row, observed } = view;
   const no = (reason: string, message: string) => ({ ready: false, reason, message });
   if (row.deleteRequestedTime !== undefined) return no("DELETING", "the volume is being deleted");
   if (!view.targetConnected) return no("TARGET_DOWN", "the SPDK target does not answer");
   if (!view.diskReady) return no("DISK_NOT_UP", view.diskReason);
   const state = lvolState(view);
   if (state === "DATA_MISSING") return no("DATA_MISSING", "the lvol was there and is gone");
-  if (seen.lvol?.kind !== "present") return no("NOT_CREATED", "the lvol is not there yet");
-  if (namespaceState(row, seen.subsystem, seen.lvol.uuid) !== "attached") {
+  if (observed.lvol?.kind !== "present") return no("NOT_CREATED", "the lvol is not there yet");
+  if (namespaceState(row, observed.subsystem, observed.lvol.uuid) !== "attached") {
     return no("NOT_EXPORTED", "the namespace is not there yet");
   }
-  if (seen.subsystem?.kind !== "present" || seen.subsystem.listeners.length === 0) {
+  if (observed.subsystem?.kind !== "present" || observed.subsystem.listeners.length === 0) {
     return no("NO_LISTENER", "the subsystem listens nowhere");
   }
   if (hostNqn !== undefined && !row.allowAnyHost && !row.hosts.includes(hostNqn)) {
     return no("HOST_NOT_ALLOWED", `${hostNqn} may not connect: call AllowHost`);
   }
-  const { hosts, allowAnyHost } = seen.subsystem;
+  const { hosts, allowAnyHost } = observed.subsystem;
   if (hostNqn !== undefined && !allowAnyHost && !hosts.includes(hostNqn)) {
     return no("HOST_NOT_ALLOWED_YET", `the target does not let ${hostNqn} in yet`);
   }
@@ -125,9 +125,9 @@ function exportReadiness(
 }
 
 export function exportMessage(view: VolumeView, hostNqn: string | undefined): Export {
-  const { row, seen } = view;
+  const { row, observed } = view;
   const readiness = exportReadiness(view, hostNqn);
-  const listening = seen.subsystem?.kind === "present" ? seen.subsystem.listeners : [];
+  const listening = observed.subsystem?.kind === "present" ? observed.subsystem.listeners : [];
   return {
     lvolId: row.id,
     nqn: row.nqn,
@@ -155,7 +155,7 @@ export function exportMessage(view: VolumeView, hostNqn: string | undefined): Ex
   };
 }
 
-export function diskMessage(row: DiskRow, seen: DiskSeen): Disk {
+export function diskMessage(row: DiskRow, observed: DiskReadiness): Disk {
   const clusterBytes = row.clusterBytes ?? 0n;
   const store =
     row.lvsUuid === undefined
@@ -177,7 +177,7 @@ export function diskMessage(row: DiskRow, seen: DiskSeen): Disk {
       cordoned: row.cordoned,
     },
     status: {
-      state: DiskState[`DISK_STATE_${diskState(row, seen)}`],
+      state: DiskState[`DISK_STATE_${diskState(row, observed)}`],
       observedGeneration: row.observedGeneration,
       serial: row.serial,
       model: row.model,
@@ -193,7 +193,7 @@ export function diskMessage(row: DiskRow, seen: DiskSeen): Disk {
       lvstore: store,
       evidence: row.evidence.map((item) => ({ ...item })),
       evidenceFingerprint: row.evidenceFingerprint,
-      conditions: diskConditions(row, seen).map((condition) => conditionMessage(condition)),
+      conditions: diskConditions(row, observed).map((condition) => conditionMessage(condition)),
       lastSeenTime: row.lastSeenTime,
       lastError: row.lastError ?? "",
       nextTryTime: row.nextTryTime,

@@ -9,7 +9,7 @@ import { ServerReflectionService as ReflectionV1Alpha } from "../gen/grpc/reflec
 import { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
-import { CallDesk, type StorageNodeHandlers } from "./call.ts";
+import { OpenCalls, type StorageNodeHandlers } from "./call.ts";
 import { Health, SERVICE } from "./health.ts";
 import { Reflection } from "./reflection.ts";
 
@@ -59,7 +59,7 @@ export async function startServer({
     // Two agents on one port would each get some of the calls.
     "grpc.so_reuseport": 0,
   });
-  const desk = new CallDesk(log, instruments);
+  const desk = new OpenCalls(log, instruments);
   const health = new Health();
   const reflection = new Reflection(REFLECTED);
   server.addService(
@@ -107,7 +107,7 @@ function bind(server: Server, listen: string): Promise<number> {
 }
 
 function serviceOf(
-  desk: CallDesk,
+  desk: OpenCalls,
   handlers: Partial<StorageNodeHandlers>,
 ): UntypedServiceImplementation {
   const byName: Readonly<Record<string, unknown>> = handlers;
@@ -140,7 +140,7 @@ function isFunction(value: unknown): value is (...args: unknown[]) => any {
   return typeof value === "function";
 }
 
-async function stop(server: Server, desk: CallDesk): Promise<void> {
+async function stop(server: Server, desk: OpenCalls): Promise<void> {
   desk.drain();
   await new Promise<void>((resolve) => {
     const limit = setTimeout(() => {

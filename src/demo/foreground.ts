@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { identityOf, isRunning, parentOf, type ProcessIdentity } from "./process-identity.ts";
 
-const LOOK_MS = 250;
+const CHECK_MS = 250;
 const LAUNCHERS = ["storage-node.js", "storage-node"];
 
 export type Foreground = Disposable & {
@@ -23,7 +23,7 @@ export function watchForeground(): Foreground {
   const starters = startersOf();
   const timer = setInterval(() => {
     if (!starters.every(isRunning)) leave();
-  }, LOOK_MS);
+  }, CHECK_MS);
   return {
     signal: gone.signal,
     [Symbol.dispose]: () => {

@@ -5,12 +5,12 @@ import { promisableBytes, type DiskRow, type DiskState } from "../model/disk.ts"
 import type { Evidence, EvidenceKind } from "../model/evidence.ts";
 import {
   instant,
-  nodeTrouble,
-  silenceTrouble,
-  targetTrouble,
+  nodeCause,
+  unresponsiveTargetCause,
+  targetCause,
   type NextStep,
   type NodeFacts,
-  type Trouble,
+  type Cause,
 } from "./explanation.ts";
 
 export type DiskFacts = {
@@ -61,18 +61,18 @@ export type DiskFacts = {
   readonly loopError: string | undefined;
 };
 
-type Part = (facts: DiskFacts) => Trouble | undefined;
+type Part = (facts: DiskFacts) => Cause | undefined;
 
 /** Which apply, by the question they belong to, and all of them, the cause first. */
-export function diskTroubles(facts: DiskFacts) {
-  const node = nodeTrouble(facts.node);
-  const presence = presenceTrouble(facts);
-  const evidence = evidenceTrouble(facts);
-  const admission = admissionTrouble(facts);
-  const store = STORE_TROUBLES.map((trouble) => trouble(facts)).find((one) => one !== undefined);
-  const target = targetTrouble(facts.node, facts.targetConnected);
-  const silence = silenceTrouble(facts.node);
-  const all = [node, target, silence, presence, evidence, admission, failedTrouble(facts), store];
+export function diskCauses(facts: DiskFacts) {
+  const node = nodeCause(facts.node);
+  const presence = presenceCause(facts);
+  const evidence = evidenceCause(facts);
+  const admission = admissionCause(facts);
+  const store = STORE_CAUSES.map((found) => found(facts)).find((one) => one !== undefined);
+  const target = targetCause(facts.node, facts.targetConnected);
+  const silence = unresponsiveTargetCause(facts.node);
+  const all = [node, target, silence, presence, evidence, admission, failedCause(facts), store];
   return {
     node,
     presence,
@@ -83,7 +83,7 @@ export function diskTroubles(facts: DiskFacts) {
   };
 }
 
-export function lastDiskErrorOf({ row, node, loopError }: DiskFacts): string | undefined {
+export function diskLastError({ row, node, loopError }: DiskFacts): string | undefined {
   return row.lastError ?? (node.database.ok ? undefined : loopError);
 }
 
@@ -97,7 +97,7 @@ export function storeOf({ row, onTarget, freeClusters }: DiskFacts) {
   };
 }
 
-function presenceTrouble(facts: DiskFacts): Trouble | undefined {
+function presenceCause(facts: DiskFacts): Cause | undefined {
   const { row, onTarget, inKernel, kernelListed, fabric, targetListed } = facts;
   if (onTarget !== undefined || inKernel !== undefined) return undefined;
   const { serial, address, transport, lastSeenTime } = row;
@@ -121,7 +121,7 @@ function presenceTrouble(facts: DiskFacts): Trouble | undefined {
       waits,
     };
   }
-  const error = lastDiskErrorOf(facts);
+  const error = diskLastError(facts);
   if (!targetListed || error === undefined) return undefined;
   return {
     cause: `it cannot be attached at ${address} (${fabric.subnqn}): ${error}`,
@@ -154,7 +154,7 @@ const CURES: Readonly<Record<EvidenceKind, string>> = {
   FOREIGN_STORE: "it holds somebody's store: give it back, or blkdiscard it if nobody needs it",
 };
 
-function evidenceTrouble(facts: DiskFacts): Trouble | undefined {
+function evidenceCause(facts: DiskFacts): Cause | undefined {
   const { row, inKernel, onTarget, duplicate } = facts;
   const waits = "waits until nothing speaks against the disk";
   if (duplicate) {
@@ -176,7 +176,7 @@ function evidenceTrouble(facts: DiskFacts): Trouble | undefined {
   };
 }
 
-function admissionTrouble({ row }: DiskFacts): Trouble | undefined {
+function admissionCause({ row }: DiskFacts): Cause | undefined {
   if (row.wanted === "release") {
     return {
       cause: "it was released to its kernel driver",
@@ -194,7 +194,7 @@ function admissionTrouble({ row }: DiskFacts): Trouble | undefined {
   };
 }
 
-function failedTrouble({ row, state }: DiskFacts): Trouble | undefined {
+function failedCause({ row, state }: DiskFacts): Cause | undefined {
   if (state !== "FAILED") return undefined;
   return {
     cause: row.stateReason,
@@ -205,7 +205,7 @@ function failedTrouble({ row, state }: DiskFacts): Trouble | undefined {
   };
 }
 
-const STORE_TROUBLES: readonly Part[] = [
+const STORE_CAUSES: readonly Part[] = [
   ({ row, state, reason, fabric, onTarget }) => {
     if (state !== "FOREIGN") return undefined;
     const empty = onTarget !== undefined && onTarget.store === undefined;
@@ -242,9 +242,9 @@ const STORE_TROUBLES: readonly Part[] = [
     const { free, total, clusterBytes } = storeOf(facts);
     if (onTarget?.store === undefined || row.lvsUuid === undefined || free > 0n) return undefined;
     const unknown =
-      node.target.unknownLvols === 0
+      node.target.orphanLvols === 0
         ? ""
-        : `, or remove lvols that no volume is (${node.target.unknownLvols} on the target)`;
+        : `, or remove lvols that no volume is (${node.target.orphanLvols} on the target)`;
     return {
       cause:
         `it is full: 0 of ${total} clusters free (${formatBytes(total * clusterBytes)}); ` +

@@ -3,35 +3,35 @@
 import { formatBytes } from "../model/bytes.ts";
 import { refusing } from "../model/disk-claim.ts";
 import { promisableBytes } from "../model/disk.ts";
-import { diskTroubles, lastDiskErrorOf, storeOf, type DiskFacts } from "./disk-causes.ts";
+import { diskCauses, diskLastError, storeOf, type DiskFacts } from "./disk-causes.ts";
 import {
   errorCheck,
   instant,
   nextStepText,
-  stillToCome,
-  targetTrouble,
+  ifFuture,
+  targetCause,
   WAIT,
   type Check,
   type Explanation,
-  type Trouble,
+  type Cause,
 } from "./explanation.ts";
 
 export function explainDisk(facts: DiskFacts): Explanation {
   const { row, node, steps, inFlight } = facts;
-  const troubles = diskTroubles(facts);
-  const [first] = troubles.all;
-  const lastError = lastDiskErrorOf(facts);
-  const nextTryTime = stillToCome(row.nextTryTime, node.now);
+  const causes = diskCauses(facts);
+  const [first] = causes.all;
+  const lastError = diskLastError(facts);
+  const nextTryTime = ifFuture(row.nextTryTime, node.now);
   const idle = first?.waits ?? "all is as wanted";
   const nextStep = nextStepText({ steps, inFlight, idle, nextTryTime }, node);
   return {
     summary: summaryOf(facts, first, nextStep),
     checks: [
-      admissionCheck(facts, troubles.node ?? troubles.admission),
-      presenceCheck(facts, troubles.presence),
-      evidenceCheck(facts, troubles.evidence),
+      admissionCheck(facts, causes.node ?? causes.admission),
+      presenceCheck(facts, causes.presence),
+      evidenceCheck(facts, causes.evidence),
       attachCheck(facts, first),
-      storeCheck(facts, troubles.store, first),
+      storeCheck(facts, causes.store, first),
       errorCheck({ ...row, lastError }, node, first),
     ],
     nextStep,
@@ -40,38 +40,38 @@ export function explainDisk(facts: DiskFacts): Explanation {
   };
 }
 
-function summaryOf(facts: DiskFacts, first: Trouble | undefined, nextStep: string): string {
+function summaryOf(facts: DiskFacts, first: Cause | undefined, nextStep: string): string {
   const { row, state } = facts;
   const head = `disk ${row.serial} is ${state}`;
   if (first !== undefined) return `${head}: ${first.cause}; cure: ${first.cure}`;
   if (state === "UP") return `${head}: ${spaceText(facts)}`;
-  const error = lastDiskErrorOf(facts);
+  const error = diskLastError(facts);
   const failing =
     error === undefined ? "nothing stands in the way" : `the last try ended: ${error}`;
   return `${head}: ${failing}; next step: ${nextStep}`;
 }
 
-function no(question: string, { cause, cure }: Pick<Trouble, "cause" | "cure">): Check {
+function no(question: string, { cause, cure }: Pick<Cause, "cause" | "cure">): Check {
   return { question, answer: "NO", evidence: cause, remedy: cure };
 }
 
-function admissionCheck(facts: DiskFacts, trouble: Trouble | undefined): Check {
+function admissionCheck(facts: DiskFacts, found: Cause | undefined): Check {
   const { row, state } = facts;
   const question = "Is it admitted and UP, and its agent at work?";
   const admitted = row.admitted ? `admitted by its serial ${row.admittedSerial}` : "not admitted";
   const evidence = `${state}; ${admitted}`;
-  if (trouble !== undefined) {
-    return no(question, { ...trouble, cause: `${evidence}; ${trouble.cause}` });
+  if (found !== undefined) {
+    return no(question, { ...found, cause: `${evidence}; ${found.cause}` });
   }
   if (state === "UP") return { question, answer: "YES", evidence, remedy: "" };
   return no(question, { cause: evidence, cure: "see the other questions" });
 }
 
-function presenceCheck(facts: DiskFacts, trouble: Trouble | undefined): Check {
+function presenceCheck(facts: DiskFacts, found: Cause | undefined): Check {
   const { row, onTarget, inKernel, kernelListed, fabric, node } = facts;
   const question = "Is it seen, in the kernel or on the fabric?";
-  if (trouble !== undefined) return no(question, trouble);
-  const seen = `last change seen ${instant(row.lastSeenTime)}`;
+  if (found !== undefined) return no(question, found);
+  const observed = `last change seen ${instant(row.lastSeenTime)}`;
   if (inKernel !== undefined) {
     const driver = inKernel.driver === undefined ? "no driver" : `driver ${inKernel.driver}`;
     const name = inKernel.kernelName === undefined ? "" : `, ${inKernel.kernelName}`;
@@ -87,20 +87,20 @@ function presenceCheck(facts: DiskFacts, trouble: Trouble | undefined): Check {
     return { question, answer: "YES", evidence, remedy: "" };
   }
   const fabricText = fabric === undefined ? "" : ` of ${fabric.subnqn}`;
-  const where = `${row.transport} ${row.address}${fabricText}, ${seen}`;
+  const where = `${row.transport} ${row.address}${fabricText}, ${observed}`;
   const unlisted = row.transport === "PCIe" && !kernelListed ? `; ${node.kernel.reason}` : "";
   return {
     question,
     answer: "UNKNOWN",
     evidence: `${where}${unlisted}`,
-    remedy: targetTrouble(node, facts.targetConnected)?.cure ?? "wait until it was looked for",
+    remedy: targetCause(node, facts.targetConnected)?.cure ?? "wait until it was looked for",
   };
 }
 
-function evidenceCheck(facts: DiskFacts, trouble: Trouble | undefined): Check {
+function evidenceCheck(facts: DiskFacts, found: Cause | undefined): Check {
   const { row, onTarget, inKernel } = facts;
   const question = "Does nothing speak against using it?";
-  if (trouble !== undefined) return no(question, trouble);
+  if (found !== undefined) return no(question, found);
   if (onTarget !== undefined && row.lvsUuid !== undefined) {
     return { question, answer: "YES", evidence: "it holds our store", remedy: "" };
   }
@@ -120,18 +120,18 @@ function evidenceCheck(facts: DiskFacts, trouble: Trouble | undefined): Check {
   }
   const against = refusing(evidence, row.lvsUuid !== undefined).length;
   const told = evidence.map(({ kind }) => kind).join(", ");
-  const found = told === "" ? "it is blank" : `${told}, which does not matter here`;
-  return { question, answer: against === 0 ? "YES" : "NO", evidence: found, remedy: "" };
+  const shown = told === "" ? "it is blank" : `${told}, which does not matter here`;
+  return { question, answer: against === 0 ? "YES" : "NO", evidence: shown, remedy: "" };
 }
 
-function attachCheck(facts: DiskFacts, first: Trouble | undefined): Check {
+function attachCheck(facts: DiskFacts, first: Cause | undefined): Check {
   const { onTarget, targetConnected, targetListed, node } = facts;
   const question = "Is it attached in SPDK?";
   if (onTarget !== undefined) {
     const evidence = `controller ${onTarget.controllerName}, bdev ${onTarget.bdevName}`;
     return { question, answer: "YES", evidence, remedy: "" };
   }
-  const away = targetTrouble(node, targetConnected);
+  const away = targetCause(node, targetConnected);
   if (away !== undefined || !targetListed) {
     return {
       question,
@@ -140,18 +140,14 @@ function attachCheck(facts: DiskFacts, first: Trouble | undefined): Check {
       remedy: away?.cure ?? "wait until it was asked",
     };
   }
-  const error = lastDiskErrorOf(facts);
+  const error = diskLastError(facts);
   return no(question, {
     cause: `no controller shows its serial${error === undefined ? "" : `; ${error}`}`,
     cure: first?.cure ?? WAIT,
   });
 }
 
-function storeCheck(
-  facts: DiskFacts,
-  trouble: Trouble | undefined,
-  first: Trouble | undefined,
-): Check {
+function storeCheck(facts: DiskFacts, found: Cause | undefined, first: Cause | undefined): Check {
   const { onTarget, row } = facts;
   const question = "Is its store loaded, ours, and open to new volumes?";
   if (onTarget === undefined) {
@@ -164,7 +160,7 @@ function storeCheck(
       remedy: first?.cure ?? WAIT,
     };
   }
-  if (trouble !== undefined) return no(question, trouble);
+  if (found !== undefined) return no(question, found);
   if (onTarget.store === undefined) {
     return no(question, {
       cause: "no store on it",

@@ -25,7 +25,7 @@ export type Explanation = {
 };
 
 /** Something that stands in the way: what it is, what an operator does about it, what the loops do. */
-export type Trouble = {
+export type Cause = {
   readonly cause: string;
   readonly cure: string;
   /** What the loops do about it by themselves, after "nothing: ". */
@@ -55,17 +55,17 @@ export type NodeFacts = {
     /** Somebody answers on the socket, be it ours to use or not. */
     readonly answers: boolean;
     /** It took a request just now, and had not answered when the explanation was made. */
-    readonly silent: boolean;
+    readonly unresponsive: boolean;
     /** Lvols in stores of this fleet that no row has. */
-    readonly unknownLvols: number;
+    readonly orphanLvols: number;
   };
   /** Of every interface of this machine. */
   readonly ownAddresses: readonly string[];
-  readonly allowed: "nothing" | "restore" | "change";
+  readonly writeMode: "read-only" | "restore-only" | "read-write";
 };
 
 /** Why this agent changes nothing, or not all that is wanted; undefined if it does. */
-export function nodeTrouble(node: NodeFacts): Trouble | undefined {
+export function nodeCause(node: NodeFacts): Cause | undefined {
   const { hold, database, lock, lease } = node;
   if (hold !== undefined) {
     return {
@@ -103,7 +103,7 @@ export function nodeTrouble(node: NodeFacts): Trouble | undefined {
 }
 
 /** Why nothing is seen of the target; undefined while it is connected and known. */
-export function targetTrouble({ target }: NodeFacts, connected: boolean): Trouble | undefined {
+export function targetCause({ target }: NodeFacts, connected: boolean): Cause | undefined {
   if (connected) return undefined;
   const { socket, since, reason, answers } = target;
   const waits = "waits for the target";
@@ -127,8 +127,8 @@ export function targetTrouble({ target }: NodeFacts, connected: boolean): Troubl
 }
 
 /** A target that is connected and hangs: what was seen of it may no longer be so. */
-export function silenceTrouble({ target }: NodeFacts): Trouble | undefined {
-  if (!target.silent) return undefined;
+export function unresponsiveTargetCause({ target }: NodeFacts): Cause | undefined {
+  if (!target.unresponsive) return undefined;
   return {
     cause: `the SPDK target at ${target.socket} takes requests and does not answer them`,
     cure:
@@ -159,9 +159,9 @@ export function nextStepText(
   return `${inFlight ? "under way: " : ""}${words.join("; ")}${due}`;
 }
 
-function notNow({ hold, database, allowed }: NodeFacts): string {
+function notNow({ hold, database, writeMode }: NodeFacts): string {
   if (hold !== undefined) return "the node is on hold";
-  if (allowed === "restore") return "the database is away; only exports are restored";
+  if (writeMode === "restore-only") return "the database is away; only exports are restored";
   return database.ok ? "this agent does not lead the node" : "the database is away";
 }
 
@@ -169,7 +169,7 @@ function notNow({ hold, database, allowed }: NodeFacts): string {
 export const WAIT = "wait: the next step sees to it";
 
 /** A time still to come; one that has passed waits for nothing. */
-export function stillToCome(time: Date | undefined, now: Date): Date | undefined {
+export function ifFuture(time: Date | undefined, now: Date): Date | undefined {
   return time !== undefined && time > now ? time : undefined;
 }
 
@@ -189,13 +189,13 @@ export type Failing = {
 export function errorCheck(
   { lastError, attempt, nextTryTime }: Failing,
   node: NodeFacts,
-  first: Trouble | undefined,
+  first: Cause | undefined,
 ): Check {
   const question = "Do the loops work on it without errors?";
   if (lastError === undefined) {
     return { question, answer: "YES", evidence: "no error since it was last well", remedy: "" };
   }
-  const due = stillToCome(nextTryTime, node.now);
+  const due = ifFuture(nextTryTime, node.now);
   const again = due === undefined ? "" : `; tried again at ${instant(due)}`;
   const times = attempt > 1 ? ` (${attempt} times)` : "";
   return {

@@ -5,12 +5,12 @@ import { formatBytes } from "../model/bytes.ts";
 import type { DiskRow, DiskState } from "../model/disk.ts";
 import {
   instant,
-  nodeTrouble,
-  silenceTrouble,
-  targetTrouble,
+  nodeCause,
+  unresponsiveTargetCause,
+  targetCause,
   type NextStep,
   type NodeFacts,
-  type Trouble,
+  type Cause,
 } from "./explanation.ts";
 import { exportSerial } from "../model/identity.ts";
 import {
@@ -40,32 +40,32 @@ export type LvolFacts = {
 };
 
 /** While the database is away, what a loop says is not in the row. */
-export function lastErrorOf({ view, node, loopError }: LvolFacts): string | undefined {
+export function lvolLastError({ view, node, loopError }: LvolFacts): string | undefined {
   return view.row.lastError ?? (node.database.ok ? undefined : loopError);
 }
 
 /** All that applies, the cause first. */
-export function lvolTroubles(facts: LvolFacts): readonly Trouble[] {
-  return TROUBLES.map((trouble) => trouble(facts)).filter((one) => one !== undefined);
+export function lvolCauses(facts: LvolFacts): readonly Cause[] {
+  return CAUSES.map((found) => found(facts)).filter((one) => one !== undefined);
 }
 
-const TROUBLES: readonly ((facts: LvolFacts) => Trouble | undefined)[] = [
+const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   deleted,
-  ({ node }) => nodeTrouble(node),
+  ({ node }) => nodeCause(node),
   failed,
-  ({ node, view }) => targetTrouble(node, view.targetConnected),
-  ({ node }) => silenceTrouble(node),
-  diskTrouble,
+  ({ node, view }) => targetCause(node, view.targetConnected),
+  ({ node }) => unresponsiveTargetCause(node),
+  diskCause,
   deleting,
-  dirtyTrouble,
-  spaceTrouble,
-  missingTrouble,
-  strangerTrouble,
-  listenerTrouble,
-  hostTrouble,
+  notZeroedCause,
+  outOfSpaceCause,
+  dataMissingCause,
+  foreignSubsystemCause,
+  listenerCause,
+  hostCause,
 ];
 
-function deleted({ view: { row } }: LvolFacts): Trouble | undefined {
+function deleted({ view: { row } }: LvolFacts): Cause | undefined {
   if (row.deleteTime === undefined) return undefined;
   return {
     cause: `it was deleted at ${instant(row.deleteTime)}`,
@@ -74,7 +74,7 @@ function deleted({ view: { row } }: LvolFacts): Trouble | undefined {
   };
 }
 
-function deleting({ view: { row } }: LvolFacts): Trouble | undefined {
+function deleting({ view: { row } }: LvolFacts): Cause | undefined {
   if (row.deleteRequestedTime === undefined) return undefined;
   const held = row.lastError === undefined ? "" : `; so far: ${row.lastError}`;
   return {
@@ -84,7 +84,7 @@ function deleting({ view: { row } }: LvolFacts): Trouble | undefined {
   };
 }
 
-function failed({ view: { row } }: LvolFacts): Trouble | undefined {
+function failed({ view: { row } }: LvolFacts): Cause | undefined {
   if (!row.failed || row.deleteRequestedTime !== undefined) return undefined;
   return {
     cause: `the agent has given up: ${row.lastError ?? "no error was recorded"}`,
@@ -100,7 +100,7 @@ export function diskName({ serial, id }: Pick<DiskRow, "serial" | "id">): string
   return `disk ${serial} (${id})`;
 }
 
-export function diskTrouble({ view, disk, diskState }: LvolFacts): Trouble | undefined {
+export function diskCause({ view, disk, diskState }: LvolFacts): Cause | undefined {
   if (view.diskReady) return undefined;
   const { diskId } = view.row;
   if (disk === undefined) {
@@ -111,7 +111,7 @@ export function diskTrouble({ view, disk, diskState }: LvolFacts): Trouble | und
     };
   }
   const { address, lastSeenTime, stateReason, lastError, transport, serial } = disk;
-  const seen = `last seen at ${address}, there since ${instant(lastSeenTime)}`;
+  const observed = `last seen at ${address}, there since ${instant(lastSeenTime)}`;
   const told = diskState === "MISSING" ? [stateReason] : [stateReason, lastError];
   const why = told.filter((one) => one !== undefined && one !== "");
   const reason = why.length === 0 ? "" : `: ${[...new Set(why)].join("; ")}`;
@@ -121,7 +121,7 @@ export function diskTrouble({ view, disk, diskState }: LvolFacts): Trouble | und
       : `make its target answer at ${address} again`;
   const missing = diskState === "MISSING" || (transport !== "PCIe" && diskState === "CLAIMING");
   return {
-    cause: `its ${diskName(disk)} is ${diskState ?? disk.state}${reason} (${seen})`,
+    cause: `its ${diskName(disk)} is ${diskState ?? disk.state}${reason} (${observed})`,
     cure: missing
       ? `${back}: disk and volume then come UP by themselves; "storage-node explain disk ` +
         `${disk.id}" says more`
@@ -130,9 +130,9 @@ export function diskTrouble({ view, disk, diskState }: LvolFacts): Trouble | und
   };
 }
 
-function dirtyTrouble({ view, disk, clean }: LvolFacts): Trouble | undefined {
-  const { row, seen } = view;
-  if (clean || disk === undefined || seen.lvol?.kind === "present") return undefined;
+function notZeroedCause({ view, disk, clean }: LvolFacts): Cause | undefined {
+  const { row, observed } = view;
+  if (clean || disk === undefined || observed.lvol?.kind === "present") return undefined;
   if (row.lvolUuid !== undefined) return undefined;
   return {
     cause:
@@ -145,12 +145,12 @@ function dirtyTrouble({ view, disk, clean }: LvolFacts): Trouble | undefined {
 
 /** Whole clusters of its store: how many there are, are free, and this volume lacks. */
 export function spaceOf({ view, disk, freeClusters, allocatedClusters }: LvolFacts) {
-  const { row, seen } = view;
+  const { row, observed } = view;
   const cluster = disk?.clusterBytes;
   const free = freeClusters ?? disk?.freeClusters;
   if (cluster === undefined || free === undefined || cluster === 0n) return undefined;
   const size = row.promisedBytes / cluster;
-  const lvol = seen.lvol?.kind === "present" ? seen.lvol : undefined;
+  const lvol = observed.lvol?.kind === "present" ? observed.lvol : undefined;
   // Unknown on 24.01.
   const has = allocatedClusters ?? lvol?.allocatedClusters;
   return { cluster, free, total: disk?.totalClusters ?? 0n, size, has };
@@ -159,9 +159,9 @@ export function spaceOf({ view, disk, freeClusters, allocatedClusters }: LvolFac
 /** What SPDK says when a thick lvol does not fit (CONTRACT section 5). */
 const NO_SPACE = "No space left on device";
 
-export function spaceTrouble(facts: LvolFacts): Trouble | undefined {
+export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
   const { view, disk, node } = facts;
-  const { row, seen } = view;
+  const { row, observed } = view;
   const space = spaceOf(facts);
   if (space === undefined || disk === undefined || dataMissing(view)) return undefined;
   const { free, total, size, has, cluster } = space;
@@ -169,11 +169,11 @@ export function spaceTrouble(facts: LvolFacts): Trouble | undefined {
     `${diskName(disk)} has ${free} of ${total} clusters free (${formatBytes(free * cluster)} of ` +
     `${formatBytes(total * cluster)})`;
   const unknown =
-    node.target.unknownLvols === 0
+    node.target.orphanLvols === 0
       ? ""
-      : `, or remove lvols that no volume is (${node.target.unknownLvols} on the target)`;
+      : `, or remove lvols that no volume is (${node.target.orphanLvols} on the target)`;
   const room = `make room on it: call Delete for volumes nobody needs${unknown}`;
-  if (seen.lvol?.kind === "present") {
+  if (observed.lvol?.kind === "present") {
     // A thick lvol has its clusters; so has a thin one that was written everywhere.
     if (!row.thin || free > 0n || has === undefined || has >= size) return undefined;
     return {
@@ -187,7 +187,7 @@ export function spaceTrouble(facts: LvolFacts): Trouble | undefined {
   if (row.thin || row.lvolUuid !== undefined) return undefined;
   // A count of long ago says less than what the target answered since.
   const counted = facts.freeClusters !== undefined;
-  const refused = !counted && lastErrorOf(facts)?.includes(NO_SPACE) === true;
+  const refused = !counted && lvolLastError(facts)?.includes(NO_SPACE) === true;
   if (free >= size && !refused) return undefined;
   return {
     cause: `${left}, and the thick volume needs ${size} (${formatBytes(size * cluster)})`,
@@ -196,7 +196,7 @@ export function spaceTrouble(facts: LvolFacts): Trouble | undefined {
   };
 }
 
-export function missingTrouble({ view, disk }: LvolFacts): Trouble | undefined {
+export function dataMissingCause({ view, disk }: LvolFacts): Cause | undefined {
   if (!dataMissing(view)) return undefined;
   const { id, lvolUuid } = view.row;
   const where = disk === undefined ? "" : ` on ${diskName(disk)}`;
@@ -212,8 +212,8 @@ export function missingTrouble({ view, disk }: LvolFacts): Trouble | undefined {
 }
 
 /** Something under our name that this agent did not make. */
-export function strangerTrouble({ view: { row, seen } }: LvolFacts): Trouble | undefined {
-  const { subsystem } = seen;
+export function foreignSubsystemCause({ view: { row, observed } }: LvolFacts): Cause | undefined {
+  const { subsystem } = observed;
   if (subsystem?.kind !== "present" || row.deleteRequestedTime !== undefined) return undefined;
   const waits = "what this agent did not make is left alone";
   const { nqn } = row;
@@ -228,7 +228,7 @@ export function strangerTrouble({ view: { row, seen } }: LvolFacts): Trouble | u
       waits,
     };
   }
-  const uuid = seen.lvol?.kind === "present" ? seen.lvol.uuid : row.lvolUuid;
+  const uuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
   if (uuid === undefined || namespaceState(row, subsystem, uuid) !== "conflict") return undefined;
   const [other] = subsystem.namespaces;
   return {
@@ -243,12 +243,12 @@ export function strangerTrouble({ view: { row, seen } }: LvolFacts): Trouble | u
 }
 
 export function silentAddresses({ view }: LvolFacts): readonly ListenAddress[] {
-  const { subsystem } = view.seen;
+  const { subsystem } = view.observed;
   const listeners = subsystem?.kind === "present" ? subsystem.listeners : [];
   return view.listenAddresses.filter((want) => !listeners.some((is) => sameAddress(want, is)));
 }
 
-export function listenerTrouble(facts: LvolFacts): Trouble | undefined {
+export function listenerCause(facts: LvolFacts): Cause | undefined {
   const { node, view } = facts;
   if (view.row.deleteRequestedTime !== undefined) return undefined;
   const silent = silentAddresses(facts);
@@ -266,7 +266,7 @@ export function listenerTrouble(facts: LvolFacts): Trouble | undefined {
       waits,
     };
   }
-  const lastError = lastErrorOf(facts);
+  const lastError = lvolLastError(facts);
   const refused = lastError?.includes("nvmf_subsystem_add_listener") === true;
   const [first] = silent;
   if (first === undefined || !refused) return undefined;
@@ -279,7 +279,7 @@ export function listenerTrouble(facts: LvolFacts): Trouble | undefined {
   };
 }
 
-export function hostTrouble({ view: { row } }: LvolFacts): Trouble | undefined {
+export function hostCause({ view: { row } }: LvolFacts): Cause | undefined {
   if (row.deleteRequestedTime !== undefined) return undefined;
   const call =
     `call AllowHost {"lvolId": "${row.id}", "hostNqn": "NQN"} with the NQN of each host (on ` +

@@ -5,9 +5,9 @@ import { formatBytes } from "../model/bytes.ts";
 import {
   errorCheck,
   nextStepText,
-  nodeTrouble,
-  stillToCome,
-  targetTrouble,
+  nodeCause,
+  ifFuture,
+  targetCause,
   WAIT,
   type Check,
   type Explanation,
@@ -15,27 +15,27 @@ import {
 import { lvolState, namespaceState } from "../model/lvol.ts";
 import {
   diskName,
-  diskTrouble,
-  hostTrouble,
-  lastErrorOf,
-  listenerTrouble,
-  lvolTroubles,
-  missingTrouble,
+  diskCause,
+  hostCause,
+  lvolLastError,
+  listenerCause,
+  lvolCauses,
+  dataMissingCause,
   silentAddresses,
   spaceOf,
-  spaceTrouble,
-  strangerTrouble,
+  outOfSpaceCause,
+  foreignSubsystemCause,
   type LvolFacts,
 } from "./lvol-causes.ts";
 
 export function explainLvol(facts: LvolFacts): Explanation {
   const { view, node, steps, inFlight } = facts;
   const { row } = view;
-  const troubles = lvolTroubles(facts);
-  const [first] = troubles;
+  const causes = lvolCauses(facts);
+  const [first] = causes;
   const state = lvolState(view);
-  const lastError = state === "UP" ? undefined : lastErrorOf(facts);
-  const nextTryTime = stillToCome(row.nextTryTime, node.now);
+  const lastError = state === "UP" ? undefined : lvolLastError(facts);
+  const nextTryTime = ifFuture(row.nextTryTime, node.now);
   const idle = first?.waits ?? "all is as wanted";
   const nextStep = nextStepText({ steps, inFlight, idle, nextTryTime }, node);
   return {
@@ -54,7 +54,7 @@ export function explainLvol(facts: LvolFacts): Explanation {
   };
 }
 
-type First = ReturnType<typeof lvolTroubles>[number] | undefined;
+type First = ReturnType<typeof lvolCauses>[number] | undefined;
 
 function summaryOf(facts: LvolFacts, first: First, nextStep: string): string {
   const { view } = facts;
@@ -66,7 +66,7 @@ function summaryOf(facts: LvolFacts, first: First, nextStep: string): string {
     const where = view.listenAddresses.map(addressText).join(" and ");
     return `${head}: ${hostsText(facts)} to ${row.nqn} on ${where}`;
   }
-  const error = lastErrorOf(facts);
+  const error = lvolLastError(facts);
   const failing =
     error === undefined ? "nothing stands in the way" : `the last try ended: ${error}`;
   return `${head}: ${failing}; next step: ${nextStep}`;
@@ -82,20 +82,20 @@ function rowCheck(facts: LvolFacts, first: First): Check {
       ? `${state}, as of generation ${row.generation}`
       : `${state}; generation ${row.generation} is wanted, ${row.observedGeneration} was reached`;
   const about = row.deleteRequestedTime === undefined ? undefined : first;
-  const trouble = about ?? nodeTrouble(node);
-  const evidence = trouble === undefined ? wanted : `${wanted}; ${trouble.cause}`;
-  if (state === "UP" && trouble === undefined) {
+  const found = about ?? nodeCause(node);
+  const evidence = found === undefined ? wanted : `${wanted}; ${found.cause}`;
+  if (state === "UP" && found === undefined) {
     return { question, answer: "YES", evidence, remedy: "" };
   }
-  const remedy = trouble?.cure ?? first?.cure ?? "see the other questions";
+  const remedy = found?.cure ?? first?.cure ?? "see the other questions";
   return { question, answer: "NO", evidence, remedy };
 }
 
 /** Not seen in this run of the target, or not since it was last changed. */
-function unseen(question: string, what: string, facts: LvolFacts): Check {
+function unobserved(question: string, what: string, facts: LvolFacts): Check {
   const { node, view, diskState } = facts;
-  const away = targetTrouble(node, view.targetConnected);
-  const disk = diskTrouble(facts);
+  const away = targetCause(node, view.targetConnected);
+  const disk = diskCause(facts);
   const onDisk = disk && `its disk is ${diskState ?? "not known"}`;
   const why = away === undefined ? onDisk : "the target is away";
   return {
@@ -106,45 +106,45 @@ function unseen(question: string, what: string, facts: LvolFacts): Check {
   };
 }
 
-function no(question: string, trouble: { readonly cause: string; readonly cure: string }): Check {
-  return { question, answer: "NO", evidence: trouble.cause, remedy: trouble.cure };
+function no(question: string, found: { readonly cause: string; readonly cure: string }): Check {
+  return { question, answer: "NO", evidence: found.cause, remedy: found.cure };
 }
 
 /** What a deletion has removed is gone as it should be. */
-function goneAsWanted(question: string, facts: LvolFacts, what: string): Check | undefined {
+function deletedAsAsked(question: string, facts: LvolFacts, what: string): Check | undefined {
   if (facts.view.row.deleteRequestedTime === undefined) return undefined;
   return { question, answer: "NO", evidence: `${what}, as its deletion wants it`, remedy: "" };
 }
 
 function lvolCheck(facts: LvolFacts): Check {
   const { view, disk } = facts;
-  const { row, seen } = view;
+  const { row, observed } = view;
   const question = "Is its lvol there, whole, and with room to be written?";
-  const missing = missingTrouble(facts);
+  const missing = dataMissingCause(facts);
   if (missing !== undefined && row.deleteRequestedTime === undefined) return no(question, missing);
-  const space = spaceTrouble(facts);
-  if (seen.lvol?.kind !== "present") {
-    const gone = row.deleteTime !== undefined || seen.lvol?.kind === "absent";
-    const done = gone ? goneAsWanted(question, facts, "its lvol is gone") : undefined;
+  const space = outOfSpaceCause(facts);
+  if (observed.lvol?.kind !== "present") {
+    const gone = row.deleteTime !== undefined || observed.lvol?.kind === "absent";
+    const done = gone ? deletedAsAsked(question, facts, "its lvol is gone") : undefined;
     if (done !== undefined) return done;
-    if (!view.diskReady || seen.lvol === undefined) {
+    if (!view.diskReady || observed.lvol === undefined) {
       const name = row.lvolUuid === undefined ? "its lvol" : `lvol ${row.lvolUuid}`;
-      return unseen(question, name, facts);
+      return unobserved(question, name, facts);
     }
-    const [blocking] = lvolTroubles(facts);
-    const error = lastErrorOf(facts);
+    const [blocking] = lvolCauses(facts);
+    const error = lvolLastError(facts);
     return no(question, {
       cause: space?.cause ?? `it was not made yet${error === undefined ? "" : `: ${error}`}`,
       cure: space?.cure ?? blocking?.cure ?? WAIT,
     });
   }
   if (space !== undefined) return no(question, space);
-  const { uuid, sizeBytes } = seen.lvol;
+  const { uuid, sizeBytes } = observed.lvol;
   const counts = spaceOf(facts);
   const own = counts?.has === undefined ? "" : `, ${counts.has} of ${counts.size} clusters its own`;
   const room = counts && `${own}, ${counts.free} free`;
   const where = disk === undefined ? "" : ` on ${diskName(disk)}`;
-  const kind = seen.lvol.thin ? "thin" : "thick";
+  const kind = observed.lvol.thin ? "thin" : "thick";
   const evidence = `lvol ${uuid}, ${formatBytes(sizeBytes)} ${kind}${where}${room ?? ""}`;
   if (sizeBytes >= row.promisedBytes) return { question, answer: "YES", evidence, remedy: "" };
   return no(question, {
@@ -154,41 +154,41 @@ function lvolCheck(facts: LvolFacts): Check {
 }
 
 function subsystemCheck(facts: LvolFacts): Check {
-  const { row, seen } = facts.view;
+  const { row, observed } = facts.view;
   const question = "Is its subsystem there?";
-  const { subsystem } = seen;
+  const { subsystem } = observed;
   if (subsystem === undefined && row.deleteTime === undefined) {
-    return unseen(question, row.nqn, facts);
+    return unobserved(question, row.nqn, facts);
   }
   if (subsystem?.kind !== "present") {
-    const done = goneAsWanted(question, facts, `${row.nqn} is gone`);
+    const done = deletedAsAsked(question, facts, `${row.nqn} is gone`);
     return done ?? no(question, { cause: `${row.nqn} is not there`, cure: cureOf(facts) });
   }
-  const stranger = strangerTrouble(facts);
-  if (stranger !== undefined) return no(question, stranger);
+  const foreign = foreignSubsystemCause(facts);
+  if (foreign !== undefined) return no(question, foreign);
   const evidence = `${row.nqn}, serial number ${subsystem.serialNumber}`;
   return { question, answer: "YES", evidence, remedy: "" };
 }
 
 /** Of the first thing in the way, or to wait for the next step. */
 function cureOf(facts: LvolFacts): string {
-  return lvolTroubles(facts)[0]?.cure ?? WAIT;
+  return lvolCauses(facts)[0]?.cure ?? WAIT;
 }
 
 function listenerCheck(facts: LvolFacts): Check {
   const { view } = facts;
   const question = "Does it listen where it should?";
   const wanted = view.listenAddresses.map(addressText).join(" and ");
-  const trouble = listenerTrouble(facts);
-  if (trouble !== undefined) {
-    return no(question, { ...trouble, cause: `wanted: ${wanted}; ${trouble.cause}` });
+  const found = listenerCause(facts);
+  if (found !== undefined) {
+    return no(question, { ...found, cause: `wanted: ${wanted}; ${found.cause}` });
   }
-  if (view.seen.subsystem === undefined && view.row.deleteTime === undefined) {
-    return unseen(question, "its subsystem", facts);
+  if (view.observed.subsystem === undefined && view.row.deleteTime === undefined) {
+    return unobserved(question, "its subsystem", facts);
   }
   const silent = silentAddresses(facts);
   if (silent.length > 0) {
-    const done = goneAsWanted(question, facts, "its subsystem is gone");
+    const done = deletedAsAsked(question, facts, "its subsystem is gone");
     const where = silent.map(addressText).join(" and ");
     return done ?? no(question, { cause: `not on ${where}`, cure: cureOf(facts) });
   }
@@ -200,25 +200,25 @@ function listenerCheck(facts: LvolFacts): Check {
 
 function namespaceCheck(facts: LvolFacts): Check {
   const { view } = facts;
-  const { row, seen } = view;
+  const { row, observed } = view;
   const question = "Does it show the volume, and may its hosts connect?";
-  if (seen.subsystem === undefined && row.deleteTime === undefined) {
-    return unseen(question, "its subsystem", facts);
+  if (observed.subsystem === undefined && row.deleteTime === undefined) {
+    return unobserved(question, "its subsystem", facts);
   }
-  const uuid = seen.lvol?.kind === "present" ? seen.lvol.uuid : row.lvolUuid;
-  const namespace = namespaceState(row, seen.subsystem, uuid);
-  if (seen.subsystem?.kind !== "present" || namespace !== "attached") {
-    const done = goneAsWanted(question, facts, "its namespace is gone");
+  const uuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
+  const namespace = namespaceState(row, observed.subsystem, uuid);
+  if (observed.subsystem?.kind !== "present" || namespace !== "attached") {
+    const done = deletedAsAsked(question, facts, "its namespace is gone");
     const cause = `no namespace with the uuid ${row.id}`;
-    return done ?? no(question, strangerTrouble(facts) ?? { cause, cure: cureOf(facts) });
+    return done ?? no(question, foreignSubsystemCause(facts) ?? { cause, cure: cureOf(facts) });
   }
-  const hosts = hostTrouble(facts);
+  const hosts = hostCause(facts);
   const shown = `namespace 1 with the uuid ${row.id}`;
   if (hosts !== undefined) return no(question, { ...hosts, cause: `${shown}; ${hosts.cause}` });
-  const { hosts: letIn } = seen.subsystem;
+  const { hosts: letIn } = observed.subsystem;
   const kept = row.hosts.filter((host) => !letIn.includes(host));
   const extra = letIn.filter((host) => !row.hosts.includes(host));
-  if (kept.length > 0 || extra.length > 0 || seen.subsystem.allowAnyHost !== row.allowAnyHost) {
+  if (kept.length > 0 || extra.length > 0 || observed.subsystem.allowAnyHost !== row.allowAnyHost) {
     const late = [
       ...kept.map((host) => `${host} is not let in yet`),
       ...extra.map((host) => `${host} is still let in`),

@@ -114,7 +114,7 @@ export function promisableBytes(
 }
 
 /** Whether the disk can be used now: its controller attached and our store loaded in this run. */
-export type DiskSeen = {
+export type DiskReadiness = {
   readonly ready: boolean;
   /** Why not, a sentence; empty when ready. */
   readonly reason: string;
@@ -132,20 +132,20 @@ function yes(
 }
 
 /** The state that clients see: UP as recorded counts only while it holds in the target's run. */
-export function diskState(row: Pick<DiskRow, "state">, seen: DiskSeen): DiskState {
-  return row.state === "UP" && !seen.ready ? "CLAIMING" : row.state;
+export function diskState(row: Pick<DiskRow, "state">, observed: DiskReadiness): DiskState {
+  return row.state === "UP" && !observed.ready ? "CLAIMING" : row.state;
 }
 
 export function diskConditions(
   row: DiskRow,
-  seen: DiskSeen,
+  observed: DiskReadiness,
 ): readonly Condition<DiskConditionType>[] {
-  const why = seen.reason === "" ? row.stateReason : seen.reason;
-  const schedulable = seen.ready && !row.cordoned;
+  const why = observed.reason === "" ? row.stateReason : observed.reason;
+  const schedulable = observed.ready && !row.cordoned;
   return [
     yes("Claimed", row.controllerName !== undefined, "NotClaimed", why),
-    yes("Attached", seen.ready, "NotAttached", why),
-    yes("StoreReady", seen.ready && row.lvsUuid !== undefined, "NoStore", why),
+    yes("Attached", observed.ready, "NotAttached", why),
+    yes("StoreReady", observed.ready && row.lvsUuid !== undefined, "NoStore", why),
     yes(
       "FreeSpaceZeroed",
       row.freeSpace === "ZEROED",

@@ -92,18 +92,22 @@ export function exportNguid(volumeId: string): string {
 export const EXPORT_MODEL = "storage-node lvol";
 
 /** The subsystem that marks whose target this is and which run of it (DESIGN 3.3). */
-export type OwnerMark = { readonly fleet: string; readonly node: string; readonly run: string };
+export type OwnerMark = {
+  readonly fleet: string;
+  readonly node: string;
+  readonly incarnation: string;
+};
 
 export function ownerNqn(prefix: string, mark: OwnerMark): string {
-  return `${prefix}:owner:${fleetHash(mark.fleet)}:${mark.node}:${mark.run}`;
+  return `${prefix}:owner:${fleetHash(mark.fleet)}:${mark.node}:${mark.incarnation}`;
 }
 
 /** The mark in an NQN (its fleet as hash), undefined if the NQN is no mark under this prefix. */
 export function parseOwnerNqn(prefix: string, nqn: string): OwnerMark | undefined {
   if (!nqn.startsWith(`${prefix}:owner:`)) return undefined;
-  const [fleet, node, run, ...rest] = nqn.slice(`${prefix}:owner:`.length).split(":");
-  if (fleet === undefined || node === undefined || run === undefined || rest.length > 0) {
+  const [fleet, node, incarnation, ...rest] = nqn.slice(`${prefix}:owner:`.length).split(":");
+  if (fleet === undefined || node === undefined || incarnation === undefined || rest.length > 0) {
     return undefined;
   }
-  return { fleet, node, run };
+  return { fleet, node, incarnation };
 }

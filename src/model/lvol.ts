@@ -83,7 +83,7 @@ export type LvolStatusPatch = Partial<
 >;
 
 /** The lvol as the target showed it in this run. */
-export type LvolSeen =
+export type ObservedLvol =
   | { readonly kind: "absent" }
   | {
       readonly kind: "present";
@@ -101,14 +101,14 @@ export type ListenAddress = {
   readonly trsvcid: string;
 };
 
-export type NamespaceSeen = {
+export type ObservedNamespace = {
   readonly nsid: number;
   readonly bdevName: string;
   readonly uuid: string | undefined;
 };
 
 /** The subsystem as the target showed it in this run. */
-export type SubsystemSeen =
+export type ObservedSubsystem =
   | { readonly kind: "absent" }
   | {
       readonly kind: "present";
@@ -116,13 +116,13 @@ export type SubsystemSeen =
       readonly allowAnyHost: boolean;
       readonly hosts: readonly string[];
       readonly listeners: readonly ListenAddress[];
-      readonly namespaces: readonly NamespaceSeen[];
+      readonly namespaces: readonly ObservedNamespace[];
     };
 
 /** Undefined parts are not known in this run of the target. */
-export type VolumeSeen = {
-  readonly lvol: LvolSeen | undefined;
-  readonly subsystem: SubsystemSeen | undefined;
+export type ObservedVolume = {
+  readonly lvol: ObservedLvol | undefined;
+  readonly subsystem: ObservedSubsystem | undefined;
 };
 
 export const LVOL_STATES = [
@@ -143,7 +143,7 @@ export type LvolCondition = Condition<LvolConditionType>;
 /** Everything that a volume's state is derived from. */
 export type VolumeView = {
   readonly row: LvolRow;
-  readonly seen: VolumeSeen;
+  readonly observed: ObservedVolume;
   readonly targetConnected: boolean;
   readonly diskReady: boolean;
   readonly diskReason: string;
@@ -152,14 +152,14 @@ export type VolumeView = {
 };
 
 /** Whether the lvol behind a row was there once and is now known to be gone. */
-export function dataMissing(view: Pick<VolumeView, "row" | "seen">): boolean {
-  return view.row.lvolUuid !== undefined && view.seen.lvol?.kind === "absent";
+export function dataMissing(view: Pick<VolumeView, "row" | "observed">): boolean {
+  return view.row.lvolUuid !== undefined && view.observed.lvol?.kind === "absent";
 }
 
 /** The one namespace that the export of this row should have, and its state. */
 export function namespaceState(
   row: Pick<LvolRow, "id" | "lvolUuid">,
-  subsystem: SubsystemSeen | undefined,
+  subsystem: ObservedSubsystem | undefined,
   lvolUuid: string | undefined,
 ): "unknown" | "absent" | "attached" | "conflict" {
   if (subsystem === undefined) return "unknown";
@@ -181,17 +181,18 @@ export function sameAddress(a: ListenAddress, b: ListenAddress): boolean {
 
 function lvolCreated(view: VolumeView): LvolCondition {
   const type = "LvolCreated";
-  const { row, seen } = view;
+  const { row, observed } = view;
   if (dataMissing(view)) {
     const message = `lvol ${row.lvolUuid} was there and is gone; it is not made again`;
     return { type, status: "FALSE", reason: "DataMissing", message };
   }
-  if (seen.lvol?.kind === "present" && row.lvolUuid === undefined) {
+  if (observed.lvol?.kind === "present" && row.lvolUuid === undefined) {
     // Told only once it is written down: a volume that may hold data is never made a second time.
     return { type, status: "FALSE", reason: "NotRecorded", message: "made, and being recorded" };
   }
-  if (seen.lvol?.kind === "present") return { type, status: "TRUE", reason: "Seen", message: "" };
-  if (seen.lvol === undefined && row.lvolUuid !== undefined) {
+  if (observed.lvol?.kind === "present")
+    return { type, status: "TRUE", reason: "Seen", message: "" };
+  if (observed.lvol === undefined && row.lvolUuid !== undefined) {
     const message = "not yet seen in this run of the target";
     return { type, status: "UNKNOWN", reason: "NotSeenYet", message };
   }
@@ -201,14 +202,14 @@ function lvolCreated(view: VolumeView): LvolCondition {
 
 function sizeReached(view: VolumeView): LvolCondition {
   const type = "SizeReached";
-  const { row, seen } = view;
-  if (seen.lvol?.kind !== "present") {
+  const { row, observed } = view;
+  if (observed.lvol?.kind !== "present") {
     return { type, status: "UNKNOWN", reason: "LvolNotSeen", message: "" };
   }
-  if (seen.lvol.sizeBytes >= row.promisedBytes) {
+  if (observed.lvol.sizeBytes >= row.promisedBytes) {
     return { type, status: "TRUE", reason: "Seen", message: "" };
   }
-  const message = `is ${seen.lvol.sizeBytes} bytes, ${row.promisedBytes} are wanted`;
+  const message = `is ${observed.lvol.sizeBytes} bytes, ${row.promisedBytes} are wanted`;
   return { type, status: "FALSE", reason: "TooSmall", message };
 }
 
@@ -230,20 +231,20 @@ function exported(view: VolumeView): LvolCondition {
 
 /** The first thing that keeps the export from being exactly as wanted. */
 function exportProblem(view: VolumeView): { reason: string; message: string } | undefined {
-  const { row, seen, listenAddresses } = view;
-  const lvolUuid = seen.lvol?.kind === "present" ? seen.lvol.uuid : row.lvolUuid;
-  const namespace = namespaceState(row, seen.subsystem, lvolUuid);
-  if (seen.subsystem === undefined) {
+  const { row, observed, listenAddresses } = view;
+  const lvolUuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
+  const namespace = namespaceState(row, observed.subsystem, lvolUuid);
+  if (observed.subsystem === undefined) {
     return { reason: "NotSeenYet", message: "not yet seen in this run of the target" };
   }
-  if (seen.subsystem.kind === "absent") {
+  if (observed.subsystem.kind === "absent") {
     return { reason: "NOT_CREATED", message: "subsystem is not there" };
   }
   if (namespace === "conflict") {
     return { reason: "NamespaceConflict", message: "another namespace has nsid 1; left alone" };
   }
   if (namespace !== "attached") return { reason: "NoNamespace", message: "namespace is not there" };
-  const { listeners, hosts, allowAnyHost } = seen.subsystem;
+  const { listeners, hosts, allowAnyHost } = observed.subsystem;
   const silent = listenAddresses.filter((want) => !listeners.some((is) => sameAddress(want, is)));
   if (silent.length > 0) {
     const where = silent.map((address) => `${address.traddr}:${address.trsvcid}`).join(", ");

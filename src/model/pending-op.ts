@@ -5,7 +5,7 @@ export type PendingOpKind = "delete" | "attach" | "detach" | "create-store" | "z
 
 export type PendingOp = {
   readonly op: PendingOpKind;
-  /** The run of the target that it was meant for. */
+  /** The incarnation of the target that it was meant for. The name is that of the stored key. */
   readonly run: string;
   /** The lease epoch of the agent that was to send it. */
   readonly epoch: bigint;
@@ -14,13 +14,13 @@ export type PendingOp = {
   readonly failed: boolean;
 };
 
-/** Who asks: this agent, in this run of the target, at this moment. */
+/** Who asks: this agent, in this incarnation of the target, at this moment. */
 export type PendingContext = {
-  readonly run: string | undefined;
+  readonly incarnation: string | undefined;
   readonly epoch: bigint | undefined;
   readonly now: Date;
   /** From then on, what an earlier agent had sent in this run has ended. */
-  readonly foreignUntil: Date;
+  readonly graceUntil: Date;
 };
 
 /**
@@ -29,27 +29,27 @@ export type PendingContext = {
  * - over: an earlier agent's, and by now what is seen counts.
  * - interrupted: the target that it was sent to died; whether it was done halfway nobody knows.
  */
-export type PendingStanding = "none" | "own" | "running" | "over" | "interrupted";
+export type PendingOpPhase = "none" | "own" | "running" | "over" | "interrupted";
 
-export function standingOfPending(
+export function pendingOpPhase(
   op: PendingOp | undefined,
-  { run, epoch, now, foreignUntil }: PendingContext,
-): PendingStanding {
+  { incarnation, epoch, now, graceUntil }: PendingContext,
+): PendingOpPhase {
   if (op === undefined) return "none";
-  if (op.run !== run) return "interrupted";
+  if (op.run !== incarnation) return "interrupted";
   if (op.epoch === epoch) return "own";
-  return now < foreignUntil ? "running" : "over";
+  return now < graceUntil ? "running" : "over";
 }
 
 /** The note to write down before a change is sent; undefined while there is no run or no lease. */
 export function pendingOp(op: PendingOpKind, context: PendingContext): PendingOp | undefined {
-  const { run, epoch, now } = context;
-  if (run === undefined || epoch === undefined) return undefined;
-  return { op, run, epoch, since: now, failed: false };
+  const { incarnation, epoch, now } = context;
+  if (incarnation === undefined || epoch === undefined) return undefined;
+  return { op, run: incarnation, epoch, since: now, failed: false };
 }
 
 /** Whether free clusters of its store may hold what it was to clear. */
-export function leavesDirt(op: PendingOp | undefined, run: string | undefined): boolean {
-  if (op === undefined || run === undefined || op.op !== "delete") return false;
-  return op.failed || op.run !== run;
+export function leavesDirt(op: PendingOp | undefined, incarnation: string | undefined): boolean {
+  if (op === undefined || incarnation === undefined || op.op !== "delete") return false;
+  return op.failed || op.run !== incarnation;
 }

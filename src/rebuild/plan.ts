@@ -5,7 +5,7 @@ import { diskId, fleetHash, isUuid, parseStoreName, volumeNqn } from "../model/i
 import type { LvolRow } from "../model/lvol.ts";
 import { newDiskRow } from "../reconcile/disk/discover.ts";
 import type { FoundDisk } from "../reconcile/disk/disks-on-target.ts";
-import type { StoreSeen } from "../reconcile/target/observed.ts";
+import type { ObservedStore } from "../reconcile/target/observed.ts";
 import type { Found, FoundLvol } from "./found.ts";
 
 export type RebuildPlan = {
@@ -31,10 +31,10 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
   const left: string[] = [];
   for (const disk of found.disks) {
     const { store } = disk;
-    const stranger =
-      store === undefined ? "holds no store" : strangerStore(disk, store.name, context);
-    if (store === undefined || stranger !== undefined) {
-      left.push(`disk ${disk.serial}: ${stranger}`);
+    const foreign =
+      store === undefined ? "holds no store" : foreignStoreReason(disk, store.name, context);
+    if (store === undefined || foreign !== undefined) {
+      left.push(`disk ${disk.serial}: ${foreign}`);
       continue;
     }
     const id = diskId(disk);
@@ -51,7 +51,7 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
 }
 
 /** Why a store is not this node's to take rows from. */
-function strangerStore(
+function foreignStoreReason(
   disk: FoundDisk,
   name: string,
   { fleet }: RebuildContext,
@@ -116,14 +116,23 @@ function lvolRow(lvol: FoundLvol, onDisk: string, context: RebuildContext): Lvol
 }
 
 /** Its free space is UNKNOWN: nobody knows what was being deleted when the rows were lost. */
-function diskRow(disk: FoundDisk, store: StoreSeen, { nodeId, now }: RebuildContext): DiskRow {
+function diskRow(disk: FoundDisk, store: ObservedStore, { nodeId, now }: RebuildContext): DiskRow {
   const { serial, model, nsid, trtype: transport, address, sizeBytes, blockSize } = disk;
   const local = transport === "PCIe";
   const driver = local ? "vfio-pci" : undefined;
   const { controllerName } = disk;
-  const seen = { serial, model, nsid, transport, address, sizeBytes, blockSize, controllerName };
+  const observed = {
+    serial,
+    model,
+    nsid,
+    transport,
+    address,
+    sizeBytes,
+    blockSize,
+    controllerName,
+  };
   return {
-    ...newDiskRow(nodeId, { ...seen, driver }, now),
+    ...newDiskRow(nodeId, { ...observed, driver }, now),
     admitted: true,
     admittedSerial: serial,
     state: "CLAIMING",

@@ -1,7 +1,7 @@
 // What the driver has to know of volumes and of disks: how each is viewed, planned, acted on and
 // recorded, and what an agent may do that does not lead or whose database is away.
 import type { LvolRow } from "../model/lvol.ts";
-import type { Allowed } from "../store/fence.ts";
+import type { WriteMode } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import type { DiskView } from "./disk/view.ts";
@@ -10,24 +10,23 @@ import type { Disks } from "./disk/disks.ts";
 import type { Kind } from "./engine/driver.ts";
 import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
 import { volumeRecord } from "./lvol/record.ts";
-import type { DiskStep, VolumeStep } from "./steps.ts";
+import { STEP_EFFECT, type DiskStep, type Step, type VolumeStep } from "./steps.ts";
 import { performVolumeStep, type VolumeStepContext } from "./lvol/perform.ts";
 import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
 
-const LOOKS: readonly string[] = ["look-lvol", "look-subsystem"] satisfies VolumeStep["kind"][];
+/** A step, or the writing of status columns after it. */
+export type Act = Step["kind"] | "record";
 
-/** What an agent may do whose database is away: bring back what was wanted and is gone. */
-const RESTORING: readonly string[] = [
-  "record",
-  "prepare-export",
-  "adjust-export",
-  "add-namespace",
-  "attach-disk",
-] satisfies (VolumeStep["kind"] | DiskStep["kind"] | "record")[];
-
-export function mayDo(allowed: Allowed, act: string): boolean {
-  if (LOOKS.includes(act) || allowed === "change") return true;
-  return allowed === "restore" && RESTORING.includes(act);
+export function permits(writeMode: WriteMode, act: Act): boolean {
+  const effect = act === "record" ? "restore" : STEP_EFFECT[act];
+  switch (effect) {
+    case "observe":
+      return true;
+    case "restore":
+      return writeMode !== "read-only";
+    case "change":
+      return writeMode === "read-write";
+  }
 }
 
 function intentOf(row: Pick<LvolRow, "traceparent" | "generation" | "observedGeneration">) {
@@ -39,18 +38,19 @@ export function volumeKind(
   source: VolumeViewSource,
   writer: Writer,
   context: VolumeStepContext,
-  may: (act: string) => boolean,
+  permits: (act: Act) => boolean,
 ): Kind<VolumePlanView, VolumeStep> {
   return {
     name: "lvol",
-    may,
+    permits,
     loops: VOLUME_LOOPS,
     intent: ({ row }) => intentOf(row),
-    changes: (act) => !LOOKS.includes(act),
+    changes: (act) => STEP_EFFECT[act] !== "observe",
     view: (id, moment) => {
       const row = source.rows.lvol(id);
       return row === undefined ? undefined : volumeView(source, row, moment);
     },
+    gaveUp: ({ row }) => row.failed,
     perform: (view, step) => performVolumeStep(context, view, step),
     record: (view) => {
       const patch = volumeRecord(view);
@@ -70,18 +70,19 @@ export function diskKind(
   disks: Disks,
   rows: Rows,
   writer: Writer,
-  may: (act: string) => boolean,
+  permits: (act: Act) => boolean,
 ): Kind<DiskView, DiskStep> {
   return {
     name: "disk",
-    may,
+    permits,
     loops: DISK_LOOPS,
     intent: ({ row }) => intentOf(row),
-    changes: () => true,
+    changes: (act) => STEP_EFFECT[act] !== "observe",
     view: (id, moment) => {
       const row = rows.disk(id);
       return row === undefined ? undefined : disks.view(row, moment);
     },
+    gaveUp: ({ row }) => row.state === "FAILED" && row.observedGeneration === row.generation,
     perform: (view, step) => disks.perform(view, step),
     record: (view) => {
       const patch = diskRecord(view);

@@ -3,30 +3,25 @@
 import { addressText } from "../model/address.ts";
 import type { NextStep } from "../explain/explanation.ts";
 import type { PendingOp } from "../model/pending-op.ts";
-import type { DiskStep, VolumeStep } from "./steps.ts";
+import type { Step, VolumeStep } from "./steps.ts";
 
-type Loop<View, Step> = {
-  readonly name: string;
-  readonly plan: (view: View) => Step | undefined;
-};
-
-export function nextSteps<View, Step extends VolumeStep | DiskStep>(
-  loops: readonly Loop<View, Step>[],
-  view: View,
-  may: (act: Step["kind"]) => boolean,
+/** `permits`: whether the step may be taken now, by the write mode of this agent. */
+export function nextSteps(
+  planned: readonly { readonly loop: string; readonly step: Step }[],
+  permits: (act: Step["kind"]) => boolean,
 ): readonly NextStep[] {
-  return loops.flatMap(({ name: loop, plan }) => {
-    const step = plan(view);
-    if (step === undefined) return [];
-    return [{ loop, words: `${step.kind}: ${describeStep(step)}`, allowed: may(step.kind) }];
-  });
+  return planned.map(({ loop, step }) => ({
+    loop,
+    words: `${step.kind}: ${describeStep(step)}`,
+    allowed: permits(step.kind),
+  }));
 }
 
-function describeStep(step: VolumeStep | DiskStep): string {
+function describeStep(step: Step): string {
   switch (step.kind) {
-    case "look-lvol":
+    case "observe-lvol":
       return `look whether lvol ${step.name} is there`;
-    case "look-subsystem":
+    case "observe-subsystem":
       return `look at subsystem ${step.nqn}`;
     case "create-lvol": {
       const { thin, lvolName, sizeBytes, lvsUuid } = step;
@@ -51,7 +46,7 @@ function describeStep(step: VolumeStep | DiskStep): string {
       return `write down ${aboutToCome(step.patch.pendingOp)}`;
     case "claim-disk":
       return `take ${step.address} from its kernel driver to vfio-pci`;
-    case "give-back-disk":
+    case "release-function":
       return `give ${step.address} back to the driver ${step.driver}`;
     case "attach-disk": {
       const subnqn = step.subnqn === undefined ? "" : ` (${step.subnqn})`;

@@ -2,7 +2,7 @@
 // loops.ts is the table of contents.
 import type { Logger } from "pino";
 import type { Config } from "../config.ts";
-import type { DiskRow, DiskSeen } from "../model/disk.ts";
+import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { SpdkConnection } from "../spdk/connection.ts";
@@ -16,11 +16,10 @@ import { Disks } from "./disk/disks.ts";
 import { Driver, type LoopStatus } from "./engine/driver.ts";
 import type { DiskView } from "./disk/view.ts";
 import { ConnectedHosts } from "./target/connected-hosts.ts";
-import { diskKind, mayDo, volumeKind } from "./kinds.ts";
+import { diskKind, permits, volumeKind, type Act } from "./kinds.ts";
 import { Lanes } from "./engine/lanes.ts";
-import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
 import { nextSteps } from "./next-steps.ts";
-import { Seen, type SeenChange } from "./target/observed.ts";
+import { Observed, type ObservedChange } from "./target/observed.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
 import { TargetSession, type TargetStatus } from "./target/session.ts";
 import { Verification } from "./verify.ts";
@@ -47,7 +46,7 @@ export type PartStatus = { readonly ok: boolean; readonly reason: string; readon
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #listeners = new Set<() => void>();
-  readonly #seen: Seen;
+  readonly #observed: Observed;
   readonly #lanes = new Lanes();
   readonly #source: VolumeViewSource;
   readonly #disks: Disks;
@@ -57,58 +56,58 @@ export class Reconciler {
   readonly #verification: Verification;
   readonly #unsubscribe: DisposableStack;
   #rowsLoaded = false;
-  #foreignUntil = new Date(0);
+  #graceUntil = new Date(0);
   #graceOfEpoch: bigint | undefined;
-  #foreignTimer: NodeJS.Timeout | undefined;
+  #graceTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ReconcilerOptions) {
     const { config, rows, writer, log, fence } = options;
     this.#options = options;
-    const allowed = () => fence.allowed;
+    const writeMode = () => fence.writeMode;
     const pending = (now: Date) => this.#pending(now);
-    const seen = new Seen((change) => this.#onSeen(change));
-    this.#seen = seen;
+    const observed = new Observed((change) => this.#onObserved(change));
+    this.#observed = observed;
     this.#source = {
       rows,
-      seen,
+      observed,
       isolation: config.isolation,
       listenAddresses: () => config.listenAddresses,
       pending,
     };
     const afterLoss = () => this.#session.afterLoss();
     const lanes = this.#lanes;
-    const shared = { ...options, seen, lanes, afterLoss, allowed, pending };
+    const shared = { ...options, observed, lanes, afterLoss, writeMode, pending };
     this.#disks = new Disks({
       ...shared,
       wake: (id) => this.#wakeDisk(id),
-      lookAtEverything: (look) => this.#session.lookAtEverything(look),
+      scanAll: (options) => this.#session.scanAll(options),
     });
-    const may = (act: string) => mayDo(fence.allowed, act);
-    const steps = { ...shared, lostStore: (id: string) => seen.setDisk(id, undefined) };
+    const mayTake = (act: Act) => permits(fence.writeMode, act);
+    const steps = { ...shared, lostStore: (id: string) => observed.setDisk(id, undefined) };
     const { instruments, spdk } = options;
     const connectedHosts = new ConnectedHosts({ spdk, rows });
     const volumes = {
-      ...volumeKind(this.#source, writer, steps, may),
+      ...volumeKind(this.#source, writer, steps, mayTake),
       first: (id: string) => connectedHosts.has(id),
     };
     this.#volumeDriver = new Driver(volumes, log, instruments);
-    this.#diskDriver = new Driver(diskKind(this.#disks, rows, writer, may), log, instruments);
+    this.#diskDriver = new Driver(diskKind(this.#disks, rows, writer, mayTake), log, instruments);
     this.#session = new TargetSession({
       ...shared,
       ...config,
       connectedHosts,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
       disks: {
-        list: (bdevs) => this.#disks.listTarget(bdevs),
-        take: (disks) => this.#disks.takeTarget(disks),
-        meet: (disks) => this.#disks.meet(disks),
+        scan: (bdevs) => this.#disks.scanTargetDisks(bdevs),
+        apply: (disks) => this.#disks.applyTargetScan(disks),
+        ensureFabricDisksAttached: (disks) => this.#disks.ensureFabricDisksAttached(disks),
       },
-      lookAtDisks: () => this.#disks.observeTarget(),
+      scanDisks: () => this.#disks.rescanTarget(),
       onReady: () => this.#beginGrace(),
     });
     this.#verification = new Verification({
       rows,
-      seen,
+      observed,
       disksListed: () => this.#disks.listed,
       inFlight: (id) => this.#diskDriver.inFlight(id),
     });
@@ -120,7 +119,7 @@ export class Reconciler {
   start(): void {
     this.#volumeDriver.start();
     this.#diskDriver.start();
-    this.#disks.lookNow();
+    this.#disks.scanKernelNow();
   }
 
   get target(): TargetStatus {
@@ -144,17 +143,25 @@ export class Reconciler {
   planOfVolume(row: LvolRow) {
     const inFlight = this.#volumeDriver.inFlight(row.id);
     const view = volumeView(this.#source, row, { now: new Date(), inFlight });
-    return { view, inFlight, steps: nextSteps(VOLUME_LOOPS, view, (act) => this.#may(act)) };
+    return {
+      view,
+      inFlight,
+      steps: nextSteps(this.#volumeDriver.planned(view), (act) => this.#permits(act)),
+    };
   }
 
   planOfDisk(row: DiskRow) {
     const inFlight = this.#diskDriver.inFlight(row.id);
     const view = this.#disks.view(row, { now: new Date(), inFlight });
-    return { view, inFlight, steps: nextSteps(DISK_LOOPS, view, (act) => this.#may(act)) };
+    return {
+      view,
+      inFlight,
+      steps: nextSteps(this.#diskDriver.planned(view), (act) => this.#permits(act)),
+    };
   }
 
-  diskSeen(row: DiskRow): DiskSeen {
-    return this.#disks.diskSeen(row);
+  diskReadiness(row: DiskRow): DiskReadiness {
+    return this.#disks.diskReadiness(row);
   }
 
   loops(): readonly LoopStatus[] {
@@ -175,13 +182,13 @@ export class Reconciler {
   /** Hands out nothing more and waits for the steps in flight until the signal. */
   async stop(signal: AbortSignal): Promise<void> {
     this.#unsubscribe.dispose();
-    clearTimeout(this.#foreignTimer);
+    clearTimeout(this.#graceTimer);
     await this.#disks.stop();
     await Promise.all([this.#diskDriver.stop(signal), this.#volumeDriver.stop(signal)]);
     await this.#session[Symbol.asyncDispose]();
   }
 
-  #onSeen({ kind, id }: SeenChange): void {
+  #onObserved({ kind, id }: ObservedChange): void {
     if (kind === "lvol") this.#volumeDriver.wake(id);
     else this.#wakeDisk(id);
     this.#options.rows.touch(id);
@@ -199,10 +206,10 @@ export class Reconciler {
         if (concernsVolumes(change.before, now)) this.#wakeDisk(id);
         continue;
       }
-      if (change.created && this.#seen.run !== undefined) {
+      if (change.created && this.#observed.incarnation !== undefined) {
         // Never tried, so nothing of it can be there: the first attempt needs no look.
-        this.#seen.setLvol(id, { kind: "absent" });
-        this.#seen.setSubsystem(id, { kind: "absent" });
+        this.#observed.setLvol(id, { kind: "absent" });
+        this.#observed.setSubsystem(id, { kind: "absent" });
       }
       const row = rows.lvol(id);
       this.#volumeDriver.retryIfIntentChanged(id, row?.generation);
@@ -211,25 +218,30 @@ export class Reconciler {
     }
     if (this.#rowsLoaded || rows.node === undefined) return;
     this.#rowsLoaded = true;
-    this.#disks.lookNow();
+    this.#disks.scanKernelNow();
   }
 
-  #may(act: string): boolean {
-    return mayDo(this.#options.fence.allowed, act);
+  #permits(act: Act): boolean {
+    return permits(this.#options.fence.writeMode, act);
   }
 
   #pending(now: Date): PendingContext {
     const { fence } = this.#options;
-    return { run: this.#seen.run, epoch: fence.epoch, now, foreignUntil: this.#foreignUntil };
+    return {
+      incarnation: this.#observed.incarnation,
+      epoch: fence.epoch,
+      now,
+      graceUntil: this.#graceUntil,
+    };
   }
 
   #onFence(): void {
     const { fence, log } = this.#options;
-    if (fence.allowed !== "nothing") this.#session.onAllowed();
-    this.#disks.lookNow();
-    if (fence.allowed === "change" && this.#seen.run !== undefined) {
+    if (fence.writeMode !== "read-only") this.#session.onWriteMode();
+    this.#disks.scanKernelNow();
+    if (fence.writeMode === "read-write" && this.#observed.incarnation !== undefined) {
       // Disks that were met while nothing could be written down about them.
-      this.#disks.observeTarget().catch((error: unknown) => {
+      this.#disks.rescanTarget().catch((error: unknown) => {
         log.warn({ err: error }, "disks on the target cannot be listed");
       });
     }
@@ -243,10 +255,10 @@ export class Reconciler {
     const { graceMs, fence } = this.#options;
     // A lease that lapsed and was renewed was nobody else's: the grace goes on as it began.
     this.#graceOfEpoch = fence.epoch;
-    this.#foreignUntil = new Date(Date.now() + graceMs);
-    clearTimeout(this.#foreignTimer);
-    this.#foreignTimer = setTimeout(() => this.#endGrace(), graceMs);
-    this.#foreignTimer.unref();
+    this.#graceUntil = new Date(Date.now() + graceMs);
+    clearTimeout(this.#graceTimer);
+    this.#graceTimer = setTimeout(() => this.#endGrace(), graceMs);
+    this.#graceTimer.unref();
     this.#wakeAll();
   }
 
@@ -254,12 +266,12 @@ export class Reconciler {
   #endGrace(): void {
     const { rows, fence } = this.#options;
     // The clock may be a fraction of a millisecond behind the timer, and nobody looks again.
-    this.#foreignUntil = new Date(0);
+    this.#graceUntil = new Date(0);
     for (const { id, pendingOp, lvolUuid, deleteRequestedTime, deleteTime } of rows.lvols()) {
       const mayHaveEnded = pendingOp !== undefined && pendingOp.epoch !== fence.epoch;
       const mayHaveBegun = lvolUuid === undefined && deleteRequestedTime !== undefined;
       if (mayHaveEnded || (mayHaveBegun && deleteTime === undefined)) {
-        this.#seen.setLvol(id, undefined);
+        this.#observed.setLvol(id, undefined);
       }
     }
     this.#wakeAll();

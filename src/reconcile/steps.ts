@@ -4,13 +4,13 @@ import type { DiskStatusPatch } from "../model/disk.ts";
 import type { ListenAddress, LvolStatusPatch } from "../model/lvol.ts";
 
 /** Reads one lvol by name: its uuid once known, else the alias that its id gives it. */
-export type LookLvol = {
-  readonly kind: "look-lvol";
+export type ObserveLvol = {
+  readonly kind: "observe-lvol";
   readonly name: string;
   readonly lvsUuid: string;
 };
 
-export type LookSubsystem = { readonly kind: "look-subsystem"; readonly nqn: string };
+export type ObserveSubsystem = { readonly kind: "observe-subsystem"; readonly nqn: string };
 
 export type CreateLvol = {
   readonly kind: "create-lvol";
@@ -58,8 +58,8 @@ export type RecordLvol = { readonly kind: "record-lvol"; readonly patch: LvolSta
 export type DeleteLvol = { readonly kind: "delete-lvol"; readonly lvolUuid: string };
 
 export type VolumeStep =
-  | LookLvol
-  | LookSubsystem
+  | ObserveLvol
+  | ObserveSubsystem
   | CreateLvol
   | PrepareExport
   | AdjustExport
@@ -80,8 +80,8 @@ export type ClaimDisk = {
 };
 
 /** Gives a PCI function back to a kernel driver. */
-export type GiveBackDisk = {
-  readonly kind: "give-back-disk";
+export type ReleaseFunction = {
+  readonly kind: "release-function";
   readonly address: string;
   readonly driver: string;
 };
@@ -113,4 +113,33 @@ export type ZeroFreeSpace = {
 };
 
 export type DiskStep =
-  RecordDisk | ClaimDisk | GiveBackDisk | AttachDisk | DetachDisk | CreateStore | ZeroFreeSpace;
+  RecordDisk | ClaimDisk | ReleaseFunction | AttachDisk | DetachDisk | CreateStore | ZeroFreeSpace;
+
+export type Step = VolumeStep | DiskStep;
+
+/**
+ * - observe: reads the target and changes nothing.
+ * - restore: brings back what was wanted and recorded before; permitted while the database is away.
+ * - change: everything else; needs the lease.
+ */
+export type StepEffect = "observe" | "restore" | "change";
+
+/** The effect of every step: a new step does not compile before it is listed here. */
+export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
+  "observe-lvol": "observe",
+  "observe-subsystem": "observe",
+  "create-lvol": "change",
+  "prepare-export": "restore",
+  "adjust-export": "restore",
+  "add-namespace": "restore",
+  "delete-subsystem": "change",
+  "record-lvol": "change",
+  "delete-lvol": "change",
+  "record-disk": "change",
+  "claim-disk": "change",
+  "release-function": "change",
+  "attach-disk": "restore",
+  "detach-disk": "change",
+  "create-store": "change",
+  "zero-free-space": "change",
+};

@@ -5,7 +5,7 @@
  * - `change`: everything.
  * - `restore`: only what brings back exports that were wanted, while the database is away.
  */
-export type Allowed = "nothing" | "restore" | "change";
+export type WriteMode = "read-only" | "restore-only" | "read-write";
 
 export class Fence {
   readonly #now: () => number;
@@ -14,10 +14,10 @@ export class Fence {
   /** The monotonic moment up to which the lease surely is ours. */
   #leaseUntilMs = Number.NEGATIVE_INFINITY;
   /** Up to then an attempt to reach the database that failed is new enough to count. */
-  #awayUntilMs = Number.NEGATIVE_INFINITY;
+  #databaseAwayUntilMs = Number.NEGATIVE_INFINITY;
   #epoch: bigint | undefined;
   #hold: string | undefined;
-  #before: Allowed = "nothing";
+  #before: WriteMode = "read-only";
 
   constructor(now: () => number = () => performance.now()) {
     this.#now = now;
@@ -41,20 +41,21 @@ export class Fence {
     return this.#hold;
   }
 
-  get allowed(): Allowed {
-    const allowed = this.#allowedNow();
+  get writeMode(): WriteMode {
+    const writeMode = this.#writeModeNow();
     // The end of a lease is announced by nobody. Who finds it ended leaves something undone, and must
     // be told when the lease is renewed.
-    this.#before = allowed;
-    return allowed;
+    this.#before = writeMode;
+    return writeMode;
   }
 
-  #allowedNow(): Allowed {
-    if (!this.#lockHeld || this.#epoch === undefined || this.#hold !== undefined) return "nothing";
+  #writeModeNow(): WriteMode {
+    if (!this.#lockHeld || this.#epoch === undefined || this.#hold !== undefined)
+      return "read-only";
     const now = this.#now();
-    if (now < this.#leaseUntilMs) return "change";
+    if (now < this.#leaseUntilMs) return "read-write";
     // A process that was stopped finds its lease ended too, and somebody else may have it by now.
-    return now < this.#awayUntilMs ? "restore" : "nothing";
+    return now < this.#databaseAwayUntilMs ? "restore-only" : "read-only";
   }
 
   setLock(held: boolean): void {
@@ -70,8 +71,8 @@ export class Fence {
   }
 
   /** The database was just found to be out of reach: nobody takes the lease there. */
-  setAway(untilMs: number): void {
-    this.#awayUntilMs = untilMs;
+  setDatabaseAway(untilMs: number): void {
+    this.#databaseAwayUntilMs = untilMs;
     this.#tell();
   }
 
@@ -94,7 +95,7 @@ export class Fence {
   }
 
   #tell(): void {
-    const now = this.#allowedNow();
+    const now = this.#writeModeNow();
     if (now === this.#before) return;
     this.#before = now;
     for (const listener of this.#listeners) listener();

@@ -21,7 +21,7 @@ export type NodeLease = {
 };
 
 /** Another process has the lease. */
-export type LeaseTaken = { readonly heldBy: string };
+export type LeaseHeld = { readonly heldBy: string };
 
 const row = z.object({
   lease_epoch: z.bigint(),
@@ -45,7 +45,7 @@ export async function readLease(client: Sql, nodeId: string): Promise<NodeLease>
 /**
  * Takes the lease if it has ended, or if its holder had the local lock that is ours now and so is dead.
  */
-export async function takeLease(client: Sql, claim: Claimant): Promise<NodeLease | LeaseTaken> {
+export async function acquireLease(client: Sql, claim: Claimant): Promise<NodeLease | LeaseHeld> {
   const { nodeId, holder, lock, termMs, atLeast } = claim;
   const taken = await client.query(
     `update node set lease_epoch = greatest(lease_epoch, $5) + 1, lease_holder = $2,
@@ -78,7 +78,7 @@ export async function renewLease(
 }
 
 /** Lets the next holder in at once. */
-export async function giveUpLease(client: Sql, nodeId: string, epoch: bigint): Promise<void> {
+export async function releaseLease(client: Sql, nodeId: string, epoch: bigint): Promise<void> {
   await client.query(
     `update node set lease_holder = null, lease_expire_time = null
      where node_id = $1 and lease_epoch = $2`,

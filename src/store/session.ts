@@ -6,7 +6,14 @@ import type { LocalLock } from "../local/local-lock.ts";
 import { unlikeRemembered, type LocalMemory, type Remembered } from "../local/local-memory.ts";
 import { connect, isDatabaseDown, type Database } from "./database.ts";
 import type { Fence } from "./fence.ts";
-import { giveUpLease, readLease, renewLease, setHold, takeLease, type NodeLease } from "./lease.ts";
+import {
+  releaseLease,
+  readLease,
+  renewLease,
+  setHold,
+  acquireLease,
+  type NodeLease,
+} from "./lease.ts";
 import { schemaState } from "./migrate.ts";
 import type { Rows } from "./rows.ts";
 import { NodeMismatch, registerNode } from "./statements.ts";
@@ -80,7 +87,7 @@ export class StoreSession {
     clearTimeout(this.#timer);
     if (this.#closing.signal.aborted || this.#turn !== undefined) return;
     // Not in this tick: what is found lost would begin a turn within the turn that finds it.
-    const taken = Promise.resolve().then(() => this.#take());
+    const taken = Promise.resolve().then(() => this.#acquireLease());
     this.#turn = taken.then((nextMs) => {
       this.#turn = undefined;
       if (this.#closing.signal.aborted || nextMs === undefined) return;
@@ -89,7 +96,7 @@ export class StoreSession {
   }
 
   /** One turn; resolves with when the next is due, undefined for never. */
-  async #take(): Promise<number | undefined> {
+  async #acquireLease(): Promise<number | undefined> {
     try {
       return await this.#step();
     } catch (error) {
@@ -101,7 +108,7 @@ export class StoreSession {
       const down = isDatabaseDown(error);
       const message = error instanceof Error ? error.message : String(error);
       this.#database.set(false, down ? `the database cannot be reached: ${message}` : message);
-      if (down) this.#options.fence.setAway(performance.now() + this.#options.leaseTermMs);
+      if (down) this.#options.fence.setDatabaseAway(performance.now() + this.#options.leaseTermMs);
       this.#options.log[down ? "debug" : "error"]({ err: error }, "database is not usable");
       this.#nameLapse();
       return RETRY_MS;
@@ -154,7 +161,7 @@ export class StoreSession {
     }
   }
 
-  async #lead(client: Parameters<typeof takeLease>[0]): Promise<number> {
+  async #lead(client: Parameters<typeof acquireLease>[0]): Promise<number> {
     const { fence, lock, memory, holder, config, leaseTermMs: termMs, log } = this.#options;
     const { nodeId } = config;
     // What was read since is remembered, too: the file is written with each renewal only.
@@ -163,7 +170,7 @@ export class StoreSession {
     const startMs = performance.now();
     const epoch = remembered?.epoch ?? 0n;
     const claim = { nodeId, holder, lock: lock.identity, termMs, atLeast: epoch };
-    const taken = await takeLease(client, claim);
+    const taken = await acquireLease(client, claim);
     if ("heldBy" in taken) {
       this.#standBy(`the lease is held by ${taken.heldBy}`);
       return RETRY_MS;
@@ -239,7 +246,7 @@ export class StoreSession {
     }
     fence.loseLease();
     if (epoch !== undefined) {
-      await giveUpLease(database.pool, config.nodeId, epoch).catch(() => {});
+      await releaseLease(database.pool, config.nodeId, epoch).catch(() => {});
     }
     lock[Symbol.dispose]();
   }

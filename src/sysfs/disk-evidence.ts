@@ -83,8 +83,8 @@ export async function gatherEvidence(
   pciAddress: string,
   options: InspectOptions = {},
 ): Promise<readonly Evidence[]> {
-  await using seen = await inspectFunction(kernel, topology, pciAddress, options);
-  return seen.evidence;
+  await using observed = await inspectFunction(kernel, topology, pciAddress, options);
+  return observed.evidence;
 }
 
 /** Functions of the group whose driver keeps it from being used through vfio. */

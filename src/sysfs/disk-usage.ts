@@ -126,10 +126,10 @@ async function layersOf(kernel: Kernel, namespace: NvmeNamespace): Promise<reado
 async function holdersAbove(
   kernel: Kernel,
   names: readonly string[],
-  seen: ReadonlySet<string> = new Set(),
+  observed: ReadonlySet<string> = new Set(),
 ): Promise<readonly Omit<Layer, "subject">[]> {
-  const fresh = names.filter((name) => !seen.has(name));
-  const known = new Set([...seen, ...fresh]);
+  const fresh = names.filter((name) => !observed.has(name));
+  const known = new Set([...observed, ...fresh]);
   const floors = await Promise.all(
     fresh.map(async (name) => {
       const at = `/sys/class/block/${name}`;

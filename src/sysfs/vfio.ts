@@ -37,11 +37,11 @@ export type ClaimResult =
       readonly driver: string | undefined;
     };
 
-export type GiveBackResult =
+export type ReleaseResult =
   | { readonly ok: true; /** Names of its block devices. */ readonly appeared: readonly string[] }
-  | { readonly ok: false; readonly reason: GiveBackRefusal; readonly detail: string };
+  | { readonly ok: false; readonly reason: ReleaseRefusal; readonly detail: string };
 
-export type GiveBackRefusal = "NO_SUCH_FUNCTION" | "OTHER_DRIVER" | "UNBIND_FAILED" | "BIND_FAILED";
+export type ReleaseRefusal = "NO_SUCH_FUNCTION" | "OTHER_DRIVER" | "UNBIND_FAILED" | "BIND_FAILED";
 
 const VFIO_PCI = "vfio-pci";
 const KERNEL_DRIVER = "nvme";
@@ -73,7 +73,7 @@ export async function claimForVfio(
     await takeOver(kernel, own, heldDescriptors);
   } catch (error) {
     if (!(error instanceof Failed)) throw error;
-    await giveBack(kernel, pciAddress, originalDriver);
+    await releaseToDriver(kernel, pciAddress, originalDriver);
     return await refused(kernel, pciAddress, error.reason, error.message);
   }
   return { ok: true, group: `/dev/vfio/${own.iommuGroup}`, originalDriver };
@@ -114,11 +114,11 @@ async function obstacleTo(
  * seconds at most, until its block devices are there. Whoever has it open through vfio must have let
  * go before: the kernel takes it away all the same.
  */
-export async function giveBack(
+export async function releaseToDriver(
   kernel: Kernel,
   pciAddress: string,
   originalDriver: string | undefined,
-): Promise<GiveBackResult> {
+): Promise<ReleaseResult> {
   const own = await readFunction(kernel, pciAddress);
   const there = await kernel.realPath(`${PCI}/devices/${pciAddress}`);
   if (there === undefined) {

@@ -11,11 +11,14 @@ type Row = {
 };
 
 export class IntentClock {
-  readonly #metrics: Pick<Metrics, "observed">;
+  readonly #metrics: Pick<Metrics, "intentObserved">;
   readonly #now: () => number;
   readonly #running = new Map<string, { readonly generation: bigint; readonly sinceMs: number }>();
 
-  constructor(metrics: Pick<Metrics, "observed">, now: () => number = () => performance.now()) {
+  constructor(
+    metrics: Pick<Metrics, "intentObserved">,
+    now: () => number = () => performance.now(),
+  ) {
     this.#metrics = metrics;
     this.#now = now;
   }
@@ -26,7 +29,7 @@ export class IntentClock {
     if (row.observedGeneration === row.generation) {
       if (running === undefined) return;
       this.#running.delete(row.id);
-      this.#metrics.observed(kindOf(row), this.#now() - running.sinceMs);
+      this.#metrics.intentObserved(kindOf(row), this.#now() - running.sinceMs);
     } else if (running?.generation !== row.generation) {
       this.#running.set(row.id, { generation: row.generation, sinceMs: this.#now() });
     }

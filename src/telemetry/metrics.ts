@@ -33,7 +33,7 @@ export class Metrics {
   readonly #grpcCalls: Histogram;
   readonly #statements: Histogram;
   readonly #commits: Histogram;
-  readonly #observed: Histogram;
+  readonly #intentObserved: Histogram;
 
   constructor(meter: Meter) {
     const seconds = (name: string, description: string) =>
@@ -59,7 +59,7 @@ export class Metrics {
     );
     this.#statements = seconds(METRIC_DB_CLIENT_OPERATION_DURATION, "Statements by operation");
     this.#commits = seconds("storagenode.commit.duration", "Transactions of the writer, by result");
-    this.#observed = seconds(
+    this.#intentObserved = seconds(
       "storagenode.intent.observed.duration",
       "From the commit of a volume's intent until it was seen on the target and recorded",
     );
@@ -108,7 +108,7 @@ export class Metrics {
     this.#commits.record(durationMs / 1_000, { result });
   }
 
-  observed(intent: IntentKind, durationMs: number): void {
-    this.#observed.record(durationMs / 1_000, { intent });
+  intentObserved(intent: IntentKind, durationMs: number): void {
+    this.#intentObserved.record(durationMs / 1_000, { intent });
   }
 }

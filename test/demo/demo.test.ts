@@ -64,9 +64,9 @@ test.concurrent(
       expect(await folder.pidOf(part)).not.toBe(before);
       expect(await folder.pidOf(part)).toBeGreaterThan(0);
       await until("the volume is exported and UP", async () => {
-        const seen = await volume(demo, id).catch(() => undefined);
+        const observed = await volume(demo, id).catch(() => undefined);
         const exported = await namespaces(folder.path);
-        return seen?.status?.state === "LVOL_STATE_UP" && exported.includes(id);
+        return observed?.status?.state === "LVOL_STATE_UP" && exported.includes(id);
       });
     }
     await until("another volume can be made", async () => {

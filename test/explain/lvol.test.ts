@@ -17,13 +17,13 @@ import {
 import { DISK, diskRow, LISTENER, MIB, VOLUME } from "../support/model.ts";
 
 const ELSEWHERE = { ...LISTENER, traddr: "192.0.2.1" };
-const AWAY = { seen: { lvol: undefined, subsystem: undefined }, targetConnected: false };
+const AWAY = { observed: { lvol: undefined, subsystem: undefined }, targetConnected: false };
 const NO_DISK = { ...AWAY, targetConnected: true, diskReady: false };
 const NEVER_MADE = {
   row: volumeRow({ lvolUuid: undefined, exported: false, observedGeneration: 0n }),
-  seen: { lvol: { kind: "absent" }, subsystem: SUBSYSTEM },
+  observed: { lvol: { kind: "absent" }, subsystem: SUBSYSTEM },
 } as const;
-const GONE = { seen: { lvol: { kind: "absent" }, subsystem: SUBSYSTEM } } as const;
+const GONE = { observed: { lvol: { kind: "absent" }, subsystem: SUBSYSTEM } } as const;
 const TARGET_DOWN = { ...nodeFacts().target, ...down("ECONNREFUSED"), answers: false };
 
 const answersOf = (facts: LvolFacts) =>
@@ -46,8 +46,8 @@ describe("an explanation of a volume that is well", () => {
     const evidence = (facts: LvolFacts) => explainLvol(facts).checks[3]?.evidence;
     expect(evidence(lvolFacts())).toContain("only hosts on this machine");
     const far = { ...LISTENER, traddr: "198.51.100.7" };
-    const seen = { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [far] } };
-    expect(evidence(lvolFacts({ view: { seen, listenAddresses: [far] } }))).toBe(
+    const observed = { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [far] } };
+    expect(evidence(lvolFacts({ view: { observed, listenAddresses: [far] } }))).toBe(
       "on TCP 198.51.100.7:4420",
     );
   });
@@ -58,8 +58,10 @@ describe("an explanation of a volume that is well", () => {
   });
 
   it("believes a listener that is there, whatever this machine's addresses are", () => {
-    const seen = { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [ELSEWHERE] } };
-    expect(answersOf(lvolFacts({ view: { seen, listenAddresses: [ELSEWHERE] } }))).toBe("YYYYYY");
+    const observed = { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [ELSEWHERE] } };
+    expect(answersOf(lvolFacts({ view: { observed, listenAddresses: [ELSEWHERE] } }))).toBe(
+      "YYYYYY",
+    );
   });
 });
 
@@ -67,7 +69,7 @@ describe("an explanation of a volume that is well", () => {
 const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegExp, RegExp])[] = [
   [
     "hold",
-    { node: nodeFacts({ hold: "the database is behind", allowed: "nothing" }) },
+    { node: nodeFacts({ hold: "the database is behind", writeMode: "read-only" }) },
     /on hold.*the database is behind/,
     /run "storage-node rebuild"/,
   ],
@@ -112,7 +114,7 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
   ],
   [
     "a target that hangs",
-    { node: nodeFacts({ target: { ...nodeFacts().target, silent: true } }) },
+    { node: nodeFacts({ target: { ...nodeFacts().target, unresponsive: true } }) },
     /takes requests and does not answer them/,
     /see whether it hangs/,
   ],
@@ -155,7 +157,7 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
   ],
   [
     "somebody else's subsystem",
-    { view: { seen: { lvol: LVOL, subsystem: { ...SUBSYSTEM, serialNumber: "OTHER" } } } },
+    { view: { observed: { lvol: LVOL, subsystem: { ...SUBSYSTEM, serialNumber: "OTHER" } } } },
     /serial number OTHER: this agent did not make it/,
     /nvmf_delete_subsystem/,
   ],
@@ -163,7 +165,7 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
     "somebody else's namespace",
     {
       view: {
-        seen: {
+        observed: {
           lvol: LVOL,
           subsystem: { ...SUBSYSTEM, namespaces: [{ nsid: 1, bdevName: "x", uuid: "y" }] },
         },
@@ -183,7 +185,7 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
     {
       view: {
         row: volumeRow({ lastError: "nvmf_subsystem_add_listener answered -32602 (…)" }),
-        seen: { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [] } },
+        observed: { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [] } },
       },
     },
     /refuses to listen on TCP 127.0.0.1:4420/,
@@ -200,7 +202,7 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
     {
       view: {
         row: volumeRow({ hosts: [] }),
-        seen: { lvol: LVOL, subsystem: { ...SUBSYSTEM, hosts: [] } },
+        observed: { lvol: LVOL, subsystem: { ...SUBSYSTEM, hosts: [] } },
       },
     },
     /no host may connect to it/,
@@ -232,8 +234,8 @@ describe("the summary of an explanation", () => {
 
   it("says when a deleted volume was deleted, and calls its absence what was wanted", () => {
     const row = volumeRow({ deleteRequestedTime: NOW, deleteTime: NOW, exported: false });
-    const seen = { lvol: { kind: "absent" }, subsystem: { kind: "absent" } } as const;
-    const { summary, checks, nextStep } = explainLvol(lvolFacts({ view: { row, seen } }));
+    const observed = { lvol: { kind: "absent" }, subsystem: { kind: "absent" } } as const;
+    const { summary, checks, nextStep } = explainLvol(lvolFacts({ view: { row, observed } }));
     expect(summary).toContain("is DELETED: it was deleted at 2026-11-26T02:00:00Z");
     expect(checks.slice(1, 5).map(({ evidence }) => evidence.includes("wants it"))).toEqual([
       true,
@@ -265,16 +267,16 @@ describe("the next step of an explanation", () => {
 
   it("says why it is not taken now", () => {
     const database = down("away");
-    expect(next({ node: nodeFacts({ hold: "behind", allowed: "nothing" }) })).toBe(
+    expect(next({ node: nodeFacts({ hold: "behind", writeMode: "read-only" }) })).toBe(
       "export: add-namespace: attach it (not now: the node is on hold)",
     );
-    expect(next({ node: nodeFacts({ database, allowed: "restore" }) })).toContain(
+    expect(next({ node: nodeFacts({ database, writeMode: "restore-only" }) })).toContain(
       "(not now: the database is away; only exports are restored)",
     );
-    expect(next({ node: nodeFacts({ database, allowed: "nothing" }) })).toContain(
+    expect(next({ node: nodeFacts({ database, writeMode: "read-only" }) })).toContain(
       "(not now: the database is away)",
     );
-    expect(next({ node: nodeFacts({ allowed: "nothing" }) })).toContain(
+    expect(next({ node: nodeFacts({ writeMode: "read-only" }) })).toContain(
       "(not now: this agent does not lead the node)",
     );
   });
@@ -282,8 +284,8 @@ describe("the next step of an explanation", () => {
   it("waits for the time of the next try, and no longer", () => {
     const later = new Date(NOW.getTime() + 5_000);
     const row = volumeRow({ lastError: "x", attempt: 3, nextTryTime: later, exported: false });
-    const seen = { lvol: LVOL, subsystem: { ...SUBSYSTEM, namespaces: [] } };
-    const facts = lvolFacts({ steps, view: { row, seen } });
+    const observed = { lvol: LVOL, subsystem: { ...SUBSYSTEM, namespaces: [] } };
+    const facts = lvolFacts({ steps, view: { row, observed } });
     const said = explainLvol(facts);
     expect(said.nextTryTime).toEqual(later);
     expect(said.nextStep).toContain("; not before 2026-11-26T02:00:05Z");
@@ -334,14 +336,14 @@ describe("any explanation", () => {
   it("has six answers, evidence for each, and a remedy exactly where the answer is not YES", () => {
     fc.assert(
       fc.property(anything, ({ connected, diskReady, lvol, subsystem, row, thereIsDisk, free }) => {
-        const seen = connected ? { lvol, subsystem } : AWAY.seen;
+        const observed = connected ? { lvol, subsystem } : AWAY.observed;
         const facts = lvolFacts({
           node: nodeFacts(connected ? {} : { target: TARGET_DOWN }),
           disk: thereIsDisk ? diskRow() : undefined,
           freeClusters: free,
           view: {
             row: volumeRow(row),
-            seen,
+            observed,
             targetConnected: connected,
             diskReady: connected && diskReady,
           },
@@ -356,8 +358,8 @@ describe("any explanation", () => {
           else if (!deleting) expect(remedy).not.toBe("");
         }
         const [, onLvol, onSubsystem] = checks;
-        if (seen.lvol === undefined) expect(onLvol?.answer).toBe("UNKNOWN");
-        if (seen.subsystem === undefined) expect(onSubsystem?.answer).toBe("UNKNOWN");
+        if (observed.lvol === undefined) expect(onLvol?.answer).toBe("UNKNOWN");
+        if (observed.subsystem === undefined) expect(onSubsystem?.answer).toBe("UNKNOWN");
         const allYes = checks.every(({ answer }) => answer === "YES");
         if (allYes) expect(summary).toMatch(/ is UP: /);
       }),

@@ -9,8 +9,8 @@ const HOSTS = ["a", "b", "c", "d", "e", "f"].map((name) => `nqn.2026-11.io.host:
 const PENDING = { run: "r", epoch: 1n, since: new Date(0), failed: false };
 
 const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
-  [{ kind: "look-lvol", name: "s/v", lvsUuid: "u" }, "look whether lvol s/v is there"],
-  [{ kind: "look-subsystem", nqn: NQN }, `look at subsystem ${NQN}`],
+  [{ kind: "observe-lvol", name: "s/v", lvsUuid: "u" }, "look whether lvol s/v is there"],
+  [{ kind: "observe-subsystem", nqn: NQN }, `look at subsystem ${NQN}`],
   [
     { kind: "create-lvol", lvolName: "v", lvsUuid: "u", sizeBytes: 8n, thin: true },
     "make the thin lvol v of 8 bytes in store u",
@@ -53,7 +53,10 @@ const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
     "write down what is about to be made",
   ],
   [{ kind: "claim-disk", address: "0:1", ours: false }, "take 0:1 from its kernel driver"],
-  [{ kind: "give-back-disk", address: "0:1", driver: "nvme" }, "give 0:1 back to the driver nvme"],
+  [
+    { kind: "release-function", address: "0:1", driver: "nvme" },
+    "give 0:1 back to the driver nvme",
+  ],
   [
     {
       kind: "attach-disk",
@@ -77,22 +80,20 @@ describe("the next steps of an object", () => {
   it.each(STEPS.map((one) => [one[0].kind, ...one] as const))(
     "say %s in words",
     (_, step, words) => {
-      const loops = [{ name: "one", plan: () => step }];
-      const [said] = nextSteps(loops, undefined, () => true);
+      const [said] = nextSteps([{ loop: "one", step }], () => true);
       expect(said).toMatchObject({ loop: "one", allowed: true });
       expect(said?.words).toContain(`${step.kind}: ${words}`);
     },
   );
 
-  it("are those of each loop that wants one, and say which may not be taken now", () => {
-    const look = { kind: "look-subsystem", nqn: NQN } as const;
+  it("say which of them may not be taken now", () => {
+    const look = { kind: "observe-subsystem", nqn: NQN } as const;
     const remove = { kind: "delete-lvol", lvolUuid: "u" } as const;
-    const loops = [
-      { name: "idle", plan: () => undefined },
-      { name: "export", plan: () => look },
-      { name: "lvol-delete", plan: () => remove },
+    const planned = [
+      { loop: "export", step: look },
+      { loop: "lvol-delete", step: remove },
     ];
-    const said = nextSteps<undefined, VolumeStep>(loops, undefined, (act) => act === look.kind);
+    const said = nextSteps(planned, (act) => act === look.kind);
     expect(said.map(({ loop, allowed }) => [loop, allowed])).toEqual([
       ["export", true],
       ["lvol-delete", false],

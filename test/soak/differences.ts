@@ -61,8 +61,8 @@ export async function differences(sources: {
     differs(`lvol of ${id}, answered and on the target`, lvolUuid, lvol?.uuid);
     const names = [...hosts].toSorted();
     differs(`hosts of ${id}, answered and in its row`, names, one?.hosts.toSorted());
-    const seen = exported.find(({ uuid }) => uuid === id);
-    differs(`hosts of ${id}, answered and on the target`, names, seen?.hosts);
+    const observed = exported.find(({ uuid }) => uuid === id);
+    differs(`hosts of ${id}, answered and on the target`, names, observed?.hosts);
   }
   return said;
 }

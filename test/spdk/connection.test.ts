@@ -210,8 +210,8 @@ describe("the window of a store", () => {
     target.script = echo;
     for (const id of ids.slice(0, -1)) target.answer(id, { result: null });
     await Promise.all(calls.map(({ outcome }) => outcome));
-    const seen = target.requests.filter(({ method }) => method === "create");
-    expect(seen.map(({ params }) => params?.["n"])).toEqual(numbers);
+    const observed = target.requests.filter(({ method }) => method === "create");
+    expect(observed.map(({ params }) => params?.["n"])).toEqual(numbers);
   });
 
   test("is whole again after everything was answered", async () => {
@@ -268,9 +268,9 @@ describe("a lost connection", () => {
   test("nothing is sent while the target is away, and it is found again", async () => {
     await using target = await ScriptedTarget.create(echo);
     await using connection = new SpdkConnection({ path: target.path, mayMutate: () => true });
-    const seen: string[] = [];
-    connection.onConnected(() => seen.push(`up ${connection.epoch}`));
-    connection.onDisconnected(() => seen.push("down"));
+    const observed: string[] = [];
+    connection.onConnected(() => observed.push(`up ${connection.epoch}`));
+    connection.onDisconnected(() => observed.push("down"));
     const before = connection.call("create", undefined, PATIENT);
     expect(await before.settled).toEqual(DOWN);
     await target.listen();
@@ -280,7 +280,7 @@ describe("a lost connection", () => {
     await target.listen();
     await expect.poll(() => connection.connected).toBe(true);
     expect(await connection.call("echo", undefined, PATIENT).outcome).toMatchObject({ kind: "ok" });
-    expect(seen).toEqual(["up 1", "down", "up 2"]);
+    expect(observed).toEqual(["up 1", "down", "up 2"]);
     expect(target.requests.map(({ method }) => method)).toEqual(["echo"]);
   });
 
@@ -324,14 +324,14 @@ describe("an answer that cannot be trusted drops the connection", () => {
 
 test("the observer sees each call once, with what came out", async () => {
   await using target = await ScriptedTarget.listening(echo);
-  const seen: [CallStart, CallEnd["outcome"]["kind"]][] = [];
+  const observed: [CallStart, CallEnd["outcome"]["kind"]][] = [];
   await using connection = await connected(target, {
-    onCall: (start) => (end) => seen.push([start, end.outcome.kind]),
+    onCall: (start) => (end) => observed.push([start, end.outcome.kind]),
     mayMutate: () => false,
   });
   await connection.call("bdev_get_bdevs", undefined, { ...PATIENT, dump: true }).outcome;
   await connection.call("bdev_lvol_delete", { name: "v" }, { ...PATIENT, mutates: true }).outcome;
-  expect(seen).toMatchObject([
+  expect(observed).toMatchObject([
     [{ method: "bdev_get_bdevs", dump: true, mutates: false, queued: 0 }, "ok"],
     [{ method: "bdev_lvol_delete", dump: false, mutates: true, queued: 0 }, "not_sent"],
   ]);

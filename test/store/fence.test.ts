@@ -7,12 +7,12 @@ it("a lease that was found ended is announced when it is renewed", () => {
   fence.setLock(true);
   fence.setLease(1n, 100);
   const told: string[] = [];
-  fence.onChange(() => told.push(fence.allowed));
+  fence.onChange(() => told.push(fence.writeMode));
   nowMs = 150;
   // Somebody wants to change something and may not.
-  expect(fence.allowed).toBe("nothing");
+  expect(fence.writeMode).toBe("read-only");
   fence.setLease(1n, 300);
-  expect(told).toEqual(["change"]);
+  expect(told).toEqual(["read-write"]);
 });
 
 it("a lease that nobody found ended is renewed without a word", () => {

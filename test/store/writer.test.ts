@@ -5,7 +5,7 @@ import { Refusal } from "../../src/model/errors.ts";
 import { uuidV5 } from "../../src/model/identity.ts";
 import { openDatabase, type Database } from "../../src/store/database.ts";
 import { Fence } from "../../src/store/fence.ts";
-import { takeLease } from "../../src/store/lease.ts";
+import { acquireLease } from "../../src/store/lease.ts";
 import { Rows } from "../../src/store/rows.ts";
 import { registerNode } from "../../src/store/statements.ts";
 import { Writer } from "../../src/store/writer.ts";
@@ -47,7 +47,7 @@ async function open(url: string, disk = diskRow()): Promise<Open> {
     registerNode(client, { nodeId: NODE, fleet: FLEET, nqnPrefix: PREFIX }),
   );
   const claim = { nodeId: NODE, holder: "test", lock: "test", termMs: 60_000, atLeast: 0n };
-  const taken = await takeLease(database.pool, claim);
+  const taken = await acquireLease(database.pool, claim);
   if ("heldBy" in taken) throw new Error(taken.heldBy);
   const fence = new Fence();
   fence.setLease(taken.epoch, Number.POSITIVE_INFINITY);

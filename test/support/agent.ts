@@ -76,7 +76,7 @@ export async function startAgent(
     ready: async () => {
       const disks = () => [...node.agent.rows.disks()];
       const isReady = () => {
-        const up = disks().filter((disk) => node.agent.diskSeen(disk).ready).length;
+        const up = disks().filter((disk) => node.agent.diskReadiness(disk).ready).length;
         return node.agent.ready() && up >= config.fabricDisks.length;
       };
       await until("the agent is ready and all its disks are UP", isReady).catch(

@@ -177,15 +177,17 @@ export function exactly(ids: readonly string[]) {
 export async function settled(world: CrashWorld): Promise<void> {
   const { agent } = world.agent().node;
   const isSettled = (row: LvolRow) => {
-    const { seen } = agent.view(row);
+    const { observed } = agent.view(row);
     if (row.deleteRequestedTime !== undefined) return row.deleteTime !== undefined;
-    const lvol = seen.lvol;
+    const lvol = observed.lvol;
     return lvol?.kind === "present" && lvol.uuid === row.lvolUuid && row.exported;
   };
   const all = () => [...agent.rows.lvols()];
   await until("rows and target agree", () => all().every(isSettled)).catch((cause: unknown) => {
     const open = all().filter((row) => !isSettled(row));
-    const said = open.map((row) => inspect({ row, seen: agent.view(row).seen }, { depth: 4 }));
+    const said = open.map((row) =>
+      inspect({ row, observed: agent.view(row).observed }, { depth: 4 }),
+    );
     const parts = agent.components().map(({ name, reason }) => `${name}: ${reason}`);
     throw new Error([...parts, ...said].join("; "), { cause });
   });

@@ -2,7 +2,7 @@
 import type { DiskFacts } from "../../src/explain/disk-causes.ts";
 import type { NodeFacts } from "../../src/explain/explanation.ts";
 import { exportSerial } from "../../src/model/identity.ts";
-import type { LvolRow, SubsystemSeen, VolumeView } from "../../src/model/lvol.ts";
+import type { LvolRow, ObservedSubsystem, VolumeView } from "../../src/model/lvol.ts";
 import type { LvolFacts } from "../../src/explain/lvol-causes.ts";
 import { CLUSTER, diskRow, LISTENER, lvolRow, MIB, STORE_UUID, VOLUME } from "./model.ts";
 
@@ -20,16 +20,22 @@ export function nodeFacts(change: Partial<NodeFacts> = {}): NodeFacts {
     lock: well,
     lease: well,
     kernel: well,
-    target: { ...well, socket: "/run/spdk.sock", answers: true, silent: false, unknownLvols: 0 },
+    target: {
+      ...well,
+      socket: "/run/spdk.sock",
+      answers: true,
+      unresponsive: false,
+      orphanLvols: 0,
+    },
     ownAddresses: ["127.0.0.1", "198.51.100.7"],
-    allowed: "change",
+    writeMode: "read-write",
     ...change,
   };
 }
 
 export const down = (reason: string) => ({ ok: false, reason, since: SINCE });
 
-export const SUBSYSTEM: Extract<SubsystemSeen, { kind: "present" }> = {
+export const SUBSYSTEM: Extract<ObservedSubsystem, { kind: "present" }> = {
   kind: "present",
   serialNumber: exportSerial(VOLUME),
   allowAnyHost: false,
@@ -70,7 +76,7 @@ export function lvolFacts(
     ...rest,
     view: {
       row: volumeRow(),
-      seen: { lvol: LVOL, subsystem: SUBSYSTEM },
+      observed: { lvol: LVOL, subsystem: SUBSYSTEM },
       targetConnected: true,
       diskReady: true,
       diskReason: "",

@@ -45,8 +45,8 @@ export async function kernelWorld(spec: KernelSpec = TWO_DRIVES): Promise<Kernel
 
 /** What a claim does from the start: list, inspect, hold, take. */
 export async function claim(kernel: Kernel, address: string): Promise<ClaimResult> {
-  await using seen = await inspectFunction(kernel, await listNvme(kernel), address);
-  return await claimForVfio(kernel, address, { heldDescriptors: seen.held });
+  await using observed = await inspectFunction(kernel, await listNvme(kernel), address);
+  return await claimForVfio(kernel, address, { heldDescriptors: observed.held });
 }
 
 export async function functionAt(kernel: Kernel, address: string): Promise<NvmeFunction> {

@@ -69,7 +69,7 @@ const action = fc.oneof(
 export const lives = fc.array(action, { minLength: 3, maxLength: 16, size: "max" });
 
 type Mutation = typeof mutation extends fc.Arbitrary<infer T> ? T : never;
-type Trouble = typeof trouble extends fc.Arbitrary<infer T> ? T : never;
+type Cause = typeof trouble extends fc.Arbitrary<infer T> ? T : never;
 export type Action = typeof action extends fc.Arbitrary<infer T> ? T : never;
 
 /** What was asked of one volume, in order, and what was answered for good. */
@@ -229,7 +229,7 @@ class Life {
     return this.#volumes.indexOf(volume) + 1;
   }
 
-  async #trouble(one: Trouble): Promise<void> {
+  async #trouble(one: Cause): Promise<void> {
     const { world } = this;
     switch (one.do) {
       case "kill":
@@ -318,13 +318,13 @@ class Life {
   }
 
   async #find(id: string): Promise<Found> {
-    const { status: seen } = await getLvol(this.world.agent(), id);
+    const { status: observed } = await getLvol(this.world.agent(), id);
     const subsystem = [...this.world.target.state().subsystems.values()].find(({ namespaces }) =>
       [...namespaces.values()].some(({ uuid }) => uuid === id),
     );
     const hosts = subsystem?.hosts.toSorted() ?? [];
-    const bytes = readBack(this.world, seen?.lvolUuid ?? "");
-    return { id, state: seen?.state, lvolUuid: seen?.lvolUuid, hosts, bytes };
+    const bytes = readBack(this.world, observed?.lvolUuid ?? "");
+    return { id, state: observed?.state, lvolUuid: observed?.lvolUuid, hosts, bytes };
   }
 }
 

@@ -222,8 +222,8 @@ describe("an inspection", () => {
     const topology = await listNvme(world.kernel);
     const [first] = topology.functions[1]!.controllers[0]!.namespaces;
     {
-      await using seen = await inspectFunction(world.kernel, topology, TWO_NAMESPACES);
-      expect(seen.held).toHaveLength(2);
+      await using observed = await inspectFunction(world.kernel, topology, TWO_NAMESPACES);
+      expect(observed.held).toHaveLength(2);
       expect(await world.kernel.openExclusive(first!.device)).toBeUndefined();
     }
     await using again = await world.kernel.openExclusive(first!.device);
@@ -233,9 +233,9 @@ describe("an inspection", () => {
   test("holds nothing of the other functions of the group", async () => {
     await using world = await recorded("kernel-bound");
     const topology = await listNvme(world.kernel);
-    await using seen = await inspectFunction(world.kernel, topology, PAIR_A);
+    await using observed = await inspectFunction(world.kernel, topology, PAIR_A);
     const other = topology.functions.find(({ pciAddress }) => pciAddress === "0000:00:08.1")!;
-    expect(seen.held.map(({ device }) => device)).toHaveLength(1);
+    expect(observed.held.map(({ device }) => device)).toHaveLength(1);
     await using device = await world.kernel.openExclusive(
       other.controllers[0]!.namespaces[0]!.device,
     );

@@ -4,7 +4,7 @@ import { openSimulatedKernel } from "../../src/sim/kernel/simulated-kernel.ts";
 import { gatherEvidence, inspectFunction } from "../../src/sysfs/disk-evidence.ts";
 import type { Kernel } from "../../src/sysfs/kernel.ts";
 import { listNvme } from "../../src/sysfs/nvme.ts";
-import { claimForVfio, giveBack } from "../../src/sysfs/vfio.ts";
+import { claimForVfio, releaseToDriver } from "../../src/sysfs/vfio.ts";
 import {
   A,
   B,
@@ -34,7 +34,7 @@ describe("a claim", () => {
     expect(await world.kernel.list("/dev/vfio")).toEqual(["2", "vfio"]);
     expect(await stateOf(world.kernel, B)).toMatchObject({ driver: "nvme", serials: ["SIMB"] });
 
-    const back = await giveBack(world.kernel, A, "nvme");
+    const back = await releaseToDriver(world.kernel, A, "nvme");
     expect(back).toMatchObject({ ok: true, appeared: [expect.stringMatching(/^nvme\d+n1$/)] });
     expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
     expect(await world.kernel.list("/dev/vfio")).toEqual(["vfio"]);
@@ -57,8 +57,8 @@ describe("a claim", () => {
 
   test("keeps the disk held until the kernel driver has let go, and no longer", async () => {
     await using world = await kernelWorld();
-    await using seen = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
-    const [held] = seen.held;
+    await using observed = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
+    const [held] = observed.held;
     const heldAt: (readonly [string, boolean])[] = [];
     const watched: Kernel = {
       ...world.kernel,
@@ -71,7 +71,7 @@ describe("a claim", () => {
         await world.kernel.write(path, text);
       },
     };
-    await claimForVfio(watched, A, { heldDescriptors: seen.held });
+    await claimForVfio(watched, A, { heldDescriptors: observed.held });
     expect(heldAt).toEqual([
       ["driver_override", true],
       ["unbind", true],
@@ -82,8 +82,8 @@ describe("a claim", () => {
   test("is refused while one namespace of the drive is not held", async () => {
     const two = { ...drive(A, "SIMA", "2"), namespaces: [{ sizeBytes: MIB }, { sizeBytes: MIB }] };
     await using world = await kernelWorld({ drives: [two] });
-    await using seen = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
-    const heldDescriptors = seen.held.slice(0, 1);
+    await using observed = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
+    const heldDescriptors = observed.held.slice(0, 1);
     expect(await claimForVfio(world.kernel, A, { heldDescriptors })).toMatchObject({
       ok: false,
       reason: "NOT_HELD",
@@ -94,8 +94,8 @@ describe("a claim", () => {
 
   test("is refused when what is held is no longer what has that name", async () => {
     await using world = await kernelWorld();
-    await using seen = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
-    const heldDescriptors = seen.held.map((held) => ({ ...held, dev: "259:77" }));
+    await using observed = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
+    const heldDescriptors = observed.held.map((held) => ({ ...held, dev: "259:77" }));
     expect(await claimForVfio(world.kernel, A, { heldDescriptors })).toMatchObject({
       ok: false,
       reason: "NOT_HELD",
@@ -146,7 +146,7 @@ describe("a claim", () => {
       reason: "OTHER_DRIVER",
       driver: "uio_pci_generic",
     });
-    expect(await giveBack(world.kernel, A, "nvme")).toMatchObject({
+    expect(await releaseToDriver(world.kernel, A, "nvme")).toMatchObject({
       ok: false,
       reason: "OTHER_DRIVER",
     });
@@ -192,28 +192,28 @@ describe("giving back", () => {
   test("may be repeated", async () => {
     await using world = await kernelWorld();
     await claim(world.kernel, A);
-    await giveBack(world.kernel, A, "nvme");
-    expect(await giveBack(world.kernel, A, "nvme")).toMatchObject({ ok: true });
+    await releaseToDriver(world.kernel, A, "nvme");
+    expect(await releaseToDriver(world.kernel, A, "nvme")).toMatchObject({ ok: true });
     expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
   });
 
   test("to no driver leaves a drive without one, and never takes one from nvme", async () => {
     await using world = await kernelWorld();
     await claim(world.kernel, A);
-    expect(await giveBack(world.kernel, A, undefined)).toEqual({ ok: true, appeared: [] });
+    expect(await releaseToDriver(world.kernel, A, undefined)).toEqual({ ok: true, appeared: [] });
     expect(await stateOf(world.kernel, A)).toEqual({
       driver: undefined,
       driverOverride: undefined,
       serials: [],
     });
-    expect(await giveBack(world.kernel, B, undefined)).toMatchObject({ ok: false });
+    expect(await releaseToDriver(world.kernel, B, undefined)).toMatchObject({ ok: false });
     expect(await stateOf(world.kernel, B)).toMatchObject({ driver: "nvme" });
   });
 
   test("says why the driver did not take it", async () => {
     await using world = await kernelWorld();
     await claim(world.kernel, A);
-    expect(await giveBack(world.kernel, A, "nothing-of-the-kind")).toEqual({
+    expect(await releaseToDriver(world.kernel, A, "nothing-of-the-kind")).toEqual({
       ok: false,
       reason: "BIND_FAILED",
       detail: `${A} went to driver nvme, not to nothing-of-the-kind`,
@@ -222,7 +222,7 @@ describe("giving back", () => {
 
   test("of a function that was pulled says so", async () => {
     await using world = await kernelWorld();
-    expect(await giveBack(world.kernel, "0000:00:1e.0", "nvme")).toMatchObject({
+    expect(await releaseToDriver(world.kernel, "0000:00:1e.0", "nvme")).toMatchObject({
       ok: false,
       reason: "NO_SUCH_FUNCTION",
     });
@@ -255,7 +255,7 @@ async function writesOf(act: (kernel: Kernel) => Promise<unknown>, kernel: Kerne
 }
 
 const claimA = async (kernel: Kernel) => await claim(kernel, A);
-const returnA = async (kernel: Kernel) => await giveBack(kernel, A, "nvme");
+const returnA = async (kernel: Kernel) => await releaseToDriver(kernel, A, "nvme");
 
 describe("an agent that dies in the middle", () => {
   test("of a claim has three places to do so, and of giving back as many", async () => {

@@ -15,14 +15,14 @@ export type KernelFindings = {
   /** Ids that two different disks show. */
   readonly duplicates: ReadonlySet<string>;
   /** Disks without a serial number: they cannot be told apart, so they are never taken. */
-  readonly nameless: readonly string[];
+  readonly withoutSerial: readonly string[];
 };
 
 /** Which disks a topology shows; `rows` tell which disk a function without a kernel driver is. */
 export function findInKernel(topology: NvmeTopology, rows: Iterable<DiskRow>): KernelFindings {
   const disks = new Map<string, DiskInKernel & { readonly namespace?: NvmeNamespace }>();
   const duplicates = new Set<string>();
-  const nameless: string[] = [];
+  const withoutSerial: string[] = [];
   const silent = new Map<string, string | undefined>();
   for (const { pciAddress, driver, controllers } of topology.functions) {
     const namespaces = controllers.flatMap((controller) => controller.namespaces);
@@ -30,7 +30,7 @@ export function findInKernel(topology: NvmeTopology, rows: Iterable<DiskRow>): K
     for (const namespace of namespaces) {
       const { serial, model, nsid, kernelName } = namespace;
       if (serial === "" || nsid < 1) {
-        nameless.push(kernelName);
+        withoutSerial.push(kernelName);
         continue;
       }
       const id = diskId({ serial, model, nsid });
@@ -45,7 +45,7 @@ export function findInKernel(topology: NvmeTopology, rows: Iterable<DiskRow>): K
     const driver = silent.get(row.address);
     disks.set(row.id, { address: row.address, driver, kernelName: undefined, evidence: undefined });
   }
-  return { disks, duplicates, nameless };
+  return { disks, duplicates, withoutSerial };
 }
 
 type NewDisk = Pick<

@@ -4,11 +4,11 @@ import { diskId } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Bdev, Controller, NvmeBdev } from "../../spdk/replies-bdev.ts";
 import type { Lvstore } from "../../spdk/replies-lvol.ts";
-import type { DiskOnTarget } from "../target/observed.ts";
+import type { ObservedDisk } from "../target/observed.ts";
 
 type Reads = Pick<SpdkClient, "bdevNvmeGetControllers" | "bdevLvolGetLvstores" | "getBdev">;
 
-export type FoundDisk = DiskOnTarget & {
+export type FoundDisk = ObservedDisk & {
   readonly id: string;
   readonly nsid: number;
   readonly trtype: "PCIe" | "TCP" | "RDMA";
@@ -22,7 +22,7 @@ export type FoundDisks = {
    * Ids of disks that were being attached, or given a store, when this was read: a load takes minutes,
    * and a store that is not there yet says nothing.
    */
-  readonly unsettled: ReadonlySet<string>;
+  readonly inTransition: ReadonlySet<string>;
 };
 
 /**

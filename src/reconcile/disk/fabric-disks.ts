@@ -8,13 +8,13 @@ import type { DiskRow } from "../../model/disk.ts";
 import { addressFamily } from "../../model/address.ts";
 import { controllerName } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
-import type { Allowed } from "../../store/fence.ts";
+import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
 import { newDiskRow } from "./discover.ts";
 import type { FoundDisk } from "./disks-on-target.ts";
 import type { Lanes } from "../engine/lanes.ts";
-import type { Seen } from "../target/observed.ts";
+import type { Observed } from "../target/observed.ts";
 
 const RETRY_MS = 5_000;
 
@@ -26,20 +26,20 @@ export type FabricDisksOptions = {
     SpdkClient,
     "bdevNvmeAttachController" | "bdevNvmeDetachController" | "getBdev"
   >;
-  readonly seen: Seen;
+  readonly observed: Observed;
   readonly lanes: Lanes;
   readonly log: Logger;
-  readonly allowed: () => Allowed;
+  readonly writeMode: () => WriteMode;
   readonly list: () => Promise<readonly FoundDisk[]>;
   /** Looks at everything again, and comes back here. */
-  readonly lookAgain: () => Promise<void>;
+  readonly rescan: () => Promise<void>;
   readonly admit: (id: string) => Promise<void>;
 };
 
 export class FabricDisks {
   readonly #options: FabricDisksOptions;
   #timer: NodeJS.Timeout | undefined;
-  #meeting = false;
+  #attaching = false;
   #stopped = false;
 
   constructor(options: FabricDisksOptions) {
@@ -52,11 +52,11 @@ export class FabricDisks {
   }
 
   /** Makes rows for entries seen for the first time, and attaches those that were never seen. */
-  async meet(found: readonly FoundDisk[]): Promise<void> {
+  async ensureAttached(found: readonly FoundDisk[]): Promise<void> {
     // Two looks at a time would attach twice: the first one also sees what the second would.
-    const { rows, allowed } = this.#options;
-    if (this.#meeting || rows.node === undefined || allowed() !== "change") return;
-    this.#meeting = true;
+    const { rows, writeMode } = this.#options;
+    if (this.#attaching || rows.node === undefined || writeMode() !== "read-write") return;
+    this.#attaching = true;
     try {
       const unseen = this.#withoutRow().filter(
         (entry) => !found.some((one) => isEntry(entry, one)),
@@ -69,14 +69,14 @@ export class FabricDisks {
           if (disk !== undefined) await this.#insert(entry, disk);
         }),
       );
-      if (allowed() !== "change") this.#retry();
+      if (writeMode() !== "read-write") this.#retry();
       else await this.admitKnown();
     } catch (error) {
       // What was not written down, or not admitted, is met again.
       this.#retry();
       throw error;
     } finally {
-      this.#meeting = false;
+      this.#attaching = false;
     }
     if (this.#withoutRow().length > 0) this.#retry();
   }
@@ -101,7 +101,7 @@ export class FabricDisks {
   }
 
   async #insert(entry: FabricDisk, disk: FoundDisk): Promise<void> {
-    const { writer, config, seen, log } = this.#options;
+    const { writer, config, observed, log } = this.#options;
     const { serial, model, nsid, sizeBytes, blockSize } = disk;
     const row = newDiskRow(
       config.nodeId,
@@ -119,7 +119,7 @@ export class FabricDisks {
     );
     await writer.insertDisk(row);
     log.info({ disk: row.id, serial, model, subnqn: entry.subnqn }, "fabric disk found");
-    seen.setDisk(row.id, disk);
+    observed.setDisk(row.id, disk);
   }
 
   /** True: it is attached, and shows the serial of its entry. */
@@ -148,9 +148,9 @@ export class FabricDisks {
     if (this.#stopped || this.#timer !== undefined) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      if (this.#stopped || this.#options.seen.run === undefined) return;
+      if (this.#stopped || this.#options.observed.incarnation === undefined) return;
       this.#options
-        .lookAgain()
+        .rescan()
         .catch((error: unknown) =>
           this.#options.log.warn({ err: error }, "disks on the target cannot be listed"),
         );

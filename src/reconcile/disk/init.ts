@@ -7,8 +7,8 @@ import { refusesTaking } from "../../model/disk-claim.ts";
 import { controllerName, storeName } from "../../model/identity.ts";
 import type { DiskView } from "./view.ts";
 import type { DiskLoop } from "../loop.ts";
-import { pendingOp, standingOfPending, type PendingOpKind } from "../../model/pending-op.ts";
-import type { DiskOnTarget, StoreSeen } from "../target/observed.ts";
+import { pendingOp, pendingOpPhase, type PendingOpKind } from "../../model/pending-op.ts";
+import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
 import type { DiskStep } from "../steps.ts";
 
 export const diskInit: DiskLoop = { name: "disk-init", over: "disk", plan };
@@ -16,16 +16,15 @@ export const diskInit: DiskLoop = { name: "disk-init", over: "disk", plan };
 const VFIO = "vfio-pci";
 
 function plan(view: DiskView): DiskStep | undefined {
-  const { row, onTarget } = view;
+  const { onTarget } = view;
   if (!view.targetConnected || !view.targetListed || view.duplicate) return undefined;
-  if (row.state === "FAILED" && row.observedGeneration === row.generation) return undefined;
   if (onTarget !== undefined)
     return onTarget.store === undefined ? format(view, onTarget) : zero(view, onTarget.store);
   return view.fabric === undefined ? takePcie(view) : attachFabric(view, view.fabric);
 }
 
 /** An attached disk without a store: made one, handed back to be inspected, or left as it is. */
-function format(view: DiskView, onTarget: DiskOnTarget): DiskStep | undefined {
+function format(view: DiskView, onTarget: ObservedDisk): DiskStep | undefined {
   const { row, fabric, inKernel } = view;
   if (row.lvsUuid !== undefined || !row.admitted || row.wanted !== "take") return undefined;
   if (fabric === undefined && !view.claimedBlank) {
@@ -50,7 +49,7 @@ function format(view: DiskView, onTarget: DiskOnTarget): DiskStep | undefined {
 }
 
 /** Asked for by a call, where free clusters may hold old bytes. */
-function zero(view: DiskView, store: StoreSeen): DiskStep | undefined {
+function zero(view: DiskView, store: ObservedStore): DiskStep | undefined {
   const { row } = view;
   if (row.state !== "UP" || row.zeroRequestedTime === undefined) return undefined;
   if (row.freeSpace === "ZEROED" || store.uuid !== row.lvsUuid) return undefined;
@@ -63,11 +62,11 @@ function zero(view: DiskView, store: StoreSeen): DiskStep | undefined {
  * agent's may still be under way. While the database is away, only what brings a disk back is made.
  */
 function begin(view: DiskView, op: PendingOpKind, step: DiskStep): DiskStep | undefined {
-  const { row, pending, allowed } = view;
-  const standing = standingOfPending(row.pendingOp, pending);
-  if (standing === "running") return undefined;
-  if (standing === "own" && row.pendingOp?.op === op) return step;
-  if (allowed === "restore" && op === "attach") return step;
+  const { row, pending, writeMode } = view;
+  const phase = pendingOpPhase(row.pendingOp, pending);
+  if (phase === "running") return undefined;
+  if (phase === "own" && row.pendingOp?.op === op) return step;
+  if (writeMode === "restore-only" && op === "attach") return step;
   const note = pendingOp(op, pending);
   return note && { kind: "record-disk", patch: { pendingOp: note } };
 }
@@ -97,7 +96,7 @@ function takePcie(view: DiskView): DiskStep | undefined {
   if (driver === VFIO) {
     // Nobody knows what is on it, unless it may hold the store that was being made when we ended.
     const unknown = !ours && !view.claimedBlank && (view.foundEmpty || row.lvsName === undefined);
-    if (unknown) return giveBack(view, address);
+    if (unknown) return release(view, address);
     return begin(view, "attach", {
       kind: "attach-disk",
       controllerName: controllerName({ traddr: address }),
@@ -109,7 +108,7 @@ function takePcie(view: DiskView): DiskStep | undefined {
   }
   if (driver === undefined) {
     // Half-way between two drivers: back to where it came from, and then from the start.
-    return giveBack(view, address);
+    return release(view, address);
   }
   if (inKernel.evidence === undefined || refusesTaking(inKernel.evidence, ours)) return undefined;
   if (row.originalDriver !== driver) {
@@ -118,7 +117,7 @@ function takePcie(view: DiskView): DiskStep | undefined {
   return { kind: "claim-disk", address, ours };
 }
 
-function giveBack({ row }: DiskView, address: string): DiskStep | undefined {
+function release({ row }: DiskView, address: string): DiskStep | undefined {
   if (row.originalDriver === undefined) return undefined;
-  return { kind: "give-back-disk", address, driver: row.originalDriver };
+  return { kind: "release-function", address, driver: row.originalDriver };
 }

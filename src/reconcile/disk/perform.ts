@@ -10,14 +10,14 @@ import type { SpdkClient } from "../../spdk/client.ts";
 import { inspectFunction } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme } from "../../sysfs/nvme.ts";
-import { claimForVfio, giveBack } from "../../sysfs/vfio.ts";
+import { claimForVfio, releaseToDriver } from "../../sysfs/vfio.ts";
 import { attempt, retryOf, type AfterLoss } from "../engine/attempt.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget } from "./disks-on-target.ts";
 import type { StepResult } from "../engine/driver.ts";
-import type { LookOptions } from "../target/full-scan.ts";
+import type { ScanOptions } from "../target/full-scan.ts";
 import type { Lane, Lanes } from "../engine/lanes.ts";
-import type { Seen } from "../target/observed.ts";
+import type { Observed } from "../target/observed.ts";
 import type * as steps from "../steps.ts";
 import { zeroFreeSpace } from "./zero-free-space.ts";
 
@@ -32,7 +32,7 @@ export type ClaimMemory = {
 export type DiskStepContext = {
   readonly spdk: SpdkClient;
   readonly kernel: Kernel;
-  readonly seen: Seen;
+  readonly observed: Observed;
   readonly lanes: Lanes;
   readonly claims: ClaimMemory;
   readonly afterLoss: AfterLoss;
@@ -43,8 +43,8 @@ export type DiskStepContext = {
       patch: DiskStatusPatch,
     ) => Promise<boolean>;
   };
-  readonly lookAtDisks: () => Promise<void>;
-  readonly lookAtEverything: (options: LookOptions) => Promise<void>;
+  readonly scanDisks: () => Promise<void>;
+  readonly scanAll: (options: ScanOptions) => Promise<void>;
 };
 
 type Act = { readonly context: DiskStepContext; readonly view: DiskView; readonly lane: Lane };
@@ -80,8 +80,8 @@ function act(on: Act, step: LaneStep): Promise<StepResult> {
   switch (step.kind) {
     case "claim-disk":
       return claim(on, step);
-    case "give-back-disk":
-      return handBack(on, step);
+    case "release-function":
+      return releaseFunction(on, step);
     case "detach-disk":
       return detach(on, step);
     case "create-store":
@@ -112,9 +112,12 @@ async function claim({ context, view }: Act, step: steps.ClaimDisk): Promise<Ste
   return { kind: "ok" };
 }
 
-async function handBack({ context, view }: Act, step: steps.GiveBackDisk): Promise<StepResult> {
+async function releaseFunction(
+  { context, view }: Act,
+  step: steps.ReleaseFunction,
+): Promise<StepResult> {
   const { kernel, claims, log } = context;
-  const given = await giveBack(kernel, step.address, step.driver);
+  const given = await releaseToDriver(kernel, step.address, step.driver);
   claims.blank.delete(view.row.id);
   claims.empty.delete(view.row.id);
   if (!given.ok) return { kind: "retry", message: `${given.reason}: ${given.detail}` };
@@ -127,7 +130,7 @@ async function attach(
   view: DiskView,
   step: steps.AttachDisk,
 ): Promise<StepResult> {
-  const { spdk, seen, claims, afterLoss } = context;
+  const { spdk, observed, claims, afterLoss } = context;
   const { row } = view;
   const { controllerName: name, trtype, traddr, trsvcid, subnqn } = step;
   const adrfam = trtype === "PCIe" ? undefined : addressFamily(traddr);
@@ -140,13 +143,13 @@ async function attach(
   );
   if (attached.kind === "open") return retryOf([attached]);
   // "Exists" and "this address has another name" are answers too: what is there decides.
-  const { run } = seen;
-  const unseen = await look(context, row, attached.kind === "ok");
+  const { incarnation } = observed;
+  const unseen = await scanAfterAttach(context, row, attached.kind === "ok");
   if (unseen !== undefined) return { kind: "retry", message: unseen };
   // What was seen is of the run in which it was attached, or says nothing.
-  if (run === undefined || seen.run !== run)
+  if (incarnation === undefined || observed.incarnation !== incarnation)
     return { kind: "retry", message: "the target went away" };
-  const disk = seen.disk(row.id);
+  const disk = observed.disk(row.id);
   if (disk !== undefined) {
     if (disk.store === undefined && !claims.blank.has(row.id)) claims.empty.add(row.id);
     return { kind: "ok" };
@@ -159,18 +162,18 @@ async function attach(
  * What the attach brought, seen in one go: where a store was expected, with all volumes that came up
  * with it. Answers why it could not be looked at.
  */
-async function look(
+async function scanAfterAttach(
   context: DiskStepContext,
   row: DiskRow,
   attached: boolean,
 ): Promise<string | undefined> {
-  const { seen, lookAtDisks, lookAtEverything } = context;
+  const { observed, scanDisks, scanAll } = context;
   const expected = attached && row.lvsUuid !== undefined;
   try {
     // A disk that is away is tried again and again: that must not list everything each time.
-    if (!expected) await lookAtDisks();
-    if (expected || seen.disk(row.id)?.store !== undefined) {
-      await lookAtEverything({ sizes: true, subsystems: false });
+    if (!expected) await scanDisks();
+    if (expected || observed.disk(row.id)?.store !== undefined) {
+      await scanAll({ sizes: true, subsystems: false });
     }
     return undefined;
   } catch (error) {
@@ -197,21 +200,21 @@ async function refuseOther({ context, view, lane }: Act, name: string): Promise<
 }
 
 async function detach(on: Act, step: steps.DetachDisk): Promise<StepResult> {
-  const { spdk, seen, afterLoss } = on.context;
+  const { spdk, observed, afterLoss } = on.context;
   const gone = await attempt(
     spdk.bdevNvmeDetachController(step.controllerName),
     on.lane,
     afterLoss,
   );
   if (gone.kind === "ok" || (gone.kind === "refused" && gone.error.kind === "absent")) {
-    seen.setDisk(on.view.row.id, undefined);
+    observed.setDisk(on.view.row.id, undefined);
     return { kind: "ok" };
   }
   return retryOf([gone]);
 }
 
 async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult> {
-  const { spdk, seen, afterLoss, log } = on.context;
+  const { spdk, observed, afterLoss, log } = on.context;
   const { row, onTarget } = on.view;
   const { bdevName, storeName, clusterBytes } = step;
   log.info({ disk: row.id, bdev: bdevName, store: storeName }, "formatting disk");
@@ -228,7 +231,7 @@ async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult
   // Made by this call, or by one whose answer was lost: the store under this name is read back.
   const store = await attempt(spdk.getLvstore({ name: storeName }), on.lane, afterLoss);
   if (store.kind === "ok" && store.value?.baseBdev === bdevName && onTarget !== undefined) {
-    seen.setDisk(row.id, { ...onTarget, store: store.value });
+    observed.setDisk(row.id, { ...onTarget, store: store.value });
     return { kind: "ok" };
   }
   if (made.kind === "ok") return { kind: "retry", message: "store is not where it was made" };

@@ -2,22 +2,22 @@
 import { diskId, fleetHash, parseStoreName } from "../../model/identity.ts";
 import { refusing, showsUse } from "../../model/disk-claim.ts";
 import type { DiskState, DiskStatusPatch } from "../../model/disk.ts";
-import { standingOfPending } from "../../model/pending-op.ts";
+import { pendingOpPhase } from "../../model/pending-op.ts";
 import type { DiskView } from "./view.ts";
-import type { DiskOnTarget, StoreSeen } from "../target/observed.ts";
+import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
 
-type Standing = { readonly state: DiskState; readonly stateReason: string };
+type DiskPhase = { readonly state: DiskState; readonly stateReason: string };
 type Patch = { -readonly [Key in keyof DiskStatusPatch]: DiskStatusPatch[Key] };
 
 /** The columns that differ from the row; undefined when the row says what was seen already. */
 export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
   const { row } = view;
   const patch: Patch = {};
-  const standing = standingOf(view);
-  if (standing !== undefined) {
-    if (standing.state !== row.state) patch.state = standing.state;
-    if (standing.stateReason !== row.stateReason) patch.stateReason = standing.stateReason;
-    if (standing.state === "UP") Object.assign(patch, up(view));
+  const phase = diskPhase(view);
+  if (phase !== undefined) {
+    if (phase.state !== row.state) patch.state = phase.state;
+    if (phase.stateReason !== row.stateReason) patch.stateReason = phase.stateReason;
+    if (phase.state === "UP") Object.assign(patch, up(view));
   }
   Object.assign(patch, whereabouts(view));
   if (view.mayBeDirty && row.freeSpace === "ZEROED") patch.freeSpace = "UNKNOWN";
@@ -28,9 +28,9 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
 /** Its effect was seen, or the target that it was sent to is gone. */
 function pendingEnded(view: DiskView): boolean {
   const { row, onTarget, pending } = view;
-  const standing = standingOfPending(row.pendingOp, pending);
+  const phase = pendingOpPhase(row.pendingOp, pending);
   if (row.pendingOp === undefined || !view.targetListed || view.inFlight) return false;
-  if (standing === "interrupted") return true;
+  if (phase === "interrupted") return true;
   switch (row.pendingOp.op) {
     case "attach":
       return onTarget?.store !== undefined || (onTarget !== undefined && loadIsOver(view));
@@ -51,22 +51,22 @@ function loadIsOver({ row, loadEnded }: DiskView): boolean {
 }
 
 /** Where the disk stands; undefined while too little is known to say. */
-export function standingOf(view: DiskView): Standing | undefined {
+export function diskPhase(view: DiskView): DiskPhase | undefined {
   const { row, onTarget } = view;
-  const is = (state: DiskState, stateReason = ""): Standing => ({ state, stateReason });
+  const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
   if (view.duplicate) return is("CONFLICT", "another disk shows the same serial, model and nsid");
   if (row.state === "FAILED" && row.observedGeneration === row.generation) return undefined;
   if (!view.targetConnected || !view.targetListed) return undefined;
-  if (onTarget !== undefined) return standingOnTarget(view, onTarget);
+  if (onTarget !== undefined) return phaseOnTarget(view, onTarget);
   if (view.fabric !== undefined) {
     return is(row.admitted ? "CLAIMING" : "DISCOVERED", row.lastError ?? "not attached");
   }
-  return view.kernelListed ? standingInKernel(view) : undefined;
+  return view.kernelListed ? phaseInKernel(view) : undefined;
 }
 
-function standingOnTarget(view: DiskView, onTarget: DiskOnTarget): Standing {
+function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
   const { row, fabric } = view;
-  const is = (state: DiskState, stateReason = ""): Standing => ({ state, stateReason });
+  const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
   const { store } = onTarget;
   if (store !== undefined) {
     const foreign = foreignStore(view, store);
@@ -86,7 +86,7 @@ function standingOnTarget(view: DiskView, onTarget: DiskOnTarget): Standing {
 }
 
 /** Why a loaded store is not ours to use; undefined if it is ours. */
-function foreignStore({ row, fleet }: DiskView, store: StoreSeen): string | undefined {
+function foreignStore({ row, fleet }: DiskView, store: ObservedStore): string | undefined {
   const name = parseStoreName(store.name);
   if (name === undefined || name.fleet !== fleetHash(fleet)) {
     return `OTHER_FLEET: holds the store ${store.name}`;
@@ -101,9 +101,9 @@ function foreignStore({ row, fleet }: DiskView, store: StoreSeen): string | unde
     : `OTHER_NODE: holds a store of this fleet that no row of this node knows; see AdoptDisk`;
 }
 
-function standingInKernel(view: DiskView): Standing {
+function phaseInKernel(view: DiskView): DiskPhase {
   const { row, inKernel } = view;
-  const is = (state: DiskState, stateReason = ""): Standing => ({ state, stateReason });
+  const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
   if (inKernel === undefined) return is("MISSING", `no function at ${row.address}`);
   const blocking = refusing(inKernel.evidence ?? [], row.lvsUuid !== undefined);
   const first = blocking[0];

@@ -3,40 +3,40 @@
 // does a store that is not there not come.
 import type { Logger } from "pino";
 import type { SpdkClient } from "../../spdk/client.ts";
-import type { DiskOnTarget } from "../target/observed.ts";
+import type { ObservedDisk } from "../target/observed.ts";
 
-export type LoadsOptions = {
+export type StoreLoadsOptions = {
   readonly spdk: Pick<SpdkClient, "bdevWaitForExamine">;
   readonly log: Logger;
   /** Sees what came up. */
-  readonly lookAgain: () => Promise<void>;
+  readonly rescan: () => Promise<void>;
   /** What did not come up does not: disks are planned again. */
   readonly onEnded: () => void;
 };
 
-export class Loads {
-  readonly #options: LoadsOptions;
+export class StoreLoads {
+  readonly #options: StoreLoadsOptions;
   /** As they were seen without a store when nothing was being loaded any more. */
-  readonly #ended = new WeakSet<DiskOnTarget>();
+  readonly #ended = new WeakSet<ObservedDisk>();
   #waiting = false;
 
-  constructor(options: LoadsOptions) {
+  constructor(options: StoreLoadsOptions) {
     this.#options = options;
   }
 
-  ended(disk: DiskOnTarget | undefined): boolean {
+  ended(disk: ObservedDisk | undefined): boolean {
     return disk !== undefined && this.#ended.has(disk);
   }
 
   /** Disks that are there without the store that they should have. */
-  expect(disks: readonly DiskOnTarget[]): void {
+  expect(disks: readonly ObservedDisk[]): void {
     if (this.#waiting || disks.every((disk) => this.ended(disk))) return;
     this.#waiting = true;
-    const { spdk, lookAgain, onEnded, log } = this.#options;
+    const { spdk, rescan, onEnded, log } = this.#options;
     spdk
       .bdevWaitForExamine()
       // A disk that has its store by now is another observation than the one that was waited for.
-      .then(() => lookAgain())
+      .then(() => rescan())
       .then(() => {
         for (const disk of disks) this.#ended.add(disk);
         onEnded();

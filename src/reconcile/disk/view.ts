@@ -3,8 +3,8 @@
 import type { DiskRow } from "../../model/disk.ts";
 import type { Evidence } from "../../model/evidence.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
-import type { Allowed } from "../../store/fence.ts";
-import type { DiskOnTarget } from "../target/observed.ts";
+import type { WriteMode } from "../../store/fence.ts";
+import type { ObservedDisk } from "../target/observed.ts";
 
 /** A PCIe disk as the kernel shows it; a disk on vfio-pci cannot be looked into. */
 export type DiskInKernel = {
@@ -30,7 +30,7 @@ export type DiskView = {
   readonly now: Date;
   readonly inFlight: boolean;
   readonly targetConnected: boolean;
-  readonly onTarget: DiskOnTarget | undefined;
+  readonly onTarget: ObservedDisk | undefined;
   /** Whether the disks on the target were listed in this run; without that absence means nothing. */
   readonly targetListed: boolean;
   readonly inKernel: DiskInKernel | undefined;
@@ -48,7 +48,7 @@ export type DiskView = {
   readonly fleet: string;
   /** Who asks, for what earlier agents may have left running. */
   readonly pending: PendingContext;
-  readonly allowed: Allowed;
+  readonly writeMode: WriteMode;
   /** A delete on this disk may have left its clusters as they were. */
   readonly mayBeDirty: boolean;
 };

@@ -25,13 +25,15 @@ export type Failure = {
 
 type Moment = { readonly now: Date; readonly inFlight: boolean };
 
+type Loop<View, Step> = {
+  readonly name: string;
+  readonly plan: (view: View) => Step | undefined;
+};
+
 /** One kind of object: how it is viewed, planned, acted on and recorded. */
 export type Kind<View, Step extends { readonly kind: string }> = {
-  readonly name: "lvol" | "disk";
-  readonly loops: readonly {
-    readonly name: string;
-    readonly plan: (view: View) => Step | undefined;
-  }[];
+  readonly name: string;
+  readonly loops: readonly Loop<View, Step>[];
   /** Objects that are planned before the others of a pass; undefined: in the order of their wakes. */
   readonly first?: (id: string) => boolean;
   /** Undefined: there is no such object any more. */
@@ -39,9 +41,14 @@ export type Kind<View, Step extends { readonly kind: string }> = {
   /** Which trace the object's intent was committed in, and whether that is still being served. */
   readonly intent: (view: View) => IntentTrace;
   /** Whether this agent may do that now; what it may not do is planned again when it may. */
-  readonly may: (act: Step["kind"] | "record") => boolean;
+  readonly permits: (act: Step["kind"] | "record") => boolean;
   /** Whether a step changes something, as opposed to looking. */
   readonly changes: (act: Step["kind"]) => boolean;
+  /**
+   * Whether an earlier step of the present intent ended as `fatal`: the object is still observed, and
+   * nothing of it is changed before a new intent.
+   */
+  readonly gaveUp: (view: View) => boolean;
   /** Performs a step in its lanes; must not throw for anything the target or the kernel answers. */
   readonly perform: (view: View, step: Step) => Promise<StepResult>;
   /** Writes down what was seen, if it differs; resolves once committed, with whether it was written. */
@@ -69,7 +76,7 @@ const BACKOFF_LAST_MS = 60_000;
 
 type Backoff = { attempt: number; untilMs: number; timer: NodeJS.Timeout };
 
-type Handed<View, Step> = {
+type Dispatched<View, Step> = {
   readonly loop: string;
   readonly id: string;
   readonly key: string;
@@ -218,8 +225,8 @@ export class Driver<View, Step extends { readonly kind: string }> {
     for (const loop of this.#kind.loops) {
       const key = `${loop.name}/${id}`;
       if (this.#busy.has(key) || (this.#backoff.get(key)?.untilMs ?? 0) > now.getTime()) continue;
-      const step = loop.plan(view);
-      if (step === undefined || !this.#kind.may(step.kind)) continue;
+      const step = this.#stepOf(loop, view);
+      if (step === undefined || !this.#kind.permits(step.kind)) continue;
       const attributes = {
         [ATTR.objectKind]: this.#kind.name,
         [ATTR.objectId]: id,
@@ -228,13 +235,27 @@ export class Driver<View, Step extends { readonly kind: string }> {
         [ATTR.attempt]: (this.#backoff.get(key)?.attempt ?? 0) + 1,
       };
       const span = passTrace.step(step.kind, this.#kind.intent(view), attributes);
-      this.#hand({ loop: loop.name, id, key, view, step, span, startMs: performance.now() });
+      this.#dispatch({ loop: loop.name, id, key, view, step, span, startMs: performance.now() });
     }
     context.with(passTrace.contextFor(this.#kind.intent(view)), () => this.#record(id, view));
   }
 
-  #hand(handed: Handed<View, Step>): void {
-    const { loop, id, key, view, step, span } = handed;
+  /** What each loop would do with an object as it is viewed; nothing is dispatched. */
+  planned(view: View): readonly { readonly loop: string; readonly step: Step }[] {
+    return this.#kind.loops.flatMap((loop) => {
+      const step = this.#stepOf(loop, view);
+      return step === undefined ? [] : [{ loop: loop.name, step }];
+    });
+  }
+
+  #stepOf(loop: Loop<View, Step>, view: View): Step | undefined {
+    const step = loop.plan(view);
+    if (step === undefined || !this.#kind.gaveUp(view)) return step;
+    return this.#kind.changes(step.kind) ? undefined : step;
+  }
+
+  #dispatch(dispatched: Dispatched<View, Step>): void {
+    const { loop, id, key, view, step, span } = dispatched;
     this.#inFlight.set(id, (this.#inFlight.get(id) ?? 0) + 1);
     const status = this.#status.get(loop);
     if (status !== undefined) status.steps += 1;
@@ -248,15 +269,15 @@ export class Driver<View, Step extends { readonly kind: string }> {
         this.#busy.delete(key);
         this.#inFlight.set(id, (this.#inFlight.get(id) ?? 1) - 1);
         if (this.#inFlight.get(id) === 0) this.#inFlight.delete(id);
-        if (result.kind === "ok") this.#succeeded(handed);
-        else this.#failed(handed, result);
-        this.#ended(handed, result);
+        if (result.kind === "ok") this.#succeeded(dispatched);
+        else this.#onStepFailed(dispatched, result);
+        this.#ended(dispatched, result);
         this.wake(id);
       });
     this.#busy.set(key, done);
   }
 
-  #ended({ loop, step, span, startMs }: Handed<View, Step>, result: StepResult): void {
+  #ended({ loop, step, span, startMs }: Dispatched<View, Step>, result: StepResult): void {
     const durationMs = performance.now() - startMs;
     this.#instruments.metrics.step({ loop, step: step.kind, result: result.kind, durationMs });
     span.setAttribute(ATTR.stepResult, result.kind);
@@ -264,15 +285,18 @@ export class Driver<View, Step extends { readonly kind: string }> {
     endSpan(span);
   }
 
-  #succeeded({ key, loop, id, step, span }: Handed<View, Step>): void {
+  #succeeded({ key, loop, id, step, span }: Dispatched<View, Step>): void {
     clearTimeout(this.#backoff.get(key)?.timer);
     this.#backoff.delete(key);
     const level = this.#kind.changes(step.kind) ? "info" : "debug";
     this.#log[level]({ loop, id, step: step.kind, ...traceIds(span) }, "step done");
   }
 
-  #failed(handed: Handed<View, Step>, result: Exclude<StepResult, { kind: "ok" }>): void {
-    const { loop, id, key, view, step, span } = handed;
+  #onStepFailed(
+    dispatched: Dispatched<View, Step>,
+    result: Exclude<StepResult, { kind: "ok" }>,
+  ): void {
+    const { loop, id, key, view, step, span } = dispatched;
     const attempt = (this.#backoff.get(key)?.attempt ?? 0) + 1;
     const spread = 0.75 + Math.random() / 2;
     const delayMs = Math.min(BACKOFF_FIRST_MS * 2 ** (attempt - 1), BACKOFF_LAST_MS) * spread;
@@ -294,7 +318,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const facts = { loop, id, step: step.kind, attempt, ...traceIds(span) };
     this.#log[fatal ? "error" : "warn"]({ ...facts, reason: result.message }, "step failed");
     const failure = { message: result.message, attempt, nextTryTime: new Date(untilMs), fatal };
-    if (!this.#kind.may("record")) return;
+    if (!this.#kind.permits("record")) return;
     const written = context.with(trace.setSpan(ROOT_CONTEXT, span), () =>
       this.#kind.recordFailure(view, failure),
     );
@@ -303,7 +327,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
 
   #record(id: string, view: View): void {
     // One record at a time per object: the next is computed from what this one has committed.
-    if (this.#recording.has(id) || !this.#kind.may("record")) return;
+    if (this.#recording.has(id) || !this.#kind.permits("record")) return;
     const written = this.#kind.record(view);
     if (written !== undefined) this.#track(id, written);
   }

@@ -11,18 +11,18 @@ import type { VolumePlanView } from "./view.ts";
 export const exportLoop: VolumeLoop = { name: "export", over: "lvol", plan };
 
 function plan(view: VolumePlanView): VolumeStep | undefined {
-  const { row, seen, targetConnected } = view;
+  const { row, observed, targetConnected } = view;
   if (!targetConnected || row.deleteTime !== undefined) return undefined;
-  if (seen.subsystem === undefined) return { kind: "look-subsystem", nqn: row.nqn };
+  if (observed.subsystem === undefined) return { kind: "observe-subsystem", nqn: row.nqn };
   if (row.deleteRequestedTime !== undefined) {
-    return seen.subsystem.kind === "absent"
+    return observed.subsystem.kind === "absent"
       ? undefined
       : { kind: "delete-subsystem", nqn: row.nqn };
   }
-  if (row.failed || row.unconfirmed || dataMissing(view)) return undefined;
+  if (row.unconfirmed || dataMissing(view)) return undefined;
   // A volume that never got its lvol is worth preparing only if it can get one now.
   if (row.lvolUuid === undefined && !view.diskReady) return undefined;
-  if (seen.subsystem.kind === "absent") {
+  if (observed.subsystem.kind === "absent") {
     return {
       kind: "prepare-export",
       nqn: row.nqn,
@@ -34,15 +34,15 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
     };
   }
   // Another subsystem under our NQN was not made by us: left alone, reported by the conditions.
-  if (seen.subsystem.serialNumber !== exportSerial(row.id)) return undefined;
+  if (observed.subsystem.serialNumber !== exportSerial(row.id)) return undefined;
   return adjust(view) ?? attach(view);
 }
 
 /** Hosts and listeners to what is wanted. Access is taken away before anything is added. */
 function adjust(view: VolumePlanView): AdjustExport | undefined {
-  const { row, seen, listenAddresses } = view;
-  if (seen.subsystem?.kind !== "present") return undefined;
-  const { hosts, allowAnyHost, listeners } = seen.subsystem;
+  const { row, observed, listenAddresses } = view;
+  if (observed.subsystem?.kind !== "present") return undefined;
+  const { hosts, allowAnyHost, listeners } = observed.subsystem;
   const step: AdjustExport = {
     kind: "adjust-export",
     nqn: row.nqn,
@@ -61,13 +61,13 @@ function adjust(view: VolumePlanView): AdjustExport | undefined {
 
 /** The namespace, once the lvol is seen in this run. */
 function attach(view: VolumePlanView): VolumeStep | undefined {
-  const { row, seen } = view;
-  if (seen.lvol?.kind !== "present") return undefined;
-  if (namespaceState(row, seen.subsystem, seen.lvol.uuid) !== "absent") return undefined;
+  const { row, observed } = view;
+  if (observed.lvol?.kind !== "present") return undefined;
+  if (namespaceState(row, observed.subsystem, observed.lvol.uuid) !== "absent") return undefined;
   return {
     kind: "add-namespace",
     nqn: row.nqn,
-    lvolUuid: seen.lvol.uuid,
+    lvolUuid: observed.lvol.uuid,
     uuid: row.id,
     nguid: exportNguid(row.id),
   };

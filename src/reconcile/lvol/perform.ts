@@ -2,19 +2,24 @@
 // success the part it concerns is unknown and the next plan looks at it. "Exists" and "absent" are
 // settled here only, by what reading back shows (DESIGN 3.5).
 import { trace } from "@opentelemetry/api";
-import type { LvolRow, LvolSeen, LvolStatusPatch, SubsystemSeen } from "../../model/lvol.ts";
+import type {
+  LvolRow,
+  ObservedLvol,
+  LvolStatusPatch,
+  ObservedSubsystem,
+} from "../../model/lvol.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 import { attempt, retryOf, type AfterLoss, type Attempt } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/driver.ts";
 import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
-import type { Seen } from "../target/observed.ts";
+import type { Observed } from "../target/observed.ts";
 import type * as steps from "../steps.ts";
 import type { VolumePlanView } from "./view.ts";
 
 export type VolumeStepContext = {
   readonly spdk: SpdkClient;
-  readonly seen: Seen;
+  readonly observed: Observed;
   readonly lanes: Lanes;
   readonly afterLoss: AfterLoss;
   readonly writer: {
@@ -61,13 +66,13 @@ function laneKeys(view: VolumePlanView, step: TargetStep): LaneKey[] {
   const family: LaneKey = { kind: "family", disk: row.diskId, root: row.id };
   const nqn: LaneKey = { kind: "nqn", nqn: row.nqn };
   switch (step.kind) {
-    case "look-lvol":
+    case "observe-lvol":
     case "create-lvol":
     case "delete-lvol":
       return [family];
     case "add-namespace":
       return [family, nqn];
-    case "look-subsystem":
+    case "observe-subsystem":
     case "prepare-export":
     case "adjust-export":
     case "delete-subsystem":
@@ -77,14 +82,14 @@ function laneKeys(view: VolumePlanView, step: TargetStep): LaneKey[] {
 
 function act(on: Act, step: TargetStep): Promise<StepResult> {
   switch (step.kind) {
-    case "look-lvol":
-      return lookLvol(on, step);
+    case "observe-lvol":
+      return observeLvol(on, step);
     case "create-lvol":
       return createLvol(on, step);
     case "delete-lvol":
       return deleteLvol(on, step);
-    case "look-subsystem":
-      return lookSubsystem(on, step);
+    case "observe-subsystem":
+      return observeSubsystem(on, step);
     case "prepare-export":
       return prepareExport(on, step);
     case "adjust-export":
@@ -100,8 +105,8 @@ function trying<T>(on: Act, call: Promise<T>): Promise<Attempt<T>> {
   return attempt(call, on.lane, on.context.afterLoss);
 }
 
-async function lookLvol(on: Act, step: steps.LookLvol): Promise<StepResult> {
-  const { spdk, seen, lostStore } = on.context;
+async function observeLvol(on: Act, step: steps.ObserveLvol): Promise<StepResult> {
+  const { spdk, observed, lostStore } = on.context;
   const { row } = on.view;
   const found = await trying(on, spdk.getBdev(step.name));
   if (found.kind !== "ok") return retryOf([found]);
@@ -110,14 +115,14 @@ async function lookLvol(on: Act, step: steps.LookLvol): Promise<StepResult> {
     const store = await trying(on, spdk.getLvstore({ uuid: step.lvsUuid }));
     if (store.kind !== "ok") return retryOf([store]);
     if (store.value === undefined) lostStore(row.diskId);
-    else seen.setLvol(row.id, { kind: "absent" });
+    else observed.setLvol(row.id, { kind: "absent" });
     return { kind: "ok" };
   }
   const bdev = found.value;
   if (bdev.kind !== "lvol" || bdev.lvol.storeUuid !== step.lvsUuid) {
     return { kind: "fatal", message: `${step.name} on the target is not an lvol of this store` };
   }
-  const lvol: LvolSeen = {
+  const lvol: ObservedLvol = {
     kind: "present",
     uuid: bdev.uuid,
     lvsUuid: bdev.lvol.storeUuid,
@@ -127,7 +132,7 @@ async function lookLvol(on: Act, step: steps.LookLvol): Promise<StepResult> {
   };
   const conflict = row.lvolUuid === undefined ? conflictOf(on.view, bdev.lvol, lvol) : undefined;
   if (conflict !== undefined) return { kind: "fatal", message: conflict };
-  seen.setLvol(row.id, lvol);
+  observed.setLvol(row.id, lvol);
   return { kind: "ok" };
 }
 
@@ -135,7 +140,7 @@ async function lookLvol(on: Act, step: steps.LookLvol): Promise<StepResult> {
 function conflictOf(
   { row }: VolumePlanView,
   shape: { readonly snapshot: boolean; readonly clone: boolean },
-  lvol: Extract<LvolSeen, { kind: "present" }>,
+  lvol: Extract<ObservedLvol, { kind: "present" }>,
 ): string | undefined {
   if (row.deleteRequestedTime !== undefined) return undefined;
   if (shape.snapshot || shape.clone) return `lvol ${row.id} is a snapshot or a clone`;
@@ -147,7 +152,7 @@ function conflictOf(
 }
 
 async function createLvol(on: Act, step: steps.CreateLvol): Promise<StepResult> {
-  const { spdk, seen } = on.context;
+  const { spdk, observed } = on.context;
   const { row } = on.view;
   const { lvsUuid, lvolName, sizeBytes, thin } = step;
   const create = { lvsUuid, lvolName, sizeBytes, thin, clearMethod: "write_zeroes" } as const;
@@ -155,22 +160,29 @@ async function createLvol(on: Act, step: steps.CreateLvol): Promise<StepResult> 
   if (made.kind === "ok") {
     const uuid = made.value;
     const allocatedClusters = thin ? 0n : undefined;
-    seen.setLvol(row.id, { kind: "present", uuid, lvsUuid, sizeBytes, thin, allocatedClusters });
+    observed.setLvol(row.id, {
+      kind: "present",
+      uuid,
+      lvsUuid,
+      sizeBytes,
+      thin,
+      allocatedClusters,
+    });
     return { kind: "ok" };
   }
-  seen.setLvol(row.id, undefined);
+  observed.setLvol(row.id, undefined);
   // The name is taken: perhaps by our own lost answer. The look that follows settles it.
   if (made.kind === "refused" && made.error.kind === "exists") return { kind: "ok" };
   return retryOf([made]);
 }
 
 async function deleteLvol(on: Act, step: steps.DeleteLvol): Promise<StepResult> {
-  const { spdk, seen, writer } = on.context;
+  const { spdk, observed, writer } = on.context;
   const { row, store } = on.view;
   if (store === undefined) return { kind: "retry", message: "the disk went away" };
   const gone = await trying(on, spdk.bdevLvolDelete({ lvsUuid: store.uuid, name: step.lvolUuid }));
   // Whatever the answer: reading back decides, as a repeat is an error and an error may have acted.
-  seen.setLvol(row.id, undefined);
+  observed.setLvol(row.id, undefined);
   if (gone.kind === "refused" && gone.error.kind === "absent") return { kind: "ok" };
   if (
     gone.kind === "refused" &&
@@ -183,16 +195,16 @@ async function deleteLvol(on: Act, step: steps.DeleteLvol): Promise<StepResult> 
   return retryOf([gone]);
 }
 
-async function lookSubsystem(on: Act, step: steps.LookSubsystem): Promise<StepResult> {
-  const { spdk, seen } = on.context;
+async function observeSubsystem(on: Act, step: steps.ObserveSubsystem): Promise<StepResult> {
+  const { spdk, observed } = on.context;
   const found = await trying(on, spdk.getSubsystem(step.nqn));
   if (found.kind !== "ok") return retryOf([found]);
-  seen.setSubsystem(on.view.row.id, subsystemSeen(found.value));
+  observed.setSubsystem(on.view.row.id, observedSubsystem(found.value));
   return { kind: "ok" };
 }
 
 /** A subsystem as read from the target; undefined means it is not there. */
-export function subsystemSeen(subsystem: Subsystem | undefined): SubsystemSeen {
+export function observedSubsystem(subsystem: Subsystem | undefined): ObservedSubsystem {
   if (subsystem === undefined) return { kind: "absent" };
   return {
     kind: "present",
@@ -220,7 +232,7 @@ async function changes(
 }
 
 async function prepareExport(on: Act, step: steps.PrepareExport): Promise<StepResult> {
-  const { spdk, seen } = on.context;
+  const { spdk, observed } = on.context;
   const { row } = on.view;
   const { nqn, serialNumber, modelNumber, allowAnyHost, hosts, listeners } = step;
   const attempts = await changes(on, [
@@ -236,7 +248,7 @@ async function prepareExport(on: Act, step: steps.PrepareExport): Promise<StepRe
     ...listeners.map((address) => () => spdk.nvmfSubsystemAddListener({ nqn, address })),
   ]);
   if (attempts.every(({ kind }) => kind === "ok")) {
-    seen.setSubsystem(row.id, {
+    observed.setSubsystem(row.id, {
       kind: "present",
       serialNumber,
       allowAnyHost,
@@ -246,12 +258,12 @@ async function prepareExport(on: Act, step: steps.PrepareExport): Promise<StepRe
     });
     return { kind: "ok" };
   }
-  seen.setSubsystem(row.id, undefined);
+  observed.setSubsystem(row.id, undefined);
   return retryOf(attempts);
 }
 
 async function adjustExport(on: Act, step: steps.AdjustExport): Promise<StepResult> {
-  const { spdk, seen } = on.context;
+  const { spdk, observed } = on.context;
   const { nqn, allowAnyHost } = step;
   const attempts = await changes(on, [
     ...step.removeHosts.map((host) => () => spdk.nvmfSubsystemRemoveHost({ nqn, host })),
@@ -262,12 +274,12 @@ async function adjustExport(on: Act, step: steps.AdjustExport): Promise<StepResu
     ...step.addListeners.map((address) => () => spdk.nvmfSubsystemAddListener({ nqn, address })),
   ]);
   const { id } = on.view.row;
-  const before = seen.volume(id).subsystem;
+  const before = observed.volume(id).subsystem;
   if (before?.kind !== "present" || !attempts.every(({ kind }) => kind === "ok")) {
-    seen.setSubsystem(id, undefined);
+    observed.setSubsystem(id, undefined);
     return retryOf(attempts);
   }
-  seen.setSubsystem(id, {
+  observed.setSubsystem(id, {
     ...before,
     allowAnyHost: allowAnyHost ?? before.allowAnyHost,
     hosts: [...before.hosts.filter((host) => !step.removeHosts.includes(host)), ...step.addHosts],
@@ -277,27 +289,27 @@ async function adjustExport(on: Act, step: steps.AdjustExport): Promise<StepResu
 }
 
 async function addNamespace(on: Act, step: steps.AddNamespace): Promise<StepResult> {
-  const { spdk, seen } = on.context;
+  const { spdk, observed } = on.context;
   const { row } = on.view;
   const { nqn, lvolUuid, uuid, nguid } = step;
   const added = await trying(
     on,
     spdk.nvmfSubsystemAddNs({ nqn, bdevName: lvolUuid, nsid: 1, uuid, nguid }),
   );
-  const before = seen.volume(row.id).subsystem;
+  const before = observed.volume(row.id).subsystem;
   if (added.kind === "ok" && before?.kind === "present") {
     const namespaces = [...before.namespaces, { nsid: 1, bdevName: lvolUuid, uuid }];
-    seen.setSubsystem(row.id, { ...before, namespaces });
+    observed.setSubsystem(row.id, { ...before, namespaces });
     return { kind: "ok" };
   }
   // Missing bdev, nsid in use and "exported already" are one error: look at both sides again.
-  seen.setSubsystem(row.id, undefined);
-  seen.setLvol(row.id, undefined);
+  observed.setSubsystem(row.id, undefined);
+  observed.setLvol(row.id, undefined);
   return retryOf([added]);
 }
 
 async function deleteSubsystem(on: Act, step: steps.DeleteSubsystem): Promise<StepResult> {
-  const { spdk, seen } = on.context;
+  const { spdk, observed } = on.context;
   const { id, deleteForced } = on.view.row;
   if (!deleteForced) {
     // Asked when the intent was made, and again now that it is carried out.
@@ -310,9 +322,9 @@ async function deleteSubsystem(on: Act, step: steps.DeleteSubsystem): Promise<St
   }
   const gone = await trying(on, spdk.nvmfDeleteSubsystem(step.nqn));
   if (gone.kind === "ok") {
-    seen.setSubsystem(id, { kind: "absent" });
+    observed.setSubsystem(id, { kind: "absent" });
     return { kind: "ok" };
   }
-  seen.setSubsystem(id, undefined);
+  observed.setSubsystem(id, undefined);
   return retryOf([gone]);
 }

@@ -9,10 +9,10 @@ import type { VolumePlanView } from "./view.ts";
 export const provision: VolumeLoop = { name: "provision", over: "lvol", plan };
 
 function plan(view: VolumePlanView): VolumeStep | undefined {
-  const { row, seen, store } = view;
-  if (row.deleteRequestedTime !== undefined || row.failed || store === undefined) return undefined;
-  if (seen.lvol === undefined) return lookLvol(view, store);
-  if (seen.lvol.kind === "present" || row.lvolUuid !== undefined) return undefined;
+  const { row, observed, store } = view;
+  if (row.deleteRequestedTime !== undefined || store === undefined) return undefined;
+  if (observed.lvol === undefined) return observeLvol(view, store);
+  if (observed.lvol.kind === "present" || row.lvolUuid !== undefined) return undefined;
   // Admitted while the store was clean; made only if it still is.
   if (!view.clean) return undefined;
   return {
@@ -25,13 +25,13 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
 }
 
 /** Looks by uuid once one was seen: names may have been changed behind our back, uuids cannot. */
-export function lookLvol(
+export function observeLvol(
   view: Pick<VolumePlanView, "row">,
   store: { readonly name: string; readonly uuid: string },
 ): VolumeStep {
   const { row } = view;
   return {
-    kind: "look-lvol",
+    kind: "observe-lvol",
     name: row.lvolUuid ?? `${store.name}/${row.id}`,
     lvsUuid: store.uuid,
   };

@@ -2,22 +2,22 @@
 // observations into status columns, whichever loop made them.
 import type { LvolStatusPatch } from "../../model/lvol.ts";
 import { lvolState, namespaceState } from "../../model/lvol.ts";
-import { standingOfPending } from "../../model/pending-op.ts";
+import { pendingOpPhase } from "../../model/pending-op.ts";
 import type { VolumePlanView } from "./view.ts";
 
 /** The columns that differ from the row; undefined when the row says what was seen already. */
 export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined {
-  const { row, seen } = view;
+  const { row, observed } = view;
   if (row.deleteTime !== undefined) return endOfRepeatedDelete(view);
   const patch: { -readonly [Key in keyof LvolStatusPatch]: LvolStatusPatch[Key] } = {};
-  if (seen.lvol?.kind === "present") {
-    if (row.lvolUuid === undefined) patch.lvolUuid = seen.lvol.uuid;
-    if (row.lvsUuid !== seen.lvol.lvsUuid) patch.lvsUuid = seen.lvol.lvsUuid;
-    if (row.observedSizeBytes !== seen.lvol.sizeBytes)
-      patch.observedSizeBytes = seen.lvol.sizeBytes;
+  if (observed.lvol?.kind === "present") {
+    if (row.lvolUuid === undefined) patch.lvolUuid = observed.lvol.uuid;
+    if (row.lvsUuid !== observed.lvol.lvsUuid) patch.lvsUuid = observed.lvol.lvsUuid;
+    if (row.observedSizeBytes !== observed.lvol.sizeBytes)
+      patch.observedSizeBytes = observed.lvol.sizeBytes;
   }
-  const lvolUuid = seen.lvol?.kind === "present" ? seen.lvol.uuid : row.lvolUuid;
-  const namespace = namespaceState(row, seen.subsystem, lvolUuid);
+  const lvolUuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
+  const namespace = namespaceState(row, observed.subsystem, lvolUuid);
   if (namespace === "attached" && !row.exported && lvolUuid !== undefined) patch.exported = true;
   if (namespace === "absent" && row.exported && row.deleteRequestedTime !== undefined) {
     patch.exported = false;
@@ -41,13 +41,13 @@ const CLEARED = { lastError: undefined, attempt: 0, nextTryTime: undefined } as 
 
 /** Deletion was asked for, and both halves were seen to be absent in this run. */
 function gone(view: VolumePlanView): boolean {
-  const { row, seen } = view;
+  const { row, observed } = view;
   return (
     row.deleteRequestedTime !== undefined &&
     row.deleteTime === undefined &&
     !view.inFlight &&
-    seen.lvol?.kind === "absent" &&
-    seen.subsystem?.kind === "absent" &&
+    observed.lvol?.kind === "absent" &&
+    observed.subsystem?.kind === "absent" &&
     ended(view)
   );
 }
@@ -57,13 +57,13 @@ function gone(view: VolumePlanView): boolean {
  * where the lvol was never seen: an earlier agent may have sent its creation.
  */
 function ended({ row, pending, diskDoubtful }: VolumePlanView): boolean {
-  if (row.lvolUuid === undefined && pending.now < pending.foreignUntil) return false;
-  return standingOfPending(row.pendingOp, pending) !== "running" && !diskDoubtful;
+  if (row.lvolUuid === undefined && pending.now < pending.graceUntil) return false;
+  return pendingOpPhase(row.pendingOp, pending) !== "running" && !diskDoubtful;
 }
 
 /** The lvol of a tombstone had come back and is gone again. */
 function endOfRepeatedDelete(view: VolumePlanView): LvolStatusPatch | undefined {
-  const { row, seen, inFlight } = view;
-  if (row.pendingOp === undefined || inFlight || seen.lvol?.kind !== "absent") return undefined;
+  const { row, observed, inFlight } = view;
+  if (row.pendingOp === undefined || inFlight || observed.lvol?.kind !== "absent") return undefined;
   return ended(view) ? { pendingOp: undefined } : undefined;
 }

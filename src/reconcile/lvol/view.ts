@@ -2,7 +2,7 @@
 import type { ListenAddress, LvolRow, VolumeView } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
 import type { Rows } from "../../store/rows.ts";
-import type { Seen } from "../target/observed.ts";
+import type { Observed } from "../target/observed.ts";
 
 export type VolumePlanView = VolumeView & {
   readonly now: Date;
@@ -21,16 +21,16 @@ export type VolumePlanView = VolumeView & {
 
 export type VolumeViewSource = {
   readonly rows: Rows;
-  readonly seen: Seen;
+  readonly observed: Observed;
   readonly listenAddresses: () => readonly ListenAddress[];
   readonly isolation: "strict" | "trusted";
   readonly pending: (now: Date) => PendingContext;
 };
 
 /** Whether a delete on this disk may have left its clusters as they were (DESIGN 3.7). */
-export function mayBeDirty(rows: Rows, diskId: string, run: string | undefined): boolean {
+export function mayBeDirty(rows: Rows, diskId: string, incarnation: string | undefined): boolean {
   for (const id of rows.pendingIdsOn(diskId)) {
-    if (leavesDirt(rows.lvol(id)?.pendingOp, run)) return true;
+    if (leavesDirt(rows.lvol(id)?.pendingOp, incarnation)) return true;
   }
   return false;
 }
@@ -40,20 +40,20 @@ export function volumeView(
   row: LvolRow,
   moment: { readonly now: Date; readonly inFlight: boolean },
 ): VolumePlanView {
-  const { rows, seen } = source;
+  const { rows, observed } = source;
   const disk = rows.disk(row.diskId);
-  const onTarget = seen.disk(row.diskId);
-  const connected = seen.run !== undefined;
+  const onTarget = observed.disk(row.diskId);
+  const connected = observed.incarnation !== undefined;
   const uuid = disk?.lvsUuid;
   const loaded = onTarget?.store;
-  const dirty = row.lvolUuid === undefined && mayBeDirty(rows, row.diskId, seen.run);
+  const dirty = row.lvolUuid === undefined && mayBeDirty(rows, row.diskId, observed.incarnation);
   const store =
     connected && uuid !== undefined && loaded?.uuid === uuid
       ? { uuid, name: loaded.name, clusterBytes: loaded.clusterBytes }
       : undefined;
   return {
     row,
-    seen: seen.volume(row.id),
+    observed: observed.volume(row.id),
     targetConnected: connected,
     diskReady: store !== undefined,
     diskReason: connected ? `disk ${row.diskId} is ${disk?.state ?? "unknown"}` : "target is away",
@@ -61,7 +61,7 @@ export function volumeView(
     ...moment,
     pending: source.pending(moment.now),
     clean: source.isolation === "trusted" || (disk?.freeSpace === "ZEROED" && !dirty),
-    diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row.pendingOp, seen.run),
+    diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row.pendingOp, observed.incarnation),
     store,
   };
 }

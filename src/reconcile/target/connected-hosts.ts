@@ -38,7 +38,7 @@ export class ConnectedHosts {
   }
 
   /** One small call; one more per export if somebody connected or left since. */
-  async look(): Promise<void> {
+  async refresh(): Promise<void> {
     const { spdk, rows } = this.#options;
     const { adminQpairs, currentAdminQpairs } = await spdk.nvmfGetStats();
     const connections = `${adminQpairs}/${currentAdminQpairs}`;

@@ -6,17 +6,17 @@ import type { LvolRow } from "../../model/lvol.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Notification } from "../../spdk/replies-target.ts";
 import type { Rows } from "../../store/rows.ts";
-import type { Seen } from "./observed.ts";
+import type { Observed } from "./observed.ts";
 
 export type TargetEventsOptions = {
   readonly spdk: Pick<SpdkClient, "notifyGetNotifications">;
   readonly rows: Rows;
-  readonly seen: Seen;
+  readonly observed: Observed;
   readonly periodMs: number;
-  readonly lookAtEverything: () => Promise<void>;
-  readonly lookAtDisks: () => Promise<void>;
+  readonly scanAll: () => Promise<void>;
+  readonly scanDisks: () => Promise<void>;
   /** What else is asked each time, in the same write. */
-  readonly alsoLook: () => Promise<void>;
+  readonly alsoPoll: () => Promise<void>;
   readonly onError: (error: unknown) => void;
 };
 
@@ -40,8 +40,8 @@ export class TargetEvents {
   follow(): void {
     this.stop();
     const timer = setTimeout(() => {
-      const { alsoLook, onError } = this.#options;
-      const ended = Promise.all([this.#look().catch(onError), alsoLook().catch(onError)]);
+      const { alsoPoll, onError } = this.#options;
+      const ended = Promise.all([this.#poll().catch(onError), alsoPoll().catch(onError)]);
       ended
         .then(() => {
           if (this.#timer === timer) this.follow();
@@ -56,19 +56,19 @@ export class TargetEvents {
     this.#timer = undefined;
   }
 
-  async #look(): Promise<void> {
-    const { spdk, lookAtEverything } = this.#options;
+  async #poll(): Promise<void> {
+    const { spdk, scanAll } = this.#options;
     const events = await spdk.notifyGetNotifications({ id: this.#nextId });
     const [first, last] = [events[0], events.at(-1)];
     if (first === undefined || last === undefined) return;
     const someWereDropped = first.id > this.#nextId;
     this.#nextId = last.id + 1;
-    if (someWereDropped) await lookAtEverything();
-    else await this.#take(events);
+    if (someWereDropped) await scanAll();
+    else await this.#apply(events);
   }
 
-  async #take(events: readonly Notification[]): Promise<void> {
-    const { rows, seen, lookAtEverything, lookAtDisks } = this.#options;
+  async #apply(events: readonly Notification[]): Promise<void> {
+    const { rows, observed, scanAll, scanDisks } = this.#options;
     // What came and went between two looks is gone: of each bdev the last event counts.
     const last = new Map(events.map(({ bdevName, type }) => [bdevName, type]));
     const names = (type: string) =>
@@ -82,21 +82,21 @@ export class TargetEvents {
     // The name of an lvol's bdev is its uuid.
     const rowsOf = (uuids: ReadonlySet<string>) =>
       [...uuids].flatMap((uuid) => rows.lvolByUuid(uuid) ?? []);
-    const back = rowsOf(come).some((row) => isBack(row, seen));
+    const back = rowsOf(come).some((row) => isBack(row, observed));
     for (const { id, deleteRequestedTime } of [...rowsOf(gone), ...rowsOf(resized)]) {
       // What was deleted at our request is gone as it should be.
       if (deleteRequestedTime !== undefined) continue;
-      seen.setLvol(id, undefined);
-      seen.setSubsystem(id, undefined);
+      observed.setLvol(id, undefined);
+      observed.setSubsystem(id, undefined);
     }
-    const isGone = ({ id }: DiskRow) => gone.has(seen.disk(id)?.bdevName ?? "");
+    const isGone = ({ id }: DiskRow) => gone.has(observed.disk(id)?.bdevName ?? "");
     // The look at everything has the disks in it.
-    if (back) await lookAtEverything();
-    else if ([...rows.disks()].some(isGone)) await lookAtDisks();
+    if (back) await scanAll();
+    else if ([...rows.disks()].some(isGone)) await scanDisks();
   }
 }
 
 /** A volume that was missing or deleted, and not one that was just made. */
-function isBack({ id, deleteTime }: LvolRow, seen: Seen): boolean {
-  return deleteTime !== undefined || seen.volume(id).lvol?.kind === "absent";
+function isBack({ id, deleteTime }: LvolRow, observed: Observed): boolean {
+  return deleteTime !== undefined || observed.volume(id).lvol?.kind === "absent";
 }

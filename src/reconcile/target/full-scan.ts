@@ -11,11 +11,11 @@ import type { Lvol } from "../../spdk/replies-lvol.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { FoundDisks } from "../disk/disks-on-target.ts";
-import type { Newer, Seen } from "./observed.ts";
-import { subsystemSeen } from "../lvol/perform.ts";
+import type { ObservedSince, Observed } from "./observed.ts";
+import { observedSubsystem } from "../lvol/perform.ts";
 
 /** Lvols in stores of this fleet and subsystems that no row has. */
-export type Unknown = { readonly unknownLvols: number; readonly unknownSubsystems: number };
+export type OrphanCounts = { readonly orphanLvols: number; readonly orphanSubsystems: number };
 
 /** An lvol as a list shows it; bdev_lvol_get_lvols leaves sizes out. */
 type Listed = Pick<Lvol, "uuid" | "alias" | "thin" | "allocatedClusters" | "store"> & {
@@ -28,55 +28,55 @@ export type Found = {
   readonly subsystems: readonly Subsystem[] | undefined;
   readonly lvols: readonly Listed[];
   readonly disks: FoundDisks;
-  readonly newer: Newer;
+  readonly observedSince: ObservedSince;
 };
 
-export type FullLookOptions = {
+export type FullScanOptions = {
   readonly spdk: SpdkClient;
   readonly rows: Rows;
-  readonly seen: Seen;
+  readonly observed: Observed;
   readonly log: Logger;
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly disks: {
     /** bdevs: what a list of them all showed, where there is one. */
-    readonly list: (bdevs?: Promise<readonly Bdev[]>) => Promise<FoundDisks>;
-    readonly take: (disks: FoundDisks) => void;
-    readonly meet: (disks: FoundDisks) => void;
+    readonly scan: (bdevs?: Promise<readonly Bdev[]>) => Promise<FoundDisks>;
+    readonly apply: (disks: FoundDisks) => void;
+    readonly ensureFabricDisksAttached: (disks: FoundDisks) => void;
   };
 };
 
-export type LookOptions = {
+export type ScanOptions = {
   /** Where sizes are needed of all, one list of all bdevs is cheaper than a question about each. */
   readonly sizes: boolean;
   /** Attaching a disk changes none. */
   readonly subsystems: boolean;
 };
 
-export class FullLook {
-  readonly #options: FullLookOptions;
-  #look: Promise<void> | undefined;
+export class FullScan {
+  readonly #options: FullScanOptions;
+  #scan: Promise<void> | undefined;
   /** Asked for and not sent yet: whoever asks meanwhile gets it too. */
-  #next: { options: LookOptions; readonly taken: Promise<void> } | undefined;
+  #next: { options: ScanOptions; readonly taken: Promise<void> } | undefined;
   /** A list of all bdevs did not come: past 32 MiB it never does (CONTRACT section 0.8). Until a new run. */
-  #tooMany = false;
-  #unknown: Unknown = { unknownLvols: 0, unknownSubsystems: 0 };
+  #listTooLong = false;
+  #orphanCounts: OrphanCounts = { orphanLvols: 0, orphanSubsystems: 0 };
 
-  constructor(options: FullLookOptions) {
+  constructor(options: FullScanOptions) {
     this.#options = options;
   }
 
   /** The target restarted: lists are short again. */
-  beginRun(): void {
-    this.#tooMany = false;
+  beginIncarnation(): void {
+    this.#listTooLong = false;
   }
 
-  get unknown(): Unknown {
-    return this.#unknown;
+  get orphanCounts(): OrphanCounts {
+    return this.#orphanCounts;
   }
 
   /** Looks after whatever look is under way; calls of one turn, and until it is sent, share it. */
-  now(options: LookOptions): Promise<void> {
+  now(options: ScanOptions): Promise<void> {
     if (this.#next !== undefined) {
       const { sizes, subsystems } = this.#next.options;
       this.#next.options = {
@@ -85,44 +85,44 @@ export class FullLook {
       };
       return this.#next.taken;
     }
-    const before = this.#look ?? Promise.resolve();
+    const before = this.#scan ?? Promise.resolve();
     const taken = before
       .catch(() => {})
       .then(() => setImmediate())
       .then(() => {
         const wanted = this.#next?.options ?? options;
         this.#next = undefined;
-        this.#look = this.read(wanted).then((found) => this.take(found));
-        return this.#look;
+        this.#scan = this.read(wanted).then((found) => this.apply(found));
+        return this.#scan;
       });
     this.#next = { options, taken };
     return taken;
   }
 
-  async read({ sizes, subsystems: all }: LookOptions): Promise<Found> {
-    const { seen, spdk, disks } = this.#options;
-    const newer = seen.beginLook();
-    const bdevs = sizes && !this.#tooMany ? this.#listBdevs() : undefined;
+  async read({ sizes, subsystems: all }: ScanOptions): Promise<Found> {
+    const { observed, spdk, disks } = this.#options;
+    const observedSince = observed.beginScan();
+    const bdevs = sizes && !this.#listTooLong ? this.#listBdevs() : undefined;
     try {
       const [subsystems, lvols, found] = await Promise.all([
         all ? spdk.nvmfGetSubsystems() : undefined,
         bdevs === undefined ? this.#listLvols() : bdevs.then(lvolsOf),
-        disks.list(bdevs),
+        disks.scan(bdevs),
       ]);
-      return { subsystems, lvols, disks: found, newer };
+      return { subsystems, lvols, disks: found, observedSince };
     } catch (error) {
-      newer.end();
+      observedSince.end();
       throw error;
     }
   }
 
   /** Takes over what was read, in this tick. */
-  take({ subsystems, lvols, disks, newer }: Found): void {
-    this.#options.disks.take(disks);
-    if (subsystems !== undefined) this.#takeSubsystems(subsystems, newer);
-    this.#takeLvols(lvols, newer);
-    newer.end();
-    this.#options.disks.meet(disks);
+  apply({ subsystems, lvols, disks, observedSince }: Found): void {
+    this.#options.disks.apply(disks);
+    if (subsystems !== undefined) this.#applySubsystems(subsystems, observedSince);
+    this.#applyLvols(lvols, observedSince);
+    observedSince.end();
+    this.#options.disks.ensureFabricDisksAttached(disks);
   }
 
   async #listLvols(): Promise<readonly Listed[]> {
@@ -134,48 +134,48 @@ export class FullLook {
     try {
       return await this.#options.spdk.bdevGetBdevs();
     } catch (error) {
-      this.#tooMany = error instanceof SpdkUnknownOutcome;
+      this.#listTooLong = error instanceof SpdkUnknownOutcome;
       throw error;
     }
   }
 
-  #takeSubsystems(subsystems: readonly Subsystem[], newer: Newer): void {
-    const { rows, seen, nqnPrefix } = this.#options;
+  #applySubsystems(subsystems: readonly Subsystem[], observedSince: ObservedSince): void {
+    const { rows, observed, nqnPrefix } = this.#options;
     const byNqn = new Map(subsystems.map((subsystem) => [subsystem.nqn, subsystem]));
     for (const row of rows.lvols()) {
       const found = byNqn.get(row.nqn);
       byNqn.delete(row.nqn);
-      if (newer.subsystems.has(row.id)) continue;
-      if (row.deleteTime === undefined) seen.setSubsystem(row.id, subsystemSeen(found));
+      if (observedSince.subsystems.has(row.id)) continue;
+      if (row.deleteTime === undefined) observed.setSubsystem(row.id, observedSubsystem(found));
     }
-    const unknown = [...byNqn.values()].filter(
+    const orphanCounts = [...byNqn.values()].filter(
       ({ nqn, subtype }) => subtype === "NVMe" && parseOwnerNqn(nqnPrefix, nqn) === undefined,
     );
-    this.#unknown = { ...this.#unknown, unknownSubsystems: unknown.length };
+    this.#orphanCounts = { ...this.#orphanCounts, orphanSubsystems: orphanCounts.length };
   }
 
   /**
    * What a list without sizes shows as gone or as new is unknown and looked at by name; what was seen
    * present before stays as it was seen. An lvol whose uuid is the row's needs no second look.
    */
-  #takeLvols(lvols: readonly Listed[], newer: Newer): void {
-    const { rows, seen, fleet } = this.#options;
+  #applyLvols(lvols: readonly Listed[], observedSince: ObservedSince): void {
+    const { rows, observed, fleet } = this.#options;
     const byUuid = new Map(lvols.map((lvol) => [lvol.uuid, lvol]));
     const byAlias = new Map(lvols.map((lvol) => [lvol.alias, lvol]));
     const known = new Set<string>();
     for (const row of rows.lvols()) {
       const lvol = matching(row, { byUuid, byAlias }, rows);
       if (lvol !== undefined) known.add(lvol.uuid);
-      if (newer.lvols.has(row.id)) continue;
+      if (observedSince.lvols.has(row.id)) continue;
       if (row.deleteTime !== undefined) {
         if (lvol !== undefined) this.#returned(row, lvol);
         continue;
       }
-      const before = seen.volume(row.id).lvol;
+      const before = observed.volume(row.id).lvol;
       if (lvol?.sizeBytes !== undefined && lvol.uuid === row.lvolUuid) {
         const { uuid, sizeBytes, thin, allocatedClusters, store } = lvol;
         const lvsUuid = store.uuid;
-        seen.setLvol(row.id, {
+        observed.setLvol(row.id, {
           kind: "present",
           uuid,
           lvsUuid,
@@ -183,12 +183,13 @@ export class FullLook {
           thin,
           allocatedClusters,
         });
-      } else if (lvol === undefined && before?.kind === "present") seen.setLvol(row.id, undefined);
-      else if (lvol !== undefined && before?.kind === "absent") seen.setLvol(row.id, undefined);
+      } else if (lvol === undefined && before?.kind === "present")
+        observed.setLvol(row.id, undefined);
+      else if (lvol !== undefined && before?.kind === "absent") observed.setLvol(row.id, undefined);
     }
     const ours = (lvol: Listed) => parseStoreName(lvol.store.name)?.fleet === fleetHash(fleet);
     const orphans = lvols.filter((lvol) => !known.has(lvol.uuid) && ours(lvol));
-    this.#unknown = { ...this.#unknown, unknownLvols: orphans.length };
+    this.#orphanCounts = { ...this.#orphanCounts, orphanLvols: orphans.length };
     if (orphans.length > 0) {
       const uuids = orphans.slice(0, 10).map(({ uuid }) => uuid);
       this.#options.log.warn({ count: orphans.length, uuids }, "lvols without a row; left alone");
@@ -198,7 +199,7 @@ export class FullLook {
   /** A delete that failed halfway: the lvol of a tombstone is back and is deleted again. */
   #returned(row: LvolRow, lvol: Listed): void {
     this.#options.log.warn({ id: row.id, uuid: lvol.uuid }, "deleted lvol is back");
-    this.#options.seen.setLvol(row.id, {
+    this.#options.observed.setLvol(row.id, {
       kind: "present",
       uuid: lvol.uuid,
       lvsUuid: lvol.store.uuid,

@@ -1,9 +1,9 @@
 // What the target showed in its current run: one observation shared by all loops and by reads of the
 // API. A part that is undefined is not known, and a loop that needs it looks by name. Nothing here
 // outlives the run of the target that it was seen in.
-import type { LvolSeen, SubsystemSeen, VolumeSeen } from "../../model/lvol.ts";
+import type { ObservedLvol, ObservedSubsystem, ObservedVolume } from "../../model/lvol.ts";
 
-export type StoreSeen = {
+export type ObservedStore = {
   readonly name: string;
   readonly uuid: string;
   readonly baseBdev: string;
@@ -12,64 +12,67 @@ export type StoreSeen = {
   readonly freeClusters: bigint;
 };
 
-export type DiskOnTarget = {
+export type ObservedDisk = {
   readonly controllerName: string;
   readonly bdevName: string;
   readonly serial: string;
   readonly model: string;
   readonly sizeBytes: bigint;
   readonly blockSize: number;
-  readonly store: StoreSeen | undefined;
+  readonly store: ObservedStore | undefined;
 };
 
 /** Ids of volumes whose lvol, or whose subsystem, was seen after a look was sent. */
-export type Newer = {
+export type ObservedSince = {
   readonly lvols: ReadonlySet<string>;
   readonly subsystems: ReadonlySet<string>;
   /** The look was taken over, or failed. */
   readonly end: () => void;
 };
 
-const NOTHING: VolumeSeen = { lvol: undefined, subsystem: undefined };
+const NOTHING: ObservedVolume = { lvol: undefined, subsystem: undefined };
 
-export type SeenChange = { readonly kind: "lvol" | "disk"; readonly id: string };
+export type ObservedChange = { readonly kind: "lvol" | "disk"; readonly id: string };
 
-export class Seen {
-  readonly #volumes = new Map<string, VolumeSeen>();
-  readonly #disks = new Map<string, DiskOnTarget>();
-  readonly #onChange: (change: SeenChange) => void;
+export class Observed {
+  readonly #volumes = new Map<string, ObservedVolume>();
+  readonly #disks = new Map<string, ObservedDisk>();
+  readonly #onChange: (change: ObservedChange) => void;
   /** What was learnt of volumes since looks at everything were sent that are not taken over yet. */
-  readonly #looks = new Set<{ readonly lvols: Set<string>; readonly subsystems: Set<string> }>();
-  #run: string | undefined;
+  readonly #openScans = new Set<{
+    readonly lvols: Set<string>;
+    readonly subsystems: Set<string>;
+  }>();
+  #incarnation: string | undefined;
 
-  constructor(onChange: (change: SeenChange) => void) {
+  constructor(onChange: (change: ObservedChange) => void) {
     this.#onChange = onChange;
   }
 
   /** The run of the target that everything here was seen in; undefined while it is away. */
-  get run(): string | undefined {
-    return this.#run;
+  get incarnation(): string | undefined {
+    return this.#incarnation;
   }
 
-  volume(id: string): VolumeSeen {
+  volume(id: string): ObservedVolume {
     return this.#volumes.get(id) ?? NOTHING;
   }
 
-  disk(id: string): DiskOnTarget | undefined {
-    return this.#run === undefined ? undefined : this.#disks.get(id);
+  disk(id: string): ObservedDisk | undefined {
+    return this.#incarnation === undefined ? undefined : this.#disks.get(id);
   }
 
   /** A target answered: with another run than before, nothing seen earlier holds any more. */
-  startRun(run: string): void {
-    if (run !== this.#run) this.#forget();
-    this.#run = run;
+  beginIncarnation(incarnation: string): void {
+    if (incarnation !== this.#incarnation) this.#forget();
+    this.#incarnation = incarnation;
   }
 
   /** The target is away. What it held may be gone: all of it is read again when it is back. */
-  endRun(): void {
-    this.#run = undefined;
+  endIncarnation(): void {
+    this.#incarnation = undefined;
     // What was still being read is not taken over.
-    this.#looks.clear();
+    this.#openScans.clear();
     this.#forget();
   }
 
@@ -77,25 +80,25 @@ export class Seen {
    * A look at everything is about to be sent. What is learnt from now on, of an lvol or of a
    * subsystem, is newer than what that look will show of it.
    */
-  beginLook(): Newer {
-    const newer = { lvols: new Set<string>(), subsystems: new Set<string>() };
-    this.#looks.add(newer);
-    return { ...newer, end: () => this.#looks.delete(newer) };
+  beginScan(): ObservedSince {
+    const observedSince = { lvols: new Set<string>(), subsystems: new Set<string>() };
+    this.#openScans.add(observedSince);
+    return { ...observedSince, end: () => this.#openScans.delete(observedSince) };
   }
 
-  setLvol(id: string, lvol: LvolSeen | undefined): void {
-    for (const { lvols } of this.#looks) lvols.add(id);
+  setLvol(id: string, lvol: ObservedLvol | undefined): void {
+    for (const { lvols } of this.#openScans) lvols.add(id);
     this.#volumes.set(id, { ...this.volume(id), lvol });
     this.#onChange({ kind: "lvol", id });
   }
 
-  setSubsystem(id: string, subsystem: SubsystemSeen | undefined): void {
-    for (const { subsystems } of this.#looks) subsystems.add(id);
+  setSubsystem(id: string, subsystem: ObservedSubsystem | undefined): void {
+    for (const { subsystems } of this.#openScans) subsystems.add(id);
     this.#volumes.set(id, { ...this.volume(id), subsystem });
     this.#onChange({ kind: "lvol", id });
   }
 
-  setDisk(id: string, disk: DiskOnTarget | undefined): void {
+  setDisk(id: string, disk: ObservedDisk | undefined): void {
     if (disk === undefined) this.#disks.delete(id);
     else this.#disks.set(id, disk);
     this.#onChange({ kind: "disk", id });

@@ -10,21 +10,26 @@ import { fleetHash, ownerNqn, parseOwnerNqn, type OwnerMark } from "../../model/
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { SpdkConnection } from "../../spdk/connection.ts";
 import type { Subsystem, Transport } from "../../spdk/replies-nvmf.ts";
-import type { Allowed } from "../../store/fence.ts";
+import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Instruments } from "../../telemetry/instruments.ts";
 import { inSpan } from "../../telemetry/trace.ts";
-import type { Seen } from "./observed.ts";
+import type { Observed } from "./observed.ts";
 import type { ConnectedHosts } from "./connected-hosts.ts";
-import { FullLook, type FullLookOptions, type LookOptions, type Unknown } from "./full-scan.ts";
+import {
+  FullScan,
+  type FullScanOptions,
+  type ScanOptions,
+  type OrphanCounts,
+} from "./full-scan.ts";
 import { TargetEvents } from "./events.ts";
 
 /** How often everything is listed while nothing seems to happen. */
-const FULL_LOOK_MS = 300_000;
+const FULL_SCAN_MS = 300_000;
 const RETRY_MS = 1_000;
 const UNMARKED = "unmarked-";
 
-export type TargetStatus = Unknown & {
+export type TargetStatus = OrphanCounts & {
   readonly connected: boolean;
   /** Somebody is there, be it ours and known or not. */
   readonly answers: boolean;
@@ -38,7 +43,7 @@ export type TargetSessionOptions = {
   readonly connection: SpdkConnection;
   readonly spdk: SpdkClient;
   readonly rows: Rows;
-  readonly seen: Seen;
+  readonly observed: Observed;
   readonly log: Logger;
   readonly instruments: Instruments;
   readonly nodeId: string;
@@ -50,9 +55,9 @@ export type TargetSessionOptions = {
   readonly connectedHosts: ConnectedHosts;
   /** How often the target is asked what happened to it. */
   readonly eventsMs: number;
-  readonly allowed: () => Allowed;
-  readonly disks: FullLookOptions["disks"];
-  readonly lookAtDisks: () => Promise<void>;
+  readonly writeMode: () => WriteMode;
+  readonly disks: FullScanOptions["disks"];
+  readonly scanDisks: () => Promise<void>;
   /** The run is known and everything on it was listed: loops may plan. */
   readonly onReady: () => void;
 };
@@ -60,24 +65,24 @@ export type TargetSessionOptions = {
 export class TargetSession {
   readonly #options: TargetSessionOptions;
   readonly #events: TargetEvents;
-  #status: Omit<TargetStatus, keyof Unknown | "answers">;
+  #status: Omit<TargetStatus, keyof OrphanCounts | "answers">;
   #timer: NodeJS.Timeout | undefined;
   #beginning: Promise<void> | undefined;
-  readonly #look: FullLook;
-  #knownAgain = Promise.withResolvers<{ readonly sameRun: boolean }>();
-  #lastRun: string | undefined;
+  readonly #scan: FullScan;
+  #identified = Promise.withResolvers<{ readonly sameIncarnation: boolean }>();
+  #lastIncarnation: string | undefined;
   readonly #closing = Promise.withResolvers<void>();
   /** The transport is missing, and was not ours to make when it was looked for. */
-  #unfinished = false;
+  #transportMissing = false;
   #closed = false;
 
   constructor(options: TargetSessionOptions) {
     this.#options = options;
-    this.#look = new FullLook(options);
+    this.#scan = new FullScan(options);
     this.#events = new TargetEvents({
       ...options,
-      lookAtEverything: () => this.lookAtEverything({ sizes: false, subsystems: true }),
-      alsoLook: () => options.connectedHosts.look(),
+      scanAll: () => this.scanAll({ sizes: false, subsystems: true }),
+      alsoPoll: () => options.connectedHosts.refresh(),
       periodMs: options.eventsMs,
       onError: (error) => options.log.debug({ err: error }, "events cannot be read"),
     });
@@ -95,7 +100,7 @@ export class TargetSession {
   get status(): TargetStatus {
     const { fault } = this.#options.connection;
     const reason = fault ?? this.#status.reason;
-    return { ...this.#status, answers: fault === undefined, reason, ...this.#look.unknown };
+    return { ...this.#status, answers: fault === undefined, reason, ...this.#scan.orphanCounts };
   }
 
   /**
@@ -103,21 +108,21 @@ export class TargetSession {
    * to have restarted, or it is the same one and a grace has passed.
    */
   async afterLoss(): Promise<void> {
-    const { sameRun } = await this.#knownAgain.promise;
-    if (!sameRun) return;
+    const { sameIncarnation } = await this.#identified.promise;
+    if (!sameIncarnation) return;
     await new Promise<void>((resolve) => setTimeout(resolve, this.#options.graceMs).unref());
   }
 
   /** Lists everything now, e.g. because a store came up. */
-  lookAtEverything(options: LookOptions): Promise<void> {
-    return this.#look.now(options);
+  scanAll(options: ScanOptions): Promise<void> {
+    return this.#scan.now(options);
   }
 
   /** This agent may change something now: what a target still lacks to be ours is made. */
-  onAllowed(): void {
-    const { seen, connection } = this.#options;
-    const unmarked = seen.run?.startsWith(UNMARKED) === true;
-    if (connection.connected && (unmarked || this.#unfinished)) this.#begin();
+  onWriteMode(): void {
+    const { observed, connection } = this.#options;
+    const unmarked = observed.incarnation?.startsWith(UNMARKED) === true;
+    if (connection.connected && (unmarked || this.#transportMissing)) this.#begin();
   }
 
   #begin(): void {
@@ -125,7 +130,7 @@ export class TargetSession {
     clearTimeout(this.#timer);
     const { epoch } = this.#options.connection;
     this.#beginning = this.#waitForRows()
-      .then((go) => (go ? this.#meet() : undefined))
+      .then((go) => (go ? this.#identifyTraced() : undefined))
       .catch((error: unknown) => {
         const message = error instanceof Error ? error.message : String(error);
         this.#options.log.warn({ err: error }, "target is connected but could not be read");
@@ -139,7 +144,7 @@ export class TargetSession {
           this.#begin();
         }
         // So may have what this agent is allowed.
-        if (this.#options.allowed() !== "nothing") this.onAllowed();
+        if (this.#options.writeMode() !== "read-only") this.onWriteMode();
       });
   }
 
@@ -155,41 +160,44 @@ export class TargetSession {
   }
 
   /** In a trace of its own: no intent caused it. */
-  async #meet(): Promise<void> {
+  async #identifyTraced(): Promise<void> {
     const { tracer } = this.#options.instruments;
-    await inSpan(tracer, { name: "meet target", parent: ROOT_CONTEXT }, () => this.#become());
+    await inSpan(tracer, { name: "meet target", parent: ROOT_CONTEXT }, () =>
+      this.#identifyTarget(),
+    );
   }
 
-  async #become(): Promise<void> {
-    const { spdk, seen, log } = this.#options;
+  async #identifyTarget(): Promise<void> {
+    const { spdk, observed, log } = this.#options;
     // All of it in one write: every export of a target that restarted waits for this.
-    const [, { version }, looked, subsystems, transports] = await Promise.all([
+    const [, { version }, scan, subsystems, transports] = await Promise.all([
       // Before the lists: what happens meanwhile is then seen twice rather than not at all.
       this.#events.begin(),
       spdk.capabilities(),
-      this.#look.read({ sizes: true, subsystems: false }),
+      this.#scan.read({ sizes: true, subsystems: false }),
       spdk.nvmfGetSubsystems(),
       spdk.nvmfGetTransports(),
     ]);
-    const found = { ...looked, subsystems };
-    if (this.#isForeign(found.subsystems)) {
-      found.newer.end();
+    const found = { ...scan, subsystems };
+    if (this.#refuseForeign(found.subsystems)) {
+      found.observedSince.end();
       return;
     }
-    const [run] = await Promise.all([
-      this.#ownRun(found.subsystems),
+    const [incarnation] = await Promise.all([
+      this.#ensureOwnerMark(found.subsystems),
       this.#makeTransport(transports),
     ]);
-    const sameRun = run === this.#lastRun;
-    if (!sameRun && this.#lastRun !== undefined) this.#options.connectedHosts.begin();
-    this.#lastRun = run;
-    seen.startRun(run);
-    if (!sameRun) this.#look.beginRun();
-    this.#look.take(found);
-    this.#knownAgain.resolve({ sameRun });
-    this.#knownAgain = Promise.withResolvers();
+    const sameIncarnation = incarnation === this.#lastIncarnation;
+    if (!sameIncarnation && this.#lastIncarnation !== undefined)
+      this.#options.connectedHosts.begin();
+    this.#lastIncarnation = incarnation;
+    observed.beginIncarnation(incarnation);
+    if (!sameIncarnation) this.#scan.beginIncarnation();
+    this.#scan.apply(found);
+    this.#identified.resolve({ sameIncarnation });
+    this.#identified = Promise.withResolvers();
     this.#setStatus({ connected: true, reason: "", version });
-    log.info({ run, same_run: sameRun, version }, "target is known");
+    log.info({ incarnation, same_run: sameIncarnation, version }, "target is known");
     this.#plan();
     this.#events.follow();
     this.#options.onReady();
@@ -201,7 +209,7 @@ export class TargetSession {
   }
 
   /** Whether the target carries the mark of somebody else: then nothing is changed on it. */
-  #isForeign(subsystems: readonly Subsystem[]): boolean {
+  #refuseForeign(subsystems: readonly Subsystem[]): boolean {
     const { nodeId, fleet, log } = this.#options;
     const foreign = this.#marks(subsystems).find(
       (mark) => mark.fleet !== fleetHash(fleet) || mark.node !== nodeId,
@@ -214,36 +222,36 @@ export class TargetSession {
   }
 
   async #makeTransport(transports: readonly Transport[]): Promise<void> {
-    const { trtype: wanted, spdk, allowed } = this.#options;
+    const { trtype: wanted, spdk, writeMode } = this.#options;
     const exists = ({ trtype }: Transport) => trtype.toUpperCase() === wanted.toUpperCase();
-    this.#unfinished = !transports.some(exists);
-    if (!this.#unfinished || allowed() === "nothing") return;
+    this.#transportMissing = !transports.some(exists);
+    if (!this.#transportMissing || writeMode() === "read-only") return;
     await spdk.nvmfCreateTransport(wanted);
-    this.#unfinished = false;
+    this.#transportMissing = false;
   }
 
   /** The run's mark, made if there is none. */
-  async #ownRun(subsystems: readonly Subsystem[]): Promise<string> {
+  async #ensureOwnerMark(subsystems: readonly Subsystem[]): Promise<string> {
     const { nodeId, fleet, nqnPrefix, spdk, connection } = this.#options;
     const ours = this.#marks(subsystems)[0];
-    if (ours !== undefined) return ours.run;
+    if (ours !== undefined) return ours.incarnation;
     // Looked at, but not ours to mark: what is seen is kept under a run that ends when it is marked.
-    if (this.#options.allowed() === "nothing") return `${UNMARKED}${connection.epoch}`;
-    const run = randomBytes(8).toString("hex");
+    if (this.#options.writeMode() === "read-only") return `${UNMARKED}${connection.epoch}`;
+    const incarnation = randomBytes(8).toString("hex");
     await spdk.nvmfCreateSubsystem({
-      nqn: ownerNqn(nqnPrefix, { fleet, node: nodeId, run }),
-      serialNumber: run,
+      nqn: ownerNqn(nqnPrefix, { fleet, node: nodeId, incarnation }),
+      serialNumber: incarnation,
       modelNumber: "storage-node owner",
       maxNamespaces: 1,
       allowAnyHost: false,
     });
-    return run;
+    return incarnation;
   }
 
   #end(reason: string): void {
     clearTimeout(this.#timer);
     this.#events.stop();
-    this.#options.seen.endRun();
+    this.#options.observed.endIncarnation();
     this.#setStatus({ connected: false, reason });
     this.#options.log.warn({ reason }, "target is away");
   }
@@ -252,16 +260,16 @@ export class TargetSession {
     clearTimeout(this.#timer);
     if (this.#closed) return;
     this.#timer = setTimeout(() => {
-      this.lookAtEverything({ sizes: false, subsystems: true })
+      this.scanAll({ sizes: false, subsystems: true })
         .catch((error: unknown) => this.#options.log.warn({ err: error }, "full look failed"))
         .finally(() => {
           if (this.#status.connected) this.#plan();
         });
-    }, FULL_LOOK_MS);
+    }, FULL_SCAN_MS);
     this.#timer.unref();
   }
 
-  #setStatus(change: Partial<Omit<TargetStatus, keyof Unknown | "answers">>): void {
+  #setStatus(change: Partial<Omit<TargetStatus, keyof OrphanCounts | "answers">>): void {
     const flips = change.connected !== undefined && change.connected !== this.#status.connected;
     this.#status = { ...this.#status, ...change, ...(flips ? { since: new Date() } : {}) };
   }

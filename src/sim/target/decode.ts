@@ -35,20 +35,20 @@ export function decode<S extends Shape>(
 ): Decoded<S> {
   const object = params === undefined || params === null ? new JsonObject([]) : params;
   if (!(object instanceof JsonObject)) throw new DecodeFailed("not an object");
-  const seen = new Map<string, unknown>();
+  const observed = new Map<string, unknown>();
   for (const [key, value] of object.entries) {
     const field = shape[key];
     if (field === undefined) {
       if (tolerant) continue;
       throw new DecodeFailed(`unknown field ${key}`);
     }
-    if (seen.has(key)) throw new DecodeFailed(`duplicate field ${key}`);
-    seen.set(key, field.read(value));
+    if (observed.has(key)) throw new DecodeFailed(`duplicate field ${key}`);
+    observed.set(key, field.read(value));
   }
   for (const [key, field] of Object.entries(shape)) {
-    if (field.required && !seen.has(key)) throw new DecodeFailed(`missing field ${key}`);
+    if (field.required && !observed.has(key)) throw new DecodeFailed(`missing field ${key}`);
   }
-  const decoded: unknown = Object.fromEntries(seen);
+  const decoded: unknown = Object.fromEntries(observed);
   // Every key of the shape was read by its own field just now, or is optional and absent.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   return decoded as Decoded<S>;

@@ -3,11 +3,11 @@
 // (CONTRACT sections 0.7 and 8).
 import { bdevMethods } from "./bdev-methods.ts";
 import { DecodeFailed } from "./decode.ts";
-import { Gate, type Fate } from "./gate.ts";
+import { Gate, type Disposition } from "./gate.ts";
 import { generalMethods } from "./general-methods.ts";
 import { lvolFamilyMethods } from "./lvol-family-methods.ts";
 import { lvolMethods } from "./lvol-methods.ts";
-import { Midway, type Context, type Later, type Method } from "./method.ts";
+import { HalfDone, type Context, type Later, type Method } from "./method.ts";
 import { nvmeMethods } from "./nvme-methods.ts";
 import { nvmfAccessMethods } from "./nvmf-access-methods.ts";
 import { nvmfSubsystemMethods } from "./nvmf-subsystem-methods.ts";
@@ -25,7 +25,7 @@ type InFlight = {
   readonly later: Later;
   readonly request: Request;
   readonly answer: Answer;
-  readonly fate: Fate;
+  readonly disposition: Disposition;
   polls: number;
 };
 
@@ -74,16 +74,17 @@ export class Engine {
 
   /** Starts one request. Throws TargetAbort where a real target would be gone. */
   start(request: Request, answer: Answer): void {
-    const fate = this.gate.begins(request.method, request.params !== undefined);
+    const disposition = this.gate.begins(request.method, request.params !== undefined);
     try {
       const started = this.#begin(request);
-      if (started.kind === "done") this.#answer(request, answer, fate, { result: started.result });
+      if (started.kind === "done")
+        this.#answer(request, answer, disposition, { result: started.result });
       else {
-        const polls = started.polls + fate.slowPolls;
-        this.#inFlight.push({ later: started, request, answer, fate, polls });
+        const polls = started.polls + disposition.slowPolls;
+        this.#inFlight.push({ later: started, request, answer, disposition, polls });
       }
     } catch (error) {
-      this.#answer(request, answer, fate, { error: this.#rpcError(request, error) });
+      this.#answer(request, answer, disposition, { error: this.#rpcError(request, error) });
     }
   }
 
@@ -135,33 +136,33 @@ export class Engine {
     return among[Math.floor(this.#random() * among.length)];
   }
 
-  #complete({ later, request, answer, fate }: InFlight): void {
+  #complete({ later, request, answer, disposition }: InFlight): void {
     let outcome: Outcome;
     try {
       outcome = { result: later.complete() };
     } catch (error) {
       outcome = { error: this.#rpcError(request, error) };
     }
-    if ("result" in outcome && outcome.result instanceof Midway) {
+    if ("result" in outcome && outcome.result instanceof HalfDone) {
       const rest = { ...later, polls: 0, complete: outcome.result.rest };
       // In front: what waits behind it in its order still does.
-      this.#inFlight.unshift({ later: rest, request, answer, fate, polls: 0 });
-      if (fate.stopMidway) this.#stop(request.method);
+      this.#inFlight.unshift({ later: rest, request, answer, disposition, polls: 0 });
+      if (disposition.stopHalfDone) this.#stop(request.method);
       return;
     }
     if (later.operation !== undefined) this.#operations.end(later.operation);
-    this.#answer(request, answer, fate, outcome);
+    this.#answer(request, answer, disposition, outcome);
   }
 
-  #answer(request: Request, answer: Answer, fate: Fate, outcome: Outcome): void {
+  #answer(request: Request, answer: Answer, disposition: Disposition, outcome: Outcome): void {
     const told = this.#asReleased(request.method, outcome);
-    const line = fate.drop ? undefined : answerLine(request.id, told);
-    if (fate.delayPolls > 0) {
-      this.#late.push({ polls: fate.delayPolls, send: () => answer(line) });
+    const line = disposition.drop ? undefined : answerLine(request.id, told);
+    if (disposition.delayPolls > 0) {
+      this.#late.push({ polls: disposition.delayPolls, send: () => answer(line) });
     } else {
       answer(line);
     }
-    if (fate.stopAfter) this.#stop(request.method);
+    if (disposition.stopAfter) this.#stop(request.method);
   }
 
   /** Whoever is told that the target stands still may kill it at once: what was done is on the disks. */

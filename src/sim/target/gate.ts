@@ -23,16 +23,16 @@ export type Rule = {
 type Counted = { readonly method?: string | undefined; left: number };
 
 /** What happens to the answer of one request. */
-export type Fate = {
-  readonly stopMidway: boolean;
+export type Disposition = {
+  readonly stopHalfDone: boolean;
   readonly stopAfter: boolean;
   readonly drop: boolean;
   readonly delayPolls: number;
   readonly slowPolls: number;
 };
 
-const PLAIN: Fate = {
-  stopMidway: false,
+const PLAIN: Disposition = {
+  stopHalfDone: false,
   stopAfter: false,
   drop: false,
   delayPolls: 0,
@@ -82,7 +82,7 @@ export class Gate {
    * Takes note of a request that starts, and says what becomes of its answer. One without params is
    * counted as `method()`: of the lists, that is the whole of them.
    */
-  begins(method: string, hasParams: boolean): Fate {
+  begins(method: string, hasParams: boolean): Disposition {
     const counted = hasParams ? method : `${method}()`;
     this.#counts.set(counted, (this.#counts.get(counted) ?? 0) + 1);
     let { drop, delayPolls, slowPolls } = PLAIN;
@@ -98,7 +98,7 @@ export class Gate {
     }
     const at = stops ? stop.when : undefined;
     return {
-      stopMidway: at === "midway",
+      stopHalfDone: at === "midway",
       stopAfter: at === "after",
       drop,
       delayPolls,

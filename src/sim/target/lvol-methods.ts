@@ -6,7 +6,7 @@ import { Extents } from "./extents.ts";
 import type { JsonValue } from "./json.ts";
 import { busy, changeLvol, changeStore, clustersFor, lvolNamed, nameFits } from "./lvol-change.ts";
 import type { Blob } from "./media.ts";
-import { done, Midway, type Context, type Methods, type Started } from "./method.ts";
+import { done, HalfDone, type Context, type Methods, type Started } from "./method.ts";
 import { TargetAbort } from "./operation.ts";
 import { Ranges } from "./ranges.ts";
 import { asyncErrno, errno } from "./rpc-error.ts";
@@ -175,7 +175,7 @@ function deleteLvol(context: Context, params: JsonValue | undefined): Started {
     target.unregister(lvol);
     if (overlap === "half_deleted") throw busy(method);
     const freed = removeBlob(store, blob);
-    return new Midway(() => {
+    return new HalfDone(() => {
       clearAndFree(store, blob, freed);
       return true;
     });

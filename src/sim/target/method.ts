@@ -17,7 +17,7 @@ export type Later = {
 };
 
 /** Half of the effect is on the disk; the rest and the answer come with a later poll. */
-export class Midway {
+export class HalfDone {
   readonly rest: () => unknown;
 
   constructor(rest: () => unknown) {

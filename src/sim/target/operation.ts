@@ -141,7 +141,7 @@ function deletingSource(first: Operation, second: Operation): Overlap {
 
 function inOneFamily(first: Operation, second: Operation): Overlap {
   if (first.method !== DELETE || second.method !== DELETE) return "none";
-  const child = parentOf(first, second);
+  const child = childOf(first, second);
   if (child === undefined) return "none";
   // The volume first, its snapshot behind it: crash. The other way round the volume's delete is busy
   // and the volume comes back at the next load (VERSIONS section 4).
@@ -151,7 +151,7 @@ function inOneFamily(first: Operation, second: Operation): Overlap {
 }
 
 /** Which of the two changes an lvol whose parent is the other's. */
-function parentOf(first: Operation, second: Operation): Operation | undefined {
+function childOf(first: Operation, second: Operation): Operation | undefined {
   if (first.lvol?.blob.parent === second.lvol?.uuid) return first;
   if (second.lvol?.blob.parent === first.lvol?.uuid) return second;
   return undefined;

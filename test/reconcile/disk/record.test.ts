@@ -1,7 +1,7 @@
 // What is recorded of a disk whose store is expected: loading takes minutes, and is no failure.
 import { describe, expect, it } from "vitest";
 import { diskId, storeName } from "../../../src/model/identity.ts";
-import { diskRecord, standingOf } from "../../../src/reconcile/disk/record.ts";
+import { diskRecord, diskPhase } from "../../../src/reconcile/disk/record.ts";
 import type { DiskView } from "../../../src/reconcile/disk/view.ts";
 import { diskRow, FLEET } from "../../support/model.ts";
 
@@ -27,7 +27,7 @@ const ON_TARGET = {
 
 /** An attached disk with a store of ours, which is not there (yet). */
 function view(change: Partial<DiskView> = {}): DiskView {
-  const run = "run";
+  const incarnation = "run";
   return {
     row: diskRow({ id: ID, ...SERIAL, lvsName: STORE.name, lvsUuid: STORE.uuid, transport: "TCP" }),
     now: NOW,
@@ -43,8 +43,8 @@ function view(change: Partial<DiskView> = {}): DiskView {
     loadEnded: false,
     foundEmpty: false,
     fleet: FLEET,
-    pending: { run, epoch: 1n, now: NOW, foreignUntil: NOW },
-    allowed: "change",
+    pending: { incarnation, epoch: 1n, now: NOW, graceUntil: NOW },
+    writeMode: "read-write",
     mayBeDirty: false,
     ...change,
   };
@@ -52,18 +52,18 @@ function view(change: Partial<DiskView> = {}): DiskView {
 
 describe("an attached disk whose store is not there", () => {
   it("is CLAIMING while anything may still be loaded, whoever attached it", () => {
-    expect(standingOf(view())).toEqual({
+    expect(diskPhase(view())).toEqual({
       state: "CLAIMING",
       stateReason: "its store is being loaded",
     });
   });
 
   it("is FAILED once nothing is being loaded any more", () => {
-    expect(standingOf(view({ loadEnded: true }))?.state).toBe("FAILED");
+    expect(diskPhase(view({ loadEnded: true }))?.state).toBe("FAILED");
   });
 
   it("is UP when the store comes", () => {
-    expect(standingOf(view({ onTarget: { ...ON_TARGET, store: STORE } }))?.state).toBe("UP");
+    expect(diskPhase(view({ onTarget: { ...ON_TARGET, store: STORE } }))?.state).toBe("UP");
   });
 
   it("keeps the note of its attach until then", () => {

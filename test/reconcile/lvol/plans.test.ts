@@ -2,7 +2,7 @@
 // left alone, and nothing is done that must never be done.
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { LvolRow, LvolSeen, SubsystemSeen } from "../../../src/model/lvol.ts";
+import type { LvolRow, ObservedLvol, ObservedSubsystem } from "../../../src/model/lvol.ts";
 import { lvolState } from "../../../src/model/lvol.ts";
 import { exportSerial } from "../../../src/model/identity.ts";
 import { VOLUME_LOOPS } from "../../../src/reconcile/loops.ts";
@@ -16,10 +16,10 @@ type Present<T> = Extract<T, { kind: "present" }>;
 /** One volume's world: what is really there, what was seen of it, and its row. */
 type World = {
   row: LvolRow;
-  lvol: Present<LvolSeen> | undefined;
-  subsystem: Present<SubsystemSeen> | undefined;
-  seenLvol: LvolSeen | undefined;
-  seenSubsystem: SubsystemSeen | undefined;
+  lvol: Present<ObservedLvol> | undefined;
+  subsystem: Present<ObservedSubsystem> | undefined;
+  seenLvol: ObservedLvol | undefined;
+  seenSubsystem: ObservedSubsystem | undefined;
 };
 
 const RUN = "0123456789abcdef";
@@ -29,7 +29,7 @@ const HOSTS = ["nqn.2026-11.io.host:a", "nqn.2026-11.io.host:b"];
 function view(world: World): VolumePlanView {
   return {
     row: world.row,
-    seen: { lvol: world.seenLvol, subsystem: world.seenSubsystem },
+    observed: { lvol: world.seenLvol, subsystem: world.seenSubsystem },
     targetConnected: true,
     diskReady: true,
     diskReason: "",
@@ -38,12 +38,12 @@ function view(world: World): VolumePlanView {
     inFlight: false,
     clean: true,
     diskDoubtful: false,
-    pending: { run: RUN, epoch: 1n, now: new Date(), foreignUntil: new Date(0) },
+    pending: { incarnation: RUN, epoch: 1n, now: new Date(), graceUntil: new Date(0) },
     store: { uuid: STORE_UUID, name: "sn-store", clusterBytes: CLUSTER },
   };
 }
 
-const lvol: Present<LvolSeen> = {
+const lvol: Present<ObservedLvol> = {
   kind: "present",
   uuid: UUID,
   lvsUuid: STORE_UUID,
@@ -54,10 +54,10 @@ const lvol: Present<LvolSeen> = {
 
 function act(world: World, step: VolumeStep): void {
   switch (step.kind) {
-    case "look-lvol":
+    case "observe-lvol":
       world.seenLvol = world.lvol ?? { kind: "absent" };
       return;
-    case "look-subsystem":
+    case "observe-subsystem":
       world.seenSubsystem = world.subsystem ?? { kind: "absent" };
       return;
     case "record-lvol":
@@ -153,7 +153,7 @@ const world: fc.Arbitrary<World> = fc
     anyHost: fc.boolean(),
   })
   .map((is) => {
-    const subsystem: Present<SubsystemSeen> = {
+    const subsystem: Present<ObservedSubsystem> = {
       kind: "present",
       serialNumber: exportSerial(VOLUME),
       allowAnyHost: is.anyHost,

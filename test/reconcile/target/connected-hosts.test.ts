@@ -41,8 +41,8 @@ const nqnOf = (id: string) => `nqn.2026-11.io.test:${id}`;
 describe("connected hosts", () => {
   it("are not asked for while nobody is connected", async () => {
     const { hosts, target } = world();
-    await hosts.look();
-    await hosts.look();
+    await hosts.refresh();
+    await hosts.refresh();
     expect(target.asked).toEqual([]);
     expect(hosts.has(A)).toBe(false);
   });
@@ -50,23 +50,23 @@ describe("connected hosts", () => {
   it("are asked for by name once somebody connected, and not again while nothing changes", async () => {
     const { hosts, target, connect, pass } = world();
     connect(B);
-    await hosts.look();
+    await hosts.refresh();
     expect([hosts.has(A), hosts.has(B)]).toEqual([false, true]);
     pass(600_000);
-    await hosts.look();
+    await hosts.refresh();
     expect(target.asked).toHaveLength(2);
   });
 
   it("are asked for once a minute at most, however many come and go", async () => {
     const { hosts, target, connect, pass } = world();
     connect(A);
-    await hosts.look();
+    await hosts.refresh();
     connect(B);
-    await hosts.look();
+    await hosts.refresh();
     expect(target.asked).toHaveLength(2);
     expect(hosts.has(B)).toBe(false);
     pass(60_000);
-    await hosts.look();
+    await hosts.refresh();
     expect(target.asked).toHaveLength(4);
     expect(hosts.has(B)).toBe(true);
   });
@@ -74,14 +74,14 @@ describe("connected hosts", () => {
   it("are remembered while they come back to a target that restarted", async () => {
     const { hosts, target, connect, pass } = world();
     connect(A);
-    await hosts.look();
+    await hosts.refresh();
     target.connected.clear();
     target.ever = 0;
     hosts.begin();
-    await hosts.look();
+    await hosts.refresh();
     expect(hosts.has(A)).toBe(true);
     pass(60_000);
-    await hosts.look();
+    await hosts.refresh();
     expect(hosts.has(A)).toBe(false);
   });
 });

@@ -90,11 +90,11 @@ test("a drive can be born with partitions in use, bytes and a device stacked on 
     ],
   });
   const topology = await listNvme(world.kernel);
-  const seen = async () =>
+  const observed = async () =>
     (await gatherEvidence(world.kernel, topology, A)).map(
       ({ kind, subject }) => `${kind} ${subject}`,
     );
-  expect(await seen()).toEqual([
+  expect(await observed()).toEqual([
     "EXCLUSIVE_OPEN_REFUSED SIMA/1",
     "EXCLUSIVE_OPEN_REFUSED SIMA/2",
     "HOLDER SIMA/2",
@@ -107,7 +107,7 @@ test("a drive can be born with partitions in use, bytes and a device stacked on 
     "SWAP SIMA/1p2",
   ]);
   await unmount(openTree(world.root), "/mnt/data");
-  expect(await seen()).not.toContain("MOUNTED SIMA/1p1");
+  expect(await observed()).not.toContain("MOUNTED SIMA/1p1");
   expect((await functionAt(world.kernel, A)).controllers[0]!.namespaces).toMatchObject([
     { nsid: 1, blockSizeBytes: 512, partitions: [{ number: 1 }, { number: 2 }] },
     { nsid: 2, blockSizeBytes: 4096, sizeBytes: 32n * MIB },
