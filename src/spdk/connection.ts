@@ -75,7 +75,7 @@ export class SpdkConnection implements AsyncDisposable {
   #lostAtMs = performance.now();
   readonly #watch: SocketWatch;
   #appearedAtMs = Number.NEGATIVE_INFINITY;
-  #epoch = 0;
+  #connectionNumber = 0;
   #fault = "no connection yet";
   #lastId = 0;
   #disposed = false;
@@ -96,8 +96,8 @@ export class SpdkConnection implements AsyncDisposable {
   }
 
   /** Which connection this is: 1 for the first, one more for each that followed. */
-  get epoch(): number {
-    return this.#epoch;
+  get connectionNumber(): number {
+    return this.#connectionNumber;
   }
 
   /** Requests that were sent and not answered, and those that wait for their turn. */
@@ -262,7 +262,7 @@ export class SpdkConnection implements AsyncDisposable {
     socket.on("connect", () => {
       if (this.#socket !== socket) return;
       this.#up = true;
-      this.#epoch += 1;
+      this.#connectionNumber += 1;
       for (const listener of this.#connected) listener();
     });
     socket.on("data", (chunk: Buffer) => {

@@ -24,7 +24,8 @@ type Params = Readonly<Record<string, unknown>>;
 
 export class Rpc {
   readonly #connection: SpdkConnection;
-  #known: { readonly epoch: number; readonly capabilities: Promise<Capabilities> } | undefined;
+  #known:
+    { readonly connectionNumber: number; readonly capabilities: Promise<Capabilities> } | undefined;
 
   constructor(connection: SpdkConnection) {
     this.#connection = connection;
@@ -32,10 +33,10 @@ export class Rpc {
 
   /** Of the target on this connection; asked once. Throws UnsupportedRelease and as `read` does. */
   capabilities(): Promise<Capabilities> {
-    const { epoch } = this.#connection;
-    if (this.#known?.epoch === epoch) return this.#known.capabilities;
+    const { connectionNumber } = this.#connection;
+    if (this.#known?.connectionNumber === connectionNumber) return this.#known.capabilities;
     const capabilities = this.read("spdk_get_version", undefined, version).then(capabilitiesOf);
-    const known = { epoch, capabilities };
+    const known = { connectionNumber, capabilities };
     this.#known = known;
     // A call without an answer is asked again by the next caller; an answer stays.
     capabilities.catch((error: unknown) => {

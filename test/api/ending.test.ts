@@ -12,14 +12,14 @@ import { getLvol, idOf, lvolSpec, provision, stateOf, WAIT } from "../support/vo
 
 const SERVICE = "storagenode.v1.StorageNode";
 
-type World = AsyncDisposable & {
+type Scenario = AsyncDisposable & {
   readonly agent: TestAgent;
   readonly target: TestTarget;
   readonly database: DatabaseProxy;
 };
 
 /** An agent that is ready; what it has under way when it stops is cut off soon. */
-async function readyAgent(): Promise<World> {
+async function readyAgent(): Promise<Scenario> {
   await using stack = new AsyncDisposableStack();
   const { url } = stack.use(await testDatabase());
   const database = stack.use(await DatabaseProxy.open(url));
@@ -40,8 +40,8 @@ describe.skipIf(REAL_SOCKET !== undefined)("a call that waits for a volume", () 
   });
 
   it("is cancelled, or its deadline passes: the volume is made all the same", async () => {
-    await using world = await readyAgent();
-    const { agent, target } = world;
+    await using scenario = await readyAgent();
+    const { agent, target } = scenario;
     await using control = await target.control();
     const { stopped } = await control.stopAt({ when: "before", method: "bdev_lvol_create" });
     const [cancelled, late] = [request(), request()];
@@ -69,8 +69,8 @@ describe.skipIf(REAL_SOCKET !== undefined)("a call that waits for a volume", () 
   });
 
   it("is answered with what there is when its wait is over, and when the agent stops", async () => {
-    await using world = await readyAgent();
-    const { agent, target } = world;
+    await using scenario = await readyAgent();
+    const { agent, target } = scenario;
     await using control = await target.control();
     const { stopped } = await control.stopAt({ when: "before", method: "bdev_lvol_create" });
     const { client } = agent;
@@ -93,8 +93,8 @@ describe.skipIf(REAL_SOCKET !== undefined)("a call that waits for a volume", () 
 
 describe.skipIf(REAL_SOCKET !== undefined)("a watcher of grpc.health.v1", () => {
   it("is told each turn of readiness, the last one when the agent stops", async () => {
-    await using world = await readyAgent();
-    const { agent, database } = world;
+    await using scenario = await readyAgent();
+    const { agent, database } = scenario;
     const client = new HealthClient(agent.address, credentials.createInsecure());
     const told: string[] = [];
     const stream = client.watch({ service: SERVICE });

@@ -14,8 +14,8 @@ const DEAF =
   "process.on('SIGTERM', () => console.log('asked')); console.log('up'); setInterval(() => {}, 1000)";
 
 test("a process that dies is started again, and the death is told with its reason", async () => {
-  await using world = await temporary();
-  await using child = await superviseProcess(world.options(OBEDIENT));
+  await using scenario = await temporary();
+  await using child = await superviseProcess(scenario.options(OBEDIENT));
   const first = child.pid!;
   process.kill(first, "SIGKILL");
 
@@ -23,18 +23,18 @@ test("a process that dies is started again, and the death is told with its reaso
   await expect.poll(() => child.pid).toBeGreaterThan(0);
   expect(child.pid).not.toBe(first);
   expect(identityOf(first)).toBeUndefined();
-  expect(world.reports).toEqual([
+  expect(scenario.reports).toEqual([
     expect.stringMatching(/^part was killed by SIGKILL; it is started again/),
     `part runs again as process ${child.pid}`,
   ]);
 });
 
 test("an abort of the target is shouted with its last words", async () => {
-  await using world = await temporary();
-  await writeFile(join(world.dir, "part.log"), "words of an earlier run\n");
-  const once = join(world.dir, "aborted");
+  await using scenario = await temporary();
+  await writeFile(join(scenario.dir, "part.log"), "words of an earlier run\n");
+  const once = join(scenario.dir, "aborted");
   await using child = await superviseProcess(
-    world.options(
+    scenario.options(
       `const fs = require("node:fs"); if (!fs.existsSync(${JSON.stringify(once)})) {
         fs.writeFileSync(${JSON.stringify(once)}, ""); console.error("overlapping changes"); process.exit(70) }
       setInterval(() => {}, 1000)`,
@@ -42,16 +42,16 @@ test("an abort of the target is shouted with its last words", async () => {
   );
 
   await expect.poll(() => child.starts).toBe(2);
-  expect(world.reports).toHaveLength(2);
-  expect(world.reports[0]).toMatch(/^PART ABORTED/);
-  expect(world.reports[0]).toMatch(/\noverlapping changes$/);
-  expect(world.reports[0]).not.toContain("an earlier run");
+  expect(scenario.reports).toHaveLength(2);
+  expect(scenario.reports[0]).toMatch(/^PART ABORTED/);
+  expect(scenario.reports[0]).toMatch(/\noverlapping changes$/);
+  expect(scenario.reports[0]).not.toContain("an earlier run");
 });
 
 test("bad configuration ends the attempts and is told once", async () => {
-  await using world = await temporary();
+  await using scenario = await temporary();
   await using child = await superviseProcess(
-    world.options("console.error('DATABASE_URL: is not set'); process.exit(78)"),
+    scenario.options("console.error('DATABASE_URL: is not set'); process.exit(78)"),
   );
 
   const failure = await child.failure;
@@ -62,21 +62,21 @@ test("bad configuration ends the attempts and is told once", async () => {
 });
 
 test("a process that ends by itself at every start is given up with its last words", async () => {
-  await using world = await temporary();
+  await using scenario = await temporary();
   await using child = await superviseProcess(
-    world.options("console.error('port 50051 is in use'); process.exit(1)"),
+    scenario.options("console.error('port 50051 is in use'); process.exit(1)"),
   );
 
   const failure = await child.failure;
   expect(failure.message).toMatch(/^part ended with code 1 and is not tried again/);
   expect(failure.message).toContain("port 50051 is in use");
   expect(child.starts).toBe(3);
-  expect(world.reports.filter((report) => report.includes("ended with code 1"))).toHaveLength(2);
+  expect(scenario.reports.filter((report) => report.includes("ended with code 1"))).toHaveLength(2);
 });
 
 test("a process that others kill is started again however often", async () => {
-  await using world = await temporary();
-  await using child = await superviseProcess(world.options(OBEDIENT));
+  await using scenario = await temporary();
+  await using child = await superviseProcess(scenario.options(OBEDIENT));
   for (let kills = 1; kills <= 5; kills += 1) {
     await expect.poll(() => child.starts).toBe(kills);
     process.kill(child.pid!, "SIGKILL");
@@ -85,53 +85,53 @@ test("a process that others kill is started again however often", async () => {
 });
 
 test("stopping is asked for once, then forced, and leaves neither process nor pid file", async () => {
-  await using world = await temporary();
-  const child = await superviseProcess({ ...world.options(DEAF), stopTimeoutMs: 100 });
+  await using scenario = await temporary();
+  const child = await superviseProcess({ ...scenario.options(DEAF), stopTimeoutMs: 100 });
   const identity = identityOf(child.pid!)!;
-  await expect.poll(() => world.read("part.log")).toContain("up");
+  await expect.poll(() => scenario.read("part.log")).toContain("up");
   await child[Symbol.asyncDispose]();
 
   expect(isRunning(identity)).toBe(false);
-  expect(await world.read("part.log")).toBe("up\nasked\n");
-  expect(await world.read("part.pid")).toBeUndefined();
-  expect(world.reports).toEqual([]);
+  expect(await scenario.read("part.log")).toBe("up\nasked\n");
+  expect(await scenario.read("part.pid")).toBeUndefined();
+  expect(scenario.reports).toEqual([]);
 });
 
 test("stopping during the pause after a death starts nothing again", async () => {
-  await using world = await temporary();
-  const child = await superviseProcess({ ...world.options(OBEDIENT), restartDelayMs: 60_000 });
+  await using scenario = await temporary();
+  const child = await superviseProcess({ ...scenario.options(OBEDIENT), restartDelayMs: 60_000 });
   process.kill(child.pid!, "SIGKILL");
-  await expect.poll(() => world.reports.length).toBe(1);
+  await expect.poll(() => scenario.reports.length).toBe(1);
   await child[Symbol.asyncDispose]();
   expect(child.starts).toBe(1);
 });
 
 test("what a killed supervisor left is ended before the process is started anew", async () => {
-  await using world = await temporary();
-  const left = await killedSupervisor(world);
+  await using scenario = await temporary();
+  const left = await killedSupervisor(scenario);
   expect(isRunning(left)).toBe(true);
 
-  await using child = await superviseProcess(world.options(OBEDIENT));
+  await using child = await superviseProcess(scenario.options(OBEDIENT));
   expect(isRunning(left)).toBe(false);
   expect(child.pid).not.toBe(left.pid);
   expect(isRunning(identityOf(child.pid!)!)).toBe(true);
 });
 
 test("another process with the pid of a killed one is left alone", async () => {
-  await using world = await temporary();
+  await using scenario = await temporary();
   const stranger = spawn(process.execPath, ["-e", OBEDIENT], { stdio: "ignore" });
   try {
     const identity = identityOf(stranger.pid!)!;
     const earlier = { ...identity, startTicks: String(BigInt(identity.startTicks) - 1n) };
-    writePidFile(join(world.dir, "part.pid"), earlier);
-    expect(await endLeftOverProcess(world.options(OBEDIENT))).toBe(false);
+    writePidFile(join(scenario.dir, "part.pid"), earlier);
+    expect(await endLeftOverProcess(scenario.options(OBEDIENT))).toBe(false);
 
-    writePidFile(join(world.dir, "part.pid"), { ...identity, bootId: "an earlier boot" });
-    expect(await endLeftOverProcess(world.options(OBEDIENT))).toBe(false);
+    writePidFile(join(scenario.dir, "part.pid"), { ...identity, bootId: "an earlier boot" });
+    expect(await endLeftOverProcess(scenario.options(OBEDIENT))).toBe(false);
 
     expect(isRunning(identity)).toBe(true);
-    writePidFile(join(world.dir, "part.pid"), identity);
-    expect(await endLeftOverProcess(world.options(OBEDIENT))).toBe(true);
+    writePidFile(join(scenario.dir, "part.pid"), identity);
+    expect(await endLeftOverProcess(scenario.options(OBEDIENT))).toBe(true);
     expect(isRunning(identity)).toBe(false);
   } finally {
     stranger.kill("SIGKILL");
@@ -139,33 +139,33 @@ test("another process with the pid of a killed one is left alone", async () => {
 });
 
 test("a pid file that is cut short or not ours names nobody", async () => {
-  await using world = await temporary();
+  await using scenario = await temporary();
   for (const text of ["", "1\n", '{"pid":1', '{"pid":-1,"startTicks":"1","bootId":"x"}']) {
-    await writeFile(join(world.dir, "part.pid"), text);
-    expect(await endLeftOverProcess(world.options(OBEDIENT))).toBe(false);
+    await writeFile(join(scenario.dir, "part.pid"), text);
+    expect(await endLeftOverProcess(scenario.options(OBEDIENT))).toBe(false);
   }
 });
 
 /** A supervisor in a process of its own, killed with -9 once its child is up. */
-async function killedSupervisor(world: World) {
-  const script = join(world.dir, "supervisor.ts");
+async function killedSupervisor(scenario: Scenario) {
+  const script = join(scenario.dir, "supervisor.ts");
   const source = new URL("../../src/demo/processes.ts", import.meta.url).href;
   await writeFile(
     script,
     `import { superviseProcess } from ${JSON.stringify(source)};
      await superviseProcess({ name: "part", args: ["-e", ${JSON.stringify(OBEDIENT)}],
-       env: {}, stateDir: ${JSON.stringify(world.dir)}, report: () => {} });`,
+       env: {}, stateDir: ${JSON.stringify(scenario.dir)}, report: () => {} });`,
   );
   const supervisor = spawn(process.execPath, [script], { stdio: "ignore" });
-  await expect.poll(() => world.read("part.log"), { timeout: 20_000 }).toContain("up");
+  await expect.poll(() => scenario.read("part.log"), { timeout: 20_000 }).toContain("up");
   const ended = once(supervisor, "exit");
   supervisor.kill("SIGKILL");
   await ended;
-  const { pid }: { pid: number } = JSON.parse((await world.read("part.pid")) ?? "");
+  const { pid }: { pid: number } = JSON.parse((await scenario.read("part.pid")) ?? "");
   return identityOf(pid)!;
 }
 
-type World = Awaited<ReturnType<typeof temporary>>;
+type Scenario = Awaited<ReturnType<typeof temporary>>;
 
 async function temporary() {
   const dir = await mkdtemp(join(tmpdir(), "sn-processes-"));

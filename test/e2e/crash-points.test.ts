@@ -6,14 +6,14 @@ import { describe, expect, it } from "vitest";
 import type { StopAt } from "../../src/sim/target/gate.ts";
 import type { TestAgent } from "../support/agent.ts";
 import {
-  crashWorld,
+  crashScenario,
   exactly,
   onTarget,
   readBack,
   settled,
   tag,
-  type CrashWorld,
-} from "../support/crash-world.ts";
+  type CrashScenario,
+} from "../support/crash-scenario.ts";
 import { OverheardRequests } from "../support/overheard-requests.ts";
 import { idOf, provision, remove } from "../support/volumes.ts";
 
@@ -26,12 +26,12 @@ const SMALL = { sizeBytes: 64n * 1024n * 1024n };
  * Three volumes are made, written into, and two deleted, from a new store on. Repeated, it changes
  * nothing.
  */
-async function life(world: CrashWorld, agent: TestAgent): Promise<void> {
+async function history(scenario: CrashScenario, agent: TestAgent): Promise<void> {
   await agent.ready();
   const retired = (id: string) => agent.node.agent.rows.lvol(id)?.deleteRequestedTime !== undefined;
   const wanted = [KEPT, ...GONE].filter((id) => !retired(id));
   const made = await Promise.all(wanted.map((id) => provision(agent, SMALL, { id })));
-  for (const lvol of made) tag(world, lvol.status?.lvolUuid ?? "", byteOf(idOf(lvol)));
+  for (const lvol of made) tag(scenario, lvol.status?.lvolUuid ?? "", byteOf(idOf(lvol)));
   await Promise.all(GONE.map((id) => remove(agent, id)));
 }
 
@@ -41,10 +41,13 @@ async function counted(): Promise<{
   readonly commits: number;
 }> {
   const heard = new OverheardRequests();
-  await using world = await crashWorld({}, {}, heard.overhear);
-  const agent = await world.start();
-  await life(world, agent);
-  return { methods: heard.take().map(({ method }) => method), commits: world.database().commits };
+  await using scenario = await crashScenario({}, {}, heard.overhear);
+  const agent = await scenario.start();
+  await history(scenario, agent);
+  return {
+    methods: heard.take().map(({ method }) => method),
+    commits: scenario.database().commits,
+  };
 }
 
 /** Before each, and after those that change something: a question has no effect to be lost. */
@@ -59,47 +62,49 @@ type Victim = "agent" | "target" | "agent and target";
 
 /** Kills at a point, starts again what was killed, and asks for everything once more. */
 async function killedAt(
-  world: CrashWorld,
+  scenario: CrashScenario,
   victim: Victim,
   stopped: Promise<unknown>,
   agent: TestAgent,
 ) {
-  const first = life(world, agent).catch(() => {});
+  const first = history(scenario, agent).catch(() => {});
   await Promise.race([stopped, first]);
   // Runs differ by a look or two: a point that this one did not reach must not stop the next agent.
-  world.target.engine().gate.onStopped = () => setImmediate(() => world.target.resume());
-  if (victim !== "agent") await world.target.restart();
+  scenario.target.engine().gate.onStopped = () => setImmediate(() => scenario.target.resume());
+  if (victim !== "agent") await scenario.target.restart();
   if (victim !== "target") {
-    const killing = world.killAgent();
-    world.target.resume();
+    const killing = scenario.killAgent();
+    scenario.target.resume();
     await killing;
   }
-  const next = victim === "target" ? agent : await world.start();
+  const next = victim === "target" ? agent : await scenario.start();
   // What a killed agent's caller waits for never comes.
   if (victim === "target") await first;
-  await life(world, next);
-  await settled(world);
+  await history(scenario, next);
+  await settled(scenario);
   // Of the others, and of what was on the disk before the store, nothing is readable in it.
   const { lvolUuid = "" } = next.node.agent.rows.lvol(KEPT) ?? {};
-  expect(readBack(world, lvolUuid)).toEqual({ written: [byteOf(KEPT)], rest: [0] });
+  expect(readBack(scenario, lvolUuid)).toEqual({ written: [byteOf(KEPT)], rest: [0] });
 }
 
 async function atRequest(victim: Victim, at: StopAt): Promise<void> {
-  await using world = await crashWorld();
-  const agent = await world.start();
-  const { gate } = world.target.engine();
+  await using scenario = await crashScenario();
+  const agent = await scenario.start();
+  const { gate } = scenario.target.engine();
   const stopped = new Promise((resolve) => (gate.onStopped = resolve));
   gate.stopAt(at);
-  await Promise.race([killedAt(world, victim, stopped, agent), world.target.aborted]);
-  expect(onTarget(world), `${victim} at request ${at.nth}, ${at.when} it`).toEqual(exactly([KEPT]));
+  await Promise.race([killedAt(scenario, victim, stopped, agent), scenario.target.aborted]);
+  expect(onTarget(scenario), `${victim} at request ${at.nth}, ${at.when} it`).toEqual(
+    exactly([KEPT]),
+  );
 }
 
 async function atCommit(when: "before" | "after", nth: number): Promise<void> {
-  await using world = await crashWorld();
-  const agent = await world.start();
-  const stopped = world.database().stopAt({ when, nth });
-  await Promise.race([killedAt(world, "agent", stopped, agent), world.target.aborted]);
-  expect(onTarget(world), `commit ${nth}, ${when} it`).toEqual(exactly([KEPT]));
+  await using scenario = await crashScenario();
+  const agent = await scenario.start();
+  const stopped = scenario.database().stopAt({ when, nth });
+  await Promise.race([killedAt(scenario, "agent", stopped, agent), scenario.target.aborted]);
+  expect(onTarget(scenario), `commit ${nth}, ${when} it`).toEqual(exactly([KEPT]));
 }
 
 /** A few worlds at a time: each waits more than it works. */

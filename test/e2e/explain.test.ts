@@ -11,7 +11,7 @@ import { call, refusal, startAgent, until, type TestAgent } from "../support/age
 import { testDatabase } from "../support/database.ts";
 import { DatabaseProxy } from "../support/database-proxy.ts";
 import { answers, explainDisk, explainVolume, storageNode } from "../support/explain.ts";
-import { kernelWorld } from "../support/kernel-world.ts";
+import { kernelScenario } from "../support/kernel-scenario.ts";
 import {
   REAL_SOCKET,
   startTarget,
@@ -23,13 +23,13 @@ import { getLvol, GIB, HOST, idOf, provision, remove, stateOf, WAIT } from "../s
 
 const NO_HOST_NQN = "nqn.2026-11.io.host:new";
 
-type World = AsyncDisposable & {
+type Scenario = AsyncDisposable & {
   readonly target: TestTarget;
   readonly proxy: DatabaseProxy;
   readonly start: (env?: Readonly<Record<string, string>>, kernel?: Kernel) => Promise<TestAgent>;
 };
 
-async function world(options: Parameters<typeof startTarget>[0] = {}): Promise<World> {
+async function scenario(options: Parameters<typeof startTarget>[0] = {}): Promise<Scenario> {
   const stack = new AsyncDisposableStack();
   const database = stack.use(await testDatabase());
   const proxy = stack.use(await DatabaseProxy.open(database.url));
@@ -81,7 +81,7 @@ async function untilExplained(agent: TestAgent, id: string, words: RegExp) {
 
 describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   it("that no host may connect to: AllowHost", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const agent = await there.start();
     await agent.ready();
     const id = idOf(await provision(agent, { allowedHostNqns: [] }));
@@ -98,7 +98,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   });
 
   it("whose target is down: the socket, since when, and to start it", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const agent = await there.start();
     await agent.ready();
     const id = idOf(await provision(agent));
@@ -113,7 +113,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   });
 
   it("whose target hangs: that it takes requests and does not answer", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const agent = await there.start();
     await agent.ready();
     const id = idOf(await provision(agent));
@@ -131,9 +131,9 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   it("whose drive was pulled: its serial, where it was last seen, and to put it back", async () => {
     const spec = { drives: [drive(1)] };
     await using stack = new AsyncDisposableStack();
-    const kernel = stack.use(await kernelWorld(spec));
+    const kernel = stack.use(await kernelScenario(spec));
     const there = stack.use(
-      await world({ drives: { root: kernel.root, disks: spec.drives.map(simulated) } }),
+      await scenario({ drives: { root: kernel.root, disks: spec.drives.map(simulated) } }),
     );
     const env = { STORAGE_NODE_DISK_ALLOW: "model:*", STORAGE_NODE_ROOT: kernel.root };
     const agent = await there.start(env, kernel.kernel);
@@ -155,7 +155,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   });
 
   it("whose fabric disk is served no more: where it was, and to have it answer again", async () => {
-    await using there = await world({ disks: 1 });
+    await using there = await scenario({ disks: 1 });
     const agent = await there.start();
     await agent.ready();
     const made = await provision(agent);
@@ -175,7 +175,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   });
 
   it("whose disk is full: how much is there, what it needs, and to make room", async () => {
-    await using there = await world({ disks: 1, diskBytes: 4n * GIB });
+    await using there = await scenario({ disks: 1, diskBytes: 4n * GIB });
     const agent = await there.start();
     await agent.ready();
     const thin = idOf(await provision(agent));
@@ -207,7 +207,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   });
 
   it("that should listen on another machine's address: which it has, and where to say so", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const id = await (async () => {
       await using agent = await there.start({ STORAGE_NODE_EXPORT_ADDR: "192.0.2.1" });
       await agent.ready();
@@ -233,7 +233,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   });
 
   it("whose database is down: since when, what works meanwhile, and to start it", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const agent = await there.start();
     await agent.ready();
     const id = idOf(await provision(agent));
@@ -249,7 +249,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   });
 
   it("is refused, with the reason and what to do, while the rows were never read", async () => {
-    await using there = await world();
+    await using there = await scenario();
     await there.proxy.down();
     const agent = await there.start();
     const id = "11111111-2222-4333-8444-555555555555";
@@ -304,7 +304,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
   });
 
   it("whose lvol is gone: that it is never made again, and to Delete it", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const agent = await there.start();
     await agent.ready();
     const made = await provision(agent);
@@ -334,9 +334,9 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a disk", () => {
   it("names what speaks against it, and the call that admits it", async () => {
     await using stack = new AsyncDisposableStack();
     const spec = { drives: [drive(1), drive(2, { use: { kind: "mount", at: "/data" } })] };
-    const kernel = stack.use(await kernelWorld(spec));
+    const kernel = stack.use(await kernelScenario(spec));
     const disks = spec.drives.map(simulated);
-    const there = stack.use(await world({ drives: { root: kernel.root, disks } }));
+    const there = stack.use(await scenario({ drives: { root: kernel.root, disks } }));
     const env = { STORAGE_NODE_DISK_POLICY: "manual", STORAGE_NODE_ROOT: kernel.root };
     const agent = await there.start(env, kernel.kernel);
     const { client } = agent;
@@ -367,7 +367,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a disk", () => {
 
 describe("Explain", () => {
   it("refuses what it cannot explain", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const agent = await there.start();
     await agent.ready();
     const { client } = agent;

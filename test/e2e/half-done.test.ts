@@ -5,14 +5,14 @@ import type { TestAgent } from "../support/agent.ts";
 import { call, refusal, until } from "../support/agent.ts";
 import type { StopAt } from "../../src/sim/target/gate.ts";
 import {
-  crashWorld,
+  crashScenario,
   exactly,
   onTarget,
   readBack,
   settled,
   tag,
-  type CrashWorld,
-} from "../support/crash-world.ts";
+  type CrashScenario,
+} from "../support/crash-scenario.ts";
 import { getLvol, GIB, idOf, provision, remove, stateOf } from "../support/volumes.ts";
 
 const SMALL = { sizeBytes: GIB / 16n };
@@ -32,52 +32,52 @@ async function zeroFreeSpace({ client }: TestAgent, diskId: string) {
 
 /** Kills the target in the middle of a request of that method, and starts it again. */
 async function targetKilledAt(
-  world: CrashWorld,
+  scenario: CrashScenario,
   method: string,
   doing: () => Promise<unknown>,
   when: StopAt["when"] = "before",
 ): Promise<unknown> {
-  const { gate } = world.target.engine();
+  const { gate } = scenario.target.engine();
   const stopped = new Promise((resolve) => (gate.onStopped = resolve));
   gate.stopAt({ when, method, nth: 1 });
   const done = doing();
   await stopped;
-  await world.target.restart();
+  await scenario.target.restart();
   return await done;
 }
 
 describe("a delete that an agent sent before it was killed", () => {
   it("is not sent again while it may still be running, and is done in the end", async () => {
-    await using world = await crashWorld({ graceMs: 1_500 });
-    const first = await world.start();
+    await using scenario = await crashScenario({ graceMs: 1_500 });
+    const first = await scenario.start();
     await first.ready();
     const id = idOf(await provision(first, SMALL));
-    const { gate } = world.target.engine();
+    const { gate } = scenario.target.engine();
     gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, polls: 400 });
     const asked = remove(first, id).catch(() => {});
     await until("the target has begun", () => gate.counts["bdev_lvol_delete"] === 1);
-    await world.killAgent();
+    await scenario.killAgent();
     await asked;
-    const second = await world.start();
+    const second = await scenario.start();
     await second.ready();
     const gone = remove(second, id);
-    expect(await Promise.race([gone, world.target.aborted])).toEqual({ done: true });
+    expect(await Promise.race([gone, scenario.target.aborted])).toEqual({ done: true });
     expect(gate.counts["bdev_lvol_delete"]).toBe(1);
-    expect(onTarget(world)).toEqual(exactly([]));
+    expect(onTarget(scenario)).toEqual(exactly([]));
   });
 
   it("keeps nothing else of the node waiting", async () => {
-    await using world = await crashWorld({ graceMs: 3_600_000 });
-    const first = await world.start();
+    await using scenario = await crashScenario({ graceMs: 3_600_000 });
+    const first = await scenario.start();
     await first.ready();
     const id = idOf(await provision(first, SMALL));
-    const { gate } = world.target.engine();
+    const { gate } = scenario.target.engine();
     gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, polls: 1_000_000 });
     const asked = remove(first, id).catch(() => {});
     await until("the target has begun", () => gate.counts["bdev_lvol_delete"] === 1);
-    await world.killAgent();
+    await scenario.killAgent();
     await asked;
-    const second = await world.start();
+    const second = await scenario.start();
     await second.ready();
     expect(stateOf(await provision(second, SMALL))).toBe("LVOL_STATE_UP");
     expect(stateOf(await getLvol(second, id))).toBe("LVOL_STATE_DELETING");
@@ -86,13 +86,13 @@ describe("a delete that an agent sent before it was killed", () => {
 
 describe("a delete that the target died over", () => {
   it("leaves the store's free space UNKNOWN: no new volume until it is zeroed by a call", async () => {
-    await using world = await crashWorld();
-    const agent = await world.start();
+    await using scenario = await crashScenario();
+    const agent = await scenario.start();
     await agent.ready();
     const kept = idOf(await provision(agent, SMALL));
     const doomed = idOf(await provision(agent, SMALL));
     expect(await theDisk(agent)).toMatchObject({ freeSpace: "FREE_SPACE_ZEROED" });
-    await targetKilledAt(world, "bdev_lvol_delete", () => remove(agent, doomed));
+    await targetKilledAt(scenario, "bdev_lvol_delete", () => remove(agent, doomed));
     expect(await theDisk(agent)).toMatchObject({ freeSpace: "FREE_SPACE_UNKNOWN" });
     expect(await refusal(provision(agent, SMALL))).toMatchObject({
       code: 9,
@@ -102,7 +102,7 @@ describe("a delete that the target died over", () => {
     const { disk } = await zeroFreeSpace(agent, diskId);
     expect(disk?.status?.lvstore?.freeSpace).toBe("FREE_SPACE_ZEROED");
     const next = idOf(await provision(agent, SMALL));
-    expect(onTarget(world)).toEqual(exactly([kept, next]));
+    expect(onTarget(scenario)).toEqual(exactly([kept, next]));
   });
 
   it.each([
@@ -111,54 +111,54 @@ describe("a delete that the target died over", () => {
   ])(
     "halfway: its bytes, where the node is %s, show as %j in the next",
     async (isolation, shown) => {
-      await using world = await crashWorld({}, { STORAGE_NODE_ISOLATION: isolation });
-      const agent = await world.start();
+      await using scenario = await crashScenario({}, { STORAGE_NODE_ISOLATION: isolation });
+      const agent = await scenario.start();
       await agent.ready();
       const doomed = await provision(agent, SMALL);
-      tag(world, doomed.status?.lvolUuid ?? "", 7, 64 * 1024);
+      tag(scenario, doomed.status?.lvolUuid ?? "", 7, 64 * 1024);
       const doing = () => remove(agent, idOf(doomed));
-      await targetKilledAt(world, "bdev_lvol_delete", doing, "midway");
+      await targetKilledAt(scenario, "bdev_lvol_delete", doing, "midway");
       if (isolation === "strict") {
         expect((await refusal(provision(agent, SMALL))).reason).toBe("FREE_SPACE_NOT_ZEROED");
         await zeroFreeSpace(agent, (await theDisk(agent)).id);
       }
       const next = (await provision(agent, SMALL)).status?.lvolUuid ?? "";
-      tag(world, next, 1);
+      tag(scenario, next, 1);
       // Its host wrote one block; behind it in that cluster stands what was there before.
-      expect(readBack(world, next)?.rest.filter((byte) => byte !== 0)).toEqual(shown);
+      expect(readBack(scenario, next)?.rest.filter((byte) => byte !== 0)).toEqual(shown);
     },
   );
 
   it("of a node that is trusted: new volumes are made all the same", async () => {
-    await using world = await crashWorld({}, { STORAGE_NODE_ISOLATION: "trusted" });
-    const agent = await world.start();
+    await using scenario = await crashScenario({}, { STORAGE_NODE_ISOLATION: "trusted" });
+    const agent = await scenario.start();
     await agent.ready();
     const doomed = idOf(await provision(agent, SMALL));
-    await targetKilledAt(world, "bdev_lvol_delete", () => remove(agent, doomed));
+    await targetKilledAt(scenario, "bdev_lvol_delete", () => remove(agent, doomed));
     expect(await theDisk(agent)).toMatchObject({ freeSpace: "FREE_SPACE_UNKNOWN" });
     expect(stateOf(await provision(agent, SMALL))).toBe("LVOL_STATE_UP");
   });
 
   it("is not to blame when the target dies over a volume that was being made", async () => {
-    await using world = await crashWorld();
-    const agent = await world.start();
+    await using scenario = await crashScenario();
+    const agent = await scenario.start();
     await agent.ready();
-    await targetKilledAt(world, "bdev_lvol_create", () => provision(agent, SMALL));
+    await targetKilledAt(scenario, "bdev_lvol_create", () => provision(agent, SMALL));
     expect(await theDisk(agent)).toMatchObject({ freeSpace: "FREE_SPACE_ZEROED" });
   });
 });
 
 describe("a deleted volume whose lvol comes back with its store", () => {
   it("is deleted again, and an lvol that only has its name is not", async () => {
-    await using world = await crashWorld();
-    const agent = await world.start();
+    await using scenario = await crashScenario();
+    const agent = await scenario.start();
     await agent.ready();
     const [one, two] = await Promise.all([provision(agent, SMALL), provision(agent, SMALL)]);
-    const stores = () => [...world.target.state().stores.values()];
+    const stores = () => [...scenario.target.state().stores.values()];
     const blobs = stores().flatMap(({ lvols }) => [...lvols.values()].map(({ blob }) => blob));
     await remove(agent, idOf(one));
     await remove(agent, idOf(two));
-    expect(onTarget(world).lvols).toEqual([]);
+    expect(onTarget(scenario).lvols).toEqual([]);
     // What a delete that failed halfway leaves: not listed any more, and there at the next load.
     const [disk] = stores().map(({ base }) => base.disk);
     const stranger = "0b0e7f3a-7c7e-4d1a-9a64-6a5b1c2d3e4f";
@@ -167,12 +167,12 @@ describe("a deleted volume whose lvol comes back with its store", () => {
       disk?.keep(name === idOf(one) ? blob : { ...blob, uuid: stranger });
     }
     disk?.flush();
-    await world.target.restart();
+    await scenario.target.restart();
     await until("the one that was deleted is gone again", () => {
-      const { lvols } = onTarget(world);
+      const { lvols } = onTarget(scenario);
       return lvols.length === 1 && lvols[0] === idOf(two);
     });
-    await settled(world);
-    expect(onTarget(world).lvols).toEqual([idOf(two)]);
+    await settled(scenario);
+    expect(onTarget(scenario).lvols).toEqual([idOf(two)]);
   });
 });

@@ -7,7 +7,7 @@ import { imagePath } from "../../src/sim/kernel/hardware.ts";
 import type { KernelSpec, SimulatedDrive } from "../../src/sim/kernel/build-tree.ts";
 import { call, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
-import { functionAt, kernelWorld, type KernelWorld } from "../support/kernel-world.ts";
+import { functionAt, kernelScenario, type KernelScenario } from "../support/kernel-scenario.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
 import { getLvol, idOf, provision, stateOf } from "../support/volumes.ts";
 
@@ -29,16 +29,16 @@ const MOUNTED = drive(2, { use: { kind: "mount", at: "/data" } });
 const PARTITIONED = drive(3, { partitions: [{ startBytes: 1024n ** 2n, sizeBytes: GIB }] });
 const SIGNED = drive(4, { bytes: [{ at: 0n, data: Buffer.from("XFSB", "latin1") }] });
 
-type World = AsyncDisposable & {
-  readonly kernel: KernelWorld;
+type Scenario = AsyncDisposable & {
+  readonly kernel: KernelScenario;
   readonly target: TestTarget;
   readonly start: () => Promise<TestAgent>;
 };
 
-async function world(spec: KernelSpec): Promise<World> {
+async function scenario(spec: KernelSpec): Promise<Scenario> {
   const stack = new AsyncDisposableStack();
   const database = stack.use(await testDatabase());
-  const kernel = stack.use(await kernelWorld(spec));
+  const kernel = stack.use(await kernelScenario(spec));
   const disks = spec.drives.map(({ serial, model, address, namespaces }) => ({
     serial,
     model,
@@ -75,11 +75,11 @@ async function settled(agent: TestAgent, states: Readonly<Record<string, string>
   });
 }
 
-async function driverAt({ kernel }: KernelWorld, address: string): Promise<string | undefined> {
+async function driverAt({ kernel }: KernelScenario, address: string): Promise<string | undefined> {
   return (await functionAt(kernel, address)).driver;
 }
 
-async function firstBytes({ root }: KernelWorld, serial: string): Promise<Buffer> {
+async function firstBytes({ root }: KernelScenario, serial: string): Promise<Buffer> {
   await using file = await open(join(root, imagePath(serial, 1)));
   const { buffer } = await file.read({ buffer: Buffer.alloc(1024 * 1024) });
   return buffer;
@@ -87,7 +87,7 @@ async function firstBytes({ root }: KernelWorld, serial: string): Promise<Buffer
 
 describe.skipIf(REAL_SOCKET !== undefined)("disks that the kernel has", () => {
   it("are taken when blank, and left alone with the reason when anything speaks against it", async () => {
-    await using there = await world({ drives: [BLANK, MOUNTED, PARTITIONED, SIGNED] });
+    await using there = await scenario({ drives: [BLANK, MOUNTED, PARTITIONED, SIGNED] });
     const before = await Promise.all(
       ["SER2", "SER3", "SER4"].map((serial) => firstBytes(there.kernel, serial)),
     );
@@ -120,7 +120,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("disks that the kernel has", () => {
   });
 
   it("come back with their volumes after the agent and the target were gone", async () => {
-    await using there = await world({ drives: [BLANK] });
+    await using there = await scenario({ drives: [BLANK] });
     const first = await there.start();
     await settled(first, { SER1: "DISK_STATE_UP" });
     const made = await provision(first);

@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { agentProcess } from "../support/agent-process.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
-import { crashWorld, exactly, onTarget, settled } from "../support/crash-world.ts";
+import { crashScenario, exactly, onTarget, settled } from "../support/crash-scenario.ts";
 import { testDatabase } from "../support/database.ts";
 import { inProcessTarget } from "../support/in-process-target.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -78,28 +78,28 @@ describe("two agents for one node", () => {
   });
 
   it("that is killed: the next on this machine leads at once, however long the lease was", async () => {
-    await using world = await crashWorld({ leaseTermMs: 3_600_000 });
-    const first = await world.start();
+    await using scenario = await crashScenario({ leaseTermMs: 3_600_000 });
+    const first = await scenario.start();
     await first.ready();
     const volume = await provision(first, SMALL);
-    await world.killAgent();
-    const second = await world.start();
+    await scenario.killAgent();
+    const second = await scenario.start();
     await second.ready();
     expect(stateOf(await provision(second, SMALL, { id: idOf(volume) }))).toBe("LVOL_STATE_UP");
   });
 
   it("of which one is stopped in the middle of a transaction: its locks do not keep the next out", async () => {
-    await using world = await crashWorld({ leaseTermMs: 900 });
-    const first = await world.start();
+    await using scenario = await crashScenario({ leaseTermMs: 900 });
+    const first = await scenario.start();
     await first.ready();
-    const reached = world.database().stopAt({ when: "before", nth: 1 });
+    const reached = scenario.database().stopAt({ when: "before", nth: 1 });
     const asked = provision(first, SMALL).catch(() => {});
     await reached;
-    await world.takeOver();
-    const id = idOf(await provision(world.agent(), SMALL));
-    await settled(world);
-    expect(onTarget(world)).toEqual(exactly([id]));
-    await world.killAgent();
+    await scenario.takeOver();
+    const id = idOf(await provision(scenario.agent(), SMALL));
+    await settled(scenario);
+    expect(onTarget(scenario)).toEqual(exactly([id]));
+    await scenario.killAgent();
     await asked;
   });
 
@@ -206,28 +206,28 @@ describe("a target that another node has marked as its own", () => {
 
 describe("an agent whose database is away while its target restarts", () => {
   it("brings the exports back, and makes and deletes nothing", async () => {
-    await using world = await crashWorld({ leaseTermMs: 900 });
-    const agent = await world.start();
+    await using scenario = await crashScenario({ leaseTermMs: 900 });
+    const agent = await scenario.start();
     await agent.ready();
     const kept = await provision(agent, SMALL);
-    const { gate } = world.target.engine();
+    const { gate } = scenario.target.engine();
     gate.stopAt({ when: "before", method: "bdev_lvol_create", nth: 1 });
     const stopped = new Promise((resolve) => (gate.onStopped = resolve));
     const asked = idOf(await provision(agent, SMALL, { wait: false }));
     await stopped;
-    await world.database().down();
+    await scenario.database().down();
     await until("the lease has run out", async () => {
       return (await componentOf(agent, "lease")).ok === false;
     });
-    await world.target.restart();
-    await until("the export is back", () => onTarget(world).exported.length === 1);
-    expect(onTarget(world).lvols).toEqual([idOf(kept)]);
+    await scenario.target.restart();
+    await until("the export is back", () => onTarget(scenario).exported.length === 1);
+    expect(onTarget(scenario).lvols).toEqual([idOf(kept)]);
     expect(await refusal(provision(agent, SMALL))).toMatchObject({ code: 14 });
-    const { counts } = world.target.engine().gate;
+    const { counts } = scenario.target.engine().gate;
     expect(counts["bdev_lvol_create"]).toBeUndefined();
-    await world.database().up();
-    await settled(world);
-    await until("both are there", () => onTarget(world).exported.length === 2);
-    expect(onTarget(world)).toEqual(exactly([idOf(kept), asked]));
+    await scenario.database().up();
+    await settled(scenario);
+    await until("both are there", () => onTarget(scenario).exported.length === 2);
+    expect(onTarget(scenario)).toEqual(exactly([idOf(kept), asked]));
   });
 });

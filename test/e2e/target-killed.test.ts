@@ -11,9 +11,9 @@ const LIMIT_MS = 60_000;
 const UP = 50;
 const MAKING = 20;
 
-type World = AsyncDisposable & { readonly target: TestTarget; readonly agent: TestAgent };
+type Scenario = AsyncDisposable & { readonly target: TestTarget; readonly agent: TestAgent };
 
-async function world(): Promise<World> {
+async function scenario(): Promise<Scenario> {
   const stack = new AsyncDisposableStack();
   const database = stack.use(await testDatabase());
   const target = stack.use(await startTarget());
@@ -22,7 +22,7 @@ async function world(): Promise<World> {
   return { target, agent, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
-async function allUp({ agent }: World, ids: readonly string[]): Promise<void> {
+async function allUp({ agent }: Scenario, ids: readonly string[]): Promise<void> {
   await until(
     "every volume is UP",
     async () => {
@@ -34,7 +34,7 @@ async function allUp({ agent }: World, ids: readonly string[]): Promise<void> {
 }
 
 /** Names of all lvols, uuids of all namespaces, and those namespaces that show another volume's lvol. */
-async function whatIsThere({ target, agent }: World) {
+async function whatIsThere({ target, agent }: Scenario) {
   const [lvols, subsystems] = await Promise.all([
     target.spdk.bdevLvolGetLvols(),
     target.spdk.nvmfGetSubsystems(),
@@ -59,7 +59,7 @@ function exactly(ids: readonly string[]) {
 
 describe.skipIf(!CAN_KILL)("a target that is killed", () => {
   it("comes back with 50 volumes that were UP and 20 that were being made", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const { agent, target } = there;
     const up = await Promise.all(Array.from({ length: UP }, () => provision(agent)));
     const making = Array.from({ length: MAKING }, () => randomUUID());
@@ -73,7 +73,7 @@ describe.skipIf(!CAN_KILL)("a target that is killed", () => {
   });
 
   it("comes back without the volumes that were being deleted", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const { agent, target } = there;
     const made = await Promise.all(Array.from({ length: MAKING }, () => provision(agent)));
     const ids = made.map(idOf);
@@ -97,7 +97,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("a target that is killed at one reque
   it.each(requests.flatMap((method) => [[method, "before"] as const, [method, "after"] as const]))(
     "%s, %s its effect, and loses nothing",
     async (method, when) => {
-      await using there = await world();
+      await using there = await scenario();
       const { agent, target } = there;
       const ids = Array.from({ length: 3 }, () => randomUUID());
       await using control = await target.control();

@@ -11,7 +11,7 @@ import { createLog } from "../../src/telemetry/log.ts";
 import { startTelemetry, type Telemetry } from "../../src/telemetry/telemetry.ts";
 import { refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
-import { kernelWorld } from "../support/kernel-world.ts";
+import { kernelScenario } from "../support/kernel-scenario.ts";
 import {
   startOtlpReceiver,
   treeOf,
@@ -229,7 +229,7 @@ describe("what no intent caused", () => {
     const pass = receiver.spans().find(({ spanId }) => spanId === repair?.parentId);
     expect(pass).toMatchObject({ name: "reconcile lvol", parentId: undefined });
     expect(receiver.trace(traceId)).toHaveLength(before);
-    expect(names(receiver.spans())).toContain("meet target");
+    expect(names(receiver.spans())).toContain("identify target");
   });
 });
 
@@ -274,7 +274,7 @@ describe("log lines", () => {
 describe("an AdmitDisk", () => {
   it("shows each write to sysfs under the step that claims the disk", async () => {
     const disk = { address: "0000:01:00.0", serial: "S1", model: "M", iommuGroup: "1" };
-    await using kernel = await kernelWorld({
+    await using kernel = await kernelScenario({
       drives: [{ ...disk, namespaces: [{ sizeBytes: GIB, blockSizeBytes: 4096 }] }],
     });
     const { address: traddr, serial, model } = disk;

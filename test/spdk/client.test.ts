@@ -41,13 +41,16 @@ function counters(name: string): object {
   return { name, ...bytes, ...Object.fromEntries(kinds) };
 }
 
-type World = {
+type Scenario = {
   readonly target: ScriptedTarget;
   readonly connection: SpdkConnection;
   readonly client: SpdkClient;
 };
 
-async function withClient(script: Script, use: (world: World) => Promise<void>): Promise<void> {
+async function withClient(
+  script: Script,
+  use: (scenario: Scenario) => Promise<void>,
+): Promise<void> {
   await using target = await ScriptedTarget.listening(script);
   await using connection = new SpdkConnection({ path: target.path, mayMutate: () => true });
   await expect.poll(() => connection.connected).toBe(true);

@@ -269,7 +269,7 @@ describe("a lost connection", () => {
     await using target = await ScriptedTarget.create(echo);
     await using connection = new SpdkConnection({ path: target.path, mayMutate: () => true });
     const observed: string[] = [];
-    connection.onConnected(() => observed.push(`up ${connection.epoch}`));
+    connection.onConnected(() => observed.push(`up ${connection.connectionNumber}`));
     connection.onDisconnected(() => observed.push("down"));
     const before = connection.call("create", undefined, PATIENT);
     expect(await before.settled).toEqual(DOWN);
@@ -316,7 +316,7 @@ describe("an answer that cannot be trusted drops the connection", () => {
     target.send(bytes(id));
     const outcomes = await Promise.all(calls.map(({ settled }) => settled));
     expect(outcomes).toEqual([UNKNOWN, UNKNOWN]);
-    await expect.poll(() => connection.epoch).toBe(2);
+    await expect.poll(() => connection.connectionNumber).toBe(2);
     target.script = echo;
     expect(await connection.call("echo", undefined, PATIENT).outcome).toMatchObject({ kind: "ok" });
   });

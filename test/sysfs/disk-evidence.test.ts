@@ -32,8 +32,8 @@ async function recorded(
 }
 
 async function evidenceIn(state: RecordedState, address: string): Promise<readonly Evidence[]> {
-  await using world = await recorded(state);
-  return await gatherEvidence(world.kernel, await listNvme(world.kernel), address);
+  await using scenario = await recorded(state);
+  return await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), address);
 }
 
 const facts = (evidence: readonly Evidence[]) =>
@@ -64,14 +64,14 @@ describe("the evidence against a disk", () => {
   });
 
   test("finds a mount by device number when /proc/mounts calls the device something else", async () => {
-    await using world = await recorded("kernel-bound");
-    const { functions } = await listNvme(world.kernel);
+    await using scenario = await recorded("kernel-bound");
+    const { functions } = await listNvme(scenario.kernel);
     const { dev } = functions[0]!.controllers[0]!.namespaces[0]!;
     await appendFile(
-      join(world.folder.path, "proc/self/mountinfo"),
+      join(scenario.folder.path, "proc/self/mountinfo"),
       `77 1 ${dev} / /boot/efi rw,relatime - vfat /dev/root rw\n`,
     );
-    const evidence = await gatherEvidence(world.kernel, await listNvme(world.kernel), BLANK);
+    const evidence = await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), BLANK);
     expect(facts(evidence)).toEqual([
       "BOOT_DISK RIGBLANK0001/1: holds /boot/efi",
       "EXCLUSIVE_OPEN_REFUSED RIGBLANK0001/1: in use",
@@ -80,12 +80,12 @@ describe("the evidence against a disk", () => {
   });
 
   test("knows the boot disk by the root file system on a device stacked on it", async () => {
-    await using world = await recorded("kernel-bound");
+    await using scenario = await recorded("kernel-bound");
     await appendFile(
-      join(world.folder.path, "proc/mounts"),
+      join(scenario.folder.path, "proc/mounts"),
       "/dev/mapper/righeld / ext4 rw,relatime 0 0\n",
     );
-    const evidence = await gatherEvidence(world.kernel, await listNvme(world.kernel), HELD);
+    const evidence = await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), HELD);
     expect(facts(evidence)).toEqual([
       "BOOT_DISK RIGHELD00001/1: holds /",
       "EXCLUSIVE_OPEN_REFUSED RIGHELD00001/1: in use",
@@ -95,12 +95,12 @@ describe("the evidence against a disk", () => {
   });
 
   test("counts for the whole controller: what lies on the second namespace speaks for both", async () => {
-    await using world = await recorded("kernel-bound");
-    const topology = await listNvme(world.kernel);
+    await using scenario = await recorded("kernel-bound");
+    const topology = await listNvme(scenario.kernel);
     const { namespaces } = topology.functions[1]!.controllers[0]!;
-    await using device = await open(join(world.folder.path, namespaces[1]!.device), "r+");
+    await using device = await open(join(scenario.folder.path, namespaces[1]!.device), "r+");
     await device.write(Buffer.from("LUKS\xba\xbe", "latin1"), 0, 6, 0);
-    const evidence = await gatherEvidence(world.kernel, topology, TWO_NAMESPACES);
+    const evidence = await gatherEvidence(scenario.kernel, topology, TWO_NAMESPACES);
     expect(facts(evidence)).toEqual([
       "NONZERO_DATA RIGTWONS0001/2: in the first MiB",
       "SIGNATURE RIGTWONS0001/2: LUKS",
@@ -114,13 +114,13 @@ describe("the evidence against a disk", () => {
   });
 
   test("counts for the whole IOMMU group: what lies on the disk of its other function", async () => {
-    await using world = await recorded("kernel-bound");
-    const topology = await listNvme(world.kernel);
+    await using scenario = await recorded("kernel-bound");
+    const topology = await listNvme(scenario.kernel);
     const other = topology.functions.find(({ pciAddress }) => pciAddress === "0000:00:08.1")!;
     const [namespace] = other.controllers[0]!.namespaces;
-    await using device = await open(join(world.folder.path, namespace!.device), "r+");
+    await using device = await open(join(scenario.folder.path, namespace!.device), "r+");
     await device.write(Buffer.from("XFSB"), 0, 4, 0);
-    const evidence = await gatherEvidence(world.kernel, topology, PAIR_A);
+    const evidence = await gatherEvidence(scenario.kernel, topology, PAIR_A);
     expect(evidence.map(({ kind, subject }) => `${kind} ${subject}`)).toContain(
       "SIGNATURE RIGPAIRB0001/1",
     );
@@ -149,38 +149,38 @@ describe("the evidence against a disk", () => {
   );
 
   test("says that a disk ends before its size, or that it has no node", async () => {
-    await using world = await recorded("kernel-bound");
-    const topology = await listNvme(world.kernel);
+    await using scenario = await recorded("kernel-bound");
+    const topology = await listNvme(scenario.kernel);
     const node = join(
-      world.folder.path,
+      scenario.folder.path,
       topology.functions[0]!.controllers[0]!.namespaces[0]!.device,
     );
     await truncate(node, 4096);
-    expect(facts(await gatherEvidence(world.kernel, topology, BLANK))).toEqual([
+    expect(facts(await gatherEvidence(scenario.kernel, topology, BLANK))).toEqual([
       "UNREADABLE RIGBLANK0001/1: it ends before its size",
     ]);
     await truncate(node, 0);
     const moved = structuredClone(topology);
     Object.assign(moved.functions[0]!.controllers[0]!.namespaces[0]!, { device: "/dev/nvme99n1" });
-    expect(facts(await gatherEvidence(world.kernel, moved, BLANK))).toEqual([
+    expect(facts(await gatherEvidence(scenario.kernel, moved, BLANK))).toEqual([
       "UNREADABLE RIGBLANK0001/1: cannot be opened: ENOENT",
     ]);
   });
 
   test("does not trust a kernel name that has moved to another disk since the listing", async () => {
-    await using world = await recorded("kernel-bound");
-    const topology = structuredClone(await listNvme(world.kernel));
+    await using scenario = await recorded("kernel-bound");
+    const topology = structuredClone(await listNvme(scenario.kernel));
     Object.assign(topology.functions[0]!.controllers[0]!.namespaces[0]!, { dev: "259:99" });
-    expect(facts(await gatherEvidence(world.kernel, topology, BLANK))).toEqual([
+    expect(facts(await gatherEvidence(scenario.kernel, topology, BLANK))).toEqual([
       "UNREADABLE RIGBLANK0001/1: the kernel name moved to another disk meanwhile",
     ]);
   });
 
   test("cannot rule out a mount without /proc, and says so", async () => {
-    await using world = await recorded("kernel-bound");
+    await using scenario = await recorded("kernel-bound");
     const without: Kernel = {
-      ...world.kernel,
-      read: async (path) => (path.startsWith("/proc/") ? undefined : world.kernel.read(path)),
+      ...scenario.kernel,
+      read: async (path) => (path.startsWith("/proc/") ? undefined : scenario.kernel.read(path)),
     };
     expect(facts(await gatherEvidence(without, await listNvme(without), BLANK))).toEqual([
       "UNREADABLE 0000:00:04.0: mounts cannot be read",
@@ -188,21 +188,21 @@ describe("the evidence against a disk", () => {
   });
 
   test("takes a controller that is not live for unreadable", async () => {
-    await using world = await recorded("kernel-bound");
-    const { functions } = await listNvme(world.kernel);
+    await using scenario = await recorded("kernel-bound");
+    const { functions } = await listNvme(scenario.kernel);
     const { name } = functions[0]!.controllers[0]!;
-    await writeFile(join(world.folder.path, "sys/class/nvme", name, "state"), "resetting\n");
-    expect(facts(await gatherEvidence(world.kernel, await listNvme(world.kernel), BLANK))).toEqual([
-      "UNREADABLE RIGBLANK0001: controller is resetting",
-    ]);
+    await writeFile(join(scenario.folder.path, "sys/class/nvme", name, "state"), "resetting\n");
+    expect(
+      facts(await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), BLANK)),
+    ).toEqual(["UNREADABLE RIGBLANK0001: controller is resetting"]);
   });
 
   test("tells what is not on the allow list", async () => {
-    await using world = await recorded("kernel-bound");
+    await using scenario = await recorded("kernel-bound");
     const allowed = ({ serial }: { serial: string }) => serial !== "RIGBLANK0001";
-    const topology = await listNvme(world.kernel);
+    const topology = await listNvme(scenario.kernel);
     const of = async (address: string) =>
-      facts(await gatherEvidence(world.kernel, topology, address, { allowed }));
+      facts(await gatherEvidence(scenario.kernel, topology, address, { allowed }));
     expect(await of(BLANK)).toEqual(["NOT_ALLOWED RIGBLANK0001: not on the allow list"]);
     expect(await of(TWO_NAMESPACES)).toEqual([]);
   });
@@ -218,33 +218,33 @@ describe("the evidence against a disk", () => {
 
 describe("an inspection", () => {
   test("holds the disks of its function against everybody until it is disposed", async () => {
-    await using world = await recorded("kernel-bound");
-    const topology = await listNvme(world.kernel);
+    await using scenario = await recorded("kernel-bound");
+    const topology = await listNvme(scenario.kernel);
     const [first] = topology.functions[1]!.controllers[0]!.namespaces;
     {
-      await using observed = await inspectFunction(world.kernel, topology, TWO_NAMESPACES);
+      await using observed = await inspectFunction(scenario.kernel, topology, TWO_NAMESPACES);
       expect(observed.held).toHaveLength(2);
-      expect(await world.kernel.openExclusive(first!.device)).toBeUndefined();
+      expect(await scenario.kernel.openExclusive(first!.device)).toBeUndefined();
     }
-    await using again = await world.kernel.openExclusive(first!.device);
+    await using again = await scenario.kernel.openExclusive(first!.device);
     expect(again?.device).toBe(first!.device);
   });
 
   test("holds nothing of the other functions of the group", async () => {
-    await using world = await recorded("kernel-bound");
-    const topology = await listNvme(world.kernel);
-    await using observed = await inspectFunction(world.kernel, topology, PAIR_A);
+    await using scenario = await recorded("kernel-bound");
+    const topology = await listNvme(scenario.kernel);
+    await using observed = await inspectFunction(scenario.kernel, topology, PAIR_A);
     const other = topology.functions.find(({ pciAddress }) => pciAddress === "0000:00:08.1")!;
     expect(observed.held.map(({ device }) => device)).toHaveLength(1);
-    await using device = await world.kernel.openExclusive(
+    await using device = await scenario.kernel.openExclusive(
       other.controllers[0]!.namespaces[0]!.device,
     );
     expect(device).toBeDefined();
   });
 
   test("of a function that is not there is not blank", async () => {
-    await using world = await recorded("kernel-bound");
-    const topology = await listNvme(world.kernel);
-    expect(blank(await gatherEvidence(world.kernel, topology, "0000:00:1e.0"))).toBe(false);
+    await using scenario = await recorded("kernel-bound");
+    const topology = await listNvme(scenario.kernel);
+    expect(blank(await gatherEvidence(scenario.kernel, topology, "0000:00:1e.0"))).toBe(false);
   });
 });

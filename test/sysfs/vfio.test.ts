@@ -10,11 +10,11 @@ import {
   B,
   claim,
   drive,
-  kernelWorld,
+  kernelScenario,
   MIB,
   stateOf,
   TWO_DRIVES,
-} from "../support/kernel-world.ts";
+} from "../support/kernel-scenario.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const ON_NVME = { driver: "nvme", driverOverride: undefined, serials: ["SIMA"] };
@@ -24,51 +24,55 @@ const OVERRIDE = `/sys/bus/pci/devices/${A}/driver_override`;
 
 describe("a claim", () => {
   test("moves a drive to vfio-pci, and giving it back returns it to its driver", async () => {
-    await using world = await kernelWorld();
-    expect(await claim(world.kernel, A)).toEqual({
+    await using scenario = await kernelScenario();
+    expect(await claim(scenario.kernel, A)).toEqual({
       ok: true,
       group: "/dev/vfio/2",
       originalDriver: "nvme",
     });
-    expect(await stateOf(world.kernel, A)).toEqual(ON_VFIO);
-    expect(await world.kernel.list("/dev/vfio")).toEqual(["2", "vfio"]);
-    expect(await stateOf(world.kernel, B)).toMatchObject({ driver: "nvme", serials: ["SIMB"] });
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_VFIO);
+    expect(await scenario.kernel.list("/dev/vfio")).toEqual(["2", "vfio"]);
+    expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: "nvme", serials: ["SIMB"] });
 
-    const back = await releaseToDriver(world.kernel, A, "nvme");
+    const back = await releaseToDriver(scenario.kernel, A, "nvme");
     expect(back).toMatchObject({ ok: true, appeared: [expect.stringMatching(/^nvme\d+n1$/)] });
-    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
-    expect(await world.kernel.list("/dev/vfio")).toEqual(["vfio"]);
-    expect(await gatherEvidence(world.kernel, await listNvme(world.kernel), A)).toEqual([]);
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
+    expect(await scenario.kernel.list("/dev/vfio")).toEqual(["vfio"]);
+    expect(await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), A)).toEqual([]);
   });
 
   test("of a drive that is on vfio-pci already changes nothing", async () => {
-    await using world = await kernelWorld();
-    await claim(world.kernel, A);
-    expect(await claim(world.kernel, A)).toMatchObject({ ok: true, originalDriver: undefined });
-    expect(await stateOf(world.kernel, A)).toEqual(ON_VFIO);
+    await using scenario = await kernelScenario();
+    await claim(scenario.kernel, A);
+    expect(await claim(scenario.kernel, A)).toMatchObject({ ok: true, originalDriver: undefined });
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_VFIO);
   });
 
   test("leaves the disks of other drives held", async () => {
-    await using world = await kernelWorld();
-    await using other = await inspectFunction(world.kernel, await listNvme(world.kernel), B);
-    expect(await claim(world.kernel, A)).toMatchObject({ ok: true });
-    expect(await world.kernel.openExclusive(other.held[0]!.device)).toBeUndefined();
+    await using scenario = await kernelScenario();
+    await using other = await inspectFunction(scenario.kernel, await listNvme(scenario.kernel), B);
+    expect(await claim(scenario.kernel, A)).toMatchObject({ ok: true });
+    expect(await scenario.kernel.openExclusive(other.held[0]!.device)).toBeUndefined();
   });
 
   test("keeps the disk held until the kernel driver has let go, and no longer", async () => {
-    await using world = await kernelWorld();
-    await using observed = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
+    await using scenario = await kernelScenario();
+    await using observed = await inspectFunction(
+      scenario.kernel,
+      await listNvme(scenario.kernel),
+      A,
+    );
     const [held] = observed.held;
     const heldAt: (readonly [string, boolean])[] = [];
     const watched: Kernel = {
-      ...world.kernel,
+      ...scenario.kernel,
       write: async (path, text) => {
         const readable = await held!.read(0n, 512).then(
           () => true,
           () => false,
         );
         heldAt.push([path.slice(path.lastIndexOf("/") + 1), readable]);
-        await world.kernel.write(path, text);
+        await scenario.kernel.write(path, text);
       },
     };
     await claimForVfio(watched, A, { heldDescriptors: observed.held });
@@ -81,22 +85,30 @@ describe("a claim", () => {
 
   test("is refused while one namespace of the drive is not held", async () => {
     const two = { ...drive(A, "SIMA", "2"), namespaces: [{ sizeBytes: MIB }, { sizeBytes: MIB }] };
-    await using world = await kernelWorld({ drives: [two] });
-    await using observed = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
+    await using scenario = await kernelScenario({ drives: [two] });
+    await using observed = await inspectFunction(
+      scenario.kernel,
+      await listNvme(scenario.kernel),
+      A,
+    );
     const heldDescriptors = observed.held.slice(0, 1);
-    expect(await claimForVfio(world.kernel, A, { heldDescriptors })).toMatchObject({
+    expect(await claimForVfio(scenario.kernel, A, { heldDescriptors })).toMatchObject({
       ok: false,
       reason: "NOT_HELD",
       driver: "nvme",
     });
-    expect(await stateOf(world.kernel, A)).toMatchObject({ driver: "nvme" });
+    expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: "nvme" });
   });
 
   test("is refused when what is held is no longer what has that name", async () => {
-    await using world = await kernelWorld();
-    await using observed = await inspectFunction(world.kernel, await listNvme(world.kernel), A);
+    await using scenario = await kernelScenario();
+    await using observed = await inspectFunction(
+      scenario.kernel,
+      await listNvme(scenario.kernel),
+      A,
+    );
     const heldDescriptors = observed.held.map((held) => ({ ...held, dev: "259:77" }));
-    expect(await claimForVfio(world.kernel, A, { heldDescriptors })).toMatchObject({
+    expect(await claimForVfio(scenario.kernel, A, { heldDescriptors })).toMatchObject({
       ok: false,
       reason: "NOT_HELD",
     });
@@ -115,57 +127,57 @@ describe("a claim", () => {
       },
     ],
   ] as const)("is refused with %s before anything is touched", async (reason, spec) => {
-    await using world = await kernelWorld(spec);
-    expect(await claim(world.kernel, A)).toMatchObject({ ok: false, reason, driver: "nvme" });
-    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+    await using scenario = await kernelScenario(spec);
+    expect(await claim(scenario.kernel, A)).toMatchObject({ ok: false, reason, driver: "nvme" });
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 
   test("is possible in a group whose other functions have no driver or one that is harmless", async () => {
-    await using world = await kernelWorld({
+    await using scenario = await kernelScenario({
       drives: [drive(A, "SIMA", "2")],
       others: [
         { address: "0000:00:04.1", class: "0x060400", driver: "pcieport", iommuGroup: "2" },
         { address: "0000:00:04.2", class: "0x010601", iommuGroup: "2" },
       ],
     });
-    expect(await claim(world.kernel, A)).toMatchObject({ ok: true });
+    expect(await claim(scenario.kernel, A)).toMatchObject({ ok: true });
   });
 
   test("of a function that is not there, or that another driver has, is refused", async () => {
-    await using world = await kernelWorld({
+    await using scenario = await kernelScenario({
       drives: [],
       others: [{ address: A, class: "0x010802", driver: "uio_pci_generic", iommuGroup: "2" }],
     });
     const none = { heldDescriptors: [] };
-    expect(await claimForVfio(world.kernel, "0000:00:1e.0", none)).toMatchObject({
+    expect(await claimForVfio(scenario.kernel, "0000:00:1e.0", none)).toMatchObject({
       ok: false,
       reason: "NO_SUCH_FUNCTION",
     });
-    expect(await claimForVfio(world.kernel, A, none)).toMatchObject({
+    expect(await claimForVfio(scenario.kernel, A, none)).toMatchObject({
       ok: false,
       reason: "OTHER_DRIVER",
       driver: "uio_pci_generic",
     });
-    expect(await releaseToDriver(world.kernel, A, "nvme")).toMatchObject({
+    expect(await releaseToDriver(scenario.kernel, A, "nvme")).toMatchObject({
       ok: false,
       reason: "OTHER_DRIVER",
     });
   });
 
   test("that vfio-pci does not take gives the drive back and says why", async () => {
-    await using world = await kernelWorld();
+    await using scenario = await kernelScenario();
     const blind: Kernel = {
-      ...world.kernel,
+      ...scenario.kernel,
       // The link to the group is there to be read, and the driver refuses all the same.
       write: async (path, text) => {
         if (text === A && path === "/sys/bus/pci/drivers_probe") {
-          const override = await world.kernel.read(OVERRIDE);
+          const override = await scenario.kernel.read(OVERRIDE);
           if (override === "vfio-pci") return;
         }
         if (path === "/sys/bus/pci/drivers/vfio-pci/bind") {
           throw Object.assign(new Error("EINVAL"), { code: "EINVAL" });
         }
-        await world.kernel.write(path, text);
+        await scenario.kernel.write(path, text);
       },
     };
     expect(await claim(blind, A)).toEqual({
@@ -174,46 +186,49 @@ describe("a claim", () => {
       detail: `vfio-pci did not take ${A}: EINVAL`,
       driver: "nvme",
     });
-    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 
   test("without a node for the group gives the drive back", async () => {
-    await using world = await kernelWorld();
+    await using scenario = await kernelScenario();
     const blind: Kernel = {
-      ...world.kernel,
-      list: async (path) => (path === "/dev/vfio" ? [] : await world.kernel.list(path)),
+      ...scenario.kernel,
+      list: async (path) => (path === "/dev/vfio" ? [] : await scenario.kernel.list(path)),
     };
     expect(await claim(blind, A)).toMatchObject({ ok: false, reason: "NO_GROUP_NODE" });
-    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 });
 
 describe("giving back", () => {
   test("may be repeated", async () => {
-    await using world = await kernelWorld();
-    await claim(world.kernel, A);
-    await releaseToDriver(world.kernel, A, "nvme");
-    expect(await releaseToDriver(world.kernel, A, "nvme")).toMatchObject({ ok: true });
-    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+    await using scenario = await kernelScenario();
+    await claim(scenario.kernel, A);
+    await releaseToDriver(scenario.kernel, A, "nvme");
+    expect(await releaseToDriver(scenario.kernel, A, "nvme")).toMatchObject({ ok: true });
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 
   test("to no driver leaves a drive without one, and never takes one from nvme", async () => {
-    await using world = await kernelWorld();
-    await claim(world.kernel, A);
-    expect(await releaseToDriver(world.kernel, A, undefined)).toEqual({ ok: true, appeared: [] });
-    expect(await stateOf(world.kernel, A)).toEqual({
+    await using scenario = await kernelScenario();
+    await claim(scenario.kernel, A);
+    expect(await releaseToDriver(scenario.kernel, A, undefined)).toEqual({
+      ok: true,
+      appeared: [],
+    });
+    expect(await stateOf(scenario.kernel, A)).toEqual({
       driver: undefined,
       driverOverride: undefined,
       serials: [],
     });
-    expect(await releaseToDriver(world.kernel, B, undefined)).toMatchObject({ ok: false });
-    expect(await stateOf(world.kernel, B)).toMatchObject({ driver: "nvme" });
+    expect(await releaseToDriver(scenario.kernel, B, undefined)).toMatchObject({ ok: false });
+    expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: "nvme" });
   });
 
   test("says why the driver did not take it", async () => {
-    await using world = await kernelWorld();
-    await claim(world.kernel, A);
-    expect(await releaseToDriver(world.kernel, A, "nothing-of-the-kind")).toEqual({
+    await using scenario = await kernelScenario();
+    await claim(scenario.kernel, A);
+    expect(await releaseToDriver(scenario.kernel, A, "nothing-of-the-kind")).toEqual({
       ok: false,
       reason: "BIND_FAILED",
       detail: `${A} went to driver nvme, not to nothing-of-the-kind`,
@@ -221,8 +236,8 @@ describe("giving back", () => {
   });
 
   test("of a function that was pulled says so", async () => {
-    await using world = await kernelWorld();
-    expect(await releaseToDriver(world.kernel, "0000:00:1e.0", "nvme")).toMatchObject({
+    await using scenario = await kernelScenario();
+    expect(await releaseToDriver(scenario.kernel, "0000:00:1e.0", "nvme")).toMatchObject({
       ok: false,
       reason: "NO_SUCH_FUNCTION",
     });
@@ -259,13 +274,13 @@ const returnA = async (kernel: Kernel) => await releaseToDriver(kernel, A, "nvme
 
 describe("an agent that dies in the middle", () => {
   test("of a claim has three places to do so, and of giving back as many", async () => {
-    await using world = await kernelWorld();
-    expect(await writesOf(claimA, world.kernel)).toEqual([
+    await using scenario = await kernelScenario();
+    expect(await writesOf(claimA, scenario.kernel)).toEqual([
       OVERRIDE,
       `/sys/bus/pci/devices/${A}/driver/unbind`,
       "/sys/bus/pci/drivers_probe",
     ]);
-    expect(await writesOf(returnA, world.kernel)).toEqual([
+    expect(await writesOf(returnA, scenario.kernel)).toEqual([
       OVERRIDE,
       `/sys/bus/pci/devices/${A}/driver/unbind`,
       "/sys/bus/pci/drivers_probe",
@@ -298,10 +313,10 @@ describe("an agent that dies in the middle", () => {
   );
 
   test.each(places)("of giving back, $when write $index, leaves it to be repeated", async (at) => {
-    await using world = await kernelWorld();
-    await claimA(world.kernel);
-    await returnA(dyingAt(world.kernel, at.index, at.when)).catch(() => {});
-    expect(await returnA(world.kernel)).toMatchObject({ ok: true });
-    expect(await stateOf(world.kernel, A)).toEqual(ON_NVME);
+    await using scenario = await kernelScenario();
+    await claimA(scenario.kernel);
+    await returnA(dyingAt(scenario.kernel, at.index, at.when)).catch(() => {});
+    expect(await returnA(scenario.kernel)).toMatchObject({ ok: true });
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 });

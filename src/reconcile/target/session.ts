@@ -128,7 +128,7 @@ export class TargetSession {
   #begin(): void {
     if (this.#beginning !== undefined || this.#closed) return;
     clearTimeout(this.#timer);
-    const { epoch } = this.#options.connection;
+    const { connectionNumber } = this.#options.connection;
     this.#beginning = this.#waitForRows()
       .then((go) => (go ? this.#identifyTraced() : undefined))
       .catch((error: unknown) => {
@@ -140,7 +140,10 @@ export class TargetSession {
       .finally(() => {
         this.#beginning = undefined;
         // The connection may have changed while its predecessor was being read.
-        if (this.#options.connection.connected && this.#options.connection.epoch !== epoch) {
+        if (
+          this.#options.connection.connected &&
+          this.#options.connection.connectionNumber !== connectionNumber
+        ) {
           this.#begin();
         }
         // So may have what this agent is allowed.
@@ -162,7 +165,7 @@ export class TargetSession {
   /** In a trace of its own: no intent caused it. */
   async #identifyTraced(): Promise<void> {
     const { tracer } = this.#options.instruments;
-    await inSpan(tracer, { name: "meet target", parent: ROOT_CONTEXT }, () =>
+    await inSpan(tracer, { name: "identify target", parent: ROOT_CONTEXT }, () =>
       this.#identifyTarget(),
     );
   }
@@ -236,7 +239,8 @@ export class TargetSession {
     const ours = this.#marks(subsystems)[0];
     if (ours !== undefined) return ours.incarnation;
     // Looked at, but not ours to mark: what is seen is kept under a run that ends when it is marked.
-    if (this.#options.writeMode() === "read-only") return `${UNMARKED}${connection.epoch}`;
+    if (this.#options.writeMode() === "read-only")
+      return `${UNMARKED}${connection.connectionNumber}`;
     const incarnation = randomBytes(8).toString("hex");
     await spdk.nvmfCreateSubsystem({
       nqn: ownerNqn(nqnPrefix, { fleet, node: nodeId, incarnation }),

@@ -77,7 +77,7 @@ export class Operations {
   start(operation: Operation): Overlap {
     let overlap: Overlap = "none";
     for (const other of this.#inFlight) {
-      const met = this.#meet(other, operation);
+      const met = this.#overlap(other, operation);
       if (met !== "none") overlap = met;
     }
     this.#inFlight.add(operation);
@@ -92,7 +92,7 @@ export class Operations {
     this.#perStore.set(operation.store, this.onStore(operation.store) - 1);
   }
 
-  #meet(first: Operation, second: Operation): Overlap {
+  #overlap(first: Operation, second: Operation): Overlap {
     const existence = existenceOverlap(first, second);
     if (existence !== undefined) return existence;
     if (first.family === undefined || first.family !== second.family) return "none";

@@ -14,7 +14,7 @@ import { CLUSTER, LISTENER, lvolRow, STORE_UUID, VOLUME } from "../../support/mo
 type Present<T> = Extract<T, { kind: "present" }>;
 
 /** One volume's world: what is really there, what was seen of it, and its row. */
-type World = {
+type Scenario = {
   row: LvolRow;
   lvol: Present<ObservedLvol> | undefined;
   subsystem: Present<ObservedSubsystem> | undefined;
@@ -26,10 +26,10 @@ const RUN = "0123456789abcdef";
 const UUID = "99999999-0000-4000-8000-000000000009";
 const HOSTS = ["nqn.2026-11.io.host:a", "nqn.2026-11.io.host:b"];
 
-function view(world: World): VolumePlanView {
+function view(scenario: Scenario): VolumePlanView {
   return {
-    row: world.row,
-    observed: { lvol: world.seenLvol, subsystem: world.seenSubsystem },
+    row: scenario.row,
+    observed: { lvol: scenario.seenLvol, subsystem: scenario.seenSubsystem },
     targetConnected: true,
     diskReady: true,
     diskReason: "",
@@ -52,31 +52,31 @@ const lvol: Present<ObservedLvol> = {
   allocatedClusters: 0n,
 };
 
-function act(world: World, step: VolumeStep): void {
+function act(scenario: Scenario, step: VolumeStep): void {
   switch (step.kind) {
     case "observe-lvol":
-      world.seenLvol = world.lvol ?? { kind: "absent" };
+      scenario.seenLvol = scenario.lvol ?? { kind: "absent" };
       return;
     case "observe-subsystem":
-      world.seenSubsystem = world.subsystem ?? { kind: "absent" };
+      scenario.seenSubsystem = scenario.subsystem ?? { kind: "absent" };
       return;
     case "record-lvol":
-      world.row = { ...world.row, ...step.patch };
+      scenario.row = { ...scenario.row, ...step.patch };
       return;
     case "create-lvol":
-      if (world.lvol !== undefined) throw new Error("created twice");
-      if (world.row.lvolUuid !== undefined) throw new Error("made again what was there once");
-      world.lvol = { ...lvol, sizeBytes: step.sizeBytes, thin: step.thin };
-      world.seenLvol = world.lvol;
+      if (scenario.lvol !== undefined) throw new Error("created twice");
+      if (scenario.row.lvolUuid !== undefined) throw new Error("made again what was there once");
+      scenario.lvol = { ...lvol, sizeBytes: step.sizeBytes, thin: step.thin };
+      scenario.seenLvol = scenario.lvol;
       return;
     case "delete-lvol":
-      if (world.row.deleteRequestedTime === undefined) throw new Error("deleted unasked");
-      if (world.subsystem?.namespaces.length) throw new Error("deleted while exported");
-      world.lvol = undefined;
-      world.seenLvol = undefined;
+      if (scenario.row.deleteRequestedTime === undefined) throw new Error("deleted unasked");
+      if (scenario.subsystem?.namespaces.length) throw new Error("deleted while exported");
+      scenario.lvol = undefined;
+      scenario.seenLvol = undefined;
       return;
     case "prepare-export":
-      world.subsystem = {
+      scenario.subsystem = {
         kind: "present",
         serialNumber: step.serialNumber,
         allowAnyHost: step.allowAnyHost,
@@ -84,12 +84,12 @@ function act(world: World, step: VolumeStep): void {
         listeners: step.listeners,
         namespaces: [],
       };
-      world.seenSubsystem = world.subsystem;
+      scenario.seenSubsystem = scenario.subsystem;
       return;
     case "adjust-export": {
-      const before = world.subsystem;
+      const before = scenario.subsystem;
       if (before === undefined) throw new Error("adjusted what is not there");
-      world.subsystem = {
+      scenario.subsystem = {
         ...before,
         allowAnyHost: step.allowAnyHost ?? before.allowAnyHost,
         hosts: [
@@ -98,47 +98,48 @@ function act(world: World, step: VolumeStep): void {
         ],
         listeners: [...before.listeners, ...step.addListeners],
       };
-      world.seenSubsystem = world.subsystem;
+      scenario.seenSubsystem = scenario.subsystem;
       return;
     }
     case "add-namespace":
-      if (world.subsystem === undefined || world.lvol === undefined) throw new Error("too early");
-      world.subsystem = {
-        ...world.subsystem,
+      if (scenario.subsystem === undefined || scenario.lvol === undefined)
+        throw new Error("too early");
+      scenario.subsystem = {
+        ...scenario.subsystem,
         namespaces: [{ nsid: 1, bdevName: step.lvolUuid, uuid: step.uuid }],
       };
-      world.seenSubsystem = world.subsystem;
+      scenario.seenSubsystem = scenario.subsystem;
       return;
     case "delete-subsystem":
-      world.subsystem = undefined;
-      world.seenSubsystem = { kind: "absent" };
+      scenario.subsystem = undefined;
+      scenario.seenSubsystem = { kind: "absent" };
       return;
   }
 }
 
 /** Passes until no loop wants anything; throws if that takes too long. */
-function converge(world: World): VolumeStep[] {
+function converge(scenario: Scenario): VolumeStep[] {
   const taken: VolumeStep[] = [];
   for (let pass = 0; pass < 12; pass += 1) {
     let busy = false;
     for (const loop of VOLUME_LOOPS) {
-      const step = loop.plan(view(world));
+      const step = loop.plan(view(scenario));
       if (step === undefined) continue;
       busy = true;
       taken.push(step);
-      act(world, step);
+      act(scenario, step);
     }
-    const patch = volumeRecord(view(world));
+    const patch = volumeRecord(view(scenario));
     if (patch !== undefined) {
       busy = true;
-      world.row = { ...world.row, ...patch };
+      scenario.row = { ...scenario.row, ...patch };
     }
     if (!busy) return taken;
   }
   throw new Error("did not converge");
 }
 
-const world: fc.Arbitrary<World> = fc
+const scenario: fc.Arbitrary<Scenario> = fc
   .record({
     hosts: fc.subarray(HOSTS),
     presentHosts: fc.subarray(HOSTS),
@@ -180,7 +181,7 @@ const world: fc.Arbitrary<World> = fc
 describe("the volume loops together", () => {
   it("reach what is wanted from any state, and then leave it alone", () => {
     fc.assert(
-      fc.property(world, (given) => {
+      fc.property(scenario, (given) => {
         const { row } = given;
         const wasMissing = row.lvolUuid !== undefined && given.lvol === undefined;
         converge(given);
@@ -205,7 +206,7 @@ describe("the volume loops together", () => {
   });
 
   it("take two stages and no look for a volume that was never tried", () => {
-    const fresh: World = {
+    const fresh: Scenario = {
       row: lvolRow({ hosts: [HOSTS[0]!] }),
       lvol: undefined,
       subsystem: undefined,
@@ -220,7 +221,7 @@ describe("the volume loops together", () => {
   });
 
   it("leave a subsystem under our name alone when its serial is not ours", () => {
-    const taken: World = {
+    const taken: Scenario = {
       row: lvolRow({ lvolUuid: UUID }),
       lvol,
       subsystem: undefined,

@@ -7,7 +7,7 @@ import { lvolRow } from "../../support/model.ts";
 const [A, B] = ["aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000001"];
 
 /** A target with hosts on some exports, that counts what it is asked. */
-function world() {
+function scenario() {
   const rows = new Rows();
   rows.apply({ lvols: [A, B].map((id) => lvolRow({ id, nqn: nqnOf(id), exported: true })) });
   const target = { connected: new Set<string>(), ever: 0, asked: [] as string[] };
@@ -40,7 +40,7 @@ const nqnOf = (id: string) => `nqn.2026-11.io.test:${id}`;
 
 describe("connected hosts", () => {
   it("are not asked for while nobody is connected", async () => {
-    const { hosts, target } = world();
+    const { hosts, target } = scenario();
     await hosts.refresh();
     await hosts.refresh();
     expect(target.asked).toEqual([]);
@@ -48,7 +48,7 @@ describe("connected hosts", () => {
   });
 
   it("are asked for by name once somebody connected, and not again while nothing changes", async () => {
-    const { hosts, target, connect, pass } = world();
+    const { hosts, target, connect, pass } = scenario();
     connect(B);
     await hosts.refresh();
     expect([hosts.has(A), hosts.has(B)]).toEqual([false, true]);
@@ -58,7 +58,7 @@ describe("connected hosts", () => {
   });
 
   it("are asked for once a minute at most, however many come and go", async () => {
-    const { hosts, target, connect, pass } = world();
+    const { hosts, target, connect, pass } = scenario();
     connect(A);
     await hosts.refresh();
     connect(B);
@@ -72,7 +72,7 @@ describe("connected hosts", () => {
   });
 
   it("are remembered while they come back to a target that restarted", async () => {
-    const { hosts, target, connect, pass } = world();
+    const { hosts, target, connect, pass } = scenario();
     connect(A);
     await hosts.refresh();
     target.connected.clear();

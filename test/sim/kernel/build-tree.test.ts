@@ -13,11 +13,11 @@ import {
   claim,
   drive,
   functionAt,
-  kernelWorld,
+  kernelScenario,
   MIB,
   stateOf,
   TWO_DRIVES,
-} from "../../support/kernel-world.ts";
+} from "../../support/kernel-scenario.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 test("building again keeps bindings and data, and plugs what is new", async () => {
@@ -40,34 +40,34 @@ test("building again keeps bindings and data, and plugs what is new", async () =
 });
 
 test("a drive's bytes take no room until they are written", async () => {
-  await using world = await kernelWorld({
+  await using scenario = await kernelScenario({
     drives: [{ ...drive(A, "SIMA", "2"), namespaces: [{ sizeBytes: 8n * 1024n * 1024n * MIB }] }],
   });
-  const { size, blocks } = await stat(join(world.root, "var/sim/disks/SIMA.img"));
+  const { size, blocks } = await stat(join(scenario.root, "var/sim/disks/SIMA.img"));
   expect(BigInt(size)).toBe(8n * 1024n * 1024n * MIB);
   expect(blocks).toBeLessThan(64);
-  expect(await gatherEvidence(world.kernel, await listNvme(world.kernel), A)).toEqual([]);
+  expect(await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), A)).toEqual([]);
 });
 
 test("a pulled drive is gone and comes back with its data", async () => {
-  await using world = await kernelWorld();
+  await using scenario = await kernelScenario();
   {
-    await using image = await open(join(world.root, "var/sim/disks/SIMA.img"), "r+");
+    await using image = await open(join(scenario.root, "var/sim/disks/SIMA.img"), "r+");
     await image.write("XFSB", 0);
   }
-  await unplug(world.root, A);
-  const { functions } = await listNvme(world.kernel);
+  await unplug(scenario.root, A);
+  const { functions } = await listNvme(scenario.kernel);
   expect(functions.map(({ pciAddress }) => pciAddress)).toEqual([B]);
-  expect(await world.kernel.list("/sys/block")).toHaveLength(1);
-  expect(await world.kernel.list("/sys/bus/pci/drivers/nvme")).not.toContain(A);
+  expect(await scenario.kernel.list("/sys/block")).toHaveLength(1);
+  expect(await scenario.kernel.list("/sys/bus/pci/drivers/nvme")).not.toContain(A);
 
-  await buildKernelTree(world.root, TWO_DRIVES);
-  const evidence = await gatherEvidence(world.kernel, await listNvme(world.kernel), A);
+  await buildKernelTree(scenario.root, TWO_DRIVES);
+  const evidence = await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), A);
   expect(evidence.map(({ kind }) => kind)).toEqual(["NONZERO_DATA", "SIGNATURE"]);
 });
 
 test("a drive can be born with partitions in use, bytes and a device stacked on it", async () => {
-  await using world = await kernelWorld({
+  await using scenario = await kernelScenario({
     drives: [
       {
         ...drive(A, "SIMA", "2"),
@@ -89,9 +89,9 @@ test("a drive can be born with partitions in use, bytes and a device stacked on 
       },
     ],
   });
-  const topology = await listNvme(world.kernel);
+  const topology = await listNvme(scenario.kernel);
   const observed = async () =>
-    (await gatherEvidence(world.kernel, topology, A)).map(
+    (await gatherEvidence(scenario.kernel, topology, A)).map(
       ({ kind, subject }) => `${kind} ${subject}`,
     );
   expect(await observed()).toEqual([
@@ -106,9 +106,9 @@ test("a drive can be born with partitions in use, bytes and a device stacked on 
     "SIGNATURE SIMA/2",
     "SWAP SIMA/1p2",
   ]);
-  await unmount(openTree(world.root), "/mnt/data");
+  await unmount(openTree(scenario.root), "/mnt/data");
   expect(await observed()).not.toContain("MOUNTED SIMA/1p1");
-  expect((await functionAt(world.kernel, A)).controllers[0]!.namespaces).toMatchObject([
+  expect((await functionAt(scenario.kernel, A)).controllers[0]!.namespaces).toMatchObject([
     { nsid: 1, blockSizeBytes: 512, partitions: [{ number: 1 }, { number: 2 }] },
     { nsid: 2, blockSizeBytes: 4096, sizeBytes: 32n * MIB },
   ]);

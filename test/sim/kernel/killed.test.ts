@@ -7,20 +7,20 @@ import { beforeEach, describe, expect, test, vi } from "vitest";
 import { buildKernelTree, type KernelSpec } from "../../../src/sim/kernel/build-tree.ts";
 import { openSimulatedKernel } from "../../../src/sim/kernel/simulated-kernel.ts";
 import type { Kernel } from "../../../src/sysfs/kernel.ts";
-import { A, drive, functionAt, MIB } from "../../support/kernel-world.ts";
+import { A, drive, functionAt, MIB } from "../../support/kernel-scenario.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 /** How many more changes are let through; after the last one every further one fails. */
-const life = vi.hoisted(() => ({ left: Number.POSITIVE_INFINITY, changes: 0 }));
+const history = vi.hoisted(() => ({ left: Number.POSITIVE_INFINITY, changes: 0 }));
 
 vi.mock("node:fs/promises", async (importOriginal) => {
   const real = await importOriginal<typeof FileSystem>();
   const mortal =
     <Args extends unknown[], Result>(change: (...args: Args) => Promise<Result>) =>
     async (...args: Args): Promise<Result> => {
-      life.changes += 1;
-      life.left -= 1;
-      if (life.left < 0) throw new Error("killed");
+      history.changes += 1;
+      history.left -= 1;
+      if (history.left < 0) throw new Error("killed");
       return await change(...args);
     };
   return {
@@ -35,7 +35,7 @@ vi.mock("node:fs/promises", async (importOriginal) => {
 });
 
 beforeEach(() => {
-  life.left = Number.POSITIVE_INFINITY;
+  history.left = Number.POSITIVE_INFINITY;
 });
 
 /** Everything in the tree but the scratch folder: path, kind and content. */
@@ -95,22 +95,22 @@ describe("a simulated kernel killed in the middle of a write", () => {
       const after = await settled(end.path);
       expect(after).not.toEqual(before);
       let [seenBefore, seenAfter] = [0, 0];
-      for (let lives = 0; ; lives += 1) {
+      for (let histories = 0; ; histories += 1) {
         await using folder = await temporaryFolder();
         cpSync(start.path, folder.path, { recursive: true, verbatimSymlinks: true });
         const kernel = await openSimulatedKernel(folder.path, { appearMs: 60_000 });
-        life.left = lives;
+        history.left = histories;
         const outcome = await kernel.write(path, text).then(
           () => "finished",
           () => "killed",
         );
         // A killed process does not get to ending its timers in an orderly way either.
-        if (outcome === "finished") life.left = Number.POSITIVE_INFINITY;
+        if (outcome === "finished") history.left = Number.POSITIVE_INFINITY;
         await Promise.allSettled([kernel[Symbol.asyncDispose]()]);
-        life.left = Number.POSITIVE_INFINITY;
+        history.left = Number.POSITIVE_INFINITY;
         const left = await settled(folder.path);
         const isBefore = JSON.stringify(left) === JSON.stringify(before);
-        if (!isBefore) expect(left, `killed at change ${lives}`).toEqual(after);
+        if (!isBefore) expect(left, `killed at change ${histories}`).toEqual(after);
         if (isBefore) seenBefore += 1;
         else seenAfter += 1;
         if (outcome === "finished") break;
@@ -125,19 +125,19 @@ test("a tree whose building was killed at any point is completed by building it 
   await using whole = await temporaryFolder();
   await buildKernelTree(whole.path, ONE_DRIVE);
   const done = snapshot(whole.path);
-  life.changes = 0;
+  history.changes = 0;
   await using counted = await temporaryFolder();
   await buildKernelTree(counted.path, ONE_DRIVE);
-  const changes = life.changes;
+  const changes = history.changes;
   expect(changes).toBeGreaterThan(50);
   // Every third: a build is some hundred changes.
-  for (let lives = 0; lives < changes; lives += 3) {
+  for (let histories = 0; histories < changes; histories += 3) {
     await using folder = await temporaryFolder();
-    life.left = lives;
+    history.left = histories;
     await buildKernelTree(folder.path, ONE_DRIVE).catch(() => {});
-    life.left = Number.POSITIVE_INFINITY;
+    history.left = Number.POSITIVE_INFINITY;
     await buildKernelTree(folder.path, ONE_DRIVE);
-    expect(snapshot(folder.path), `killed at change ${lives}`).toEqual(done);
+    expect(snapshot(folder.path), `killed at change ${histories}`).toEqual(done);
   }
   await using kernel = await openSimulatedKernel(whole.path);
   expect(await functionAt(kernel, A)).toMatchObject({ driver: "nvme" });

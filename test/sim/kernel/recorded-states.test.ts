@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { buildKernelTree, type KernelSpec } from "../../../src/sim/kernel/build-tree.ts";
 import { openSimulatedKernel } from "../../../src/sim/kernel/simulated-kernel.ts";
-import { MIB } from "../../support/kernel-world.ts";
+import { MIB } from "../../support/kernel-scenario.ts";
 import { materialise, type RecordedState } from "../../support/materialise.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 

@@ -13,10 +13,10 @@ import {
   B,
   drive,
   functionAt,
-  kernelWorld,
+  kernelScenario,
   stateOf,
   TWO_DRIVES,
-} from "../../support/kernel-world.ts";
+} from "../../support/kernel-scenario.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 const PCI = "/sys/bus/pci";
@@ -43,27 +43,27 @@ describe("unbind", () => {
   test.each([`${NVME}/unbind`, `${PCI}/devices/${A}/driver/unbind`])(
     "through %s takes controller, block devices and nodes away before it returns",
     async (path) => {
-      await using world = await kernelWorld();
-      const [controller] = (await functionAt(world.kernel, A)).controllers;
+      await using scenario = await kernelScenario();
+      const [controller] = (await functionAt(scenario.kernel, A)).controllers;
       const { name, namespaces } = controller!;
-      expect(await answer(world.kernel, path, A)).toBe("ok");
-      expect(await stateOf(world.kernel, A)).toMatchObject({ driver: undefined, serials: [] });
+      expect(await answer(scenario.kernel, path, A)).toBe("ok");
+      expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: undefined, serials: [] });
       const left = await Promise.all(
         ["/dev", "/sys/block", "/sys/class/block", "/sys/class/nvme", NVME].map(
-          async (folder) => await world.kernel.list(folder),
+          async (folder) => await scenario.kernel.list(folder),
         ),
       );
       expect(left.flat()).not.toContain(namespaces[0]!.kernelName);
       expect(left.flat()).not.toContain(name);
       expect(left.flat()).not.toContain(A);
-      expect(await world.kernel.list(`${PCI}/devices/${A}/nvme`)).toEqual([]);
+      expect(await scenario.kernel.list(`${PCI}/devices/${A}/nvme`)).toEqual([]);
     },
   );
 
   test("is not refused for a drive that is mounted, swapped to, held or open", async () => {
-    await using world = await kernelWorld();
+    await using scenario = await kernelScenario();
     await putToUse(
-      openTree(world.root),
+      openTree(scenario.root),
       { address: A },
       { nsid: 1, partition: 0 },
       {
@@ -71,66 +71,66 @@ describe("unbind", () => {
         at: "/mnt",
       },
     );
-    await using open = await world.kernel.openExclusive(
-      (await functionAt(world.kernel, B)).controllers[0]!.namespaces[0]!.device,
+    await using open = await scenario.kernel.openExclusive(
+      (await functionAt(scenario.kernel, B)).controllers[0]!.namespaces[0]!.device,
     );
     expect(open).toBeDefined();
-    expect(await answer(world.kernel, `${NVME}/unbind`, A)).toBe("ok");
-    expect(await answer(world.kernel, `${NVME}/unbind`, B)).toBe("ok");
-    expect(await world.kernel.list("/sys/block")).toEqual([]);
+    expect(await answer(scenario.kernel, `${NVME}/unbind`, A)).toBe("ok");
+    expect(await answer(scenario.kernel, `${NVME}/unbind`, B)).toBe("ok");
+    expect(await scenario.kernel.list("/sys/block")).toEqual([]);
   });
 
   test("of an address that this driver does not have, or that does not exist, is ENODEV", async () => {
-    await using world = await kernelWorld();
-    expect(await answer(world.kernel, `${VFIO}/unbind`, A)).toBe("ENODEV");
-    expect(await answer(world.kernel, `${NVME}/unbind`, "0000:00:1e.0")).toBe("ENODEV");
-    expect(await shown(world.kernel, A)).toEqual(["SIMA"]);
+    await using scenario = await kernelScenario();
+    expect(await answer(scenario.kernel, `${VFIO}/unbind`, A)).toBe("ENODEV");
+    expect(await answer(scenario.kernel, `${NVME}/unbind`, "0000:00:1e.0")).toBe("ENODEV");
+    expect(await shown(scenario.kernel, A)).toEqual(["SIMA"]);
   });
 
   test("through the driver link of a function without a driver is ENOENT", async () => {
-    await using world = await kernelWorld();
-    await world.kernel.write(`${NVME}/unbind`, A);
+    await using scenario = await kernelScenario();
+    await scenario.kernel.write(`${NVME}/unbind`, A);
     const path = `${PCI}/devices/${A}/driver/unbind`;
-    expect(await answer(world.kernel, path, A)).toBe("ENOENT");
+    expect(await answer(scenario.kernel, path, A)).toBe("ENOENT");
   });
 
   test("from vfio-pci is not refused while the group is open", async () => {
-    await using world = await kernelWorld();
-    await claimByHand(world.kernel);
-    await openGroup(world.root, "2");
-    expect(await answer(world.kernel, `${VFIO}/unbind`, A)).toBe("ok");
-    expect(await stateOf(world.kernel, A)).toMatchObject({ driver: undefined });
+    await using scenario = await kernelScenario();
+    await claimByHand(scenario.kernel);
+    await openGroup(scenario.root, "2");
+    expect(await answer(scenario.kernel, `${VFIO}/unbind`, A)).toBe("ok");
+    expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: undefined });
   });
 });
 
 describe("driver_override", () => {
   test("is (null) when unset and takes any name, loaded or not", async () => {
-    await using world = await kernelWorld({ ...TWO_DRIVES, vfioPci: false });
-    const raw = async () => await readFile(join(world.root, OVERRIDE), "latin1");
+    await using scenario = await kernelScenario({ ...TWO_DRIVES, vfioPci: false });
+    const raw = async () => await readFile(join(scenario.root, OVERRIDE), "latin1");
     expect(await raw()).toBe("(null)\n");
     for (const name of ["vfio-pci", "nonsense"]) {
-      expect(await answer(world.kernel, OVERRIDE, name)).toBe("ok");
+      expect(await answer(scenario.kernel, OVERRIDE, name)).toBe("ok");
       expect(await raw()).toBe(`${name}\n`);
     }
-    expect(await answer(world.kernel, OVERRIDE, "\n")).toBe("ok");
+    expect(await answer(scenario.kernel, OVERRIDE, "\n")).toBe("ok");
     expect(await raw()).toBe("(null)\n");
-    expect(await answer(world.kernel, OVERRIDE, "x".repeat(5000))).toBe("EINVAL");
+    expect(await answer(scenario.kernel, OVERRIDE, "x".repeat(5000))).toBe("EINVAL");
     expect(await raw()).toBe("(null)\n");
   });
 
   test("is not changed by an empty text, which the port refuses to write at all", async () => {
-    await using world = await kernelWorld();
-    await world.kernel.write(OVERRIDE, "vfio-pci");
-    await expect(world.kernel.write(OVERRIDE, "")).rejects.toThrow(RangeError);
-    expect(await world.kernel.read(OVERRIDE)).toBe("vfio-pci");
+    await using scenario = await kernelScenario();
+    await scenario.kernel.write(OVERRIDE, "vfio-pci");
+    await expect(scenario.kernel.write(OVERRIDE, "")).rejects.toThrow(RangeError);
+    expect(await scenario.kernel.read(OVERRIDE)).toBe("vfio-pci");
   });
 
   test("survives unbind and probe", async () => {
-    await using world = await kernelWorld();
-    await claimByHand(world.kernel);
-    await world.kernel.write(`${VFIO}/unbind`, A);
-    await world.kernel.write(PROBE, A);
-    expect(await stateOf(world.kernel, A)).toMatchObject({
+    await using scenario = await kernelScenario();
+    await claimByHand(scenario.kernel);
+    await scenario.kernel.write(`${VFIO}/unbind`, A);
+    await scenario.kernel.write(PROBE, A);
+    expect(await stateOf(scenario.kernel, A)).toMatchObject({
       driver: "vfio-pci",
       driverOverride: "vfio-pci",
     });
@@ -139,13 +139,13 @@ describe("driver_override", () => {
 
 describe("drivers_probe", () => {
   test("succeeds when no driver matches, and when the probe fails", async () => {
-    await using world = await kernelWorld();
-    await world.kernel.write(OVERRIDE, "nonsense");
-    await world.kernel.write(`${NVME}/unbind`, A);
-    expect(await answer(world.kernel, PROBE, A)).toBe("ok");
-    expect(await stateOf(world.kernel, A)).toMatchObject({ driver: undefined });
+    await using scenario = await kernelScenario();
+    await scenario.kernel.write(OVERRIDE, "nonsense");
+    await scenario.kernel.write(`${NVME}/unbind`, A);
+    expect(await answer(scenario.kernel, PROBE, A)).toBe("ok");
+    expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: undefined });
 
-    await using bare = await kernelWorld({ ...TWO_DRIVES, iommu: false });
+    await using bare = await kernelScenario({ ...TWO_DRIVES, iommu: false });
     await bare.kernel.write(OVERRIDE, "vfio-pci");
     await bare.kernel.write(`${NVME}/unbind`, A);
     expect(await answer(bare.kernel, PROBE, A)).toBe("ok");
@@ -153,76 +153,76 @@ describe("drivers_probe", () => {
   });
 
   test("of a bound function succeeds and changes nothing", async () => {
-    await using world = await kernelWorld();
-    await world.kernel.write(OVERRIDE, "vfio-pci");
-    expect(await answer(world.kernel, PROBE, A)).toBe("ok");
-    expect(await stateOf(world.kernel, A)).toMatchObject({ driver: "nvme", serials: ["SIMA"] });
+    await using scenario = await kernelScenario();
+    await scenario.kernel.write(OVERRIDE, "vfio-pci");
+    expect(await answer(scenario.kernel, PROBE, A)).toBe("ok");
+    expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: "nvme", serials: ["SIMA"] });
   });
 
   test("of an address that does not exist is ENODEV", async () => {
-    await using world = await kernelWorld();
-    expect(await answer(world.kernel, PROBE, "0000:00:1e.0")).toBe("ENODEV");
+    await using scenario = await kernelScenario();
+    expect(await answer(scenario.kernel, PROBE, "0000:00:1e.0")).toBe("ENODEV");
   });
 });
 
 describe("drivers/vfio-pci/bind", () => {
   test("is done on return; /dev/vfio/<group> is there", async () => {
-    await using world = await kernelWorld();
-    await world.kernel.write(OVERRIDE, "vfio-pci");
-    await world.kernel.write(`${NVME}/unbind`, A);
-    expect(await answer(world.kernel, `${VFIO}/bind`, A)).toBe("ok");
-    expect(await world.kernel.list("/dev/vfio")).toEqual(["2", "vfio"]);
-    expect(await world.kernel.list("/sys/class/vfio")).toEqual(["2"]);
-    expect(await world.kernel.list(`${PCI}/devices/${A}/vfio-dev`)).toEqual(["vfio0"]);
+    await using scenario = await kernelScenario();
+    await scenario.kernel.write(OVERRIDE, "vfio-pci");
+    await scenario.kernel.write(`${NVME}/unbind`, A);
+    expect(await answer(scenario.kernel, `${VFIO}/bind`, A)).toBe("ok");
+    expect(await scenario.kernel.list("/dev/vfio")).toEqual(["2", "vfio"]);
+    expect(await scenario.kernel.list("/sys/class/vfio")).toEqual(["2"]);
+    expect(await scenario.kernel.list(`${PCI}/devices/${A}/vfio-dev`)).toEqual(["vfio0"]);
   });
 
   test("of a bound function is EBUSY", async () => {
-    await using world = await kernelWorld();
-    await claimByHand(world.kernel);
-    expect(await answer(world.kernel, `${VFIO}/bind`, A)).toBe("EBUSY");
+    await using scenario = await kernelScenario();
+    await claimByHand(scenario.kernel);
+    expect(await answer(scenario.kernel, `${VFIO}/bind`, A)).toBe("EBUSY");
   });
 
   test("without a matching override or id is ENODEV", async () => {
-    await using world = await kernelWorld();
-    await world.kernel.write(`${NVME}/unbind`, A);
-    expect(await answer(world.kernel, `${VFIO}/bind`, A)).toBe("ENODEV");
+    await using scenario = await kernelScenario();
+    await scenario.kernel.write(`${NVME}/unbind`, A);
+    expect(await answer(scenario.kernel, `${VFIO}/bind`, A)).toBe("ENODEV");
   });
 
   test("without an IOMMU is EINVAL", async () => {
-    await using world = await kernelWorld({ ...TWO_DRIVES, iommu: false });
-    await world.kernel.write(OVERRIDE, "vfio-pci");
-    await world.kernel.write(`${NVME}/unbind`, A);
-    expect(await answer(world.kernel, `${VFIO}/bind`, A)).toBe("EINVAL");
-    expect(await stateOf(world.kernel, A)).toMatchObject({ driver: undefined });
+    await using scenario = await kernelScenario({ ...TWO_DRIVES, iommu: false });
+    await scenario.kernel.write(OVERRIDE, "vfio-pci");
+    await scenario.kernel.write(`${NVME}/unbind`, A);
+    expect(await answer(scenario.kernel, `${VFIO}/bind`, A)).toBe("EINVAL");
+    expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: undefined });
   });
 
   test("without the module is ENOENT", async () => {
-    await using world = await kernelWorld({ ...TWO_DRIVES, vfioPci: false });
-    expect(await answer(world.kernel, `${VFIO}/bind`, A)).toBe("ENOENT");
+    await using scenario = await kernelScenario({ ...TWO_DRIVES, vfioPci: false });
+    expect(await answer(scenario.kernel, `${VFIO}/bind`, A)).toBe("ENOENT");
   });
 });
 
 describe("drivers/nvme/bind", () => {
   test("is ENODEV while bound elsewhere or overridden to another driver", async () => {
-    await using world = await kernelWorld();
-    await claimByHand(world.kernel);
-    expect(await answer(world.kernel, `${NVME}/bind`, A)).toBe("ENODEV");
-    await world.kernel.write(OVERRIDE, "\n");
-    expect(await answer(world.kernel, `${NVME}/bind`, A)).toBe("ENODEV");
-    await world.kernel.write(OVERRIDE, "vfio-pci");
-    await world.kernel.write(`${VFIO}/unbind`, A);
-    expect(await answer(world.kernel, `${NVME}/bind`, A)).toBe("ENODEV");
+    await using scenario = await kernelScenario();
+    await claimByHand(scenario.kernel);
+    expect(await answer(scenario.kernel, `${NVME}/bind`, A)).toBe("ENODEV");
+    await scenario.kernel.write(OVERRIDE, "\n");
+    expect(await answer(scenario.kernel, `${NVME}/bind`, A)).toBe("ENODEV");
+    await scenario.kernel.write(OVERRIDE, "vfio-pci");
+    await scenario.kernel.write(`${VFIO}/unbind`, A);
+    expect(await answer(scenario.kernel, `${NVME}/bind`, A)).toBe("ENODEV");
   });
 
   test("is EBUSY while an open vfio group holds another function of the group", async () => {
     const pair = { drives: [drive(A, "SIMA", "2"), drive(B, "SIMB", "2")] };
-    await using world = await kernelWorld(pair);
-    await world.kernel.write(`${NVME}/unbind`, B);
-    await claimByHand(world.kernel);
-    await openGroup(world.root, "2");
-    expect(await answer(world.kernel, `${NVME}/bind`, B)).toBe("EBUSY");
-    expect(await answer(world.kernel, PROBE, B)).toBe("ok");
-    expect(await stateOf(world.kernel, B)).toMatchObject({ driver: undefined });
+    await using scenario = await kernelScenario(pair);
+    await scenario.kernel.write(`${NVME}/unbind`, B);
+    await claimByHand(scenario.kernel);
+    await openGroup(scenario.root, "2");
+    expect(await answer(scenario.kernel, `${NVME}/bind`, B)).toBe("EBUSY");
+    expect(await answer(scenario.kernel, PROBE, B)).toBe("ok");
+    expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: undefined });
   });
 
   test("returns before the block devices are there", async () => {
@@ -242,64 +242,64 @@ describe("drivers/nvme/bind", () => {
   });
 
   test("numbers the drives in the order they come back", async () => {
-    await using world = await kernelWorld();
-    const before = await names(world.kernel);
-    for (const address of [A, B]) await world.kernel.write(`${NVME}/unbind`, address);
+    await using scenario = await kernelScenario();
+    const before = await names(scenario.kernel);
+    for (const address of [A, B]) await scenario.kernel.write(`${NVME}/unbind`, address);
     for (const address of [B, A]) {
-      await world.kernel.write(`${NVME}/bind`, address);
-      await expect.poll(async () => (await shown(world.kernel, address)).length).toBe(1);
+      await scenario.kernel.write(`${NVME}/bind`, address);
+      await expect.poll(async () => (await shown(scenario.kernel, address)).length).toBe(1);
     }
-    expect(await names(world.kernel)).toEqual({ [A]: before[B], [B]: before[A] });
+    expect(await names(scenario.kernel)).toEqual({ [A]: before[B], [B]: before[A] });
   });
 
   test("does not give a number out again that a stale mount refers to", async () => {
-    await using world = await kernelWorld();
-    const before = await names(world.kernel);
+    await using scenario = await kernelScenario();
+    const before = await names(scenario.kernel);
     const place = { nsid: 1, partition: 0 };
     const use = { kind: "mount", at: "/mnt" } as const;
-    await putToUse(openTree(world.root), { address: A }, place, use);
-    await world.kernel.write(`${NVME}/unbind`, A);
-    await world.kernel.write(`${NVME}/bind`, A);
-    await expect.poll(async () => (await shown(world.kernel, A)).length).toBe(1);
-    expect((await names(world.kernel))[A]).not.toBe(before[A]);
+    await putToUse(openTree(scenario.root), { address: A }, place, use);
+    await scenario.kernel.write(`${NVME}/unbind`, A);
+    await scenario.kernel.write(`${NVME}/bind`, A);
+    await expect.poll(async () => (await shown(scenario.kernel, A)).length).toBe(1);
+    expect((await names(scenario.kernel))[A]).not.toBe(before[A]);
   });
 });
 
 describe("new_id", () => {
   test("takes every driverless function with those ids, and is forgotten by remove_id", async () => {
-    await using world = await kernelWorld();
-    await world.kernel.write(`${NVME}/unbind`, A);
-    expect(await answer(world.kernel, `${VFIO}/new_id`, "1b36 0010")).toBe("ok");
+    await using scenario = await kernelScenario();
+    await scenario.kernel.write(`${NVME}/unbind`, A);
+    expect(await answer(scenario.kernel, `${VFIO}/new_id`, "1b36 0010")).toBe("ok");
     // nvme matches as well and comes first, as on a machine where it is built in.
-    expect(await stateOf(world.kernel, A)).toMatchObject({ driver: "nvme" });
-    await world.kernel.write(`${NVME}/unbind`, A);
-    expect(await answer(world.kernel, `${VFIO}/bind`, A)).toBe("ok");
-    expect(await answer(world.kernel, `${VFIO}/new_id`, "1b36 0010")).toBe("EEXIST");
-    expect(await answer(world.kernel, `${VFIO}/new_id`, "nonsense")).toBe("EINVAL");
-    expect(await answer(world.kernel, `${VFIO}/remove_id`, "1b36 0010")).toBe("ok");
-    expect(await answer(world.kernel, `${VFIO}/remove_id`, "1b36 0010")).toBe("ENODEV");
+    expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: "nvme" });
+    await scenario.kernel.write(`${NVME}/unbind`, A);
+    expect(await answer(scenario.kernel, `${VFIO}/bind`, A)).toBe("ok");
+    expect(await answer(scenario.kernel, `${VFIO}/new_id`, "1b36 0010")).toBe("EEXIST");
+    expect(await answer(scenario.kernel, `${VFIO}/new_id`, "nonsense")).toBe("EINVAL");
+    expect(await answer(scenario.kernel, `${VFIO}/remove_id`, "1b36 0010")).toBe("ok");
+    expect(await answer(scenario.kernel, `${VFIO}/remove_id`, "1b36 0010")).toBe("ENODEV");
   });
 });
 
 describe("loading vfio-pci", () => {
   test("binds every driverless function that has the override, and no other", async () => {
-    await using world = await kernelWorld({ ...TWO_DRIVES, vfioPci: false });
-    for (const address of [A, B]) await world.kernel.write(`${NVME}/unbind`, address);
-    await world.kernel.write(OVERRIDE, "vfio-pci");
-    await world.kernel.write(`${PCI}/devices/${B}/driver_override`, "nonsense");
-    await loadVfioPci(world.root);
-    expect(await stateOf(world.kernel, A)).toMatchObject({ driver: "vfio-pci" });
-    expect(await stateOf(world.kernel, B)).toMatchObject({ driver: undefined });
+    await using scenario = await kernelScenario({ ...TWO_DRIVES, vfioPci: false });
+    for (const address of [A, B]) await scenario.kernel.write(`${NVME}/unbind`, address);
+    await scenario.kernel.write(OVERRIDE, "vfio-pci");
+    await scenario.kernel.write(`${PCI}/devices/${B}/driver_override`, "nonsense");
+    await loadVfioPci(scenario.root);
+    expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: "vfio-pci" });
+    expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: undefined });
   });
 });
 
 describe("one function of a group on vfio-pci", () => {
   test("has a group node although the group is not usable", async () => {
     const pair = { drives: [drive(A, "SIMA", "2"), drive(B, "SIMB", "2")] };
-    await using world = await kernelWorld(pair);
-    await claimByHand(world.kernel);
-    await expect(access(join(world.root, "dev/vfio/2"))).resolves.toBeUndefined();
-    expect((await functionAt(world.kernel, A)).groupFunctions).toEqual([
+    await using scenario = await kernelScenario(pair);
+    await claimByHand(scenario.kernel);
+    await expect(access(join(scenario.root, "dev/vfio/2"))).resolves.toBeUndefined();
+    expect((await functionAt(scenario.kernel, A)).groupFunctions).toEqual([
       { address: A, driver: "vfio-pci" },
       { address: B, driver: "nvme" },
     ]);
@@ -307,10 +307,10 @@ describe("one function of a group on vfio-pci", () => {
 });
 
 test("a write to anything else, or to what is not there, changes nothing", async () => {
-  await using world = await kernelWorld();
-  expect(await answer(world.kernel, `${PCI}/devices/${A}/class`, "0x0")).toBe("EACCES");
-  expect(await answer(world.kernel, `${PCI}/devices/${A}/nothing`, "0")).toBe("ENOENT");
-  expect(await world.kernel.read(`${PCI}/devices/${A}/class`)).toBe("0x010802");
+  await using scenario = await kernelScenario();
+  expect(await answer(scenario.kernel, `${PCI}/devices/${A}/class`, "0x0")).toBe("EACCES");
+  expect(await answer(scenario.kernel, `${PCI}/devices/${A}/nothing`, "0")).toBe("ENOENT");
+  expect(await scenario.kernel.read(`${PCI}/devices/${A}/class`)).toBe("0x010802");
 });
 
 async function claimByHand(kernel: Kernel): Promise<void> {

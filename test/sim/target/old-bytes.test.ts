@@ -14,7 +14,7 @@ const CLUSTER = Number(MIB);
 const OLD = 0xa5;
 type Clear = "none" | "unmap" | "write_zeroes";
 
-type World = AsyncDisposable & {
+type Scenario = AsyncDisposable & {
   /** SIGKILL, a new process over the same disks, and the disk attached again. */
   readonly restart: () => Promise<void>;
   readonly spdk: () => SpdkClient;
@@ -26,10 +26,10 @@ type World = AsyncDisposable & {
   readonly control: () => Promise<Control>;
 };
 
-async function world(
+async function scenario(
   clearMethod: Clear,
   facts: { readonly unmap?: "keeps" | "zeroes" } = {},
-): Promise<World> {
+): Promise<Scenario> {
   await using stack = new AsyncDisposableStack();
   const disks = [{ block_size: 4096, num_blocks: 16_384, prefill: OLD, ...facts }];
   const sim = stack.use(await simulator({ disks }));
@@ -85,14 +85,14 @@ describe("on a disk that was used before, without zeroing", () => {
   it.each(["none", "unmap", "write_zeroes"] as const)(
     "a thick lvol shows the old bytes, whatever its clear method (%s)",
     async (clear) => {
-      await using one = await world("none");
+      await using one = await scenario("none");
       const lvol = await one.make("a", false, clear);
       expect(await one.found(lvol, 0)).toEqual([OLD]);
     },
   );
 
   it("a thin lvol reads zeros, until a write makes a cluster its own: the rest of it is old", async () => {
-    await using one = await world("unmap");
+    await using one = await scenario("unmap");
     const lvol = await one.make("a", true, "write_zeroes");
     expect(await one.found(lvol, 0)).toEqual([0]);
     await one.write(lvol, PAGE, 1);
@@ -102,7 +102,7 @@ describe("on a disk that was used before, without zeroing", () => {
   });
 
   it("an inflated lvol and a grown thick one show the old bytes", async () => {
-    await using one = await world("none");
+    await using one = await scenario("none");
     const [thin, thick] = [
       await one.make("thin", true, "unmap"),
       await one.make("thick", false, "unmap"),
@@ -122,7 +122,7 @@ describe("what a deleted lvol leaves to the next one", () => {
     ["unmap", "zeroes", 0],
     ["write_zeroes", "keeps", 0],
   ])("with %s on a disk whose unmap %s: %i", async (clear, unmap, left) => {
-    await using one = await world("write_zeroes", { unmap });
+    await using one = await scenario("write_zeroes", { unmap });
     const first = await one.make("first", true, clear);
     await one.write(first, 0, 7);
     await one.spdk().bdevLvolDelete({ lvsUuid: one.lvsUuid, name: first });
@@ -131,7 +131,7 @@ describe("what a deleted lvol leaves to the next one", () => {
   });
 
   it("is everything when the target dies between freeing and clearing", async () => {
-    await using one = await world("write_zeroes");
+    await using one = await scenario("write_zeroes");
     const first = await one.make("first", true, "write_zeroes");
     await one.write(first, 0, 7);
     await using control = await one.control();
@@ -149,7 +149,7 @@ describe("what a deleted lvol leaves to the next one", () => {
   });
 
   it("is nothing when somebody zeroed the free space", async () => {
-    await using one = await world("none");
+    await using one = await scenario("none");
     const [store] = await one.spdk().bdevLvolGetLvstores();
     const all = await one.spdk().bdevLvolCreate({
       lvsUuid: one.lvsUuid,
@@ -166,7 +166,7 @@ describe("what a deleted lvol leaves to the next one", () => {
 
 describe("snapshots and clones", () => {
   it("keep what was written before, and take with a first write what stood in the cluster", async () => {
-    await using one = await world("none");
+    await using one = await scenario("none");
     const { lvsUuid } = one;
     const spdk = one.spdk();
     const lvol = await one.make("a", true, "write_zeroes");
@@ -188,7 +188,7 @@ describe("snapshots and clones", () => {
 });
 
 it("what was written is there after a kill -9", async () => {
-  await using one = await world("write_zeroes");
+  await using one = await scenario("write_zeroes");
   const lvol = await one.make("a", true, "write_zeroes");
   await one.write(lvol, 3 * CLUSTER + 2 * PAGE, 9);
   await one.restart();

@@ -8,7 +8,7 @@ import { simulator, type Simulator } from "./simulator.ts";
 const MIB = 1024n * 1024n;
 const ABORTED = 70;
 
-type World = AsyncDisposable & {
+type Scenario = AsyncDisposable & {
   readonly sim: Simulator;
   readonly spdk: SpdkClient;
   readonly lvsUuid: string;
@@ -18,7 +18,7 @@ type World = AsyncDisposable & {
   readonly together: (...calls: readonly (() => Promise<unknown>)[]) => Promise<readonly string[]>;
 };
 
-async function world(args: readonly string[] = []): Promise<World> {
+async function scenario(args: readonly string[] = []): Promise<Scenario> {
   const stack = new AsyncDisposableStack();
   const sim = stack.use(await simulator({ args }));
   const connection = stack.use(new SpdkConnection({ path: sim.socketPath, mayMutate: () => true }));
@@ -63,7 +63,7 @@ async function world(args: readonly string[] = []): Promise<World> {
   };
 }
 
-async function aborted({ sim }: World): Promise<string> {
+async function aborted({ sim }: Scenario): Promise<string> {
   const { code, stderr } = await sim.ended();
   expect(code).toBe(ABORTED);
   return stderr;
@@ -71,7 +71,7 @@ async function aborted({ sim }: World): Promise<string> {
 
 describe("changes of one lvol that overlap", () => {
   it("abort when a resize meets a delete, naming both requests", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const { spdk, lvsUuid, create } = there;
     const name = await create("v");
     void there.together(
@@ -85,7 +85,7 @@ describe("changes of one lvol that overlap", () => {
   });
 
   it("abort when a snapshot meets a delete", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const { spdk, lvsUuid, create } = there;
     const name = await create("v");
     void there.together(
@@ -96,7 +96,7 @@ describe("changes of one lvol that overlap", () => {
   });
 
   it("abort when lvols are made while their store goes", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const { spdk, lvsUuid, create } = there;
     await create("first");
     void there.together(
@@ -107,7 +107,7 @@ describe("changes of one lvol that overlap", () => {
   });
 
   it("end with the second busy when both are deletes, and the lvol is gone", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const { spdk, lvsUuid, create } = there;
     const name = await create("v");
     const ends = await there.together(
@@ -119,7 +119,7 @@ describe("changes of one lvol that overlap", () => {
   });
 
   it("leave an lvol on the disk whose delete met an inflate: it is back at the next attach", async () => {
-    await using there = await world();
+    await using there = await scenario();
     const { spdk, lvsUuid, create } = there;
     const name = await create("v");
     const ends = await there.together(
@@ -134,7 +134,7 @@ describe("changes of one lvol that overlap", () => {
   });
 
   it("are harmless between unrelated lvols, fifty at a time", async () => {
-    await using there = await world(["--strict"]);
+    await using there = await scenario(["--strict"]);
     const names = Array.from({ length: 50 }, (_, index) => `v${index}`);
     const uuids = await Promise.all(names.map((name) => there.create(name)));
     const { spdk, lvsUuid } = there;
@@ -145,7 +145,7 @@ describe("changes of one lvol that overlap", () => {
 
 describe("a strict target", () => {
   it("aborts on any two changes of one family", async () => {
-    await using there = await world(["--strict"]);
+    await using there = await scenario(["--strict"]);
     const { spdk, lvsUuid, create } = there;
     const name = await create("v");
     void there.together(
@@ -162,7 +162,7 @@ describe("a strict target", () => {
     ["read-only", "the rename of a read-only lvol"],
     ["malformed", "a malformed request"],
   ])("aborts (%s) on %s", async (word) => {
-    await using there = await world(["--strict"]);
+    await using there = await scenario(["--strict"]);
     const { spdk, lvsUuid, create } = there;
     const name = await create("v");
     const nqn = "nqn.2026-11.io.test:v";
@@ -203,7 +203,7 @@ describe("a strict target", () => {
 });
 
 /** A request that no typed method would send. */
-async function rawCall({ sim }: World, method: string, params: object): Promise<void> {
+async function rawCall({ sim }: Scenario, method: string, params: object): Promise<void> {
   await using connection = new SpdkConnection({ path: sim.socketPath, mayMutate: () => true });
   await new Promise<void>((resolve) => void connection.onConnected(resolve));
   await connection.call(method, { ...params }, { waitMs: 10_000 }).outcome;

@@ -6,14 +6,14 @@ import { isDeepStrictEqual } from "node:util";
 import { uuidV5 } from "../../src/model/identity.ts";
 import { call, refusal, until, type TestAgent } from "./agent.ts";
 import {
-  crashWorld,
+  crashScenario,
   exactly,
   onTarget,
   readBack,
   settled,
   tag,
-  type CrashWorld,
-} from "./crash-world.ts";
+  type CrashScenario,
+} from "./crash-scenario.ts";
 import { getLvol, HOST, lvolSpec, stateOf } from "./volumes.ts";
 
 const SLOTS = 5;
@@ -66,7 +66,7 @@ const action = fc.oneof(
   { weight: 1, arbitrary: record({ do: constant("await answers") }) },
 );
 
-export const lives = fc.array(action, { minLength: 3, maxLength: 16, size: "max" });
+export const histories = fc.array(action, { minLength: 3, maxLength: 16, size: "max" });
 
 type Mutation = typeof mutation extends fc.Arbitrary<infer T> ? T : never;
 type Cause = typeof trouble extends fc.Arbitrary<infer T> ? T : never;
@@ -175,16 +175,16 @@ type Held = { readonly target: ReturnType<typeof onTarget>; readonly volumes: re
 /** What there is when everything has come to rest, and what there should be. */
 export type AtRest = { readonly found: Held; readonly wanted: Held };
 
-class Life {
-  readonly world: CrashWorld;
+class History {
+  readonly scenario: CrashScenario;
   readonly #volumes: readonly Volume[];
   #letGoOn: (() => void) | undefined;
   /** The one to ask: while one is being replaced, the next. */
   #agent: Promise<TestAgent>;
 
-  constructor(world: CrashWorld, seed: string) {
-    this.world = world;
-    this.#agent = world.start();
+  constructor(scenario: CrashScenario, seed: string) {
+    this.scenario = scenario;
+    this.#agent = scenario.start();
     this.#volumes = Array.from(
       { length: SLOTS },
       (_, index) => new Volume(uuidV5(NAMESPACE, `${seed} ${index}`)),
@@ -222,7 +222,7 @@ class Life {
   #tag(volume: Volume): void {
     const { lvolUuid, deleted, written } = volume;
     if (lvolUuid === undefined || deleted || written) return;
-    volume.written = tag(this.world, lvolUuid, this.#byteOf(volume));
+    volume.written = tag(this.scenario, lvolUuid, this.#byteOf(volume));
   }
 
   #byteOf(volume: Volume): number {
@@ -230,22 +230,22 @@ class Life {
   }
 
   async #trouble(one: Cause): Promise<void> {
-    const { world } = this;
+    const { scenario } = this;
     switch (one.do) {
       case "kill":
         return await this.#kill(one);
       case "slow":
       case "delay":
-        world.target.engine().gate.addRule({ effect: one.do, nth: one.nth, polls: one.polls });
+        scenario.target.engine().gate.addRule({ effect: one.do, nth: one.nth, polls: one.polls });
         return;
       case "lose connection":
-        world.loseConnection();
+        scenario.loseConnection();
         return;
       case "cut database":
-        world.database().cut();
+        scenario.database().cut();
         return;
       case "take over":
-        this.#letGoOn = await this.#replaced(world.takeOver());
+        this.#letGoOn = await this.#replaced(scenario.takeOver());
         return;
       case "let go on":
         this.#letGoOn?.();
@@ -258,24 +258,24 @@ class Life {
 
   /** At the n-th request from now on, or when all calls were answered before it came. */
   async #kill({ victim, when, nth }: Extract<Action, { do: "kill" }>): Promise<void> {
-    const { world } = this;
-    const { gate } = world.target.engine();
+    const { scenario } = this;
+    const { gate } = scenario.target.engine();
     const stopped = new Promise<void>((resolve) => {
       gate.onStopped = () => resolve();
     });
     gate.stopAt({ when, nth });
     await Promise.race([stopped, this.#answers()]);
-    gate.onStopped = () => setImmediate(() => world.target.resume());
-    if (victim !== "agent") await world.target.restart();
+    gate.onStopped = () => setImmediate(() => scenario.target.resume());
+    if (victim !== "agent") await scenario.target.restart();
     if (victim === "target") return;
     this.#letGoOn = undefined;
-    const killing = world.killAgent();
-    world.target.resume();
-    await this.#replaced(killing.then(world.start));
+    const killing = scenario.killAgent();
+    scenario.target.resume();
+    await this.#replaced(killing.then(scenario.start));
   }
 
   async #replaced<T>(by: Promise<T>): Promise<T> {
-    this.#agent = by.then(this.world.agent);
+    this.#agent = by.then(this.scenario.agent);
     this.#agent.catch(() => {});
     return await by;
   }
@@ -286,12 +286,12 @@ class Life {
 
   /** Everything is asked again until it is answered; then rows and target are compared. */
   async rest(): Promise<AtRest> {
-    const { world } = this;
+    const { scenario } = this;
     this.#letGoOn?.();
     const agent = await this.#agent;
     await this.#answers();
     // On a busy machine the one that went on may have taken the lease again.
-    await world.killStopped();
+    await scenario.killStopped();
     await agent.ready();
     await until("the free space is zeroed", async () => {
       return await zeroFreeSpace(agent).then(
@@ -301,14 +301,14 @@ class Life {
     });
     await Promise.all(this.#volumes.map((volume) => repeat(volume, agent)));
     for (const volume of this.#volumes) this.#tag(volume);
-    await settled(world);
+    await settled(scenario);
     const kept = this.#volumes.filter(({ provisioned, deleted }) => provisioned && !deleted);
     const wanted = {
       target: exactly(kept.map(({ id }) => id)),
       volumes: kept.map((volume) => wantedOf(volume, this.#byteOf(volume))),
     };
     const look = async (): Promise<Held> => ({
-      target: onTarget(world),
+      target: onTarget(scenario),
       volumes: await Promise.all(kept.map(async ({ id }) => await this.#find(id))),
     });
     // A call whose wait ended first was answered before it was carried out.
@@ -318,12 +318,12 @@ class Life {
   }
 
   async #find(id: string): Promise<Found> {
-    const { status: observed } = await getLvol(this.world.agent(), id);
-    const subsystem = [...this.world.target.state().subsystems.values()].find(({ namespaces }) =>
+    const { status: observed } = await getLvol(this.scenario.agent(), id);
+    const subsystem = [...this.scenario.target.state().subsystems.values()].find(({ namespaces }) =>
       [...namespaces.values()].some(({ uuid }) => uuid === id),
     );
     const hosts = subsystem?.hosts.toSorted() ?? [];
-    const bytes = readBack(this.world, observed?.lvolUuid ?? "");
+    const bytes = readBack(this.scenario, observed?.lvolUuid ?? "");
     return { id, state: observed?.state, lvolUuid: observed?.lvolUuid, hosts, bytes };
   }
 }
@@ -354,12 +354,12 @@ async function repeat(volume: Volume, agent: TestAgent): Promise<void> {
 
 /** Lives it, then lets it come to rest. Throws when it does not, or when the target aborts. */
 export async function live(actions: readonly Action[]): Promise<AtRest> {
-  await using world = await crashWorld({ leaseTermMs: LEASE_MS, graceMs: GRACE_MS });
-  const life = new Life(world, JSON.stringify(actions));
+  await using scenario = await crashScenario({ leaseTermMs: LEASE_MS, graceMs: GRACE_MS });
+  const history = new History(scenario, JSON.stringify(actions));
   const living = async () => {
-    await life.begin();
-    for (const one of actions) await life.act(one);
-    return await life.rest();
+    await history.begin();
+    for (const one of actions) await history.act(one);
+    return await history.rest();
   };
-  return await Promise.race([living(), world.target.aborted]);
+  return await Promise.race([living(), scenario.target.aborted]);
 }

@@ -13,7 +13,7 @@ import type { Timing } from "../../src/node.ts";
 import { readLvol, writeLvol } from "../../src/sim/target/clusters.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
-export type CrashWorld = AsyncDisposable & {
+export type CrashScenario = AsyncDisposable & {
   readonly target: InProcessTarget;
   /** Starts an agent; the one before must have been killed. */
   readonly start: () => Promise<TestAgent>;
@@ -38,11 +38,11 @@ type Running = {
   readonly db: DatabaseProxy;
 };
 
-export async function crashWorld(
+export async function crashScenario(
   timing: Partial<Timing> = {},
   env: Readonly<Record<string, string>> = {},
   overhear: Overhear = deaf,
-): Promise<CrashWorld> {
+): Promise<CrashScenario> {
   const stack = new AsyncDisposableStack();
   const database = stack.use(await recycledDatabase());
   const target = stack.use(await inProcessTarget());
@@ -120,7 +120,7 @@ const WRITTEN = 4_096;
 
 /** A host writes into a volume; false while the target does not hold it. */
 export function tag(
-  { target }: CrashWorld,
+  { target }: CrashScenario,
   lvolUuid: string,
   byte: number,
   length = WRITTEN,
@@ -137,7 +137,7 @@ export function tag(
  * What a host reads there: where it wrote, and in the rest of that cluster, which nobody wrote since
  * the volume was made. Each byte once.
  */
-export function readBack({ target }: CrashWorld, lvolUuid: string) {
+export function readBack({ target }: CrashScenario, lvolUuid: string) {
   const lvol = target.state().lvol(lvolUuid);
   if (lvol === undefined) return undefined;
   const rest = lvol.store.store.clusterBytes - WRITTEN;
@@ -148,7 +148,7 @@ export function readBack({ target }: CrashWorld, lvolUuid: string) {
 }
 
 /** What the target holds that an agent of ours may have made. */
-export function onTarget({ target }: CrashWorld) {
+export function onTarget({ target }: CrashScenario) {
   const state = target.state();
   const lvols = [...state.stores.values()].flatMap(({ lvols }) => [...lvols.values()]);
   const exported = [...state.subsystems.values()].flatMap(({ nqn, namespaces }) =>
@@ -174,8 +174,8 @@ export function exactly(ids: readonly string[]) {
 }
 
 /** Rows and target agree: each wanted volume UP with the uuid that its row has. */
-export async function settled(world: CrashWorld): Promise<void> {
-  const { agent } = world.agent().node;
+export async function settled(scenario: CrashScenario): Promise<void> {
+  const { agent } = scenario.agent().node;
   const isSettled = (row: LvolRow) => {
     const { observed } = agent.view(row);
     if (row.deleteRequestedTime !== undefined) return row.deleteTime !== undefined;

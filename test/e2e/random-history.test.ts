@@ -2,7 +2,7 @@
 // shortened as far as it still does and printed, with the seed that makes it again.
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { live, lives } from "../support/random-life.ts";
+import { live, histories } from "../support/random-history.ts";
 
 const RUNS = Number(process.env["RUNS"] ?? 300);
 const SEED = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
@@ -20,7 +20,7 @@ describe.concurrent("whatever is asked of a node and whatever goes wrong meanwhi
   it.each(Array.from({ length: ABREAST }, (_, index) => index))(
     "at rest, rows and target agree and nothing was lost or left (part %i)",
     async (part) => {
-      const property = fc.asyncProperty(lives, async (actions) => {
+      const property = fc.asyncProperty(histories, async (actions) => {
         const ended = await live(actions).catch((error: unknown) => say(actions, error));
         expect(ended.found).toEqual(ended.wanted);
       });

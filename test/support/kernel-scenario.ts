@@ -24,12 +24,12 @@ export function drive(address: string, serial: string, iommuGroup: string) {
   return { address, serial, model: "Simulated NVMe", iommuGroup, namespaces };
 }
 
-export type KernelWorld = AsyncDisposable & {
+export type KernelScenario = AsyncDisposable & {
   readonly root: string;
   readonly kernel: SimulatedKernel;
 };
 
-export async function kernelWorld(spec: KernelSpec = TWO_DRIVES): Promise<KernelWorld> {
+export async function kernelScenario(spec: KernelSpec = TWO_DRIVES): Promise<KernelScenario> {
   const folder = await temporaryFolder();
   await buildKernelTree(folder.path, spec);
   const kernel = await openSimulatedKernel(folder.path, { appearMs: 5 });
