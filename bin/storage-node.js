@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The command `storage-node`: src/main.ts under Node 24.
+// The command `storage-node`: runs src/main.ts under Node 24.
 import { fileURLToPath } from "node:url";
 import { runUnderNode24 } from "./node24.js";
 

@@ -25,6 +25,8 @@ export const DiskState = {
   DISK_STATE_FAILED: "DISK_STATE_FAILED",
   DISK_STATE_MISSING: "DISK_STATE_MISSING",
   DISK_STATE_RELEASED: "DISK_STATE_RELEASED",
+  /** DISK_STATE_UNIDENTIFIED - A controller whose serial nobody can read under its present driver. */
+  DISK_STATE_UNIDENTIFIED: "DISK_STATE_UNIDENTIFIED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -41,6 +43,7 @@ export namespace DiskState {
   export type DISK_STATE_FAILED = typeof DiskState.DISK_STATE_FAILED;
   export type DISK_STATE_MISSING = typeof DiskState.DISK_STATE_MISSING;
   export type DISK_STATE_RELEASED = typeof DiskState.DISK_STATE_RELEASED;
+  export type DISK_STATE_UNIDENTIFIED = typeof DiskState.DISK_STATE_UNIDENTIFIED;
   export type UNRECOGNIZED = typeof DiskState.UNRECOGNIZED;
 }
 
@@ -76,6 +79,9 @@ export function diskStateFromJSON(object: any): DiskState {
     case 9:
     case "DISK_STATE_RELEASED":
       return DiskState.DISK_STATE_RELEASED;
+    case 10:
+    case "DISK_STATE_UNIDENTIFIED":
+      return DiskState.DISK_STATE_UNIDENTIFIED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -105,6 +111,8 @@ export function diskStateToNumber(object: DiskState): number {
       return 8;
     case DiskState.DISK_STATE_RELEASED:
       return 9;
+    case DiskState.DISK_STATE_UNIDENTIFIED:
+      return 10;
     case DiskState.UNRECOGNIZED:
     default:
       return -1;
@@ -199,7 +207,22 @@ export interface DiskStatus {
   conditions: Condition[];
   lastSeenTime: Date | undefined;
   lastError: string;
-  nextTryTime: Date | undefined;
+  nextTryTime:
+    | Date
+    | undefined;
+  /** Set while the free space is being zeroed. */
+  zeroing:
+    | ZeroingProgress
+    | undefined;
+  /** An operator asserted that a discarded block of this disk reads as zeros. */
+  discardZeroes: boolean;
+}
+
+/** How far the zeroing of a store's free space has come. */
+export interface ZeroingProgress {
+  zeroedBytes: bigint;
+  totalBytes: bigint;
+  startTime: Date | undefined;
 }
 
 /** The logical-volume store on a disk. */
@@ -212,6 +235,12 @@ export interface Lvstore {
   /** What the volumes and snapshots on it may come to need. */
   promisedBytes: bigint;
   freeSpace: FreeSpace;
+  /** Clusters that hold data. */
+  allocatedBytes: bigint;
+  /** Of allocated_bytes: what only snapshots hold. Filled once there are snapshots. */
+  snapshotBytes: bigint;
+  /** Of allocated_bytes: what lvols without a row hold. */
+  orphanBytes: bigint;
 }
 
 /** One fact that speaks against taking a disk. */
@@ -405,6 +434,8 @@ function createBaseDiskStatus(): DiskStatus {
     lastSeenTime: undefined,
     lastError: "",
     nextTryTime: undefined,
+    zeroing: undefined,
+    discardZeroes: false,
   };
 }
 
@@ -475,6 +506,12 @@ export const DiskStatus: MessageFns<DiskStatus> = {
     }
     if (message.nextTryTime !== undefined) {
       Timestamp.encode(toTimestamp(message.nextTryTime), writer.uint32(162).fork()).join();
+    }
+    if (message.zeroing !== undefined) {
+      ZeroingProgress.encode(message.zeroing, writer.uint32(170).fork()).join();
+    }
+    if (message.discardZeroes !== false) {
+      writer.uint32(176).bool(message.discardZeroes);
     }
     return writer;
   },
@@ -652,6 +689,22 @@ export const DiskStatus: MessageFns<DiskStatus> = {
             message.nextTryTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.zeroing = ZeroingProgress.decode(reader, reader.uint32());
+            continue;
+          }
+          case 22: {
+            if (tag !== 176) {
+              break;
+            }
+
+            message.discardZeroes = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -693,6 +746,99 @@ export const DiskStatus: MessageFns<DiskStatus> = {
     message.lastSeenTime = object.lastSeenTime ?? undefined;
     message.lastError = object.lastError ?? "";
     message.nextTryTime = object.nextTryTime ?? undefined;
+    message.zeroing = (object.zeroing !== undefined && object.zeroing !== null)
+      ? ZeroingProgress.fromPartial(object.zeroing)
+      : undefined;
+    message.discardZeroes = object.discardZeroes ?? false;
+    return message;
+  },
+};
+
+function createBaseZeroingProgress(): ZeroingProgress {
+  return { zeroedBytes: 0n, totalBytes: 0n, startTime: undefined };
+}
+
+export const ZeroingProgress: MessageFns<ZeroingProgress> = {
+  encode(message: ZeroingProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.zeroedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.zeroedBytes) !== message.zeroedBytes) {
+        throw new globalThis.Error("value provided for field message.zeroedBytes of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.zeroedBytes);
+    }
+    if (message.totalBytes !== 0n) {
+      if (BigInt.asUintN(64, message.totalBytes) !== message.totalBytes) {
+        throw new globalThis.Error("value provided for field message.totalBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.totalBytes);
+    }
+    if (message.startTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.startTime), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ZeroingProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseZeroingProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.zeroedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.totalBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.startTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ZeroingProgress>): ZeroingProgress {
+    return ZeroingProgress.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ZeroingProgress>): ZeroingProgress {
+    const message = createBaseZeroingProgress();
+    message.zeroedBytes = (object.zeroedBytes !== undefined && object.zeroedBytes !== null)
+      ? BigInt(object.zeroedBytes)
+      : 0n;
+    message.totalBytes = (object.totalBytes !== undefined && object.totalBytes !== null)
+      ? BigInt(object.totalBytes)
+      : 0n;
+    message.startTime = object.startTime ?? undefined;
     return message;
   },
 };
@@ -706,6 +852,9 @@ function createBaseLvstore(): Lvstore {
     freeBytes: 0n,
     promisedBytes: 0n,
     freeSpace: FreeSpace.FREE_SPACE_UNSPECIFIED,
+    allocatedBytes: 0n,
+    snapshotBytes: 0n,
+    orphanBytes: 0n,
   };
 }
 
@@ -743,6 +892,24 @@ export const Lvstore: MessageFns<Lvstore> = {
     }
     if (message.freeSpace !== FreeSpace.FREE_SPACE_UNSPECIFIED) {
       writer.uint32(56).int32(freeSpaceToNumber(message.freeSpace));
+    }
+    if (message.allocatedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.allocatedBytes) !== message.allocatedBytes) {
+        throw new globalThis.Error("value provided for field message.allocatedBytes of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.allocatedBytes);
+    }
+    if (message.snapshotBytes !== 0n) {
+      if (BigInt.asUintN(64, message.snapshotBytes) !== message.snapshotBytes) {
+        throw new globalThis.Error("value provided for field message.snapshotBytes of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.snapshotBytes);
+    }
+    if (message.orphanBytes !== 0n) {
+      if (BigInt.asUintN(64, message.orphanBytes) !== message.orphanBytes) {
+        throw new globalThis.Error("value provided for field message.orphanBytes of type uint64 too large");
+      }
+      writer.uint32(80).uint64(message.orphanBytes);
     }
     return writer;
   },
@@ -816,6 +983,30 @@ export const Lvstore: MessageFns<Lvstore> = {
             message.freeSpace = freeSpaceFromJSON(reader.int32());
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.allocatedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.snapshotBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.orphanBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -846,6 +1037,15 @@ export const Lvstore: MessageFns<Lvstore> = {
       ? BigInt(object.promisedBytes)
       : 0n;
     message.freeSpace = object.freeSpace ?? FreeSpace.FREE_SPACE_UNSPECIFIED;
+    message.allocatedBytes = (object.allocatedBytes !== undefined && object.allocatedBytes !== null)
+      ? BigInt(object.allocatedBytes)
+      : 0n;
+    message.snapshotBytes = (object.snapshotBytes !== undefined && object.snapshotBytes !== null)
+      ? BigInt(object.snapshotBytes)
+      : 0n;
+    message.orphanBytes = (object.orphanBytes !== undefined && object.orphanBytes !== null)
+      ? BigInt(object.orphanBytes)
+      : 0n;
     return message;
   },
 };

@@ -6,6 +6,7 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { Timestamp } from "../../google/protobuf/timestamp.ts";
 import { Condition } from "./meta.ts";
 
 export const protobufPackage = "storagenode.v1";
@@ -26,6 +27,26 @@ export interface Export {
   allowAnyHost: boolean;
   ready: boolean;
   conditions: Condition[];
+  /** Every host that is allowed, or that the target lets in although it is not allowed. */
+  hosts: ExportHost[];
+}
+
+/** One host of an export. */
+export interface ExportHost {
+  nqn: string;
+  /** It is wanted that this host may connect. */
+  allowed: boolean;
+  /** The target lets it in, as last observed. */
+  admitted: boolean;
+  /** It has a connection, as last observed. Unset while that is not known. */
+  connected?:
+    | boolean
+    | undefined;
+  /** It may not connect before somebody says so again: its row comes from an older database. */
+  unconfirmed: boolean;
+  /** What the target answered to the last attempt to let it in or to keep it out; empty if it worked. */
+  lastError: string;
+  nextTryTime: Date | undefined;
 }
 
 /** One address that an export listens on. */
@@ -34,7 +55,13 @@ export interface Listener {
   adrfam: string;
   traddr: string;
   trsvcid: string;
+  /** The target listens there, as last observed. */
   listening: boolean;
+  /** Configured for this node (STORAGE_NODE_EXPORT_ADDR); others are removed. */
+  wanted: boolean;
+  /** What the target answered to the last attempt to listen there; empty if it worked. */
+  lastError: string;
+  nextTryTime: Date | undefined;
 }
 
 function createBaseExport(): Export {
@@ -51,6 +78,7 @@ function createBaseExport(): Export {
     allowAnyHost: false,
     ready: false,
     conditions: [],
+    hosts: [],
   };
 }
 
@@ -91,6 +119,9 @@ export const Export: MessageFns<Export> = {
     }
     for (const v of message.conditions) {
       Condition.encode(v!, writer.uint32(98).fork()).join();
+    }
+    for (const v of message.hosts) {
+      ExportHost.encode(v!, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -204,6 +235,14 @@ export const Export: MessageFns<Export> = {
             message.conditions.push(Condition.decode(reader, reader.uint32()));
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.hosts.push(ExportHost.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -233,12 +272,157 @@ export const Export: MessageFns<Export> = {
     message.allowAnyHost = object.allowAnyHost ?? false;
     message.ready = object.ready ?? false;
     message.conditions = object.conditions?.map((e) => Condition.fromPartial(e)) || [];
+    message.hosts = object.hosts?.map((e) => ExportHost.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseExportHost(): ExportHost {
+  return {
+    nqn: "",
+    allowed: false,
+    admitted: false,
+    connected: undefined,
+    unconfirmed: false,
+    lastError: "",
+    nextTryTime: undefined,
+  };
+}
+
+export const ExportHost: MessageFns<ExportHost> = {
+  encode(message: ExportHost, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nqn !== "") {
+      writer.uint32(10).string(message.nqn);
+    }
+    if (message.allowed !== false) {
+      writer.uint32(16).bool(message.allowed);
+    }
+    if (message.admitted !== false) {
+      writer.uint32(24).bool(message.admitted);
+    }
+    if (message.connected !== undefined) {
+      writer.uint32(32).bool(message.connected);
+    }
+    if (message.unconfirmed !== false) {
+      writer.uint32(40).bool(message.unconfirmed);
+    }
+    if (message.lastError !== "") {
+      writer.uint32(50).string(message.lastError);
+    }
+    if (message.nextTryTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.nextTryTime), writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportHost {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportHost();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nqn = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.allowed = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.admitted = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.connected = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.unconfirmed = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.lastError = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.nextTryTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ExportHost>): ExportHost {
+    return ExportHost.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExportHost>): ExportHost {
+    const message = createBaseExportHost();
+    message.nqn = object.nqn ?? "";
+    message.allowed = object.allowed ?? false;
+    message.admitted = object.admitted ?? false;
+    message.connected = object.connected ?? undefined;
+    message.unconfirmed = object.unconfirmed ?? false;
+    message.lastError = object.lastError ?? "";
+    message.nextTryTime = object.nextTryTime ?? undefined;
     return message;
   },
 };
 
 function createBaseListener(): Listener {
-  return { trtype: "", adrfam: "", traddr: "", trsvcid: "", listening: false };
+  return {
+    trtype: "",
+    adrfam: "",
+    traddr: "",
+    trsvcid: "",
+    listening: false,
+    wanted: false,
+    lastError: "",
+    nextTryTime: undefined,
+  };
 }
 
 export const Listener: MessageFns<Listener> = {
@@ -257,6 +441,15 @@ export const Listener: MessageFns<Listener> = {
     }
     if (message.listening !== false) {
       writer.uint32(40).bool(message.listening);
+    }
+    if (message.wanted !== false) {
+      writer.uint32(48).bool(message.wanted);
+    }
+    if (message.lastError !== "") {
+      writer.uint32(58).string(message.lastError);
+    }
+    if (message.nextTryTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.nextTryTime), writer.uint32(66).fork()).join();
     }
     return writer;
   },
@@ -314,6 +507,30 @@ export const Listener: MessageFns<Listener> = {
             message.listening = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.wanted = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.lastError = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.nextTryTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -336,6 +553,9 @@ export const Listener: MessageFns<Listener> = {
     message.traddr = object.traddr ?? "";
     message.trsvcid = object.trsvcid ?? "";
     message.listening = object.listening ?? false;
+    message.wanted = object.wanted ?? false;
+    message.lastError = object.lastError ?? "";
+    message.nextTryTime = object.nextTryTime ?? undefined;
     return message;
   },
 };
@@ -348,6 +568,18 @@ export type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
+
+function toTimestamp(date: Date): Timestamp {
+  const seconds = BigInt(Math.trunc(date.getTime() / 1_000));
+  const nanos = (date.getTime() % 1_000) * 1_000_000;
+  return { seconds, nanos };
+}
+
+function fromTimestamp(t: Timestamp): Date {
+  let millis = (globalThis.Number(t.seconds.toString()) || 0) * 1_000;
+  millis += (t.nanos || 0) / 1_000_000;
+  return new globalThis.Date(millis);
+}
 
 export interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;

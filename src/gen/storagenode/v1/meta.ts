@@ -81,7 +81,11 @@ export interface Meta {
     | Date
     | undefined;
   /** Set on a tombstone only. */
-  deleteTime: Date | undefined;
+  deleteTime:
+    | Date
+    | undefined;
+  /** Changes with every change of intent; given back with UpdateLvol it refuses to overwrite another's. */
+  etag: string;
 }
 
 /** One aspect of a resource's state, as Kubernetes has them. */
@@ -96,7 +100,15 @@ export interface Condition {
 }
 
 function createBaseMeta(): Meta {
-  return { id: "", generation: 0n, revision: 0n, createTime: undefined, updateTime: undefined, deleteTime: undefined };
+  return {
+    id: "",
+    generation: 0n,
+    revision: 0n,
+    createTime: undefined,
+    updateTime: undefined,
+    deleteTime: undefined,
+    etag: "",
+  };
 }
 
 export const Meta: MessageFns<Meta> = {
@@ -124,6 +136,9 @@ export const Meta: MessageFns<Meta> = {
     }
     if (message.deleteTime !== undefined) {
       Timestamp.encode(toTimestamp(message.deleteTime), writer.uint32(50).fork()).join();
+    }
+    if (message.etag !== "") {
+      writer.uint32(58).string(message.etag);
     }
     return writer;
   },
@@ -189,6 +204,14 @@ export const Meta: MessageFns<Meta> = {
             message.deleteTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -214,6 +237,7 @@ export const Meta: MessageFns<Meta> = {
     message.createTime = object.createTime ?? undefined;
     message.updateTime = object.updateTime ?? undefined;
     message.deleteTime = object.deleteTime ?? undefined;
+    message.etag = object.etag ?? "";
     return message;
   },
 };

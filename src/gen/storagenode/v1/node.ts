@@ -146,6 +146,12 @@ export interface Capacity {
   promisedBytes: bigint;
   maxExports: bigint;
   exports: bigint;
+  /** Clusters that hold data, on all disks that are UP. */
+  allocatedBytes: bigint;
+  /** Of allocated_bytes: what only snapshots hold. Filled once there are snapshots. */
+  snapshotBytes: bigint;
+  /** Of allocated_bytes: what lvols without a row hold. */
+  orphanBytes: bigint;
 }
 
 /** How one reconciler loop fares. */
@@ -213,6 +219,41 @@ export interface Orphan {
   diskId: string;
   sizeBytes: bigint;
   firstSeenTime: Date | undefined;
+  allocatedBytes: bigint;
+  /** Of a subsystem, or of the subsystem that shows the lvol. */
+  nqn: string;
+  /** What its name says it was made for: the id of a volume, whose row may be a tombstone or lost. */
+  likelyOwner: string;
+}
+
+/** An NVMe controller (PCI function), whether or not its disks can be identified. */
+export interface Controller {
+  address: string;
+  /** Empty: no driver is bound. */
+  driver: string;
+  /** Empty: none. */
+  iommuGroup: string;
+  /** Other functions in its IOMMU group. */
+  groupMembers: string[];
+  /** Empty: it cannot be read under the present driver. */
+  serial: string;
+  model: string;
+  /** Ids of the disks on it that have rows. */
+  diskIds: string[];
+  /** UNIDENTIFIED, or the state that speaks most against using it. */
+  state: string;
+  stateReason: string;
+}
+
+/** One lvol of a store, as shown before the store is adopted. */
+export interface StoreContent {
+  name: string;
+  uuid: string;
+  sizeBytes: bigint;
+  allocatedBytes: bigint;
+  thin: boolean;
+  snapshot: boolean;
+  clone: boolean;
 }
 
 /** Something that happened to an object, and why. */
@@ -236,7 +277,12 @@ export interface Iostat {
   bytesWritten: bigint;
   numWriteOps: bigint;
   readLatency: Duration | undefined;
-  writeLatency: Duration | undefined;
+  writeLatency:
+    | Duration
+    | undefined;
+  /** Counters start anew with this sample: the target restarted or the volume was attached again. */
+  reset: boolean;
+  diskId: string;
 }
 
 function createBaseHold(): Hold {
@@ -319,7 +365,16 @@ export const Hold: MessageFns<Hold> = {
 };
 
 function createBaseCapacity(): Capacity {
-  return { totalBytes: 0n, freeBytes: 0n, promisedBytes: 0n, maxExports: 0n, exports: 0n };
+  return {
+    totalBytes: 0n,
+    freeBytes: 0n,
+    promisedBytes: 0n,
+    maxExports: 0n,
+    exports: 0n,
+    allocatedBytes: 0n,
+    snapshotBytes: 0n,
+    orphanBytes: 0n,
+  };
 }
 
 export const Capacity: MessageFns<Capacity> = {
@@ -353,6 +408,24 @@ export const Capacity: MessageFns<Capacity> = {
         throw new globalThis.Error("value provided for field message.exports of type uint64 too large");
       }
       writer.uint32(40).uint64(message.exports);
+    }
+    if (message.allocatedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.allocatedBytes) !== message.allocatedBytes) {
+        throw new globalThis.Error("value provided for field message.allocatedBytes of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.allocatedBytes);
+    }
+    if (message.snapshotBytes !== 0n) {
+      if (BigInt.asUintN(64, message.snapshotBytes) !== message.snapshotBytes) {
+        throw new globalThis.Error("value provided for field message.snapshotBytes of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.snapshotBytes);
+    }
+    if (message.orphanBytes !== 0n) {
+      if (BigInt.asUintN(64, message.orphanBytes) !== message.orphanBytes) {
+        throw new globalThis.Error("value provided for field message.orphanBytes of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.orphanBytes);
     }
     return writer;
   },
@@ -410,6 +483,30 @@ export const Capacity: MessageFns<Capacity> = {
             message.exports = reader.uint64() as bigint;
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.allocatedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.snapshotBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.orphanBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -438,6 +535,15 @@ export const Capacity: MessageFns<Capacity> = {
       ? BigInt(object.maxExports)
       : 0n;
     message.exports = (object.exports !== undefined && object.exports !== null) ? BigInt(object.exports) : 0n;
+    message.allocatedBytes = (object.allocatedBytes !== undefined && object.allocatedBytes !== null)
+      ? BigInt(object.allocatedBytes)
+      : 0n;
+    message.snapshotBytes = (object.snapshotBytes !== undefined && object.snapshotBytes !== null)
+      ? BigInt(object.snapshotBytes)
+      : 0n;
+    message.orphanBytes = (object.orphanBytes !== undefined && object.orphanBytes !== null)
+      ? BigInt(object.orphanBytes)
+      : 0n;
     return message;
   },
 };
@@ -1042,7 +1148,17 @@ export const Check: MessageFns<Check> = {
 };
 
 function createBaseOrphan(): Orphan {
-  return { kind: "", name: "", uuid: "", diskId: "", sizeBytes: 0n, firstSeenTime: undefined };
+  return {
+    kind: "",
+    name: "",
+    uuid: "",
+    diskId: "",
+    sizeBytes: 0n,
+    firstSeenTime: undefined,
+    allocatedBytes: 0n,
+    nqn: "",
+    likelyOwner: "",
+  };
 }
 
 export const Orphan: MessageFns<Orphan> = {
@@ -1067,6 +1183,18 @@ export const Orphan: MessageFns<Orphan> = {
     }
     if (message.firstSeenTime !== undefined) {
       Timestamp.encode(toTimestamp(message.firstSeenTime), writer.uint32(50).fork()).join();
+    }
+    if (message.allocatedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.allocatedBytes) !== message.allocatedBytes) {
+        throw new globalThis.Error("value provided for field message.allocatedBytes of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.allocatedBytes);
+    }
+    if (message.nqn !== "") {
+      writer.uint32(66).string(message.nqn);
+    }
+    if (message.likelyOwner !== "") {
+      writer.uint32(74).string(message.likelyOwner);
     }
     return writer;
   },
@@ -1132,6 +1260,30 @@ export const Orphan: MessageFns<Orphan> = {
             message.firstSeenTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.allocatedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.nqn = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.likelyOwner = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1155,6 +1307,307 @@ export const Orphan: MessageFns<Orphan> = {
     message.diskId = object.diskId ?? "";
     message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
     message.firstSeenTime = object.firstSeenTime ?? undefined;
+    message.allocatedBytes = (object.allocatedBytes !== undefined && object.allocatedBytes !== null)
+      ? BigInt(object.allocatedBytes)
+      : 0n;
+    message.nqn = object.nqn ?? "";
+    message.likelyOwner = object.likelyOwner ?? "";
+    return message;
+  },
+};
+
+function createBaseController(): Controller {
+  return {
+    address: "",
+    driver: "",
+    iommuGroup: "",
+    groupMembers: [],
+    serial: "",
+    model: "",
+    diskIds: [],
+    state: "",
+    stateReason: "",
+  };
+}
+
+export const Controller: MessageFns<Controller> = {
+  encode(message: Controller, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== "") {
+      writer.uint32(10).string(message.address);
+    }
+    if (message.driver !== "") {
+      writer.uint32(18).string(message.driver);
+    }
+    if (message.iommuGroup !== "") {
+      writer.uint32(26).string(message.iommuGroup);
+    }
+    for (const v of message.groupMembers) {
+      writer.uint32(34).string(v!);
+    }
+    if (message.serial !== "") {
+      writer.uint32(42).string(message.serial);
+    }
+    if (message.model !== "") {
+      writer.uint32(50).string(message.model);
+    }
+    for (const v of message.diskIds) {
+      writer.uint32(58).string(v!);
+    }
+    if (message.state !== "") {
+      writer.uint32(66).string(message.state);
+    }
+    if (message.stateReason !== "") {
+      writer.uint32(74).string(message.stateReason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Controller {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseController();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.driver = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.iommuGroup = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.groupMembers.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.serial = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.diskIds.push(reader.string());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.stateReason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Controller>): Controller {
+    return Controller.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Controller>): Controller {
+    const message = createBaseController();
+    message.address = object.address ?? "";
+    message.driver = object.driver ?? "";
+    message.iommuGroup = object.iommuGroup ?? "";
+    message.groupMembers = object.groupMembers?.map((e) => e) || [];
+    message.serial = object.serial ?? "";
+    message.model = object.model ?? "";
+    message.diskIds = object.diskIds?.map((e) => e) || [];
+    message.state = object.state ?? "";
+    message.stateReason = object.stateReason ?? "";
+    return message;
+  },
+};
+
+function createBaseStoreContent(): StoreContent {
+  return { name: "", uuid: "", sizeBytes: 0n, allocatedBytes: 0n, thin: false, snapshot: false, clone: false };
+}
+
+export const StoreContent: MessageFns<StoreContent> = {
+  encode(message: StoreContent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.uuid !== "") {
+      writer.uint32(18).string(message.uuid);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asUintN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.sizeBytes);
+    }
+    if (message.allocatedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.allocatedBytes) !== message.allocatedBytes) {
+        throw new globalThis.Error("value provided for field message.allocatedBytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.allocatedBytes);
+    }
+    if (message.thin !== false) {
+      writer.uint32(40).bool(message.thin);
+    }
+    if (message.snapshot !== false) {
+      writer.uint32(48).bool(message.snapshot);
+    }
+    if (message.clone !== false) {
+      writer.uint32(56).bool(message.clone);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StoreContent {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStoreContent();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.uuid = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.sizeBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.allocatedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.thin = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.snapshot = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.clone = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<StoreContent>): StoreContent {
+    return StoreContent.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StoreContent>): StoreContent {
+    const message = createBaseStoreContent();
+    message.name = object.name ?? "";
+    message.uuid = object.uuid ?? "";
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    message.allocatedBytes = (object.allocatedBytes !== undefined && object.allocatedBytes !== null)
+      ? BigInt(object.allocatedBytes)
+      : 0n;
+    message.thin = object.thin ?? false;
+    message.snapshot = object.snapshot ?? false;
+    message.clone = object.clone ?? false;
     return message;
   },
 };
@@ -1329,6 +1782,8 @@ function createBaseIostat(): Iostat {
     numWriteOps: 0n,
     readLatency: undefined,
     writeLatency: undefined,
+    reset: false,
+    diskId: "",
   };
 }
 
@@ -1366,6 +1821,12 @@ export const Iostat: MessageFns<Iostat> = {
     }
     if (message.writeLatency !== undefined) {
       Duration.encode(message.writeLatency, writer.uint32(58).fork()).join();
+    }
+    if (message.reset !== false) {
+      writer.uint32(64).bool(message.reset);
+    }
+    if (message.diskId !== "") {
+      writer.uint32(74).string(message.diskId);
     }
     return writer;
   },
@@ -1439,6 +1900,22 @@ export const Iostat: MessageFns<Iostat> = {
             message.writeLatency = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.reset = reader.bool();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.diskId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1473,6 +1950,8 @@ export const Iostat: MessageFns<Iostat> = {
     message.writeLatency = (object.writeLatency !== undefined && object.writeLatency !== null)
       ? Duration.fromPartial(object.writeLatency)
       : undefined;
+    message.reset = object.reset ?? false;
+    message.diskId = object.diskId ?? "";
     return message;
   },
 };

@@ -31,6 +31,7 @@ import {
   Capacity,
   Check,
   Component,
+  Controller,
   DiskHealth,
   Event,
   Hold,
@@ -38,6 +39,7 @@ import {
   LoopStatus,
   ObjectError,
   Orphan,
+  StoreContent,
 } from "./node.ts";
 import { Snapshot, SnapshotSpec } from "./snapshot.ts";
 
@@ -128,13 +130,19 @@ export interface GetHealthResponse {
 export interface StreamIostatRequest {
   /** Empty: all. */
   lvolIds: string[];
-  interval: Duration | undefined;
+  interval:
+    | Duration
+    | undefined;
+  /** Only volumes on these disks, if set. */
+  diskIds: string[];
 }
 
 /** What StreamIostat answers, each time. */
 export interface StreamIostatResponse {
   time: Date | undefined;
   iostats: Iostat[];
+  /** Samples that this reader missed since the last one, because it reads too slowly. */
+  dropped: bigint;
 }
 
 /** What GetLvol is asked. */
@@ -174,7 +182,11 @@ export interface UpdateLvolRequest {
   /** Replaces all labels if set_labels. */
   labels: { [key: string]: string };
   setLabels: boolean;
-  waitTimeout: Duration | undefined;
+  waitTimeout:
+    | Duration
+    | undefined;
+  /** The etag of the volume as the caller read it; ETAG_MISMATCH if it is another by now. */
+  etag: string;
 }
 
 export interface UpdateLvolRequest_LabelsEntry {
@@ -267,7 +279,13 @@ export interface AdmitDiskRequest {
   /** Optional: what the operator saw; EVIDENCE_CHANGED if it is no longer so. */
   evidenceFingerprint: string;
   /** Wait until UP. */
-  waitTimeout: Duration | undefined;
+  waitTimeout:
+    | Duration
+    | undefined;
+  /** Instead of disk_id: the PCI address of a controller whose disks cannot be identified yet. */
+  address: string;
+  /** Asserts that discarded blocks of this disk read as zeros. */
+  discardZeroes: boolean;
 }
 
 /** What AdmitDisk answers. */
@@ -279,19 +297,32 @@ export interface AdmitDiskResponse {
 export interface AdoptDiskRequest {
   diskId: string;
   serial: string;
-  waitTimeout: Duration | undefined;
+  waitTimeout:
+    | Duration
+    | undefined;
+  /** List the contents and change nothing. */
+  validateOnly: boolean;
 }
 
 /** What AdoptDisk answers. */
 export interface AdoptDiskResponse {
-  disk: Disk | undefined;
+  disk:
+    | Disk
+    | undefined;
+  /** What lies in the store. */
+  contents: StoreContent[];
 }
 
 /** What ReleaseDisk is asked. */
 export interface ReleaseDiskRequest {
   diskId: string;
   serial: string;
-  waitTimeout: Duration | undefined;
+  waitTimeout:
+    | Duration
+    | undefined;
+  /** Release it although volumes lie on it; needs a reason. */
+  force: boolean;
+  reason: string;
 }
 
 /** What ReleaseDisk answers. */
@@ -306,7 +337,11 @@ export interface WipeDiskRequest {
   /** What the operator saw and agrees to destroy. */
   evidenceFingerprint: string;
   reason: string;
-  waitTimeout: Duration | undefined;
+  waitTimeout:
+    | Duration
+    | undefined;
+  /** Must be "destroy all data on SERIAL", with the disk's serial. */
+  confirmation: string;
 }
 
 /** What WipeDisk answers. */
@@ -358,6 +393,8 @@ export interface ListExportsResponse {
 export interface WatchRequest {
   /** Resume after this revision; OUT_OF_RANGE: list again. */
   fromRevision: bigint;
+  /** Send a bookmark at least that often. */
+  bookmarkInterval: Duration | undefined;
 }
 
 /** What Watch answers, each time. */
@@ -366,7 +403,9 @@ export interface WatchResponse {
   change: { $case: "lvol"; value: Lvol } | { $case: "snapshot"; value: Snapshot } | { $case: "disk"; value: Disk } | {
     $case: "synced";
     value: boolean;
-  } | undefined;
+  } | //
+  /** Everything up to `revision` was sent: a resume may begin there. */
+  { $case: "bookmark"; value: boolean } | undefined;
 }
 
 /** What ListEvents is asked. */
@@ -473,13 +512,67 @@ export interface AdoptOrphanResponse {
 
 /** What PurgeOrphan is asked. */
 export interface PurgeOrphanRequest {
+  /** Of an lvol; subsystems have none. */
   uuid: string;
+  /** Kept with the event; required. */
   reason: string;
+  /** lvol or subsystem. */
+  kind: string;
+  /** The lvol's alias STORE/NAME, or the subsystem's NQN, as ListOrphans shows it. */
+  name: string;
 }
 
 /** What PurgeOrphan answers. */
 export interface PurgeOrphanResponse {
   done: boolean;
+}
+
+/** What ResolveOutcome is asked. */
+export interface ResolveOutcomeRequest {
+  /** The volume or disk with the condition OutcomeUnknown. */
+  objectId: string;
+  /** What the operator found out; kept with the event. */
+  reason: string;
+}
+
+/** What ResolveOutcome answers. */
+export interface ResolveOutcomeResponse {
+  /** Requests whose outcome was unknown and that count as ended now. */
+  requests: string[];
+}
+
+/** What ListControllers is asked. */
+export interface ListControllersRequest {
+  pageSize: number;
+  pageToken: string;
+}
+
+/** What ListControllers answers. */
+export interface ListControllersResponse {
+  controllers: Controller[];
+  nextPageToken: string;
+}
+
+/** What ConfirmHosts is asked. */
+export interface ConfirmHostsRequest {
+  /** Each names volumes and hosts that may connect again. At most 1,000. */
+  confirmations: HostConfirmation[];
+  reason: string;
+}
+
+/** Hosts of one volume. */
+export interface HostConfirmation {
+  lvolId: string;
+  /** Must be among the volume's hosts. Empty: all of them, allow_any_host included. */
+  hostNqns: string[];
+}
+
+/** What ConfirmHosts answers. */
+export interface ConfirmHostsResponse {
+  /** Hosts that were unconfirmed and are confirmed now. */
+  confirmed: number;
+  /** Hosts of the node's volumes that are unconfirmed still. */
+  unconfirmed: number;
 }
 
 function createBaseProvisionLvolRequest(): ProvisionLvolRequest {
@@ -1218,7 +1311,7 @@ export const GetHealthResponse: MessageFns<GetHealthResponse> = {
 };
 
 function createBaseStreamIostatRequest(): StreamIostatRequest {
-  return { lvolIds: [], interval: undefined };
+  return { lvolIds: [], interval: undefined, diskIds: [] };
 }
 
 export const StreamIostatRequest: MessageFns<StreamIostatRequest> = {
@@ -1228,6 +1321,9 @@ export const StreamIostatRequest: MessageFns<StreamIostatRequest> = {
     }
     if (message.interval !== undefined) {
       Duration.encode(message.interval, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.diskIds) {
+      writer.uint32(26).string(v!);
     }
     return writer;
   },
@@ -1261,6 +1357,14 @@ export const StreamIostatRequest: MessageFns<StreamIostatRequest> = {
             message.interval = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.diskIds.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1282,12 +1386,13 @@ export const StreamIostatRequest: MessageFns<StreamIostatRequest> = {
     message.interval = (object.interval !== undefined && object.interval !== null)
       ? Duration.fromPartial(object.interval)
       : undefined;
+    message.diskIds = object.diskIds?.map((e) => e) || [];
     return message;
   },
 };
 
 function createBaseStreamIostatResponse(): StreamIostatResponse {
-  return { time: undefined, iostats: [] };
+  return { time: undefined, iostats: [], dropped: 0n };
 }
 
 export const StreamIostatResponse: MessageFns<StreamIostatResponse> = {
@@ -1297,6 +1402,12 @@ export const StreamIostatResponse: MessageFns<StreamIostatResponse> = {
     }
     for (const v of message.iostats) {
       Iostat.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.dropped !== 0n) {
+      if (BigInt.asUintN(64, message.dropped) !== message.dropped) {
+        throw new globalThis.Error("value provided for field message.dropped of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.dropped);
     }
     return writer;
   },
@@ -1330,6 +1441,14 @@ export const StreamIostatResponse: MessageFns<StreamIostatResponse> = {
             message.iostats.push(Iostat.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.dropped = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1349,6 +1468,7 @@ export const StreamIostatResponse: MessageFns<StreamIostatResponse> = {
     const message = createBaseStreamIostatResponse();
     message.time = object.time ?? undefined;
     message.iostats = object.iostats?.map((e) => Iostat.fromPartial(e)) || [];
+    message.dropped = (object.dropped !== undefined && object.dropped !== null) ? BigInt(object.dropped) : 0n;
     return message;
   },
 };
@@ -1622,7 +1742,7 @@ export const ListLvolsResponse: MessageFns<ListLvolsResponse> = {
 };
 
 function createBaseUpdateLvolRequest(): UpdateLvolRequest {
-  return { lvolId: "", qos: undefined, labels: {}, setLabels: false, waitTimeout: undefined };
+  return { lvolId: "", qos: undefined, labels: {}, setLabels: false, waitTimeout: undefined, etag: "" };
 }
 
 export const UpdateLvolRequest: MessageFns<UpdateLvolRequest> = {
@@ -1641,6 +1761,9 @@ export const UpdateLvolRequest: MessageFns<UpdateLvolRequest> = {
     }
     if (message.waitTimeout !== undefined) {
       Duration.encode(message.waitTimeout, writer.uint32(42).fork()).join();
+    }
+    if (message.etag !== "") {
+      writer.uint32(50).string(message.etag);
     }
     return writer;
   },
@@ -1701,6 +1824,14 @@ export const UpdateLvolRequest: MessageFns<UpdateLvolRequest> = {
             message.waitTimeout = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1733,6 +1864,7 @@ export const UpdateLvolRequest: MessageFns<UpdateLvolRequest> = {
     message.waitTimeout = (object.waitTimeout !== undefined && object.waitTimeout !== null)
       ? Duration.fromPartial(object.waitTimeout)
       : undefined;
+    message.etag = object.etag ?? "";
     return message;
   },
 };
@@ -2646,7 +2778,7 @@ export const ListDisksResponse: MessageFns<ListDisksResponse> = {
 };
 
 function createBaseAdmitDiskRequest(): AdmitDiskRequest {
-  return { diskId: "", serial: "", evidenceFingerprint: "", waitTimeout: undefined };
+  return { diskId: "", serial: "", evidenceFingerprint: "", waitTimeout: undefined, address: "", discardZeroes: false };
 }
 
 export const AdmitDiskRequest: MessageFns<AdmitDiskRequest> = {
@@ -2662,6 +2794,12 @@ export const AdmitDiskRequest: MessageFns<AdmitDiskRequest> = {
     }
     if (message.waitTimeout !== undefined) {
       Duration.encode(message.waitTimeout, writer.uint32(34).fork()).join();
+    }
+    if (message.address !== "") {
+      writer.uint32(42).string(message.address);
+    }
+    if (message.discardZeroes !== false) {
+      writer.uint32(48).bool(message.discardZeroes);
     }
     return writer;
   },
@@ -2711,6 +2849,22 @@ export const AdmitDiskRequest: MessageFns<AdmitDiskRequest> = {
             message.waitTimeout = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.discardZeroes = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2734,6 +2888,8 @@ export const AdmitDiskRequest: MessageFns<AdmitDiskRequest> = {
     message.waitTimeout = (object.waitTimeout !== undefined && object.waitTimeout !== null)
       ? Duration.fromPartial(object.waitTimeout)
       : undefined;
+    message.address = object.address ?? "";
+    message.discardZeroes = object.discardZeroes ?? false;
     return message;
   },
 };
@@ -2794,7 +2950,7 @@ export const AdmitDiskResponse: MessageFns<AdmitDiskResponse> = {
 };
 
 function createBaseAdoptDiskRequest(): AdoptDiskRequest {
-  return { diskId: "", serial: "", waitTimeout: undefined };
+  return { diskId: "", serial: "", waitTimeout: undefined, validateOnly: false };
 }
 
 export const AdoptDiskRequest: MessageFns<AdoptDiskRequest> = {
@@ -2807,6 +2963,9 @@ export const AdoptDiskRequest: MessageFns<AdoptDiskRequest> = {
     }
     if (message.waitTimeout !== undefined) {
       Duration.encode(message.waitTimeout, writer.uint32(26).fork()).join();
+    }
+    if (message.validateOnly !== false) {
+      writer.uint32(32).bool(message.validateOnly);
     }
     return writer;
   },
@@ -2848,6 +3007,14 @@ export const AdoptDiskRequest: MessageFns<AdoptDiskRequest> = {
             message.waitTimeout = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.validateOnly = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2870,18 +3037,22 @@ export const AdoptDiskRequest: MessageFns<AdoptDiskRequest> = {
     message.waitTimeout = (object.waitTimeout !== undefined && object.waitTimeout !== null)
       ? Duration.fromPartial(object.waitTimeout)
       : undefined;
+    message.validateOnly = object.validateOnly ?? false;
     return message;
   },
 };
 
 function createBaseAdoptDiskResponse(): AdoptDiskResponse {
-  return { disk: undefined };
+  return { disk: undefined, contents: [] };
 }
 
 export const AdoptDiskResponse: MessageFns<AdoptDiskResponse> = {
   encode(message: AdoptDiskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.disk !== undefined) {
       Disk.encode(message.disk, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.contents) {
+      StoreContent.encode(v!, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -2907,6 +3078,14 @@ export const AdoptDiskResponse: MessageFns<AdoptDiskResponse> = {
             message.disk = Disk.decode(reader, reader.uint32());
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.contents.push(StoreContent.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2925,12 +3104,13 @@ export const AdoptDiskResponse: MessageFns<AdoptDiskResponse> = {
   fromPartial(object: DeepPartial<AdoptDiskResponse>): AdoptDiskResponse {
     const message = createBaseAdoptDiskResponse();
     message.disk = (object.disk !== undefined && object.disk !== null) ? Disk.fromPartial(object.disk) : undefined;
+    message.contents = object.contents?.map((e) => StoreContent.fromPartial(e)) || [];
     return message;
   },
 };
 
 function createBaseReleaseDiskRequest(): ReleaseDiskRequest {
-  return { diskId: "", serial: "", waitTimeout: undefined };
+  return { diskId: "", serial: "", waitTimeout: undefined, force: false, reason: "" };
 }
 
 export const ReleaseDiskRequest: MessageFns<ReleaseDiskRequest> = {
@@ -2943,6 +3123,12 @@ export const ReleaseDiskRequest: MessageFns<ReleaseDiskRequest> = {
     }
     if (message.waitTimeout !== undefined) {
       Duration.encode(message.waitTimeout, writer.uint32(26).fork()).join();
+    }
+    if (message.force !== false) {
+      writer.uint32(32).bool(message.force);
+    }
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
     }
     return writer;
   },
@@ -2984,6 +3170,22 @@ export const ReleaseDiskRequest: MessageFns<ReleaseDiskRequest> = {
             message.waitTimeout = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.force = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3006,6 +3208,8 @@ export const ReleaseDiskRequest: MessageFns<ReleaseDiskRequest> = {
     message.waitTimeout = (object.waitTimeout !== undefined && object.waitTimeout !== null)
       ? Duration.fromPartial(object.waitTimeout)
       : undefined;
+    message.force = object.force ?? false;
+    message.reason = object.reason ?? "";
     return message;
   },
 };
@@ -3066,7 +3270,7 @@ export const ReleaseDiskResponse: MessageFns<ReleaseDiskResponse> = {
 };
 
 function createBaseWipeDiskRequest(): WipeDiskRequest {
-  return { diskId: "", serial: "", evidenceFingerprint: "", reason: "", waitTimeout: undefined };
+  return { diskId: "", serial: "", evidenceFingerprint: "", reason: "", waitTimeout: undefined, confirmation: "" };
 }
 
 export const WipeDiskRequest: MessageFns<WipeDiskRequest> = {
@@ -3085,6 +3289,9 @@ export const WipeDiskRequest: MessageFns<WipeDiskRequest> = {
     }
     if (message.waitTimeout !== undefined) {
       Duration.encode(message.waitTimeout, writer.uint32(42).fork()).join();
+    }
+    if (message.confirmation !== "") {
+      writer.uint32(50).string(message.confirmation);
     }
     return writer;
   },
@@ -3142,6 +3349,14 @@ export const WipeDiskRequest: MessageFns<WipeDiskRequest> = {
             message.waitTimeout = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.confirmation = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3166,6 +3381,7 @@ export const WipeDiskRequest: MessageFns<WipeDiskRequest> = {
     message.waitTimeout = (object.waitTimeout !== undefined && object.waitTimeout !== null)
       ? Duration.fromPartial(object.waitTimeout)
       : undefined;
+    message.confirmation = object.confirmation ?? "";
     return message;
   },
 };
@@ -3646,7 +3862,7 @@ export const ListExportsResponse: MessageFns<ListExportsResponse> = {
 };
 
 function createBaseWatchRequest(): WatchRequest {
-  return { fromRevision: 0n };
+  return { fromRevision: 0n, bookmarkInterval: undefined };
 }
 
 export const WatchRequest: MessageFns<WatchRequest> = {
@@ -3656,6 +3872,9 @@ export const WatchRequest: MessageFns<WatchRequest> = {
         throw new globalThis.Error("value provided for field message.fromRevision of type uint64 too large");
       }
       writer.uint32(8).uint64(message.fromRevision);
+    }
+    if (message.bookmarkInterval !== undefined) {
+      Duration.encode(message.bookmarkInterval, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -3681,6 +3900,14 @@ export const WatchRequest: MessageFns<WatchRequest> = {
             message.fromRevision = reader.uint64() as bigint;
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.bookmarkInterval = Duration.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3701,6 +3928,9 @@ export const WatchRequest: MessageFns<WatchRequest> = {
     message.fromRevision = (object.fromRevision !== undefined && object.fromRevision !== null)
       ? BigInt(object.fromRevision)
       : 0n;
+    message.bookmarkInterval = (object.bookmarkInterval !== undefined && object.bookmarkInterval !== null)
+      ? Duration.fromPartial(object.bookmarkInterval)
+      : undefined;
     return message;
   },
 };
@@ -3729,6 +3959,9 @@ export const WatchResponse: MessageFns<WatchResponse> = {
         break;
       case "synced":
         writer.uint32(40).bool(message.change.value);
+        break;
+      case "bookmark":
+        writer.uint32(48).bool(message.change.value);
         break;
     }
     return writer;
@@ -3787,6 +4020,14 @@ export const WatchResponse: MessageFns<WatchResponse> = {
             message.change = { $case: "synced", value: reader.bool() };
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.change = { $case: "bookmark", value: reader.bool() };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3827,6 +4068,12 @@ export const WatchResponse: MessageFns<WatchResponse> = {
       case "synced": {
         if (object.change?.value !== undefined && object.change?.value !== null) {
           message.change = { $case: "synced", value: object.change.value };
+        }
+        break;
+      }
+      case "bookmark": {
+        if (object.change?.value !== undefined && object.change?.value !== null) {
+          message.change = { $case: "bookmark", value: object.change.value };
         }
         break;
       }
@@ -4986,7 +5233,7 @@ export const AdoptOrphanResponse: MessageFns<AdoptOrphanResponse> = {
 };
 
 function createBasePurgeOrphanRequest(): PurgeOrphanRequest {
-  return { uuid: "", reason: "" };
+  return { uuid: "", reason: "", kind: "", name: "" };
 }
 
 export const PurgeOrphanRequest: MessageFns<PurgeOrphanRequest> = {
@@ -4996,6 +5243,12 @@ export const PurgeOrphanRequest: MessageFns<PurgeOrphanRequest> = {
     }
     if (message.reason !== "") {
       writer.uint32(18).string(message.reason);
+    }
+    if (message.kind !== "") {
+      writer.uint32(26).string(message.kind);
+    }
+    if (message.name !== "") {
+      writer.uint32(34).string(message.name);
     }
     return writer;
   },
@@ -5029,6 +5282,22 @@ export const PurgeOrphanRequest: MessageFns<PurgeOrphanRequest> = {
             message.reason = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5048,6 +5317,8 @@ export const PurgeOrphanRequest: MessageFns<PurgeOrphanRequest> = {
     const message = createBasePurgeOrphanRequest();
     message.uuid = object.uuid ?? "";
     message.reason = object.reason ?? "";
+    message.kind = object.kind ?? "";
+    message.name = object.name ?? "";
     return message;
   },
 };
@@ -5103,6 +5374,463 @@ export const PurgeOrphanResponse: MessageFns<PurgeOrphanResponse> = {
   fromPartial(object: DeepPartial<PurgeOrphanResponse>): PurgeOrphanResponse {
     const message = createBasePurgeOrphanResponse();
     message.done = object.done ?? false;
+    return message;
+  },
+};
+
+function createBaseResolveOutcomeRequest(): ResolveOutcomeRequest {
+  return { objectId: "", reason: "" };
+}
+
+export const ResolveOutcomeRequest: MessageFns<ResolveOutcomeRequest> = {
+  encode(message: ResolveOutcomeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.objectId !== "") {
+      writer.uint32(10).string(message.objectId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResolveOutcomeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResolveOutcomeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.objectId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResolveOutcomeRequest>): ResolveOutcomeRequest {
+    return ResolveOutcomeRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResolveOutcomeRequest>): ResolveOutcomeRequest {
+    const message = createBaseResolveOutcomeRequest();
+    message.objectId = object.objectId ?? "";
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseResolveOutcomeResponse(): ResolveOutcomeResponse {
+  return { requests: [] };
+}
+
+export const ResolveOutcomeResponse: MessageFns<ResolveOutcomeResponse> = {
+  encode(message: ResolveOutcomeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.requests) {
+      writer.uint32(10).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResolveOutcomeResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResolveOutcomeResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.requests.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResolveOutcomeResponse>): ResolveOutcomeResponse {
+    return ResolveOutcomeResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResolveOutcomeResponse>): ResolveOutcomeResponse {
+    const message = createBaseResolveOutcomeResponse();
+    message.requests = object.requests?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseListControllersRequest(): ListControllersRequest {
+  return { pageSize: 0, pageToken: "" };
+}
+
+export const ListControllersRequest: MessageFns<ListControllersRequest> = {
+  encode(message: ListControllersRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pageSize !== 0) {
+      writer.uint32(8).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(18).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListControllersRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListControllersRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListControllersRequest>): ListControllersRequest {
+    return ListControllersRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListControllersRequest>): ListControllersRequest {
+    const message = createBaseListControllersRequest();
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseListControllersResponse(): ListControllersResponse {
+  return { controllers: [], nextPageToken: "" };
+}
+
+export const ListControllersResponse: MessageFns<ListControllersResponse> = {
+  encode(message: ListControllersResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.controllers) {
+      Controller.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListControllersResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListControllersResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.controllers.push(Controller.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListControllersResponse>): ListControllersResponse {
+    return ListControllersResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListControllersResponse>): ListControllersResponse {
+    const message = createBaseListControllersResponse();
+    message.controllers = object.controllers?.map((e) => Controller.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseConfirmHostsRequest(): ConfirmHostsRequest {
+  return { confirmations: [], reason: "" };
+}
+
+export const ConfirmHostsRequest: MessageFns<ConfirmHostsRequest> = {
+  encode(message: ConfirmHostsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.confirmations) {
+      HostConfirmation.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfirmHostsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfirmHostsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.confirmations.push(HostConfirmation.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConfirmHostsRequest>): ConfirmHostsRequest {
+    return ConfirmHostsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConfirmHostsRequest>): ConfirmHostsRequest {
+    const message = createBaseConfirmHostsRequest();
+    message.confirmations = object.confirmations?.map((e) => HostConfirmation.fromPartial(e)) || [];
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseHostConfirmation(): HostConfirmation {
+  return { lvolId: "", hostNqns: [] };
+}
+
+export const HostConfirmation: MessageFns<HostConfirmation> = {
+  encode(message: HostConfirmation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.lvolId !== "") {
+      writer.uint32(10).string(message.lvolId);
+    }
+    for (const v of message.hostNqns) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HostConfirmation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHostConfirmation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.lvolId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.hostNqns.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HostConfirmation>): HostConfirmation {
+    return HostConfirmation.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HostConfirmation>): HostConfirmation {
+    const message = createBaseHostConfirmation();
+    message.lvolId = object.lvolId ?? "";
+    message.hostNqns = object.hostNqns?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseConfirmHostsResponse(): ConfirmHostsResponse {
+  return { confirmed: 0, unconfirmed: 0 };
+}
+
+export const ConfirmHostsResponse: MessageFns<ConfirmHostsResponse> = {
+  encode(message: ConfirmHostsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.confirmed !== 0) {
+      writer.uint32(8).uint32(message.confirmed);
+    }
+    if (message.unconfirmed !== 0) {
+      writer.uint32(16).uint32(message.unconfirmed);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfirmHostsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfirmHostsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.confirmed = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.unconfirmed = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ConfirmHostsResponse>): ConfirmHostsResponse {
+    return ConfirmHostsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ConfirmHostsResponse>): ConfirmHostsResponse {
+    const message = createBaseConfirmHostsResponse();
+    message.confirmed = object.confirmed ?? 0;
+    message.unconfirmed = object.unconfirmed ?? 0;
     return message;
   },
 };
@@ -5421,7 +6149,7 @@ export const StorageNodeService = {
     responseSerialize: (value: AdoptOrphanResponse): Buffer => Buffer.from(AdoptOrphanResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AdoptOrphanResponse => AdoptOrphanResponse.decode(value),
   },
-  /** Deletes an orphan lvol. */
+  /** Deletes an orphan: an lvol or a subsystem without a row. */
   purgeOrphan: {
     path: "/storagenode.v1.StorageNode/PurgeOrphan" as const,
     requestStream: false as const,
@@ -5430,6 +6158,44 @@ export const StorageNodeService = {
     requestDeserialize: (value: Buffer): PurgeOrphanRequest => PurgeOrphanRequest.decode(value),
     responseSerialize: (value: PurgeOrphanResponse): Buffer => Buffer.from(PurgeOrphanResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PurgeOrphanResponse => PurgeOrphanResponse.decode(value),
+  },
+  /** Says what became of a request whose answer was lost, so that its object is changed again. */
+  resolveOutcome: {
+    path: "/storagenode.v1.StorageNode/ResolveOutcome" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ResolveOutcomeRequest): Buffer =>
+      Buffer.from(ResolveOutcomeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ResolveOutcomeRequest => ResolveOutcomeRequest.decode(value),
+    responseSerialize: (value: ResolveOutcomeResponse): Buffer =>
+      Buffer.from(ResolveOutcomeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ResolveOutcomeResponse => ResolveOutcomeResponse.decode(value),
+  },
+  /** NVMe controllers of the machine, by address, whatever their driver. */
+  listControllers: {
+    path: "/storagenode.v1.StorageNode/ListControllers" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListControllersRequest): Buffer =>
+      Buffer.from(ListControllersRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListControllersRequest => ListControllersRequest.decode(value),
+    responseSerialize: (value: ListControllersResponse): Buffer =>
+      Buffer.from(ListControllersResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListControllersResponse => ListControllersResponse.decode(value),
+  },
+  /**
+   * Confirms hosts of volumes whose rows come from an older database or from the disks: they may
+   * connect again.
+   */
+  confirmHosts: {
+    path: "/storagenode.v1.StorageNode/ConfirmHosts" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ConfirmHostsRequest): Buffer => Buffer.from(ConfirmHostsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ConfirmHostsRequest => ConfirmHostsRequest.decode(value),
+    responseSerialize: (value: ConfirmHostsResponse): Buffer =>
+      Buffer.from(ConfirmHostsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ConfirmHostsResponse => ConfirmHostsResponse.decode(value),
   },
 } as const;
 
@@ -5497,8 +6263,17 @@ export interface StorageNodeServer extends UntypedServiceImplementation {
   listOrphans: handleUnaryCall<ListOrphansRequest, ListOrphansResponse>;
   /** Makes a row for an orphan lvol; nobody may connect until hosts are allowed. */
   adoptOrphan: handleUnaryCall<AdoptOrphanRequest, AdoptOrphanResponse>;
-  /** Deletes an orphan lvol. */
+  /** Deletes an orphan: an lvol or a subsystem without a row. */
   purgeOrphan: handleUnaryCall<PurgeOrphanRequest, PurgeOrphanResponse>;
+  /** Says what became of a request whose answer was lost, so that its object is changed again. */
+  resolveOutcome: handleUnaryCall<ResolveOutcomeRequest, ResolveOutcomeResponse>;
+  /** NVMe controllers of the machine, by address, whatever their driver. */
+  listControllers: handleUnaryCall<ListControllersRequest, ListControllersResponse>;
+  /**
+   * Confirms hosts of volumes whose rows come from an older database or from the disks: they may
+   * connect again.
+   */
+  confirmHosts: handleUnaryCall<ConfirmHostsRequest, ConfirmHostsResponse>;
 }
 
 export interface StorageNodeClient extends Client {
@@ -5970,7 +6745,7 @@ export interface StorageNodeClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: AdoptOrphanResponse) => void,
   ): ClientUnaryCall;
-  /** Deletes an orphan lvol. */
+  /** Deletes an orphan: an lvol or a subsystem without a row. */
   purgeOrphan(
     request: PurgeOrphanRequest,
     callback: (error: ServiceError | null, response: PurgeOrphanResponse) => void,
@@ -5985,6 +6760,57 @@ export interface StorageNodeClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PurgeOrphanResponse) => void,
+  ): ClientUnaryCall;
+  /** Says what became of a request whose answer was lost, so that its object is changed again. */
+  resolveOutcome(
+    request: ResolveOutcomeRequest,
+    callback: (error: ServiceError | null, response: ResolveOutcomeResponse) => void,
+  ): ClientUnaryCall;
+  resolveOutcome(
+    request: ResolveOutcomeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ResolveOutcomeResponse) => void,
+  ): ClientUnaryCall;
+  resolveOutcome(
+    request: ResolveOutcomeRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ResolveOutcomeResponse) => void,
+  ): ClientUnaryCall;
+  /** NVMe controllers of the machine, by address, whatever their driver. */
+  listControllers(
+    request: ListControllersRequest,
+    callback: (error: ServiceError | null, response: ListControllersResponse) => void,
+  ): ClientUnaryCall;
+  listControllers(
+    request: ListControllersRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListControllersResponse) => void,
+  ): ClientUnaryCall;
+  listControllers(
+    request: ListControllersRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListControllersResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Confirms hosts of volumes whose rows come from an older database or from the disks: they may
+   * connect again.
+   */
+  confirmHosts(
+    request: ConfirmHostsRequest,
+    callback: (error: ServiceError | null, response: ConfirmHostsResponse) => void,
+  ): ClientUnaryCall;
+  confirmHosts(
+    request: ConfirmHostsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ConfirmHostsResponse) => void,
+  ): ClientUnaryCall;
+  confirmHosts(
+    request: ConfirmHostsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ConfirmHostsResponse) => void,
   ): ClientUnaryCall;
 }
 

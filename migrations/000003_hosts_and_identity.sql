@@ -1,0 +1,66 @@
+-- Ids that are unique over the fleet, what outlives a deleted volume, and what is known of hosts and of
+-- the target's process.
+
+-- Every id that was ever given to a volume or a snapshot. Inserted in the transaction of the intent, so
+-- that two nodes cannot take one id; never deleted, so that no id is used twice.
+create table object_id (
+  id uuid primary key,
+  node_id text not null,
+  -- l: volume, s: snapshot.
+  kind "char" not null check (kind in ('l', 's'))
+);
+
+insert into object_id (id, node_id, kind) select id, node_id, 'l' from lvol;
+
+-- What identifies the lvol of a deleted volume once its row is gone: it may come back with its store
+-- after a delete that failed halfway, and is deleted again then. One row for each deleted volume whose
+-- disk is still known; object_id has its id in any case.
+create table tombstone (
+  id uuid not null,
+  disk_id uuid not null,
+  -- Null: no lvol of it was ever observed; what comes back has its id as a name.
+  lvol_uuid uuid
+);
+
+create index tombstone_lvol on tombstone (lvol_uuid);
+
+alter table lvol
+  -- Shown to hosts; /dev/disk/by-id is made of both, so a volume keeps what it was made with.
+  add column serial_number text not null default '',
+  add column model_number text not null default 'storage-node lvol',
+  -- Of hosts: those that may not connect before somebody confirms them, as this row comes from a
+  -- database that is older than what the node remembers. '*' stands for allow_any_host.
+  add column unconfirmed_hosts text[] not null default '{}',
+  -- Hosts that were connected in the named incarnation of the target, as last recorded; null: unknown.
+  add column connected_hosts text[],
+  add column connected_incarnation text,
+  -- The export was seen to be gone; a restart of the target restores the export of a volume that is
+  -- being deleted, unless forced, until then.
+  add column unexported_time timestamptz,
+  add column delete_reason text,
+  -- Who asked for the present intent.
+  add column actor text,
+  -- Failures of steps by step and part: {"export/allow-host nqn...": {"attempt", "message", "nextTryTime"}}.
+  add column failures jsonb not null default '{}';
+
+-- Volumes that exist keep their serial numbers, the first 20 hexadecimal digits of their ids.
+update lvol set serial_number = left(replace(id::text, '-', ''), 20),
+  unexported_time = delete_time;
+
+alter table lvol
+  alter column serial_number drop default,
+  add constraint lvol_serial_is_printable check (serial_number ~ '^[!-~]{1,20}$'),
+  add constraint lvol_unconfirmed_are_hosts
+    check (unconfirmed_hosts <@ (hosts || array['*']));
+
+alter table disk
+  add column failures jsonb not null default '{}',
+  add column actor text,
+  -- An operator asserts that discarded blocks read as zeros.
+  add column discard_zeroes boolean not null default false,
+  -- How far the zeroing of free space has come: {"zeroedBytes", "totalBytes", "startTime"}.
+  add column zeroing jsonb;
+
+alter table node
+  -- The process of the target that the node's rows were last written for; compared at each connect.
+  add column target_process jsonb;
