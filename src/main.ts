@@ -1,7 +1,10 @@
 // The process edge: arguments, environment, signals and exit codes. Nothing else touches `process`.
 import { run } from "./cli/cli.ts";
 
-/** Ctrl-C reaches the whole group, and the launcher passes it on besides: both are one. */
+/**
+ * Signals within this time count as one: Ctrl-C reaches the whole process group, and the launcher
+ * forwards it as well.
+ */
 const ONE_SIGNAL_MS = 500;
 
 const stop = new AbortController();
@@ -9,7 +12,7 @@ let firstMs: number | undefined;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
     firstMs ??= performance.now();
-    // A second signal means: now.
+    // A second signal ends the process at once.
     if (performance.now() - firstMs > ONE_SIGNAL_MS) process.exit(130);
     stop.abort(signal);
   });

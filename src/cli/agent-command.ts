@@ -1,5 +1,5 @@
-// What the commands that ask a running agent have in common: the options that say where it is and how
-// to print its answer, and what is said when it refuses or does not answer.
+// Shared part of the commands that ask a running agent: the options for its address and the output
+// format, and the messages and exit codes when it refuses or does not answer.
 import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
 import { AgentClient, agentAddress, AgentFault } from "./client/agent-client.ts";
 import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
@@ -31,7 +31,7 @@ export type AgentCommand<Asked> = {
   readonly run: (agent: AgentClient, asked: Asked & AgentOptions, io: Io) => Promise<void>;
 };
 
-/** Exit code 0 once answered, 1 when the agent refuses or does not answer, 64 for wrong arguments. */
+/** Exit code 0 if the agent answers, 1 if it refuses or does not answer, 64 for wrong arguments. */
 export async function runAgentCommand<Asked>(
   command: AgentCommand<Asked>,
   args: readonly string[],

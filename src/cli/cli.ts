@@ -1,5 +1,5 @@
-// The command line. Each command is loaded only when asked for, so that
-// `serve` never even reads the simulator.
+// The table of commands. Each command's module is imported only when it is run, so that `serve`
+// never loads the simulator.
 import { parseArgs } from "node:util";
 import { EXIT_USAGE, messageOf, type Io } from "./io.ts";
 
@@ -7,10 +7,10 @@ const USAGE = `usage: storage-node COMMAND
 
   serve      run the agent of this node (configured by the environment, see docs/configuration.md)
   migrate    bring the database's schema up to date
-  status     the node on one screen: parts, disks, capacity, loops, errors ("status --help")
-  explain    why a volume or a disk is not as it should be, and what to do ("explain --help")
-  rebuild    make rows of what the target holds and the database lost ("rebuild --help")
-  demo       everything on this machine: database, simulated disks, simulated target, agent
+  status     the node on one screen: components, disks, capacity, loops, errors ("status --help")
+  explain    why a volume or a disk is not in its desired state, and what to do ("explain --help")
+  rebuild    recreate rows that the database lost from what is on the target ("rebuild --help")
+  demo       a whole node on this machine: database, simulated disks, simulated target, agent
   sim        a simulated SPDK target on a Unix socket ("sim --help" lists its options)
 
   --help, --version`;

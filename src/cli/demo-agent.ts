@@ -1,5 +1,5 @@
-// The agent of the demo: `serve` over the simulated kernel instead of the machine's. A file of its
-// own, so that the real `serve` cannot even be asked to simulate.
+// The agent process of the demo: `serve` with the simulated kernel. A separate program, so that no
+// option of the real `serve` can select the simulated kernel.
 import { serve } from "./serve.ts";
 import { openSimulatedKernel } from "../sim/kernel/simulated-kernel.ts";
 

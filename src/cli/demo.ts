@@ -1,4 +1,5 @@
-// `storage-node demo`, which is what `npm start` runs: everything on this machine, in the foreground.
+// `storage-node demo`, which `npm start` runs: database, simulated target and agent on this
+// machine, in the foreground.
 import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
 import { ConfigError, EXIT_CONFIG } from "../config.ts";
@@ -9,7 +10,7 @@ import { EXIT_FAILED, EXIT_USAGE, type Io } from "./io.ts";
 
 const USAGE = `usage: storage-node demo [--state DIR]
 
-  --state DIR   keep everything there instead of in the user's cache folder
+  --state DIR   keep all state in DIR instead of in the user's cache folder
   --help
 
   STORAGE_NODE_LISTEN=HOST:PORT (127.0.0.1:50051) and the other settings of "serve" are passed on.`;
@@ -17,7 +18,9 @@ const USAGE = `usage: storage-node demo [--state DIR]
 const MAIN = fileURLToPath(new URL("../main.ts", import.meta.url));
 const AGENT = fileURLToPath(new URL("./demo-agent.ts", import.meta.url));
 
-/** Runs until the signal, or until nobody is in front of it any more. */
+/**
+ * Runs until the signal aborts, or until its terminal, output or launcher is gone (foreground.ts).
+ */
 export async function demo(args: readonly string[], io: Io): Promise<number> {
   let stateDir: string | undefined;
   try {
@@ -40,18 +43,18 @@ export async function demo(args: readonly string[], io: Io): Promise<number> {
   } catch (error) {
     if (signal.aborted) return 0;
     io.stderr(`storage-node demo: ${reasonOf(error)}`);
-    if (!(error instanceof ConfigError)) return EXIT_FAILED;
-    for (const fault of error.faults) io.stderr(`  ${fault}`);
-    return EXIT_CONFIG;
+    return error instanceof ConfigError ? EXIT_CONFIG : EXIT_FAILED;
   }
 }
 
-/** For people, causes included; several attempts at one address say why each failed. */
+/**
+ * The message of an error with its causes; of an AggregateError, the messages of all its errors.
+ */
 function reasonOf(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(reasonOf).join("; ");
   if (!(error instanceof Error)) return String(error);
   const { message, cause } = error;
-  // Says all that matters, and ends with what to do.
+  // Its message is complete and ends with the cure: do not append the cause.
   if (error instanceof PostgresUnsupported) return message;
   if (cause === undefined || message.includes(reasonOf(cause))) return message;
   return `${message}: ${reasonOf(cause)}`;

@@ -1,4 +1,5 @@
-// `storage-node explain`: asks the running agent why a volume or a disk is not as it should be.
+// `storage-node explain`: asks the running agent why a volume or a disk is not in its desired
+// state.
 import { runAgentCommand, UsageFault, type AgentCommand } from "./agent-command.ts";
 import { protobufJson } from "./client/protobuf-json.ts";
 import { widthOf } from "./client/text.ts";
@@ -9,8 +10,8 @@ import { explanationText } from "./explanation-text.ts";
 
 const USAGE = `usage: storage-node explain volume|disk ID [--address HOST:PORT] [--output text|json]
 
-  Asks the running agent six questions about the volume or the disk, and prints what was seen, what is
-  in the way, what to do about it, and what the agent does next. Changes nothing.
+  Asks the running agent six questions about the volume or the disk, and prints the answers, the cause,
+  the cure, and what the agent does next. Changes nothing.
 
   --address HOST:PORT   the agent's API (STORAGE_NODE_LISTEN, or 127.0.0.1:50051)
   --output json         the answer as protobuf JSON
@@ -30,19 +31,18 @@ const COMMAND: AgentCommand<Asked> = {
   },
 };
 
-/** Exit code 0 once answered, whatever the answer. */
+/** Exit code 0 if the agent answers, whatever the answer is. */
 export async function explain(args: readonly string[], io: Io): Promise<number> {
   return await runAgentCommand(COMMAND, args, io);
 }
 
 function targetOf([kind, id, ...more]: readonly string[]): Asked["target"] {
   if (kind !== "volume" && kind !== "disk") {
-    throw new UsageFault(`"volume" or "disk" must be named first`);
+    throw new UsageFault(`the first argument must be "volume" or "disk"`);
   }
-  if (id === undefined || more.length > 0)
-    throw new UsageFault(`one id of a ${kind} must be named`);
+  if (id === undefined || more.length > 0) throw new UsageFault(`expected exactly one ${kind} id`);
   if (!isUuid(id)) {
-    throw new UsageFault(`"${id}" is not an id: a UUID in lower case, with dashes`);
+    throw new UsageFault(`"${id}" is not an id: expected a UUID in lower case with dashes`);
   }
   return { $case: kind === "volume" ? "lvolId" : "diskId", value: id };
 }

@@ -1,9 +1,9 @@
-// An explanation for people: the cause, the cure, the six questions, what comes next.
+// Formats an explanation as text: cause, cure, the six checks, next step, last error.
 import { labelled, wrap } from "./client/text.ts";
 import { CheckAnswer, type Check } from "../gen/storagenode/v1/node.ts";
 import type { ExplainResponse } from "../gen/storagenode/v1/storage_node.ts";
 
-/** What stands between the cause and the cure of a summary. */
+/** Separator of cause and cure in ExplainResponse.summary. */
 const CURE = "; cure: ";
 const LABEL = 12;
 const INDENT = " ".repeat(LABEL);
@@ -23,7 +23,7 @@ export function explanationText(
   if (nextTryTime !== undefined) parts.push(lines("next try", tryText(nextTryTime, now)));
   if (lastError !== "") parts.push(lines("last error", lastError));
   if (checks.some(({ remedy }) => remedy.includes("call "))) {
-    // Not wrapped: it is to be copied.
+    // Not wrapped, so that it can be copied.
     parts.push(
       "",
       `to call a method: grpcurl -plaintext -d JSON ${address} storagenode.v1.StorageNode/METHOD`,
@@ -39,7 +39,7 @@ function checkText(
 ): string {
   const lines = [`${number}  ${answerText(answer).padEnd(LABEL - 3)}${question}`];
   if (evidence !== "") lines.push(wrap(evidence, width, INDENT));
-  // A cure that was told at the top is not told again and again.
+  // Do not repeat the cure that is printed at the top.
   if (remedy !== "")
     lines.push(wrap(`-> ${remedy === cure ? "see the cure above" : remedy}`, width, INDENT));
   return lines.join("\n");

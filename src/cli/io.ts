@@ -1,5 +1,5 @@
-// What a command is given: where it writes, what it reads, and when it has to stop. In a file of its
-// own, so that no command imports the table of commands.
+// The environment of a command: variables, output streams, and the signal to stop. In a file of its
+// own, so that no command imports cli.ts, which imports the commands.
 
 export type Io = {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -15,7 +15,7 @@ export const EXIT_USAGE = 64;
 
 export const EXIT_FAILED = 1;
 
-/** For people: the message of an error, or the thrown value itself. */
+/** The message of an error, or the thrown value as text. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

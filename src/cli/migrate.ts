@@ -1,10 +1,12 @@
-// The command `migrate`: brings the schema of the database up to date.
+// `storage-node migrate`: applies the pending schema migrations to the database.
 import { Client } from "pg";
 import { EXIT_CONFIG } from "../config.ts";
 import { migrate, MIGRATIONS_DIR } from "../store/migrate.ts";
 import { EXIT_FAILED, messageOf, type Io } from "./io.ts";
 
-/** Brings the schema up to date, once for the whole fleet. */
+/**
+ * Resolves with the exit code. One run suffices for the whole fleet: all agents share the schema.
+ */
 export async function migrateSchema(io: Io): Promise<number> {
   const url = io.env["DATABASE_URL"];
   if (url === undefined || url === "") {

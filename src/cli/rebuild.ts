@@ -1,4 +1,5 @@
-// `storage-node rebuild`: rows from disks. Shows what it would write; writes only with --apply.
+// `storage-node rebuild`: recreates database rows from the lvstores and lvols on the target.
+// Without --apply it never writes a row, and only prints what it would write.
 import { pino } from "pino";
 import { parseArgs } from "node:util";
 import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
@@ -16,9 +17,9 @@ import { planRebuild, type RebuildPlan } from "../rebuild/plan.ts";
 
 const USAGE = `usage: storage-node rebuild [--attach] [--apply]
 
-  Makes rows of the stores and volumes that the target holds and the database does not know. Without
-  --apply it only says what it would write. Volumes come without hosts: their exports stay as they are
-  until AllowHost or RevokeHost says who may connect.
+  Creates database rows for the lvstores and volumes on the target that the database does not have.
+  Without --apply it only prints what it would write. The rows have no hosts: the exports keep their
+  hosts until AllowHost or RevokeHost sets them.
 
   --attach   first attach the disks that serve would attach
   --apply    write the rows, and end the node's hold`;
@@ -72,13 +73,13 @@ async function run(
   if (attach) {
     await database.transaction(async (client) => await refuseIfLed(client, config.nodeId));
     const refused = await attachDisks(spdk, openKernel(config.root), config);
-    for (const one of refused) io.stdout(`not attached  ${one}`);
+    for (const refusal of refused) io.stdout(`not attached  ${refusal}`);
   }
   const found = await lookAtTarget(spdk, config);
   const plan = planRebuild(found, { ...config, ...known, now: new Date() });
   show(plan, io);
   if (!apply) {
-    io.stdout("nothing was written; repeat with --apply to write it and end the hold");
+    io.stdout("nothing was written; run it again with --apply to write this and end the hold");
     return;
   }
   const remembered = new LocalMemory(config.stateDir).read();
@@ -93,8 +94,11 @@ async function run(
 async function connected(connection: SpdkConnection, path: string): Promise<void> {
   if (connection.connected) return;
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const why = () => connection.fault ?? "no answer";
-  const timer = setTimeout(() => reject(new Error(`${path}: ${why()}`)), CONNECT_MS);
+  const fail = () => {
+    const fault = connection.fault ?? "no answer";
+    reject(new Error(`no connection to ${path} within ${CONNECT_MS / 1_000} s: ${fault}`));
+  };
+  const timer = setTimeout(fail, CONNECT_MS);
   connection.onConnected(resolve);
   await promise.finally(() => clearTimeout(timer));
 }

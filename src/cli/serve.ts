@@ -1,4 +1,5 @@
-// The command `serve`: runs the agent. It never migrates, never starts a database, never simulates.
+// `storage-node serve`: runs the agent. It never migrates, never starts a database, never
+// simulates.
 import { EXIT_FAILED, messageOf, type Io } from "./io.ts";
 import { EXIT_CONFIG, readConfigOrFaults } from "../config.ts";
 import { startNode, VERSION } from "../node.ts";
@@ -7,7 +8,10 @@ import { openKernel, type Kernel } from "../sysfs/kernel.ts";
 import { createLog } from "../telemetry/log.ts";
 import { startTelemetry } from "../telemetry/telemetry.ts";
 
-/** Runs the agent until the signal; the kernel is the machine's unless the demo gives another. */
+/**
+ * Runs the agent until the signal aborts; resolves with the exit code. openNodeKernel: the demo
+ * passes a simulated kernel, the default is the kernel of this machine.
+ */
 export async function serve(io: Io, openNodeKernel: KernelOpener = realKernel): Promise<number> {
   const config = readConfigOrFaults(io);
   if (config === undefined) return EXIT_CONFIG;
@@ -18,9 +22,9 @@ export async function serve(io: Io, openNodeKernel: KernelOpener = realKernel): 
     const migrationsDir = MIGRATIONS_DIR;
     await using node = await startNode({ config, kernel, log, migrationsDir, telemetry });
     await Promise.race([aborted(io.signal), node.failed]);
-    log.info("stopping");
+    log.info("agent stopping");
   } catch (error) {
-    log.fatal({ err: error }, "agent cannot run");
+    log.fatal({ err: error }, "agent stopped by an error");
     io.stderr(`storage-node: ${messageOf(error)}`);
     return EXIT_FAILED;
   }

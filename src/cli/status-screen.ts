@@ -1,4 +1,4 @@
-// One screen of a node: what it is, whether its parts are well, what it holds, what fails.
+// Formats the status of a node as one screen: components, capacity, disks, loops, failing objects.
 import { table } from "./client/text.ts";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
 import type { LoopStatus } from "../gen/storagenode/v1/node.ts";
@@ -13,12 +13,12 @@ export type NodeStatus = {
 
 type View = {
   readonly address: string;
-  /** Lines are cut there; undefined: they are not. */
+  /** Lines are cut to this width; undefined: they are not cut. */
   readonly columns: number | undefined;
   readonly now: Date;
 };
 
-/** What fits beside the rest; Explain and the lists say all. */
+/** Limits so that the status fits on a screen; Explain and the list calls return everything. */
 const MAX_ERRORS = 5;
 const MAX_DISKS = 24;
 

@@ -1,4 +1,4 @@
-// `storage-node status`: the node on one screen, as the running agent sees it.
+// `storage-node status`: the status of the node on one screen, as the running agent reports it.
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   runAgentCommand,
@@ -15,8 +15,8 @@ import { statusScreen, type NodeStatus } from "./status-screen.ts";
 
 const USAGE = `usage: storage-node status [--watch] [--address HOST:PORT] [--output text|json]
 
-  Asks the running agent how its node is: its parts, capacity, volumes by state, disks, loops, and what
-  fails. Changes nothing.
+  Asks the running agent for the status of its node: components, capacity, volumes by state, disks,
+  loops, failing objects. Changes nothing.
 
   --watch               again every 2 s, until Ctrl-C
   --address HOST:PORT   the agent's API (STORAGE_NODE_LISTEN, or 127.0.0.1:50051)
@@ -24,7 +24,7 @@ const USAGE = `usage: storage-node status [--watch] [--address HOST:PORT] [--out
   --help`;
 
 const WATCH_MS = 2_000;
-/** Home, and clear: the next screen is drawn over the last one. */
+/** ANSI: cursor home, clear screen. */
 const CLEAR = "\u001B[H\u001B[2J";
 
 type Asked = AgentOptions & { readonly watch: boolean };
@@ -35,7 +35,7 @@ const COMMAND: AgentCommand<{ readonly watch: boolean }> = {
   options: { watch: { type: "boolean" } },
   read: ({ watch }, positionals) => {
     const [extra] = positionals;
-    if (extra !== undefined) throw new UsageFault(`"${extra}" is not an option of status`);
+    if (extra !== undefined) throw new UsageFault(`"${extra}" is not an argument of status`);
     return { watch: watch === true };
   },
   run: async (agent, asked, io) => {
@@ -44,12 +44,12 @@ const COMMAND: AgentCommand<{ readonly watch: boolean }> = {
   },
 };
 
-/** Exit code 0 once answered, or stopped by the signal while watching. */
+/** Exit code 0 if the agent answers, or if the signal ends --watch. */
 export async function status(args: readonly string[], io: Io): Promise<number> {
   return await runAgentCommand(COMMAND, args, io);
 }
 
-/** Goes on while the agent does not answer: it may be restarting. */
+/** Continues if the agent does not answer, because it may be restarting. */
 async function watchNode(agent: AgentClient, asked: Asked, io: Io): Promise<void> {
   const { signal, columns } = io;
   while (!signal.aborted) {
@@ -69,7 +69,7 @@ async function read(agent: AgentClient): Promise<NodeStatus> {
   const [node, health, disks] = await Promise.all([
     agent.getNode(),
     agent.getHealth(),
-    // Refused until the rows were read; the parts say why, so the rest of the screen is shown.
+    // ListDisks is refused until the rows are read. Show the rest: the components give the reason.
     agent.listDisks().catch((error: unknown) => {
       if (error instanceof AgentFault && error.refused) return [];
       throw error;

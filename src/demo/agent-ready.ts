@@ -1,12 +1,15 @@
-// Waits for the agent as any client would: over its API.
+// Waits for the agent to become ready by polling its gRPC API.
 import { credentials } from "@grpc/grpc-js";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
 import { StorageNodeClient } from "../gen/storagenode/v1/storage_node.ts";
 
-const LOOK_MS = 100;
+const POLL_MS = 100;
 
-/** Resolves with the disks once that many are UP, or with what there is when the signal aborts. */
+/**
+ * Resolves with all disks once `disks` of them are UP, or with the last list when the signal
+ * aborts.
+ */
 export async function waitUntilReady(
   address: string,
   disks: number,
@@ -19,7 +22,7 @@ export async function waitUntilReady(
       found = await listDisks(client).catch(() => found);
       const up = found.filter(({ status }) => status?.state === "DISK_STATE_UP");
       if (up.length >= disks) return found;
-      await sleep(LOOK_MS, undefined, { signal }).catch(() => undefined);
+      await sleep(POLL_MS, undefined, { signal }).catch(() => undefined);
     }
     return found;
   } finally {

@@ -1,18 +1,17 @@
-// The database of the demo: an embedded PostgreSQL that is started again when it dies, or, where
-// none can run, the one that DATABASE_URL names. That variable is not looked at elsewhere: it may
-// well name a database that is no toy.
+// The database of the demo: an embedded PostgreSQL that is restarted when it ends. Only where that
+// cannot run does the demo use DATABASE_URL, because it may name a production database.
 import { setTimeout as sleep } from "node:timers/promises";
 import { PostgresUnsupported } from "./postgres-runtime.ts";
 import { type Postgres, startPostgres } from "./postgres.ts";
 
 export type DemoDatabase = AsyncDisposable & {
   readonly url: string;
-  /** For people: whose it is and where. */
+  /** For people: which server it is, and its URL. */
   readonly description: string;
 };
 
 export type DemoDatabaseOptions = {
-  /** Of the embedded server alone. */
+  /** State folder of the embedded server. */
   readonly stateDir: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly signal: AbortSignal;
@@ -43,11 +42,11 @@ export async function openDemoDatabase(options: DemoDatabaseOptions): Promise<De
     await postgres[Symbol.asyncDispose]();
     throw error;
   }
-  return new KeptPostgres(postgres, options.report);
+  return new SupervisedPostgres(postgres, options.report);
 }
 
-/** A server that is started again whenever it goes. */
-class KeptPostgres implements DemoDatabase {
+/** Restarts the server whenever it ends. */
+class SupervisedPostgres implements DemoDatabase {
   readonly url: string;
   readonly description: string;
   readonly #postgres: Postgres;
@@ -74,12 +73,11 @@ class KeptPostgres implements DemoDatabase {
     while (!signal.aborted) {
       try {
         await this.#postgres.ended({ signal });
-        this.#report(`database is gone; it is started again; its log: ${this.#postgres.logFile}`);
+        this.#report(`database ended; restarting it; its log: ${this.#postgres.logFile}`);
         await sleep(RESTART_DELAY_MS, undefined, { signal });
         await this.#postgres.restart({ signal });
-        this.#report(`database runs again as process ${this.#postgres.pid}`);
+        this.#report(`database restarted as process ${this.#postgres.pid}`);
       } catch (error) {
-        // Told to stop, in the middle of whatever it was.
         if (signal.aborted) return;
         const why = error instanceof Error ? error.message : String(error);
         this.#report(`database could not be started: ${why}`);

@@ -1,4 +1,4 @@
-// The disks of the demo: the same three for the simulated kernel and for the simulated target.
+// The three disks of the demo, described for the simulated kernel and for the simulated target.
 import type { KernelSpec } from "../sim/kernel/build-tree.ts";
 
 const GIB = 1024n ** 3n;
@@ -24,7 +24,7 @@ export function kernelSpec(): KernelSpec {
   };
 }
 
-/** As `sim --disks` wants them. */
+/** The disks in the format of `sim --disks`. */
 export function targetDisks(): readonly object[] {
   return DEMO_DISKS.map(({ address, serial, sizeBytes }) => ({
     serial,

@@ -1,6 +1,7 @@
-// A whole storage node on one machine. A real PostgreSQL, a simulated kernel with three
-// NVMe disks, a simulated SPDK target and the agent, each as a process of its own, under a folder
-// that a second start continues from. What a killed run left running is adopted or ended.
+// Runs a whole storage node on one machine: a real PostgreSQL, a simulated SPDK target and the
+// agent, each as a process of its own, and a simulated kernel with three NVMe disks. All state is
+// in one folder, from which the next start continues. A start adopts the PostgreSQL server that a
+// killed demo left running, and ends its agent and target.
 import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { Client } from "pg";
@@ -21,21 +22,21 @@ const READY_LIMIT_MS = 60_000;
 const NODE_FLAGS = ["--disable-warning=ExperimentalWarning"];
 
 export type DemoOptions = {
-  /** Undefined: in the cache folder of the user. */
+  /** Undefined: a folder in the user's cache folder. */
   readonly stateDir: string | undefined;
   readonly env: Environment;
   readonly signal: AbortSignal;
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
-  /** Arguments for Node that run the agent on the simulated kernel. */
+  /** Arguments for Node to run the agent with the simulated kernel. */
   readonly agentArgs: readonly string[];
-  /** Arguments for Node that run the simulated target; its options follow. */
+  /** Arguments for Node to run the simulated target; the options of `sim` are appended. */
   readonly targetArgs: readonly string[];
 };
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Runs until the signal aborts. Throws when a part cannot be started or ends by itself. */
+/** Runs until the signal aborts. Throws if a part cannot be started or cannot be kept running. */
 export async function runDemo(options: DemoOptions): Promise<void> {
   const { env, signal, stdout, stderr } = options;
   const stateDir = await prepareFolder(options.stateDir, env);
@@ -45,14 +46,15 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   const wanted = readConfig(
     agentEnv(env, { ...parts, databaseUrl: "postgresql://", listen: "", http: "" }),
   );
-  // A left-over agent first: it holds the port, and would go to work on whatever is started here.
+  // End a left-over agent first: it uses the port, and would change the target that is started
+  // below.
   for (const name of ["agent", "target"]) await endLeftOverProcess({ name, stateDir });
   const listen = await freeAddress(wanted.listen);
   const http = await freeHttpAddress(
     wanted.httpListen,
     (env["STORAGE_NODE_HTTP_LISTEN"] ?? "") !== "",
   );
-  claim.tell({ listen });
+  claim.writeNote({ listen });
   stdout(`state in ${stateDir}`);
 
   const database = stack.use(
@@ -101,11 +103,11 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   stdout("stopping");
 }
 
-/** The folder of this demo, made if missing, and passable for the user PostgreSQL runs as. */
+/** Returns the state folder. Creates it if missing, with modes that let PostgreSQL's user pass. */
 async function prepareFolder(chosen: string | undefined, env: Environment): Promise<string> {
   const stateDir = chosen === undefined ? join(cacheFolder(env), "demo") : resolve(chosen);
   const made = await mkdir(stateDir, { recursive: true });
-  // Set, not left to the umask. A folder that somebody else made keeps the mode they gave it.
+  // Set the mode whatever the umask is. A folder of --state that exists already keeps its mode.
   if (made === undefined && chosen === undefined) await chmod(stateDir, 0o755);
   if (made !== undefined) {
     for (let folder = stateDir; folder.startsWith(made); folder = dirname(folder)) {
@@ -133,7 +135,9 @@ function simArgs({ stateDir, root, socket, disksFile }: Parts & { readonly disks
   return ["--socket", socket, "--disks", disksFile, "--state", state, "--root", root, "--strict"];
 }
 
-/** What the user set is passed on, but for where things are. */
+/**
+ * The user's environment over the demo's defaults, except for the addresses and paths of its parts.
+ */
 function agentEnv(
   env: Environment,
   parts: Parts & { readonly databaseUrl: string; readonly listen: string; readonly http: string },
@@ -156,13 +160,17 @@ function agentEnv(
 
 async function bringUpToDate(url: string, signal: AbortSignal): Promise<void> {
   const client = new Client({ connectionString: url });
-  // A connection lost in between is reported by the statement that notices.
+  // The next statement throws if the connection is lost; without a listener the event would end
+  // Node.
   client.on("error", () => undefined);
   try {
     await client.connect();
     await migrate(client, MIGRATIONS_DIR, { signal });
   } catch (cause) {
-    const elsewhere = cause instanceof MigrationFault ? " (--state DIR begins anew elsewhere)" : "";
+    const elsewhere =
+      cause instanceof MigrationFault
+        ? " (--state DIR starts with an empty database elsewhere)"
+        : "";
     throw new Error(`the database cannot be brought up to date${elsewhere}`, { cause });
   } finally {
     await client.end().catch(() => undefined);

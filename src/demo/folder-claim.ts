@@ -1,6 +1,7 @@
-// One demo per folder: two would fight over the same disks. A lock file that the kernel lets go of
-// when its holder dies, however it dies; SQLite does the locking (fcntl), as Node itself has no call
-// for it. Beside it a note for people, which decides nothing.
+// Ensures one demo per folder, because two would change the same simulated disks. The lock is a
+// file lock (fcntl), which the kernel releases when its holder ends; SQLite takes it, because Node
+// has no call for it. A note beside it names the holder for error messages; it is never used to
+// decide who holds the lock.
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -11,11 +12,13 @@ const holderNote = z.object({ pid: z.number(), listen: z.string().optional() });
 
 type HolderNote = z.infer<typeof holderNote>;
 
-/** One whose launcher was killed a moment ago is still stopping. */
+/** How long to wait for the lock: a demo whose launcher was just killed is still stopping. */
 const WAIT_MS = 2_000;
-const LOOK_MS = 50;
+const POLL_MS = 50;
 
-/** Takes the folder. Throws, saying who has it and where that one serves, if it stays taken. */
+/**
+ * Locks the folder. Throws with the holder's pid and address if it is still locked after WAIT_MS.
+ */
 export async function claimFolder(
   stateDir: string,
   options: { readonly signal: AbortSignal },
@@ -25,9 +28,9 @@ export async function claimFolder(
     const lock = tryLock(join(stateDir, "demo.lock"));
     if (lock !== undefined) return new FolderClaim(stateDir, lock);
     if (performance.now() > deadline) {
-      throw new Error(`a demo runs on ${stateDir} already${whoHas(stateDir)}`);
+      throw new Error(`another demo is running on ${stateDir}${holderOf(stateDir)}`);
     }
-    await sleep(LOOK_MS, undefined, options);
+    await sleep(POLL_MS, undefined, options);
   }
 }
 
@@ -38,11 +41,11 @@ class FolderClaim implements Disposable {
   constructor(stateDir: string, lock: DatabaseSync) {
     this.#stateDir = stateDir;
     this.#lock = lock;
-    this.tell({});
+    this.writeNote({});
   }
 
-  /** Leaves word for a second start. */
-  tell(facts: Omit<HolderNote, "pid">): void {
+  /** Records pid and address of this demo for the error message of a second start. */
+  writeNote(facts: Omit<HolderNote, "pid">): void {
     const note: HolderNote = { pid: process.pid, ...facts };
     writeFileSync(notePath(this.#stateDir), JSON.stringify(note));
   }
@@ -53,7 +56,7 @@ class FolderClaim implements Disposable {
   }
 }
 
-/** Undefined: somebody else has it. */
+/** Undefined if another process holds the lock. */
 function tryLock(path: string): DatabaseSync | undefined {
   let lock: DatabaseSync | undefined;
   try {
@@ -67,13 +70,13 @@ function tryLock(path: string): DatabaseSync | undefined {
   }
 }
 
-function whoHas(stateDir: string): string {
+function holderOf(stateDir: string): string {
   try {
     const { pid, listen } = holderNote.parse(JSON.parse(readFileSync(notePath(stateDir), "utf8")));
-    const where = listen === undefined ? "" : `, and serves ${listen}`;
-    return `: process ${pid}${where}; stop it, or start another one with --state DIR`;
+    const where = listen === undefined ? "" : `, listening on ${listen}`;
+    return `: process ${pid}${where}; stop it, or use another folder with --state DIR`;
   } catch {
-    // It has the lock and has not written the note yet.
+    // The holder has not written its note yet, or only a part of it.
     return "";
   }
 }

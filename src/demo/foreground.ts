@@ -1,6 +1,6 @@
-// Whether anybody still sits before the demo: it runs in the foreground of a terminal, and must not
-// run on unseen when that is closed, when the reader of its output is gone, or when npm or the
-// launcher (bin/storage-node.js) was killed with -9, which takes nobody along.
+// Detects the end of the demo's foreground session: the terminal was closed (SIGHUP), the reader of
+// its output is gone, or npm or the launcher (bin/storage-node.js) has ended. A launcher killed
+// with -9 cannot pass a signal on, so its process is polled.
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { identityOf, isRunning, parentOf, type ProcessIdentity } from "./process-identity.ts";
@@ -9,32 +9,35 @@ const CHECK_MS = 250;
 const LAUNCHERS = ["storage-node.js", "storage-node"];
 
 export type Foreground = Disposable & {
-  /** Aborts when nobody is there any more. */
+  /** Aborts when the terminal, the reader of the output or the launcher is gone. */
   readonly signal: AbortSignal;
 };
 
 export function watchForeground(): Foreground {
-  const gone = new AbortController();
-  const leave = () => gone.abort();
-  process.on("SIGHUP", leave);
-  // Never taken off again: what is said while stopping may fail, too.
-  process.stdout.on("error", leave);
-  process.stderr.on("error", leave);
-  const starters = startersOf();
+  const ended = new AbortController();
+  const end = () => ended.abort();
+  process.on("SIGHUP", end);
+  // These listeners are never removed: output during the stop may fail too.
+  process.stdout.on("error", end);
+  process.stderr.on("error", end);
+  const launchers = findLaunchers();
   const timer = setInterval(() => {
-    if (!starters.every(isRunning)) leave();
+    if (!launchers.every(isRunning)) end();
   }, CHECK_MS);
   return {
-    signal: gone.signal,
+    signal: ended.signal,
     [Symbol.dispose]: () => {
       clearInterval(timer);
-      process.off("SIGHUP", leave);
+      process.off("SIGHUP", end);
     },
   };
 }
 
-/** The launcher, and npm where that runs it; whatever else started us may end before us. */
-function startersOf(): readonly ProcessIdentity[] {
+/**
+ * The launcher, and npm if that runs it. Any other parent may end before the demo without ending
+ * it.
+ */
+function findLaunchers(): readonly ProcessIdentity[] {
   const launcher = identityOf(process.ppid);
   if (launcher === undefined || !isLauncher(launcher.pid)) return [];
   const npm = process.env["npm_lifecycle_event"] === undefined ? undefined : parentOf(launcher);
@@ -46,7 +49,7 @@ function isLauncher(pid: number): boolean {
     const argv = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
     return argv.some((word) => LAUNCHERS.includes(basename(word)));
   } catch {
-    // It ended meanwhile.
+    // The process has ended.
     return false;
   }
 }

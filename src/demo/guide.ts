@@ -1,4 +1,4 @@
-// What the demo prints once everything is up: what there is, and calls to copy.
+// The text that the demo prints once everything runs: its disks, and calls to copy.
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
@@ -12,7 +12,7 @@ export function guide(parts: {
   readonly stateDir: string;
 }): string {
   const { listen, disks, socket, stateDir } = parts;
-  // A new one each time: the id of a deleted volume is never taken again.
+  // A new id per start: ProvisionLvol refuses the id of a deleted volume.
   const id = randomUUID();
   const notUp = disks.filter(({ status }) => status?.state !== "DISK_STATE_UP").length;
   return `
@@ -39,7 +39,7 @@ or with grpcurl:
   grpcurl -plaintext ${listen} storagenode.v1.StorageNode/ListDisks
 
 Logs are ${join(stateDir, "{agent,target}.log")}; the target's JSON-RPC socket is ${socket}.
-README.md says what to break. Ctrl-C stops everything; start again to go on with the same data.`;
+README.md says what to break. Ctrl-C stops everything; the next start continues with the same data.`;
 }
 
 function diskLine({ meta, status }: Disk): string {

@@ -1,9 +1,9 @@
-// The address that the agent will serve on, tried before anything is started: a port in use is said
-// at once and in words, not after everything else is up.
+// Checks the addresses that the agent will listen on before any process is started, so that a port
+// in use is reported at once.
 import { once } from "node:events";
 import { createServer } from "node:net";
 
-/** HOST:PORT that can be listened on now; for port 0 a free one. Throws, saying why it cannot. */
+/** Returns HOST:PORT, for port 0 with a free port. Throws if it cannot listen there. */
 export async function freeAddress(
   listen: string,
   variable = "STORAGE_NODE_LISTEN",
@@ -19,7 +19,7 @@ export async function freeAddress(
     });
     await once(server, "listening");
   } catch (cause) {
-    const hint = `${variable} chooses another address`;
+    const hint = `set ${variable} to use another address`;
     throw new Error(`cannot serve on ${listen} (${hint})`, { cause });
   }
   const bound = server.address();
@@ -28,7 +28,10 @@ export async function freeAddress(
   return typeof bound === "object" && bound !== null ? `${host}:${bound.port}` : listen;
 }
 
-/** Where metrics go: where the user said, else the usual place, else any free one. */
+/**
+ * HOST:PORT for metrics; "off" if wanted is undefined. chosen: the user set it, so a port in use is
+ * an error; otherwise any free port is used instead.
+ */
 export async function freeHttpAddress(
   wanted: string | undefined,
   chosen: boolean,
@@ -38,7 +41,7 @@ export async function freeHttpAddress(
   try {
     return await freeAddress(wanted);
   } catch {
-    // Another agent has it; nobody asked for that very port.
+    // The default port is in use, for example by another agent.
     return await freeAddress("127.0.0.1:0");
   }
 }

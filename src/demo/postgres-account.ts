@@ -1,24 +1,25 @@
-// Which user PostgreSQL runs as, and which user may connect to it. PostgreSQL refuses to run as
-// root, so root lends it an unprivileged account; everybody else runs it as themselves.
+// Chooses the user that PostgreSQL runs as and the user that may connect. PostgreSQL refuses to run
+// as root, so for root it runs as an unprivileged account; other users run it as themselves.
 import { readFileSync, statSync } from "node:fs";
 import { PostgresUnsupported } from "./postgres-runtime.ts";
 
 export type Account = { readonly name: string; readonly uid: number; readonly gid: number };
 
 export type PostgresAccounts = {
-  /** Set where the server needs another user than this process: to chown to and spawn with. */
+  /** User to chown to and spawn as; undefined if the server runs as the user of this process. */
   readonly server: Account | undefined;
-  /** The system user who connects: the one this process runs as. */
+  /** The system user that may connect: that of this process. */
   readonly client: Account;
 };
 
-/** Accounts that root may lend, best first. nobody exists on every system. */
-const LENDABLE = ["postgres", "nobody"];
+/** Accounts for the server when this process is root, in order of preference. */
+const UNPRIVILEGED = ["postgres", "nobody"];
 
 /**
- * As root, the owner of dataDir if it exists already (an account that appears later must not make
- * the data unreadable), else `postgres`, else `nobody`. Throws PostgresUnsupported without a fitting
- * line in /etc/passwd, which initdb and peer authentication need.
+ * For root the server's account is the owner of dataDir if that exists (so that the data stays
+ * readable when an account is added later), else `postgres`, else `nobody`. Throws
+ * PostgresUnsupported if an account has no line in /etc/passwd, which initdb and peer
+ * authentication need.
  */
 export function postgresAccounts(dataDir: string, passwd = "/etc/passwd"): PostgresAccounts {
   const accounts = readAccounts(passwd);
@@ -31,11 +32,11 @@ export function postgresAccounts(dataDir: string, passwd = "/etc/passwd"): Postg
   const owner = statSync(dataDir, { throwIfNoEntry: false })?.uid;
   const wanted =
     owner === undefined || owner === 0
-      ? LENDABLE.map((name) => accounts.find((account) => account.name === name))
+      ? UNPRIVILEGED.map((name) => accounts.find((account) => account.name === name))
       : [accounts.find((account) => account.uid === owner)];
   const server = wanted.find((account) => account !== undefined && account.uid !== 0);
   if (server === undefined) {
-    const who = owner === undefined ? `user ${LENDABLE.join(" or ")}` : `user ${owner}`;
+    const who = owner === undefined ? `user ${UNPRIVILEGED.join(" or ")}` : `user ${owner}`;
     throw new PostgresUnsupported(`it refuses to run as root, and ${who} is not in ${passwd}`);
   }
   return { server, client };

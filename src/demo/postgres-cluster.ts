@@ -1,7 +1,8 @@
-// The folder of one PostgreSQL server: its data, its socket, its log, and who may reach them. Data
-// and socket belong to the server's user and are closed to everybody else, and the server listens
-// on nothing but that socket, so other users of the machine cannot connect. What root writes or
-// follows lies outside of what it gave away: a lent account must not lead it to other files.
+// The folder of one PostgreSQL server: data, socket, log and access rules. Data and socket folders
+// belong to the server's user with mode 0700, and the server listens only on that socket, so other
+// users of the machine cannot connect. Files that root writes or follows (access rules, log) are
+// outside the folders that it gives to the server's account, which could replace a file there by a
+// symbolic link.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import {
@@ -32,16 +33,19 @@ export type PostgresCluster = {
   readonly logFile: string;
 };
 
-/** The database role of the one who may connect; a superuser, as the server is theirs alone. */
+/**
+ * The database role of the user that may connect; a superuser, because the server is for that user
+ * only.
+ */
 export const ROLE = "postgres";
 export const PORT = 5432;
 const SOCKET_NAME = `.s.PGSQL.${PORT}`;
 const INITDB_DIR_PREFIX = "initdb-";
 
 /**
- * Prepares stateDir for a server: made if missing, and a database cluster made in it if it has none.
- * An initdb that was cut short leaves no cluster behind. Throws if the server's user cannot reach
- * the folder, or if it holds another major version's data.
+ * Prepares stateDir for a server: creates it if missing, and a database cluster in it if there is
+ * none. An interrupted initdb leaves no cluster behind. Throws if the server's user cannot reach
+ * the folder, or if it has data of another major version.
  */
 export async function preparePostgres(
   runtime: PostgresRuntime,
@@ -70,7 +74,7 @@ export async function preparePostgres(
   return cluster;
 }
 
-/** The environment of the server's programs: the same on every machine, and nothing of ours. */
+/** The whole environment of the server's programs: the same on every machine. */
 export const SERVER_ENV = { LC_ALL: "C", TZ: "UTC", PATH: "/usr/bin:/bin" };
 
 /** The user to spawn the server's programs as. */
@@ -81,8 +85,9 @@ export function spawnAs(accounts: PostgresAccounts): { uid?: number; gid?: numbe
 }
 
 /**
- * stateDir stays ours, as do the folders made on the way to it (from topmost on); a server with
- * another user may pass through them, not look around, whatever the umask.
+ * Sets the modes of stateDir and of the folders created above it (up to topmost), whatever the
+ * umask. They stay owned by this process's user; a server with another user may pass through but
+ * not list them.
  */
 function openToServer(stateDir: string, topmost: string, { server }: PostgresAccounts): void {
   const mode = server === undefined ? 0o700 : 0o711;
@@ -98,21 +103,24 @@ function openToServer(stateDir: string, topmost: string, { server }: PostgresAcc
   }
 }
 
-/** Makes folder if missing, and gives it to the server's user alone. */
+/** Creates folder if missing, and makes it accessible to the server's user only (0700). */
 function giveToServer(folder: string, { server }: PostgresAccounts): void {
   mkdirSync(folder, { recursive: true });
   if (server !== undefined) chownSync(folder, server.uid, server.gid);
   chmodSync(folder, 0o700);
 }
 
-/** In stateDir if the path is short enough for a socket, else a folder of its own, remembered. */
+/**
+ * The socket's folder: in stateDir if the path is short enough, else one below the temporary
+ * folder.
+ */
 function runFolder(stateDir: string, accounts: PostgresAccounts): Promise<string> {
   return socketFolder({
     wanted: join(stateDir, "run"),
     socketName: SOCKET_NAME,
     note: join(stateDir, "socket-folder"),
     ownerUid: accounts.server?.uid ?? accounts.client.uid,
-    // A comma would end the folder's name in the server's list of folders.
+    // The server's setting is a comma-separated list of folders, with quotes.
     forbidden: /[,"]/,
     give: (folder) => giveToServer(folder, accounts),
   });
@@ -126,7 +134,7 @@ async function initdb(
   const name = `${INITDB_DIR_PREFIX}${owner?.pid}-${owner?.startTicks}`;
   const unfinished = join(cluster.stateDir, name);
   giveToServer(unfinished, cluster.accounts);
-  // The locale is the server's own, so that text sorts the same on every machine.
+  // The builtin locale, so that text sorts the same on every machine.
   const args = ["-D", unfinished, "-U", ROLE, "-E", "UTF8", "--no-instructions"];
   args.push("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8");
   args.push("--auth-local=peer", "--auth-host=reject");
@@ -137,16 +145,16 @@ async function initdb(
     env: SERVER_ENV,
     stdio: ["ignore", "ignore", "pipe"],
   });
-  let complaint = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (complaint += text));
+  let stderr = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
   const stop = () => child.kill("SIGTERM");
   signal?.addEventListener("abort", stop);
   try {
-    // Closed, not only ended: then the server that initdb itself starts is gone too.
+    // "close", not "exit": the server that initdb starts has the pipe open and has ended then too.
     const [code, endedBy]: unknown[] = await once(child, "close");
     signal?.throwIfAborted();
     if (code !== 0) {
-      throw new Error(`initdb failed (${String(endedBy ?? code)}): ${complaint.trim()}`);
+      throw new Error(`initdb failed (${String(endedBy ?? code)}): ${stderr.trim()}`);
     }
     await rename(unfinished, cluster.dataDir);
   } catch (error) {
@@ -157,7 +165,7 @@ async function initdb(
   }
 }
 
-/** Removes what an initdb left whose launcher is gone. */
+/** Removes the folders of initdb runs whose launcher has ended. */
 async function removeUnfinished({ stateDir }: PostgresCluster): Promise<void> {
   for (const name of await readdir(stateDir)) {
     if (!name.startsWith(INITDB_DIR_PREFIX)) continue;
@@ -168,14 +176,19 @@ async function removeUnfinished({ stateDir }: PostgresCluster): Promise<void> {
 }
 
 function refuseOtherMajor({ dataDir, runtime }: PostgresCluster): void {
-  const found = readFileSync(join(dataDir, "PG_VERSION"), "utf8").trim();
-  const ours = runtime.version.split(".")[0];
-  if (found !== ours) {
-    throw new Error(`${dataDir} holds data of PostgreSQL ${found}, the server is ${ours}`);
+  const dataMajor = readFileSync(join(dataDir, "PG_VERSION"), "utf8").trim();
+  const serverMajor = runtime.version.split(".")[0];
+  if (dataMajor !== serverMajor) {
+    throw new Error(
+      `${dataDir} holds data of PostgreSQL ${dataMajor}, the server is ${serverMajor}`,
+    );
   }
 }
 
-/** Nobody but the user of this process, known by the kernel, may connect: `peer` with a map. */
+/**
+ * Allows only the user of this process to connect: `peer` authentication (kernel credentials) with
+ * a map.
+ */
 async function writeAccess({ hbaFile, identFile, accounts }: PostgresCluster): Promise<void> {
   const user = accounts.client.name.replaceAll('"', '""');
   const files = [
@@ -188,14 +201,15 @@ async function writeAccess({ hbaFile, identFile, accounts }: PostgresCluster): P
   }
 }
 
-/** What postmaster.pid says; undefined if the server was stopped in order, or never ran. */
+/** Content of postmaster.pid. */
 export type PostmasterFile = {
   readonly pid: number;
   readonly socketDir: string;
-  /** Whether the server takes connections: it says so when start and recovery are done. */
+  /** The server accepts connections: start and recovery are done. */
   readonly ready: boolean;
 };
 
+/** Undefined if there is no such file: the server was shut down cleanly, or never ran. */
 export async function readPostmasterFile(dataDir: string): Promise<PostmasterFile | undefined> {
   let text: string;
   try {
@@ -211,8 +225,8 @@ export async function readPostmasterFile(dataDir: string): Promise<PostmasterFil
 }
 
 /**
- * The postmaster that runs on dataDir now, if any: the pid in its file counts only if that process
- * is a postgres started on exactly this folder.
+ * The postmaster that runs on dataDir now, if any. The pid in postmaster.pid counts only if that
+ * process is a postgres that was started with exactly this folder.
  */
 export async function findPostmaster(
   dataDir: string,
@@ -229,17 +243,17 @@ function runsOn(pid: number, dataDir: string): boolean {
   try {
     argv = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
   } catch {
-    // It ended meanwhile.
+    // The process has ended.
     return false;
   }
   return argv[0]?.endsWith("/postgres") === true && argv[1] === "-D" && argv[2] === dataDir;
 }
 
 /**
- * Makes the lock files of a postmaster that is gone harmless when its pid is in use by another
- * process, or by its own zombie, which nobody may ever reap in a container: the server would take
- * that for itself and refuse to start. The rest of postmaster.pid stays, as it names the shared
- * memory that left-over children may still use.
+ * Replaces the pid in the lock files of an ended postmaster if that pid is now in use by another
+ * process, or by the postmaster's zombie (in a container there may be no reaper): a new server
+ * would take that process for a running postmaster and refuse to start. Keeps the rest of
+ * postmaster.pid, which names the shared memory that left-over children may still use.
  */
 export async function disownLockFiles({
   dataDir,
@@ -258,5 +272,5 @@ export async function disownLockFiles({
   await rename(unfinished, path);
 }
 
-/** Above the largest pid Linux gives (2^22). */
+/** Larger than any pid of Linux (2^22). */
 const NO_PID = 2 ** 31 - 1;

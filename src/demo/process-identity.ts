@@ -1,6 +1,6 @@
-// Who a process is beyond its number: pids are used again, so a pid read from a file is believed
-// only together with the moment its process started and the boot it started in. Nothing here ever
-// signals a process that it has not just recognised. Linux only: it reads /proc.
+// Identifies a process by pid, start time and boot id, because the kernel reuses pids: a pid from a
+// file alone may name another process. It never signals a process without checking its identity
+// just before. Linux only: it reads /proc.
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -21,7 +21,7 @@ const identityJson = z.object({
   bootId: z.string(),
 });
 
-/** The process that has this pid now; undefined if none has, or it has ended and is a zombie. */
+/** The process that has this pid now; undefined if there is none or it is a zombie. */
 export function identityOf(pid: number): ProcessIdentity | undefined {
   const stat = statOf(pid);
   if (stat === undefined || stat.state === "Z" || stat.state === "X") return undefined;
@@ -33,13 +33,15 @@ export function isRunning(identity: ProcessIdentity): boolean {
   return now?.startTicks === identity.startTicks && now.bootId === identity.bootId;
 }
 
-/** The process that started this one, or that took it over since; undefined if it is gone. */
+/**
+ * The present parent: the process that started this one, or its reaper; undefined if there is none.
+ */
 export function parentOf(identity: ProcessIdentity): ProcessIdentity | undefined {
   const parent = statOf(identity.pid)?.parent;
   return parent === undefined || parent === 0 ? undefined : identityOf(parent);
 }
 
-/** Direct children of a process, in no order. */
+/** Those of `pids` that are direct children of the process. */
 export function childrenOf(identity: ProcessIdentity, pids: readonly number[]): ProcessIdentity[] {
   return pids.flatMap((pid) => {
     if (statOf(pid)?.parent !== identity.pid) return [];
@@ -48,7 +50,10 @@ export function childrenOf(identity: ProcessIdentity, pids: readonly number[]): 
   });
 }
 
-/** Signals the process if it still is that one. False: it is gone. Throws EPERM if it is not ours. */
+/**
+ * Signals the process if it still runs; false if it has ended. Throws EPERM if that is not
+ * permitted.
+ */
 export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
   if (!isRunning(identity)) return false;
   try {
@@ -60,7 +65,7 @@ export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals)
   }
 }
 
-/** Waits until the process is gone; false if it is still there after timeoutMs. */
+/** Waits until the process has ended; false if it still runs after timeoutMs. */
 async function waitUntilGone(
   identity: ProcessIdentity,
   options: { readonly timeoutMs: number; readonly signal?: AbortSignal },
@@ -73,7 +78,10 @@ async function waitUntilGone(
   return true;
 }
 
-/** Sends each signal in turn and gives the process that long to go. Throws if it outlives all. */
+/**
+ * Sends each signal in turn and waits its timeoutMs for the end. Throws if the process survives
+ * all.
+ */
 export async function endProcess(
   identity: ProcessIdentity,
   steps: readonly { readonly signal: NodeJS.Signals; readonly timeoutMs: number }[],
@@ -82,7 +90,9 @@ export async function endProcess(
     if (!signalProcess(identity, signal)) return;
     if (await waitUntilGone(identity, { timeoutMs })) return;
   }
-  throw new Error(`process ${identity.pid} does not end`);
+  throw new Error(
+    `process ${identity.pid} did not end after ${steps.map(({ signal }) => signal).join(", ")}`,
+  );
 }
 
 /** The identity kept in a file; undefined if there is no such file or no identity in it. */
@@ -97,12 +107,12 @@ export async function readPidFile(path: string): Promise<ProcessIdentity | undef
   try {
     return identityJson.parse(JSON.parse(text));
   } catch {
-    // Not ours or cut short by a power failure: it names no process that could be recognised.
+    // Of another format, or truncated by a power failure: it identifies no process.
     return undefined;
   }
 }
 
-/** Written aside and renamed: a reader sees a whole identity or none. */
+/** Writes a temporary file and renames it, so that a reader never sees a partial file. */
 export function writePidFile(path: string, identity: ProcessIdentity): void {
   const unfinished = `${path}.${process.pid}.new`;
   writeFileSync(unfinished, JSON.stringify(identity));
@@ -116,10 +126,10 @@ function statOf(pid: number): Stat | undefined {
   try {
     text = readFileSync(`/proc/${pid}/stat`, "latin1");
   } catch {
-    // ENOENT or ESRCH: it ended before or while it was read.
+    // ENOENT or ESRCH: the process ended before or during the read.
     return undefined;
   }
-  // The command name in parentheses may itself hold spaces and parentheses: count from the last one.
+  // The command name in parentheses may contain blanks and parentheses: split after the last one.
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
   const [state, parent] = fields;
   const startTicks = fields[19];

@@ -1,7 +1,7 @@
-// Child processes of the demo, each started again when it dies. A killed demo leaves its children
-// running; the next one finds each by its pid file and ends exactly that process, never another one
-// that got the same pid since. Ctrl-C in a terminal reaches the demo only, which stops its children
-// in the order it wants.
+// Supervises the child processes of the demo and restarts each when it ends. A killed demo leaves
+// its children running; the next demo finds them by their pid files and ends them. It never ends
+// another process that has got the same pid. Children run in process groups of their own: Ctrl-C
+// reaches only the demo, which stops them in its own order.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
@@ -17,36 +17,38 @@ import {
 } from "./process-identity.ts";
 
 export type ProcessOptions = {
-  /** Names the process to people, and its files NAME.pid and NAME.log in stateDir. */
+  /** Name in reports, and of the files NAME.pid and NAME.log in stateDir. */
   readonly name: string;
-  /** Arguments to the Node that runs this program. */
+  /** Arguments for process.execPath (Node). */
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly stateDir: string;
-  /** Takes one sentence for people: what died, with which code, what happens next. */
+  /** Receives one message per event: what ended, with which code or signal, what happens next. */
   readonly report: (sentence: string) => void;
   readonly restartDelayMs?: number;
-  /** How long the process may take to stop after SIGTERM before it is killed. */
+  /** Milliseconds between SIGTERM and SIGKILL. */
   readonly stopTimeoutMs?: number;
 };
 
-/** Exit code of a simulated target that aborted, as the real one does on overlapping changes. */
+/** Exit code of the simulated target after a request that aborts a real one. */
 const EXIT_ABORT = 70;
-/** Exit code for bad configuration: it would be the same at the next start (sysexits.h). */
+/** Exit code for bad configuration (sysexits.h): a restart would fail again. */
 const EXIT_CONFIG = 78;
 const RESTART_DELAY_MS = 1_000;
-/** Ending by itself this soon after its start, this often in a row: it cannot run here. */
+/**
+ * A process that exits within EARLY_MS of its start MAX_EARLY_ENDS times in a row is not restarted.
+ */
 const EARLY_MS = 3_000;
 const MAX_EARLY_ENDS = 3;
 const STOP_TIMEOUT_MS = 10_000;
 const KILL_TIMEOUT_MS = 5_000;
 const MAX_LOG_BYTES = 16 * 1024 * 1024;
-const LAST_WORDS_LINES = 12;
+const LOG_TAIL_LINES = 12;
 
 /**
- * Ends what a killed run left of this process, starts it, and starts it again whenever it dies.
- * Resolves when it was started once, which does not mean that it is ready. Throws if it cannot be
- * started at all.
+ * Ends the process that a killed demo left running, starts it anew, and restarts it whenever it
+ * ends. Resolves after the first start, which does not mean that the process is ready. Throws if
+ * that start fails.
  */
 export async function superviseProcess(options: ProcessOptions): Promise<SupervisedProcess> {
   await mkdir(options.stateDir, { recursive: true });
@@ -55,7 +57,7 @@ export async function superviseProcess(options: ProcessOptions): Promise<Supervi
   return new SupervisedProcess(options, first);
 }
 
-/** Ends the process that NAME.pid in stateDir names, if it still is that process. True: it was. */
+/** Ends the process that NAME.pid in stateDir identifies. True if it was running. */
 export async function endLeftOverProcess(
   options: Pick<ProcessOptions, "name" | "stateDir" | "stopTimeoutMs">,
 ): Promise<boolean> {
@@ -72,7 +74,7 @@ type Exit = readonly [code: number | null, signal: NodeJS.Signals | null];
 
 type Started = {
   readonly time: number;
-  /** Where its words begin in the log. */
+  /** Offset in bytes of its output in the log. */
   readonly logStart: number;
   readonly identity: ProcessIdentity | undefined;
   readonly exit: Promise<Exit>;
@@ -93,22 +95,22 @@ export class SupervisedProcess {
     this.#watch = this.#supervise();
   }
 
-  /** The process that runs now; undefined between a death and the next start. */
+  /** Pid of the running process; undefined between its end and the next start. */
   get pid(): number | undefined {
     return this.#current.identity?.pid;
   }
 
-  /** How often it was started, the first time included. */
+  /** Number of starts, the first one included. */
   get starts(): number {
     return this.#starts;
   }
 
-  /** Resolves, once, if starting it again would be in vain; then it is not tried any more. */
+  /** Resolves when the supervisor gives up: bad configuration, or too many early exits in a row. */
   get failure(): Promise<Error> {
     return this.#failure.promise;
   }
 
-  /** Stops it with SIGTERM, then SIGKILL, and resolves when it is gone. */
+  /** Stops the process with SIGTERM, then SIGKILL, and resolves when it has ended. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#watch;
@@ -121,7 +123,7 @@ export class SupervisedProcess {
       const ended = await Promise.race([this.#current.exit, stopped]);
       if (ended === undefined) break;
       this.#current = { ...this.#current, identity: undefined };
-      if (this.#isInVain(ended)) {
+      if (this.#isHopeless(ended)) {
         await this.#giveUp(ended);
         break;
       }
@@ -133,7 +135,8 @@ export class SupervisedProcess {
     await rm(pidFile(this.#options), { force: true });
   }
 
-  #isInVain([code]: Exit): boolean {
+  /** Whether a restart would fail again. Counts early exits; a kill by a signal is not one. */
+  #isHopeless([code]: Exit): boolean {
     const early = code !== null && performance.now() - this.#current.time < EARLY_MS;
     this.#earlyEnds = early ? this.#earlyEnds + 1 : 0;
     return code === EXIT_CONFIG || this.#earlyEnds >= MAX_EARLY_ENDS;
@@ -143,13 +146,12 @@ export class SupervisedProcess {
     const { signal } = this.#stop;
     const delay = this.#options.restartDelayMs ?? RESTART_DELAY_MS;
     for (;;) {
-      // An abort ends the wait, and with it the attempts.
       await sleep(delay, undefined, { signal }).catch(() => undefined);
       if (signal.aborted) return;
       try {
         this.#current = await start(this.#options);
         this.#starts += 1;
-        this.#options.report(`${this.#options.name} runs again as process ${this.pid ?? "?"}`);
+        this.#options.report(`${this.#options.name} restarted as process ${this.pid ?? "?"}`);
         return;
       } catch (error) {
         const why = error instanceof Error ? error.message : String(error);
@@ -159,27 +161,29 @@ export class SupervisedProcess {
   }
 
   async #giveUp(ended: Exit): Promise<void> {
-    const words = await this.#lastWords();
+    const logTail = await this.#logTail();
     this.#failure.resolve(
-      new Error(`${this.#options.name} ${describe(ended)} and is not tried again\n${words}`),
+      new Error(`${this.#options.name} ${describe(ended)} and is not restarted\n${logTail}`),
     );
   }
 
   async #reportDeath(ended: Exit): Promise<void> {
     const { name, report } = this.#options;
-    const next = `it is started again; its log: ${logFile(this.#options)}`;
+    const next = `restarting it; its log: ${logFile(this.#options)}`;
     if (ended[0] !== EXIT_ABORT) {
       report(`${name} ${describe(ended)}; ${next}`);
       return;
     }
-    const words = await this.#lastWords();
-    report(`${name.toUpperCase()} ABORTED: it was sent what no agent may send; ${next}\n${words}`);
+    const logTail = await this.#logTail();
+    const cause = "it received a request that no agent may send";
+    report(`${name.toUpperCase()} ABORTED: ${cause}; ${next}\n${logTail}`);
   }
 
-  async #lastWords(): Promise<string> {
+  /** The last lines that the process wrote to its log. */
+  async #logTail(): Promise<string> {
     const log = await readFile(logFile(this.#options)).catch(() => Buffer.alloc(0));
     const text = log.subarray(this.#current.logStart).toString("utf8");
-    return text.trimEnd().split("\n").slice(-LAST_WORDS_LINES).join("\n");
+    return text.trimEnd().split("\n").slice(-LOG_TAIL_LINES).join("\n");
   }
 }
 
@@ -187,7 +191,8 @@ async function start(options: ProcessOptions): Promise<Started> {
   const path = logFile(options);
   const size = (await stat(path).catch(() => undefined))?.size ?? 0;
   if (size > MAX_LOG_BYTES) await rename(path, `${path}.1`);
-  // A file and not a pipe: the process may outlive the demo and must not fail for its output.
+  // A file, not a pipe: the process may outlive the demo, and a write to a broken pipe would end
+  // it.
   const log = await open(path, "a");
   try {
     const child = spawn(process.execPath, [...options.args], {
@@ -197,7 +202,7 @@ async function start(options: ProcessOptions): Promise<Started> {
     });
     const exit = Promise.withResolvers<Exit>();
     child.once("exit", (code, signal) => exit.resolve([code, signal]));
-    const identity = note(child, pidFile(options));
+    const identity = recordPid(child, pidFile(options));
     await once(child, "spawn");
     const logStart = size > MAX_LOG_BYTES ? 0 : size;
     return { logStart, time: performance.now(), identity, exit: exit.promise };
@@ -206,8 +211,8 @@ async function start(options: ProcessOptions): Promise<Started> {
   }
 }
 
-/** Before anything else can happen: a process that no file names is one that nobody ends. */
-function note(child: ChildProcess, path: string): ProcessIdentity | undefined {
+/** Writes the pid file right after the spawn: a later demo cannot find a process without one. */
+function recordPid(child: ChildProcess, path: string): ProcessIdentity | undefined {
   const identity = child.pid === undefined ? undefined : identityOf(child.pid);
   try {
     if (identity !== undefined) writePidFile(path, identity);

@@ -1,33 +1,35 @@
-// A folder whose sockets the kernel can address: Linux takes paths of at most 107 bytes. Where the
-// wanted folder lies too deep, a short one below the temporary folder, remembered for the next start.
+// Chooses a folder for a Unix socket. Linux limits socket paths to 107 bytes: if the wanted folder
+// has a longer path, it makes one below the temporary folder and remembers it for the next start.
 import { lstatSync } from "node:fs";
 import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-/** sun_path of Linux holds 108 bytes, the last of them zero. */
+/** sun_path of Linux has 108 bytes, the last of them 0. */
 const MAX_SOCKET_PATH_BYTES = 107;
-/** Leaves room for the socket's own name below a temporary folder. */
+/** Limit for the path of the temporary folder, so that folder and socket names fit below it. */
 const MAX_TEMPORARY_BYTES = 60;
 
 export type SocketFolderOptions = {
-  /** Where the socket should be; need not exist. */
+  /** Folder where the socket should be; it need not exist. */
   readonly wanted: string;
   readonly socketName: string;
-  /** A file that remembers the short folder. */
+  /** Path of the file that remembers the short folder. */
   readonly note: string;
-  /** A remembered folder counts only if this user owns it and nobody else may enter. */
+  /** A remembered folder is used only if this user owns it and its mode denies all others. */
   readonly ownerUid: number;
-  /** Characters that the socket's server cannot take in a path. */
+  /** Characters that the socket's server does not accept in a path. */
   readonly forbidden?: RegExp;
   /**
-   * Makes the wanted folder or the new short one its owner's. Never called with the remembered one,
-   * which its owner may have replaced since it was looked at.
+   * Changes the owner of the wanted or the new short folder. Never called with a remembered folder:
+   * its owner may have replaced it since it was checked.
    */
   readonly give?: (folder: string) => void;
 };
 
-/** The wanted folder if a socket fits in it, else the short one: the remembered, or made, 0700. */
+/**
+ * The wanted folder if the socket's path fits, else the remembered short one or a new one (0700).
+ */
 export async function socketFolder(options: SocketFolderOptions): Promise<string> {
   const { wanted, socketName, note, ownerUid, forbidden, give } = options;
   const fits = Buffer.byteLength(join(wanted, socketName)) <= MAX_SOCKET_PATH_BYTES;

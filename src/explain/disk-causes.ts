@@ -1,4 +1,5 @@
-// What can stand in the way of a disk, one function each; the first that applies is the cause.
+// The causes for which a disk takes no volumes, one function each; the first that applies is the
+// cause.
 import { formatBytes } from "../model/bytes.ts";
 import { refusing } from "../model/disk-claim.ts";
 import { promisableBytes, type DiskRow, type DiskState } from "../model/disk.ts";
@@ -15,12 +16,12 @@ import {
 
 export type DiskFacts = {
   readonly row: DiskRow;
-  /** As clients see it. */
+  /** The state that the API shows. */
   readonly state: DiskState;
-  /** Why it is not ready, as of now; empty when it is. */
+  /** Why the disk is not ready now; empty when it is. */
   readonly reason: string;
   readonly targetConnected: boolean;
-  /** Whether this run of the target was asked for its disks. */
+  /** Whether the disks on the target were listed in this incarnation. */
   readonly targetListed: boolean;
   readonly onTarget:
     | {
@@ -46,40 +47,51 @@ export type DiskFacts = {
         readonly evidence: readonly Evidence[] | undefined;
       }
     | undefined;
-  /** Its entry of STORAGE_NODE_FABRIC_DISKS. */
+  /** The disk's entry of STORAGE_NODE_FABRIC_DISKS. */
   readonly fabric: { readonly subnqn: string; readonly format: boolean } | undefined;
-  /** Another disk shows the same serial, model and namespace. */
+  /** Another disk has the same serial, model and nsid. */
   readonly duplicate: boolean;
-  /** Asked of the target just now; undefined: no answer. */
+  /** Read from the target for this explanation; undefined without an answer. */
   readonly freeClusters: bigint | undefined;
   readonly isolation: "strict" | "trusted";
   readonly overcommit: number;
   readonly node: NodeFacts;
   readonly steps: readonly NextStep[];
   readonly inFlight: boolean;
-  /** What a loop last said of this disk, perhaps long ago. */
+  /** The last error of a loop for this disk, of any age. */
   readonly loopError: string | undefined;
 };
 
 type Part = (facts: DiskFacts) => Cause | undefined;
 
-/** Which apply, by the question they belong to, and all of them, the cause first. */
+/**
+ * The causes that apply, by the check they belong to, and all of them in the order of dependency.
+ */
 export function diskCauses(facts: DiskFacts) {
   const node = nodeCause(facts.node);
   const presence = presenceCause(facts);
   const evidence = evidenceCause(facts);
   const admission = admissionCause(facts);
-  const store = STORE_CAUSES.map((found) => found(facts)).find((one) => one !== undefined);
+  const store = STORE_CAUSES.map((causeOf) => causeOf(facts)).find((cause) => cause !== undefined);
   const target = targetCause(facts.node, facts.targetConnected);
-  const silence = unresponsiveTargetCause(facts.node);
-  const all = [node, target, silence, presence, evidence, admission, failedCause(facts), store];
+  const unresponsive = unresponsiveTargetCause(facts.node);
+  const all = [
+    node,
+    target,
+    unresponsive,
+    presence,
+    evidence,
+    admission,
+    failedCause(facts),
+    store,
+  ];
   return {
     node,
     presence,
     evidence,
     admission,
     store,
-    all: all.filter((one) => one !== undefined),
+    all: all.filter((cause) => cause !== undefined),
   };
 }
 
@@ -87,7 +99,9 @@ export function diskLastError({ row, node, loopError }: DiskFacts): string | und
   return row.lastError ?? (node.database.ok ? undefined : loopError);
 }
 
-/** The store's counts: as the target says now, else as last recorded. */
+/**
+ * The lvstore's counts: read for this explanation, else observed, else recorded. Sizes in bytes.
+ */
 export function storeOf({ row, onTarget, freeClusters }: DiskFacts) {
   const store = onTarget?.store;
   return {
@@ -106,9 +120,9 @@ function presenceCause(facts: DiskFacts): Cause | undefined {
   if (transport === "PCIe") {
     if (!kernelListed) return undefined;
     return {
-      cause: `no PCIe function shows the serial ${serial} (${last})`,
+      cause: `no PCIe function has the serial ${serial} (${last})`,
       cure:
-        `put the drive back, into any slot, or let the kernel look again ` +
+        `put the drive back, into any slot, or let the kernel scan again ` +
         `(echo 1 > /sys/bus/pci/rescan): it then comes UP by itself with its volumes; if it is lost ` +
         `for good, call Delete for its volumes`,
       waits,
@@ -126,7 +140,7 @@ function presenceCause(facts: DiskFacts): Cause | undefined {
   return {
     cause: `it cannot be attached at ${address} (${fabric.subnqn}): ${error}`,
     cure:
-      `make the disk's target answer there, and let this node's host NQN in: it then comes ` +
+      `make the disk's target answer there, and allow this node's host NQN: it then comes ` +
       `UP by itself with its volumes`,
     waits,
   };
@@ -140,26 +154,27 @@ const CURES: Readonly<Record<EvidenceKind, string>> = {
   PARTITION_TABLE: "if nobody needs what is on it, wipefs --all the disk",
   SIGNATURE: "if nobody needs what is on it, wipefs --all the disk",
   SPDK_BLOBSTORE:
-    "it holds a store that no row of this node knows: see storage-node rebuild, or " +
+    "it holds an lvstore without a row of this node: see storage-node rebuild, or " +
     "blkdiscard it if nobody needs it",
   NONZERO_DATA: "if nobody needs what is on it, blkdiscard the disk",
-  EXCLUSIVE_OPEN_REFUSED: "end what has it open (lsof, fuser)",
-  BOOT_DISK: "leave it alone: the system runs from it",
+  EXCLUSIVE_OPEN_REFUSED: "end the process that has it open (lsof, fuser)",
+  BOOT_DISK: "do not use it: the system runs from it",
   NOT_ALLOWED: "call AdmitDisk with its serial, or add it to STORAGE_NODE_DISK_ALLOW",
   IOMMU_GROUP_SHARED:
     "take the other functions of its IOMMU group from their drivers, or use another slot",
-  NO_IOMMU: "turn the IOMMU on (firmware; kernel command line intel_iommu=on or amd_iommu=on)",
+  NO_IOMMU: "enable the IOMMU (firmware; kernel command line intel_iommu=on or amd_iommu=on)",
   UNREADABLE: "make it readable: dmesg says why it is not",
   DUPLICATE_SERIAL: "take one of the two disks with this serial out",
-  FOREIGN_STORE: "it holds somebody's store: give it back, or blkdiscard it if nobody needs it",
+  FOREIGN_STORE:
+    "it holds an lvstore of another owner: give it back, or blkdiscard it if nobody needs it",
 };
 
 function evidenceCause(facts: DiskFacts): Cause | undefined {
   const { row, inKernel, onTarget, duplicate } = facts;
-  const waits = "waits until nothing speaks against the disk";
+  const waits = "waits until there is no evidence against the disk";
   if (duplicate) {
     return {
-      cause: `another disk shows the serial ${row.serial}, the same model and namespace`,
+      cause: `another disk has the serial ${row.serial}, the same model and nsid`,
       cure: CURES.DUPLICATE_SERIAL,
       waits,
     };
@@ -168,10 +183,12 @@ function evidenceCause(facts: DiskFacts): Cause | undefined {
   const against = refusing(inKernel?.evidence ?? [], row.lvsUuid !== undefined);
   const [first] = against;
   if (first === undefined) return undefined;
-  const told = against.map(({ kind, subject, detail }) => `${kind} ${subject} ${detail}`.trimEnd());
+  const found = against.map(({ kind, subject, detail }) =>
+    `${kind} ${subject} ${detail}`.trimEnd(),
+  );
   return {
-    cause: told.join("; "),
-    cure: `${CURES[first.kind]}; it is looked at again by itself`,
+    cause: found.join("; "),
+    cure: `${CURES[first.kind]}; the agent then inspects it again by itself`,
     waits,
   };
 }
@@ -180,7 +197,7 @@ function admissionCause({ row }: DiskFacts): Cause | undefined {
   if (row.wanted === "release") {
     return {
       cause: "it was released to its kernel driver",
-      cure: `call AdmitDisk {"diskId": "${row.id}", "serial": "${row.serial}"} to take it again`,
+      cure: `call AdmitDisk {"diskId": "${row.id}", "serial": "${row.serial}"} to use it again`,
       waits: "waits for AdmitDisk",
     };
   }
@@ -198,9 +215,7 @@ function failedCause({ row, state }: DiskFacts): Cause | undefined {
   if (state !== "FAILED") return undefined;
   return {
     cause: row.stateReason,
-    cure:
-      "look at the drive (dmesg, nvme smart-log) and at the target's log; AdmitDisk tries " +
-      "again",
+    cure: "see the drive (dmesg, nvme smart-log) and the target's log; AdmitDisk tries again",
     waits: "only a new intent makes it try again",
   };
 }
@@ -213,27 +228,29 @@ const STORE_CAUSES: readonly Part[] = [
       cause: reason === "" ? row.stateReason : reason,
       cure:
         empty && fabric?.format === false
-          ? `if nobody needs what is on it, say "format": true in its entry of ` +
+          ? `if nobody needs what is on it, set "format": true in its entry of ` +
             `STORAGE_NODE_FABRIC_DISKS and restart the agent`
-          : `if the store is this node's, see storage-node rebuild; else give the disk back ` +
-            `to whom it belongs`,
-      waits: "what is somebody else's is left alone",
+          : `if the lvstore is this node's, see storage-node rebuild; else give the disk back ` +
+            `to its owner`,
+      waits: "the agent does not change a disk of another owner",
     };
   },
   ({ row, onTarget, isolation }) => {
     if (onTarget?.store === undefined || row.lvsUuid === undefined) return undefined;
     if (row.freeSpace === "ZEROED" || isolation === "trusted") return undefined;
-    const asked = row.zeroRequestedTime;
-    if (asked !== undefined) {
+    const requested = row.zeroRequestedTime;
+    if (requested !== undefined) {
       return {
-        cause: `its free clusters are being zeroed since ${instant(asked)}`,
+        cause:
+          `zeroing of its free clusters was requested at ${instant(requested)} and is not ` +
+          `done yet`,
         cure: "wait for it",
         waits: "waits for the free space to be zeroed",
       };
     }
     return {
       cause: "its free clusters may hold bytes of deleted volumes, so it takes no new ones",
-      cure: `call ZeroFreeSpace {"diskId": "${row.id}"}; volumes that are there are not touched`,
+      cure: `call ZeroFreeSpace {"diskId": "${row.id}"}; existing volumes are not touched`,
       waits: "waits for ZeroFreeSpace",
     };
   },
@@ -241,23 +258,23 @@ const STORE_CAUSES: readonly Part[] = [
     const { row, node, onTarget } = facts;
     const { free, total, clusterBytes } = storeOf(facts);
     if (onTarget?.store === undefined || row.lvsUuid === undefined || free > 0n) return undefined;
-    const unknown =
+    const orphans =
       node.target.orphanLvols === 0
         ? ""
-        : `, or remove lvols that no volume is (${node.target.orphanLvols} on the target)`;
+        : `, or remove lvols without a volume (${node.target.orphanLvols} on the target)`;
     return {
       cause:
         `it is full: 0 of ${total} clusters free (${formatBytes(total * clusterBytes)}); ` +
         `hosts' writes to thin volumes fail where they need a new cluster`,
-      cure: `make room: call Delete for volumes nobody needs${unknown}`,
-      waits: "all that the agent can do is done",
+      cure: `make room: call Delete for volumes nobody needs${orphans}`,
+      waits: "the agent cannot do anything about it",
     };
   },
   ({ row }) => {
     if (!row.cordoned) return undefined;
     return {
       cause: "it is cordoned: it takes no new volumes",
-      // Uncordon is not implemented yet.
+      // The API has no call to uncordon a disk yet.
       cure:
         `set disk.cordoned to false in the database where id = '${row.id}', and restart the ` +
         `agent`,
@@ -266,10 +283,10 @@ const STORE_CAUSES: readonly Part[] = [
   },
   ({ row, onTarget, overcommit }) => {
     if (onTarget?.store === undefined || row.lvsUuid === undefined) return undefined;
-    const most = promisableBytes(row, overcommit);
-    if (most === 0n || row.promisedBytes < most) return undefined;
+    const promisable = promisableBytes(row, overcommit);
+    if (promisable === 0n || row.promisedBytes < promisable) return undefined;
     return {
-      cause: `all of its ${formatBytes(most)} are promised, to ${row.lvolCount} volumes`,
+      cause: `all of its ${formatBytes(promisable)} are promised, to ${row.lvolCount} volumes`,
       cure: "call Delete for volumes nobody needs, or raise STORAGE_NODE_OVERCOMMIT",
       waits: "all is as wanted",
     };

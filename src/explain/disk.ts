@@ -1,5 +1,5 @@
-// Why a disk takes no volumes: six questions from its admission to its store, and the first thing that
-// stands in the way.
+// Explains why a disk takes no volumes: six checks from its admission to its lvstore, and the first
+// cause.
 import { formatBytes } from "../model/bytes.ts";
 import { refusing } from "../model/disk-claim.ts";
 import { promisableBytes } from "../model/disk.ts";
@@ -47,7 +47,7 @@ function summaryOf(facts: DiskFacts, first: Cause | undefined, nextStep: string)
   if (state === "UP") return `${head}: ${spaceText(facts)}`;
   const error = diskLastError(facts);
   const failing =
-    error === undefined ? "nothing stands in the way" : `the last try ended: ${error}`;
+    error === undefined ? "nothing stands in the way" : `the last attempt failed: ${error}`;
   return `${head}: ${failing}; next step: ${nextStep}`;
 }
 
@@ -69,9 +69,9 @@ function admissionCheck(facts: DiskFacts, found: Cause | undefined): Check {
 
 function presenceCheck(facts: DiskFacts, found: Cause | undefined): Check {
   const { row, onTarget, inKernel, kernelListed, fabric, node } = facts;
-  const question = "Is it seen, in the kernel or on the fabric?";
+  const question = "Is it found, in the kernel or on the fabric?";
   if (found !== undefined) return no(question, found);
-  const observed = `last change seen ${instant(row.lastSeenTime)}`;
+  const lastChange = `last change seen ${instant(row.lastSeenTime)}`;
   if (inKernel !== undefined) {
     const driver = inKernel.driver === undefined ? "no driver" : `driver ${inKernel.driver}`;
     const name = inKernel.kernelName === undefined ? "" : `, ${inKernel.kernelName}`;
@@ -87,40 +87,42 @@ function presenceCheck(facts: DiskFacts, found: Cause | undefined): Check {
     return { question, answer: "YES", evidence, remedy: "" };
   }
   const fabricText = fabric === undefined ? "" : ` of ${fabric.subnqn}`;
-  const where = `${row.transport} ${row.address}${fabricText}, ${observed}`;
+  const where = `${row.transport} ${row.address}${fabricText}, ${lastChange}`;
   const unlisted = row.transport === "PCIe" && !kernelListed ? `; ${node.kernel.reason}` : "";
   return {
     question,
     answer: "UNKNOWN",
     evidence: `${where}${unlisted}`,
-    remedy: targetCause(node, facts.targetConnected)?.cure ?? "wait until it was looked for",
+    remedy:
+      targetCause(node, facts.targetConnected)?.cure ??
+      "wait until the target has listed its disks",
   };
 }
 
 function evidenceCheck(facts: DiskFacts, found: Cause | undefined): Check {
   const { row, onTarget, inKernel } = facts;
-  const question = "Does nothing speak against using it?";
+  const question = "Is there no evidence against using it?";
   if (found !== undefined) return no(question, found);
   if (onTarget !== undefined && row.lvsUuid !== undefined) {
-    return { question, answer: "YES", evidence: "it holds our store", remedy: "" };
+    return { question, answer: "YES", evidence: "it holds an lvstore of this node", remedy: "" };
   }
   const { evidence } = inKernel ?? {};
   if (evidence === undefined) {
     const why =
       row.transport === "PCIe"
-        ? `it cannot be looked into under the driver ${inKernel?.driver ?? "it had"}`
-        : `a fabric disk cannot be looked into; its entry says "format": ` +
+        ? `it cannot be inspected under the driver ${inKernel?.driver ?? "it had"}`
+        : `a fabric disk cannot be inspected; its entry says "format": ` +
           `${facts.fabric?.format === true}`;
     const remedy =
       inKernel === undefined
         ? ""
-        : `it is looked into once its kernel driver has it: empty its driver_override, ` +
+        : `it is inspected once its kernel driver has it: empty its driver_override, ` +
           `unbind it, echo ${inKernel.address} > /sys/bus/pci/drivers_probe`;
     return { question, answer: "UNKNOWN", evidence: why, remedy };
   }
   const against = refusing(evidence, row.lvsUuid !== undefined).length;
-  const told = evidence.map(({ kind }) => kind).join(", ");
-  const shown = told === "" ? "it is blank" : `${told}, which does not matter here`;
+  const kinds = evidence.map(({ kind }) => kind).join(", ");
+  const shown = kinds === "" ? "it is blank" : `${kinds}, which does not count for this disk`;
   return { question, answer: against === 0 ? "YES" : "NO", evidence: shown, remedy: "" };
 }
 
@@ -136,23 +138,23 @@ function attachCheck(facts: DiskFacts, first: Cause | undefined): Check {
     return {
       question,
       answer: "UNKNOWN",
-      evidence: away?.cause ?? "the target was not asked for its disks yet",
-      remedy: away?.cure ?? "wait until it was asked",
+      evidence: away?.cause ?? "the target has not listed its disks yet",
+      remedy: away?.cure ?? "wait until it has listed them",
     };
   }
   const error = diskLastError(facts);
   return no(question, {
-    cause: `no controller shows its serial${error === undefined ? "" : `; ${error}`}`,
+    cause: `no controller has its serial${error === undefined ? "" : `; ${error}`}`,
     cure: first?.cure ?? WAIT,
   });
 }
 
 function storeCheck(facts: DiskFacts, found: Cause | undefined, first: Cause | undefined): Check {
   const { onTarget, row } = facts;
-  const question = "Is its store loaded, ours, and open to new volumes?";
+  const question = "Is its lvstore loaded, of this node, and open to new volumes?";
   if (onTarget === undefined) {
     const known =
-      row.lvsUuid === undefined ? "it never had one" : `store ${row.lvsUuid} lies on it`;
+      row.lvsUuid === undefined ? "it never had one" : `lvstore ${row.lvsUuid} is on it`;
     return {
       question,
       answer: "UNKNOWN",
@@ -163,20 +165,21 @@ function storeCheck(facts: DiskFacts, found: Cause | undefined, first: Cause | u
   if (found !== undefined) return no(question, found);
   if (onTarget.store === undefined) {
     return no(question, {
-      cause: "no store on it",
+      cause: "it has no lvstore",
       cure: first?.cure ?? WAIT,
     });
   }
-  const evidence = `store ${onTarget.store.name}; ${spaceText(facts)}`;
+  const evidence = `lvstore ${onTarget.store.name}; ${spaceText(facts)}`;
   return { question, answer: "YES", evidence, remedy: "" };
 }
 
-/** Free clusters as the target says now, and what of them is promised. */
+/** Free clusters of the lvstore, bytes promised to volumes, and bytes left to promise. */
 function spaceText(facts: DiskFacts): string {
   const { row, overcommit } = facts;
   const { free, total, clusterBytes } = storeOf(facts);
-  const left = promisableBytes(row, overcommit) - row.promisedBytes;
-  const promise = left > 0n ? `${formatBytes(left)} left to promise` : "nothing left to promise";
+  const leftBytes = promisableBytes(row, overcommit) - row.promisedBytes;
+  const promise =
+    leftBytes > 0n ? `${formatBytes(leftBytes)} left to promise` : "nothing left to promise";
   const space = row.freeSpace === "ZEROED" ? "zeroed" : "which may hold old bytes";
   return (
     `${free} of ${total} clusters free (${formatBytes(free * clusterBytes)}, ${space}), ` +

@@ -1,48 +1,49 @@
-// What an explanation is made of: questions with answers, what stands in the way, what comes next. Pure
-// functions of facts that were gathered before. What was not seen in this run of the target is UNKNOWN:
-// nothing here guesses.
+// The parts of an explanation (checks, causes, the next step) and the causes that concern the whole
+// node. Pure functions of facts that were gathered before.
+//
+// It never guesses: what was not observed in this incarnation of the target is UNKNOWN.
 
-/** YES is as it should be, whatever the question. */
+/** Questions are worded so that YES means that all is well. */
 export type Answer = "YES" | "NO" | "UNKNOWN";
 
 export type Check = {
   readonly question: string;
   readonly answer: Answer;
-  /** What was seen, with names and numbers. */
+  /** What was observed, with names and numbers. */
   readonly evidence: string;
-  /** What to do about it; empty when YES. */
+  /** What an operator does about it; empty when the answer is YES. */
   readonly remedy: string;
 };
 
 export type Explanation = {
-  /** The cause and its cure in one sentence. */
+  /** The state, the cause and its cure in one sentence. */
   readonly summary: string;
   readonly checks: readonly Check[];
   readonly nextStep: string;
   readonly lastError: string | undefined;
-  /** Undefined: nothing waits for a time to come. */
+  /** The end of a back-off; undefined when there is none. */
   readonly nextTryTime: Date | undefined;
 };
 
-/** Something that stands in the way: what it is, what an operator does about it, what the loops do. */
+/** Why an object is not as wanted, what an operator does about it, and what the loops do. */
 export type Cause = {
   readonly cause: string;
   readonly cure: string;
-  /** What the loops do about it by themselves, after "nothing: ". */
+  /** Why the loops plan no step, as text that follows "nothing: ". */
   readonly waits: string;
 };
 
-/** What a loop would do with the object now. */
+/** The step that a loop plans for the object now. */
 export type NextStep = {
   readonly loop: string;
   readonly words: string;
-  /** Whether this agent may do that at this moment. */
+  /** Whether the present write mode permits the step. */
   readonly allowed: boolean;
 };
 
 export type PartFacts = { readonly ok: boolean; readonly reason: string; readonly since: Date };
 
-/** What concerns every object of the node. */
+/** Facts that concern every object of the node. */
 export type NodeFacts = {
   readonly now: Date;
   readonly hold: string | undefined;
@@ -52,27 +53,27 @@ export type NodeFacts = {
   readonly kernel: PartFacts;
   readonly target: PartFacts & {
     readonly socket: string;
-    /** Somebody answers on the socket, be it ours to use or not. */
+    /** The socket answers, whether or not the target is identified and owned by this node. */
     readonly answers: boolean;
-    /** It took a request just now, and had not answered when the explanation was made. */
+    /** The target accepted a request and had not answered it when the facts were gathered. */
     readonly unresponsive: boolean;
-    /** Lvols in stores of this fleet that no row has. */
+    /** Number of lvols without a row in lvstores of this fleet. */
     readonly orphanLvols: number;
   };
-  /** Of every interface of this machine. */
+  /** The IP addresses of all interfaces of this machine. */
   readonly ownAddresses: readonly string[];
   readonly writeMode: "read-only" | "restore-only" | "read-write";
 };
 
-/** Why this agent changes nothing, or not all that is wanted; undefined if it does. */
+/** Why this agent makes no changes, or only some; undefined if it makes all. */
 export function nodeCause(node: NodeFacts): Cause | undefined {
   const { hold, database, lock, lease } = node;
   if (hold !== undefined) {
     return {
       cause: `the node is on hold and changes nothing: ${hold}`,
       cure:
-        `give the newer database back, or run "storage-node rebuild" to see which rows the disks ` +
-        `give back, and "storage-node rebuild --apply" to write them and end the hold`,
+        `restore the newer database, or run "storage-node rebuild" to see which rows the disks ` +
+        `contain, and "storage-node rebuild --apply" to write them and end the hold`,
       waits: "waits for an operator to end the hold",
     };
   }
@@ -80,39 +81,39 @@ export function nodeCause(node: NodeFacts): Cause | undefined {
     return {
       cause:
         `${database.reason} (since ${instant(database.since)}); meanwhile exports stay and are ` +
-        `restored if the target restarts, reads answer what was last known, changes are refused`,
+        `restored if the target restarts, reads answer the last known rows, changes are refused`,
       cure:
-        `start PostgreSQL or its network again, the agent goes on by itself; if it moved, correct ` +
-        `DATABASE_URL and restart the agent`,
+        `start PostgreSQL or its network again, the agent reconnects by itself; if it moved, ` +
+        `correct DATABASE_URL and restart the agent`,
       waits: "waits for the database",
     };
   }
   if (!lock.ok) {
     return {
-      cause: `this agent changes nothing: ${lock.reason}`,
-      cure: `ask the agent that has the lock, or stop it: this one then goes on by itself`,
+      cause: `this agent makes no changes: ${lock.reason}`,
+      cure: `ask the agent that has the lock, or stop it: this agent then takes the lock by itself`,
       waits: "waits for the local lock",
     };
   }
   if (lease.ok) return undefined;
   return {
     cause: `this agent does not lead the node since ${instant(lease.since)}: ${lease.reason}`,
-    cure: `ask the agent that has the lease, or stop it: this one then goes on by itself`,
+    cure: `ask the agent that has the lease, or stop it: this agent then takes the lease by itself`,
     waits: "waits for the lease",
   };
 }
 
-/** Why nothing is seen of the target; undefined while it is connected and known. */
+/** Why the target cannot be observed; undefined while it is connected and identified. */
 export function targetCause({ target }: NodeFacts, connected: boolean): Cause | undefined {
   if (connected) return undefined;
   const { socket, since, reason, answers } = target;
   const waits = "waits for the target";
   if (answers) {
     return {
-      cause: `the SPDK target at ${socket} answers but is not worked with: ${reason}`,
+      cause: `the SPDK target at ${socket} answers but is not used: ${reason}`,
       cure: reason.includes("belongs to")
         ? `give this node a target of its own (STORAGE_NODE_SPDK_SOCKET) and restart the agent`
-        : `wait if it was started just now; else see the agent's log, and whether the target is ` +
+        : `wait if it was just started; else see the agent's log, and whether the target is ` +
           `SPDK 24.01 or newer`,
       waits,
     };
@@ -126,14 +127,14 @@ export function targetCause({ target }: NodeFacts, connected: boolean): Cause | 
   };
 }
 
-/** A target that is connected and hangs: what was seen of it may no longer be so. */
+/** The target is connected and does not answer: observations may be out of date. */
 export function unresponsiveTargetCause({ target }: NodeFacts): Cause | undefined {
   if (!target.unresponsive) return undefined;
   return {
     cause: `the SPDK target at ${target.socket} takes requests and does not answer them`,
     cure:
-      `see whether it hangs or is stopped (its log, top): once it answers, or is started anew, ` +
-      `all goes on by itself`,
+      `see whether it hangs or is stopped (its log, top): once it answers or is restarted, the ` +
+      `agent continues by itself`,
     waits: "waits for the target",
   };
 }
@@ -141,12 +142,12 @@ export function unresponsiveTargetCause({ target }: NodeFacts): Cause | undefine
 export type Planned = {
   readonly steps: readonly NextStep[];
   readonly inFlight: boolean;
-  /** Why there is no step. */
+  /** Why the loops plan no step, as text that follows "nothing: ". */
   readonly idle: string;
   readonly nextTryTime: Date | undefined;
 };
 
-/** The steps in words, and why they are not taken now. */
+/** The planned steps as text, and why they are not taken now. */
 export function nextStepText(
   { steps, inFlight, idle, nextTryTime }: Planned,
   node: NodeFacts,
@@ -161,31 +162,32 @@ export function nextStepText(
 
 function notNow({ hold, database, writeMode }: NodeFacts): string {
   if (hold !== undefined) return "the node is on hold";
-  if (writeMode === "restore-only") return "the database is away; only exports are restored";
-  return database.ok ? "this agent does not lead the node" : "the database is away";
+  if (writeMode === "restore-only")
+    return "the database cannot be reached; only exports are restored";
+  return database.ok ? "this agent does not lead the node" : "the database cannot be reached";
 }
 
-/** The remedy of what the loops put right by themselves. */
-export const WAIT = "wait: the next step sees to it";
+/** The remedy of what the loops correct by themselves. */
+export const WAIT = "wait: the agent corrects it in its next step";
 
-/** A time still to come; one that has passed waits for nothing. */
+/** The time, or undefined when it has passed. */
 export function ifFuture(time: Date | undefined, now: Date): Date | undefined {
   return time !== undefined && time > now ? time : undefined;
 }
 
-/** To the second: more says nothing to people. */
+/** ISO 8601 in UTC, in whole seconds. */
 export function instant(time: Date): string {
   return `${time.toISOString().slice(0, 19)}Z`;
 }
 
-/** What an object's row and its loops say of the last failure. */
+/** The last failure of an object, from its row or its loops. */
 export type Failing = {
   readonly lastError: string | undefined;
   readonly attempt: number;
   readonly nextTryTime: Date | undefined;
 };
 
-/** The last of the six questions, of volumes and disks alike. */
+/** The last of the six questions, the same for volumes and disks. */
 export function errorCheck(
   { lastError, attempt, nextTryTime }: Failing,
   node: NodeFacts,
@@ -193,7 +195,7 @@ export function errorCheck(
 ): Check {
   const question = "Do the loops work on it without errors?";
   if (lastError === undefined) {
-    return { question, answer: "YES", evidence: "no error since it was last well", remedy: "" };
+    return { question, answer: "YES", evidence: "no error since it was last UP", remedy: "" };
   }
   const due = ifFuture(nextTryTime, node.now);
   const again = due === undefined ? "" : `; tried again at ${instant(due)}`;
@@ -202,6 +204,6 @@ export function errorCheck(
     question,
     answer: "NO",
     evidence: `${lastError}${times}${again}`,
-    remedy: first?.cure ?? "the agent tries again by itself; its log has the whole story",
+    remedy: first?.cure ?? "the agent tries again by itself; see its log for details",
   };
 }

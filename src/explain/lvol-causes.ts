@@ -1,5 +1,5 @@
-// What can stand in the way of a volume, one function each, in the order in which one depends on the
-// other: the first that applies is the cause, the others may be its effects.
+// The causes for which a volume is not as wanted, one function each, in the order in which one
+// depends on the other: the first that applies is the cause, the others may be its effects.
 import { addressText, isOwnAddress } from "../model/address.ts";
 import { formatBytes } from "../model/bytes.ts";
 import type { DiskRow, DiskState } from "../model/disk.ts";
@@ -12,41 +12,37 @@ import {
   type NodeFacts,
   type Cause,
 } from "./explanation.ts";
-import { exportSerial } from "../model/identity.ts";
-import {
-  dataMissing,
-  namespaceState,
-  sameAddress,
-  type ListenAddress,
-  type VolumeView,
-} from "../model/lvol.ts";
+import { dataMissing, namespaceState, type VolumeView } from "../model/lvol-state.ts";
+import { sameAddress, type ListenAddress } from "../model/lvol.ts";
 
 export type LvolFacts = {
   readonly view: VolumeView;
   readonly disk: DiskRow | undefined;
   readonly diskState: DiskState | undefined;
-  /** Free clusters of its store hold no old bytes, or tenants trust each other. */
+  /**
+   * The free clusters of its lvstore are known to be zeroed, or the isolation mode is `trusted`.
+   */
   readonly clean: boolean;
-  /** Asked of the target just now; undefined: no answer. */
+  /** Read from the target for this explanation, like the next two; undefined without an answer. */
   readonly freeClusters: bigint | undefined;
   readonly allocatedClusters: bigint | undefined;
   readonly connectedHosts: readonly string[] | undefined;
   readonly node: NodeFacts;
   readonly steps: readonly NextStep[];
-  /** A step was handed out and is not answered yet. */
+  /** A step was dispatched and is not answered yet. */
   readonly inFlight: boolean;
-  /** What a loop last said of this volume, perhaps long ago. */
+  /** The last error of a loop for this volume, of any age. */
   readonly loopError: string | undefined;
 };
 
-/** While the database is away, what a loop says is not in the row. */
+/** The row's last error. Without the database, errors cannot be recorded: then also the loop's. */
 export function lvolLastError({ view, node, loopError }: LvolFacts): string | undefined {
   return view.row.lastError ?? (node.database.ok ? undefined : loopError);
 }
 
-/** All that applies, the cause first. */
+/** All causes that apply, in the order of dependency. */
 export function lvolCauses(facts: LvolFacts): readonly Cause[] {
-  return CAUSES.map((found) => found(facts)).filter((one) => one !== undefined);
+  return CAUSES.map((causeOf) => causeOf(facts)).filter((cause) => cause !== undefined);
 }
 
 const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
@@ -69,8 +65,8 @@ function deleted({ view: { row } }: LvolFacts): Cause | undefined {
   if (row.deleteTime === undefined) return undefined;
   return {
     cause: `it was deleted at ${instant(row.deleteTime)}`,
-    cure: "call ProvisionLvol with a new id: data is never found again under an old one",
-    waits: "nothing of it is left",
+    cure: "call ProvisionLvol with a new id: the data of a deleted volume cannot be restored",
+    waits: "its deletion is complete",
   };
 }
 
@@ -80,7 +76,7 @@ function deleting({ view: { row } }: LvolFacts): Cause | undefined {
   return {
     cause: `its deletion was asked for at ${instant(row.deleteRequestedTime)}${held}`,
     cure: "wait for it; hosts that are still connected must disconnect first",
-    waits: "waits until what was sent to delete it has surely ended",
+    waits: "waits until a delete that was sent earlier can no longer be running",
   };
 }
 
@@ -89,13 +85,13 @@ function failed({ view: { row } }: LvolFacts): Cause | undefined {
   return {
     cause: `the agent has given up: ${row.lastError ?? "no error was recorded"}`,
     cure:
-      `remove what is in the way, then call AllowHost or RevokeHost: a new intent is tried anew; ` +
+      `remove the reason, then call AllowHost or RevokeHost: the agent tries a new intent; ` +
       `or call Delete {"lvolId": "${row.id}"}`,
     waits: "only a new intent makes it try again",
   };
 }
 
-/** A disk as people know it. */
+/** A disk in texts for operators. */
 export function diskName({ serial, id }: Pick<DiskRow, "serial" | "id">): string {
   return `disk ${serial} (${id})`;
 }
@@ -106,14 +102,16 @@ export function diskCause({ view, disk, diskState }: LvolFacts): Cause | undefin
   if (disk === undefined) {
     return {
       cause: `its disk ${diskId} has no row on this node`,
-      cure: `look at ListDisks; "storage-node rebuild" makes rows of disks that hold our stores`,
+      cure:
+        `see ListDisks; "storage-node rebuild" inserts the rows of disks that hold lvstores ` +
+        `of this node`,
       waits: `waits for disk ${diskId}`,
     };
   }
   const { address, lastSeenTime, stateReason, lastError, transport, serial } = disk;
   const observed = `last seen at ${address}, there since ${instant(lastSeenTime)}`;
-  const told = diskState === "MISSING" ? [stateReason] : [stateReason, lastError];
-  const why = told.filter((one) => one !== undefined && one !== "");
+  const given = diskState === "MISSING" ? [stateReason] : [stateReason, lastError];
+  const why = given.filter((text) => text !== undefined && text !== "");
   const reason = why.length === 0 ? "" : `: ${[...new Set(why)].join("; ")}`;
   const back =
     transport === "PCIe"
@@ -136,14 +134,17 @@ function notZeroedCause({ view, disk, clean }: LvolFacts): Cause | undefined {
   if (row.lvolUuid !== undefined) return undefined;
   return {
     cause:
-      `free space of its ${diskName(disk)} may hold bytes of a deleted volume, so nothing ` +
-      `new is made there`,
-    cure: `call ZeroFreeSpace {"diskId": "${disk.id}"}: the volume is then made by itself`,
+      `free space of its ${diskName(disk)} may hold bytes of a deleted volume, so no new lvol ` +
+      `is created there`,
+    cure: `call ZeroFreeSpace {"diskId": "${disk.id}"}: the volume is then created by itself`,
     waits: "waits for the free space to be zeroed",
   };
 }
 
-/** Whole clusters of its store: how many there are, are free, and this volume lacks. */
+/**
+ * Space of the volume's lvstore, in whole clusters: in all, free, the size of the volume, and how
+ * many clusters the volume has allocated. `cluster` is the cluster size in bytes.
+ */
 export function spaceOf({ view, disk, freeClusters, allocatedClusters }: LvolFacts) {
   const { row, observed } = view;
   const cluster = disk?.clusterBytes;
@@ -151,12 +152,12 @@ export function spaceOf({ view, disk, freeClusters, allocatedClusters }: LvolFac
   if (cluster === undefined || free === undefined || cluster === 0n) return undefined;
   const size = row.promisedBytes / cluster;
   const lvol = observed.lvol?.kind === "present" ? observed.lvol : undefined;
-  // Unknown on 24.01.
+  // SPDK 24.01 does not report it.
   const has = allocatedClusters ?? lvol?.allocatedClusters;
   return { cluster, free, total: disk?.totalClusters ?? 0n, size, has };
 }
 
-/** What SPDK says when a thick lvol does not fit (CONTRACT section 5). */
+/** SPDK's error text when a thick lvol does not fit (docs/spdk-contract.md#lvols). */
 const NO_SPACE = "No space left on device";
 
 export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
@@ -165,33 +166,34 @@ export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
   const space = spaceOf(facts);
   if (space === undefined || disk === undefined || dataMissing(view)) return undefined;
   const { free, total, size, has, cluster } = space;
-  const left =
+  const shortage =
     `${diskName(disk)} has ${free} of ${total} clusters free (${formatBytes(free * cluster)} of ` +
     `${formatBytes(total * cluster)})`;
-  const unknown =
+  const orphans =
     node.target.orphanLvols === 0
       ? ""
-      : `, or remove lvols that no volume is (${node.target.orphanLvols} on the target)`;
-  const room = `make room on it: call Delete for volumes nobody needs${unknown}`;
+      : `, or remove lvols without a volume (${node.target.orphanLvols} on the target)`;
+  const room = `make room on it: call Delete for volumes nobody needs${orphans}`;
   if (observed.lvol?.kind === "present") {
-    // A thick lvol has its clusters; so has a thin one that was written everywhere.
+    // A thick lvol has all of its clusters, and so has a thin one that was written everywhere.
     if (!row.thin || free > 0n || has === undefined || has >= size) return undefined;
     return {
       cause:
-        `${left}: the volume is thin and has ${has} of its ${size}, so its hosts' writes ` +
+        `${shortage}: the volume is thin and has ${has} of its ${size}, so its hosts' writes ` +
         `fail wherever they need a new one`,
       cure: `${room}; writes work again at once`,
-      waits: "all that the agent can do is done",
+      waits: "the agent cannot do anything about it",
     };
   }
   if (row.thin || row.lvolUuid !== undefined) return undefined;
-  // A count of long ago says less than what the target answered since.
-  const counted = facts.freeClusters !== undefined;
-  const refused = !counted && lvolLastError(facts)?.includes(NO_SPACE) === true;
+  // Prefer the target's last "no space" answer over a recorded count of free clusters, which may be
+  // older.
+  const countIsFresh = facts.freeClusters !== undefined;
+  const refused = !countIsFresh && lvolLastError(facts)?.includes(NO_SPACE) === true;
   if (free >= size && !refused) return undefined;
   return {
-    cause: `${left}, and the thick volume needs ${size} (${formatBytes(size * cluster)})`,
-    cure: `${room}; the volume is then made by itself`,
+    cause: `${shortage}, and the thick volume needs ${size} (${formatBytes(size * cluster)})`,
+    cure: `${room}; the volume is then created by itself`,
     waits: "waits for room on the disk",
   };
 }
@@ -202,26 +204,26 @@ export function dataMissingCause({ view, disk }: LvolFacts): Cause | undefined {
   const where = disk === undefined ? "" : ` on ${diskName(disk)}`;
   return {
     cause:
-      `its lvol ${lvolUuid}${where} was there and is gone, and with it its data; an empty ` +
-      `one is never made in its place`,
+      `its lvol ${lvolUuid}${where} was there and is gone, and its data with it; an empty ` +
+      `lvol is never created in its place`,
     cure:
-      `bring the disk's store back as it was, and the volume comes UP by itself; or call ` +
-      `Delete {"lvolId": "${id}"} and make a new volume`,
-    waits: "an lvol that was there once is never made again",
+      `restore the lvstore of the disk as it was, and the volume comes UP by itself; or call ` +
+      `Delete {"lvolId": "${id}"} and create a new volume`,
+    waits: "an lvol that existed once is never created again",
   };
 }
 
-/** Something under our name that this agent did not make. */
+/** A subsystem or namespace with the name of the volume's export that this agent did not create. */
 export function foreignSubsystemCause({ view: { row, observed } }: LvolFacts): Cause | undefined {
   const { subsystem } = observed;
   if (subsystem?.kind !== "present" || row.deleteRequestedTime !== undefined) return undefined;
-  const waits = "what this agent did not make is left alone";
+  const waits = "the agent does not change what it did not create";
   const { nqn } = row;
-  if (subsystem.serialNumber !== exportSerial(row.id)) {
+  if (subsystem.serialNumber !== row.serialNumber) {
     return {
       cause:
         `the subsystem ${nqn} has the serial number ${subsystem.serialNumber}: this agent ` +
-        `did not make it, and leaves it alone`,
+        `did not create it, and does not change it`,
       cure:
         `find out whose it is; once nobody needs it, send the target nvmf_delete_subsystem ` +
         `{"nqn": "${nqn}"}`,
@@ -234,7 +236,7 @@ export function foreignSubsystemCause({ view: { row, observed } }: LvolFacts): C
   return {
     cause:
       `namespace 1 of ${nqn} shows ${other?.bdevName} as ${other?.uuid}, not lvol ${uuid}: ` +
-      `it is left alone`,
+      `the agent does not change it`,
     cure:
       `find out whose it is; once nobody needs it, send the target nvmf_subsystem_remove_ns ` +
       `{"nqn": "${nqn}", "nsid": 1}`,
@@ -245,7 +247,9 @@ export function foreignSubsystemCause({ view: { row, observed } }: LvolFacts): C
 export function silentAddresses({ view }: LvolFacts): readonly ListenAddress[] {
   const { subsystem } = view.observed;
   const listeners = subsystem?.kind === "present" ? subsystem.listeners : [];
-  return view.listenAddresses.filter((want) => !listeners.some((is) => sameAddress(want, is)));
+  return view.listenAddresses.filter(
+    (wanted) => !listeners.some((listener) => sameAddress(wanted, listener)),
+  );
 }
 
 export function listenerCause(facts: LvolFacts): Cause | undefined {
@@ -273,8 +277,8 @@ export function listenerCause(facts: LvolFacts): Cause | undefined {
   return {
     cause: `the target refuses to listen on ${addressText(first)}: ${lastError}`,
     cure:
-      `see who has that port (ss -ltnp "sport = :${first.trsvcid}") and whether the target ` +
-      `has a ${first.trtype} transport (nvmf_get_transports)`,
+      `see which process has that port (ss -ltnp "sport = :${first.trsvcid}") and whether the ` +
+      `target has a ${first.trtype} transport (nvmf_get_transports)`,
     waits,
   };
 }
@@ -288,9 +292,18 @@ export function hostCause({ view: { row } }: LvolFacts): Cause | undefined {
     return {
       cause:
         "it was rebuilt from its disk, which does not say who may connect: its export is " +
-        "left as it is",
+        "not changed",
       cure: call,
       waits: "waits for AllowHost or RevokeHost",
+    };
+  }
+  if (row.unconfirmedHosts.length > 0) {
+    return {
+      cause:
+        `the database is older than what the node remembers, so these hosts may not connect: ` +
+        row.unconfirmedHosts.join(", "),
+      cure: `call ConfirmHosts for the hosts that may, RevokeHost for the others`,
+      waits: "waits for ConfirmHosts or RevokeHost",
     };
   }
   if (row.allowAnyHost || row.hosts.length > 0) return undefined;

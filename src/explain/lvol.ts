@@ -1,5 +1,5 @@
-// Why a host cannot connect to a volume: the six questions that an operator asks, in their order, and
-// the first thing that stands in the way (DESIGN section 6).
+// Explains why a host cannot connect to a volume: six checks, in the order in which one depends on
+// the other, and the first cause (docs/troubleshooting.md#a-host-cannot-connect).
 import { addressText, isLoopback } from "../model/address.ts";
 import { formatBytes } from "../model/bytes.ts";
 import {
@@ -12,7 +12,7 @@ import {
   type Check,
   type Explanation,
 } from "./explanation.ts";
-import { lvolState, namespaceState } from "../model/lvol.ts";
+import { lvolState, namespaceState } from "../model/lvol-state.ts";
 import {
   diskName,
   diskCause,
@@ -68,7 +68,7 @@ function summaryOf(facts: LvolFacts, first: First, nextStep: string): string {
   }
   const error = lvolLastError(facts);
   const failing =
-    error === undefined ? "nothing stands in the way" : `the last try ended: ${error}`;
+    error === undefined ? "nothing stands in the way" : `the last attempt failed: ${error}`;
   return `${head}: ${failing}; next step: ${nextStep}`;
 }
 
@@ -80,7 +80,7 @@ function rowCheck(facts: LvolFacts, first: First): Check {
   const wanted =
     row.observedGeneration === row.generation
       ? `${state}, as of generation ${row.generation}`
-      : `${state}; generation ${row.generation} is wanted, ${row.observedGeneration} was reached`;
+      : `${state}; generation ${row.generation} is wanted, ${row.observedGeneration} is reached`;
   const about = row.deleteRequestedTime === undefined ? undefined : first;
   const found = about ?? nodeCause(node);
   const evidence = found === undefined ? wanted : `${wanted}; ${found.cause}`;
@@ -91,17 +91,17 @@ function rowCheck(facts: LvolFacts, first: First): Check {
   return { question, answer: "NO", evidence, remedy };
 }
 
-/** Not seen in this run of the target, or not since it was last changed. */
+/** The answer UNKNOWN: not observed in this incarnation, or not since it was last changed. */
 function unobserved(question: string, what: string, facts: LvolFacts): Check {
   const { node, view, diskState } = facts;
   const away = targetCause(node, view.targetConnected);
   const disk = diskCause(facts);
   const onDisk = disk && `its disk is ${diskState ?? "not known"}`;
-  const why = away === undefined ? onDisk : "the target is away";
+  const why = away === undefined ? onDisk : "the SPDK target is not connected";
   return {
     question,
     answer: "UNKNOWN",
-    evidence: `nothing is known of ${what}: ${why ?? "it is looked at next"}`,
+    evidence: `nothing is known of ${what}: ${why ?? "it is read next"}`,
     remedy: (away ?? disk)?.cure ?? cureOf(facts),
   };
 }
@@ -110,10 +110,10 @@ function no(question: string, found: { readonly cause: string; readonly cure: st
   return { question, answer: "NO", evidence: found.cause, remedy: found.cure };
 }
 
-/** What a deletion has removed is gone as it should be. */
-function deletedAsAsked(question: string, facts: LvolFacts, what: string): Check | undefined {
+/** The check of an object that a requested deletion has removed: no remedy is needed. */
+function deletedAsRequested(question: string, facts: LvolFacts, what: string): Check | undefined {
   if (facts.view.row.deleteRequestedTime === undefined) return undefined;
-  return { question, answer: "NO", evidence: `${what}, as its deletion wants it`, remedy: "" };
+  return { question, answer: "NO", evidence: `${what}, as requested by its deletion`, remedy: "" };
 }
 
 function lvolCheck(facts: LvolFacts): Check {
@@ -125,7 +125,7 @@ function lvolCheck(facts: LvolFacts): Check {
   const space = outOfSpaceCause(facts);
   if (observed.lvol?.kind !== "present") {
     const gone = row.deleteTime !== undefined || observed.lvol?.kind === "absent";
-    const done = gone ? deletedAsAsked(question, facts, "its lvol is gone") : undefined;
+    const done = gone ? deletedAsRequested(question, facts, "its lvol is gone") : undefined;
     if (done !== undefined) return done;
     if (!view.diskReady || observed.lvol === undefined) {
       const name = row.lvolUuid === undefined ? "its lvol" : `lvol ${row.lvolUuid}`;
@@ -134,7 +134,7 @@ function lvolCheck(facts: LvolFacts): Check {
     const [blocking] = lvolCauses(facts);
     const error = lvolLastError(facts);
     return no(question, {
-      cause: space?.cause ?? `it was not made yet${error === undefined ? "" : `: ${error}`}`,
+      cause: space?.cause ?? `it does not exist yet${error === undefined ? "" : `: ${error}`}`,
       cure: space?.cure ?? blocking?.cure ?? WAIT,
     });
   }
@@ -161,7 +161,7 @@ function subsystemCheck(facts: LvolFacts): Check {
     return unobserved(question, row.nqn, facts);
   }
   if (subsystem?.kind !== "present") {
-    const done = deletedAsAsked(question, facts, `${row.nqn} is gone`);
+    const done = deletedAsRequested(question, facts, `${row.nqn} is gone`);
     return done ?? no(question, { cause: `${row.nqn} is not there`, cure: cureOf(facts) });
   }
   const foreign = foreignSubsystemCause(facts);
@@ -170,7 +170,7 @@ function subsystemCheck(facts: LvolFacts): Check {
   return { question, answer: "YES", evidence, remedy: "" };
 }
 
-/** Of the first thing in the way, or to wait for the next step. */
+/** The cure of the first cause, or to wait for the next step. */
 function cureOf(facts: LvolFacts): string {
   return lvolCauses(facts)[0]?.cure ?? WAIT;
 }
@@ -188,7 +188,7 @@ function listenerCheck(facts: LvolFacts): Check {
   }
   const silent = silentAddresses(facts);
   if (silent.length > 0) {
-    const done = deletedAsAsked(question, facts, "its subsystem is gone");
+    const done = deletedAsRequested(question, facts, "its subsystem is gone");
     const where = silent.map(addressText).join(" and ");
     return done ?? no(question, { cause: `not on ${where}`, cure: cureOf(facts) });
   }
@@ -208,22 +208,23 @@ function namespaceCheck(facts: LvolFacts): Check {
   const uuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
   const namespace = namespaceState(row, observed.subsystem, uuid);
   if (observed.subsystem?.kind !== "present" || namespace !== "attached") {
-    const done = deletedAsAsked(question, facts, "its namespace is gone");
+    const done = deletedAsRequested(question, facts, "its namespace is gone");
     const cause = `no namespace with the uuid ${row.id}`;
     return done ?? no(question, foreignSubsystemCause(facts) ?? { cause, cure: cureOf(facts) });
   }
   const hosts = hostCause(facts);
   const shown = `namespace 1 with the uuid ${row.id}`;
   if (hosts !== undefined) return no(question, { ...hosts, cause: `${shown}; ${hosts.cause}` });
-  const { hosts: letIn } = observed.subsystem;
-  const kept = row.hosts.filter((host) => !letIn.includes(host));
-  const extra = letIn.filter((host) => !row.hosts.includes(host));
-  if (kept.length > 0 || extra.length > 0 || observed.subsystem.allowAnyHost !== row.allowAnyHost) {
-    const late = [
-      ...kept.map((host) => `${host} is not let in yet`),
-      ...extra.map((host) => `${host} is still let in`),
+  const { hosts: allowed, allowAnyHost } = observed.subsystem;
+  const missing = row.hosts.filter((host) => !allowed.includes(host));
+  const extra = allowed.filter((host) => !row.hosts.includes(host));
+  if (missing.length > 0 || extra.length > 0 || allowAnyHost !== row.allowAnyHost) {
+    const pending = [
+      ...missing.map((host) => `${host} is not allowed yet`),
+      ...extra.map((host) => `${host} is still allowed`),
     ];
-    const cause = `${shown}; ${late.join("; ") || "any host is let in, or not, as it should not be"}`;
+    const anyHost = allowAnyHost ? "any host is still allowed" : "not every host is allowed yet";
+    const cause = `${shown}; ${pending.join("; ") || anyHost}`;
     return no(question, { cause, cure: cureOf(facts) });
   }
   const connected = connectedText(facts.connectedHosts);

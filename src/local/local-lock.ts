@@ -1,6 +1,6 @@
-// The first fence: one agent per SPDK socket. A file beside the socket, locked for as long as this
-// process lives; the kernel lets go of it when the process dies, however it dies. SQLite does the
-// locking (fcntl), as Node itself has no call for it; nothing is ever written into the file.
+// The local lock: one agent per SPDK socket. It is an fcntl lock on a file beside the socket, held
+// for as long as this process lives; the kernel releases it however the process dies. SQLite takes
+// the lock, as Node has no API for it. It never writes into the file.
 import { readFileSync, statSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 
@@ -17,20 +17,23 @@ export class LocalLock implements Disposable {
     this.#path = `${socketPath}.agent`;
   }
 
-  /** Why it is not held; empty while it is. */
+  /** Why the lock is not held; empty while it is. */
   get reason(): string {
     return this.#file === undefined ? this.#reason : "";
   }
 
   /**
-   * The same for every process that held this lock since the machine started: whoever holds it now
-   * knows that the others are dead.
+   * Identity of the lock file (boot id, device, inode), the same for every process that held this
+   * lock since the machine booted: the present holder knows that the earlier ones are dead.
    */
   get identity(): string {
     return this.#identity;
   }
 
-  /** Takes the lock if nobody has it. True while it is held, and while its file is still that file. */
+  /**
+   * Acquires the lock if it is free; returns whether it is held. A lock whose file was removed or
+   * replaced is given up.
+   */
   hold(): boolean {
     if (this.#file !== undefined) {
       if (identityOf(this.#path) === this.#identity) return true;

@@ -1,5 +1,6 @@
-// What this machine remembers of its database, in a small file outside of it: a database that is behind
-// it is not the one we knew (empty, restored, lagging), and nothing may be concluded from its rows.
+// The local memory: the highest lease epoch and revision that this node has known, in a small file
+// outside of the database. A database that is behind them is empty, restored or lagging, and the
+// agent must not act on its rows.
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
@@ -7,7 +8,7 @@ import { z } from "zod";
 export type Remembered = {
   readonly nodeId: string;
   readonly fleet: string;
-  /** Highest lease epoch that was ours. */
+  /** Highest lease epoch that an agent of this node acquired. */
   readonly epoch: bigint;
   /** Highest revision that was committed or read. */
   readonly revision: bigint;
@@ -29,7 +30,7 @@ export class LocalMemory {
     this.#path = join(stateDir, "node.json");
   }
 
-  /** Undefined: nothing is remembered. Throws on a file that is not readable as what it should be. */
+  /** The content of the file, undefined if there is none. Throws if it cannot be read or parsed. */
   read(): Remembered | undefined {
     let text: string;
     try {
@@ -41,11 +42,13 @@ export class LocalMemory {
     try {
       return file.parse(JSON.parse(text));
     } catch (cause) {
-      throw new Error(`${this.#path} is damaged; what was remembered is lost`, { cause });
+      throw new Error(`${this.#path} is damaged: it cannot be parsed`, { cause });
     }
   }
 
-  /** Replaces the file as a whole: killed or without power in between, the old one is still there. */
+  /**
+   * Replaces the file atomically: after a crash or a power failure it has its old or new content.
+   */
   write(remembered: Remembered): void {
     const { nodeId, fleet, epoch, revision } = remembered;
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
@@ -56,7 +59,7 @@ export class LocalMemory {
   }
 }
 
-/** Why a database is not the one that was remembered; undefined if it can be. */
+/** Why a database is older than the one that was remembered; undefined if it is not. */
 export function unlikeRemembered(
   remembered: Remembered | undefined,
   database: Pick<Remembered, "epoch" | "revision">,
@@ -65,7 +68,7 @@ export function unlikeRemembered(
   const { epoch, revision } = remembered;
   if (database.revision >= revision && database.epoch >= epoch) return undefined;
   return (
-    `the database is behind what this node knew: revision ${database.revision} after ${revision}, ` +
-    `epoch ${database.epoch} after ${epoch}; see "storage-node rebuild"`
+    `the database is behind what this node knew: its revision is ${database.revision}, known is ` +
+    `${revision}; its epoch is ${database.epoch}, known is ${epoch}; see "storage-node rebuild"`
   );
 }

@@ -1,5 +1,5 @@
-// What is told of each SPDK call: a span under the step that caused it, and its duration by method and
-// code. Parameters and results stay out of both: they hold names of hosts.
+// Telemetry of SPDK calls: a span per call, child of the step that made it, and a duration metric
+// by method and code. It never records parameters or results, because they contain host NQNs.
 import { SpanKind } from "@opentelemetry/api";
 import {
   ATTR_ERROR_TYPE,
@@ -14,7 +14,7 @@ import { childSpan, endSpan, failed } from "../telemetry/trace.ts";
 import type { CallObserver } from "./observer.ts";
 import type { Outcome } from "./outcome.ts";
 
-/** path: the target's socket. */
+/** path: the target's socket, recorded as server.address. */
 export function callTelemetry({ tracer, metrics }: Instruments, path: string): CallObserver {
   return ({ method, dump, requestBytes: bytes, queued }) => {
     metrics.spdkRequest({ method, bytes, dump });
@@ -42,7 +42,7 @@ export function callTelemetry({ tracer, metrics }: Instruments, path: string): C
   };
 }
 
-/** "OK", SPDK's own number, or why there is no answer. */
+/** "OK", SPDK's error code as text, or the reason why there is no answer. */
 function codeOf(outcome: Outcome): string {
   switch (outcome.kind) {
     case "ok":

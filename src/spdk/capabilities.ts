@@ -1,19 +1,19 @@
-// What the connected release can do (VERSIONS sections 0 to 2). Decided once per connection, as a
-// restart may bring another release up.
+// What the connected SPDK release supports (docs/spdk-contract.md#release-differences). Determined
+// once per connection, because a restart may start another release.
 
 import type { Version } from "./replies-target.ts";
 
 export type Capabilities = {
   readonly release: readonly [major: number, minor: number];
-  /** For logs and GetNode. */
+  /** The version text of the target, for logs and GetNode. */
   readonly version: string;
-  /** How bdev_get_iostat is told which bdevs: several `names`, or one `name`. */
+  /** The filter parameter of bdev_get_iostat: `names` (several bdevs) or `name` (one bdev). */
   readonly iostatFilter: "name" | "names";
-  /** Several changes of one subsystem may be in flight; without it each waits for the last. */
+  /** True: several changes of one subsystem may be in flight; false: one at a time. */
   readonly pipelinePerSubsystem: boolean;
 };
 
-/** The target is older than anything measured: the agent changes nothing there. */
+/** The release is older than the oldest measured one: the agent sends it no changes. */
 export class UnsupportedRelease extends Error {
   constructor(version: string) {
     super(`unsupported target release ${version}, needs 24.01 or newer`);
@@ -21,7 +21,7 @@ export class UnsupportedRelease extends Error {
   }
 }
 
-/** An unknown newer release is taken for the newest known one. Throws UnsupportedRelease. */
+/** An unknown newer release is treated as the newest known one. Throws UnsupportedRelease. */
 export function capabilitiesOf({ major, minor, version }: Version): Capabilities {
   const since = (year: number, month: number): boolean =>
     major > year || (major === year && minor >= month);

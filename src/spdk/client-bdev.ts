@@ -1,4 +1,5 @@
-// bdev_* calls for bdevs and NVMe controllers (CONTRACT sections 3 and 4), under SPDK's own names.
+// bdev_* calls for bdevs and NVMe controllers (docs/spdk-contract.md#bdevs), named after the SPDK
+// methods.
 
 import { isIPv4, isIPv6 } from "node:net";
 import {
@@ -18,13 +19,13 @@ export type AttachController = {
   readonly name: string;
   readonly trtype: string;
   readonly traddr: string;
-  /** IPv4 or IPv6 by default, as traddr is: over TCP the target refuses an attach without it. */
+  /** Default: the family of traddr, if it is an IP address. Attaching over TCP fails without it. */
   readonly adrfam?: string | undefined;
   readonly trsvcid?: string | undefined;
   readonly subnqn?: string | undefined;
 };
 
-/** 0 = unlimited, absent = unchanged. IOPS are rounded up to a multiple of 1,000 by the target. */
+/** 0 = unlimited, absent = unchanged. The target rounds IOPS up to a multiple of 1,000. */
 export type QosLimit = {
   readonly name: string;
   readonly rwIosPerSec?: bigint | undefined;
@@ -33,7 +34,9 @@ export type QosLimit = {
   readonly wMbytesPerSec?: bigint | undefined;
 };
 
-/** More names than this do not fit into a request of 30,000 bytes: everything is read then. */
+/**
+ * More names may exceed SPDK_REQUEST_BYTES: the counters of all bdevs are read and filtered then.
+ */
 const MAX_IOSTAT_NAMES = 600;
 
 export function bdevCalls(rpc: Rpc) {
@@ -44,13 +47,12 @@ export type BdevCalls = ReturnType<typeof bdevCalls>;
 
 function anyBdevCalls(rpc: Rpc) {
   return {
-    /** Every bdev: 180 ms of blocked I/O at 5,000 lvols. Only for a first look. */
+    /** Every bdev. Blocks I/O on the target for 180 ms at 5,000 lvols: only for a full scan. */
     async bdevGetBdevs(options?: CallerOptions): Promise<readonly Bdev[]> {
       return await rpc.read("bdev_get_bdevs", undefined, list(bdev), { ...options, dump: true });
     },
 
-    /** By name, alias or uuid; undefined when there is none. */
-    /** Answers when no bdev is being looked into any more: stores that were being loaded are there. */
+    /** Resolves when SPDK examines no bdev any more: lvstores that were loading are loaded then. */
     async bdevWaitForExamine(options?: CallerOptions): Promise<void> {
       await rpc.read("bdev_wait_for_examine", undefined, flag, {
         waitMs: WAIT_MS.load,
@@ -58,14 +60,16 @@ function anyBdevCalls(rpc: Rpc) {
       });
     },
 
+    /** By name, alias or uuid; undefined when there is no such bdev. */
     async getBdev(name: string, options?: CallerOptions): Promise<Bdev | undefined> {
       const found = rpc.read("bdev_get_bdevs", { name }, list(bdev), options);
       return (await absentAsUndefined(found))?.[0];
     },
 
     /**
-     * Counters of the named bdevs, or of all without names. An unknown name fails the whole call
-     * where the release filters; where it cannot, or there are too many, all are read and sifted.
+     * Counters of the named bdevs; without names, of all bdevs. Where the target filters by name,
+     * an unknown name fails the whole call. Where the release cannot filter by that many names, all
+     * counters are read and filtered here.
      */
     async bdevGetIostat(names?: readonly string[], options?: CallerOptions): Promise<Iostat> {
       if (names === undefined) {
@@ -81,10 +85,12 @@ function anyBdevCalls(rpc: Rpc) {
       }
       const all = await rpc.read("bdev_get_iostat", undefined, iostat, { ...options, dump: true });
       const wanted = new Set(names);
-      return { ...all, bdevs: all.bdevs.filter((one) => wanted.has(one.name)) };
+      return { ...all, bdevs: all.bdevs.filter((counters) => wanted.has(counters.name)) };
     },
 
-    /** Only after the namespace is attached: on a bdev that nobody opened it works just once. */
+    /**
+     * Call it only after the namespace is attached: on a bdev without an opener it works only once.
+     */
     async bdevSetQosLimit(limit: QosLimit, options?: CallerOptions): Promise<void> {
       const params = {
         name: limit.name,
@@ -101,8 +107,9 @@ function anyBdevCalls(rpc: Rpc) {
 function controllerCalls(rpc: Rpc) {
   return {
     /**
-     * Names of the controller's bdevs, after the store on them is loaded. Always with multipath
-     * "disable": without it another address under a used name becomes a second path.
+     * Returns the names of the controller's bdevs, after the lvstore on them is loaded. Always
+     * sends multipath "disable": otherwise another address under a name in use becomes a second
+     * path.
      */
     async bdevNvmeAttachController(
       { name, trtype, traddr, adrfam, trsvcid, subnqn }: AttachController,
@@ -124,7 +131,9 @@ function controllerCalls(rpc: Rpc) {
       );
     },
 
-    /** Not refused because of lvols or exports on it: all of them go. */
+    /**
+     * SPDK does not refuse it because of lvols or exports on the controller: it removes them too.
+     */
     async bdevNvmeDetachController(name: string, options?: CallerOptions): Promise<void> {
       await rpc.change("bdev_nvme_detach_controller", { name }, flag, options);
     },
@@ -133,12 +142,13 @@ function controllerCalls(rpc: Rpc) {
       return await rpc.read("bdev_nvme_get_controllers", undefined, list(controller), options);
     },
 
+    /** Undefined when there is no controller of that name. */
     async getController(name: string, options?: CallerOptions): Promise<Controller | undefined> {
       const found = rpc.read("bdev_nvme_get_controllers", { name }, list(controller), options);
       return (await absentAsUndefined(found))?.[0];
     },
 
-    /** `name` is a controller's, not a bdev's. About 40 ms. */
+    /** `name` is that of a controller, not of a bdev. Takes about 40 ms. */
     async bdevNvmeGetControllerHealthInfo(
       name: string,
       options?: CallerOptions,
@@ -157,7 +167,8 @@ function addressFamily(traddr: string): "IPv4" | "IPv6" | undefined {
 
 function uint(value: bigint | undefined): number | undefined {
   if (value === undefined) return undefined;
-  if (value < 0n || value > MAX_SAFE) throw new RangeError(`${value} is out of range`);
+  if (value < 0n || value > MAX_SAFE)
+    throw new RangeError(`QoS limit ${value} is not between 0 and ${MAX_SAFE}`);
   return Number(value);
 }
 

@@ -1,6 +1,7 @@
-// bdev_lvol_* calls (CONTRACT section 5), under SPDK's own names. Every change of an lvol names its
-// store, whose window it takes a place in. Lanes are the caller's duty: overlapping changes of one
-// clone family crash the target.
+// bdev_lvol_* calls (docs/spdk-contract.md#lvols), named after the SPDK methods. Every change of an
+// lvol names its lvstore and counts against that store's limit of requests in flight
+// (STORE_WINDOW). The caller must keep changes of one clone family in one lane: overlapping ones
+// crash the target.
 
 import { flag, list, text } from "./fields.ts";
 import { lvol, lvstore, type Lvol, type Lvstore } from "./replies-lvol.ts";
@@ -25,7 +26,9 @@ export type CreateLvol = {
   readonly clearMethod: ClearMethod;
 };
 
-/** An lvol, by uuid once known (aliases change with renames), and its store. */
+/**
+ * An lvol and its lvstore. `name`: the uuid once it is known, because a rename changes the alias.
+ */
 export type LvolInStore = { readonly lvsUuid: string; readonly name: string };
 
 /** Exactly one of the two. */
@@ -39,13 +42,18 @@ export type LvolCalls = ReturnType<typeof lvolCalls>;
 
 function lvstoreCalls(rpc: Rpc) {
   return {
-    /** The store's uuid. Overwrites whatever an unclaimed bdev holds, without a question. */
+    /**
+     * Returns the lvstore's uuid. Overwrites the content of the bdev unless another module claims
+     * it.
+     */
     async bdevLvolCreateLvstore(
       { bdevName, lvsName, clusterBytes, clearMethod }: CreateLvstore,
       options?: CallerOptions,
     ): Promise<string> {
       if (clusterBytes <= 0n || clusterBytes > MAX_UINT32) {
-        throw new RangeError(`cluster of ${clusterBytes} bytes`);
+        throw new RangeError(
+          `cluster size of ${clusterBytes} bytes is not between 1 and ${MAX_UINT32} bytes`,
+        );
       }
       return await rpc.change(
         "bdev_lvol_create_lvstore",
@@ -64,13 +72,14 @@ function lvstoreCalls(rpc: Rpc) {
       return await rpc.read("bdev_lvol_get_lvstores", undefined, list(lvstore), options);
     },
 
+    /** Undefined when that store does not exist or is not loaded. */
     async getLvstore(ref: LvstoreRef, options?: CallerOptions): Promise<Lvstore | undefined> {
       const params = "uuid" in ref ? { uuid: ref.uuid } : { lvs_name: ref.name };
       const found = rpc.read("bdev_lvol_get_lvstores", params, list(lvstore), options);
       return (await absentAsUndefined(found))?.[0];
     },
 
-    /** Together with all lvols, exported or not. */
+    /** Deletes all its lvols too, even exported ones. */
     async bdevLvolDeleteLvstore(lvsUuid: string, options?: CallerOptions): Promise<void> {
       await rpc.change("bdev_lvol_delete_lvstore", { uuid: lvsUuid }, flag, {
         waitMs: WAIT_MS.bulk,
@@ -82,7 +91,7 @@ function lvstoreCalls(rpc: Rpc) {
 
 function lvolReads(rpc: Rpc) {
   return {
-    /** Every lvol of every store: 49 ms of blocked I/O at 5,000. */
+    /** Every lvol of every lvstore. Blocks I/O on the target for 49 ms at 5,000 lvols. */
     async bdevLvolGetLvols(options?: CallerOptions): Promise<readonly Lvol[]> {
       return await rpc.read("bdev_lvol_get_lvols", undefined, list(lvol), {
         ...options,
@@ -90,7 +99,7 @@ function lvolReads(rpc: Rpc) {
       });
     },
 
-    /** Every lvol of one store; undefined when that store is not loaded. */
+    /** Every lvol of one lvstore; undefined when that store is not loaded. */
     async getLvols(ref: LvstoreRef, options?: CallerOptions): Promise<readonly Lvol[] | undefined> {
       const params = "uuid" in ref ? { lvs_uuid: ref.uuid } : { lvs_name: ref.name };
       return await absentAsUndefined(
@@ -102,7 +111,10 @@ function lvolReads(rpc: Rpc) {
 
 function lvolChanges(rpc: Rpc) {
   return {
-    /** The lvol's uuid, which cannot be chosen. Its name is reserved as soon as this is read. */
+    /**
+     * Returns the lvol's uuid, which SPDK chooses. SPDK reserves the name as soon as it reads the
+     * request.
+     */
     async bdevLvolCreate(lvol: CreateLvol, options?: CallerOptions): Promise<string> {
       const params = {
         uuid: lvol.lvsUuid,
@@ -114,7 +126,10 @@ function lvolChanges(rpc: Rpc) {
       return await rpc.change("bdev_lvol_create", params, text, within(lvol.lvsUuid, options));
     },
 
-    /** Never smaller: shrinking an exported lvol answers busy and loses data (CONTRACT 0.3). */
+    /**
+     * Never call it to shrink: on an exported lvol SPDK answers busy and loses data
+     * (docs/spdk-contract.md#shrink).
+     */
     async bdevLvolResize(
       { lvsUuid, name, sizeBytes }: LvolInStore & { readonly sizeBytes: bigint },
       options?: CallerOptions,
@@ -123,7 +138,7 @@ function lvolChanges(rpc: Rpc) {
       await rpc.change("bdev_lvol_resize", params, flag, within(lvsUuid, options));
     },
 
-    /** The snapshot's uuid. The lvol becomes a thin clone of it and keeps its own uuid. */
+    /** Returns the snapshot's uuid. The lvol becomes a thin clone of it and keeps its own uuid. */
     async bdevLvolSnapshot(
       { lvsUuid, name, snapshotName }: LvolInStore & { readonly snapshotName: string },
       options?: CallerOptions,
@@ -132,7 +147,7 @@ function lvolChanges(rpc: Rpc) {
       return await rpc.change("bdev_lvol_snapshot", params, text, within(lvsUuid, options));
     },
 
-    /** The clone's uuid; `name` is the snapshot. The clone is thin. */
+    /** Returns the uuid of the clone, which is thin. `name` is the snapshot. */
     async bdevLvolClone(
       { lvsUuid, name, cloneName }: LvolInStore & { readonly cloneName: string },
       options?: CallerOptions,
@@ -141,18 +156,24 @@ function lvolChanges(rpc: Rpc) {
       return await rpc.change("bdev_lvol_clone", params, text, within(lvsUuid, options));
     },
 
-    /** After any error the lvol may be out of the lists and back after a reload (CONTRACT 5). */
+    /**
+     * After any error the lvol may be unlisted, and listed again after a reload
+     * (docs/spdk-contract.md#a-delete-that-fails-halfway).
+     */
     async bdevLvolDelete({ lvsUuid, name }: LvolInStore, options?: CallerOptions): Promise<void> {
       await rpc.change("bdev_lvol_delete", { name }, flag, within(lvsUuid, options));
     },
 
-    /** Copies everything; the clusters it allocates are not zeroed. */
+    /**
+     * Allocates every cluster and copies the parent's data; newly allocated clusters are not
+     * zeroed.
+     */
     async bdevLvolInflate({ lvsUuid, name }: LvolInStore, options?: CallerOptions): Promise<void> {
       const bulk = { waitMs: WAIT_MS.bulk, ...options };
       await rpc.change("bdev_lvol_inflate", { name }, flag, within(lvsUuid, bulk));
     },
 
-    /** For ever: there is no inverse. */
+    /** Cannot be undone: SPDK has no inverse call. */
     async bdevLvolSetReadOnly(
       { lvsUuid, name }: LvolInStore,
       options?: CallerOptions,
@@ -166,9 +187,13 @@ function within(store: string, options: CallerOptions | undefined) {
   return { ...options, store };
 }
 
-/** SPDK counts whole MiB. Throws RangeError on a size that is not, and on zero. */
+/**
+ * SPDK takes sizes in whole MiB. Throws RangeError unless `bytes` is a positive multiple of 1 MiB.
+ */
 function mebibytes(bytes: bigint): number {
-  if (bytes <= 0n || bytes % MIB !== 0n) throw new RangeError(`${bytes} bytes are not whole MiB`);
+  if (bytes <= 0n || bytes % MIB !== 0n) {
+    throw new RangeError(`size of ${bytes} bytes is not a positive multiple of 1 MiB`);
+  }
   return Number(bytes / MIB);
 }
 

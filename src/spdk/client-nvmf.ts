@@ -1,5 +1,6 @@
-// nvmf_* calls (CONTRACT section 7), under SPDK's own names. Changes of one NQN are ordered by the
-// caller, and before 24.09 each waits for the answer of the last (Capabilities).
+// nvmf_* calls (docs/spdk-contract.md#nvme-of), named after the SPDK methods. The caller orders the
+// changes of one NQN; before 24.09 it must wait for each answer before the next change
+// (pipelinePerSubsystem).
 
 import { flag, integer, list } from "./fields.ts";
 import {
@@ -45,7 +46,7 @@ export type NvmfCalls = ReturnType<typeof nvmfCalls>;
 
 function transportCalls(rpc: Rpc) {
   return {
-    /** Unknown parameters are ignored by every release, so none but the type is sent. */
+    /** Sends only the type: every release silently ignores parameters that it does not know. */
     async nvmfCreateTransport(trtype: string, options?: CallerOptions): Promise<void> {
       await rpc.change("nvmf_create_transport", { trtype }, flag, options);
     },
@@ -54,7 +55,7 @@ function transportCalls(rpc: Rpc) {
       return await rpc.read("nvmf_get_transports", undefined, list(transport), options);
     },
 
-    /** One answer of fixed size, whatever is exported. */
+    /** The size of the answer does not depend on the number of exports. */
     async nvmfGetStats(options?: CallerOptions): Promise<NvmfStats> {
       return await rpc.read("nvmf_get_stats", undefined, nvmfStats, options);
     },
@@ -63,7 +64,10 @@ function transportCalls(rpc: Rpc) {
 
 function subsystemCalls(rpc: Rpc) {
   return {
-    /** Every subsystem, the discovery one too, sorted by NQN: 66 ms of blocked I/O at 5,000. */
+    /**
+     * Every subsystem, the discovery subsystem included, sorted by NQN. Blocks I/O on the target
+     * for 66 ms at 5,000 subsystems.
+     */
     async nvmfGetSubsystems(options?: CallerOptions): Promise<readonly Subsystem[]> {
       return await rpc.read("nvmf_get_subsystems", undefined, list(subsystem), {
         ...options,
@@ -71,12 +75,13 @@ function subsystemCalls(rpc: Rpc) {
       });
     },
 
+    /** Undefined when there is no such subsystem. */
     async getSubsystem(nqn: string, options?: CallerOptions): Promise<Subsystem | undefined> {
       const found = rpc.read("nvmf_get_subsystems", { nqn }, list(subsystem), options);
       return (await absentAsUndefined(found))?.[0];
     },
 
-    /** The hosts that are connected now. An unknown NQN is a vague error before 26.09. */
+    /** The hosts connected now. For an unknown NQN, releases before 26.09 answer a vague error. */
     async nvmfSubsystemGetControllers(
       nqn: string,
       options?: CallerOptions,
@@ -85,7 +90,9 @@ function subsystemCalls(rpc: Rpc) {
       return await rpc.read("nvmf_subsystem_get_controllers", { nqn }, controllers, options);
     },
 
-    /** One error for an existing NQN, a malformed one and a full table. */
+    /**
+     * SPDK answers the same error for an existing NQN, a malformed NQN and a full subsystem table.
+     */
     async nvmfCreateSubsystem(
       { nqn, serialNumber, modelNumber, maxNamespaces, allowAnyHost }: CreateSubsystem,
       options?: CallerOptions,
@@ -100,7 +107,7 @@ function subsystemCalls(rpc: Rpc) {
       await rpc.change("nvmf_create_subsystem", params, flag, options);
     },
 
-    /** With its namespaces, listeners and hosts, connected or not. */
+    /** Also removes its namespaces, listeners and hosts, even while hosts are connected. */
     async nvmfDeleteSubsystem(nqn: string, options?: CallerOptions): Promise<void> {
       await rpc.change("nvmf_delete_subsystem", { nqn }, flag, options);
     },
@@ -120,7 +127,7 @@ function subsystemChanges(rpc: Rpc) {
       await rpc.change("nvmf_subsystem_remove_listener", listenerParams(listener), flag, options);
     },
 
-    /** The nsid. An lvol can be in one subsystem only. */
+    /** Returns the nsid. An lvol can be a namespace of one subsystem only. */
     async nvmfSubsystemAddNs(
       { nqn, bdevName, nsid, uuid, nguid }: AddNamespace,
       options?: CallerOptions,
@@ -140,7 +147,7 @@ function subsystemChanges(rpc: Rpc) {
       await rpc.change("nvmf_subsystem_add_host", { nqn, host }, flag, options);
     },
 
-    /** A connected host is dropped at once. */
+    /** Disconnects the host at once if it is connected. */
     async nvmfSubsystemRemoveHost({ nqn, host }: HostOf, options?: CallerOptions): Promise<void> {
       await rpc.change("nvmf_subsystem_remove_host", { nqn, host }, flag, options);
     },

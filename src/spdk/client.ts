@@ -1,9 +1,9 @@
-// The typed SPDK client: every method the agent calls, one family per file. Loops import the type
-// `SpdkClient` and take the methods they need with Pick.
+// The typed SPDK client: every method the agent calls, one file per family of methods. Callers
+// import the type `SpdkClient` and select the methods they need with Pick.
 //
-// A method resolves with the parsed reply or throws SpdkError (the target said no), SpdkNotSent
-// (nothing happened) or SpdkUnknownOutcome (nobody knows yet). Reads by name answer undefined for
-// what is not there.
+// A method resolves with the parsed reply or throws SpdkError (the target answered an error),
+// SpdkNotSent (the request was not sent) or SpdkUnknownOutcome (sent, effect unknown). Reads by
+// name resolve with undefined if the object does not exist.
 
 import type { Capabilities } from "./capabilities.ts";
 import { bdevCalls, type BdevCalls } from "./client-bdev.ts";
@@ -23,7 +23,7 @@ export function spdkClient(connection: SpdkConnection): SpdkClient {
 
 function targetCalls(rpc: Rpc) {
   return {
-    /** Of the release on the present connection. Throws UnsupportedRelease below 24.01. */
+    /** Capabilities of the connected release. Throws UnsupportedRelease below 24.01. */
     async capabilities(): Promise<Capabilities> {
       return await rpc.capabilities();
     },
@@ -36,7 +36,7 @@ function targetCalls(rpc: Rpc) {
       return await rpc.read("rpc_get_methods", undefined, list(text), options);
     },
 
-    /** Events from `id` on, at most the newest 1,024: a hint that something changed, no proof. */
+    /** Events from `id` on, at most the newest 1,024; older ones are lost, so it is only a hint. */
     async notifyGetNotifications(
       { id, max }: { readonly id?: number; readonly max?: number } = {},
       options?: CallerOptions,

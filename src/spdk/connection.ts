@@ -1,6 +1,6 @@
-// One pipelined JSON-RPC connection to the SPDK target, kept up for as long as the process lives.
-// It never sends a request twice, never turns silence into success or failure, and never writes a
-// change while `mayMutate` says no.
+// One pipelined JSON-RPC connection to the SPDK target, reconnected for as long as the process
+// runs. It never sends a request twice, never reports a missing answer as success or failure, and
+// never writes a change while `mayMutate` returns false.
 
 import { createConnection, type Socket } from "node:net";
 import { parseExactJson } from "./exact-json.ts";
@@ -10,35 +10,38 @@ import type { Call, Outcome, Settled } from "./outcome.ts";
 import { reconnectDelayMs } from "./reconnect.ts";
 import { SocketWatch } from "./socket-watch.ts";
 import { StoreWindow } from "./store-window.ts";
-
-/** A request must stay below this: releases before 26.05 close the connection at 32 KiB. */
-export const MAX_REQUEST_BYTES = 30_000;
-
-/** Unanswered requests per lvstore; SPDK refuses from about 512 on (CONTRACT section 8). */
-export const STORE_WINDOW = 256;
+import { SPDK_REQUEST_BYTES, STORE_WINDOW } from "../limits.ts";
 
 /**
- * What one socket write may hold. The next one waits until the kernel took it all, so that a target
- * that does not read cannot collect changes in our memory that would go out after the lease ended.
+ * Upper limit of one socket write. The next write waits until the kernel has accepted the whole one
+ * before: otherwise changes for a target that does not read would be buffered in this process and
+ * go out after the lease has ended.
  */
 const MAX_WRITE_BYTES = 131_072;
 
 export type CallOptions = {
-  /** How long the caller waits, queueing included. The request itself has no end. */
+  /** How long the caller waits, queueing included. A request that was sent runs on. */
   readonly waitMs: number;
-  /** Ends the wait, not the request. One that was not written yet is never written. */
+  /** Ends the wait, not a request that was sent. A request that is still queued is not sent. */
   readonly signal?: AbortSignal | undefined;
-  /** Changes something on the target, so the fence is asked in the tick of the write. */
+  /** The request changes the target: `mayMutate` is called in the same tick as the socket write. */
   readonly mutates?: boolean;
   /** The lvstore's uuid: at most STORE_WINDOW requests of one store are unanswered at once. */
   readonly store?: string | undefined;
-  /** The answer lists everything there is, which blocks I/O on the target (CONTRACT section 1). */
+  /**
+   * The answer lists all objects of a kind, which blocks I/O on the target
+   * (docs/spdk-contract.md#lists-block-io).
+   */
   readonly dump?: boolean;
 };
 
 export type ConnectionOptions = {
+  /** Unix socket of the target. */
   readonly path: string;
-  /** The lease (DESIGN section 4). Asked per change, in the same tick as the socket write. */
+  /**
+   * The write fence (docs/architecture.md#r12-one-writer). Called per change, in the same tick as
+   * the socket write.
+   */
   readonly mayMutate: (method: string) => boolean;
   readonly onCall?: CallObserver;
 };
@@ -52,14 +55,14 @@ type Request = {
   readonly outcome: PromiseWithResolvers<Outcome>;
   readonly settled: PromiseWithResolvers<Settled>;
   phase: "queued" | "sent" | "settled";
-  /** Holds a place in its store's window. Without one it waits there, not in the write queue. */
-  place: boolean;
+  /** Counted in its store's window. False: it waits in StoreWindow, not in the write queue. */
+  inWindow: boolean;
   endWait: (outcome: Outcome) => void;
 };
 
 type Params = Readonly<Record<string, unknown>>;
 
-/** Starts to connect when constructed and tries again for ever, until disposed of. */
+/** Connects on construction and reconnects until it is disposed. */
 export class SpdkConnection implements AsyncDisposable {
   readonly #options: ConnectionOptions;
   readonly #window = new StoreWindow<Request>(STORE_WINDOW);
@@ -74,7 +77,7 @@ export class SpdkConnection implements AsyncDisposable {
   #retry: NodeJS.Timeout | undefined;
   #lostAtMs = performance.now();
   readonly #watch: SocketWatch;
-  #appearedAtMs = Number.NEGATIVE_INFINITY;
+  #socketCreatedAtMs = Number.NEGATIVE_INFINITY;
   #connectionNumber = 0;
   #fault = "no connection yet";
   #lastId = 0;
@@ -82,7 +85,7 @@ export class SpdkConnection implements AsyncDisposable {
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
-    this.#watch = new SocketWatch(options.path, () => this.#appeared());
+    this.#watch = new SocketWatch(options.path, () => this.#onSocketCreated());
     this.#connect();
   }
 
@@ -90,22 +93,22 @@ export class SpdkConnection implements AsyncDisposable {
     return this.#up;
   }
 
-  /** Why there is no connection, in words; undefined while there is one. */
+  /** Why there is no connection, as a text for people; undefined while connected. */
   get fault(): string | undefined {
     return this.#up ? undefined : this.#fault;
   }
 
-  /** Which connection this is: 1 for the first, one more for each that followed. */
+  /** Number of connections made so far: 0 before the first one, one more for each reconnect. */
   get connectionNumber(): number {
     return this.#connectionNumber;
   }
 
-  /** Requests that were sent and not answered, and those that wait for their turn. */
+  /** Number of requests sent and not yet answered, and of requests not sent yet. */
   get unanswered(): { readonly sent: number; readonly queued: number } {
     return { sent: this.#pending.size, queued: this.#queue.length + this.#window.waiting };
   }
 
-  /** Each returns its own removal. A listener is not called for what was before it. */
+  /** Returns a function that removes the listener. It is called for later connections only. */
   onConnected(listener: () => void): () => void {
     this.#connected.add(listener);
     return () => this.#connected.delete(listener);
@@ -117,14 +120,18 @@ export class SpdkConnection implements AsyncDisposable {
   }
 
   /**
-   * Queues one request; all of one tick go out in one write. Empty `params` are left out, as SPDK
-   * tells `{}` from none (CONTRACT section 1). Throws RangeError on a request that is too long.
+   * Queues one request; requests of one tick share one socket write. Empty `params` are omitted,
+   * because SPDK treats `{}` unlike no params (docs/spdk-contract.md#transport-and-framing). Throws
+   * RangeError if the request has SPDK_REQUEST_BYTES or more.
    */
   call(method: string, params: Params | undefined, options: CallOptions): Call {
     const id = ++this.#lastId;
     const text = encode(id, method, params);
     const bytes = Buffer.byteLength(text);
-    if (bytes >= MAX_REQUEST_BYTES) throw new RangeError(`${method}: request of ${bytes} bytes`);
+    if (bytes >= SPDK_REQUEST_BYTES) {
+      const limit = `must be less than ${SPDK_REQUEST_BYTES} bytes`;
+      throw new RangeError(`${method}: request of ${bytes} bytes, ${limit}`);
+    }
     const request: Request = {
       id,
       method,
@@ -134,7 +141,7 @@ export class SpdkConnection implements AsyncDisposable {
       outcome: Promise.withResolvers(),
       settled: Promise.withResolvers(),
       phase: "queued",
-      place: false,
+      inWindow: false,
       endWait: () => {},
     };
     request.endWait = this.#startWait(method, request);
@@ -145,7 +152,7 @@ export class SpdkConnection implements AsyncDisposable {
     return { outcome: request.outcome.promise, settled: request.settled.promise };
   }
 
-  /** Closes for good. What was sent and not answered becomes unknown. */
+  /** Closes without reconnecting. Requests sent and not answered end with outcome unknown. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true;
     this.#watch[Symbol.dispose]();
@@ -196,13 +203,13 @@ export class SpdkConnection implements AsyncDisposable {
   }
 
   #enterStore(request: Request): void {
-    request.place = true;
+    request.inWindow = true;
     this.#enqueue(request);
   }
 
   #leaveStore(request: Request): void {
     const { store } = request.options;
-    if (store === undefined || !request.place) return;
+    if (store === undefined || !request.inWindow) return;
     const next = this.#window.leave(store, ({ phase }) => phase === "queued");
     if (next !== undefined) this.#enterStore(next);
   }
@@ -246,8 +253,8 @@ export class SpdkConnection implements AsyncDisposable {
     });
   }
 
-  #appeared(): void {
-    this.#appearedAtMs = performance.now();
+  #onSocketCreated(): void {
+    this.#socketCreatedAtMs = performance.now();
     if (this.#socket !== undefined || this.#disposed) return;
     clearTimeout(this.#retry);
     this.#connect();
@@ -267,17 +274,20 @@ export class SpdkConnection implements AsyncDisposable {
     });
     socket.on("data", (chunk: Buffer) => {
       try {
-        for (const line of reader.push(chunk)) this.#answered(line);
+        for (const line of reader.push(chunk)) this.#handleAnswer(line);
       } catch (cause) {
-        this.#lose(socket, new Error("unusable answer", { cause }));
+        this.#lose(socket, new Error("invalid answer from the target", { cause }));
       }
     });
     socket.on("error", (cause) => (fault = new Error("connection failed", { cause })));
     socket.on("close", () => this.#lose(socket, fault));
   }
 
-  /** Throws on anything but an answer to a request of ours: the stream cannot be trusted then. */
-  #answered(line: string): void {
+  /**
+   * Throws on a line that is no answer to a pending request: the stream may be out of sync then,
+   * and the caller closes the connection.
+   */
+  #handleAnswer(line: string): void {
     const answer = parseExactJson(line);
     if (!isObject(answer)) throw new Error("answer is not an object");
     const { id, error } = answer;
@@ -309,7 +319,7 @@ export class SpdkConnection implements AsyncDisposable {
     if (!this.#disposed) {
       const now = performance.now();
       const delayMs = reconnectDelayMs(now - this.#lostAtMs, {
-        appearedForMs: now - this.#appearedAtMs,
+        socketAgeMs: now - this.#socketCreatedAtMs,
       });
       this.#retry = setTimeout(() => this.#connect(), delayMs);
     }
@@ -317,7 +327,10 @@ export class SpdkConnection implements AsyncDisposable {
   }
 }
 
-/** Thousands of calls share one signal, and each listener more makes the next one slower to add. */
+/**
+ * A signal per call: thousands of calls share the caller's signal, and adding a listener to a
+ * signal gets slower with each listener it has.
+ */
 function ownSignal(signal: AbortSignal | undefined): AbortSignal | undefined {
   return signal === undefined ? undefined : AbortSignal.any([signal]);
 }

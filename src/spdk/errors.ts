@@ -1,11 +1,12 @@
-// What SPDK's errors mean, in one place. Nothing here decides that something exists or is gone:
-// codes are shared by unrelated causes, so loops settle that by reading back (CONTRACT 0.10).
+// Classification of SPDK's errors. A kind is never proof that an object exists or does not:
+// unrelated causes share codes, so callers read the object back
+// (docs/spdk-contract.md#error-codes).
 
 import type { NotSent, Settled } from "./outcome.ts";
 
 /**
- * A hint for back-off, reports and the choice of what to read back. `vague` says that the method
- * answers this way for several causes, being already done among them.
+ * A hint for back-off, messages and the choice of what to read back. `vague`: the method answers
+ * this code for several causes, one of them that the change is already done.
  */
 export type SpdkErrorKind =
   | "exists"
@@ -23,27 +24,27 @@ export type SpdkErrorKind =
   | "internal";
 
 /**
- * | code | kind | where (CONTRACT section; VERSIONS section 3 for older releases) |
+ * | code | kind | where (docs/spdk-contract.md#error-codes; headings in brackets) |
  * | --- | --- | --- |
- * | -1 | not_permitted | create_lvstore on a bdev in use, its own repeat included (5) |
+ * | -1 | not_permitted | create_lvstore on a bdev in use, its own repeat included (lvstores) |
  * | -2 | absent | a file or store not found; 24.01: create behind a detach |
- * | -5, -6 | io | attach refused; a path that does not match (4) |
+ * | -5, -6 | io | attach refused; a path that does not match (attach) |
  * | -11, -16 | busy | |
  * | -12 | no_memory | |
- * | -17 | exists | names of lvols and stores (5) |
- * | -17 of attach | conflict | the address is attached under another name (4) |
- * | -19 | absent | bdev, lvol, store, transport; of attach: any cause whatever, so vague (4) |
+ * | -17 | exists | names of lvols and stores (lvols) |
+ * | -17 of attach | conflict | the address is attached under another name (attach) |
+ * | -19 | absent | bdev, lvol, store, transport; of attach: any cause, so vague (attach) |
  * | -22 | invalid | names, clusters, QoS without limits |
- * | -22, 22 of get_controllers | absent | no controller of that name (4; 22 before 26.09) |
+ * | -22, 22 of get_controllers | absent | no controller of that name (states; 22 before 26.09) |
  * | -28 | no_space | |
- * | -110 | timeout | a bdev that did not come; detach on 25.05 (VERSIONS 1) |
- * | -114 | exists | attach: a controller of that name (4) |
+ * | -110 | timeout | a bdev that was not registered in time; detach on 25.05 (releases) |
+ * | -114 | exists | attach: a controller of that name (attach) |
  * | -32601 | unsupported | the release lacks the method |
- * | -32602, -32603 with an errno's text | by that errno | late part of lvol and store calls (5) |
- * | -32602 of nvmf_get_subsystems | absent | its one parameter is a string (7) |
- * | -32602 of other nvmf_* | vague | bad, duplicate, absent and taken alike (7) |
- * | -32603 of nvmf_* | vague | create_subsystem of an existing NQN, add_host twice (7) |
- * | -32603 "Device not found" of health info | absent | (4); its "Internal error." is io |
+ * | -32602, -32603 with an errno's text | by that errno | late part of lvol and store calls (lvols) |
+ * | -32602 of nvmf_get_subsystems | absent | no other cause: its only parameter is a string (nvmf) |
+ * | -32602 of other nvmf_* | vague | invalid, duplicate, absent or in use (nvmf) |
+ * | -32603 of nvmf_* | vague | create_subsystem of an existing NQN, add_host twice (nvmf) |
+ * | -32603 "Device not found" of health info | absent | (states and health); its "Internal error." is io |
  */
 export function classify(method: string, code: number, message: string): SpdkErrorKind {
   const exception = METHOD_CODES[method]?.[code];
@@ -82,7 +83,7 @@ const ERRNO_KINDS: Readonly<Record<number, SpdkErrorKind>> = {
   [-114]: "exists",
 };
 
-/** strerror texts, and the few texts of SPDK's own that tell more than their code. */
+/** strerror texts, and the SPDK texts that are more specific than their code. */
 const TEXT_KINDS: readonly (readonly [fragment: string, kind: SpdkErrorKind])[] = [
   ["Device or resource busy", "busy"],
   ["Resource temporarily unavailable", "busy"],
@@ -98,11 +99,11 @@ const TEXT_KINDS: readonly (readonly [fragment: string, kind: SpdkErrorKind])[] 
   ["not found", "absent"],
   ["Operation not permitted", "not_permitted"],
   ["Input/output error", "io"],
-  // Health info of a failed controller; nvmf_subsystem_add_host has no full stop there.
+  // Health info of a failed controller. nvmf_subsystem_add_host answers it without the full stop.
   ["Internal error.", "io"],
 ];
 
-/** SPDK answered with an error. Its text stays in `spdkMessage`, for logs only. */
+/** SPDK answered with an error. `spdkMessage` holds SPDK's text, for logs only. */
 export class SpdkError extends Error {
   readonly method: string;
   readonly code: number;
@@ -120,13 +121,14 @@ export class SpdkError extends Error {
   }
 }
 
-/** The request was sent and its effect is not known. Nothing may be concluded from it. */
+/** The request was sent and its effect is unknown: assume neither success nor failure. */
 export class SpdkUnknownOutcome extends Error {
   readonly method: string;
   readonly reason: "timeout" | "aborted" | "disconnected";
   /**
-   * Resolves with the late answer, or with the loss of the connection. After a loss the request may
-   * still run: the lane opens only when the target is known to have restarted (DESIGN 3.2).
+   * Resolves with the late answer or with the loss of the connection. After a loss the request may
+   * still run: its lane is released only when the target is known to have restarted
+   * (docs/architecture.md#r2-unknown-outcomes).
    */
   readonly settled: Promise<Settled>;
 
@@ -139,7 +141,7 @@ export class SpdkUnknownOutcome extends Error {
   }
 }
 
-/** Nothing was sent, so nothing happened. `release`: the target's release is unknown or refused. */
+/** The request was not sent. `release`: the target's release is unknown or unsupported. */
 export class SpdkNotSent extends Error {
   readonly method: string;
   readonly reason: NotSent["reason"] | "release";

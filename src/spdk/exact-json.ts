@@ -1,17 +1,17 @@
-// JSON with exact 64-bit integers. SPDK writes counters and ticks as bare numbers, and some lie
-// beyond 2^53 (CONTRACT sections 3 and 4), where JSON.parse alone would round them silently.
+// JSON with exact 64-bit integers. SPDK writes counters and ticks as bare numbers, and some exceed
+// 2^53 (docs/spdk-contract.md#bdevs), which JSON.parse alone rounds silently.
 
 /**
- * Like JSON.parse, but an integer outside of the safe range comes out as a bigint. All other
- * numbers stay numbers, so a reader of a 64-bit field accepts both. Throws SyntaxError.
+ * Like JSON.parse, but integers outside the safe range become bigint. All other numbers stay
+ * numbers, so a reader of a 64-bit field has to accept both types. Throws SyntaxError.
  */
 export function parseExactJson(text: string): unknown {
-  // The reviver costs several times the parse, so it runs only where a long number can be. A
-  // match inside a string is possible and only costs time.
+  // The reviver takes several times as long as the parse, so it runs only if the text may contain a
+  // number beyond 2^53. A match inside a string is a false positive that costs only time.
   return LONG_NUMBER.test(text) ? JSON.parse(text, keepExact) : JSON.parse(text);
 }
 
-/** 2^53 is 9,007,199,254,740,992. */
+/** Numbers of 16 digits that start with 9, or of 17 and more: 2^53 is 9,007,199,254,740,992. */
 const LONG_NUMBER = /[:,[]\s*-?(?:9\d{15}|\d{17})/;
 const INTEGER = /^-?\d+$/;
 

@@ -1,12 +1,13 @@
-// Readers from `unknown` to exact types: strict on every field that is named, silent on the rest,
-// as releases add fields (VERSIONS section 2). A reader says where it failed, never what it read.
+// Readers from `unknown` to exact types. They check every field they name and ignore all others,
+// because releases add fields (docs/spdk-contract.md#interface). An error names the place of the
+// value in the reply, never the value.
 
-/** Where a value stands in a reply. Links, so that a path is only spelled out on failure. */
+/** Place of a value in a reply, as a linked list: the path text is built only for an error. */
 export type Place = { readonly within?: Place; readonly key: string };
 
 export type Read<T> = (value: unknown, place: Place) => T;
 
-/** A reply that is not what SPDK's contract says. */
+/** A reply does not have the shape of SPDK's contract. */
 export class ReplyFault extends Error {
   constructor(place: Place, wanted: string) {
     super(`${pathOf(place)} is not ${wanted}`);
@@ -24,13 +25,13 @@ export const flag: Read<boolean> = (value, place) => {
   return value;
 };
 
-/** A small number: ids, counts, percentages. Never bytes or blocks. */
+/** A safe integer: ids, counts, percentages. Not for bytes or blocks, see `big`. */
 export const integer: Read<number> = (value, place) => {
   if (!Number.isSafeInteger(value)) throw new ReplyFault(place, "a safe integer");
   return Number(value);
 };
 
-/** Bytes, blocks, clusters, ticks, counters: any unsigned integer, exactly (exact-json.ts). */
+/** Bytes, blocks, clusters, ticks, counters: an unsigned integer of any size (exact-json.ts). */
 export const big: Read<bigint> = (value, place) => {
   if (typeof value === "bigint" && value >= 0n) return value;
   if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return BigInt(value);
@@ -72,7 +73,7 @@ export class Fields {
     return read(this.#object[key], { within: this.#place, key });
   }
 
-  /** A field that some releases, or some objects, do not have. */
+  /** Undefined if the field is missing, as it is in some releases or for some objects. */
   optional<T>(key: string, read: Read<T>): T | undefined {
     return this.#object[key] === undefined ? undefined : this.get(key, read);
   }

@@ -1,11 +1,13 @@
-// Newline framing of SPDK's answers: compact JSON, one line each (CONTRACT section 1). Chunks are
-// kept as they come and joined once per line, because a full dump arrives in hundreds of chunks.
+// Newline framing of SPDK's answers: compact JSON, one line each
+// (docs/spdk-contract.md#transport-and-framing). Chunks are collected and joined once per line,
+// because the answer of a full dump arrives in hundreds of chunks.
 
 const NEWLINE = 0x0a;
 
 /**
- * SPDK cuts an answer at exactly this many bytes, without newline, and the next answer of the
- * connection follows on the same line (CONTRACT 0.8). A whole answer, newline included, fits.
+ * SPDK truncates an answer at exactly this many bytes, without a newline, and continues with the
+ * next answer on the same line (docs/spdk-contract.md#limits). A complete answer has at most this
+ * many, newline included.
  */
 export const MAX_ANSWER_BYTES = 33_554_432;
 
@@ -18,7 +20,7 @@ export class LineReader {
     this.#maxBytes = maxBytes;
   }
 
-  /** The lines that `chunk` completes. Throws when a line can no longer end within the limit. */
+  /** Yields the lines that `chunk` completes. Throws when a line exceeds the limit. */
   *push(chunk: Buffer): Generator<string, void, undefined> {
     let start = 0;
     for (;;) {

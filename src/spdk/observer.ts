@@ -1,4 +1,4 @@
-// What the connection tells whoever measures it: one start and one end per call, for spans,
+// Interface for observing the calls of a connection: one start and one end per call, for spans,
 // histograms and the count of full dumps. It never sees parameters or results.
 
 import type { Outcome } from "./outcome.ts";
@@ -8,11 +8,11 @@ export type CallStart = {
   readonly mutates: boolean;
   readonly dump: boolean;
   readonly requestBytes: number;
-  /** Calls of this connection that had no answer yet when this one was made. */
+  /** Calls of this connection without an answer when this call was made. */
   readonly queued: number;
 };
 
 export type CallEnd = { readonly outcome: Outcome; readonly durationMs: number };
 
-/** Called in the caller's own async context; what it returns is called once, with the outcome. */
+/** Runs in the caller's async context. The returned function is called once, with the outcome. */
 export type CallObserver = (start: CallStart) => ((end: CallEnd) => void) | undefined;

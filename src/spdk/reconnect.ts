@@ -1,27 +1,30 @@
-// When to try the target's socket again: quickly at first, because a restarted target is back in
-// 0.3 to 1.5 s and every export waits for it, then ever more rarely.
+// Delay before the next attempt to connect to the target's socket: short at first, because a
+// restarted target is back in 0.3 to 1.5 s and no export is restored before that, then
+// exponentially longer.
+import { RECONNECT_QUICK_FOR_MS, RECONNECT_QUICK_MS, RECONNECT_SLOW_MS } from "../limits.ts";
 
-/** A socket that was made just now is listened on in a moment. */
-const AT_ONCE_MS = 5;
-const AT_ONCE_FOR_MS = 500;
-const QUICK_MS = 50;
-const QUICK_FOR_MS = 10_000;
-const SLOWEST_MS = 5_000;
+/** A target creates its socket file a moment before it listens: retry quickly for a short time. */
+const NEW_SOCKET_MS = 5;
+const NEW_SOCKET_FOR_MS = 500;
 
-type ReconnectFacts = { readonly appearedForMs?: number; readonly random?: () => number };
+type ReconnectFacts = { readonly socketAgeMs?: number; readonly random?: () => number };
 
 /**
- * @param lostForMs time since the connection was lost, or was first wanted
- * @param appearedForMs time since the socket was seen to be made anew
+ * Milliseconds.
+ * @param lostForMs time since the connection was lost, or since the first attempt
+ * @param socketAgeMs time since the target's socket file was created
  * @param random 0..1, spreads the slow attempts over the upper half of their delay
  */
 export function reconnectDelayMs(
   lostForMs: number,
-  { appearedForMs = Number.POSITIVE_INFINITY, random = Math.random }: ReconnectFacts = {},
+  { socketAgeMs = Number.POSITIVE_INFINITY, random = Math.random }: ReconnectFacts = {},
 ): number {
-  if (appearedForMs < AT_ONCE_FOR_MS) return AT_ONCE_MS;
-  if (lostForMs < QUICK_FOR_MS) return QUICK_MS;
-  // Waiting again for as long as has been waited since the quick attempts doubles each delay.
-  const delayMs = Math.min(Math.max(lostForMs - QUICK_FOR_MS, 2 * QUICK_MS), SLOWEST_MS);
+  if (socketAgeMs < NEW_SOCKET_FOR_MS) return NEW_SOCKET_MS;
+  if (lostForMs < RECONNECT_QUICK_FOR_MS) return RECONNECT_QUICK_MS;
+  // A delay equal to the time since the end of the quick attempts doubles with each attempt.
+  const delayMs = Math.min(
+    Math.max(lostForMs - RECONNECT_QUICK_FOR_MS, 2 * RECONNECT_QUICK_MS),
+    RECONNECT_SLOW_MS,
+  );
   return delayMs * (0.5 + random() / 2);
 }

@@ -1,5 +1,5 @@
-// Replies about bdevs and NVMe controllers (CONTRACT sections 3 and 4), parsed once into exact
-// types. Sizes and counters are bigint; what a release may lack is `| undefined`.
+// Replies about bdevs and NVMe controllers (docs/spdk-contract.md#bdevs), parsed once into exact
+// types. Sizes and counters are bigint; fields that a release may lack are `| undefined`.
 
 import {
   big,
@@ -13,7 +13,7 @@ import {
   type Read,
 } from "./fields.ts";
 
-/** Where a controller was reached. A PCIe one has only trtype and traddr. */
+/** Transport address of a controller. A PCIe controller has only trtype and traddr. */
 export type TransportId = {
   readonly trtype: string;
   readonly traddr: string;
@@ -42,7 +42,7 @@ type BdevFields = {
   /** While claimed: exclusive_write (exported) or read_many_write_one (carries a loaded store). */
   readonly claimType: string | undefined;
   readonly rateLimits: RateLimits;
-  /** Of some twenty kinds, which differ by release, those that say something about a disk. */
+  /** I/O types that matter for a disk; SPDK lists about twenty, which differ by release. */
   readonly supports: {
     readonly write: boolean;
     readonly unmap: boolean;
@@ -58,7 +58,7 @@ export type LvolBdev = BdevFields & {
     readonly thin: boolean;
     readonly snapshot: boolean;
     readonly clone: boolean;
-    /** Unknown on 24.01. */
+    /** Undefined on 24.01, which does not report it. */
     readonly allocatedClusters: bigint | undefined;
     /** Name (not uuid) of the snapshot this is a clone of. */
     readonly baseSnapshot: string | undefined;
@@ -90,24 +90,27 @@ const CONTROLLER_STATES = [
   "reconnect_is_delayed",
 ] as const;
 
-/** `unknown` is a state that a newer release invented. */
+/** `unknown`: a state that is not in this list, for example of a newer release. */
 export type ControllerState = (typeof CONTROLLER_STATES)[number] | "unknown";
 
 export type Controller = {
   readonly name: string;
-  /** More than one: attached twice, so it has several paths. */
+  /** More than one path if the controller was attached several times under the same name. */
   readonly paths: readonly { readonly state: ControllerState; readonly trid: TransportId }[];
 };
 
-/** SMART log of a controller. Counters are since manufacture, 128 bits wide on the disk. */
+/** SMART log of a controller. Counters start at manufacture and have 128 bits on the disk. */
 export type ControllerHealth = {
   readonly modelNumber: string;
   readonly serialNumber: string;
   readonly firmwareRevision: string;
   readonly traddr: string;
-  /** Bit mask of the SMART log; 0 = nothing wrong. */
+  /** Bit mask of the SMART log; 0 = no warning. */
   readonly criticalWarning: number;
-  /** Absent when the disk reports none (0 K comes as 2^64 - 273, CONTRACT section 4). */
+  /**
+   * Undefined when the disk reports 0 K, which SPDK shows as 2^64 - 273
+   * (docs/spdk-contract.md#detach-states-and-health).
+   */
   readonly temperatureCelsius: number | undefined;
   readonly availableSparePercentage: number;
   readonly availableSpareThresholdPercentage: number;
@@ -139,7 +142,7 @@ export type BdevIostat = {
   readonly read: IoCounters;
   readonly write: IoCounters;
   readonly unmap: IoCounters;
-  /** How many of which NVMe or bdev error; empty when there were none. */
+  /** Number of errors by NVMe or bdev error name; empty when there were none. */
   readonly ioErrors: Readonly<Record<string, bigint>>;
 };
 
@@ -199,7 +202,10 @@ const nvmePath: Read<NvmePath> = object((fields) => ({
   ),
 }));
 
-/** Which driver a bdev has shows in the key below driver_specific; others are not ours. */
+/**
+ * The key below driver_specific names the bdev's driver; drivers other than lvol and nvme are
+ * "other".
+ */
 const driverPart: Read<
   | { readonly kind: "lvol"; readonly lvol: LvolBdev["lvol"] }
   | { readonly kind: "nvme"; readonly paths: readonly NvmePath[] }
@@ -248,7 +254,8 @@ export const controller: Read<Controller> = object((fields) => ({
   ),
 }));
 
-const HOTTEST_CELSIUS = 1_000n;
+/** A larger value is an underflow of a temperature below 273 K, not a temperature. */
+const MAX_CELSIUS = 1_000n;
 
 export const controllerHealth: Read<ControllerHealth> = object((fields) => {
   const celsius = fields.get("temperature_celsius", big);
@@ -258,7 +265,7 @@ export const controllerHealth: Read<ControllerHealth> = object((fields) => {
     firmwareRevision: fields.get("firmware_revision", text).trim(),
     traddr: fields.get("traddr", text),
     criticalWarning: fields.get("critical_warning", integer),
-    temperatureCelsius: celsius > HOTTEST_CELSIUS ? undefined : Number(celsius),
+    temperatureCelsius: celsius > MAX_CELSIUS ? undefined : Number(celsius),
     availableSparePercentage: fields.get("available_spare_percentage", integer),
     availableSpareThresholdPercentage: fields.get("available_spare_threshold_percentage", integer),
     percentageUsed: fields.get("percentage_used", integer),

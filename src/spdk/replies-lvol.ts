@@ -1,4 +1,4 @@
-// Replies about lvstores and lvols (CONTRACT section 5), parsed once into exact types.
+// Replies about lvstores and lvols (docs/spdk-contract.md#lvols), parsed once into exact types.
 
 import { big, flag, integer, object, text, type Read } from "./fields.ts";
 
@@ -14,7 +14,7 @@ export type Lvstore = {
   readonly freeBytes: bigint;
 };
 
-/** As bdev_lvol_get_lvols lists it: no size and no parent, those are only in its bdev. */
+/** An entry of bdev_lvol_get_lvols. Size and parent snapshot are only in the bdev of the lvol. */
 export type Lvol = {
   readonly uuid: string;
   readonly name: string;
@@ -24,7 +24,7 @@ export type Lvol = {
   readonly snapshot: boolean;
   readonly clone: boolean;
   readonly degraded: boolean;
-  /** Unknown on 24.01. */
+  /** Undefined on 24.01, which does not report it. */
   readonly allocatedClusters: bigint | undefined;
   readonly store: { readonly name: string; readonly uuid: string };
 };

@@ -1,8 +1,9 @@
-// Replies about the NVMe-oF side (CONTRACT section 7), parsed once into exact types.
+// Replies about NVMe-oF subsystems and transports (docs/spdk-contract.md#nvme-of), parsed once into
+// exact types.
 
 import { flag, integer, list, object, text, type Read } from "./fields.ts";
 
-/** An address that hosts connect to; these four fields name it on every release. */
+/** An address that hosts connect to. Every release identifies it by these four fields. */
 export type ListenAddress = {
   readonly trtype: string;
   readonly adrfam: string;
@@ -12,7 +13,7 @@ export type ListenAddress = {
 
 export type Namespace = {
   readonly nsid: number;
-  /** Of an lvol: its uuid. */
+  /** For an lvol, its uuid. */
   readonly bdevName: string;
   readonly uuid: string | undefined;
   /** 32 hex digits, upper case. */
@@ -23,10 +24,10 @@ export type Subsystem = {
   readonly nqn: string;
   /** The discovery subsystem is listed too, with no serial and no namespaces. */
   readonly subtype: "NVMe" | "Discovery";
-  /** Latest first. */
+  /** The last added first. */
   readonly listenAddresses: readonly ListenAddress[];
   readonly allowAnyHost: boolean;
-  /** Host NQNs, latest first. */
+  /** Host NQNs, the last added first. */
   readonly hosts: readonly string[];
   readonly serialNumber: string | undefined;
   readonly modelNumber: string | undefined;
@@ -50,9 +51,9 @@ export type SubsystemController = {
   readonly numIoQpairs: number;
 };
 
-/** Connections of hosts, over all poll groups: each host has one admin queue pair per subsystem. */
+/** Host connections, summed over all poll groups: a host has one admin queue pair per subsystem. */
 export type NvmfStats = {
-  /** Ever made in this run of the target. */
+  /** Number made since the target started. */
   readonly adminQpairs: number;
   readonly currentAdminQpairs: number;
 };

@@ -1,4 +1,5 @@
-// Replies about the target itself (CONTRACT section 2), parsed once into exact types.
+// Replies about the target itself (docs/spdk-contract.md#the-target-itself), parsed once into exact
+// types.
 
 import { integer, object, text, type Read } from "./fields.ts";
 
@@ -11,7 +12,9 @@ export type Version = {
   readonly suffix: string;
 };
 
-/** A bdev appeared, went, or (from 25.09) changed its size. `bdevName` of an lvol is its uuid. */
+/**
+ * A bdev was registered, unregistered or (from 25.09) resized. `bdevName` of an lvol is its uuid.
+ */
 export type Notification = {
   readonly type: string;
   readonly bdevName: string;

@@ -1,5 +1,5 @@
-// Calls that only bring back what was wanted and is gone with a target that died: attached disks and
-// exports, with the hosts that were allowed. None of them makes or deletes an lvol or a store.
+// SPDK methods that only restore the state that a restarted target has lost: attached disks, and
+// exports with their allowed hosts. None of them creates or deletes an lvol or an lvstore.
 const RESTORING = new Set([
   "bdev_nvme_attach_controller",
   "nvmf_create_transport",
@@ -8,10 +8,11 @@ const RESTORING = new Set([
   "nvmf_subsystem_remove_host",
   "nvmf_subsystem_allow_any_host",
   "nvmf_subsystem_add_listener",
+  "nvmf_subsystem_remove_listener",
   "nvmf_subsystem_add_ns",
 ]);
 
-/** Whether a method may be sent while the database is away. */
+/** Whether a method may be sent in write mode restore-only (the database is unreachable). */
 export function restores(method: string): boolean {
   return RESTORING.has(method);
 }

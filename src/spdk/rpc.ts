@@ -1,5 +1,6 @@
-// One typed step above the connection: an outcome becomes a parsed reply or one of the three errors
-// of errors.ts. It never retries, and never sends a change before the target's release is known.
+// Typed JSON-RPC calls over SpdkConnection: turns an outcome into a parsed reply or throws one of
+// the three errors of errors.ts. It never retries, and never sends a change before the target's
+// release is known.
 
 import { capabilitiesOf, type Capabilities } from "./capabilities.ts";
 import type { CallOptions, SpdkConnection } from "./connection.ts";
@@ -7,17 +8,19 @@ import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "./errors.ts";
 import type { Read } from "./fields.ts";
 import { version } from "./replies-target.ts";
 
-/** How long a caller waits for an answer, per kind of call. The request itself has no end. */
+/**
+ * Milliseconds a caller waits for an answer, per kind of call. A sent request cannot be cancelled.
+ */
 export const WAIT_MS = {
   read: 10_000,
   change: 60_000,
-  /** Attaching loads the store: 2.9 s at 5,000 lvols, minutes after a crash. Never re-sent. */
+  /** Attaching loads the lvstore: 2.9 s at 5,000 lvols, minutes after a crash. Never re-sent. */
   load: 600_000,
-  /** Writes zeros or copies data over much of a disk. */
+  /** Calls that write zeros to or copy data over large parts of a disk. */
   bulk: 1_800_000,
 } as const;
 
-/** What every typed method takes last. Aborting ends the wait, not a request that was sent. */
+/** Last parameter of every typed method. Aborting ends the wait, not a request that was sent. */
 export type CallerOptions = { readonly signal?: AbortSignal; readonly waitMs?: number };
 
 type Params = Readonly<Record<string, unknown>>;
@@ -31,14 +34,17 @@ export class Rpc {
     this.#connection = connection;
   }
 
-  /** Of the target on this connection; asked once. Throws UnsupportedRelease and as `read` does. */
+  /**
+   * Capabilities of the connected target, read once per connection. Throws UnsupportedRelease and
+   * as `read`.
+   */
   capabilities(): Promise<Capabilities> {
     const { connectionNumber } = this.#connection;
     if (this.#known?.connectionNumber === connectionNumber) return this.#known.capabilities;
     const capabilities = this.read("spdk_get_version", undefined, version).then(capabilitiesOf);
     const known = { connectionNumber, capabilities };
     this.#known = known;
-    // A call without an answer is asked again by the next caller; an answer stays.
+    // Keep an answer for the whole connection; without an answer, let the next caller ask again.
     capabilities.catch((error: unknown) => {
       const answered = !(error instanceof SpdkNotSent || error instanceof SpdkUnknownOutcome);
       if (!answered && this.#known === known) this.#known = undefined;
@@ -56,7 +62,10 @@ export class Rpc {
     return await this.#call(method, params, parse, { waitMs: WAIT_MS.read, ...options });
   }
 
-  /** As `read`, but bound by the fence and by the window of `store`, an lvstore's uuid. */
+  /**
+   * As `read`, but subject to the write fence and, with `store` (an lvstore's uuid), to that
+   * store's limit of requests in flight.
+   */
   async change<T>(
     method: string,
     params: Params,
@@ -88,7 +97,9 @@ export class Rpc {
   }
 }
 
-/** Undefined for the thing that is not there; every other failure is thrown. */
+/**
+ * Resolves with undefined if SPDK answers that the object does not exist; rethrows other failures.
+ */
 export async function absentAsUndefined<T>(reading: Promise<T>): Promise<T | undefined> {
   try {
     return await reading;

@@ -1,22 +1,24 @@
-// Tells when the target's socket appears: a target that restarts makes it anew, and every export waits
-// for whoever notices. Where folders cannot be watched nothing is told, and trying again has to do.
+// Watches for the creation of the target's socket: a restarted target creates it anew, and
+// connecting at once shortens the outage of the exports. Where the folder cannot be watched, it
+// reports nothing and the periodic reconnect attempts remain.
 import { statSync, watch, type FSWatcher } from "node:fs";
 import { basename, dirname } from "node:path";
 
 export class SocketWatch implements Disposable {
   readonly #path: string;
-  readonly #appeared: () => void;
+  readonly #onCreated: () => void;
   #watcher: FSWatcher | undefined;
-  /** Of the folder that is watched: a service manager makes it anew with each start. */
+  /** Inode of the watched folder: a service manager creates the folder anew with each start. */
   #inode: bigint | undefined;
 
-  constructor(path: string, appeared: () => void) {
+  /** onCreated: called for every change of the socket's folder entry, its removal included. */
+  constructor(path: string, onCreated: () => void) {
     this.#path = path;
-    this.#appeared = appeared;
+    this.#onCreated = onCreated;
     this.renew();
   }
 
-  /** Watches the folder that is there now, if it is another one than before. */
+  /** Watches the folder that exists now, if it is not the one watched already. */
   renew(): void {
     const [folder, name] = [dirname(this.#path), basename(this.#path)];
     try {
@@ -25,7 +27,7 @@ export class SocketWatch implements Disposable {
       this.#watcher?.close();
       this.#inode = ino;
       this.#watcher = watch(folder, { persistent: false }, (_event, changed) => {
-        if (changed === name) this.#appeared();
+        if (changed === name) this.#onCreated();
       });
       this.#watcher.on("error", () => this[Symbol.dispose]());
     } catch {

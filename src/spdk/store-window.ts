@@ -1,5 +1,5 @@
-// How many requests of one lvstore may be unanswered at once. SPDK answers "Cannot allocate memory"
-// from about 512 on (CONTRACT section 8); this only counts and orders, it sends nothing.
+// Limits the unanswered requests per lvstore, because SPDK answers "Cannot allocate memory" from
+// about 512 on (docs/spdk-contract.md#limits). It counts and queues requests; it never sends any.
 
 type Store<T> = { inFlight: number; waiting: T[]; next: number };
 
@@ -11,7 +11,7 @@ export class StoreWindow<T> {
     this.#limit = limit;
   }
 
-  /** Takes a place and answers true, or queues the item in order of arrival and answers false. */
+  /** Counts the item as in flight and returns true, or queues it (FIFO) and returns false. */
   enter(key: string, item: T): boolean {
     let store = this.#stores.get(key);
     if (store === undefined) {
@@ -26,14 +26,18 @@ export class StoreWindow<T> {
     return true;
   }
 
-  /** Gives a place up: to the first item that still wants it, which is returned, or to nobody. */
+  /**
+   * Ends one request in flight. Returns the first queued item that `wanted` accepts, which is in
+   * flight from now on, or undefined if there is none.
+   */
   leave(key: string, wanted: (item: T) => boolean): T | undefined {
     const store = this.#stores.get(key);
     if (store === undefined) return undefined;
     while (store.next < store.waiting.length) {
       const item = store.waiting[store.next++];
       if (item === undefined || !wanted(item)) continue;
-      // A window that never empties must not keep what has passed through it.
+      // Drop the consumed part of the queue, or the array of a store that is never idle grows
+      // forever.
       if (store.next > this.#limit && 2 * store.next > store.waiting.length) {
         store.waiting = store.waiting.slice(store.next);
         store.next = 0;
@@ -47,14 +51,14 @@ export class StoreWindow<T> {
     return undefined;
   }
 
-  /** Items that wait for a place, in all stores. */
+  /** Number of queued items of all stores. */
   get waiting(): number {
     let sum = 0;
     for (const { waiting, next } of this.#stores.values()) sum += waiting.length - next;
     return sum;
   }
 
-  /** Empties every window and returns the items that waited for a place. */
+  /** Forgets all requests, in flight and queued, and returns the queued items. */
   clear(): readonly T[] {
     const waiting = [...this.#stores.values()].flatMap((store) => store.waiting.slice(store.next));
     this.#stores.clear();

@@ -1,19 +1,21 @@
-// What the first and the last bytes of a disk say about who uses it. Pure: bytes in, evidence out.
-// It may take a stranger's disk for used, never a used one for blank.
+// Evidence from the first and the last bytes of a disk. Pure: bytes in, evidence out. It may report
+// a signature on an unused disk; it never reports a disk in use as blank.
 import type { Evidence } from "../model/evidence.ts";
 import { PARTITION_TABLES, SIGNATURES, type Signature } from "./signatures.ts";
 
 export type DiskBytes = {
   readonly sizeBytes: bigint;
-  /** From the start: HEAD_BYTES, or the whole disk if that is less. */
+  /** The first HEAD_BYTES, or the whole disk if it is smaller. */
   readonly head: Uint8Array;
-  /** Up to the end: TAIL_BYTES, or the whole disk if that is less. */
+  /** The last TAIL_BYTES, or the whole disk if it is smaller. */
   readonly tail: Uint8Array;
 };
 
 const MIB = 1024 * 1024;
 
-/** SPDK blobstore super block (lib/blob/blobstore.h): signature, and the store's type at byte 56. */
+/**
+ * SPDK blobstore super block (lib/blob/blobstore.h): signature, and the blobstore type at byte 56.
+ */
 const BLOBSTORE = Buffer.from("SPDKBLOB", "latin1");
 const BLOBSTORE_TYPE = { from: 56, length: 16 };
 
@@ -23,7 +25,7 @@ export function inspectBytes(subject: string, bytes: DiskBytes): readonly Eviden
   const firstMib = head.subarray(0, MIB);
   const lastMib = tail.subarray(Math.max(0, tail.length - MIB));
   return [
-    ...marks(subject, bytes),
+    ...signatureEvidence(subject, bytes),
     ...(allZero(firstMib)
       ? []
       : [{ kind: "NONZERO_DATA", subject, detail: "in the first MiB" } as const]),
@@ -33,26 +35,28 @@ export function inspectBytes(subject: string, bytes: DiskBytes): readonly Eviden
   ];
 }
 
-function marks(subject: string, bytes: DiskBytes): readonly Evidence[] {
+function signatureEvidence(subject: string, bytes: DiskBytes): readonly Evidence[] {
   if (BLOBSTORE.equals(bytes.head.subarray(0, BLOBSTORE.length))) {
-    // What looks like a mark further on is data of the store's volumes: a tenant's backup GPT in the
-    // last cluster must not hide that the disk is simply a store.
+    // Ignore all other signatures: on a blobstore they are data of its volumes, for example a
+    // tenant's backup GPT in the last cluster.
     const type = printable(bytes.head, BLOBSTORE_TYPE.from, BLOBSTORE_TYPE.length);
     return [{ kind: "SPDK_BLOBSTORE", subject, detail: `SPDK blobstore ${type}`.trim() }];
   }
   return [
-    ...found(PARTITION_TABLES, bytes).map(
+    ...matches(PARTITION_TABLES, bytes).map(
       (detail) => ({ kind: "PARTITION_TABLE", subject, detail }) as const,
     ),
-    ...found(SIGNATURES, bytes).map((detail) => ({ kind: "SIGNATURE", subject, detail }) as const),
+    ...matches(SIGNATURES, bytes).map(
+      (detail) => ({ kind: "SIGNATURE", subject, detail }) as const,
+    ),
   ];
 }
 
-function found(table: readonly Signature[], bytes: DiskBytes): readonly string[] {
+function matches(table: readonly Signature[], bytes: DiskBytes): readonly string[] {
   const details = table.flatMap((signature) => {
     const magic = magicOf(signature.magic);
     return signature.at
-      .map((offset) => place(bytes, offset, signature.align ?? 1))
+      .map((offset) => locate(bytes, offset, signature.align ?? 1))
       .filter((window) => window !== undefined)
       .filter(({ view, at }) => magic.equals(view.subarray(at, at + magic.length)))
       .map(({ view, at }) => `${signature.name} ${idAt(signature, view, at)}`.trim());
@@ -60,8 +64,8 @@ function found(table: readonly Signature[], bytes: DiskBytes): readonly string[]
   return [...new Set(details)];
 }
 
-/** The bytes that hold an absolute offset, and the offset in them; undefined when not read. */
-function place(
+/** Head or tail that contains an offset, and the index in it; undefined if it was not read. */
+function locate(
   { sizeBytes, head, tail }: DiskBytes,
   offset: number,
   align: number,

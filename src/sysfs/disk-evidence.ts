@@ -1,6 +1,6 @@
-// Everything that speaks against taking a PCI function from the kernel. Taking it takes the whole
-// controller, so every namespace on it is looked at, and every function of its IOMMU group. It never
-// writes, and what could not be looked at is UNREADABLE, never blank.
+// Gathers the evidence against claiming a PCI function from the kernel. A claim takes the whole
+// controller, so it inspects every namespace of it and every function of its IOMMU group. It never
+// writes, and never reports what it could not read as blank: that is evidence UNREADABLE.
 import { sortedEvidence, type Evidence } from "../model/evidence.ts";
 import { inspectBytes } from "./disk-bytes.ts";
 import { inspectUsage, namespaceSubject, readUsage, type Usage } from "./disk-usage.ts";
@@ -11,12 +11,15 @@ import { HEAD_BYTES, TAIL_BYTES } from "./signatures.ts";
 
 export type Inspection = AsyncDisposable & {
   readonly evidence: readonly Evidence[];
-  /** The function's own namespaces, held until disposed: what was seen cannot change hands. */
+  /**
+   * The namespaces of the function, opened exclusively until the inspection is disposed: no other
+   * user can claim them in between. Namespaces of other functions of the group are not held.
+   */
   readonly held: readonly HeldDevice[];
 };
 
 export type InspectOptions = {
-  /** The allow list; absent: everything is allowed. */
+  /** Whether the allow list has the disk; absent: every disk is allowed. */
   readonly allowed?: (disk: {
     readonly serial: string;
     readonly model: string;
@@ -24,7 +27,9 @@ export type InspectOptions = {
   }) => boolean;
 };
 
-/** Drivers that leave a group usable for vfio: they never touch the device's memory mappings. */
+/**
+ * Drivers that do not prevent use of the group through vfio: they do not manage its DMA mappings.
+ */
 const GROUP_NEUTRAL: ReadonlySet<string | undefined> = new Set([
   undefined,
   "vfio-pci",
@@ -33,8 +38,8 @@ const GROUP_NEUTRAL: ReadonlySet<string | undefined> = new Set([
 ]);
 
 /**
- * Looks at a function and keeps its namespaces open exclusively until the inspection is disposed.
- * A function that the topology does not have is UNREADABLE.
+ * Inspects a function and keeps its namespaces open exclusively until the inspection is disposed.
+ * A function that is not in the topology gives evidence UNREADABLE.
  */
 export async function inspectFunction(
   kernel: Kernel,
@@ -42,57 +47,59 @@ export async function inspectFunction(
   pciAddress: string,
   options: InspectOptions = {},
 ): Promise<Inspection> {
-  const own = topology.functions.find((one) => one.pciAddress === pciAddress);
-  if (own === undefined) {
+  const pciFunction = topology.functions.find((each) => each.pciAddress === pciAddress);
+  if (pciFunction === undefined) {
     return inspection([unreadable(pciAddress, "no such NVMe function")], []);
   }
-  const group = new Set(own.groupFunctions.map(({ address }) => address));
+  const group = new Set(pciFunction.groupFunctions.map(({ address }) => address));
   const neighbours = topology.functions.filter(
-    (one) => one !== own && group.has(one.pciAddress) && one.controllers.length > 0,
+    (each) => each !== pciFunction && group.has(each.pciAddress) && each.controllers.length > 0,
   );
   const usage = await readUsage(kernel);
-  const mine = namespacesOf(own);
-  const theirs = neighbours.flatMap(namespacesOf);
+  const ownNamespaces = namespacesOf(pciFunction);
+  const otherNamespaces = neighbours.flatMap(namespacesOf);
   const used = await Promise.all(
-    [...mine, ...theirs].map(async (ns) => await inspectUse(kernel, usage, ns, topology)),
+    [...ownNamespaces, ...otherNamespaces].map(
+      async (ns) => await inspectUse(kernel, usage, ns, topology),
+    ),
   );
-  // Only now, as from here on nothing can fail and leave a device open.
-  const [looked, borrowed] = await Promise.all(
-    [mine, theirs].map(
+  // Open devices only after the last call that may throw, or one would stay open.
+  const [ownContents, otherContents] = await Promise.all(
+    [ownNamespaces, otherNamespaces].map(
       async (list) => await Promise.all(list.map(async (ns) => await inspectContent(kernel, ns))),
     ),
   );
-  const content = [...(looked ?? []), ...(borrowed ?? [])];
-  await letGo((borrowed ?? []).flatMap(({ held }) => held));
+  const contents = [...(ownContents ?? []), ...(otherContents ?? [])];
+  await closeAll((otherContents ?? []).flatMap(({ held }) => held));
   return inspection(
     [
-      ...functionEvidence(own),
+      ...functionEvidence(pciFunction),
       ...(usage.known ? [] : [unreadable(pciAddress, "mounts cannot be read")]),
       ...used.flat(),
-      ...content.flatMap(({ evidence }) => evidence),
-      ...policyEvidence(own, options),
+      ...contents.flatMap(({ evidence }) => evidence),
+      ...policyEvidence(pciFunction, options),
     ],
-    (looked ?? []).flatMap(({ held }) => held),
+    (ownContents ?? []).flatMap(({ held }) => held),
   );
 }
 
-/** As inspectFunction, without keeping anything open. */
+/** As inspectFunction, without keeping any namespace open. */
 export async function gatherEvidence(
   kernel: Kernel,
   topology: NvmeTopology,
   pciAddress: string,
   options: InspectOptions = {},
 ): Promise<readonly Evidence[]> {
-  await using observed = await inspectFunction(kernel, topology, pciAddress, options);
-  return observed.evidence;
+  await using inspected = await inspectFunction(kernel, topology, pciAddress, options);
+  return inspected.evidence;
 }
 
-/** Functions of the group whose driver keeps it from being used through vfio. */
+/** Other functions of the IOMMU group whose driver prevents use of the group through vfio. */
 export function groupBlockers(
-  own: Pick<NvmeFunction, "pciAddress" | "groupFunctions">,
+  pciFunction: Pick<NvmeFunction, "pciAddress" | "groupFunctions">,
 ): readonly { readonly address: string; readonly driver: string | undefined }[] {
-  return own.groupFunctions.filter(
-    ({ address, driver }) => address !== own.pciAddress && !GROUP_NEUTRAL.has(driver),
+  return pciFunction.groupFunctions.filter(
+    ({ address, driver }) => address !== pciFunction.pciAddress && !GROUP_NEUTRAL.has(driver),
   );
 }
 
@@ -100,9 +107,9 @@ export function namespacesOf({ controllers }: NvmeFunction): readonly NvmeNamesp
   return controllers.flatMap(({ namespaces }) => namespaces);
 }
 
-function functionEvidence(own: NvmeFunction): readonly Evidence[] {
-  const { pciAddress: subject, driver, controllers, iommuGroup } = own;
-  const evidence: Evidence[] = groupBlockers(own).map(({ address, driver }) => ({
+function functionEvidence(pciFunction: NvmeFunction): readonly Evidence[] {
+  const { pciAddress: subject, driver, controllers, iommuGroup } = pciFunction;
+  const evidence: Evidence[] = groupBlockers(pciFunction).map(({ address, driver }) => ({
     kind: "IOMMU_GROUP_SHARED",
     subject: address,
     detail: `driver ${driver} in the IOMMU group of ${subject}`,
@@ -112,7 +119,7 @@ function functionEvidence(own: NvmeFunction): readonly Evidence[] {
   }
   if (driver !== "nvme") {
     evidence.push(unreadable(subject, driver === undefined ? "no driver" : `driver ${driver}`));
-  } else if (namespacesOf(own).length === 0) {
+  } else if (namespacesOf(pciFunction).length === 0) {
     evidence.push(unreadable(subject, "no namespace is visible"));
   }
   return [...evidence, ...controllers.flatMap(controllerEvidence)];
@@ -122,9 +129,12 @@ function controllerEvidence({ serial, state }: NvmeController): readonly Evidenc
   return state === "live" ? [] : [unreadable(serial, `controller is ${state || "in no state"}`)];
 }
 
-function policyEvidence(own: NvmeFunction, { allowed }: InspectOptions): readonly Evidence[] {
-  const address = own.pciAddress;
-  return own.controllers
+function policyEvidence(
+  pciFunction: NvmeFunction,
+  { allowed }: InspectOptions,
+): readonly Evidence[] {
+  const address = pciFunction.pciAddress;
+  return pciFunction.controllers
     .filter(({ serial, model }) => allowed?.({ serial, model, address }) === false)
     .map(({ serial }) => ({
       kind: "NOT_ALLOWED",
@@ -133,7 +143,7 @@ function policyEvidence(own: NvmeFunction, { allowed }: InspectOptions): readonl
     }));
 }
 
-type Looked = { readonly evidence: readonly Evidence[]; readonly held: readonly HeldDevice[] };
+type Content = { readonly evidence: readonly Evidence[]; readonly held: readonly HeldDevice[] };
 
 async function inspectUse(
   kernel: Kernel,
@@ -152,14 +162,17 @@ async function inspectUse(
     evidence.push({
       kind: "HOLDER",
       subject,
-      detail: `also reached through ${paths(ns, topology)}`,
+      detail: `also reached through ${otherPaths(ns, topology)}`,
     });
   }
   return evidence;
 }
 
-/** Both would write: the kernel through the path that stays, SPDK through the one it was given. */
-function paths(ns: NvmeNamespace, topology: NvmeTopology): string {
+/**
+ * The other controllers of a namespace. They count as holders: after a claim the kernel could write
+ * through them while SPDK writes through the claimed one.
+ */
+function otherPaths(ns: NvmeNamespace, topology: NvmeTopology): string {
   const addresses = topology.functions
     .flatMap(({ controllers }) => controllers)
     .filter(({ name }) => ns.controllers.includes(name))
@@ -168,8 +181,8 @@ function paths(ns: NvmeNamespace, topology: NvmeTopology): string {
   return addresses.length === 0 ? "another controller" : addresses.toSorted().join(", ");
 }
 
-/** Never throws: what it opened must reach somebody who closes it. */
-async function inspectContent(kernel: Kernel, ns: NvmeNamespace): Promise<Looked> {
+/** Never throws, because the caller has to close the device that it opened. */
+async function inspectContent(kernel: Kernel, ns: NvmeNamespace): Promise<Content> {
   const subject = namespaceSubject(ns);
   if (ns.sizeBytes === 0n || ns.blockSizeBytes === 0 || ns.nsid === 0) {
     const detail = "the kernel shows no size, block size or namespace id";
@@ -210,13 +223,13 @@ async function contentEvidence(
 }
 
 async function readEnds(read: HeldDevice["read"], sizeBytes: bigint) {
-  const least = (length: number) => (sizeBytes < BigInt(length) ? Number(sizeBytes) : length);
-  const tailBytes = least(TAIL_BYTES);
+  const atMost = (length: number) => (sizeBytes < BigInt(length) ? Number(sizeBytes) : length);
+  const tailBytes = atMost(TAIL_BYTES);
   const [head, tail] = await Promise.all([
-    read(0n, least(HEAD_BYTES)),
+    read(0n, atMost(HEAD_BYTES)),
     read(sizeBytes - BigInt(tailBytes), tailBytes),
   ]);
-  const whole = head.length === least(HEAD_BYTES) && tail.length === tailBytes;
+  const whole = head.length === atMost(HEAD_BYTES) && tail.length === tailBytes;
   return whole ? { sizeBytes, head, tail } : undefined;
 }
 
@@ -228,10 +241,10 @@ function inspection(evidence: readonly Evidence[], held: readonly HeldDevice[]):
   return {
     evidence: sortedEvidence(evidence),
     held,
-    [Symbol.asyncDispose]: async () => await letGo(held),
+    [Symbol.asyncDispose]: async () => await closeAll(held),
   };
 }
 
-async function letGo(held: readonly HeldDevice[]): Promise<void> {
+async function closeAll(held: readonly HeldDevice[]): Promise<void> {
   await Promise.all(held.map(async (device) => await device[Symbol.asyncDispose]()));
 }

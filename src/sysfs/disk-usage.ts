@@ -1,50 +1,53 @@
-// Who uses a disk according to /proc and to what is stacked on it. The kernel shows use in several
-// places and in no single one: mounts and swap only in /proc and by the partition's name, device
-// mapper and md only as holders.
+// Evidence of a disk in use: mounts and swap from /proc, device mapper and md devices from the
+// holders in sysfs. No single place shows all of it: /proc lists mounts and swap by the name of the
+// partition, and only sysfs lists what is stacked on a device
+// (docs/kernel.md#where-use-shows). It never writes.
 import type { Evidence } from "../model/evidence.ts";
 import type { Kernel } from "./kernel.ts";
 import type { NvmeNamespace } from "./nvme.ts";
 
-/** What was found in /proc, read once for all disks. */
+/** Mounts and swap areas of /proc, read once for all disks. */
 export type Usage = {
   readonly mounts: readonly Mount[];
   readonly swaps: readonly string[];
-  /** False: nobody can say that something is not mounted. */
+  /** False: no mount table could be read, so any device may be mounted. */
   readonly known: boolean;
 };
 
 type Mount = {
-  /** Device path, a second one if the first was a link. */
+  /** The source as /proc writes it and, if that is a symbolic link, the path it resolves to. */
   readonly sources: readonly string[];
-  /** `major:minor`; of an anonymous file system (btrfs) it names no block device. */
+  /** `major:minor`; for an anonymous device number (btrfs) it is that of no block device. */
   readonly dev: string | undefined;
   readonly mountPoint: string;
 };
 
-/** A device that stands for the disk: itself, a partition, or something stacked on one of them. */
+/**
+ * A device whose use is use of the disk: the disk, a partition, or a device stacked on one of them.
+ */
 type Layer = {
   readonly subject: string;
   readonly paths: readonly string[];
   readonly dev: string;
-  /** What to call it if it is not the subject itself. */
+  /** Name of the stacked device; undefined for the disk or partition itself. */
   readonly through: string | undefined;
 };
 
-/** Mounts of the running system: without them it does not live or does not boot again. */
+/** Mount points that the running system or its next boot needs. */
 const SYSTEM_MOUNTS = /^\/(?:|usr|efi|boot(?:\/.*)?)$/;
 
 export async function readUsage(kernel: Kernel): Promise<Usage> {
-  // Process 1 may see mounts that the agent, in a mount namespace of its own, does not.
-  const [own, init, named, swaps] = await Promise.all([
+  // The agent may run in a mount namespace of its own: process 1 shows the mounts of the host.
+  const [ownMounts, initMounts, namedMounts, swaps] = await Promise.all([
     kernel.read("/proc/self/mountinfo"),
     kernel.read("/proc/1/mountinfo").catch(() => undefined),
     kernel.read("/proc/mounts"),
     kernel.read("/proc/swaps"),
   ]);
   const mounts = [
-    ...lines(own).map(fromMountinfo),
-    ...lines(init).map(fromMountinfo),
-    ...lines(named).map(fromMounts),
+    ...lines(ownMounts).map(fromMountinfo),
+    ...lines(initMounts).map(fromMountinfo),
+    ...lines(namedMounts).map(fromMounts),
   ].filter((mount) => mount !== undefined);
   const unique = [...new Map(mounts.map((mount) => [JSON.stringify(mount), mount])).values()];
   return {
@@ -61,7 +64,7 @@ export async function readUsage(kernel: Kernel): Promise<Usage> {
           .map(async (line) => await namesOf(kernel, unescaped(line.split(/\s/)[0] ?? ""))),
       )
     ).flat(),
-    known: own !== undefined || named !== undefined,
+    known: ownMounts !== undefined || namedMounts !== undefined,
   };
 }
 
@@ -122,15 +125,15 @@ async function layersOf(kernel: Kernel, namespace: NvmeNamespace): Promise<reado
   ];
 }
 
-/** Holders and their holders: a file system on LVM on md lies two floors above the partition. */
+/** All direct and indirect holders, for example of a file system on LVM on md on a partition. */
 async function holdersAbove(
   kernel: Kernel,
   names: readonly string[],
-  observed: ReadonlySet<string> = new Set(),
+  visited: ReadonlySet<string> = new Set(),
 ): Promise<readonly Omit<Layer, "subject">[]> {
-  const fresh = names.filter((name) => !observed.has(name));
-  const known = new Set([...observed, ...fresh]);
-  const floors = await Promise.all(
+  const fresh = names.filter((name) => !visited.has(name));
+  const known = new Set([...visited, ...fresh]);
+  const layers = await Promise.all(
     fresh.map(async (name) => {
       const at = `/sys/class/block/${name}`;
       const [dev, mapped, holders] = await Promise.all([
@@ -141,13 +144,13 @@ async function holdersAbove(
       const layer = {
         paths: [`/dev/${name}`, ...(mapped === undefined ? [] : [`/dev/mapper/${mapped}`])],
         dev: dev ?? "",
-        // dm-0 is another device after the next boot, its mapped name is not.
+        // Evidence names the mapped name: dm-N may be another device after the next boot.
         through: mapped === undefined ? name : `device mapper ${mapped}`,
       };
       return [layer, ...(await holdersAbove(kernel, holders, known))];
     }),
   );
-  return floors.flat();
+  return layers.flat();
 }
 
 export function namespaceSubject(namespace: NvmeNamespace): string {
@@ -181,7 +184,7 @@ function lines(text: string | undefined): readonly string[] {
   return (text ?? "").split("\n").filter((line) => line.trim() !== "");
 }
 
-/** Blanks and backslashes stand as octal in /proc. */
+/** /proc escapes blanks and backslashes as octal (\040). */
 function unescaped(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) =>
     String.fromCharCode(Number.parseInt(digits, 8)),

@@ -1,12 +1,12 @@
-// The errno of a failed system call: the kernel's own words, which callers branch on.
+// The errno name of a failed system call, for callers that branch on it.
 
-/** Code such as "EBUSY", undefined for what is no failed system call. */
+/** Errno name such as "EBUSY"; undefined if the error is not from a system call. */
 export function errnoOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("code" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;
 }
 
-/** The value, or the fallback if the call failed with one of the codes; anything else is thrown. */
+/** The value, or the fallback if the call fails with one of the codes; rethrows other errors. */
 export async function unlessErrno<T, F>(
   call: Promise<T>,
   codes: readonly string[],

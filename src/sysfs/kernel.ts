@@ -1,40 +1,49 @@
-// The port to the kernel: /sys, /proc and /dev below a root folder, and nothing else. It reads, it
-// writes what it is told, and it decides nothing: whether a write is safe is its callers' business.
+// Access to the kernel: /sys, /proc and /dev below a root folder. It never checks whether a write
+// is safe; that is up to its callers.
 import { constants } from "node:fs";
 import { open, readFile, readdir, readlink, realpath, type FileHandle } from "node:fs/promises";
 import { unlessErrno } from "./errno.ts";
 
-/** A block device opened O_RDONLY | O_EXCL: nobody can mount, stack on or claim it meanwhile. */
+/**
+ * A block device opened O_RDONLY | O_EXCL: until it is closed the kernel refuses to mount or stack
+ * on it.
+ */
 export type HeldDevice = AsyncDisposable & {
   readonly device: string;
-  /** `major:minor` of the node that was opened: names move to other disks, open files do not. */
+  /** `major:minor` of the opened node: a name may move to another disk, an open file does not. */
   readonly dev: string | undefined;
-  /** Fewer bytes than asked for only at the end of the device. */
+  /** Returns fewer than `length` bytes only at the end of the device. */
   readonly read: (offset: bigint, length: number) => Promise<Uint8Array>;
 };
 
-/** All paths are absolute and relative to the root. A failed call throws Node's error, errno kept. */
+/**
+ * Paths start with "/" and are resolved below the root. A failed call throws Node's error with its
+ * errno.
+ */
 export type Kernel = {
-  /** Names in a folder, sorted; none if there is no such folder. */
+  /** Names in a folder, sorted; empty if the folder does not exist. */
   readonly list: (path: string) => Promise<readonly string[]>;
-  /** Text without surrounding blanks; undefined when there is no such attribute (any more). */
+  /** Text without surrounding blanks; undefined if the attribute or its device does not exist. */
   readonly read: (path: string) => Promise<string | undefined>;
-  /** The target as the link has it; undefined when there is no link. */
+  /** The unresolved target of a symbolic link; undefined if there is no link. */
   readonly readLink: (path: string) => Promise<string | undefined>;
-  /** The path with all links resolved, below the root; undefined when it leads nowhere. */
+  /** The path with all links resolved, below the root; undefined if it does not exist there. */
   readonly realPath: (path: string) => Promise<string | undefined>;
-  /** One write(2) on an existing attribute. Text must not be empty: that would write nothing. */
+  /**
+   * One write(2) on an existing attribute. `text` must not be empty: write(2) of 0 bytes does
+   * nothing.
+   */
   readonly write: (path: string, text: string) => Promise<void>;
-  /** Undefined when somebody else uses the device (EBUSY). */
+  /** Undefined if the device is in use (EBUSY). */
   readonly openExclusive: (device: string) => Promise<HeldDevice | undefined>;
-  /** As HeldDevice.read, for a device that somebody else may be using. */
+  /** As HeldDevice.read, for a device that may be in use. */
   readonly readBlocks: (device: string, offset: bigint, length: number) => Promise<Uint8Array>;
 };
 
-/** ENODEV and ENXIO: the device went away between the listing and the read. */
+/** Errno names of a missing file; ENODEV and ENXIO: the device was removed after the listing. */
 const ABSENT = ["ENOENT", "ENOTDIR", "ENODEV", "ENXIO"];
 
-/** The running kernel, or a tree that looks like one (STORAGE_NODE_ROOT). */
+/** root: "/" for the running kernel, or a folder with a copy of its tree (STORAGE_NODE_ROOT). */
 export function openKernel(root: string): Kernel {
   const at = placeBelow(root);
   return {
@@ -68,7 +77,10 @@ export function openKernel(root: string): Kernel {
   };
 }
 
-/** Where a path of the kernel lies on the agent's file system. */
+/**
+ * Maps an absolute kernel path to a path below root. The mapping throws RangeError on a relative
+ * one.
+ */
 export function placeBelow(root: string): (path: string) => string {
   const base = root.replace(/\/+$/, "");
   return (path) => {
@@ -84,7 +96,7 @@ function withoutRoot(base: string, real: string): string | undefined {
 }
 
 async function writeOnce(path: string, text: string): Promise<void> {
-  if (text === "") throw new RangeError(`nothing to write to ${path}`);
+  if (text === "") throw new RangeError(`empty write to ${path}`);
   // O_WRONLY alone: attributes such as unbind have mode 0200, which even root may not open for
   // reading, and O_CREAT would turn a missing attribute's ENOENT into EACCES.
   await using handle = await open(path, constants.O_WRONLY);
@@ -100,7 +112,7 @@ async function held(device: string, handle: FileHandle): Promise<HeldDevice> {
     device,
     dev: await deviceOf(device, handle),
     read: async (offset, length) => await readFully(handle, offset, length),
-    // Closing twice is no error: the claim lets go early, its caller at the end.
+    // Closing twice is no error: claimForVfio closes it first, the caller that opened it again.
     [Symbol.asyncDispose]: async () => await handle.close(),
   };
 }
@@ -116,14 +128,14 @@ async function deviceOf(device: string, handle: FileHandle): Promise<string> {
   }
 }
 
-/** Linux dev_t as userspace has it: 12 bits of major and 20 of minor, interleaved. */
+/** Splits a Linux dev_t in the encoding of glibc, which interleaves major and minor. */
 function deviceNumber(rdev: bigint): string {
   const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & 0xfffff000n);
   const minor = (rdev & 0xffn) | ((rdev >> 12n) & 0xffffff00n);
   return `${major}:${minor}`;
 }
 
-/** Reads until length bytes are there or the file ends. */
+/** Reads `length` bytes, or fewer if the file ends before. */
 export async function readFully(
   handle: FileHandle,
   offset: bigint,

@@ -1,6 +1,7 @@
-// What NVMe the kernel shows: every PCI function of that class, whatever driver it has, and every
-// namespace that the kernel's own NVMe driver made a block device of. It only reads. Kernel names are
-// not fixed: a disk is known by serial, model and namespace id, and a name is where it is just now.
+// Lists the NVMe devices in sysfs: every PCI function of that class, whatever its driver, and every
+// namespace that the kernel's nvme driver shows as a block device
+// (docs/kernel.md#what-lists-a-disk). It never writes. Kernel names (nvme0n1) change: serial, model
+// and namespace id identify a disk.
 import type { Kernel } from "./kernel.ts";
 
 export type NvmeTransport = "PCIe" | "TCP" | "RDMA" | "other";
@@ -14,26 +15,26 @@ export type NvmePartition = {
 };
 
 export type NvmeNamespace = {
-  /** The block device that others open: with multipath the head, never the hidden path. */
+  /** The block device that can be opened: with multipath the head, not a hidden path. */
   readonly kernelName: string;
   /** `/dev/` + kernelName */
   readonly device: string;
-  /** `major:minor`, empty when the kernel shows none. */
+  /** `major:minor`, empty if the kernel shows none. */
   readonly dev: string;
-  /** 0 when the kernel does not say. */
+  /** 0 if the kernel shows none. */
   readonly nsid: number;
   readonly serial: string;
   readonly model: string;
-  /** 0 when the kernel does not say. */
+  /** 0 if the kernel shows none. */
   readonly sizeBytes: bigint;
   readonly blockSizeBytes: number;
   readonly partitions: readonly NvmePartition[];
-  /** Kernel names of what is stacked on the whole namespace (dm-0, md127). */
+  /** Kernel names of the devices stacked on the whole namespace (dm-0, md127). */
   readonly holders: readonly string[];
   readonly transport: NvmeTransport;
   /** PCI address, or the fabric's `traddr=...,trsvcid=...` as the kernel writes it. */
   readonly address: string;
-  /** Every controller that leads to it; more than one only with multipath. */
+  /** Names of all controllers that reach the namespace; more than one only with multipath. */
   readonly controllers: readonly string[];
 };
 
@@ -52,20 +53,22 @@ export type GroupFunction = { readonly address: string; readonly driver: string 
 
 export type NvmeFunction = {
   readonly pciAddress: string;
-  /** Undefined: no driver is bound. */
+  /** Undefined if no driver is bound. */
   readonly driver: string | undefined;
   readonly driverOverride: string | undefined;
   /** Undefined without an IOMMU; the mock group of vfio's no-IOMMU mode does not count. */
   readonly iommuGroup: string | undefined;
   /** All functions of the group, this one included, of whatever class. */
   readonly groupFunctions: readonly GroupFunction[];
-  /** Empty unless the kernel's nvme driver has it: only that driver reads serial and namespaces. */
+  /** Empty unless the function is bound to nvme: only that driver reads serials and namespaces. */
   readonly controllers: readonly NvmeController[];
 };
 
 export type NvmeTopology = {
   readonly functions: readonly NvmeFunction[];
-  /** Controllers of kernel initiators (NVMe/TCP, RDMA): shown, never candidates. */
+  /**
+   * Controllers of the kernel's NVMe/TCP and RDMA initiators: listed, never candidates for a claim.
+   */
   readonly fabrics: readonly NvmeController[];
 };
 
@@ -74,7 +77,7 @@ const NVME_CLASS = /^0x0108/;
 const DIRECT = /^nvme\d+n\d+$/;
 const HIDDEN_PATH = /^(nvme\d+)c\d+(n\d+)$/;
 
-/** One look at everything; what vanishes meanwhile is left out. */
+/** Reads all functions and controllers once; omits those that disappear during the read. */
 export async function listNvme(kernel: Kernel): Promise<NvmeTopology> {
   const [addresses, names] = await Promise.all([kernel.list(PCI), kernel.list("/sys/class/nvme")]);
   const [controllers, classes] = await Promise.all([
@@ -98,7 +101,9 @@ export async function listNvme(kernel: Kernel): Promise<NvmeTopology> {
   };
 }
 
-/** One PCI function without its controllers, for a step that is about to touch it. */
+/**
+ * Reads one PCI function without its controllers, for a step that is about to change its driver.
+ */
 export async function readFunction(
   kernel: Kernel,
   pciAddress: string,
@@ -135,7 +140,7 @@ async function readGroup(kernel: Kernel, pciAddress: string): Promise<string | u
 }
 
 type ControllerParts = Omit<NvmeController, "namespaces"> & {
-  /** Block device and whether it is reached over a hidden path. */
+  /** Kernel names of its block devices: heads, or hidden paths without a head. */
   readonly blocks: readonly string[];
 };
 
@@ -145,19 +150,21 @@ async function listControllers(
 ): Promise<readonly NvmeController[]> {
   const read = await Promise.all(names.map(async (name) => await readController(kernel, name)));
   const parts = read.filter((part) => part !== undefined);
-  const leads = new Map<string, string[]>();
+  const controllersByBlock = new Map<string, string[]>();
   for (const { name, blocks } of parts) {
-    for (const block of blocks) leads.set(block, [...(leads.get(block) ?? []), name]);
+    for (const block of blocks) {
+      controllersByBlock.set(block, [...(controllersByBlock.get(block) ?? []), name]);
+    }
   }
   return await Promise.all(
     parts.map(async ({ blocks, ...controller }) => {
       const found = await Promise.all(
         blocks.map(async (block) => {
-          const through = leads.get(block) ?? [];
+          const through = controllersByBlock.get(block) ?? [];
           return await readNamespace(kernel, block, controller, through);
         }),
       );
-      return { ...controller, namespaces: found.filter((one) => one !== undefined) };
+      return { ...controller, namespaces: found.filter((namespace) => namespace !== undefined) };
     }),
   );
 }
@@ -184,7 +191,7 @@ async function readController(kernel: Kernel, name: string): Promise<ControllerP
   };
 }
 
-/** The kernel calls the path nvmeScCnN of a namespace whose head is nvmeSnN. */
+/** The kernel names a hidden path nvmeScCnN, and the head of its namespace nvmeSnN. */
 async function blocksOf(kernel: Kernel, children: readonly string[]): Promise<readonly string[]> {
   const blocks = await Promise.all(
     children.map(async (child) => {
@@ -192,9 +199,9 @@ async function blocksOf(kernel: Kernel, children: readonly string[]): Promise<re
       const path = HIDDEN_PATH.exec(child);
       if (path === null) return undefined;
       const head = `${path[1]}${path[2]}`;
-      // A path without a head cannot be opened by anybody; it is still not nothing.
-      const there = await kernel.realPath(`/sys/class/block/${head}`);
-      return there === undefined ? child : head;
+      // A path without a head cannot be opened, but its namespace exists and must be listed.
+      const headPath = await kernel.realPath(`/sys/class/block/${head}`);
+      return headPath === undefined ? child : head;
     }),
   );
   return blocks.filter((block) => block !== undefined);
@@ -226,7 +233,7 @@ async function readNamespace(
     nsid: Number(decimal(nsid)),
     serial: controller.serial,
     model: controller.model,
-    // The kernel counts in 512 bytes whatever the block size.
+    // The kernel counts in sectors of 512 bytes, whatever the block size.
     sizeBytes: decimal(sectors) * 512n,
     blockSizeBytes: Number(decimal(blockSize)),
     partitions: await Promise.all(

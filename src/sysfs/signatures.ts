@@ -1,16 +1,20 @@
-// Where well-known formats put their mark on a disk. Data only, after the tables of libblkid
-// (util-linux, libblkid/src/superblocks and src/partitions); the check of what follows a mark is left
-// out on purpose: a disk that merely looks like somebody's is not ours to take.
+// Signatures of well-known on-disk formats and their offsets. Data only, after the tables of
+// libblkid (util-linux, libblkid/src/superblocks and src/partitions). It leaves out libblkid's
+// checks of the rest of a superblock on purpose: a matching signature alone is reason enough not to
+// claim a disk.
 //
-// Magic: text, or hex after "0x". Offsets count from the start; negative ones from the end, after the
-// end was rounded down to `align`.
+// Magic: text, or hex after "0x". Offsets in bytes count from the start of the disk; negative ones
+// from its end, rounded down to `align`.
 
 export type Signature = {
   readonly name: string;
   readonly magic: string;
   readonly at: readonly number[];
   readonly align?: number;
-  /** Where the format keeps its own id, relative to the mark: two disks of one kind then differ. */
+  /**
+   * Offset (relative to the magic) and bytes of the format's own id, to tell disks of one format
+   * apart.
+   */
   readonly id?: { readonly from: number; readonly length: number; readonly text?: boolean };
 };
 
@@ -19,9 +23,14 @@ const MIB = 1024 * KIB;
 const uuid = (from: number) => ({ from, length: 16 });
 const idText = (from: number, length: number) => ({ from, length, text: true });
 
-/** What mkswap and hibernation leave in the last bytes of the first page, for every page size. */
+/**
+ * mkswap and hibernation write their magic into the last 10 bytes of the first page: every page
+ * size.
+ */
 const pageEnds = [0xff6, 0x1ff6, 0x3ff6, 0x7ff6, 0xfff6];
-/** Of both labels at the start and both at the end: 128 uberblocks of at least 1 KiB each. */
+/**
+ * zfs has two labels at the start and two at the end, each with 128 uberblocks of at least 1 KiB.
+ */
 const uberblocks = [0, 256 * KIB, -512 * KIB, -256 * KIB].flatMap((label) =>
   Array.from({ length: 128 }, (_, index) => label + 128 * KIB + index * KIB),
 );
@@ -108,7 +117,7 @@ export const SIGNATURES: readonly Signature[] = [
   })),
 ];
 
-/** Partition tables; GPT for blocks of 512 and of 4096 bytes, at both ends. */
+/** Partition tables. GPT for blocks of 512 and of 4096 bytes, at both ends of the disk. */
 export const PARTITION_TABLES: readonly Signature[] = [
   { name: "GPT", magic: "EFI PART", at: [512, 4096], id: uuid(56) },
   { name: "backup GPT", magic: "EFI PART", at: [-512, -4096], id: uuid(56) },
@@ -120,6 +129,6 @@ export const PARTITION_TABLES: readonly Signature[] = [
   { name: "Windows dynamic disk", magic: "PRIVHEAD", at: [3 * KIB] },
 ];
 
-/** The head must reach the furthest mark, the tail at least a label of zfs. */
+/** The head must contain the furthest offset, the tail at least the two zfs labels at the end. */
 export const HEAD_BYTES = 2 * MIB + 64 * KIB;
 export const TAIL_BYTES = MIB;

@@ -1,5 +1,5 @@
-// The kernel port with a span around each write: what the agent did to a driver shows in the trace of
-// the step that did it. Reads are too many and change nothing.
+// Wraps a Kernel in a span per write, so that the trace of a step shows what it changed in sysfs.
+// Reads get no span: there are many, and they change nothing.
 import type { Tracer } from "@opentelemetry/api";
 import { ATTR } from "../telemetry/attributes.ts";
 import { inChildSpan } from "../telemetry/trace.ts";

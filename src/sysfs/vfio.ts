@@ -1,6 +1,8 @@
-// Taking a PCI function from its kernel driver for SPDK, and giving it back. The kernel refuses none
-// of this, not even for a mounted disk, so the caller must hold every namespace of the function
-// exclusively and have evidence that allows it. Each act may be repeated from any half-way state.
+// Claims a PCI function for SPDK (nvme driver to vfio-pci) and releases it to a kernel driver. The
+// kernel refuses none of this, not even for a mounted disk
+// (docs/kernel.md#what-the-kernel-does-not-refuse), so the caller must hold every namespace of the
+// function exclusively and have evidence that allows the claim. Both operations may be repeated
+// after a crash at any point.
 import { groupBlockers, namespacesOf } from "./disk-evidence.ts";
 import { errnoOf } from "./errno.ts";
 import type { HeldDevice, Kernel } from "./kernel.ts";
@@ -8,13 +10,13 @@ import { listNvme, readDriver, readFunction, type NvmeFunction } from "./nvme.ts
 
 export type ClaimRefusal =
   | "NO_SUCH_FUNCTION"
-  /** Bound to something else than nvme or vfio-pci: whoever did that uses it. */
+  /** Bound to a driver other than nvme and vfio-pci: another program may be using it. */
   | "OTHER_DRIVER"
   | "NO_IOMMU"
   | "IOMMU_GROUP_SHARED"
   | "VFIO_PCI_NOT_LOADED"
   | "NO_HUGEPAGES"
-  /** A namespace of the function is not among the held descriptors. */
+  /** A namespace of the function is missing in heldDescriptors. */
   | "NOT_HELD"
   | "UNBIND_FAILED"
   | "BIND_FAILED"
@@ -26,14 +28,14 @@ export type ClaimResult =
       readonly ok: true;
       /** `/dev/vfio/<group>` */
       readonly group: string;
-      /** The driver it was taken from; undefined when it had none or was on vfio-pci already. */
+      /** Driver before the claim; undefined if it had none or was bound to vfio-pci already. */
       readonly originalDriver: string | undefined;
     }
   | {
       readonly ok: false;
       readonly reason: ClaimRefusal;
       readonly detail: string;
-      /** Where the function is now; undefined: with no driver. */
+      /** Driver of the function now; undefined if it has none. */
       readonly driver: string | undefined;
     };
 
@@ -47,14 +49,14 @@ const VFIO_PCI = "vfio-pci";
 const KERNEL_DRIVER = "nvme";
 
 const PCI = "/sys/bus/pci";
-/** The nvme probe returns 0 to 180 ms before the block devices are there (measured). */
+/** A probe returns up to 180 ms before the block devices (docs/kernel.md#probing-nvme-again). */
 const APPEAR_MS = 2_000;
-const LOOK_AGAIN_MS = 20;
+const POLL_MS = 20;
 
 /**
- * Binds a function to vfio-pci. `heldDescriptors` are closed as soon as the kernel driver has let
- * go; until then, and when it is refused before that, they stay the caller's to close. On a failure
- * after that the function is given back to the driver it had.
+ * Binds a function to vfio-pci. Closes `heldDescriptors` as soon as the kernel driver is unbound;
+ * if the claim fails before that, the caller has to close them. On a failure after the first write
+ * the function is released to the driver it had.
  */
 export async function claimForVfio(
   kernel: Kernel,
@@ -62,38 +64,48 @@ export async function claimForVfio(
   { heldDescriptors }: { readonly heldDescriptors: readonly HeldDevice[] },
 ): Promise<ClaimResult> {
   const { functions } = await listNvme(kernel);
-  const own = functions.find((one) => one.pciAddress === pciAddress);
-  if (own === undefined) return await refused(kernel, pciAddress, "NO_SUCH_FUNCTION", "");
-  const obstacle = (await obstacleTo(kernel, own)) ?? notHeld(own, heldDescriptors);
+  const pciFunction = functions.find((each) => each.pciAddress === pciAddress);
+  if (pciFunction === undefined) return await refused(kernel, pciAddress, "NO_SUCH_FUNCTION", "");
+  const obstacle =
+    (await claimObstacle(kernel, pciFunction)) ?? notHeld(pciFunction, heldDescriptors);
   if (obstacle !== undefined) {
     return await refused(kernel, pciAddress, obstacle.reason, obstacle.detail);
   }
-  const originalDriver = own.driver === VFIO_PCI ? undefined : own.driver;
+  const originalDriver = pciFunction.driver === VFIO_PCI ? undefined : pciFunction.driver;
   try {
-    await takeOver(kernel, own, heldDescriptors);
+    await moveToVfio(kernel, pciFunction, heldDescriptors);
   } catch (error) {
-    if (!(error instanceof Failed)) throw error;
+    if (!(error instanceof StepFailure)) throw error;
     await releaseToDriver(kernel, pciAddress, originalDriver);
     return await refused(kernel, pciAddress, error.reason, error.message);
   }
-  return { ok: true, group: `/dev/vfio/${own.iommuGroup}`, originalDriver };
+  return { ok: true, group: `/dev/vfio/${pciFunction.iommuGroup}`, originalDriver };
 }
 
-/** What is missing for a claim, before anything is touched; SPDK would answer -19 to all of it. */
-async function obstacleTo(
+/**
+ * Checks the preconditions of a claim without a write; for each of them SPDK would only answer -19.
+ */
+async function claimObstacle(
   kernel: Kernel,
-  own: Omit<NvmeFunction, "controllers">,
+  pciFunction: Omit<NvmeFunction, "controllers">,
 ): Promise<{ readonly reason: ClaimRefusal; readonly detail: string } | undefined> {
-  if (own.driver !== undefined && own.driver !== KERNEL_DRIVER && own.driver !== VFIO_PCI) {
-    return { reason: "OTHER_DRIVER", detail: `${own.pciAddress} has driver ${own.driver}` };
+  if (
+    pciFunction.driver !== undefined &&
+    pciFunction.driver !== KERNEL_DRIVER &&
+    pciFunction.driver !== VFIO_PCI
+  ) {
+    return {
+      reason: "OTHER_DRIVER",
+      detail: `${pciFunction.pciAddress} has driver ${pciFunction.driver}`,
+    };
   }
-  if (own.iommuGroup === undefined) {
-    return { reason: "NO_IOMMU", detail: `${own.pciAddress} has no IOMMU group` };
+  if (pciFunction.iommuGroup === undefined) {
+    return { reason: "NO_IOMMU", detail: `${pciFunction.pciAddress} has no IOMMU group` };
   }
-  const blockers = groupBlockers(own);
+  const blockers = groupBlockers(pciFunction);
   if (blockers.length > 0) {
     const named = blockers.map(({ address, driver }) => `${address} (driver ${driver})`);
-    const detail = `IOMMU group ${own.iommuGroup} also holds ${named.join(", ")}`;
+    const detail = `IOMMU group ${pciFunction.iommuGroup} also holds ${named.join(", ")}`;
     return { reason: "IOMMU_GROUP_SHARED", detail };
   }
   const [attributes, hugepages] = await Promise.all([
@@ -104,76 +116,84 @@ async function obstacleTo(
     return { reason: "VFIO_PCI_NOT_LOADED", detail: "kernel module vfio-pci is not loaded" };
   }
   if (hugepages === 0) {
-    return { reason: "NO_HUGEPAGES", detail: "no huge pages are set aside for the target" };
+    return { reason: "NO_HUGEPAGES", detail: "no huge pages are reserved for the target" };
   }
   return undefined;
 }
 
 /**
- * Gives a function back to a kernel driver (undefined: to none) from vfio-pci or from none and waits, for 2
- * seconds at most, until its block devices are there. Whoever has it open through vfio must have let
- * go before: the kernel takes it away all the same.
+ * Releases a function that is bound to vfio-pci or to no driver to a kernel driver (undefined:
+ * leaves it without a driver) and waits at most 2 s until its block devices exist. A process that
+ * uses it through vfio must have closed it before: the kernel unbinds it without asking.
  */
 export async function releaseToDriver(
   kernel: Kernel,
   pciAddress: string,
   originalDriver: string | undefined,
 ): Promise<ReleaseResult> {
-  const own = await readFunction(kernel, pciAddress);
-  const there = await kernel.realPath(`${PCI}/devices/${pciAddress}`);
-  if (there === undefined) {
-    return { ok: false, reason: "NO_SUCH_FUNCTION", detail: `${pciAddress} is not there` };
+  const pciFunction = await readFunction(kernel, pciAddress);
+  const path = await kernel.realPath(`${PCI}/devices/${pciAddress}`);
+  if (path === undefined) {
+    return { ok: false, reason: "NO_SUCH_FUNCTION", detail: `no PCI function ${pciAddress}` };
   }
-  if (own.driver !== undefined && own.driver !== VFIO_PCI && own.driver !== originalDriver) {
-    return { ok: false, reason: "OTHER_DRIVER", detail: `${pciAddress} has driver ${own.driver}` };
+  if (
+    pciFunction.driver !== undefined &&
+    pciFunction.driver !== VFIO_PCI &&
+    pciFunction.driver !== originalDriver
+  ) {
+    return {
+      ok: false,
+      reason: "OTHER_DRIVER",
+      detail: `${pciAddress} has driver ${pciFunction.driver}`,
+    };
   }
   try {
-    if (own.driverOverride !== undefined) {
+    if (pciFunction.driverOverride !== undefined) {
       await kernel.write(`${PCI}/devices/${pciAddress}/driver_override`, "\n");
     }
-    if (own.driver === VFIO_PCI) await unbind(kernel, pciAddress);
+    if (pciFunction.driver === VFIO_PCI) await unbind(kernel, pciAddress);
     if (originalDriver === undefined) return { ok: true, appeared: [] };
     await bind(kernel, pciAddress, originalDriver);
   } catch (error) {
-    if (!(error instanceof Failed)) throw error;
+    if (!(error instanceof StepFailure)) throw error;
     const reason = error.reason === "UNBIND_FAILED" ? "UNBIND_FAILED" : "BIND_FAILED";
     return { ok: false, reason, detail: error.message };
   }
-  return { ok: true, appeared: await blockDevices(kernel, pciAddress) };
+  return { ok: true, appeared: await waitForBlockDevices(kernel, pciAddress) };
 }
 
-/** A step of a claim failed in a way that has a name. */
-class Failed extends Error {
+/** A step of a claim or a release failed; `reason` says which. */
+class StepFailure extends Error {
   readonly reason: "UNBIND_FAILED" | "BIND_FAILED" | "NO_GROUP_NODE";
 
-  constructor(reason: Failed["reason"], message: string, options?: ErrorOptions) {
+  constructor(reason: StepFailure["reason"], message: string, options?: ErrorOptions) {
     super(message, options);
-    this.name = "Failed";
+    this.name = "StepFailure";
     this.reason = reason;
   }
 }
 
-async function takeOver(
+async function moveToVfio(
   kernel: Kernel,
-  own: NvmeFunction,
+  pciFunction: NvmeFunction,
   heldDescriptors: readonly HeldDevice[],
 ): Promise<void> {
-  const { pciAddress } = own;
-  if (own.driver !== VFIO_PCI) {
-    // The override comes first: a function without a driver and without it would go back to nvme at
-    // the next probe of anybody.
+  const { pciAddress } = pciFunction;
+  if (pciFunction.driver !== VFIO_PCI) {
+    // Set the override before the unbind: without it any probe binds a driverless function to nvme
+    // again.
     await attempt("BIND_FAILED", `cannot set driver_override of ${pciAddress}`, async () => {
       await kernel.write(`${PCI}/devices/${pciAddress}/driver_override`, VFIO_PCI);
     });
-    if (own.driver !== undefined) await unbind(kernel, pciAddress);
-    // Kept any longer they would only make the kernel number the disk anew when it comes back.
+    if (pciFunction.driver !== undefined) await unbind(kernel, pciAddress);
+    // Close them now: an open descriptor makes the kernel give the disk another name on its return.
     await Promise.all(heldDescriptors.map(async (held) => await held[Symbol.asyncDispose]()));
     await bind(kernel, pciAddress, VFIO_PCI);
   }
   const nodes = await kernel.list("/dev/vfio");
-  if (own.iommuGroup === undefined || !nodes.includes(own.iommuGroup)) {
-    const what = `/dev/vfio/${own.iommuGroup} did not appear`;
-    throw new Failed("NO_GROUP_NODE", `${what}; is /dev the host's?`);
+  if (pciFunction.iommuGroup === undefined || !nodes.includes(pciFunction.iommuGroup)) {
+    const what = `/dev/vfio/${pciFunction.iommuGroup} did not appear`;
+    throw new StepFailure("NO_GROUP_NODE", `${what}; check that /dev is the host's`);
   }
 }
 
@@ -181,14 +201,14 @@ async function unbind(kernel: Kernel, pciAddress: string): Promise<void> {
   try {
     await kernel.write(`${PCI}/devices/${pciAddress}/driver/unbind`, pciAddress);
   } catch (error) {
-    // Somebody else was faster: what counts is that no driver is left.
+    // Another process may have unbound it first: no driver is what was wanted.
     if ((await readDriver(kernel, pciAddress)) === undefined) return;
     const what = `cannot unbind ${pciAddress}: ${errnoOf(error) ?? "error"}`;
-    throw new Failed("UNBIND_FAILED", what, { cause: error });
+    throw new StepFailure("UNBIND_FAILED", what, { cause: error });
   }
 }
 
-/** Probes, and believes only the driver link: the probe succeeds when nothing was bound, too. */
+/** Probes and checks the driver link, because a probe also succeeds if no driver was bound. */
 async function bind(kernel: Kernel, pciAddress: string, driver: string): Promise<void> {
   if ((await readDriver(kernel, pciAddress)) === driver) return;
   await attempt("BIND_FAILED", `cannot probe ${pciAddress}`, async () => {
@@ -197,34 +217,37 @@ async function bind(kernel: Kernel, pciAddress: string, driver: string): Promise
   const bound = await readDriver(kernel, pciAddress);
   if (bound === driver) return;
   if (bound !== undefined) {
-    throw new Failed("BIND_FAILED", `${pciAddress} went to driver ${bound}, not to ${driver}`);
+    throw new StepFailure(
+      "BIND_FAILED",
+      `${pciAddress} is bound to driver ${bound}, not to ${driver}`,
+    );
   }
-  // The same again, addressed to the driver: this one says why not.
-  await attempt("BIND_FAILED", `${driver} did not take ${pciAddress}`, async () => {
+  // The bind attribute of the driver, unlike the probe, fails with the errno of the driver.
+  await attempt("BIND_FAILED", `${driver} did not bind ${pciAddress}`, async () => {
     await kernel.write(`${PCI}/drivers/${driver}/bind`, pciAddress);
   });
   if ((await readDriver(kernel, pciAddress)) !== driver) {
-    throw new Failed("BIND_FAILED", `${driver} did not keep ${pciAddress}`);
+    throw new StepFailure("BIND_FAILED", `${driver} did not stay bound to ${pciAddress}`);
   }
 }
 
 async function attempt(
-  reason: Failed["reason"],
+  reason: StepFailure["reason"],
   message: string,
   act: () => Promise<void>,
 ): Promise<void> {
   try {
     await act();
   } catch (error) {
-    throw new Failed(reason, `${message}: ${errnoOf(error) ?? "error"}`, { cause: error });
+    throw new StepFailure(reason, `${message}: ${errnoOf(error) ?? "error"}`, { cause: error });
   }
 }
 
 function notHeld(
-  own: NvmeFunction,
+  pciFunction: NvmeFunction,
   held: readonly HeldDevice[],
 ): { readonly reason: "NOT_HELD"; readonly detail: string } | undefined {
-  const missing = namespacesOf(own).filter(
+  const missing = namespacesOf(pciFunction).filter(
     (ns) => !held.some(({ device, dev }) => device === ns.device && dev === ns.dev),
   );
   if (missing.length === 0) return undefined;
@@ -233,7 +256,7 @@ function notHeld(
 }
 
 /**
- * Huge pages set aside, of all sizes. Not the free ones: a target that runs has taken its share.
+ * Number of reserved huge pages of all sizes, in use or free: a running target already uses some.
  */
 async function countHugepages(kernel: Kernel): Promise<number> {
   const at = "/sys/kernel/mm/hugepages";
@@ -246,15 +269,21 @@ async function countHugepages(kernel: Kernel): Promise<number> {
   return [total, ...counts].reduce((sum, count) => sum + Number(count ?? 0), 0);
 }
 
-async function blockDevices(kernel: Kernel, pciAddress: string): Promise<readonly string[]> {
+/**
+ * Waits up to APPEAR_MS for block devices of live controllers, and returns the kernel names found.
+ */
+async function waitForBlockDevices(kernel: Kernel, pciAddress: string): Promise<readonly string[]> {
   const until = performance.now() + APPEAR_MS;
   for (;;) {
     const { functions } = await listNvme(kernel);
-    const own = functions.find((one) => one.pciAddress === pciAddress);
-    const live = own?.controllers.every(({ state }) => state === "live") === true;
-    const names = own === undefined ? [] : namespacesOf(own).map(({ kernelName }) => kernelName);
+    const pciFunction = functions.find((each) => each.pciAddress === pciAddress);
+    const live = pciFunction?.controllers.every(({ state }) => state === "live") === true;
+    const names =
+      pciFunction === undefined
+        ? []
+        : namespacesOf(pciFunction).map(({ kernelName }) => kernelName);
     if ((live && names.length > 0) || performance.now() >= until) return names;
-    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }
 
@@ -265,5 +294,5 @@ async function refused(
   detail: string,
 ): Promise<ClaimResult> {
   const driver = await readDriver(kernel, pciAddress);
-  return { ok: false, reason, detail: detail || `${pciAddress} is not there`, driver };
+  return { ok: false, reason, detail: detail || `no NVMe function ${pciAddress}`, driver };
 }

@@ -1,5 +1,6 @@
-// Names of attributes that no semantic convention has; docs/observability.md lists them. Where one
-// has a name (rpc.*, db.*, error.type, service.*), that one is used.
+// Span attributes that OpenTelemetry's semantic conventions do not name, listed in
+// docs/observability.md. For the others (rpc.*, db.*, error.type, service.*) the conventions are
+// used.
 
 export const ATTR = {
   /** lvol | disk */
@@ -19,8 +20,8 @@ export const ATTR = {
   passSteps: "storagenode.pass.steps",
   sysfsPath: "storagenode.sysfs.path",
   sysfsText: "storagenode.sysfs.text",
-  /** Requests that had no answer yet when this one was made. */
+  /** Number of unanswered SPDK requests when this one was made. */
   queued: "storagenode.spdk.queued",
-  /** The answer lists everything there is. */
+  /** Whether the response lists all objects of a kind. */
   dump: "storagenode.spdk.dump",
 } as const;

@@ -1,10 +1,11 @@
-// What is read at the moment of a scrape: where the node's objects stand and what is queued. Nothing is
-// counted between scrapes.
+// The gauges, read at each scrape: objects by state, capacity, queue lengths and conditions of the
+// node. They never count between scrapes.
 import type { Meter } from "@opentelemetry/api";
 
 export type NodeFigures = {
-  /** Every state is named, also those that nothing is in. */
+  /** Number of volumes by state, zero included. */
   readonly volumes: Readonly<Record<string, number>>;
+  /** Number of disks by state, zero included. */
   readonly disks: Readonly<Record<string, number>>;
   readonly capacity: {
     readonly totalBytes: bigint;
@@ -24,13 +25,16 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
   const disks = gauge("storagenode.disks", "Disks by state");
   const capacity = gauge(
     "storagenode.capacity",
-    "Room on the disks that are UP, and what is promised of all, by kind",
+    "Total and free bytes of the disks that are UP, and bytes promised on all disks, by kind",
     "By",
   );
-  const exports = gauge("storagenode.exports", "Exports used, and how many the target can hold");
-  const orphans = gauge("storagenode.orphans", "Objects on the target that no row names");
-  const queue = gauge("storagenode.queue.length", "What waits, by queue");
-  const condition = gauge("storagenode.condition", "1 where a condition of the node holds");
+  const exports = gauge("storagenode.exports", "Exports in use, and their limit, by kind");
+  const orphans = gauge("storagenode.orphans", "Objects on the target without a row, by kind");
+  const queue = gauge("storagenode.queue.length", "Items that wait, by queue");
+  const condition = gauge(
+    "storagenode.condition",
+    "1 if a condition of the node holds, otherwise 0",
+  );
   const all = [volumes, disks, capacity, exports, orphans, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();

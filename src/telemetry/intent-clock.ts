@@ -1,6 +1,6 @@
-// How long intents take until they are observed. It follows the rows as committed: a generation that
-// was committed starts a clock, the record that it was observed ends it. Intents that were committed
-// before this process began are not measured.
+// Measures how long intents take from their commit until they are observed. A committed row with a
+// new generation starts the clock; one whose observed generation equals it stops the clock. Intents
+// that were committed before this process started are not measured.
 import type { IntentKind, Metrics } from "./metrics.ts";
 
 type Row = {
@@ -23,7 +23,7 @@ export class IntentClock {
     this.#now = now;
   }
 
-  /** A row as just committed. */
+  /** To be called with each row that this process has just committed. */
   committed(row: Row): void {
     const running = this.#running.get(row.id);
     if (row.observedGeneration === row.generation) {

@@ -1,5 +1,5 @@
-// JSON logs: a constant message, variable data in snake_case fields, and the trace in which a line was
-// written. Sizes go as text: readers of JSON round numbers above 2^53.
+// JSON logs: a constant message, variable data in snake_case fields, and the ids of the active
+// trace. Sizes are logged as text: readers of JSON round numbers above 2^53.
 import { trace } from "@opentelemetry/api";
 import { pino, type DestinationStream, type Logger, type LoggerOptions } from "pino";
 import { traceIds } from "./trace.ts";

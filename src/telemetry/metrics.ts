@@ -1,5 +1,5 @@
-// What is counted and timed, by the names of docs/observability.md. Labels come from closed sets (loops,
-// steps, methods, codes): never an id, a host or a text.
+// Counters and histograms, with the names of docs/observability.md. Labels have closed sets of
+// values (loops, steps, methods, codes): never an id, a host or free text.
 import type { Attributes, Counter, Histogram, Meter } from "@opentelemetry/api";
 import {
   ATTR_DB_OPERATION_NAME,
@@ -39,7 +39,7 @@ export class Metrics {
     const seconds = (name: string, description: string) =>
       meter.createHistogram(name, { description, unit: "s" });
     this.#passes = meter.createCounter("storagenode.passes", {
-      description: "Passes of a loop over the objects that something happened to",
+      description: "Passes of a loop over the objects that were woken",
     });
     this.#steps = seconds("storagenode.step.duration", "Steps by loop, kind and result");
     this.#spdkCalls = seconds(
@@ -51,7 +51,7 @@ export class Metrics {
       unit: "By",
     });
     this.#spdkDumps = meter.createCounter("storagenode.spdk.dumps", {
-      description: "SPDK calls whose answer lists everything there is",
+      description: "SPDK calls whose response lists all objects of a kind",
     });
     this.#grpcCalls = seconds(
       METRIC_RPC_SERVER_CALL_DURATION,
@@ -61,7 +61,7 @@ export class Metrics {
     this.#commits = seconds("storagenode.commit.duration", "Transactions of the writer, by result");
     this.#intentObserved = seconds(
       "storagenode.intent.observed.duration",
-      "From the commit of a volume's intent until it was seen on the target and recorded",
+      "From the commit of a volume's intent until it was observed on the target and recorded",
     );
   }
 
@@ -78,7 +78,7 @@ export class Metrics {
     if (call.dump) this.#spdkDumps.add(1, { [ATTR_RPC_METHOD]: call.method });
   }
 
-  /** code: "OK", SPDK's own number, or what became of a call that has no answer. */
+  /** code: "OK", SPDK's error number, or why there is no response. */
   spdkCall(call: { readonly method: string; readonly code: string; readonly durationMs: number }) {
     this.#spdkCalls.record(call.durationMs / 1_000, {
       [ATTR_RPC_SYSTEM_NAME]: "jsonrpc",

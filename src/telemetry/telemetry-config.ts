@@ -1,11 +1,11 @@
-// OpenTelemetry's own environment variables, as far as they mean something here: the names and
-// defaults of its specification, checked like every other setting.
+// The environment variables of OpenTelemetry that the agent supports, with the names and meanings
+// of its specification, validated like every other setting. Some defaults are the agent's own.
 import { z } from "zod";
 
 export type TelemetryConfig = {
   readonly serviceName: string;
   readonly resourceAttributes: Readonly<Record<string, string>>;
-  /** Undefined: nothing is traced. */
+  /** URL of the collector; undefined: nothing is traced. */
   readonly endpoint: string | undefined;
   readonly sampler: z.infer<typeof samplerName>;
   readonly samplerRatio: number;
@@ -45,7 +45,7 @@ const attributes = z
   .string()
   .regex(/^([^=,]+=[^,]*)(,[^=,]+=[^,]*)*$/, "must be key=value, comma-separated")
   .refine((text) => !/%(?![0-9A-Fa-f]{2})/.test(text), {
-    error: "has a % that is no percent-encoding",
+    error: "has a % that does not begin a percent-encoded byte",
     abort: true,
   })
   .transform((text) =>
@@ -57,7 +57,7 @@ const attributes = z
     ),
   );
 
-/** Percent-encoded UTF-8; what is not is taken as it stands. */
+/** Decodes percent-encoded UTF-8; other text is returned as is. */
 function decoded(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -66,7 +66,7 @@ function decoded(text: string): string {
   }
 }
 
-/** The variables that are read, for the schema of the environment. */
+/** The variables that are read, as a part of the schema of the environment. */
 export const telemetryEnvironment = {
   OTEL_SDK_DISABLED: flag.default(false),
   OTEL_SERVICE_NAME: z.string().default("storage-node"),

@@ -1,6 +1,7 @@
-// Where spans and metrics go: spans over OTLP/gRPC to wherever OTEL_EXPORTER_OTLP_ENDPOINT says, metrics
-// to whoever scrapes. Without an endpoint no span is made. An exporter that is away costs nothing but
-// a bounded queue: what does not fit is dropped, never waited for.
+// Sets up OpenTelemetry: spans are exported over OTLP/gRPC to OTEL_EXPORTER_OTLP_ENDPOINT, metrics
+// are collected at each scrape. Without an endpoint no spans are made. While the collector cannot
+// be reached, spans wait in a bounded queue and are dropped beyond it; the agent never waits for
+// them.
 import { context, type Meter } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
 import { PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
@@ -34,20 +35,22 @@ import type { TelemetryConfig } from "./telemetry-config.ts";
 
 export type Telemetry = Instruments &
   AsyncDisposable & {
-    /** For what is read when somebody scrapes. */
+    /** For observable gauges, which are read at each scrape. */
     readonly meter: Meter;
-    /** Everything measured, in Prometheus' text format. */
+    /** All metrics in Prometheus' text format. */
     readonly scrape: () => Promise<string>;
   };
 
 const SCOPE = "storage-node";
-/** Spans of some 2,000 volumes provisioned at once; about 1 KiB each. */
+/**
+ * Spans that wait for export, about 1 KiB each: those of some 2,000 volumes provisioned at once.
+ */
 const MAX_QUEUE = 32_768;
 const BATCH = 512;
-/** What is left is sent on stop, if somebody takes it within this. */
+/** Time limit for the export of the remaining spans at stop. */
 const FLUSH_LIMIT_MS = 2_000;
 
-/** Milliseconds to half a minute, in seconds as Prometheus has them. */
+/** Bucket boundaries of all histograms, in seconds: 0.5 ms to 30 s. */
 const DURATION_BOUNDARIES = [
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 ];
@@ -56,7 +59,7 @@ export function startTelemetry(
   config: TelemetryConfig,
   agent: { readonly nodeId: string; readonly fleet: string; readonly version: string },
 ): Telemetry {
-  // The one global of OpenTelemetry that is used: which span is active follows each async call.
+  // The only global of OpenTelemetry that is set: it carries the active span across async calls.
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
   const resource = resourceFromAttributes({
     [ATTR_SERVICE_NAME]: config.serviceName,
@@ -114,7 +117,7 @@ function samplerOf({ sampler, samplerRatio }: TelemetryConfig): Sampler {
   }
 }
 
-/** Collects when it is asked to, for a server of our own. */
+/** Collects metrics on demand, for the agent's own HTTP server. */
 class ScrapeReader extends MetricReader {
   readonly #serializer = new PrometheusSerializer("", false, undefined, false, true);
 
@@ -134,7 +137,7 @@ class ScrapeReader extends MetricReader {
     const { resourceMetrics } = await this.collect();
     const scopeMetrics = resourceMetrics.scopeMetrics.map((scope) => ({
       ...scope,
-      metrics: scope.metrics.map((metric) => ({ ...metric, descriptor: inWords(metric) })),
+      metrics: scope.metrics.map((metric) => ({ ...metric, descriptor: withUnitInName(metric) })),
     }));
     return this.#serializer.serialize({ ...resourceMetrics, scopeMetrics });
   }
@@ -150,14 +153,17 @@ class ScrapeReader extends MetricReader {
 
 const UNIT_WORDS: Readonly<Record<string, string>> = { s: "seconds", By: "bytes" };
 
-/** Prometheus has the unit in the name, as a word (OpenTelemetry's rules); the serializer leaves it out. */
-function inWords({ descriptor }: MetricData): MetricData["descriptor"] {
+/**
+ * Appends the unit to the name, as OpenTelemetry's rules for Prometheus say; the serializer does
+ * not.
+ */
+function withUnitInName({ descriptor }: MetricData): MetricData["descriptor"] {
   const unit = UNIT_WORDS[descriptor.unit];
   if (unit === undefined) return descriptor;
   return { ...descriptor, name: `${descriptor.name}.${unit}`, unit };
 }
 
-/** A collector that does not answer is no reason to go on running. */
+/** Waits for the flush, within the limit: an unreachable collector must not delay the exit. */
 async function withinLimit(flush: Promise<void>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const limit = new Promise<void>((resolve) => {

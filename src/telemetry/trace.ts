@@ -1,7 +1,6 @@
-// Spans, in the few shapes that this project has. A span is made at five seams only: a gRPC call, a
-// pass that handed out steps, a step, a call of an adapter (SPDK, a statement, a write to sysfs) and a
-// commit that callers share. Adapters make one only under a span that is being recorded, so what
-// nobody asked for, a poll or an idle pass, makes none.
+// Creates spans. They are made at five places only: a gRPC call, a pass that dispatched steps, a
+// step, a call of an adapter (SPDK, a statement, a write to sysfs) and a commit that callers share.
+// Adapters make a span only under a recorded one, so polls and idle passes never make any.
 import {
   context,
   isSpanContextValid,
@@ -27,7 +26,7 @@ export function contextOf(traceparent: string | undefined): Context | undefined 
     : undefined;
 }
 
-/** W3C `traceparent` of a span, to be kept with what it caused; undefined where nothing is traced. */
+/** W3C `traceparent` of a span, to be stored with an intent; undefined if nothing is traced. */
 export function traceparentOf(span: Span): string | undefined {
   const { traceId, spanId, traceFlags } = span.spanContext();
   if (!isSpanContextValid(span.spanContext())) return undefined;
@@ -36,8 +35,8 @@ export function traceparentOf(span: Span): string | undefined {
 }
 
 /**
- * Begins a span under `parent`, to be ended with `endSpan`. The SDK's own start times are whole
- * milliseconds, in which the calls of a step have no order.
+ * Begins a span under `parent`, to be ended with `endSpan`. It sets the start time itself: the
+ * SDK's whole milliseconds are too coarse to order the calls of a step.
  */
 export function startSpan(
   tracer: Tracer,
@@ -51,12 +50,12 @@ export function endSpan(span: Span): void {
   span.end(epochMs());
 }
 
-/** Milliseconds since 1970 with a fraction, on the clock that does not jump. */
+/** Unix time in ms with a fraction, on the monotonic clock. */
 function epochMs(): number {
   return performance.timeOrigin + performance.now();
 }
 
-/** Runs work in a span under `parent`; a throw is recorded as the span's error and thrown on. */
+/** Runs work in a span under `parent`; an error of work is recorded on the span and rethrown. */
 export async function inSpan<T>(
   tracer: Tracer,
   { name, ...options }: SpanOptions & { readonly name: string; readonly parent: Context },
@@ -73,7 +72,7 @@ export async function inSpan<T>(
   }
 }
 
-/** As inSpan, under the span that is active; without one that is recorded, work runs unseen. */
+/** As inSpan, under the active span; if that is not recorded, runs work without a span. */
 export async function inChildSpan<T>(
   tracer: Tracer,
   options: SpanOptions & { readonly name: string },
@@ -84,26 +83,27 @@ export async function inChildSpan<T>(
   return await inSpan(tracer, { ...options, parent }, work);
 }
 
-/** A span under the one that is active, if that is recorded, for what ends in a callback. */
+/** A span under the active one, for work that ends in a callback; undefined if not recorded. */
 export function childSpan(tracer: Tracer, name: string, options: SpanOptions): Span | undefined {
   const parent = context.active();
   return isRecorded(parent) ? startSpan(tracer, name, { ...options, parent }) : undefined;
 }
 
-/** Marks a span as failed. The text is for people and may hold what SPDK said. */
+/** Marks a span as failed. The message is for people and may contain SPDK's error text. */
 export function failed(span: Span, message: string): void {
   span.setStatus({ code: SpanStatusCode.ERROR, message });
 }
 
-/** For a log line that is written outside of the span that it tells of. */
+/** Log fields with the ids of a span; none if it is not traced. */
 export function traceIds(span: Span): { readonly trace_id?: string; readonly span_id?: string } {
   const { traceId, spanId } = span.spanContext();
   return isSpanContextValid(span.spanContext()) ? { trace_id: traceId, span_id: spanId } : {};
 }
 
 /**
- * A span of this process that has not ended, or an intent's trace taken up again. One that has ended
- * is not recorded any more: timers that outlive it cause nothing in it.
+ * Whether the span of a context is recorded: it is of this process and has not ended, or it is the
+ * sampled remote parent that continues an intent's trace. A span that has ended gets no children
+ * from timers that outlive it.
  */
 function isRecorded(parent: Context): boolean {
   const span = trace.getSpan(parent);

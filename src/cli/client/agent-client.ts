@@ -1,5 +1,5 @@
-// Talks to a running agent as any client would: over its API. What it refuses, and that it does not
-// answer at all, become sentences for whoever typed the command.
+// gRPC client of a running agent for the commands. Turns refusals and connection failures into
+// messages for the user of the command.
 import {
   credentials,
   Metadata,
@@ -17,15 +17,15 @@ import {
   type GetNodeResponse,
 } from "../../gen/storagenode/v1/storage_node.ts";
 
-/** An agent answers reads from memory; one that takes longer than this is not well. */
+/** Deadline of a call. The agent answers these calls from memory, so a slower one has a problem. */
 const ANSWER_MS = 10_000;
 const DETAILS_KEY = "grpc-status-details-bin";
 const MAX_PAGE = 500;
 const DEFAULT_ADDRESS = "127.0.0.1:50051";
 
-/** The agent said no, or said nothing. */
+/** The agent refused the call, or did not answer. */
 export class AgentFault extends Error {
-  /** The agent answered, with no. */
+  /** True: the agent refused; false: it did not answer. */
   readonly refused: boolean;
 
   constructor(message: string, options: { readonly refused: boolean; readonly cause: unknown }) {
@@ -64,7 +64,7 @@ export class AgentClient implements Disposable {
     return await this.#ask(this.#rpc.getHealth.bind(this.#rpc), {});
   }
 
-  /** The first page, which is all disks of any machine there is. */
+  /** The first page of at most MAX_PAGE disks, more than a machine has. */
   async listDisks(): Promise<readonly Disk[]> {
     const page = { pageSize: MAX_PAGE, pageToken: "" };
     return (await this.#ask(this.#rpc.listDisks.bind(this.#rpc), page)).disks;
@@ -85,14 +85,16 @@ export class AgentClient implements Disposable {
   }
 }
 
-/** Where the agent of this environment answers, as seen from its own machine. */
+/** HOST:PORT to reach the agent of this environment from its own machine. */
 export function agentAddress(env: Readonly<Record<string, string | undefined>>): string {
   const listen = env["STORAGE_NODE_LISTEN"];
   if (listen === undefined || listen === "") return DEFAULT_ADDRESS;
   return listen.replace(/^0\.0\.0\.0:/, "127.0.0.1:").replace(/^\[::\]:/, "[::1]:");
 }
 
-/** A refusal of the agent's own says why; anything else comes from the way to it. */
+/**
+ * A refusal carries status details and a message; an error without them comes from the connection.
+ */
 function faultOf(error: ServiceError, address: string): AgentFault {
   const refused = error.metadata.get(DETAILS_KEY).length > 0;
   const message = refused ? error.details : noAnswer(error, address);
@@ -107,5 +109,5 @@ function noAnswer({ code, details }: ServiceError, address: string): string {
   if (code === grpcStatus.UNAVAILABLE) {
     return `nothing answers at ${address}; is the agent running? (${details})`;
   }
-  return `what answers at ${address} is no agent of this version (${grpcStatus[code]}: ${details})`;
+  return `the server at ${address} is not an agent of this version (${grpcStatus[code]}: ${details})`;
 }

@@ -1,17 +1,17 @@
-// Messages as JSON, exactly as protobuf defines it: camelCase names, 64-bit numbers as text, enums by
-// name. Made by the descriptors that reflection serves too, so that it is what grpcurl prints.
+// Encodes messages as protobuf JSON: camelCase names, 64-bit numbers as text, enums by name. Uses
+// the descriptors that reflection serves, so that the output equals that of grpcurl.
 import { createFileRegistry, fromBinary, toJson, type JsonValue } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { readFileSync } from "node:fs";
 
 const PACKAGE = "storagenode.v1";
 
-/** How ts-proto writes a message of one type. */
+/** The encoder that ts-proto generates for a message type. */
 type Encodes<Message> = {
   readonly encode: (message: Message) => { readonly finish: () => Uint8Array };
 };
 
-/** Makes JSON of messages by the names of their types. Fields that are empty or zero are told, too. */
+/** Loads the descriptors and returns an encoder. Empty and zero fields are included in the JSON. */
 export function protobufJson(): <Message>(
   name: string,
   type: Encodes<Message>,

@@ -1,15 +1,15 @@
-// Text for people at a terminal: wrapped at its width, tables aligned, no colours.
+// Formats plain text for a terminal: wrapped lines and aligned tables, no colours.
 
 const WIDTH = 100;
 const NARROWEST = 40;
 const WIDEST = 120;
 
-/** Where to wrap: what is not a terminal gets lines that fit most. */
+/** Width to wrap at: that of the terminal within limits; 100 characters if it is not a terminal. */
 export function widthOf(columns: number | undefined): number {
   return Math.min(Math.max(columns ?? WIDTH, NARROWEST), WIDEST);
 }
 
-/** Breaks at blanks; a word that is longer than the width gets a line of its own, whole. */
+/** Breaks lines at blanks. A word longer than the width stays whole on a line of its own. */
 export function wrap(text: string, width: number, indent = ""): string {
   const lines: string[] = [];
   let line = "";
@@ -20,17 +20,17 @@ export function wrap(text: string, width: number, indent = ""): string {
       line = word;
     } else line = longer;
   }
-  return [...lines, line].map((one) => `${indent}${one}`).join("\n");
+  return [...lines, line].map((text) => `${indent}${text}`).join("\n");
 }
 
-/** As wrap, behind a label of a fixed width. */
+/** As wrap, after a label padded to `layout.label` characters. */
 export function labelled(label: string, text: string, layout: { width: number; label: number }) {
   const indent = " ".repeat(layout.label);
   const wrapped = wrap(text, layout.width, indent);
   return `${label.padEnd(layout.label)}${wrapped.slice(layout.label)}`;
 }
 
-/** Columns as wide as what is in them, two blanks apart. */
+/** One line per row; columns are as wide as their widest cell and separated by two blanks. */
 export function table(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = [];
   for (const row of rows) {

@@ -1,0 +1,119 @@
+// Every time and limit of the agent that is not a setting, in one place; docs/limits.md explains them.
+// Bounds of a wire format or of a kernel file are beside the code that reads it.
+
+// The lease (docs/architecture.md, one writer). Tests shorten the first four.
+
+/** A lease that was not renewed for that long may be taken by another agent. */
+export const LEASE_TERM_MS = 30_000;
+
+/** What a dead agent sent to a target that lives on has ended by then. */
+export const GRACE_MS = 10_000;
+
+/** How often the target is asked for its events. */
+export const EVENTS_MS = 2_000;
+
+/** Steps in flight may end by themselves within this when the agent stops. */
+export const STOP_MS = 5_000;
+
+/** The holder renews its lease that often. */
+export const renewalMs = (leaseTermMs: number): number => leaseTermMs / 3;
+
+/** The holder stops sending changes that long after the start of its last renewal that succeeded. */
+export const leaseUseMs = (leaseTermMs: number): number => (leaseTermMs * 2) / 3;
+
+/** A transaction that does not answer for that long is given up. */
+export const stallMs = (leaseTermMs: number): number => Math.round(leaseTermMs / 3);
+
+/** Between two attempts to get the lease, or to reach the database that it is in. */
+export const LEASE_RETRY_MS = 1_000;
+
+// The loops.
+
+/** Objects that one pass plans; the rest is planned in the next turn of the event loop. */
+export const PASS_OBJECTS = 64;
+
+/** Back-off of a step after its first failure; it doubles with each further one. */
+export const BACKOFF_FIRST_MS = 200;
+export const BACKOFF_LAST_MS = 60_000;
+
+/** Between two full scans of a target on which nothing seems to happen. */
+export const FULL_SCAN_MS = 300_000;
+
+/** After a target that is connected could not be read. */
+export const TARGET_RETRY_MS = 1_000;
+
+/** The hosts connected to each export are asked for at most that often. */
+export const CONNECTED_HOSTS_MS = 60_000;
+
+/** Between two listings of the kernel's disks: sysfs cannot announce a new one. */
+export const KERNEL_SCAN_MS = 5_000;
+
+/** The evidence of a disk that seems unchanged is gathered again after that long. */
+export const EVIDENCE_MS = 30_000;
+
+/** After a fabric disk of the configuration could not be attached. */
+export const FABRIC_RETRY_MS = 5_000;
+
+/** The answer to a change of a subsystem is waited for that long; then its outcome is unknown. */
+export const NVMF_WAIT_MS = 15_000;
+
+/** After that long with an unknown outcome, what may be sent twice is sent again. */
+export const REPEAT_MS = 10_000;
+
+/** Between the removal of a namespace and that of its subsystem, when a connected host is cut off. */
+export const CUT_OFF_MS = 2_000;
+
+// The database.
+
+export const DATABASE_CONNECTIONS = 4;
+export const DATABASE_CONNECT_MS = 3_000;
+export const DATABASE_STATEMENT_MS = 15_000;
+
+/** Longer than DATABASE_STATEMENT_MS, so that the server's own limit is the one that is met. */
+export const DATABASE_QUERY_MS = 20_000;
+
+/** Intents in one transaction; a larger one gains nothing. */
+export const COMMIT_INTENTS = 256;
+
+/** Intents that wait for a transaction; further calls are refused with OVERLOADED. */
+export const QUEUED_INTENTS = 10_000;
+
+/** Between two transactions after one that failed: the first time, and at most. */
+export const COMMIT_RETRY_FIRST_MS = 100;
+export const COMMIT_RETRY_LAST_MS = 2_000;
+
+// The SPDK connection.
+
+/** A request stays below this: releases before 26.05 close the connection at 32 KiB. */
+export const SPDK_REQUEST_BYTES = 30_000;
+
+/** Unanswered requests for one lvstore; SPDK refuses from about 512 on. */
+export const STORE_WINDOW = 256;
+
+/** Reconnecting every RECONNECT_QUICK_MS for RECONNECT_QUICK_FOR_MS, then up to RECONNECT_SLOW_MS. */
+export const RECONNECT_QUICK_MS = 50;
+export const RECONNECT_QUICK_FOR_MS = 10_000;
+export const RECONNECT_SLOW_MS = 5_000;
+
+// The API.
+
+/** Longest wait_timeout of a call. */
+export const MAX_WAIT_MS = 600_000;
+
+export const DEFAULT_PAGE_SIZE = 50;
+export const MAX_PAGE_SIZE = 500;
+
+/** Hosts of one volume. */
+export const MAX_HOSTS = 256;
+
+export const MAX_LABELS = 64;
+export const MAX_LABEL_VALUE_BYTES = 256;
+
+/** Calls that are served at once; further ones are refused with OVERLOADED. */
+export const MAX_CALLS = 20_000;
+
+/** Size of a request. */
+export const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
+
+/** Calls may end by themselves within this when the agent stops. */
+export const DRAIN_MS = 5_000;
