@@ -12,6 +12,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: "forks",
+    // One real target serves all suites: they must not change it side by side.
+    fileParallelism: process.env["STORAGE_NODE_TEST_SPDK_SOCKET"] === undefined,
     // Tests wait for processes more than they compute.
     maxWorkers: 4,
     // Of the tests of a file that says so.

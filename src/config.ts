@@ -1,4 +1,5 @@
-// The environment as a frozen Config; every fault is reported at once, none is guessed away.
+// Reads the environment into a frozen Config. It reports all faults at once and never replaces an
+// invalid value by a default.
 import { readFileSync } from "node:fs";
 import { isIPv4, isIPv6 } from "node:net";
 import { hostname } from "node:os";
@@ -18,7 +19,9 @@ export type FabricDisk = {
   readonly traddr: string;
   readonly trsvcid: string;
   readonly subnqn: string;
-  /** A fabric disk cannot be inspected: without this it is never formatted. */
+  /**
+   * Permits formatting; without it a fabric disk, which cannot be inspected, is never formatted.
+   */
   readonly format: boolean;
 };
 
@@ -45,6 +48,8 @@ export type Config = {
   readonly fabricDisks: readonly FabricDisk[];
   readonly overcommit: number;
   readonly isolation: "strict" | "trusted";
+  /** How long hosts may take to come back after a restart of the target. */
+  readonly reconnectGraceMs: number;
   readonly logLevel: "fatal" | "error" | "warn" | "info" | "debug" | "trace";
   readonly telemetry: TelemetryConfig;
 };
@@ -56,10 +61,14 @@ export class ConfigError extends Error {
   readonly faults: readonly string[];
 
   constructor(faults: readonly string[]) {
-    super(`${faults.length} configuration ${faults.length === 1 ? "fault" : "faults"}`);
+    super(`${countOf(faults)}:\n${faults.map((fault) => `  ${fault}`).join("\n")}`);
     this.name = "ConfigError";
     this.faults = faults;
   }
+}
+
+function countOf(faults: readonly string[]): string {
+  return `${faults.length} configuration ${faults.length === 1 ? "fault" : "faults"}`;
 }
 
 const text = (fallback: string) => z.string().min(1).default(fallback);
@@ -73,7 +82,7 @@ const port = z
 
 const nqnPrefix = z
   .string()
-  .max(120, "must leave room for a volume id: 120 characters at most")
+  .max(120, "must have 120 characters at most, to leave room for a volume id")
   .regex(
     /^nqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9-]+(\.[a-z0-9-]+)*(:[A-Za-z0-9._-]+)*$/,
     "must look like nqn.2026-11.io.storage-node",
@@ -93,13 +102,15 @@ const environment = z.object({
   STORAGE_NODE_ID: z
     .string()
     .default(() => hostname())
-    .pipe(z.string().regex(/^[A-Za-z0-9.-]{1,253}$/, "letters, digits, '.' and '-' only")),
+    .pipe(
+      z.string().regex(/^[A-Za-z0-9.-]{1,253}$/, "must be 1 to 253 letters, digits, '.' and '-'"),
+    ),
   DATABASE_URL: z
     .string({ error: "is not set; for example postgresql://user@host/storage_node" })
     .regex(/^(postgres(ql)?:\/\/|\/|socket:)/, "must be a postgresql:// URL"),
   STORAGE_NODE_SPDK_SOCKET: text("/var/tmp/spdk.sock").refine(
     (path) => Buffer.byteLength(path) <= 107,
-    "a Unix socket path has 107 bytes at most",
+    "must have 107 bytes at most, as paths of Unix sockets do",
   ),
   STORAGE_NODE_LISTEN: text("127.0.0.1:50051"),
   STORAGE_NODE_HTTP_LISTEN: text("127.0.0.1:9464"),
@@ -130,6 +141,10 @@ const environment = z.object({
   STORAGE_NODE_ISOLATION: z
     .enum(["strict", "trusted"], { error: "must be strict or trusted" })
     .default("strict"),
+  STORAGE_NODE_RECONNECT_GRACE: z
+    .string()
+    .regex(/^\d{1,4}(\.\d{1,3})?$/, { error: "must be a number of seconds, such as 30" })
+    .default("30"),
   LOG_LEVEL: z
     .enum(["fatal", "error", "warn", "info", "debug", "trace"], {
       error: "must be fatal, error, warn, info, debug or trace",
@@ -146,7 +161,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   for (const issue of parsed.error?.issues ?? []) {
     faults.push(`${issue.path.join(".")}: ${issue.message}`);
   }
-  // The parts below are read from the raw values, so that their faults are told in the same breath.
+  // These parts are read from the raw values, so that all faults are reported together.
   const listen = present["STORAGE_NODE_LISTEN"] ?? "127.0.0.1:50051";
   const insecure = present["STORAGE_NODE_INSECURE"] === "1";
   faults.push(...listenFaults("STORAGE_NODE_LISTEN", listen, insecure));
@@ -180,6 +195,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     fabricDisks,
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,
+    reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
     logLevel: values.LOG_LEVEL,
     telemetry: telemetryConfig(values),
   });
@@ -196,7 +212,7 @@ function listenFaults(name: string, listen: string, insecure: boolean): string[]
   if (loopback || insecure) return [];
   return [
     `${name}: ${host} is not loopback and there is no TLS yet; ` +
-      `set STORAGE_NODE_INSECURE=1 to serve it in the clear`,
+      `set STORAGE_NODE_INSECURE=1 to serve it without encryption`,
   ];
 }
 
@@ -270,7 +286,7 @@ function globMatches(glob: string, value: string): boolean {
   return new RegExp(`^${source}$`).test(value);
 }
 
-/** As readConfig; says every fault on stderr and returns undefined instead of throwing them. */
+/** As readConfig, but prints the faults to stderr and returns undefined instead of throwing. */
 export function readConfigOrFaults(io: {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly stderr: (text: string) => void;
@@ -280,7 +296,6 @@ export function readConfigOrFaults(io: {
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     io.stderr(`storage-node: ${error.message}`);
-    for (const fault of error.faults) io.stderr(`  ${fault}`);
     return undefined;
   }
 }

@@ -1,5 +1,6 @@
-// Gathers what explanations are made of, from every part of the agent. Reads only, and asks the target
-// by name for what nobody keeps: free clusters and who is connected.
+// Gathers the facts for explanations from all parts of the agent. It only reads. It asks the
+// target, by name, for what the agent does not keep: free and allocated clusters, and connected
+// hosts.
 import { networkInterfaces } from "node:os";
 import type { Agent } from "./api/agent.ts";
 import type { Config } from "./config.ts";
@@ -16,7 +17,7 @@ import type { Fence } from "./store/fence.ts";
 import type { Rows } from "./store/rows.ts";
 import type { StoreSession } from "./store/session.ts";
 
-/** An explanation does not wait for a target that is slow: what it does not say is not told. */
+/** Limit of each question to the target: an explanation leaves out the facts of a slow target. */
 const SOON = { waitMs: 1_000 } as const;
 
 export type FactSources = {
@@ -39,9 +40,9 @@ export function factsOf(sources: FactSources): Pick<Agent, "lvolFacts" | "diskFa
 async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts> {
   const { rows, reconciler, spdk } = sources;
   const disk = rows.disk(row.diskId);
-  const looked = reconciler.volumeView(row);
-  const store = looked.store?.uuid;
-  const { lvol, subsystem } = looked.observed;
+  const viewBefore = reconciler.volumeView(row);
+  const store = viewBefore.store?.uuid;
+  const { lvol, subsystem } = viewBefore.observed;
   const questions = new Questions();
   const [lvstore, bdev, controllers] = await Promise.all([
     store === undefined ? undefined : questions.ask(spdk.getLvstore({ uuid: store }, SOON)),
@@ -50,7 +51,8 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
       ? questions.ask(spdk.nvmfSubsystemGetControllers(row.nqn, SOON))
       : undefined,
   ]);
-  // What is told is of one moment: the one after the target was asked.
+  // View, steps and the step in flight are read together, after the target has answered, so that
+  // they are of the same moment.
   const { view, steps, inFlight } = reconciler.planOfVolume(rows.lvol(row.id) ?? row);
   return {
     view,
@@ -101,7 +103,7 @@ function nodeFacts(
     hold: fence.hold,
     database: session.status,
     lock: { ok: fence.lockHeld, reason: lock.reason },
-    lease: { ...lease, ok: fence.leaseHeld, reason: lease.reason || "it has lapsed" },
+    lease: { ...lease, ok: fence.leaseHeld, reason: lease.reason || "the lease has expired" },
     kernel: reconciler.kernelStatus,
     target: { ...target, ok: connected, socket: config.spdkSocket, unresponsive },
     ownAddresses: ownAddresses(),
@@ -114,7 +116,10 @@ function ownAddresses(): readonly string[] {
   return [...new Set(entries.map(({ address }) => address))];
 }
 
-/** Asks the target. No answer is no fact; that it took the request and kept silent is one. */
+/**
+ * Asks the target. A question that fails yields undefined; if it timed out after it was sent, the
+ * target counts as unresponsive.
+ */
 class Questions {
   #unresponsive = false;
 
@@ -133,7 +138,9 @@ class Questions {
   }
 }
 
-/** Loops name the object that their last error was about. */
+/**
+ * The last error of a loop if it was about this object: the text of the error begins with the id.
+ */
 function loopErrorOf(reconciler: Reconciler, id: string): string | undefined {
   const errors = reconciler.loops().map(({ lastError }) => lastError);
   return errors.find((error) => error?.startsWith(`${id}: `) === true)?.slice(id.length + 2);

@@ -1,10 +1,10 @@
-// The node as machines that watch it see it: gauges read at each scrape, how long intents take, and the
-// port for metrics and probes.
+// Telemetry of the node: the gauges read at each scrape, the duration of intents, and the HTTP port
+// for metrics and probes.
 import type { Agent } from "./api/agent.ts";
 import { nodeCapacity } from "./api/capacity.ts";
 import { startHttp } from "./api/http.ts";
 import { DISK_STATES, diskState } from "./model/disk.ts";
-import { LVOL_STATES, lvolState } from "./model/lvol.ts";
+import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
 import type { SpdkConnection } from "./spdk/connection.ts";
 import type { Fence } from "./store/fence.ts";
@@ -24,11 +24,11 @@ type Parts = {
 };
 
 export type Shown = AsyncDisposable & {
-  /** HOST:PORT as bound; undefined: no port was asked for. */
+  /** HOST:PORT as bound; undefined: not served. */
   readonly address: string | undefined;
 };
 
-/** Throws ListenError. Without telemetry nothing is shown. */
+/** Registers gauges and serves metrics and probes. Throws ListenError. No-op without telemetry. */
 export async function showNode(
   listen: string | undefined,
   telemetry: Telemetry | undefined,
@@ -53,22 +53,22 @@ function timeIntents({ metrics }: Telemetry, rows: Rows): () => void {
   const clock = new IntentClock(metrics);
   return rows.subscribe((changes) => {
     for (const change of changes) {
-      // What another agent committed, or an earlier one, was not begun by this clock.
+      // Measure only what this process has committed: it did not see the commits of other agents.
       const row = change.kind === "lvol" && change.ours ? rows.lvol(change.id) : undefined;
       if (row !== undefined) clock.committed(row);
     }
   });
 }
 
-/** Why the agent is not ready, a line each. */
+/** Why the agent is not ready, one line per reason. */
 function reasons(agent: Agent): readonly string[] {
   if (agent.ready()) return [];
   const hold = agent.hold();
-  const told = agent
+  const lines = agent
     .components()
     .flatMap(({ ok, name, reason }) => (ok ? [] : `${name}: ${reason}`));
-  if (hold !== undefined) told.push(`hold: ${hold}`);
-  return told.length > 0 ? told : ["not everything was looked at yet"];
+  if (hold !== undefined) lines.push(`hold: ${hold}`);
+  return lines.length > 0 ? lines : ["not every object is verified yet"];
 }
 
 function figures(parts: Parts): NodeFigures {

@@ -1,5 +1,5 @@
-// The composition root: builds adapters, loops and the server, wires who wakes whom, and takes all of
-// it down in the opposite order. The only place that constructs.
+// The composition root: constructs the adapters, the loops and the server, connects them, and
+// disposes of them in reverse order. No other module constructs them.
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import type { Logger } from "pino";
@@ -12,6 +12,7 @@ import { lvolHandlers } from "./api/lvols.ts";
 import { nodeHandlers } from "./api/node.ts";
 import { startServer, type RunningServer } from "./api/server.ts";
 import type { Config } from "./config.ts";
+import { EVENTS_MS, GRACE_MS, LEASE_TERM_MS, REPEAT_MS, stallMs, STOP_MS } from "./limits.ts";
 import type { NodeConditionType } from "./model/condition.ts";
 import type { DiskRow, DiskReadiness } from "./model/disk.ts";
 import { factsOf } from "./node-facts.ts";
@@ -38,10 +39,10 @@ export const VERSION = "0.1.0";
 
 export type RunningNode = AsyncDisposable & {
   readonly address: string;
-  /** Where metrics and probes are; undefined: nowhere. */
+  /** HOST:PORT of metrics and probes; undefined: not served. */
   readonly httpAddress: string | undefined;
   readonly agent: Agent;
-  /** Rejects when the agent must not go on: a database of another node, a newer schema. */
+  /** Rejects if the agent must not continue: another fleet's database, a newer or edited schema. */
   readonly failed: Promise<never>;
 };
 
@@ -51,31 +52,30 @@ export type NodeOptions = {
   readonly log: Logger;
   readonly migrationsDir: string;
   readonly timing?: Partial<Timing>;
-  /** The socket that the local lock lies beside, where the target is reached through another one. */
+  /** Path whose `.agent` file is the local lock; by default that of the SPDK socket. */
   readonly lockPath?: string | undefined;
-  /** Without it nothing is traced and nothing measured. */
+  /** Undefined: nothing is traced or measured. */
   readonly telemetry?: Telemetry | undefined;
 };
 
+/** Times that tests shorten, in ms; see the constants of the same names in limits.ts. */
 export type Timing = {
-  /** A lease that is not renewed for that long may be taken by another agent. */
   readonly leaseTermMs: number;
-  /** What a dead agent had sent has ended on the target by then. */
   readonly graceMs: number;
-  /** How often the target is asked what happened to it. */
   readonly eventsMs: number;
-  /** Steps in flight may end by themselves within this; what is cut off is found again at start. */
+  readonly repeatMs: number;
   readonly stopMs: number;
 };
 
 const TIMING: Timing = {
-  leaseTermMs: 30_000,
-  graceMs: 10_000,
-  eventsMs: 2_000,
-  stopMs: 5_000,
+  leaseTermMs: LEASE_TERM_MS,
+  graceMs: GRACE_MS,
+  eventsMs: EVENTS_MS,
+  repeatMs: REPEAT_MS,
+  stopMs: STOP_MS,
 };
 
-/** Starts the agent. The API answers at once; readiness comes when everything was verified. */
+/** Starts the agent. The API answers at once; the agent is ready once every object is verified. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { config, log, telemetry } = options;
   const instruments = telemetry ?? NO_INSTRUMENTS;
@@ -85,8 +85,9 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { leaseTermMs, stopMs } = timing;
   const rows = new Rows();
   const fence = new Fence();
-  const stallMs = Math.round(leaseTermMs / 3);
-  const database = stack.use(openDatabase({ url: config.databaseUrl, log, stallMs, instruments }));
+  const database = stack.use(
+    openDatabase({ url: config.databaseUrl, log, stallMs: stallMs(leaseTermMs), instruments }),
+  );
   const writer = stack.use(new Writer({ database, rows, policy: config, fence, log, instruments }));
   const lock = stack.use(new LocalLock(options.lockPath ?? config.spdkSocket));
   const memory = new LocalMemory(config.stateDir);
@@ -128,7 +129,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   stack.defer(watchReadiness(agent, reconciler, server, log));
   reconciler.start();
   session.start();
-  log.info({ address: server.address, http: http.address }, "agent is up");
+  log.info({ address: server.address, http: http.address }, "agent started");
   const owned = stack.move();
   return {
     address: server.address,
@@ -187,8 +188,8 @@ function agentOf(parts: Parts): Agent {
         const controllers = await spdk.nvmfSubsystemGetControllers(nqn);
         return [...new Set(controllers.map(({ hostNqn }) => hostNqn))];
       } catch (error) {
-        // The subsystem is not there: nobody can be connected to it. A target that is away answers
-        // nothing; the step that takes the export down asks again.
+        // SpdkError: the subsystem does not exist, so no host is connected. The others: the target
+        // gave no answer; the step that removes the export asks again.
         if (error instanceof SpdkError || error instanceof SpdkNotSent) return [];
         if (error instanceof SpdkUnknownOutcome) return [];
         throw error;
@@ -241,7 +242,7 @@ function conditions({ session, reconciler, fence, lock }: Parts): readonly NodeC
   ];
 }
 
-/** Tells the health service whenever readiness turns. */
+/** Reports each change of readiness to the health service and to the log. */
 function watchReadiness(
   agent: Agent,
   reconciler: Reconciler,
@@ -249,16 +250,16 @@ function watchReadiness(
   log: Logger,
 ): () => void {
   let ready = false;
-  const look = () => {
+  const update = () => {
     if (agent.ready() === ready) return;
     ready = !ready;
     server.setReady(ready);
     const reasons = agent.components().filter(({ ok }) => !ok);
-    log.info({ ready, reasons }, ready ? "ready" : "not ready");
+    log.info({ ready, reasons }, ready ? "agent is ready" : "agent is not ready");
   };
-  const stop = reconciler.onChange(look);
-  const stopRows = agent.rows.subscribe(look);
-  const timer = setInterval(look, 500);
+  const stop = reconciler.onChange(update);
+  const stopRows = agent.rows.subscribe(update);
+  const timer = setInterval(update, 500);
   timer.unref();
   return () => {
     stop();

@@ -1,10 +1,11 @@
-// What the handlers need of the agent: rows as committed, what the target showed, and the writer of
-// intents. Handlers never talk to the target, but to ask who is connected and
-// what only it can tell an explanation.
+// The interface between the API handlers and the agent: committed rows, observed state, and the
+// writer of intents. Handlers never change the target; they read from it only the connected hosts
+// and what an explanation needs.
 import type { Condition, NodeConditionType } from "../model/condition.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
-import type { LvolRow, VolumeView } from "../model/lvol.ts";
+import type { VolumeView } from "../model/lvol-state.ts";
+import type { LvolRow } from "../model/lvol.ts";
 import type { LvolFacts } from "../explain/lvol-causes.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
@@ -25,7 +26,7 @@ export type LoopFacts = {
   readonly lastError: string | undefined;
 };
 
-/** since: when it came to be as it is, where that is known. */
+/** since: time of the last transition, if known. */
 export type NodeCondition = Condition<NodeConditionType> & { readonly since: Date | undefined };
 
 export type Agent = {
@@ -37,14 +38,17 @@ export type Agent = {
   readonly writer: Pick<Writer, "mutate">;
   readonly view: (row: LvolRow) => VolumeView;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
-  /** NQNs of the hosts connected to a subsystem. Throws a Refusal when the target is away. */
+  /** NQNs of the hosts connected to a subsystem. Throws a Refusal if the target does not answer. */
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;
-  /** What an explanation is made of; asks the target for what nobody keeps, and waits little for it. */
+  /**
+   * Facts for an explanation. Reads from the target what is not kept in memory, with a short
+   * timeout.
+   */
   readonly lvolFacts: (row: LvolRow) => Promise<LvolFacts>;
   readonly diskFacts: (row: DiskRow) => Promise<DiskFacts>;
   readonly targetVersion: () => string;
   readonly ready: () => boolean;
-  /** Why the agent changes nothing until an operator decides. */
+  /** Reason of the operator stop; undefined if the node is not on hold. */
   readonly hold: () => string | undefined;
   readonly components: () => readonly ComponentHealth[];
   readonly conditions: () => readonly NodeCondition[];

@@ -1,6 +1,6 @@
-// Between grpc-js's callbacks and handlers that are `async (request, context) => response`. The only
-// place that knows the callback API: a client's deadline and cancellation become one AbortSignal, an
-// error becomes a status, and a call over the limit is refused before its handler runs.
+// Adapts handlers of the form `async (request, context) => response` to the callback API of
+// grpc-js: a client's deadline and cancellation become one AbortSignal, an error becomes a status,
+// and a call over MAX_CALLS is refused before its handler runs.
 import {
   status as grpcStatus,
   type handleServerStreamingCall,
@@ -28,15 +28,16 @@ import { Refusal } from "../model/errors.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { contextOf, endSpan, failed, startSpan, traceparentOf } from "../telemetry/trace.ts";
 import { statusOf } from "./status.ts";
-
-/** Calls under way at once; waiting costs little, so this only bounds memory. */
-const MAX_CALLS = 20_000;
+import { MAX_CALLS } from "../limits.ts";
 
 export type CallContext = {
   readonly method: string;
-  /** Aborts when the client cancels or its deadline passes; a committed intent stays. */
+  /**
+   * Aborts when the client cancels, its deadline passes or the agent stops; a committed intent
+   * stays committed.
+   */
   readonly signal: AbortSignal;
-  /** Of this call's span, which continues the caller's trace; kept with the intent. */
+  /** W3C traceparent of this call's span, a child of the caller's; stored with the intent. */
   readonly traceparent: string | undefined;
 };
 
@@ -64,13 +65,15 @@ export type StorageNodeHandlers = {
 type AnyCall<Request, Response> =
   ServerUnaryCall<Request, Response> | ServerWritableStream<Request, Response>;
 
-/** Nobody waits for the answer any more. */
-const CALLER_GONE = new Error("the call has ended");
+/** Abort reason of a call's signal: the caller cancelled or timed out, or the agent is stopping. */
+const CALL_ENDED = new Error("the call has ended");
 
-/** Probes come every few seconds and are no story. */
-const TRACED = "storagenode.v1.";
+/**
+ * Methods with this prefix get a span. Health probes do not: they are frequent and change nothing.
+ */
+const TRACED_PREFIX = "storagenode.v1.";
 
-/** Codes that are the server's failure rather than an answer (semantic conventions, gRPC servers). */
+/** Codes that mark the span as failed (OpenTelemetry semantic conventions for gRPC servers). */
 const SERVER_FAULTS: ReadonlySet<number> = new Set([
   grpcStatus.UNKNOWN,
   grpcStatus.DEADLINE_EXCEEDED,
@@ -80,7 +83,7 @@ const SERVER_FAULTS: ReadonlySet<number> = new Set([
   grpcStatus.DATA_LOSS,
 ]);
 
-/** Calls under way, and the end of those that would not end by themselves. */
+/** Serves calls, counts those in progress, and ends them when the agent stops. */
 export class OpenCalls {
   readonly #log: Logger;
   readonly #instruments: Instruments;
@@ -98,12 +101,12 @@ export class OpenCalls {
   }
 
   /**
-   * Ends streams with UNAVAILABLE, waits with what there is by now (the intent is kept), and refuses
-   * what comes from now on.
+   * For the stop of the agent: ends streams with UNAVAILABLE, ends waits with the current row (the
+   * intent stays committed), and refuses all later calls.
    */
   drain(): void {
     this.#draining = true;
-    for (const call of this.#open) call.abort(CALLER_GONE);
+    for (const call of this.#open) call.abort(CALL_ENDED);
   }
 
   unary<Request, Response>(
@@ -132,7 +135,9 @@ export class OpenCalls {
     };
   }
 
-  /** One call, in its span, timed by the code that it ended with. Throws ServiceError only. */
+  /**
+   * Runs one call in its span and records its duration by status code. Throws only ServiceError.
+   */
   async #serve<Request, Response, T>(
     method: string,
     call: AnyCall<Request, Response>,
@@ -141,9 +146,10 @@ export class OpenCalls {
     const startMs = performance.now();
     const ended = new AbortController();
     this.#open.add(ended);
-    // grpc-js says so of calls that were answered, too; the default reason would be an exception each.
+    // grpc-js emits "cancelled" for answered calls too; the shared reason avoids a DOMException per
+    // call.
     call.on("cancelled", () => {
-      if (this.#open.has(ended)) ended.abort(CALLER_GONE);
+      if (this.#open.has(ended)) ended.abort(CALL_ENDED);
     });
     const { span, callContext } = this.#begin(method, call, ended.signal);
     let code: number = grpcStatus.OK;
@@ -177,7 +183,7 @@ export class OpenCalls {
     const [header] = call.metadata.get("traceparent");
     const sent = contextOf(typeof header === "string" ? header : undefined);
     const attributes = { [ATTR_RPC_SYSTEM_NAME]: "grpc", [ATTR_RPC_METHOD]: method };
-    const span = method.startsWith(TRACED)
+    const span = method.startsWith(TRACED_PREFIX)
       ? startSpan(this.#instruments.tracer, method, {
           kind: SpanKind.SERVER,
           attributes,
@@ -191,7 +197,11 @@ export class OpenCalls {
   async #run<T>(work: () => Promise<T>): Promise<T> {
     if (this.#draining) throw stopping();
     if (this.#underWay >= MAX_CALLS) {
-      throw new Refusal("OVERLOADED", "too many calls are under way", { retryAfterMs: 1_000 });
+      throw new Refusal(
+        "OVERLOADED",
+        `${this.#underWay} calls in progress, the limit is ${MAX_CALLS}`,
+        { retryAfterMs: 1_000 },
+      );
     }
     this.#underWay += 1;
     try {
@@ -201,7 +211,7 @@ export class OpenCalls {
     }
   }
 
-  /** Writes at the pace of the client: the next item is made when the last one went out. */
+  /** Writes with back-pressure: takes the next item only when the stream has room for it. */
   async #pump<Request, Response>(
     call: ServerWritableStream<Request, Response>,
     items: AsyncIterable<Response>,
@@ -215,7 +225,7 @@ export class OpenCalls {
   }
 }
 
-/** It gives up its lease; whoever takes it answers. */
+/** A stopping agent releases its lease: the client should retry with the next holder. */
 function stopping(): Refusal {
   return new Refusal("NOT_LEASE_HOLDER", "the agent is stopping", { retryAfterMs: 1_000 });
 }

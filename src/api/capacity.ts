@@ -1,4 +1,5 @@
-// The room of the node: what its disks that are UP hold, and what is promised of all of them.
+// Capacity of the node: total and free bytes of the disks that are UP, promised bytes and exports
+// of all disks.
 import { diskState, promisableBytes } from "../model/disk.ts";
 import type { Agent } from "./agent.ts";
 
@@ -7,6 +8,11 @@ export type NodeCapacity = {
   readonly totalBytes: bigint;
   readonly freeBytes: bigint;
   readonly promisedBytes: bigint;
+  readonly allocatedBytes: bigint;
+  /** Filled once there are snapshots. */
+  readonly snapshotBytes: bigint;
+  /** Filled once orphans are counted. */
+  readonly orphanBytes: bigint;
   readonly exports: number;
 };
 
@@ -17,6 +23,14 @@ export function nodeCapacity(agent: Agent): NodeCapacity {
   return {
     totalBytes: sum(up.map((disk) => promisableBytes(disk, agent.overcommit))),
     freeBytes: sum(up.map((disk) => (disk.freeClusters ?? 0n) * (disk.clusterBytes ?? 0n))),
+    allocatedBytes: sum(
+      up.map(
+        ({ totalClusters = 0n, freeClusters = 0n, clusterBytes = 0n }) =>
+          (totalClusters - freeClusters) * clusterBytes,
+      ),
+    ),
+    snapshotBytes: 0n,
+    orphanBytes: 0n,
     promisedBytes: sum(disks.map((disk) => disk.promisedBytes)),
     exports: disks.reduce((count, disk) => count + disk.lvolCount, 0),
   };

@@ -1,4 +1,4 @@
-// ListDisks, GetDisk and AdmitDisk.
+// ListDisks, GetDisk, AdmitDisk and ZeroFreeSpace.
 import { diskState, type DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Agent } from "./agent.ts";

@@ -1,5 +1,5 @@
-// Explain: why an object is not as wanted. Rows and what was seen of them answer, also while the
-// database is away; nothing is changed.
+// Explain: why an object is not in its desired state, from the rows in memory and what was observed
+// on the target. It also works while the database is unreachable, and never changes anything.
 import type { ExplainResponse } from "../gen/storagenode/v1/storage_node.ts";
 import { CheckAnswer } from "../gen/storagenode/v1/node.ts";
 import { Refusal } from "../model/errors.ts";
@@ -36,19 +36,18 @@ async function explainedDisk(agent: Agent, id: string): Promise<Explanation> {
   throw notFound(agent, `disk ${id} is not on this node${hint}`);
 }
 
-/** A database that lost its rows is the first thing to think of. */
+/** Mentions a hold, because a restored database that lost rows is then the most likely cause. */
 function notFound(agent: Agent, message: string): Refusal {
   const hold = agent.hold();
   if (hold === undefined) return new Refusal("NOT_FOUND", message);
   return new Refusal(
     "NOT_FOUND",
-
     `${message}, but the node is on hold: ${hold}; run "storage-node rebuild" to see what ` +
-      `the disks give back`,
+      `the disks contain`,
   );
 }
 
-/** As for other reads, with the reason and what to do: Explain is who is asked then. */
+/** As requireRows, but the message names the reason and the cure. */
 function requireRowsRead(agent: Agent): void {
   if (agent.rows.node !== undefined) return;
   const database = agent.components().find(({ name }) => name === "database");

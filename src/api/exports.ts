@@ -1,12 +1,13 @@
-// GetExport and ListExports: what a compute node asks. Answered from memory: rows as committed and
-// what the target showed in this run.
+// GetExport and ListExports, for compute nodes. Answered from memory: committed rows, and what was
+// observed of the current incarnation of the target. They never ask the target.
 import type { GetExportResponse } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
-import type { LvolRow, VolumeView } from "../model/lvol.ts";
+import type { VolumeView } from "../model/lvol-state.ts";
+import type { LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import { requireRows } from "./lvols.ts";
-import { exportMessage } from "./messages.ts";
+import { exportMessage } from "./export-message.ts";
 import { page } from "./page.ts";
 import * as requests from "./requests.ts";
 
@@ -42,36 +43,36 @@ export function exportHandlers(
   };
 }
 
-/** Volumes whose last answer is kept; beyond, all are forgotten at once. */
+/** Limit of cached answers, one per volume. When it is reached the whole cache is dropped. */
 const MAX_ANSWERS = 20_000;
 
-type Kept = {
+type CachedAnswer = {
   readonly view: VolumeView;
   readonly hostNqn: string | undefined;
   readonly answer: GetExportResponse;
 };
 
 /**
- * The last answer of each volume, given again as the same object while nothing that it is made of has
- * changed: hosts ask again and again, and what is the same need not be encoded twice (server.ts).
+ * Caches the last answer of each volume and returns the same object while its inputs are unchanged:
+ * hosts poll, and server.ts encodes an answer object only once.
  */
 class ExportAnswers {
-  readonly #kept = new Map<string, Kept>();
+  readonly #cache = new Map<string, CachedAnswer>();
 
   of(view: VolumeView, hostNqn: string | undefined): GetExportResponse {
     const { id } = view.row;
-    const kept = this.#kept.get(id);
-    if (kept !== undefined && kept.hostNqn === hostNqn && sameView(kept.view, view)) {
-      return kept.answer;
+    const cached = this.#cache.get(id);
+    if (cached !== undefined && cached.hostNqn === hostNqn && sameView(cached.view, view)) {
+      return cached.answer;
     }
     const answer = { export: exportMessage(view, hostNqn) };
-    if (this.#kept.size >= MAX_ANSWERS) this.#kept.clear();
-    this.#kept.set(id, { view, hostNqn, answer });
+    if (this.#cache.size >= MAX_ANSWERS) this.#cache.clear();
+    this.#cache.set(id, { view, hostNqn, answer });
     return answer;
   }
 }
 
-/** Rows and what was seen are never changed, only replaced. */
+/** Compares by identity: rows and observations are immutable and replaced on change. */
 function sameView(a: VolumeView, b: VolumeView): boolean {
   return (
     a.row === b.row &&

@@ -1,17 +1,20 @@
-// Checks of single fields that collect every violation before the request is refused. A failed check
-// still returns a value, so that the checks after it run too; `done` throws before anybody uses it.
+// Checks of request fields that collect every violation before the request is refused. A failed
+// check still returns a value, so that the checks after it run too; the caller must call `done`,
+// which throws, before it uses a value.
 import { Buffer } from "node:buffer";
 import type { Duration } from "../gen/google/protobuf/duration.ts";
 import { invalidFields, Refusal, type FieldViolation } from "../model/errors.ts";
 import { isUuid } from "../model/identity.ts";
+import {
+  DEFAULT_PAGE_SIZE,
+  MAX_HOSTS,
+  MAX_LABELS,
+  MAX_LABEL_VALUE_BYTES,
+  MAX_PAGE_SIZE,
+  MAX_WAIT_MS,
+} from "../limits.ts";
 
-const MAX_WAIT_MS = 600_000;
-const DEFAULT_PAGE_SIZE = 50;
-const MAX_PAGE_SIZE = 500;
-const MAX_HOSTS = 256;
-const MAX_LABELS = 64;
-const MAX_LABEL_VALUE_BYTES = 256;
-/** Beyond this a size fits neither PostgreSQL's bigint nor any disk. */
+/** 4 EiB. Sizes are stored as PostgreSQL bigint, which ends at 2^63 - 1. */
 const MAX_SIZE_BYTES = 2n ** 62n;
 
 /** nqn.yyyy-mm.reverse.domain:anything, as the NVMe base specification has it (section 4.7). */
@@ -25,7 +28,7 @@ export class Fields {
   readonly #violations: FieldViolation[] = [];
   readonly #tooLarge: FieldViolation[] = [];
 
-  /** Throws a Refusal with everything that was found; OUT_OF_RANGE if only sizes are too large. */
+  /** Throws a Refusal with every violation; with code OUT_OF_RANGE if only sizes are too large. */
   done(): void {
     if (this.#violations.length > 0) {
       throw invalidFields([...this.#violations, ...this.#tooLarge]);
@@ -73,24 +76,29 @@ export class Fields {
     return value === "" ? undefined : this.nqn(field, value);
   }
 
-  /** Sorted, without duplicates: the order of hosts says nothing. */
+  /** Returns the NQNs sorted and without duplicates: their order has no meaning. */
   hosts(field: string, values: readonly string[]): readonly string[] {
-    if (values.length > MAX_HOSTS) this.violation(field, `names more than ${MAX_HOSTS} hosts`);
+    if (values.length > MAX_HOSTS)
+      this.violation(field, `has ${values.length} hosts, the limit is ${MAX_HOSTS}`);
     values.forEach((value, index) => this.nqn(`${field}[${index}]`, value));
     return [...new Set(values)].toSorted();
   }
 
   size(field: string, value: bigint): bigint {
-    if (value === 0n) this.violation(field, "must be at least 1");
+    if (value === 0n) this.violation(field, "must be at least 1 byte");
     else if (value > MAX_SIZE_BYTES) {
-      this.#tooLarge.push({ field, description: `${value} is larger than any disk` });
+      this.#tooLarge.push({
+        field,
+        description: `${value} bytes exceed the limit of ${MAX_SIZE_BYTES} bytes`,
+      });
     }
     return value;
   }
 
-  /** An enum value that this version knows. */
+  /** Refuses enum numbers that this version does not know. */
   known<T extends string>(field: string, value: T): T {
-    if (value === "UNRECOGNIZED") this.violation(field, "is not a value of its enum");
+    if (value === "UNRECOGNIZED")
+      this.violation(field, "has a number that this version of the agent does not know");
     return value;
   }
 
@@ -99,22 +107,27 @@ export class Fields {
     labels: Readonly<Record<string, string>>,
   ): Readonly<Record<string, string>> {
     const entries = Object.entries(labels);
-    if (entries.length > MAX_LABELS) this.violation(field, `has more than ${MAX_LABELS} labels`);
+    if (entries.length > MAX_LABELS)
+      this.violation(field, `has ${entries.length} labels, the limit is ${MAX_LABELS}`);
     for (const [key, value] of entries) {
-      if (!LABEL_KEY.test(key)) this.violation(`${field}["${key}"]`, "is not a label key");
+      if (!LABEL_KEY.test(key))
+        this.violation(`${field}["${key}"]`, "is not a label key of the form [prefix/]name");
       if (Buffer.byteLength(value) > MAX_LABEL_VALUE_BYTES) {
-        this.violation(`${field}["${key}"]`, `has more than ${MAX_LABEL_VALUE_BYTES} bytes`);
+        this.violation(
+          `${field}["${key}"]`,
+          `has more than ${MAX_LABEL_VALUE_BYTES} bytes in its value`,
+        );
       }
     }
     return labels;
   }
 
-  /** Milliseconds; 0 when unset: do not wait. */
+  /** Milliseconds, rounded up; 0 (do not wait) if unset. */
   waitMs(field: string, value: Duration | undefined): number {
     if (value === undefined) return 0;
     const { seconds, nanos } = value;
     const milliseconds = Number(seconds) * 1_000 + nanos / 1e6;
-    // As google.protobuf.Duration has it: one sign, and less than a second of nanoseconds.
+    // google.protobuf.Duration: nanos has the sign of seconds and is less than one second.
     const malformed = nanos < 0 || nanos > 999_999_999;
     if (malformed || milliseconds < 0 || milliseconds > MAX_WAIT_MS) {
       this.violation(field, "must be between 0 and 10 minutes");
@@ -126,17 +139,17 @@ export class Fields {
     readonly pageSize: number;
     readonly after: string | undefined;
   } {
-    const { pageSize: asked, pageToken: token } = message;
-    if (asked < 0) this.violation("page_size", "must not be negative");
-    const pageSize = asked === 0 ? DEFAULT_PAGE_SIZE : Math.min(asked, MAX_PAGE_SIZE);
+    const { pageSize: requested, pageToken: token } = message;
+    if (requested < 0) this.violation("page_size", "must not be negative");
+    const pageSize = requested === 0 ? DEFAULT_PAGE_SIZE : Math.min(requested, MAX_PAGE_SIZE);
     if (token === "") return { pageSize, after: undefined };
     const after = Buffer.from(token, "base64url").toString("utf8");
-    if (!isUuid(after)) this.violation("page_token", "is not a token of a page before");
+    if (!isUuid(after)) this.violation("page_token", "is not a next_page_token of an earlier page");
     return { pageSize, after };
   }
 }
 
-/** The token of the page that starts behind an id; opaque to clients. */
+/** The token of the page that starts after an id; opaque to clients. */
 export function pageToken(lastId: string): string {
   return Buffer.from(lastId).toString("base64url");
 }

@@ -1,5 +1,5 @@
-// grpc.health.v1: "" is alive while the process answers, the service is SERVING when the agent is
-// ready. A watcher is told each turn.
+// grpc.health.v1: the empty service name is SERVING while the process answers (liveness), the
+// service StorageNode is SERVING while the agent is ready (readiness). Watch streams every change.
 import type { HealthServer } from "../gen/grpc/health/v1/health.ts";
 import { HealthCheckResponse_ServingStatus as Serving } from "../gen/grpc/health/v1/health.ts";
 import { Refusal } from "../model/errors.ts";
@@ -18,33 +18,34 @@ export class Health {
     for (const wake of this.#wakes) wake();
   }
 
-  handlers(desk: OpenCalls): HealthServer {
+  handlers(calls: OpenCalls): HealthServer {
     return {
-      check: desk.unary("grpc.health.v1.Health/Check", async ({ service }) => {
+      check: calls.unary("grpc.health.v1.Health/Check", async ({ service }) => {
         const status = this.#stateOf(service);
         if (status !== Serving.SERVICE_UNKNOWN) return { status };
-        throw new Refusal("NOT_FOUND", `there is no service "${service}"`);
+        throw new Refusal("NOT_FOUND", `unknown service "${service}"`);
       }),
-      watch: desk.stream("grpc.health.v1.Health/Watch", ({ service }, { signal }) =>
+      watch: calls.stream("grpc.health.v1.Health/Watch", ({ service }, { signal }) =>
         this.#watch(service, signal),
       ),
     };
   }
 
   async *#watch(service: string, signal: AbortSignal): AsyncGenerator<{ status: State }> {
-    let told: State | undefined;
+    let sent: State | undefined;
     while (!signal.aborted) {
       const status = this.#stateOf(service);
-      if (status === told) {
-        await this.#turn(signal);
+      if (status === sent) {
+        await this.#readinessSet(signal);
         continue;
       }
-      told = status;
+      sent = status;
       yield { status };
     }
   }
 
-  #turn(signal: AbortSignal): Promise<void> {
+  /** Resolves at the next setReady or when the signal aborts. */
+  #readinessSet(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const wake = () => {
         this.#wakes.delete(wake);

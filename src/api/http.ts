@@ -1,15 +1,15 @@
-// The HTTP port for machines that watch: /metrics for Prometheus, /healthz and /readyz for probes. It
-// changes nothing and needs no call of the API.
+// The HTTP server for monitoring: /metrics for Prometheus, /healthz and /readyz for probes. It
+// never changes anything and never calls the gRPC API.
 import { createServer, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { ListenError } from "./server.ts";
 
 export type HttpOptions = {
-  /** HOST:PORT; port 0 takes a free one. */
+  /** HOST:PORT; port 0 binds a free port. */
   readonly listen: string;
-  /** Prometheus' text format. */
+  /** Returns the metrics in Prometheus' text format. */
   readonly scrape: () => Promise<string>;
-  /** Why the agent is not ready; empty: it is. */
+  /** Reasons why the agent is not ready; empty if it is ready. */
   readonly notReady: () => readonly string[];
 };
 
@@ -20,7 +20,7 @@ export type RunningHttp = AsyncDisposable & {
 
 const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT_TYPE = "text/plain; charset=utf-8";
-/** A scraper that sends its request slower than this is not one. */
+/** Limit for receiving a whole request, headers and body. */
 const REQUEST_LIMIT_MS = 10_000;
 
 /** Throws ListenError. */
@@ -55,7 +55,8 @@ async function answer(
   { method, path }: { readonly method: string; readonly path: string },
   response: ServerResponse,
 ): Promise<void> {
-  if (method !== "GET" && method !== "HEAD") return end(response, 405, "GET or HEAD");
+  if (method !== "GET" && method !== "HEAD")
+    return end(response, 405, "method not allowed: use GET or HEAD");
   switch (path) {
     case "/metrics":
       return end(response, 200, await scrape(), METRICS_TYPE);
@@ -68,7 +69,7 @@ async function answer(
         : end(response, 503, `not ready\n${reasons.join("\n")}`);
     }
     default:
-      return end(response, 404, "/metrics, /healthz and /readyz are here");
+      return end(response, 404, "not found: this port serves /metrics, /healthz and /readyz");
   }
 }
 

@@ -1,9 +1,10 @@
-// ProvisionLvol, GetLvol, ListLvols, AllowHost, RevokeHost and Delete of volumes: they check the
-// request, have the intent committed, and answer with the row. Convergence is the loops' work; a
-// wait_timeout only watches it.
+// ProvisionLvol, GetLvol, ListLvols, AllowHost, RevokeHost and Delete of volumes: validate the
+// request, commit the intent, and answer with the row. The loops apply the intent to the target; a
+// wait_timeout only waits for that. The handlers never change the target.
 import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
-import { lvolState, type LvolRow } from "../model/lvol.ts";
+import { hostIsGone, hostIsLetIn, lvolState } from "../model/lvol-state.ts";
+import { type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
 import type { CallContext, StorageNodeHandlers } from "./call.ts";
 import { lvolMessage } from "./messages.ts";
@@ -17,21 +18,7 @@ type LvolHandlers = Pick<
 >;
 
 export function lvolHandlers(agent: Agent): LvolHandlers {
-  const message = (row: LvolRow): Lvol =>
-    lvolMessage(agent.view(row), agent.rows.disk(row.diskId)?.clusterBytes);
-
-  const changeHost = async (
-    kind: "allowHost" | "revokeHost",
-    request: requests.HostRequest,
-    { signal, traceparent }: CallContext,
-  ) => {
-    const { id, host, waitMs } = requests.hostChange(request);
-    const decision = await agent.writer.mutate({ kind, id, host, traceparent });
-    const row = await waitFor(agent, { id, waitMs, signal }, (now) =>
-      isObserved(now, decision.row?.generation ?? 0n),
-    );
-    return { lvol: row && message(row) };
-  };
+  const message = (row: LvolRow) => messageOf(agent, row);
 
   return {
     async provisionLvol(request, context) {
@@ -67,14 +54,14 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
       return { lvols: items.map(message), nextPageToken };
     },
 
-    allowHost: (request, context) => changeHost("allowHost", request, context),
-    revokeHost: (request, context) => changeHost("revokeHost", request, context),
+    allowHost: (request, context) => changeHost(agent, { kind: "allowHost", request, context }),
+    revokeHost: (request, context) => changeHost(agent, { kind: "revokeHost", request, context }),
 
     async delete(request, context) {
       const { id, waitMs, force } = requests.deletion(request);
       requireRows(agent);
       const row = agent.rows.lvol(id);
-      // Checked here for a quick answer, and by the loop again before the step.
+      // Check here to refuse at once; the step that deletes the subsystem checks again.
       if (row !== undefined && row.deleteRequestedTime === undefined && !force) {
         await refuseConnected(agent, row);
       }
@@ -85,18 +72,50 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
         traceparent: context.traceparent,
       });
       if (decision.kind === "lvol" && decision.row === undefined) return { done: true };
-      const left = await waitFor(agent, { id, waitMs, signal: context.signal }, (now) => {
+      const latest = await waitFor(agent, { id, waitMs, signal: context.signal }, (now) => {
         return now.deleteTime !== undefined;
       });
-      return { done: left?.deleteTime !== undefined };
+      return { done: latest?.deleteTime !== undefined };
     },
   };
 }
 
-/** Reads before the rows were ever loaded must not answer "not found". */
+function messageOf(agent: Agent, row: LvolRow): Lvol {
+  return lvolMessage(agent.view(row), agent.rows.disk(row.diskId)?.clusterBytes);
+}
+
+/** AllowHost and RevokeHost: each waits for its own host, whatever the state of the volume. */
+async function changeHost(
+  agent: Agent,
+  {
+    kind,
+    request,
+    context,
+  }: {
+    readonly kind: "allowHost" | "revokeHost";
+    readonly request: requests.HostRequest;
+    readonly context: CallContext;
+  },
+): Promise<{ lvol: Lvol | undefined }> {
+  const { signal, traceparent } = context;
+  const { id, host, waitMs } = requests.hostChange(request);
+  const decision = await agent.writer.mutate({ kind, id, host, traceparent });
+  if (decision.kind !== "lvol" || decision.row === undefined) return { lvol: undefined };
+  const isDone = kind === "allowHost" ? hostIsLetIn : hostIsGone;
+  const row = await waitFor(
+    agent,
+    { id, waitMs, signal },
+    (now) => isOver(now) || isDone(agent.view(now), host),
+  );
+  return { lvol: row && messageOf(agent, row) };
+}
+
+/** Refuses reads before the rows are loaded from the database, which would answer NOT_FOUND. */
 export function requireRows(agent: Agent): void {
   if (agent.rows.node !== undefined) return;
-  throw new Refusal("DATABASE_DOWN", "the database was not reached yet", { retryAfterMs: 1_000 });
+  throw new Refusal("DATABASE_DOWN", "the agent has not read its rows from the database yet", {
+    retryAfterMs: 1_000,
+  });
 }
 
 function knownLvol(agent: Agent, id: string): LvolRow {
@@ -106,11 +125,12 @@ function knownLvol(agent: Agent, id: string): LvolRow {
   return row;
 }
 
-function isObserved(row: LvolRow, generation: bigint): boolean {
-  return row.observedGeneration >= generation || row.failed || row.deleteTime !== undefined;
+/** Waiting longer is of no use. */
+function isOver(row: LvolRow): boolean {
+  return row.failed || row.deleteTime !== undefined;
 }
 
-/** Up, or nothing more will come of it without a new intent. */
+/** UP as intended, or in a state that only a new intent or an operator can change. */
 function isSettled(agent: Agent, row: LvolRow): boolean {
   const state = lvolState(agent.view(row));
   if (state === "UP") return row.observedGeneration === row.generation;

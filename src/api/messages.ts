@@ -1,22 +1,14 @@
-// Rows and views as proto messages. Nothing is decided here.
+// Converts rows and views to proto messages. It never reads or changes anything else.
 import type { Condition as ConditionMessage, Meta } from "../gen/storagenode/v1/meta.ts";
 import { ConditionStatus } from "../gen/storagenode/v1/meta.ts";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
 import { DiskState, FreeSpace } from "../gen/storagenode/v1/disk.ts";
-import type { Export } from "../gen/storagenode/v1/export.ts";
 import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { LvolState, Provisioning } from "../gen/storagenode/v1/lvol.ts";
 import type { Condition } from "../model/condition.ts";
 import { diskConditions, diskState, type DiskRow, type DiskReadiness } from "../model/disk.ts";
-import { EXPORT_MODEL, exportNguid, exportSerial } from "../model/identity.ts";
-import {
-  lvolConditions,
-  lvolState,
-  namespaceState,
-  sameAddress,
-  type QosLimits,
-  type VolumeView,
-} from "../model/lvol.ts";
+import { lvolConditions, lvolState, type VolumeView } from "../model/lvol-state.ts";
+import type { QosLimits } from "../model/lvol.ts";
 
 const NO_LIMITS: QosLimits = {
   rwIops: 0n,
@@ -42,6 +34,7 @@ function metaMessage(row: Stored): Meta {
     createTime: row.createTime,
     updateTime: row.updateTime,
     deleteTime: row.deleteTime,
+    etag: row.generation.toString(),
   };
 }
 
@@ -51,7 +44,7 @@ const CONDITION_STATUS = {
   UNKNOWN: ConditionStatus.CONDITION_STATUS_UNKNOWN,
 } as const;
 
-/** since: when the condition came to be as it is, if that is known. */
+/** since: time of the condition's last transition, if known. */
 export function conditionMessage(condition: Condition, since?: Date): ConditionMessage {
   return {
     type: condition.type,
@@ -95,66 +88,6 @@ export function lvolMessage(view: VolumeView, clusterBytes: bigint | undefined):
   };
 }
 
-/** Whether a host could connect now and why not (API.md: ready). hostNqn: for that host. */
-function exportReadiness(
-  view: VolumeView,
-  hostNqn: string | undefined,
-): { readonly ready: boolean; readonly reason: string; readonly message: string } {
-  const { row, observed } = view;
-  const no = (reason: string, message: string) => ({ ready: false, reason, message });
-  if (row.deleteRequestedTime !== undefined) return no("DELETING", "the volume is being deleted");
-  if (!view.targetConnected) return no("TARGET_DOWN", "the SPDK target does not answer");
-  if (!view.diskReady) return no("DISK_NOT_UP", view.diskReason);
-  const state = lvolState(view);
-  if (state === "DATA_MISSING") return no("DATA_MISSING", "the lvol was there and is gone");
-  if (observed.lvol?.kind !== "present") return no("NOT_CREATED", "the lvol is not there yet");
-  if (namespaceState(row, observed.subsystem, observed.lvol.uuid) !== "attached") {
-    return no("NOT_EXPORTED", "the namespace is not there yet");
-  }
-  if (observed.subsystem?.kind !== "present" || observed.subsystem.listeners.length === 0) {
-    return no("NO_LISTENER", "the subsystem listens nowhere");
-  }
-  if (hostNqn !== undefined && !row.allowAnyHost && !row.hosts.includes(hostNqn)) {
-    return no("HOST_NOT_ALLOWED", `${hostNqn} may not connect: call AllowHost`);
-  }
-  const { hosts, allowAnyHost } = observed.subsystem;
-  if (hostNqn !== undefined && !allowAnyHost && !hosts.includes(hostNqn)) {
-    return no("HOST_NOT_ALLOWED_YET", `the target does not let ${hostNqn} in yet`);
-  }
-  return { ready: true, reason: "READY", message: "" };
-}
-
-export function exportMessage(view: VolumeView, hostNqn: string | undefined): Export {
-  const { row, observed } = view;
-  const readiness = exportReadiness(view, hostNqn);
-  const listening = observed.subsystem?.kind === "present" ? observed.subsystem.listeners : [];
-  return {
-    lvolId: row.id,
-    nqn: row.nqn,
-    nsid: 1,
-    uuid: row.id,
-    nguid: exportNguid(row.id),
-    serialNumber: exportSerial(row.id),
-    modelNumber: EXPORT_MODEL,
-    listeners: view.listenAddresses.map((address) => ({
-      ...address,
-      listening: listening.some((is) => sameAddress(address, is)),
-    })),
-    allowedHostNqns: [...row.hosts],
-    allowAnyHost: row.allowAnyHost,
-    ready: readiness.ready,
-    conditions: [
-      ...lvolConditions(view).map((condition) => conditionMessage(condition)),
-      conditionMessage({
-        type: "Ready",
-        status: readiness.ready ? "TRUE" : "FALSE",
-        reason: readiness.reason,
-        message: readiness.message,
-      }),
-    ],
-  };
-}
-
 export function diskMessage(row: DiskRow, observed: DiskReadiness): Disk {
   const clusterBytes = row.clusterBytes ?? 0n;
   const store =
@@ -168,6 +101,9 @@ export function diskMessage(row: DiskRow, observed: DiskReadiness): Disk {
           freeBytes: (row.freeClusters ?? 0n) * clusterBytes,
           promisedBytes: row.promisedBytes,
           freeSpace: FreeSpace[`FREE_SPACE_${row.freeSpace}`],
+          allocatedBytes: ((row.totalClusters ?? 0n) - (row.freeClusters ?? 0n)) * clusterBytes,
+          snapshotBytes: 0n,
+          orphanBytes: 0n,
         };
   return {
     meta: metaMessage(row),
@@ -197,6 +133,8 @@ export function diskMessage(row: DiskRow, observed: DiskReadiness): Disk {
       lastSeenTime: row.lastSeenTime,
       lastError: row.lastError ?? "",
       nextTryTime: row.nextTryTime,
+      zeroing: row.zeroing,
+      discardZeroes: row.discardZeroes,
     },
   };
 }

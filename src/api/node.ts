@@ -1,7 +1,8 @@
 // GetNode and GetHealth.
 import { DiskHealthState, type ObjectError } from "../gen/storagenode/v1/node.ts";
 import type { DiskRow } from "../model/disk.ts";
-import { lvolState, type LvolRow } from "../model/lvol.ts";
+import { lvolState } from "../model/lvol-state.ts";
+import { type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
 import { nodeCapacity } from "./capacity.ts";
 import type { StorageNodeHandlers } from "./call.ts";
@@ -37,7 +38,9 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
           iostat: false,
           hostKeys: false,
         },
-        conditions: agent.conditions().map(({ since, ...one }) => conditionMessage(one, since)),
+        conditions: agent
+          .conditions()
+          .map(({ since, ...condition }) => conditionMessage(condition, since)),
         lvolsByState: lvolsByState(agent),
         lastErrors: lastErrors(agent),
       };
@@ -47,7 +50,7 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
       return {
         ready: agent.ready(),
         components: agent.components().map((component) => ({ ...component })),
-        // SMART is not read yet: a disk whose health nobody measured is not called healthy.
+        // The agent does not read SMART data yet, so the health of every disk is UNKNOWN.
         disks: [...agent.rows.disks()].map((disk) => ({
           diskId: disk.id,
           state: DiskHealthState.DISK_HEALTH_STATE_UNKNOWN,
@@ -69,7 +72,7 @@ function lvolsByState(agent: Agent): Record<string, bigint> {
   return counts;
 }
 
-/** What a person can read at a glance; the rest is in the lists. */
+/** Limit of errors in GetNode; ListLvols and ListDisks have all. */
 const MAX_ERRORS = 10;
 
 function lastErrors(agent: Agent): ObjectError[] {

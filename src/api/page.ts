@@ -1,5 +1,5 @@
-// Lists are paged by key: a page starts behind the last id of the one before, so rows that come and
-// go between two pages are neither repeated nor do they hide others.
+// Pagination of lists by key: a page starts after the last id of the page before, so rows created
+// or deleted between two pages neither repeat nor hide other rows.
 import { pageToken } from "./fields.ts";
 
 export type PageRequest = { readonly pageSize: number; readonly after: string | undefined };
@@ -8,10 +8,10 @@ export function page<Row extends { readonly id: string }>(
   rows: readonly Row[],
   { pageSize, after }: PageRequest,
 ): { readonly items: readonly Row[]; readonly nextPageToken: string } {
-  const behind = after === undefined ? [...rows] : rows.filter((row) => row.id > after);
-  behind.sort((a, b) => (a.id < b.id ? -1 : 1));
-  const items = behind.slice(0, pageSize);
+  const remaining = after === undefined ? [...rows] : rows.filter((row) => row.id > after);
+  remaining.sort((a, b) => (a.id < b.id ? -1 : 1));
+  const items = remaining.slice(0, pageSize);
   const last = items.at(-1);
-  const more = behind.length > items.length && last !== undefined;
+  const more = remaining.length > items.length && last !== undefined;
   return { items, nextPageToken: more ? pageToken(last.id) : "" };
 }

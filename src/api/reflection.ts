@@ -1,6 +1,6 @@
-// Server reflection over the descriptors that buf built (src/gen/descriptor.binpb), v1 and v1alpha.
-// Own, because @grpc/reflection rebuilds descriptors through protobufjs and loses their dependencies,
-// so that buf and grpcurl cannot resolve them.
+// Server reflection v1 and v1alpha over the descriptors that buf built (src/gen/descriptor.binpb).
+// The package @grpc/reflection is not used: it rebuilds descriptors through protobufjs and loses
+// their dependencies, so that buf and grpcurl cannot resolve them.
 import {
   createFileRegistry,
   fromBinary,
@@ -23,14 +23,14 @@ export class Reflection {
   readonly #registry: FileRegistry;
   readonly #services: readonly string[];
 
-  /** services: the full names that are served. */
+  /** services: full names of the services that the server has. */
   constructor(services: readonly string[]) {
     const bytes = readFileSync(new URL("../gen/descriptor.binpb", import.meta.url));
     this.#registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, bytes));
     this.#services = services;
   }
 
-  /** Both versions have the same messages on the wire, and the same generated shape. */
+  /** Handlers for v1 and v1alpha: their messages and generated types are identical. */
   handlers(): ServerReflectionServer {
     return {
       serverReflectionInfo: (
@@ -67,12 +67,15 @@ export class Reflection {
       case undefined:
         return {
           $case: "errorResponse",
-          value: { errorCode: grpcStatus.INVALID_ARGUMENT, errorMessage: "nothing was asked" },
+          value: {
+            errorCode: grpcStatus.INVALID_ARGUMENT,
+            errorMessage: "message_request must be set",
+          },
         };
     }
   }
 
-  /** The file of a message, enum or service, or of a method or field by its parent's. */
+  /** The file of a message, enum or service; of a method or field, the file of its parent. */
   #fileOf(symbol: string): DescFile | undefined {
     const found = this.#registry.get(symbol);
     if (found !== undefined && "file" in found) return found.file;
@@ -81,14 +84,16 @@ export class Reflection {
     return owner !== undefined && "file" in owner ? owner.file : undefined;
   }
 
-  /** A file with everything it depends on, dependencies first: clients need no second question. */
+  /**
+   * A file and all files that it imports, the file itself first: clients need no further request.
+   */
   #file(file: DescFile | undefined, name: string): Answer {
-    if (file === undefined) return notFound(`${name} is not known here`);
+    if (file === undefined) return notFound(`no descriptor for ${name}`);
     const ordered = new Map<string, DescFile>();
-    const add = (one: DescFile): void => {
-      if (ordered.has(one.proto.name)) return;
-      for (const dependency of one.dependencies) add(dependency);
-      ordered.set(one.proto.name, one);
+    const add = (next: DescFile): void => {
+      if (ordered.has(next.proto.name)) return;
+      for (const dependency of next.dependencies) add(dependency);
+      ordered.set(next.proto.name, next);
     };
     add(file);
     const protos = [...ordered.values()].map(({ proto }) =>

@@ -1,4 +1,5 @@
-// Requests as the handlers want them: checked, defaults resolved, every violation told at once.
+// Validation of requests: returns them with defaults resolved, or throws a Refusal with every
+// violation.
 import type { CreationRequest, QosLimits } from "../model/lvol.ts";
 import type {
   AdmitDiskRequest,
@@ -34,7 +35,7 @@ export function provision(message: ProvisionLvolRequest): Provision {
     ...(spec === undefined ? EMPTY_SPEC : checkSpec(fields, spec)),
   };
   fields.done();
-  // Told in a sentence rather than taken for a volume of its own.
+  // Refuse what is not implemented rather than ignore the field.
   if (checked.request.sourceSnapshotId !== undefined) {
     throw new Refusal("NOT_IMPLEMENTED", "clones of snapshots are not implemented yet");
   }
@@ -70,7 +71,7 @@ function checkSpec(fields: Fields, spec: LvolSpec): Pick<Provision, "request" | 
   return { request, labels: fields.labels("spec.labels", spec.labels) };
 }
 
-/** Limits that are all none are no limits. */
+/** Undefined if every limit is 0, which means unlimited. */
 function limits(qos: QosLimits | undefined): QosLimits | undefined {
   if (qos === undefined) return undefined;
   const { rwIops, rwMibPerSecond, readMibPerSecond, writeMibPerSecond } = qos;
@@ -140,7 +141,7 @@ export function deletion(message: DeleteRequest): {
   const fields = new Fields();
   const { target } = message;
   if (message.force && message.reason.trim() === "") {
-    fields.violation("reason", "must say why, when force is set");
+    fields.violation("reason", "must be set when force is set");
   }
   const waitMs = fields.waitMs("wait_timeout", message.waitTimeout);
   const id =
@@ -210,7 +211,7 @@ export function admitDisk(message: AdmitDiskRequest): {
   readonly waitMs: number;
 } {
   const fields = new Fields();
-  if (message.serial === "") fields.violation("serial", "must be the disk's serial number");
+  if (message.serial === "") fields.violation("serial", "must be set to the disk's serial number");
   return fields.doneWith({
     id: fields.uuid("disk_id", message.diskId),
     serial: message.serial,

@@ -1,5 +1,5 @@
-// The gRPC server: the service, health and reflection on one address. On stop, streams end first,
-// then calls drain within a limit, then what is left is cut off.
+// The gRPC server: StorageNode, health and reflection on one address. On stop it ends streams,
+// waits at most DRAIN_MS for the calls in progress, then closes the remaining connections.
 import { Server, ServerCredentials, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { setImmediate } from "node:timers/promises";
 import type { Logger } from "pino";
@@ -12,9 +12,7 @@ import type { Instruments } from "../telemetry/instruments.ts";
 import { OpenCalls, type StorageNodeHandlers } from "./call.ts";
 import { Health, SERVICE } from "./health.ts";
 import { Reflection } from "./reflection.ts";
-
-const DRAIN_LIMIT_MS = 5_000;
-const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
+import { DRAIN_MS, MAX_MESSAGE_BYTES } from "../limits.ts";
 
 const REFLECTED = [
   SERVICE,
@@ -23,7 +21,7 @@ const REFLECTED = [
   "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/** The address cannot be listened on: taken, not of this machine, not permitted. */
+/** Listening failed: the address is in use, not of this machine, or not permitted. */
 export class ListenError extends Error {
   constructor(listen: string, cause: unknown) {
     const why = cause instanceof Error ? cause.message : String(cause);
@@ -33,9 +31,9 @@ export class ListenError extends Error {
 }
 
 export type ServerOptions = {
-  /** HOST:PORT; port 0 takes a free one. */
+  /** HOST:PORT; port 0 binds a free port. */
   readonly listen: string;
-  /** RPCs without a handler answer UNIMPLEMENTED, in a sentence. */
+  /** RPCs without a handler answer UNIMPLEMENTED with a message. */
   readonly handlers: Partial<StorageNodeHandlers>;
   readonly log: Logger;
   readonly instruments: Instruments;
@@ -47,7 +45,7 @@ export type RunningServer = AsyncDisposable & {
   readonly setReady: (ready: boolean) => void;
 };
 
-/** Listens, and answers at once. Throws ListenError. */
+/** Resolves when the server listens. Throws ListenError. */
 export async function startServer({
   listen,
   handlers,
@@ -56,17 +54,17 @@ export async function startServer({
 }: ServerOptions): Promise<RunningServer> {
   const server = new Server({
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-    // Two agents on one port would each get some of the calls.
+    // With SO_REUSEPORT two agents could bind one port, and each would get some of the calls.
     "grpc.so_reuseport": 0,
   });
-  const desk = new OpenCalls(log, instruments);
+  const calls = new OpenCalls(log, instruments);
   const health = new Health();
   const reflection = new Reflection(REFLECTED);
   server.addService(
     { ...StorageNodeService, getExport: encodedOnce(StorageNodeService.getExport) },
-    serviceOf(desk, handlers),
+    serviceOf(calls, handlers),
   );
-  server.addService(HealthService, { ...health.handlers(desk) });
+  server.addService(HealthService, { ...health.handlers(calls) });
   server.addService(ReflectionV1, { ...reflection.handlers() });
   server.addService(ReflectionV1Alpha, { ...reflection.handlers() });
   const port = await bind(server, listen);
@@ -75,14 +73,14 @@ export async function startServer({
     setReady: (ready) => health.setReady(ready),
     [Symbol.asyncDispose]: async () => {
       health.setReady(false);
-      // Watchers are told before their streams end.
+      // Let Watch streams send NOT_SERVING before they end.
       await setImmediate();
-      await stop(server, desk);
+      await stop(server, calls);
     },
   };
 }
 
-/** An answer that is given again as the same object is the same bytes. */
+/** Caches the encoded bytes per answer object. Handlers must not change an answer they returned. */
 function encodedOnce<Definition extends { responseSerialize: (answer: never) => Buffer }>(
   definition: Definition,
 ): Definition {
@@ -107,7 +105,7 @@ function bind(server: Server, listen: string): Promise<number> {
 }
 
 function serviceOf(
-  desk: OpenCalls,
+  calls: OpenCalls,
   handlers: Partial<StorageNodeHandlers>,
 ): UntypedServiceImplementation {
   const byName: Readonly<Record<string, unknown>> = handlers;
@@ -120,12 +118,12 @@ function serviceOf(
       return new Refusal("NOT_IMPLEMENTED", `${rpc} is not implemented yet`);
     };
     if (definition.responseStream) {
-      service[name] = desk.stream(method, (request, context) => {
+      service[name] = calls.stream(method, (request, context) => {
         if (!isFunction(handler)) throw missing();
         return handler(request, context);
       });
     } else {
-      service[name] = desk.unary(method, async (request, context) => {
+      service[name] = calls.unary(method, async (request, context) => {
         if (!isFunction(handler)) throw missing();
         return await handler(request, context);
       });
@@ -134,19 +132,19 @@ function serviceOf(
   return service;
 }
 
-// The record's type ties each handler to its messages; grpc-js's own table is untyped.
+// `any`: StorageNodeHandlers types each handler, but grpc-js's table of handlers is untyped.
 // oxlint-disable-next-line typescript/no-explicit-any
 function isFunction(value: unknown): value is (...args: unknown[]) => any {
   return typeof value === "function";
 }
 
-async function stop(server: Server, desk: OpenCalls): Promise<void> {
-  desk.drain();
+async function stop(server: Server, calls: OpenCalls): Promise<void> {
+  calls.drain();
   await new Promise<void>((resolve) => {
     const limit = setTimeout(() => {
       server.forceShutdown();
       resolve();
-    }, DRAIN_LIMIT_MS);
+    }, DRAIN_MS);
     server.tryShutdown(() => {
       clearTimeout(limit);
       resolve();

@@ -1,5 +1,5 @@
-// The one table from an error to a gRPC status. A Refusal is meant for the client and goes out with
-// its details; anything else is ours, is logged, and goes out as INTERNAL without a word of it.
+// Maps an error to a gRPC status. A Refusal is sent to the client with its details. Any other error
+// is logged and sent as INTERNAL; its message never reaches the client.
 import { Metadata, status as grpcStatus, type ServiceError } from "@grpc/grpc-js";
 import type { Logger } from "pino";
 import type { Any } from "../gen/google/protobuf/any.ts";
@@ -21,8 +21,8 @@ export function statusOf(
   call: { readonly method: string; readonly log: Logger },
 ): ServiceError {
   if (error instanceof Refusal) return refusalStatus(error);
-  call.log.error({ err: error, method: call.method }, "call failed inside the agent");
-  return refusalStatus(new Refusal("INTERNAL", "the agent failed; its log says why"));
+  call.log.error({ err: error, method: call.method }, "RPC failed with an internal error");
+  return refusalStatus(new Refusal("INTERNAL", "internal error in the agent; see the agent's log"));
 }
 
 function refusalStatus(refusal: Refusal): ServiceError {

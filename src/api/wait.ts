@@ -1,11 +1,13 @@
-// wait_timeout: watches a row until it is as wished or the time is over; passing is not an error.
+// wait_timeout: waits until a row satisfies a test. An expired wait is not an error.
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
 
 type Wait = { readonly id: string; readonly waitMs: number; readonly signal: AbortSignal };
 
-/** The row as it is when test holds, the time is over, or the caller has gone. */
+/**
+ * The row when the test holds, waitMs has passed or the signal aborts; undefined if there is none.
+ */
 export function waitFor(
   agent: Pick<Agent, "rows">,
   wait: Wait,
@@ -14,6 +16,7 @@ export function waitFor(
   return waitForRow(agent, wait, () => agent.rows.lvol(wait.id), test);
 }
 
+/** As waitFor, for a disk. */
 export function waitForDisk(
   agent: Pick<Agent, "rows">,
   wait: Wait,

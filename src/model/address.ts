@@ -1,24 +1,30 @@
-// Addresses of NVMe-oF, as SPDK names their families.
+// NVMe-oF transport addresses: address family, local and loopback checks, and their text form.
 import { isIPv6 } from "node:net";
 
-/** A real target answers an attach over TCP without its family with "Input/output error". */
+/**
+ * The `adrfam` parameter for an IP address. It is required: SPDK answers an attach over TCP without
+ * `adrfam` with "Input/output error".
+ */
 export function addressFamily(traddr: string): "IPv4" | "IPv6" {
   return isIPv6(traddr) ? "IPv6" : "IPv4";
 }
 
-/** Whether a target on the machine with these addresses could listen there. */
+/**
+ * Whether traddr is an address of the machine whose interfaces have the addresses `own`. Loopback
+ * and wildcard addresses always are.
+ */
 export function isOwnAddress(traddr: string, own: readonly string[]): boolean {
   const address = canonical(traddr);
-  const always = address.startsWith("127.") || ["0.0.0.0", "::", "::1"].includes(address);
-  return always || own.some((one) => canonical(one) === address);
+  const alwaysOwn = address.startsWith("127.") || ["0.0.0.0", "::", "::1"].includes(address);
+  return alwaysOwn || own.some((ownAddress) => canonical(ownAddress) === address);
 }
 
-/** Only this machine reaches such an address. */
+/** Whether only this machine can connect to traddr. */
 export function isLoopback(traddr: string): boolean {
   return traddr.startsWith("127.") || canonical(traddr) === "::1";
 }
 
-/** One spelling for each IPv6 address; its zone names an interface, not the address. */
+/** The canonical spelling of an IPv6 address without its zone id; other text is returned as is. */
 function canonical(address: string): string {
   if (!isIPv6(address)) return address;
   return new URL(`http://[${address.replace(/%.*/, "")}]`).hostname.slice(1, -1);

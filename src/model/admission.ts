@@ -1,10 +1,10 @@
-// Decides mutations of intent: a pure function from (what is there, what is asked) to the rows to
-// write or a Refusal. It runs inside the transaction that writes the intent, under the node row's
-// lock, so that what it counts cannot change under it.
+// Admission of intents: a pure function from (current rows, mutation) to the rows to write or a
+// Refusal. It runs inside the transaction that writes the intent, while the node's row is locked,
+// so that no other transaction changes the sums that it checks.
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { volumeNqn } from "./identity.ts";
-import type { CreationRequest, LvolRow } from "./lvol.ts";
+import { newLvolRow, type CreationRequest, type LvolRow } from "./lvol.ts";
 import { place } from "./placement.ts";
 
 export type Mutation =
@@ -55,7 +55,7 @@ export type AdmissionState = {
   readonly nodeCordoned: boolean;
   readonly now: Date;
   readonly revision: bigint;
-  /** Every row of the fleet with an id that the batch names. */
+  /** The volume rows, of any node of the fleet, whose ids the batch names. */
   readonly lvols: Map<string, LvolRow>;
   /** Every disk of this node. */
   readonly disks: Map<string, DiskRow>;
@@ -66,8 +66,8 @@ export type Decision =
   | { readonly kind: "disk"; readonly row: DiskRow };
 
 /**
- * Applies one mutation to the state, in which later mutations of the same batch see it.
- * Throws a Refusal, with the state untouched, when it may not be.
+ * Applies one mutation to the state, so that later mutations of the same batch see the result.
+ * Throws a Refusal if the mutation is not allowed; the state is then unchanged.
  */
 export function admit(state: AdmissionState, mutation: Mutation): Decision {
   switch (mutation.kind) {
@@ -92,51 +92,35 @@ function provision(
   const existing = state.lvols.get(mutation.id);
   if (existing !== undefined) return sameOrRefuse(state, existing, mutation.request);
   const { request, id } = mutation;
-  if (state.nodeCordoned) throw new Refusal("CORDONED", "the node takes no new volumes");
+  if (state.nodeCordoned) {
+    const message = `node ${state.policy.nodeId} is cordoned and takes no new volumes`;
+    throw new Refusal("CORDONED", message);
+  }
   const exports = [...state.disks.values()].reduce((sum, disk) => sum + disk.lvolCount, 0);
   if (exports >= state.policy.maxExports) {
     throw new Refusal(
       "EXPORT_LIMIT",
-      `the target holds ${state.policy.maxExports} exports at most`,
+      `the node has ${exports} exports; the limit is ${state.policy.maxExports}`,
       {
-        quota: [{ subject: "exports", description: `${exports} used, 0 left` }],
+        quota: [
+          { subject: "exports", description: `${exports} used, limit ${state.policy.maxExports}` },
+        ],
       },
     );
   }
   const { disk, promisedBytes } = place(state.disks, state.policy, request);
-  const row: LvolRow = {
+  const row = newLvolRow({
     id,
     nodeId: state.policy.nodeId,
     diskId: disk.id,
     request,
-    sizeBytes: request.sizeBytes,
     promisedBytes,
-    thin: request.thin,
-    hosts: request.hosts,
-    allowAnyHost: request.allowAnyHost,
-    qos: request.qos,
     labels: mutation.labels,
     nqn: volumeNqn(state.policy.nqnPrefix, id),
-    generation: 1n,
-    deleteRequestedTime: undefined,
-    deleteForced: false,
     traceparent: mutation.traceparent,
-    observedGeneration: 0n,
-    lvolUuid: undefined,
-    lvsUuid: undefined,
-    observedSizeBytes: undefined,
-    exported: false,
-    pendingOp: undefined,
-    unconfirmed: false,
-    lastError: undefined,
-    failed: false,
-    attempt: 0,
-    nextTryTime: undefined,
     revision: state.revision,
-    createTime: state.now,
-    updateTime: state.now,
-    deleteTime: undefined,
-  };
+    now: state.now,
+  });
   if (mutation.validateOnly) return row;
   state.lvols.set(id, row);
   state.disks.set(disk.id, {
@@ -147,19 +131,22 @@ function provision(
   return row;
 }
 
-/** A repeat of the creation request gives the same answer; anything else is a refusal. */
+/** The existing row if the request equals the one that created it; throws a Refusal otherwise. */
 function sameOrRefuse(state: AdmissionState, row: LvolRow, asked: CreationRequest): LvolRow {
   if (row.nodeId !== state.policy.nodeId) {
     throw new Refusal("OTHER_NODE", `volume ${row.id} belongs to another node`);
   }
   const fields = differingFields(row.request, asked, row.diskId);
   if (row.deleteTime !== undefined || row.deleteRequestedTime !== undefined) {
-    throw new Refusal("ID_RETIRED", `id ${row.id} was used by a volume that was deleted`);
+    throw new Refusal(
+      "ID_RETIRED",
+      `id ${row.id} was used by a volume that is deleted or being deleted`,
+    );
   }
   if (fields.length > 0) {
     throw new Refusal(
       "SPEC_MISMATCH",
-      `volume ${row.id} exists with another ${fields.join(", ")}`,
+      `volume ${row.id} exists with a different spec: ${fields.join(", ")}`,
       {
         metadata: { fields: fields.join(",") },
       },
@@ -192,7 +179,7 @@ function requestDelete(
   mutation: Extract<Mutation, { kind: "delete" }>,
 ): LvolRow | undefined {
   const row = state.lvols.get(mutation.id);
-  // Never seen: nothing to do and nothing to write, as CSI has it.
+  // Deleting an id that no volume has succeeds and writes nothing, as CSI requires.
   if (row === undefined) return undefined;
   if (row.nodeId !== state.policy.nodeId) {
     throw new Refusal("OTHER_NODE", `volume ${row.id} belongs to another node`);
@@ -232,7 +219,7 @@ function changeHost(
   const changed: LvolRow = {
     ...row,
     hosts,
-    // Somebody said who may connect: from now on its export is what the row says.
+    // The caller decides which hosts may connect, so from now on the export follows the row.
     unconfirmed: false,
     generation: row.generation + 1n,
     traceparent: mutation.traceparent,
@@ -246,7 +233,10 @@ function changeHost(
   return changed;
 }
 
-/** Asked again while it is under way, or where there is nothing to zero: the same. */
+/**
+ * Requests zeroing of the disk's free clusters. Changes nothing while a request is pending or when
+ * the clusters are zeroed already.
+ */
 function zeroFreeSpace(
   state: AdmissionState,
   { id, traceparent }: Extract<Mutation, { kind: "zeroFreeSpace" }>,
@@ -254,7 +244,7 @@ function zeroFreeSpace(
   const disk = state.disks.get(id);
   if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
   if (disk.lvsUuid === undefined) {
-    throw new Refusal("DISK_NOT_UP", `disk ${id} has no store of this node`);
+    throw new Refusal("DISK_NOT_UP", `disk ${id} has no lvstore of this node`);
   }
   if (disk.freeSpace === "ZEROED" || disk.zeroRequestedTime !== undefined) return disk;
   const asked: DiskRow = {
@@ -280,13 +270,15 @@ function admitDisk(
     throw new Refusal("NOT_FOUND", `disk ${mutation.id} is not on this node`);
   }
   if (disk.serial !== mutation.serial) {
-    throw new Refusal("SERIAL_MISMATCH", `disk ${disk.id} has the serial ${disk.serial}`);
+    const message = `disk ${disk.id} has serial number ${disk.serial}, not ${mutation.serial}`;
+    throw new Refusal("SERIAL_MISMATCH", message);
   }
   const asked = mutation.evidenceFingerprint;
   if (asked !== undefined && asked !== disk.evidenceFingerprint) {
-    throw new Refusal("EVIDENCE_CHANGED", `the evidence on disk ${disk.id} is no longer the same`);
+    const message = `evidence of disk ${disk.id} changed: its fingerprint is not ${asked} any more`;
+    throw new Refusal("EVIDENCE_CHANGED", message);
   }
-  // Given up on, it is tried again: whoever asks has seen to what was wrong.
+  // A FAILED disk is tried again: the caller has removed the cause of the failure.
   if (disk.admitted && disk.wanted === "take" && disk.state !== "FAILED") return disk;
   const admitted: DiskRow = {
     ...disk,

@@ -1,9 +1,14 @@
-// One aspect of an object's state, as Kubernetes conditions have them.
+// Conditions: one aspect of an object's state each, modelled on Kubernetes conditions.
 
 export type ConditionStatus = "TRUE" | "FALSE" | "UNKNOWN";
 
-export type LvolConditionType =
-  "LvolCreated" | "SizeReached" | "Exported" | "TargetConnected" | "DiskReady";
+/** What a volume needs to be UP: TRUE is the normal status. */
+export type LvolNeed = "LvolCreated" | "SizeReached" | "Exported" | "TargetConnected" | "DiskReady";
+
+/** What is wrong with a part of a volume that may well be UP: listed only while it holds. */
+export type LvolWarning = "ListenerMissing" | "HostRefused" | "HostsUnconfirmed" | "OutcomeUnknown";
+
+export type LvolConditionType = LvolNeed | LvolWarning;
 
 export type DiskConditionType =
   "Claimed" | "Attached" | "StoreReady" | "FreeSpaceZeroed" | "Healthy" | "Schedulable";
@@ -11,7 +16,9 @@ export type DiskConditionType =
 export type NodeConditionType =
   "DatabaseReachable" | "TargetConnected" | "LeaseHeld" | "LocalLockHeld" | "OnHold";
 
-/** reason is one word for machines, message a sentence for people (empty where nothing is wrong). */
+/**
+ * reason is one word for machines, message a sentence for people (empty where nothing is wrong).
+ */
 export type Condition<Type extends string = string> = {
   readonly type: Type;
   readonly status: ConditionStatus;

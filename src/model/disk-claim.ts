@@ -1,14 +1,14 @@
-// Which evidence forbids taking a disk. Formatting is a matter of its own: it needs a claim whose
-// evidence was blank (DESIGN section 5).
+// Which evidence forbids claiming a disk. Formatting has a stricter rule: it needs a claim that was
+// made without any evidence (docs/architecture.md#r15-taking-a-disk).
 import type { Evidence, EvidenceKind } from "./evidence.ts";
 
-/** What a store of ours leaves on a disk: expected where its row says that one lies there. */
+/** Evidence that our own lvstore leaves on a disk: expected if the disk's row names an lvstore. */
 const OWN: readonly EvidenceKind[] = ["SPDK_BLOBSTORE", "NONZERO_DATA"];
 
-/** The allow list decides what is admitted without a hand; an explicit admission overrules it. */
+/** Only prevents automatic admission by the allow list; an explicit AdmitDisk overrides it. */
 const POLICY: EvidenceKind = "NOT_ALLOWED";
 
-/** Somebody uses the disk now, as opposed to having left something on it. */
+/** Evidence that the disk is in use now, as opposed to data that was left on it. */
 const IN_USE: readonly EvidenceKind[] = [
   "MOUNTED",
   "SWAP",
@@ -17,12 +17,12 @@ const IN_USE: readonly EvidenceKind[] = [
   "BOOT_DISK",
 ];
 
-/** True of much that the other kinds name more exactly. */
+/** Evidence that often accompanies a more specific kind; sorted behind it. */
 const VAGUE: readonly EvidenceKind[] = ["EXCLUSIVE_OPEN_REFUSED", "NONZERO_DATA"];
 
 /**
- * The evidence that forbids taking it, what says most first; `ours`: a store of ours is known to lie
- * on the disk.
+ * The evidence that forbids claiming the disk, most specific first. `ours`: the disk is known to
+ * hold our lvstore.
  */
 export function refusing(evidence: readonly Evidence[], ours: boolean): readonly Evidence[] {
   const vague = ({ kind }: Evidence) => Number(VAGUE.includes(kind));

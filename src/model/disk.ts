@@ -1,6 +1,8 @@
-// A disk: its row, what was seen of it, and the pure rules that derive its state from the two.
+// A disk: its row, what was observed of it, and the pure rules that derive its state from the two.
+import type { ColumnOwner, OwnedBy } from "./column-owner.ts";
 import type { Condition, DiskConditionType } from "./condition.ts";
 import type { Evidence } from "./evidence.ts";
+import type { StepFailures } from "./failure.ts";
 import type { PendingOp } from "./pending-op.ts";
 
 export const DISK_STATES = [
@@ -19,24 +21,34 @@ export type DiskState = (typeof DISK_STATES)[number];
 
 export type FreeSpace = "ZEROED" | "UNKNOWN";
 
+export type ZeroingProgress = {
+  readonly zeroedBytes: bigint;
+  readonly totalBytes: bigint;
+  readonly startTime: Date;
+};
+
 export type DiskRow = {
   readonly id: string;
   readonly nodeId: string;
   readonly serial: string;
   readonly model: string;
   readonly nsid: number;
-  // wanted
+  // desired state
   readonly admitted: boolean;
   readonly admittedSerial: string | undefined;
-  /** Fingerprint of the evidence that the admission was given on, if the caller named one. */
+  /** Fingerprint of the evidence that AdmitDisk was called with; undefined if it named none. */
   readonly admittedEvidence: string | undefined;
   readonly cordoned: boolean;
   readonly wanted: "take" | "release";
-  /** Zeroing of the free clusters was asked for; undefined once they are zeroed. */
+  /** When zeroing of the free clusters was requested; undefined once they are zeroed. */
   readonly zeroRequestedTime: Date | undefined;
+  /** An operator asserts that discarded blocks read as zeros. */
+  readonly discardZeroes: boolean;
+  /** Who asked for the present intent. */
+  readonly actor: string | undefined;
   readonly generation: bigint;
   readonly traceparent: string | undefined;
-  // recorded
+  // recorded status
   readonly observedGeneration: bigint;
   readonly state: DiskState;
   readonly stateReason: string;
@@ -44,14 +56,16 @@ export type DiskRow = {
   readonly address: string;
   readonly kernelName: string | undefined;
   readonly driver: string | undefined;
-  /** Remembered before the disk is taken from its kernel driver, given back on release. */
+  /** The kernel driver before the claim, recorded before it is unbound; bound again on release. */
   readonly originalDriver: string | undefined;
   readonly controllerName: string | undefined;
   readonly lvsName: string | undefined;
-  /** Set once our store was made or imported; a disk with it is never formatted again. */
+  /** Set once our lvstore was created or imported; a disk with it is never formatted again. */
   readonly lvsUuid: string | undefined;
   readonly freeSpace: FreeSpace;
   readonly pendingOp: PendingOp | undefined;
+  /** How far the zeroing of free space has come; undefined: it is not under way. */
+  readonly zeroing: ZeroingProgress | undefined;
   readonly clusterBytes: bigint | undefined;
   readonly totalClusters: bigint | undefined;
   readonly freeClusters: bigint | undefined;
@@ -59,11 +73,12 @@ export type DiskRow = {
   readonly blockSize: number;
   readonly evidence: readonly Evidence[];
   readonly evidenceFingerprint: string;
+  readonly failures: StepFailures;
   readonly lastError: string | undefined;
   readonly attempt: number;
   readonly nextTryTime: Date | undefined;
   readonly lastSeenTime: Date;
-  // kept by the writer of intents, inside the transaction that changes what they count
+  // sums over the volumes of the disk, updated in the transaction that changes these volumes
   readonly promisedBytes: bigint;
   readonly lvolCount: number;
   readonly revision: bigint;
@@ -71,56 +86,79 @@ export type DiskRow = {
   readonly updateTime: Date;
 };
 
-/** What a loop records of a disk; absent fields stay as they are. */
+/** Which part of the agent writes each column. */
+export const DISK_COLUMNS = {
+  id: "fixed",
+  nodeId: "fixed",
+  serial: "fixed",
+  model: "fixed",
+  nsid: "fixed",
+  admitted: "intent",
+  admittedSerial: "intent",
+  admittedEvidence: "intent",
+  cordoned: "fixed",
+  wanted: "intent",
+  zeroRequestedTime: "both",
+  discardZeroes: "intent",
+  actor: "intent",
+  generation: "intent",
+  traceparent: "intent",
+  observedGeneration: "status",
+  state: "status",
+  stateReason: "status",
+  transport: "status",
+  address: "status",
+  kernelName: "status",
+  driver: "status",
+  originalDriver: "status",
+  controllerName: "status",
+  lvsName: "status",
+  lvsUuid: "status",
+  freeSpace: "status",
+  pendingOp: "status",
+  zeroing: "status",
+  clusterBytes: "status",
+  totalClusters: "status",
+  freeClusters: "status",
+  sizeBytes: "status",
+  blockSize: "status",
+  evidence: "status",
+  evidenceFingerprint: "status",
+  failures: "both",
+  lastError: "status",
+  attempt: "both",
+  nextTryTime: "both",
+  lastSeenTime: "status",
+  promisedBytes: "intent",
+  lvolCount: "intent",
+  revision: "writer",
+  createTime: "fixed",
+  updateTime: "writer",
+} as const satisfies Readonly<Record<keyof DiskRow, ColumnOwner>>;
+
+/** Status of a disk that a loop records; absent fields stay unchanged. */
 export type DiskStatusPatch = Partial<
-  Pick<
-    DiskRow,
-    | "observedGeneration"
-    | "state"
-    | "stateReason"
-    | "transport"
-    | "address"
-    | "kernelName"
-    | "driver"
-    | "originalDriver"
-    | "controllerName"
-    | "lvsName"
-    | "lvsUuid"
-    | "freeSpace"
-    | "pendingOp"
-    | "zeroRequestedTime"
-    | "clusterBytes"
-    | "totalClusters"
-    | "freeClusters"
-    | "sizeBytes"
-    | "blockSize"
-    | "evidence"
-    | "evidenceFingerprint"
-    | "lastError"
-    | "attempt"
-    | "nextTryTime"
-    | "lastSeenTime"
-  >
+  Pick<DiskRow, OwnedBy<typeof DISK_COLUMNS, "status" | "both">>
 >;
 
-/** Bytes that volumes may be promised on the disk in all, over-commit included. */
+/** Total bytes that may be promised to volumes of the disk, over-commit included. */
 export function promisableBytes(
   disk: Pick<DiskRow, "totalClusters" | "clusterBytes">,
   overcommit: number,
 ): bigint {
   const total = (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 0n);
-  // Four decimal places of the factor are kept: the product stays exact in bigint.
+  // The factor is scaled to an integer, with four decimal places: the product is exact in bigint.
   return (total * BigInt(Math.round(overcommit * 10_000))) / 10_000n;
 }
 
-/** Whether the disk can be used now: its controller attached and our store loaded in this run. */
+/** Whether the disk can be used: controller attached, our lvstore loaded in this incarnation. */
 export type DiskReadiness = {
   readonly ready: boolean;
-  /** Why not, a sentence; empty when ready. */
+  /** Why the disk is not ready, for people; empty if it is. */
   readonly reason: string;
 };
 
-function yes(
+function conditionOf(
   type: DiskConditionType,
   holds: boolean,
   reason: string,
@@ -131,7 +169,7 @@ function yes(
     : { type, status: "FALSE", reason, message };
 }
 
-/** The state that clients see: UP as recorded counts only while it holds in the target's run. */
+/** The state for clients: a recorded UP is CLAIMING until this incarnation has the disk ready. */
 export function diskState(row: Pick<DiskRow, "state">, observed: DiskReadiness): DiskState {
   return row.state === "UP" && !observed.ready ? "CLAIMING" : row.state;
 }
@@ -143,16 +181,16 @@ export function diskConditions(
   const why = observed.reason === "" ? row.stateReason : observed.reason;
   const schedulable = observed.ready && !row.cordoned;
   return [
-    yes("Claimed", row.controllerName !== undefined, "NotClaimed", why),
-    yes("Attached", observed.ready, "NotAttached", why),
-    yes("StoreReady", observed.ready && row.lvsUuid !== undefined, "NoStore", why),
-    yes(
+    conditionOf("Claimed", row.controllerName !== undefined, "NotClaimed", why),
+    conditionOf("Attached", observed.ready, "NotAttached", why),
+    conditionOf("StoreReady", observed.ready && row.lvsUuid !== undefined, "NoStore", why),
+    conditionOf(
       "FreeSpaceZeroed",
       row.freeSpace === "ZEROED",
       "NotZeroed",
-      "free clusters may hold old bytes; see ZeroFreeSpace",
+      "free clusters may hold old bytes; call ZeroFreeSpace",
     ),
     { type: "Healthy", status: "UNKNOWN", reason: "NotMeasured", message: "" },
-    yes("Schedulable", schedulable, row.cordoned ? "Cordoned" : "NotUp", why),
+    conditionOf("Schedulable", schedulable, row.cordoned ? "Cordoned" : "NotUp", why),
   ];
 }

@@ -1,7 +1,7 @@
-// The errors a client acts on: a canonical code, a reason from a closed list, and details as data.
-// What the adapters throw stays inside; only a Refusal's message reaches a client.
+// Errors of the API: a gRPC code, a reason from a closed list, and structured details. Errors of
+// the adapters (SPDK, database, kernel) are not sent to clients; only the message of a Refusal is.
 
-/** Canonical gRPC code names used by the service (CSI's table, extended). */
+/** gRPC status codes that the service answers with: those that CSI uses, and more. */
 export type Code =
   | "INVALID_ARGUMENT"
   | "NOT_FOUND"
@@ -12,6 +12,8 @@ export type Code =
   | "ABORTED"
   | "UNAVAILABLE"
   | "UNIMPLEMENTED"
+  | "UNAUTHENTICATED"
+  | "PERMISSION_DENIED"
   | "INTERNAL";
 
 /** ErrorInfo.reason: closed, each with one code; causes and cures are in docs/errors.md. */
@@ -25,6 +27,10 @@ export const CODE_OF_REASON = {
   NO_DISK_FITS: "RESOURCE_EXHAUSTED",
   NO_CAPACITY: "RESOURCE_EXHAUSTED",
   EXPORT_LIMIT: "RESOURCE_EXHAUSTED",
+  HOST_LIMIT: "RESOURCE_EXHAUSTED",
+  ORPHAN_EXISTS: "FAILED_PRECONDITION",
+  DISCARD_NOT_ZEROING: "FAILED_PRECONDITION",
+  HAS_EVIDENCE: "FAILED_PRECONDITION",
   FREE_SPACE_NOT_ZEROED: "FAILED_PRECONDITION",
   SHRINK_REFUSED: "OUT_OF_RANGE",
   IN_USE: "FAILED_PRECONDITION",
@@ -32,6 +38,9 @@ export const CODE_OF_REASON = {
   SERIAL_MISMATCH: "FAILED_PRECONDITION",
   EVIDENCE_CHANGED: "FAILED_PRECONDITION",
   CORDONED: "FAILED_PRECONDITION",
+  UNAUTHENTICATED: "UNAUTHENTICATED",
+  PERMISSION_DENIED: "PERMISSION_DENIED",
+  STORE_LOADING: "UNAVAILABLE",
   TARGET_DOWN: "UNAVAILABLE",
   DATABASE_DOWN: "UNAVAILABLE",
   NOT_LEASE_HOLDER: "UNAVAILABLE",
@@ -47,14 +56,14 @@ export type Reason = keyof typeof CODE_OF_REASON;
 /** One bad field: the proto path (`spec.size_bytes`) and what is wrong with it. */
 export type FieldViolation = { readonly field: string; readonly description: string };
 
-/** What was asked and what is left, in bytes or pieces, as text for google.rpc.QuotaFailure. */
+/** What was asked and what is left, in bytes or objects, as text for google.rpc.QuotaFailure. */
 export type QuotaViolation = { readonly subject: string; readonly description: string };
 
 export type RefusalDetails = {
   readonly metadata?: Readonly<Record<string, string>>;
   readonly fields?: readonly FieldViolation[];
   readonly quota?: readonly QuotaViolation[];
-  /** google.rpc.PreconditionFailure: subject (an object's name) and why it stands in the way. */
+  /** google.rpc.PreconditionFailure: subject (an object's name) and the condition it fails. */
   readonly preconditions?: readonly { readonly subject: string; readonly description: string }[];
   readonly retryAfterMs?: number;
   /** Where the same reason has another code, e.g. INVALID_FIELD as OUT_OF_RANGE (over maximum). */
@@ -62,7 +71,7 @@ export type RefusalDetails = {
   readonly cause?: unknown;
 };
 
-/** An answer of "no" that a client can act on. The message is a sentence for people. */
+/** The refusal of a call, with a reason that a client can act on and a message for people. */
 export class Refusal extends Error {
   readonly reason: Reason;
   readonly code: Code;
@@ -77,10 +86,10 @@ export class Refusal extends Error {
   }
 }
 
-/** Every bad field of one request in one answer. */
+/** One Refusal for all invalid fields of a request. */
 export function invalidFields(fields: readonly FieldViolation[]): Refusal {
   const first = fields[0];
-  const message = first === undefined ? "bad request" : `${first.field}: ${first.description}`;
+  const message = first === undefined ? "invalid request" : `${first.field}: ${first.description}`;
   const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : "";
   return new Refusal("INVALID_FIELD", message + more, { fields });
 }

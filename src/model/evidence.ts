@@ -1,10 +1,10 @@
-// What speaks against taking a disk, as data. Gathering it is the sysfs adapter's work; what follows
-// from it is the loops'. Nothing here may be read as permission: an empty list says only that nothing
-// was found by whoever looked.
+// Evidence against claiming a disk, as data. The sysfs adapter gathers it; the reconcile loops
+// decide on it. It is never a permission: an empty list only says that the inspection found
+// nothing.
 import { createHash } from "node:crypto";
 
 export const EVIDENCE_KINDS = [
-  /** The disk, a partition or what is stacked on them is mounted. */
+  /** The disk, a partition or a device stacked on them is mounted. */
   "MOUNTED",
   "SWAP",
   /** Device mapper, md or a second controller of the same namespace. */
@@ -16,13 +16,13 @@ export const EVIDENCE_KINDS = [
   /** The first or the last MiB is not all zeros. */
   "NONZERO_DATA",
   "EXCLUSIVE_OPEN_REFUSED",
-  /** Something of the running system lies on it. */
+  /** A file system of the running system is mounted from it. */
   "BOOT_DISK",
   "NOT_ALLOWED",
   /** Another function of the IOMMU group has a kernel driver. */
   "IOMMU_GROUP_SHARED",
   "NO_IOMMU",
-  /** It could not be looked at: never the same as empty. */
+  /** The disk could not be inspected: never treated as empty. */
   "UNREADABLE",
   "DUPLICATE_SERIAL",
   "FOREIGN_STORE",
@@ -31,8 +31,8 @@ export const EVIDENCE_KINDS = [
 export type EvidenceKind = (typeof EVIDENCE_KINDS)[number];
 
 /**
- * One fact. Subjects and details name no kernel device, as those change with every boot: a namespace
- * is `serial/nsid`, a partition `serial/nsid` + `pN`, a function its PCI address.
+ * One fact. Subject and detail contain no kernel device names, which may change at every boot: a
+ * namespace is `serial/nsid`, a partition `serial/nsid` + `pN`, a PCI function its address.
  */
 export type Evidence = {
   readonly kind: EvidenceKind;
@@ -40,18 +40,18 @@ export type Evidence = {
   readonly detail: string;
 };
 
-/** Nothing at all speaks against the disk. */
+/** Whether there is no evidence against the disk. */
 export function blank(evidence: readonly Evidence[]): boolean {
   return evidence.length === 0;
 }
 
-/** Each fact once, in an order that does not depend on who looked where first. */
+/** The facts without duplicates, in an order that does not depend on the order of inspection. */
 export function sortedEvidence(evidence: readonly Evidence[]): readonly Evidence[] {
   const byKey = new Map(evidence.map((item) => [keyOf(item), item]));
   return [...byKey].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, item]) => item);
 }
 
-/** SHA-256 in hex over the facts, whatever their order: what an admission was given on. */
+/** SHA-256 of the facts in hex, whatever their order. AdmitDisk is bound to it if it names it. */
 export function fingerprint(evidence: readonly Evidence[]): string {
   const keys = sortedEvidence(evidence).map(keyOf);
   return createHash("sha256").update(JSON.stringify(keys)).digest("hex");

@@ -1,8 +1,9 @@
-// Names carry identity (DESIGN 3.4): whatever the agent makes on a target can be traced back to the
-// fleet, disk or volume by its name alone. Nothing here is remembered; all is computed from ids.
+// Names carry identity (docs/architecture.md#r4-names-carry-identity): the name of every object
+// that the agent creates on a target identifies its fleet, disk or volume. All names are computed
+// from ids; no state is kept here.
 import { createHash } from "node:crypto";
 
-/** Namespace of disk ids, fixed for ever: changing it would make every disk a new one. */
+/** UUID namespace of disk ids. It must never change: every disk would get another id. */
 const DISK_NAMESPACE = "6a5e4d2c-0a57-5d1e-9f31-6f1c6f0d9b11";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -30,7 +31,7 @@ export function uuidV5(namespace: string, name: string): string {
   ].join("-");
 }
 
-/** What a disk is, wherever it is plugged in and whatever the kernel calls it. */
+/** What identifies a disk, independently of its slot and of its kernel device name. */
 export type DiskIdentity = {
   readonly serial: string;
   readonly model: string;
@@ -41,7 +42,7 @@ export function diskId(disk: DiskIdentity): string {
   return uuidV5(DISK_NAMESPACE, JSON.stringify([disk.serial, disk.model, disk.nsid]));
 }
 
-/** The fleet as it appears in store names: 8 hex digits. */
+/** Hash of a fleet's name as used in lvstore names and owner marks: 8 hex digits. */
 export function fleetHash(fleet: string): string {
   return createHash("sha256").update(fleet).digest("hex").slice(0, 8);
 }
@@ -50,7 +51,7 @@ export function storeName(fleet: string, disk: string): string {
   return `sn-${fleetHash(fleet)}-${disk}`;
 }
 
-/** Fleet hash and disk id of a store name of ours, undefined for any other. */
+/** Fleet hash and disk id of a name made by `storeName`; undefined for any other name. */
 export function parseStoreName(name: string): { fleet: string; diskId: string } | undefined {
   const match = /^sn-([0-9a-f]{8})-([0-9a-f-]{36})$/.exec(name);
   const fleet = match?.[1];
@@ -59,7 +60,7 @@ export function parseStoreName(name: string): { fleet: string; diskId: string } 
   return { fleet, diskId };
 }
 
-/** The name that a disk's controller is attached under: computed from where the disk is. */
+/** Name of a disk's NVMe controller on the target: a hash of the disk's transport address. */
 export function controllerName(at: {
   readonly traddr: string;
   readonly trsvcid?: string;
@@ -73,12 +74,17 @@ export function volumeNqn(prefix: string, volumeId: string): string {
   return `${prefix}:${volumeId}`;
 }
 
-/** NVMe serial number of an export: distinct per volume, 20 characters at most. */
+/**
+ * NVMe serial number of a new volume's export: 20 hexadecimal digits of a hash over the whole id, as ids
+ * that differ in their last digits only are common. Kept in the row: existing volumes keep theirs.
+ */
 export function exportSerial(volumeId: string): string {
-  return digitsOf(volumeId).slice(0, 20);
+  return createHash("sha256").update(volumeId).digest("hex").slice(0, 20);
 }
 
-/** Cut where the dashes are: this is asked in every plan and every GetExport. */
+/**
+ * A UUID without dashes. It is sliced, which is fast: every plan and every GetExport calls this.
+ */
 function digitsOf(uuid: string): string {
   const tail = uuid.slice(19, 23) + uuid.slice(24);
   return uuid.slice(0, 8) + uuid.slice(9, 13) + uuid.slice(14, 18) + tail;
@@ -91,7 +97,10 @@ export function exportNguid(volumeId: string): string {
 
 export const EXPORT_MODEL = "storage-node lvol";
 
-/** The subsystem that marks whose target this is and which run of it (DESIGN 3.3). */
+/**
+ * Owner and incarnation of a target, kept in the NQN of a marker subsystem
+ * (docs/architecture.md#r3-target-and-incarnation).
+ */
 export type OwnerMark = {
   readonly fleet: string;
   readonly node: string;
@@ -102,7 +111,7 @@ export function ownerNqn(prefix: string, mark: OwnerMark): string {
   return `${prefix}:owner:${fleetHash(mark.fleet)}:${mark.node}:${mark.incarnation}`;
 }
 
-/** The mark in an NQN (its fleet as hash), undefined if the NQN is no mark under this prefix. */
+/** The mark in an NQN, its fleet as hash; undefined if the NQN is no mark with this prefix. */
 export function parseOwnerNqn(prefix: string, nqn: string): OwnerMark | undefined {
   if (!nqn.startsWith(`${prefix}:owner:`)) return undefined;
   const [fleet, node, incarnation, ...rest] = nqn.slice(`${prefix}:owner:`.length).split(":");

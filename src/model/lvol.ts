@@ -1,6 +1,8 @@
-// A volume: its row (what is wanted, what was last recorded), what was seen of it on the target in
-// this run, and the pure rules that derive its state from the two.
-import type { Condition, LvolConditionType } from "./condition.ts";
+// A volume: its row (desired state and last recorded status), and what was observed of it in the
+// present incarnation of the target.
+import type { ColumnOwner, OwnedBy } from "./column-owner.ts";
+import { EXPORT_MODEL, exportSerial } from "./identity.ts";
+import type { StepFailures } from "./failure.ts";
 import type { PendingOp } from "./pending-op.ts";
 
 export type QosLimits = {
@@ -10,11 +12,14 @@ export type QosLimits = {
   readonly writeMibPerSecond: bigint;
 };
 
-/** What ProvisionLvol asked, defaults resolved; a repeat is compared with this, not with today. */
+/**
+ * The request of ProvisionLvol, defaults resolved. A repeated call is compared with this, not with
+ * the present spec of the volume.
+ */
 export type CreationRequest = {
   readonly sizeBytes: bigint;
   readonly thin: boolean;
-  /** Undefined: the agent picked. */
+  /** Undefined: the agent chose the disk. */
   readonly diskId: string | undefined;
   readonly sourceSnapshotId: string | undefined;
   /** Sorted, without duplicates. */
@@ -28,9 +33,9 @@ export type LvolRow = {
   readonly nodeId: string;
   readonly diskId: string;
   readonly request: CreationRequest;
-  // wanted
+  // desired state
   readonly sizeBytes: bigint;
-  /** What is set aside for it on the disk: the size in whole clusters. */
+  /** Bytes promised to the volume on its disk: the size rounded up to whole clusters. */
   readonly promisedBytes: bigint;
   readonly thin: boolean;
   readonly hosts: readonly string[];
@@ -38,51 +43,149 @@ export type LvolRow = {
   readonly qos: QosLimits | undefined;
   readonly labels: Readonly<Record<string, string>>;
   readonly nqn: string;
+  /** Shown to hosts, who make /dev/disk/by-id of it; kept for the life of the volume. */
+  readonly serialNumber: string;
+  readonly modelNumber: string;
   readonly generation: bigint;
   readonly deleteRequestedTime: Date | undefined;
   readonly deleteForced: boolean;
+  /** The reason that the caller gave for a forced deletion. */
+  readonly deleteReason: string | undefined;
+  /** Who asked for the present intent. */
+  readonly actor: string | undefined;
   readonly traceparent: string | undefined;
-  // recorded
+  // recorded status
   readonly observedGeneration: bigint;
-  /** Once seen never cleared: a volume that was there and is gone is never made again. */
+  /** Never cleared once it is set: an lvol that existed and is lost is never created again. */
   readonly lvolUuid: string | undefined;
   readonly lvsUuid: string | undefined;
   readonly observedSizeBytes: bigint | undefined;
   readonly exported: boolean;
   readonly pendingOp: PendingOp | undefined;
-  /** Made from what lay on the disk: who may connect is not known, its export is left as it is. */
+  /** Rebuilt from an lvol on the disk: the allowed hosts are unknown, the export is not changed. */
   readonly unconfirmed: boolean;
+  /**
+   * Of `hosts`: those that may not connect before they are confirmed, as the row comes from a
+   * database that is older than what the node remembers. "*" stands for allowAnyHost.
+   */
+  readonly unconfirmedHosts: readonly string[];
+  /** Hosts that were connected in connectedIncarnation, as last recorded; undefined: unknown. */
+  readonly connectedHosts: readonly string[] | undefined;
+  readonly connectedIncarnation: string | undefined;
+  /** Of a volume that is being deleted: its export was observed to be gone. */
+  readonly unexportedTime: Date | undefined;
+  readonly failures: StepFailures;
   readonly lastError: string | undefined;
-  /** Set when only a new intent can help. */
+  /** The last error is permanent: only a new intent can help. */
   readonly failed: boolean;
   readonly attempt: number;
   readonly nextTryTime: Date | undefined;
   readonly revision: bigint;
   readonly createTime: Date;
   readonly updateTime: Date;
-  /** A tombstone: nothing of it is left on the node, as far as was seen. */
+  /** Set on a tombstone: the volume was observed to be gone from the node. */
   readonly deleteTime: Date | undefined;
 };
 
-/** What a loop records of a volume; absent fields stay as they are. */
+/** Which part of the agent writes each column. */
+export const LVOL_COLUMNS = {
+  id: "fixed",
+  nodeId: "fixed",
+  diskId: "fixed",
+  request: "fixed",
+  sizeBytes: "intent",
+  promisedBytes: "intent",
+  thin: "fixed",
+  hosts: "intent",
+  allowAnyHost: "intent",
+  qos: "intent",
+  labels: "intent",
+  nqn: "fixed",
+  serialNumber: "fixed",
+  modelNumber: "fixed",
+  generation: "intent",
+  deleteRequestedTime: "intent",
+  deleteForced: "intent",
+  deleteReason: "intent",
+  actor: "intent",
+  traceparent: "intent",
+  observedGeneration: "status",
+  lvolUuid: "status",
+  lvsUuid: "status",
+  observedSizeBytes: "status",
+  exported: "status",
+  pendingOp: "status",
+  unconfirmed: "intent",
+  unconfirmedHosts: "intent",
+  connectedHosts: "status",
+  connectedIncarnation: "status",
+  unexportedTime: "both",
+  failures: "both",
+  lastError: "status",
+  failed: "both",
+  attempt: "both",
+  nextTryTime: "both",
+  revision: "writer",
+  createTime: "fixed",
+  updateTime: "writer",
+  deleteTime: "status",
+} as const satisfies Readonly<Record<keyof LvolRow, ColumnOwner>>;
+
+/** Status of a volume that a loop records; absent fields stay unchanged. */
 export type LvolStatusPatch = Partial<
-  Pick<
-    LvolRow,
-    | "observedGeneration"
-    | "lvolUuid"
-    | "lvsUuid"
-    | "observedSizeBytes"
-    | "exported"
-    | "pendingOp"
-    | "lastError"
-    | "failed"
-    | "attempt"
-    | "nextTryTime"
-    | "deleteTime"
-  >
+  Pick<LvolRow, OwnedBy<typeof LVOL_COLUMNS, "status" | "both">>
 >;
 
-/** The lvol as the target showed it in this run. */
+/** What differs between new rows; the other fields have the same value in all of them. */
+export type NewLvol = Pick<
+  LvolRow,
+  "id" | "nodeId" | "diskId" | "request" | "promisedBytes" | "labels" | "nqn"
+> & {
+  readonly traceparent: string | undefined;
+  readonly revision: bigint;
+  readonly now: Date;
+};
+
+/** The row of a volume that was just admitted: nothing of it was created or observed yet. */
+export function newLvolRow({ now, ...given }: NewLvol): LvolRow {
+  const { sizeBytes, thin, hosts, allowAnyHost, qos } = given.request;
+  return {
+    ...given,
+    sizeBytes,
+    thin,
+    hosts,
+    allowAnyHost,
+    qos,
+    serialNumber: exportSerial(given.id),
+    modelNumber: EXPORT_MODEL,
+    generation: 1n,
+    deleteRequestedTime: undefined,
+    deleteForced: false,
+    deleteReason: undefined,
+    actor: undefined,
+    observedGeneration: 0n,
+    lvolUuid: undefined,
+    lvsUuid: undefined,
+    observedSizeBytes: undefined,
+    exported: false,
+    pendingOp: undefined,
+    unconfirmed: false,
+    unconfirmedHosts: [],
+    connectedHosts: undefined,
+    connectedIncarnation: undefined,
+    unexportedTime: undefined,
+    failures: {},
+    lastError: undefined,
+    failed: false,
+    attempt: 0,
+    nextTryTime: undefined,
+    createTime: now,
+    updateTime: now,
+    deleteTime: undefined,
+  };
+}
+
+/** The lvol as observed in this incarnation of the target. */
 export type ObservedLvol =
   | { readonly kind: "absent" }
   | {
@@ -107,7 +210,7 @@ export type ObservedNamespace = {
   readonly uuid: string | undefined;
 };
 
-/** The subsystem as the target showed it in this run. */
+/** The subsystem as observed in this incarnation of the target. */
 export type ObservedSubsystem =
   | { readonly kind: "absent" }
   | {
@@ -119,56 +222,43 @@ export type ObservedSubsystem =
       readonly namespaces: readonly ObservedNamespace[];
     };
 
-/** Undefined parts are not known in this run of the target. */
+/** Undefined parts were not observed yet in this incarnation of the target. */
 export type ObservedVolume = {
   readonly lvol: ObservedLvol | undefined;
   readonly subsystem: ObservedSubsystem | undefined;
+  /**
+   * What was observed of the subsystem may be out of date: a host was revoked since, or the outcome of
+   * a change is unknown. It is read again before the intent counts as carried out.
+   */
+  readonly subsystemStale: boolean;
+  /** Monotonic milliseconds since when a listener has been observed; undefined: there is none. */
+  readonly listeningSinceMs: number | undefined;
+  /** This agent made the export in this incarnation, and it was never reachable before. */
+  readonly isNewExport: boolean;
+  /** This agent ended the export in this incarnation, and no host was connected or it was forced. */
+  readonly exportEnded: boolean;
+  /** NQNs of the hosts with a connection, as last asked; undefined: not asked yet. */
+  readonly connected: readonly string[] | undefined;
 };
 
-export const LVOL_STATES = [
-  "CREATING",
-  "UP",
-  "RESIZING",
-  "DEGRADED",
-  "DATA_MISSING",
-  "DELETING",
-  "DELETED",
-  "FAILED",
-] as const;
-
-export type LvolState = (typeof LVOL_STATES)[number];
-
-export type LvolCondition = Condition<LvolConditionType>;
-
-/** Everything that a volume's state is derived from. */
-export type VolumeView = {
-  readonly row: LvolRow;
-  readonly observed: ObservedVolume;
-  readonly targetConnected: boolean;
-  readonly diskReady: boolean;
-  readonly diskReason: string;
-  /** Where every volume of the node should listen. */
-  readonly listenAddresses: readonly ListenAddress[];
-};
-
-/** Whether the lvol behind a row was there once and is now known to be gone. */
-export function dataMissing(view: Pick<VolumeView, "row" | "observed">): boolean {
-  return view.row.lvolUuid !== undefined && view.observed.lvol?.kind === "absent";
+/** The hosts that may connect: those of the row without the unconfirmed ones. */
+export function confirmedHosts({
+  hosts,
+  allowAnyHost,
+  unconfirmedHosts,
+}: Pick<LvolRow, "hosts" | "allowAnyHost" | "unconfirmedHosts">): {
+  readonly hosts: readonly string[];
+  readonly allowAnyHost: boolean;
+} {
+  if (unconfirmedHosts.length === 0) return { hosts, allowAnyHost };
+  return {
+    hosts: hosts.filter((host) => !unconfirmedHosts.includes(host)),
+    allowAnyHost: allowAnyHost && !unconfirmedHosts.includes(ANY_HOST),
+  };
 }
 
-/** The one namespace that the export of this row should have, and its state. */
-export function namespaceState(
-  row: Pick<LvolRow, "id" | "lvolUuid">,
-  subsystem: ObservedSubsystem | undefined,
-  lvolUuid: string | undefined,
-): "unknown" | "absent" | "attached" | "conflict" {
-  if (subsystem === undefined) return "unknown";
-  if (subsystem.kind === "absent") return "absent";
-  const found = subsystem.namespaces.find((namespace) => namespace.nsid === 1);
-  if (found === undefined) return "absent";
-  if (lvolUuid === undefined) return row.lvolUuid === undefined ? "conflict" : "unknown";
-  return found.bdevName === lvolUuid && found.uuid === row.id ? "attached" : "conflict";
-}
+/** Stands for allowAnyHost in unconfirmedHosts. */
+export const ANY_HOST = "*";
 
 export function sameAddress(a: ListenAddress, b: ListenAddress): boolean {
   return (
@@ -177,124 +267,4 @@ export function sameAddress(a: ListenAddress, b: ListenAddress): boolean {
     a.traddr === b.traddr &&
     a.trsvcid === b.trsvcid
   );
-}
-
-function lvolCreated(view: VolumeView): LvolCondition {
-  const type = "LvolCreated";
-  const { row, observed } = view;
-  if (dataMissing(view)) {
-    const message = `lvol ${row.lvolUuid} was there and is gone; it is not made again`;
-    return { type, status: "FALSE", reason: "DataMissing", message };
-  }
-  if (observed.lvol?.kind === "present" && row.lvolUuid === undefined) {
-    // Told only once it is written down: a volume that may hold data is never made a second time.
-    return { type, status: "FALSE", reason: "NotRecorded", message: "made, and being recorded" };
-  }
-  if (observed.lvol?.kind === "present")
-    return { type, status: "TRUE", reason: "Seen", message: "" };
-  if (observed.lvol === undefined && row.lvolUuid !== undefined) {
-    const message = "not yet seen in this run of the target";
-    return { type, status: "UNKNOWN", reason: "NotSeenYet", message };
-  }
-  const message = row.lastError ?? "not made yet";
-  return { type, status: "FALSE", reason: row.failed ? "Failed" : "NotCreated", message };
-}
-
-function sizeReached(view: VolumeView): LvolCondition {
-  const type = "SizeReached";
-  const { row, observed } = view;
-  if (observed.lvol?.kind !== "present") {
-    return { type, status: "UNKNOWN", reason: "LvolNotSeen", message: "" };
-  }
-  if (observed.lvol.sizeBytes >= row.promisedBytes) {
-    return { type, status: "TRUE", reason: "Seen", message: "" };
-  }
-  const message = `is ${observed.lvol.sizeBytes} bytes, ${row.promisedBytes} are wanted`;
-  return { type, status: "FALSE", reason: "TooSmall", message };
-}
-
-function exported(view: VolumeView): LvolCondition {
-  const type = "Exported";
-  if (view.row.unconfirmed) {
-    const message =
-      "rebuilt without its hosts; its export is left as it is until AllowHost is called";
-    return { type, status: "FALSE", reason: "UNCONFIRMED", message };
-  }
-  const problem = exportProblem(view);
-  if (problem !== undefined) return { type, status: "FALSE", ...problem };
-  if (view.row.hosts.length === 0 && !view.row.allowAnyHost) {
-    const message = "exported, but no host may connect: call AllowHost";
-    return { type, status: "TRUE", reason: "NO_HOSTS_ALLOWED", message };
-  }
-  return { type, status: "TRUE", reason: "Seen", message: "" };
-}
-
-/** The first thing that keeps the export from being exactly as wanted. */
-function exportProblem(view: VolumeView): { reason: string; message: string } | undefined {
-  const { row, observed, listenAddresses } = view;
-  const lvolUuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
-  const namespace = namespaceState(row, observed.subsystem, lvolUuid);
-  if (observed.subsystem === undefined) {
-    return { reason: "NotSeenYet", message: "not yet seen in this run of the target" };
-  }
-  if (observed.subsystem.kind === "absent") {
-    return { reason: "NOT_CREATED", message: "subsystem is not there" };
-  }
-  if (namespace === "conflict") {
-    return { reason: "NamespaceConflict", message: "another namespace has nsid 1; left alone" };
-  }
-  if (namespace !== "attached") return { reason: "NoNamespace", message: "namespace is not there" };
-  const { listeners, hosts, allowAnyHost } = observed.subsystem;
-  const silent = listenAddresses.filter((want) => !listeners.some((is) => sameAddress(want, is)));
-  if (silent.length > 0) {
-    const where = silent.map((address) => `${address.traddr}:${address.trsvcid}`).join(", ");
-    return { reason: "ListenerMissing", message: `not listening on ${where}` };
-  }
-  const missing = row.hosts.filter((host) => !hosts.includes(host));
-  if (missing.length > 0) {
-    return { reason: "HostMissing", message: `not yet let in: ${missing.join(", ")}` };
-  }
-  const extra = hosts.filter((host) => !row.hosts.includes(host));
-  if (extra.length > 0 || allowAnyHost !== row.allowAnyHost) {
-    return { reason: "HostsDiffer", message: "hosts let in that should no longer be" };
-  }
-  return undefined;
-}
-
-/** All conditions of a volume, in the order an operator would ask. */
-export function lvolConditions(view: VolumeView): readonly LvolCondition[] {
-  const connected = view.targetConnected;
-  return [
-    {
-      type: "TargetConnected",
-      status: connected ? "TRUE" : "FALSE",
-      reason: connected ? "Connected" : "TargetDown",
-      message: connected ? "" : "the SPDK target does not answer",
-    },
-    {
-      type: "DiskReady",
-      status: view.diskReady ? "TRUE" : "FALSE",
-      reason: view.diskReady ? "Up" : "DiskNotUp",
-      message: view.diskReady ? "" : view.diskReason,
-    },
-    lvolCreated(view),
-    sizeReached(view),
-    exported(view),
-  ];
-}
-
-/** One word for where a volume stands (API.md, Volume states). */
-export function lvolState(view: VolumeView): LvolState {
-  const { row } = view;
-  if (row.deleteTime !== undefined) return "DELETED";
-  if (row.deleteRequestedTime !== undefined) return "DELETING";
-  if (dataMissing(view)) return "DATA_MISSING";
-  if (row.failed) return "FAILED";
-  const conditions = lvolConditions(view);
-  if (conditions.every((condition) => condition.status === "TRUE")) return "UP";
-  if (row.lvolUuid === undefined || !row.exported) return "CREATING";
-  const onlySize = conditions.every(
-    (condition) => condition.status === "TRUE" || condition.type === "SizeReached",
-  );
-  return onlySize ? "RESIZING" : "DEGRADED";
 }

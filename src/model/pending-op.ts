@@ -1,33 +1,34 @@
-// A change of the target that was written down before it was sent. As long as it stands in the row,
-// nobody may conclude from what is seen that it has ended: it may still be running (DESIGN 3.2).
+// Pending ops: a change of the target that is written to the row before it is sent. While the row
+// has one, no observation of the target proves that the change has ended; it may be running
+// (docs/architecture.md#r2-unknown-outcomes).
 
 export type PendingOpKind = "delete" | "attach" | "detach" | "create-store" | "zero-free-space";
 
 export type PendingOp = {
   readonly op: PendingOpKind;
-  /** The incarnation of the target that it was meant for. The name is that of the stored key. */
+  /** Incarnation of the target that the change is meant for. Named after the stored JSON key. */
   readonly run: string;
   /** The lease epoch of the agent that was to send it. */
   readonly epoch: bigint;
   readonly since: Date;
-  /** It was answered with an error that may have left half of it done. */
+  /** The target answered with an error that may have left the change half done. */
   readonly failed: boolean;
 };
 
-/** Who asks: this agent, in this incarnation of the target, at this moment. */
+/** What a pending op is compared with: the target's incarnation, this agent's lease, the time. */
 export type PendingContext = {
   readonly incarnation: string | undefined;
   readonly epoch: bigint | undefined;
   readonly now: Date;
-  /** From then on, what an earlier agent had sent in this run has ended. */
+  /** End of the grace: by then, requests of an earlier agent to this incarnation have ended. */
   readonly graceUntil: Date;
 };
 
 /**
- * - own: written down by this agent; its lanes know whether it runs.
- * - running: an earlier agent sent it, perhaps, and it may still be under way.
- * - over: an earlier agent's, and by now what is seen counts.
- * - interrupted: the target that it was sent to died; whether it was done halfway nobody knows.
+ * - own: written by this agent under its present lease; its lanes know whether it is running.
+ * - running: written by an earlier agent, which may have sent it; it may still be running.
+ * - over: written by an earlier agent, and the grace has passed: observations are reliable again.
+ * - interrupted: meant for another incarnation of the target; it may have been left half done.
  */
 export type PendingOpPhase = "none" | "own" | "running" | "over" | "interrupted";
 
@@ -41,14 +42,17 @@ export function pendingOpPhase(
   return now < graceUntil ? "running" : "over";
 }
 
-/** The note to write down before a change is sent; undefined while there is no run or no lease. */
+/** The pending op to write before a change is sent; undefined without incarnation or lease. */
 export function pendingOp(op: PendingOpKind, context: PendingContext): PendingOp | undefined {
   const { incarnation, epoch, now } = context;
   if (incarnation === undefined || epoch === undefined) return undefined;
   return { op, run: incarnation, epoch, since: now, failed: false };
 }
 
-/** Whether free clusters of its store may hold what it was to clear. */
+/**
+ * Whether free clusters of the lvstore may hold data that this delete was to clear: the delete
+ * failed, or the incarnation that it was sent to has exited.
+ */
 export function leavesDirt(op: PendingOp | undefined, incarnation: string | undefined): boolean {
   if (op === undefined || incarnation === undefined || op.op !== "delete") return false;
   return op.failed || op.run !== incarnation;

@@ -1,4 +1,5 @@
-// Which disk a new volume goes to, and why it fits on none. Pure; the caller holds the lock.
+// Placement: the disk for a new volume, or a Refusal that says why it fits on none. Pure; the
+// caller holds the lock of the node's row.
 import { alignUp } from "./bytes.ts";
 import { promisableBytes, type DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
@@ -13,7 +14,7 @@ type Disks = ReadonlyMap<string, DiskRow>;
 
 export type Place = { readonly disk: DiskRow; readonly promisedBytes: bigint };
 
-/** The disk asked for, or the one with most unpromised bytes among those that fit. */
+/** The requested disk, or of those that fit the one with the most bytes left to promise. */
 export function place(disks: Disks, policy: PlacementPolicy, request: CreationRequest): Place {
   if (request.diskId !== undefined) return placeOn(disks, policy, request.diskId, request);
   const candidates = [...disks.values()].filter((disk) => refusalOf(disk, policy) === undefined);
@@ -21,17 +22,17 @@ export function place(disks: Disks, policy: PlacementPolicy, request: CreationRe
   const places = candidates
     .map((disk) => ({ disk, ...fit(disk, policy, request) }))
     .toSorted((a, b) =>
-      a.left === b.left ? (a.disk.id < b.disk.id ? -1 : 1) : a.left > b.left ? -1 : 1,
+      a.room === b.room ? (a.disk.id < b.disk.id ? -1 : 1) : a.room > b.room ? -1 : 1,
     );
   const best = places.find((candidate) => candidate.fits);
   if (best !== undefined) return best;
-  const left = places[0]?.left ?? 0n;
+  const mostLeft = max(places[0]?.room ?? 0n, 0n);
   if (places.every((candidate) => candidate.tooLarge)) throw tooLarge(request, places);
   throw new Refusal("NO_DISK_FITS", `no disk has ${request.sizeBytes} bytes left to promise`, {
     quota: [
       {
         subject: "promised_bytes",
-        description: `asked ${request.sizeBytes}, left ${left > 0n ? left : 0n} on the emptiest disk`,
+        description: `asked ${request.sizeBytes} bytes, the emptiest disk has ${mostLeft} left`,
       },
     ],
   });
@@ -47,14 +48,16 @@ function placeOn(
   if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${diskId} is not on this node`);
   const refusal = refusalOf(disk, policy);
   if (refusal !== undefined) throw refusal;
-  const { fits, left, promisedBytes, tooLarge: never } = fit(disk, policy, request);
-  if (never) throw tooLarge(request, [{ disk }]);
+  const { fits, room, promisedBytes, tooLarge: neverFits } = fit(disk, policy, request);
+  if (neverFits) throw tooLarge(request, [{ disk }]);
   if (fits) return { disk, promisedBytes };
-  throw new Refusal("NO_CAPACITY", `disk ${diskId} has ${left} bytes left to promise`, {
+  const left = max(room, 0n);
+  const message = `disk ${diskId} has no room for ${promisedBytes} bytes, ${left} left to promise`;
+  throw new Refusal("NO_CAPACITY", message, {
     quota: [
       {
         subject: `disks/${diskId}`,
-        description: `asked ${promisedBytes}, left ${left > 0n ? left : 0n}`,
+        description: `asked ${promisedBytes} bytes, ${left} bytes left`,
       },
     ],
   });
@@ -67,11 +70,13 @@ function refusalOf(disk: DiskRow, policy: PlacementPolicy): Refusal | undefined 
       preconditions: [{ subject: `disks/${disk.id}`, description: `state ${disk.state}` }],
     });
   }
-  if (disk.cordoned) return new Refusal("CORDONED", `disk ${disk.id} takes no new volumes`);
+  if (disk.cordoned) {
+    return new Refusal("CORDONED", `disk ${disk.id} is cordoned and takes no new volumes`);
+  }
   if (disk.freeSpace !== "ZEROED" && policy.isolation === "strict") {
     return new Refusal(
       "FREE_SPACE_NOT_ZEROED",
-      `free space of disk ${disk.id} may hold old bytes; see ZeroFreeSpace`,
+      `free space of disk ${disk.id} may hold old bytes; call ZeroFreeSpace`,
     );
   }
   return undefined;
@@ -89,20 +94,25 @@ function noDisk(disks: Disks, policy: PlacementPolicy): Refusal {
 function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
   const cluster = disk.clusterBytes ?? 1n;
   const promisedBytes = alignUp(request.sizeBytes, cluster);
-  const left = promisableBytes(disk, policy.overcommit) - disk.promisedBytes;
-  // A thin volume may be over-committed together with others, but a single one may never be larger
-  // than the disk that it lies on: it could never be filled.
+  const room = promisableBytes(disk, policy.overcommit) - disk.promisedBytes;
+  // Thin volumes may be over-committed in sum, but none may be larger than its disk: it could never
+  // be filled.
   const total = (disk.totalClusters ?? 0n) * cluster;
   const thickLeft = total - disk.promisedBytes;
   const fits =
-    promisedBytes <= total && promisedBytes <= (request.thin ? left : min(left, thickLeft));
-  // Each lvol takes a metadata page of about one cluster's bookkeeping (CONTRACT section 5).
-  const roomForOne = BigInt(disk.lvolCount) < (disk.totalClusters ?? 0n);
-  return { promisedBytes, left, fits: fits && roomForOne, tooLarge: promisedBytes > total };
+    promisedBytes <= total && promisedBytes <= (request.thin ? room : min(room, thickLeft));
+  // An lvstore has about one metadata page per cluster and each lvol takes at least one, so it
+  // holds at most about as many lvols as clusters (docs/spdk-contract.md#limits).
+  const belowLvolLimit = BigInt(disk.lvolCount) < (disk.totalClusters ?? 0n);
+  return { promisedBytes, room, fits: fits && belowLvolLimit, tooLarge: promisedBytes > total };
 }
 
 function min(a: bigint, b: bigint): bigint {
   return a < b ? a : b;
+}
+
+function max(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
 }
 
 function tooLarge(
@@ -110,8 +120,8 @@ function tooLarge(
   places: readonly { readonly disk: DiskRow }[],
 ): Refusal {
   const totals = places.map(({ disk }) => (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 0n));
-  const largest = totals.reduce((a, b) => (a > b ? a : b), 0n);
-  const description = `${request.sizeBytes} is more than the ${largest} bytes of the largest disk`;
+  const largest = totals.reduce((a, b) => max(a, b), 0n);
+  const description = `${request.sizeBytes} bytes exceed the largest disk, ${largest} bytes`;
   return new Refusal("INVALID_FIELD", `spec.size_bytes: ${description}`, {
     code: "OUT_OF_RANGE",
     fields: [{ field: "spec.size_bytes", description }],

@@ -1,5 +1,6 @@
-// Writes the rows of a rebuild in one transaction and ends the hold: what the agent reads next is the
-// database that this node knows from now on.
+// Writes the rows of a rebuild and ends the hold, within the caller's transaction. It raises
+// revision and lease epoch to those that the node remembers, so that the database is no longer
+// behind them.
 import type { Sql } from "../store/sql.ts";
 import type { Remembered } from "../local/local-memory.ts";
 import type { DiskRow } from "../model/disk.ts";
@@ -7,10 +8,10 @@ import type { LvolRow } from "../model/lvol.ts";
 import { records } from "../store/columns.ts";
 import type { RebuildPlan } from "./plan.ts";
 
-/** Somebody works with the rows: they may only be added to on hold, or while no agent leads. */
+/** An agent works with the rows: a rebuild may add to them only on hold or while no agent leads. */
 class NodeIsLed extends Error {
   constructor(holder: string) {
-    super(`${holder} leads this node and is not on hold; stop it first`);
+    super(`agent ${holder} leads this node and the node is not on hold; stop the agent first`);
     this.name = "NodeIsLed";
   }
 }
@@ -25,7 +26,7 @@ export async function refuseIfLed(client: Sql, nodeId: string): Promise<void> {
   if (holder !== undefined && holder !== null) throw new NodeIsLed(holder);
 }
 
-/** Ids that other nodes have are left as they are; answers how many rows were written. */
+/** Returns how many rows were written. Rows whose ids belong to other nodes are not changed. */
 export async function applyRebuild(
   client: Sql,
   nodeId: string,
@@ -38,9 +39,10 @@ export async function applyRebuild(
     [nodeId, remembered?.revision ?? 0n, remembered?.epoch ?? 0n],
   );
   const revision = rows[0]?.revision ?? 0n;
-  const written = (list: readonly (DiskRow | LvolRow)[]) =>
+  const toRecords = (list: readonly (DiskRow | LvolRow)[]) =>
     records(list.map((row) => ({ ...row, revision })));
-  // A disk that was met on the way, or whose row is older than its store, gets the store.
+  // An existing row without an lvstore gets the one that was found: the disk was discovered in the
+  // meantime, or the database was restored to a time before the lvstore was created.
   const disks = await client.query(
     `insert into disk select * from jsonb_populate_recordset(null::disk, $1::jsonb)
      on conflict (id) do update set
@@ -51,12 +53,12 @@ export async function applyRebuild(
        original_driver = coalesce(disk.original_driver, excluded.original_driver),
        update_time = now()
      where disk.node_id = excluded.node_id and disk.lvs_uuid is null`,
-    [written(plan.disks)],
+    [toRecords(plan.disks)],
   );
   const lvols = await client.query(
     `insert into lvol select * from jsonb_populate_recordset(null::lvol, $1::jsonb)
      on conflict (id) do nothing`,
-    [written(plan.lvols)],
+    [toRecords(plan.lvols)],
   );
   await client.query(
     `update disk set promised_bytes = coalesce(sums.bytes, 0), lvol_count = coalesce(sums.count, 0),

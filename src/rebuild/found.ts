@@ -1,8 +1,9 @@
-// What a target holds that rows can be made of. Reads only, but for attaching disks when asked to.
+// Reads what rows can be rebuilt from: the disks, lvstores and lvols of a target. It never changes
+// the target, except that attachDisks attaches controllers.
 import type { Config } from "../config.ts";
 import { addressFamily } from "../model/address.ts";
 import { controllerName } from "../model/identity.ts";
-import { disksOnTarget, type FoundDisk } from "../reconcile/disk/disks-on-target.ts";
+import { disksOnTarget, type FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
 import { listNvme } from "../sysfs/nvme.ts";
@@ -15,13 +16,16 @@ export type FoundLvol = {
   readonly thin: boolean;
   readonly snapshot: boolean;
   readonly clone: boolean;
-  /** NQN of the subsystem that shows it now. */
+  /** NQN of the subsystem that exports it now. */
   readonly nqn: string | undefined;
 };
 
 export type Found = { readonly disks: readonly FoundDisk[]; readonly lvols: readonly FoundLvol[] };
 
-/** Attaches the disks that serve would attach: fabric entries, and functions that vfio-pci has. */
+/**
+ * Attaches the disks that `serve` would attach: the configured fabric disks, and local NVMe
+ * functions bound to vfio-pci. Returns the errors of those that failed.
+ */
 export async function attachDisks(
   spdk: SpdkClient,
   kernel: Kernel,
@@ -43,7 +47,9 @@ export async function attachDisks(
       await spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam });
     }),
   );
-  return attached.flatMap((one) => (one.status === "rejected" ? [String(one.reason)] : []));
+  return attached.flatMap((result) =>
+    result.status === "rejected" ? [String(result.reason)] : [],
+  );
 }
 
 export async function lookAtTarget(
@@ -58,7 +64,7 @@ export async function lookAtTarget(
   ]);
   const nqns = new Map(
     subsystems.flatMap(({ nqn, namespaces }) =>
-      namespaces.map((one) => [one.bdevName, nqn] as const),
+      namespaces.map(({ bdevName }) => [bdevName, nqn] as const),
     ),
   );
   const bdevs = await Promise.all(lvols.map(({ uuid }) => spdk.getBdev(uuid)));

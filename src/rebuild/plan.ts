@@ -1,17 +1,18 @@
-// Which rows to make of what a target holds: a pure function. It only ever adds; what a row is there for
-// already is left as it is, and what is not surely ours is listed and left alone.
+// Plans a rebuild: a pure function from what a target holds to the rows to write. It only adds:
+// objects that have a row keep it, and objects that are not certainly this node's are listed and
+// get no row.
 import type { DiskRow } from "../model/disk.ts";
 import { diskId, fleetHash, isUuid, parseStoreName, volumeNqn } from "../model/identity.ts";
-import type { LvolRow } from "../model/lvol.ts";
+import { newLvolRow, type LvolRow } from "../model/lvol.ts";
 import { newDiskRow } from "../reconcile/disk/discover.ts";
-import type { FoundDisk } from "../reconcile/disk/disks-on-target.ts";
+import type { FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import type { ObservedStore } from "../reconcile/target/observed.ts";
 import type { Found, FoundLvol } from "./found.ts";
 
 export type RebuildPlan = {
   readonly disks: readonly DiskRow[];
   readonly lvols: readonly LvolRow[];
-  /** What gets no row, and why: a sentence each. */
+  /** The objects that get no row, and why: one line each. */
   readonly left: readonly string[];
 };
 
@@ -20,8 +21,9 @@ export type RebuildContext = {
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly now: Date;
-  /** Whose rows name a store. */
+  /** Ids of the disks whose rows name an lvstore. */
   readonly knownStores: ReadonlySet<string>;
+  /** Ids of the volumes that have a row. */
   readonly knownLvols: ReadonlySet<string>;
 };
 
@@ -32,7 +34,7 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
   for (const disk of found.disks) {
     const { store } = disk;
     const foreign =
-      store === undefined ? "holds no store" : foreignStoreReason(disk, store.name, context);
+      store === undefined ? "holds no lvstore" : foreignStoreReason(disk, store.name, context);
     if (store === undefined || foreign !== undefined) {
       left.push(`disk ${disk.serial}: ${foreign}`);
       continue;
@@ -40,7 +42,7 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
     const id = diskId(disk);
     const onDisk = found.lvols.filter(({ storeUuid }) => storeUuid === store.uuid);
     const rows = onDisk.flatMap((lvol) => {
-      const why = noRow(lvol, context);
+      const why = reasonForNoRow(lvol, context);
       if (why !== undefined) left.push(`lvol ${store.name}/${lvol.name}: ${why}`);
       return why === undefined ? [lvolRow(lvol, id, context)] : [];
     });
@@ -50,72 +52,61 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
   return { disks, lvols, left };
 }
 
-/** Why a store is not this node's to take rows from. */
+/** Why no rows may be made from an lvstore; undefined if they may. */
 function foreignStoreReason(
   disk: FoundDisk,
   name: string,
   { fleet }: RebuildContext,
 ): string | undefined {
   const parsed = parseStoreName(name);
-  if (parsed?.fleet !== fleetHash(fleet)) return `holds the store ${name} of another fleet`;
-  if (parsed.diskId !== diskId(disk)) return `holds a copy of the store of disk ${parsed.diskId}`;
+  if (parsed?.fleet !== fleetHash(fleet)) return `holds lvstore ${name} of another fleet`;
+  if (parsed.diskId !== diskId(disk)) return `holds a copy of the lvstore of disk ${parsed.diskId}`;
   return undefined;
 }
 
-function noRow({ name, snapshot, clone }: FoundLvol, context: RebuildContext): string | undefined {
-  if (context.knownLvols.has(name)) return "has a row";
-  if (!isUuid(name)) return "is not named by a volume's id; an orphan";
-  if (snapshot || clone) return "is part of a snapshot family, which cannot be rebuilt yet";
+function reasonForNoRow(
+  { name, snapshot, clone }: FoundLvol,
+  context: RebuildContext,
+): string | undefined {
+  if (context.knownLvols.has(name)) return "already has a row";
+  if (!isUuid(name)) return "is an orphan: its name is not a volume id";
+  if (snapshot || clone) return "is a snapshot or a clone, which cannot be rebuilt yet";
   return undefined;
 }
 
 function lvolRow(lvol: FoundLvol, onDisk: string, context: RebuildContext): LvolRow {
   const { nodeId, nqnPrefix, now } = context;
   const { name: id, sizeBytes, thin, uuid, storeUuid, nqn } = lvol;
-  return {
-    id,
-    nodeId,
-    diskId: onDisk,
-    request: {
-      sizeBytes,
-      thin,
-      diskId: undefined,
-      sourceSnapshotId: undefined,
-      hosts: [],
-      allowAnyHost: false,
-      qos: undefined,
-    },
+  const request = {
     sizeBytes,
-    promisedBytes: sizeBytes,
     thin,
+    diskId: undefined,
+    sourceSnapshotId: undefined,
     hosts: [],
     allowAnyHost: false,
     qos: undefined,
-    labels: { rebuilt: now.toISOString() },
-    nqn: nqn ?? volumeNqn(nqnPrefix, id),
-    generation: 1n,
-    deleteRequestedTime: undefined,
-    deleteForced: false,
-    traceparent: undefined,
-    observedGeneration: 0n,
+  };
+  return {
+    ...newLvolRow({
+      id,
+      nodeId,
+      diskId: onDisk,
+      request,
+      promisedBytes: sizeBytes,
+      labels: { rebuilt: now.toISOString() },
+      nqn: nqn ?? volumeNqn(nqnPrefix, id),
+      traceparent: undefined,
+      revision: 0n,
+      now,
+    }),
     lvolUuid: uuid,
     lvsUuid: storeUuid,
     observedSizeBytes: sizeBytes,
-    exported: false,
-    pendingOp: undefined,
     unconfirmed: true,
-    lastError: undefined,
-    failed: false,
-    attempt: 0,
-    nextTryTime: undefined,
-    revision: 0n,
-    createTime: now,
-    updateTime: now,
-    deleteTime: undefined,
   };
 }
 
-/** Its free space is UNKNOWN: nobody knows what was being deleted when the rows were lost. */
+/** Free space is UNKNOWN: deletes may have been running when the rows were lost. */
 function diskRow(disk: FoundDisk, store: ObservedStore, { nodeId, now }: RebuildContext): DiskRow {
   const { serial, model, nsid, trtype: transport, address, sizeBytes, blockSize } = disk;
   const local = transport === "PCIe";

@@ -1,5 +1,7 @@
-// What the driver has to know of volumes and of disks: how each is viewed, planned, acted on and
-// recorded, and what an agent may do that does not lead or whose database is away.
+// The driver's `Kind` for volumes and for disks: how each is viewed, planned, acted on and
+// recorded; and which acts each write mode permits.
+import { addressText } from "../model/address.ts";
+import { lvolState } from "../model/lvol-state.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { WriteMode } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
@@ -7,14 +9,15 @@ import type { Writer } from "../store/writer.ts";
 import type { DiskView } from "./disk/view.ts";
 import { diskRecord } from "./disk/record.ts";
 import type { Disks } from "./disk/disks.ts";
-import type { Kind } from "./engine/driver.ts";
+import type { Kind } from "./engine/kind.ts";
 import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
 import { volumeRecord } from "./lvol/record.ts";
 import { STEP_EFFECT, type DiskStep, type Step, type VolumeStep } from "./steps.ts";
-import { performVolumeStep, type VolumeStepContext } from "./lvol/perform.ts";
+import { performVolumeStep } from "./lvol/perform.ts";
+import type { VolumeStepContext } from "./lvol/performed-step.ts";
 import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
 
-/** A step, or the writing of status columns after it. */
+/** A step, or recording status columns in a row. */
 export type Act = Step["kind"] | "record";
 
 export function permits(writeMode: WriteMode, act: Act): boolean {
@@ -56,14 +59,37 @@ export function volumeKind(
       const patch = volumeRecord(view);
       return patch === undefined ? undefined : writer.recordLvol(view.row, patch);
     },
-    recordFailure: ({ row }, failure) =>
-      writer.recordLvol(row, {
-        lastError: failure.message,
-        attempt: failure.attempt,
-        nextTryTime: failure.fatal ? undefined : failure.nextTryTime,
-        ...(failure.fatal ? { failed: true } : {}),
-      }),
+    part: partOf,
+    recordedFailures: ({ row }) => row.failures,
+    works: (view) => lvolState(view) === "UP",
+    wakeTime: ({ unexportDue }) => unexportDue,
+    recordFatal: ({ row, failures }, lastError) =>
+      writer.recordLvol(row, { failed: true, failures, lastError, nextTryTime: undefined }),
   };
+}
+
+/** The parts of an export are changed independently of each other. */
+function partOf(step: VolumeStep): string | undefined {
+  switch (step.kind) {
+    case "allow-host":
+    case "deny-host":
+      return step.host;
+    case "add-listener":
+    case "remove-listener":
+      return addressText(step.address);
+    case "add-namespace":
+      return "1";
+    case "set-any-host":
+      return "*";
+    case "observe-lvol":
+    case "observe-subsystem":
+    case "create-lvol":
+    case "prepare-export":
+    case "end-export":
+    case "record-lvol":
+    case "delete-lvol":
+      return undefined;
+  }
 }
 
 export function diskKind(
@@ -88,18 +114,18 @@ export function diskKind(
       const patch = diskRecord(view);
       return patch === undefined ? undefined : writer.recordDisk(view.row, patch);
     },
-    recordFailure: ({ row }, failure) =>
+    part: () => undefined,
+    recordedFailures: ({ row }) => row.failures,
+    works: ({ row }) => row.state === "UP",
+    wakeTime: () => undefined,
+    recordFatal: ({ row, failures }, message) =>
       writer.recordDisk(row, {
-        lastError: failure.message,
-        attempt: failure.attempt,
-        nextTryTime: failure.fatal ? undefined : failure.nextTryTime,
-        ...(failure.fatal
-          ? {
-              state: "FAILED" as const,
-              stateReason: failure.message,
-              observedGeneration: row.generation,
-            }
-          : {}),
+        failures,
+        lastError: message,
+        nextTryTime: undefined,
+        state: "FAILED",
+        stateReason: message,
+        observedGeneration: row.generation,
       }),
   };
 }

@@ -1,13 +1,14 @@
-// The one shape of a reconciler loop.
+// The interface of a reconciler loop.
 //
-// A loop says what it converges (`over`), and its `plan` says which steps bring one object nearer to
-// what is wanted: a pure, synchronous function of a view, time included. A wake-up carries no data;
-// it says "look at this object", never "this changed". A plan that returns nothing is content, or
-// waits for an observation that will wake it. There are no retries inside a step: the next pass is
-// the retry, after a back-off that the driver keeps per object and that a new intent clears.
+// A loop names the kind of object that it converges (`over`); its `plan` returns the next step that
+// brings one object closer to its intent. `plan` is a pure, synchronous function of a view, which
+// includes the time. A wake-up carries no data: it requests a plan and does not say what changed. A
+// plan returns nothing when the object is converged, or when it waits for an observation, which
+// wakes the object. Steps do not retry: the next pass does, after a back-off that the driver keeps
+// per loop and object and that a new intent clears.
 //
-// Steps are handed to lanes and a pass does not wait for them; an object with a step of this loop in
-// flight is busy and is planned again when the answer is in.
+// A pass dispatches steps to lanes and does not wait for them. While a step of a loop is in flight
+// for an object, the loop does not plan that object; it does again when the step is answered.
 import type { DiskView } from "./disk/view.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
 import type { VolumePlanView } from "./lvol/view.ts";
@@ -16,7 +17,7 @@ type Common = { readonly name: string };
 
 export type VolumeLoop = Common & {
   readonly over: "lvol";
-  readonly plan: (view: VolumePlanView) => VolumeStep | undefined;
+  readonly plan: (view: VolumePlanView) => VolumeStep | readonly VolumeStep[] | undefined;
 };
 
 export type DiskLoop = Common & {

@@ -1,7 +1,8 @@
 // The table of contents of the agent: every loop that plans from a view, in dependency order.
 //
-// disk-discover (disks.ts) makes the rows that these work on, and verify (verify.ts) is these same
-// loops once, at start.
+// Two more parts work on the same objects and do not plan: disk-discover (disk/disks.ts) inserts
+// the rows of disks, and verify (verify.ts) decides from observations when each object was checked
+// once after start.
 import { diskInit } from "./disk/init.ts";
 import { exportLoop } from "./lvol/export.ts";
 import type { DiskLoop, VolumeLoop } from "./loop.ts";

@@ -1,11 +1,11 @@
-// What the loops would do with an object now, in words a person reads. Plans are pure: asking them
-// changes nothing, and hands nothing out.
+// Describes the steps that the loops plan for an object, as text for Explain. Nothing is
+// dispatched.
 import { addressText } from "../model/address.ts";
 import type { NextStep } from "../explain/explanation.ts";
 import type { PendingOp } from "../model/pending-op.ts";
-import type { Step, VolumeStep } from "./steps.ts";
+import type { Step } from "./steps.ts";
 
-/** `permits`: whether the step may be taken now, by the write mode of this agent. */
+/** @param permits whether the present write mode permits the step */
 export function nextSteps(
   planned: readonly { readonly loop: string; readonly step: Step }[],
   permits: (act: Step["kind"]) => boolean,
@@ -20,34 +20,43 @@ export function nextSteps(
 function describeStep(step: Step): string {
   switch (step.kind) {
     case "observe-lvol":
-      return `look whether lvol ${step.name} is there`;
+      return `read lvol ${step.name}`;
     case "observe-subsystem":
-      return `look at subsystem ${step.nqn}`;
+      return `read subsystem ${step.nqn}`;
     case "create-lvol": {
       const { thin, lvolName, sizeBytes, lvsUuid } = step;
       const kind = thin ? "thin" : "thick";
-      return `make the ${kind} lvol ${lvolName} of ${sizeBytes} bytes in store ${lvsUuid}`;
+      return `create the ${kind} lvol ${lvolName} of ${sizeBytes} bytes in lvstore ${lvsUuid}`;
     }
     case "prepare-export": {
-      const where = listed(step.listeners.map(addressText));
-      const whom = step.allowAnyHost ? "any host" : counted(step.hosts);
-      return `make subsystem ${step.nqn}, listening on ${where}, for ${whom}`;
+      const whom = step.allowAnyHost ? "any host" : hostsText(step.hosts);
+      return `create subsystem ${step.nqn} for ${whom}`;
     }
-    case "adjust-export":
-      return `change subsystem ${step.nqn}: ${adjustments(step)}`;
+    case "allow-host":
+      return `let host ${step.host} connect to ${step.nqn}`;
+    case "deny-host":
+      return `remove host ${step.host} from ${step.nqn}`;
+    case "set-any-host":
+      return `${step.allowAnyHost ? "let" : "no longer let"} any host connect to ${step.nqn}`;
     case "add-namespace":
       return `attach lvol ${step.lvolUuid} to ${step.nqn} as nsid 1`;
-    case "delete-subsystem":
-      return `delete subsystem ${step.nqn}`;
+    case "add-listener":
+      return `listen on ${addressText(step.address)} for ${step.nqn}`;
+    case "remove-listener":
+      return `no longer listen on ${addressText(step.address)} for ${step.nqn}`;
+    case "end-export":
+      return step.forced
+        ? `delete subsystem ${step.nqn} although hosts may be connected`
+        : `delete subsystem ${step.nqn} unless a host is connected`;
     case "delete-lvol":
       return `delete lvol ${step.lvolUuid}`;
     case "record-lvol":
     case "record-disk":
-      return `write down ${aboutToCome(step.patch.pendingOp)}`;
+      return `record ${announced(step.patch.pendingOp)}`;
     case "claim-disk":
-      return `take ${step.address} from its kernel driver to vfio-pci`;
+      return `rebind ${step.address} from its kernel driver to vfio-pci`;
     case "release-function":
-      return `give ${step.address} back to the driver ${step.driver}`;
+      return `release ${step.address} to the driver ${step.driver}`;
     case "attach-disk": {
       const subnqn = step.subnqn === undefined ? "" : ` (${step.subnqn})`;
       return `attach ${step.trtype} ${step.traddr}${subnqn} as ${step.controllerName}`;
@@ -55,39 +64,26 @@ function describeStep(step: Step): string {
     case "detach-disk":
       return `detach ${step.controllerName}`;
     case "create-store":
-      return `format ${step.bdevName} as store ${step.storeName}`;
+      return `format ${step.bdevName} as lvstore ${step.storeName}`;
     case "zero-free-space":
-      return `zero the free clusters of store ${step.lvsName}`;
+      return `zero the free clusters of lvstore ${step.lvsName}`;
   }
 }
 
-function aboutToCome(pending: PendingOp | undefined): string {
+function announced(pending: PendingOp | undefined): string {
   return pending === undefined
-    ? "what is about to be made"
+    ? "what is about to be changed"
     : `that ${pending.op} is about to be sent`;
 }
 
-function adjustments(step: Extract<VolumeStep, { kind: "adjust-export" }>): string {
-  const { removeHosts, addHosts, allowAnyHost, addListeners } = step;
-  const changes = [
-    ...removeHosts.map((host) => `take ${host}'s access away`),
-    ...(allowAnyHost === undefined
-      ? []
-      : [allowAnyHost ? "let any host in" : "let not any host in"]),
-    ...addHosts.map((host) => `let ${host} in`),
-    ...addListeners.map((address) => `listen on ${addressText(address)}`),
-  ];
-  return listed(changes);
+/** How many items of a list are named; the others are only counted. */
+const MAX_NAMED = 4;
+
+function joined(items: readonly string[]): string {
+  if (items.length <= MAX_NAMED) return items.join(", ");
+  return `${items.slice(0, MAX_NAMED).join(", ")} and ${items.length - MAX_NAMED} more`;
 }
 
-/** What is left unsaid of a long list is counted. */
-const MOST = 4;
-
-function listed(items: readonly string[]): string {
-  if (items.length <= MOST) return items.join(", ");
-  return `${items.slice(0, MOST).join(", ")} and ${items.length - MOST} more`;
-}
-
-function counted(hosts: readonly string[]): string {
-  return hosts.length === 0 ? "no host yet" : listed(hosts);
+function hostsText(hosts: readonly string[]): string {
+  return hosts.length === 0 ? "no host yet" : joined(hosts);
 }

@@ -1,5 +1,5 @@
-// Puts the loops to work: who observes, who plans, who is woken by what. This file is the wiring;
-// loops.ts is the table of contents.
+// Composes the session with the target, the disks, the drivers and the loops, and wakes objects
+// when rows, observations or the write mode change. loops.ts lists the loops.
 import type { Logger } from "pino";
 import type { Config } from "../config.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
@@ -13,7 +13,8 @@ import type { Writer } from "../store/writer.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { Disks } from "./disk/disks.ts";
-import { Driver, type LoopStatus } from "./engine/driver.ts";
+import { Driver } from "./engine/driver.ts";
+import type { LoopStatus, Moment } from "./engine/kind.ts";
 import type { DiskView } from "./disk/view.ts";
 import { ConnectedHosts } from "./target/connected-hosts.ts";
 import { diskKind, permits, volumeKind, type Act } from "./kinds.ts";
@@ -22,6 +23,7 @@ import { nextSteps } from "./next-steps.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
 import { TargetSession, type TargetStatus } from "./target/session.ts";
+import { UnknownOutcomes } from "./target/unknown-outcomes.ts";
 import { Verification } from "./verify.ts";
 import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
 
@@ -33,10 +35,12 @@ export type ReconcilerOptions = {
   readonly connection: SpdkConnection;
   readonly spdk: SpdkClient;
   readonly fence: Fence;
-  /** How long what an earlier agent sent may still be running on a target that lives on. */
+  /** How long a request of an earlier agent may still be running in the same incarnation. */
   readonly graceMs: number;
-  /** How often the target is asked what happened to it. */
+  /** The interval in which the target's events are polled. */
   readonly eventsMs: number;
+  /** After that long with an unknown outcome, what may be sent twice is sent again. */
+  readonly repeatMs: number;
   readonly log: Logger;
   readonly instruments: Instruments;
 };
@@ -47,6 +51,7 @@ export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #listeners = new Set<() => void>();
   readonly #observed: Observed;
+  readonly #outcomes: UnknownOutcomes;
   readonly #lanes = new Lanes();
   readonly #source: VolumeViewSource;
   readonly #disks: Disks;
@@ -67,31 +72,39 @@ export class Reconciler {
     const pending = (now: Date) => this.#pending(now);
     const observed = new Observed((change) => this.#onObserved(change));
     this.#observed = observed;
+    const outcomes = new UnknownOutcomes((nqn) => this.#onOutcomeKnown(nqn));
+    this.#outcomes = outcomes;
     this.#source = {
       rows,
       observed,
+      outcomes,
       isolation: config.isolation,
+      reconnectGraceMs: config.reconnectGraceMs,
       listenAddresses: () => config.listenAddresses,
       pending,
     };
     const afterLoss = () => this.#session.afterLoss();
     const lanes = this.#lanes;
-    const shared = { ...options, observed, lanes, afterLoss, writeMode, pending };
+    const shared = { ...options, observed, lanes, outcomes, afterLoss, writeMode, pending };
     this.#disks = new Disks({
       ...shared,
       wake: (id) => this.#wakeDisk(id),
       scanAll: (options) => this.#session.scanAll(options),
     });
-    const mayTake = (act: Act) => permits(fence.writeMode, act);
+    const mayPerform = (act: Act) => permits(fence.writeMode, act);
     const steps = { ...shared, lostStore: (id: string) => observed.setDisk(id, undefined) };
     const { instruments, spdk } = options;
-    const connectedHosts = new ConnectedHosts({ spdk, rows });
+    const connectedHosts = new ConnectedHosts({ spdk, rows, observed });
     const volumes = {
-      ...volumeKind(this.#source, writer, steps, mayTake),
+      ...volumeKind(this.#source, writer, steps, mayPerform),
       first: (id: string) => connectedHosts.has(id),
     };
     this.#volumeDriver = new Driver(volumes, log, instruments);
-    this.#diskDriver = new Driver(diskKind(this.#disks, rows, writer, mayTake), log, instruments);
+    this.#diskDriver = new Driver(
+      diskKind(this.#disks, rows, writer, mayPerform),
+      log,
+      instruments,
+    );
     this.#session = new TargetSession({
       ...shared,
       ...config,
@@ -130,19 +143,26 @@ export class Reconciler {
     return this.#disks.kernelStatus;
   }
 
-  /** Everything was looked at once since the agent started; stays true while the target is away. */
+  /**
+   * Every object was observed once since the agent started; stays true when the target disconnects.
+   */
   get verified(): boolean {
     return this.#verification.done;
   }
 
   volumeView(row: LvolRow): VolumePlanView {
-    return volumeView(this.#source, row, { now: new Date(), inFlight: false });
+    const inFlight = this.#volumeDriver.inFlight(row.id);
+    return volumeView(this.#source, row, this.#moment(row, inFlight));
   }
 
-  /** What the loops see of a volume and would do with it now; nothing is done. */
+  #moment({ id, failures }: LvolRow, inFlight: boolean): Moment {
+    return { now: new Date(), inFlight, failures: this.#volumeDriver.failures(id, failures) };
+  }
+
+  /** The view of a volume and the steps that its loops plan from it; nothing is dispatched. */
   planOfVolume(row: LvolRow) {
     const inFlight = this.#volumeDriver.inFlight(row.id);
-    const view = volumeView(this.#source, row, { now: new Date(), inFlight });
+    const view = volumeView(this.#source, row, this.#moment(row, inFlight));
     return {
       view,
       inFlight,
@@ -152,7 +172,8 @@ export class Reconciler {
 
   planOfDisk(row: DiskRow) {
     const inFlight = this.#diskDriver.inFlight(row.id);
-    const view = this.#disks.view(row, { now: new Date(), inFlight });
+    const failures = this.#diskDriver.failures(row.id, row.failures);
+    const view = this.#disks.view(row, { now: new Date(), inFlight, failures });
     return {
       view,
       inFlight,
@@ -168,18 +189,20 @@ export class Reconciler {
     return [...this.#disks.loops(), ...this.#diskDriver.status, ...this.#volumeDriver.status];
   }
 
-  /** Steps that wait for their lanes, and steps that hold them. */
+  /** How many steps wait for their lanes, and how many hold them. */
   get lanes(): { readonly waiting: number; readonly running: number } {
     return this.#lanes.counts;
   }
 
-  /** Calls listener when something was seen, until the returned function is called. */
+  /**
+   * Calls listener after each change of the observed state, until the returned function is called.
+   */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** Hands out nothing more and waits for the steps in flight until the signal. */
+  /** Stops planning and waits for the steps in flight, or until the signal aborts. */
   async stop(signal: AbortSignal): Promise<void> {
     this.#unsubscribe.dispose();
     clearTimeout(this.#graceTimer);
@@ -202,23 +225,44 @@ export class Reconciler {
       if (change.kind === "disk") {
         const now = rows.disk(id);
         this.#diskDriver.retryIfIntentChanged(id, now?.generation);
-        // What is promised on it changes with every volume, and is no other volume's business.
+        // promisedBytes changes with every volume on the disk, and no plan of another volume uses
+        // it.
         if (concernsVolumes(change.before, now)) this.#wakeDisk(id);
         continue;
       }
       if (change.created && this.#observed.incarnation !== undefined) {
-        // Never tried, so nothing of it can be there: the first attempt needs no look.
+        // The volume was created by this commit, so nothing of it exists yet and no read is needed.
         this.#observed.setLvol(id, { kind: "absent" });
         this.#observed.setSubsystem(id, { kind: "absent" });
       }
       const row = rows.lvol(id);
+      // A host that was revoked is gone only once a read from now on shows it.
+      if (row !== undefined && change.revoked) this.#observed.expireSubsystem(id);
       this.#volumeDriver.retryIfIntentChanged(id, row?.generation);
-      // A delete that failed leaves its disk in doubt, which the disk's row has to say.
+      // A failed delete may leave old bytes in free clusters, which the disk's row has to record.
       if (row?.pendingOp !== undefined) this.#diskDriver.wake(row.diskId);
     }
     if (this.#rowsLoaded || rows.node === undefined) return;
     this.#rowsLoaded = true;
     this.#disks.scanKernelNow();
+  }
+
+  /** Requests whose answers were lost and that may still be running. */
+  get unknownOutcomes(): number {
+    return this.#outcomes.count;
+  }
+
+  /** An operator found out what became of the lost requests on a volume's subsystem: their methods. */
+  resolveOutcome(row: LvolRow): readonly string[] {
+    return this.#outcomes.end(row.nqn);
+  }
+
+  #onOutcomeKnown(nqn: string): void {
+    const row = this.#options.rows.lvolByNqn(nqn);
+    if (row === undefined) return;
+    // What was read meanwhile may have been read before the lost request had its effect.
+    this.#observed.expireSubsystem(row.id);
+    this.#volumeDriver.retrySoon(row.id);
   }
 
   #permits(act: Act): boolean {
@@ -240,9 +284,9 @@ export class Reconciler {
     if (fence.writeMode !== "read-only") this.#session.onWriteMode();
     this.#disks.scanKernelNow();
     if (fence.writeMode === "read-write" && this.#observed.incarnation !== undefined) {
-      // Disks that were met while nothing could be written down about them.
+      // Disks found in another write mode could not be recorded: scan again.
       this.#disks.rescanTarget().catch((error: unknown) => {
-        log.warn({ err: error }, "disks on the target cannot be listed");
+        log.warn({ err: error }, "cannot list the disks on the SPDK target");
       });
     }
     const { epoch } = fence;
@@ -250,10 +294,14 @@ export class Reconciler {
     else this.#beginGrace();
   }
 
-  /** The target is known, or this agent leads: from now on earlier agents' requests run out. */
+  /**
+   * Starts the grace: the target was identified or a new lease epoch began. Requests that earlier
+   * agents sent before are no longer running when it ends.
+   */
   #beginGrace(): void {
     const { graceMs, fence } = this.#options;
-    // A lease that lapsed and was renewed was nobody else's: the grace goes on as it began.
+    // A lease that lapsed and was renewed in the same epoch belonged to no other agent meanwhile:
+    // it does not restart the grace.
     this.#graceOfEpoch = fence.epoch;
     this.#graceUntil = new Date(Date.now() + graceMs);
     clearTimeout(this.#graceTimer);
@@ -262,10 +310,11 @@ export class Reconciler {
     this.#wakeAll();
   }
 
-  /** What earlier agents had sent has ended: what it did is looked at, not sent a second time. */
+  /** The grace ended: reads the lvols that requests of earlier agents may have changed. */
   #endGrace(): void {
     const { rows, fence } = this.#options;
-    // The clock may be a fraction of a millisecond behind the timer, and nobody looks again.
+    // Date.now() may still be a fraction of a millisecond before graceUntil, and no second wake
+    // follows: mark the grace as over.
     this.#graceUntil = new Date(0);
     for (const { id, pendingOp, lvolUuid, deleteRequestedTime, deleteTime } of rows.lvols()) {
       const mayHaveEnded = pendingOp !== undefined && pendingOp.epoch !== fence.epoch;
@@ -277,7 +326,7 @@ export class Reconciler {
     this.#wakeAll();
   }
 
-  /** A disk that changes hands changes what its volumes can do. */
+  /** Wakes a disk and its volumes: their plans depend on the state of the disk. */
   #wakeDisk(id: string): void {
     this.#diskDriver.wake(id);
     for (const volume of this.#options.rows.lvolIdsOn(id)) this.#volumeDriver.wake(volume);
@@ -293,7 +342,7 @@ export class Reconciler {
   }
 }
 
-/** Whether what volumes plan by has changed in the row of their disk. */
+/** Whether a disk's row changed in a column that plans of its volumes depend on. */
 function concernsVolumes(before: DiskRow | undefined, now: DiskRow | undefined): boolean {
   return (
     before?.state !== now?.state ||

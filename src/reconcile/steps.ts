@@ -1,9 +1,10 @@
-// Every act the agent can do, as data. A plan leaves no choice to its execution: ids, names and sizes
-// are in the step. What a step answers is an observation; nothing else comes back from it.
+// Every step that the agent can take, as data. A step contains all ids, names and sizes, so
+// performing it makes no decisions. Its result is stored as an observation; it returns nothing to
+// the plan.
 import type { DiskStatusPatch } from "../model/disk.ts";
 import type { ListenAddress, LvolStatusPatch } from "../model/lvol.ts";
 
-/** Reads one lvol by name: its uuid once known, else the alias that its id gives it. */
+/** Reads one lvol by name: its uuid once known, else its alias `<lvstore name>/<volume id>`. */
 export type ObserveLvol = {
   readonly kind: "observe-lvol";
   readonly name: string;
@@ -16,12 +17,12 @@ export type CreateLvol = {
   readonly kind: "create-lvol";
   readonly lvolName: string;
   readonly lvsUuid: string;
-  /** Whole clusters. */
+  /** A multiple of the cluster size. */
   readonly sizeBytes: bigint;
   readonly thin: boolean;
 };
 
-/** Makes a subsystem with everything but its namespace, while the lvol may still be in the making. */
+/** Creates a subsystem with its hosts, while the lvol may still be in the making. No host can reach it. */
 export type PrepareExport = {
   readonly kind: "prepare-export";
   readonly nqn: string;
@@ -29,17 +30,34 @@ export type PrepareExport = {
   readonly modelNumber: string;
   readonly allowAnyHost: boolean;
   readonly hosts: readonly string[];
-  readonly listeners: readonly ListenAddress[];
 };
 
-/** Brings hosts and listeners of an existing subsystem to what is wanted; removals go first. */
-export type AdjustExport = {
-  readonly kind: "adjust-export";
+export type AllowHost = {
+  readonly kind: "allow-host";
   readonly nqn: string;
-  readonly removeHosts: readonly string[];
-  readonly addHosts: readonly string[];
-  readonly allowAnyHost: boolean | undefined;
-  readonly addListeners: readonly ListenAddress[];
+  readonly host: string;
+};
+
+/** Takes a host's access away and reads back that the host is gone. */
+export type DenyHost = { readonly kind: "deny-host"; readonly nqn: string; readonly host: string };
+
+export type SetAnyHost = {
+  readonly kind: "set-any-host";
+  readonly nqn: string;
+  readonly allowAnyHost: boolean;
+};
+
+/** Makes the export reachable at one address: the last step, once the namespace is there. */
+export type AddListener = {
+  readonly kind: "add-listener";
+  readonly nqn: string;
+  readonly address: ListenAddress;
+};
+
+export type RemoveListener = {
+  readonly kind: "remove-listener";
+  readonly nqn: string;
+  readonly address: ListenAddress;
 };
 
 export type AddNamespace = {
@@ -50,9 +68,20 @@ export type AddNamespace = {
   readonly nguid: string;
 };
 
-export type DeleteSubsystem = { readonly kind: "delete-subsystem"; readonly nqn: string };
+/**
+ * Ends an export. Unforced: listeners first, and they are put back if a host is connected after all.
+ * Forced: namespace first, so that the I/O of a connected host fails at once instead of hanging.
+ */
+export type EndExport = {
+  readonly kind: "end-export";
+  readonly nqn: string;
+  readonly forced: boolean;
+  readonly listeners: readonly ListenAddress[];
+  /** A namespace with nsid 1 is there. */
+  readonly attached: boolean;
+};
 
-/** Writes down what is about to be done to an lvol, before it is done. */
+/** Records in the volume's row what is about to be done to its lvol. */
 export type RecordLvol = { readonly kind: "record-lvol"; readonly patch: LvolStatusPatch };
 
 export type DeleteLvol = { readonly kind: "delete-lvol"; readonly lvolUuid: string };
@@ -62,24 +91,30 @@ export type VolumeStep =
   | ObserveSubsystem
   | CreateLvol
   | PrepareExport
-  | AdjustExport
+  | AllowHost
+  | DenyHost
+  | SetAnyHost
   | AddNamespace
-  | DeleteSubsystem
+  | AddListener
+  | RemoveListener
+  | EndExport
   | RecordLvol
   | DeleteLvol;
 
-/** Writes down what is about to be done, before it is done. */
+/** Records in the disk's row what is about to be done to the disk. */
 export type RecordDisk = { readonly kind: "record-disk"; readonly patch: DiskStatusPatch };
 
-/** Takes a PCI function from its kernel driver to vfio-pci, if the evidence of this moment allows. */
+/**
+ * Rebinds a PCI function from its kernel driver to vfio-pci, unless present evidence is against it.
+ */
 export type ClaimDisk = {
   readonly kind: "claim-disk";
   readonly address: string;
-  /** A store of ours lies on it: that is no evidence against it, and it is never formatted. */
+  /** The disk has an lvstore of ours: that is no evidence against it, and it is never formatted. */
   readonly ours: boolean;
 };
 
-/** Gives a PCI function back to a kernel driver. */
+/** Releases a PCI function to a kernel driver. */
 export type ReleaseFunction = {
   readonly kind: "release-function";
   readonly address: string;
@@ -97,7 +132,7 @@ export type AttachDisk = {
 
 export type DetachDisk = { readonly kind: "detach-disk"; readonly controllerName: string };
 
-/** Formats: everything on the bdev is lost. */
+/** Creates an lvstore: formats the bdev, all data on it is lost. */
 export type CreateStore = {
   readonly kind: "create-store";
   readonly bdevName: string;
@@ -105,7 +140,10 @@ export type CreateStore = {
   readonly clusterBytes: bigint;
 };
 
-/** Zeroes every free cluster of a store that nothing else changes meanwhile (DESIGN 3.7). */
+/**
+ * Zeroes every free cluster of an lvstore, while nothing else may change it
+ * (docs/architecture.md#r7-tenants-and-free-space).
+ */
 export type ZeroFreeSpace = {
   readonly kind: "zero-free-space";
   readonly lvsUuid: string;
@@ -119,7 +157,7 @@ export type Step = VolumeStep | DiskStep;
 
 /**
  * - observe: reads the target and changes nothing.
- * - restore: brings back what was wanted and recorded before; permitted while the database is away.
+ * - restore: restores what was wanted and recorded before; permitted without the database.
  * - change: everything else; needs the lease.
  */
 export type StepEffect = "observe" | "restore" | "change";
@@ -130,9 +168,13 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "observe-subsystem": "observe",
   "create-lvol": "change",
   "prepare-export": "restore",
-  "adjust-export": "restore",
+  "allow-host": "restore",
+  "deny-host": "restore",
+  "set-any-host": "restore",
   "add-namespace": "restore",
-  "delete-subsystem": "change",
+  "add-listener": "restore",
+  "remove-listener": "restore",
+  "end-export": "change",
   "record-lvol": "change",
   "delete-lvol": "change",
   "record-disk": "change",

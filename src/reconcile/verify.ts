@@ -1,15 +1,17 @@
-// verify: readiness after start. Not a second implementation: the loops run as always, and verify
-// says when each object has been through them once with the target known. A disk that takes minutes
-// to load holds up its own volumes only, not the node's readiness.
+// verify: readiness after start. It decides from the observed state when every object was observed
+// once since the target was identified. A disk whose lvstore takes minutes to load delays its own
+// volumes only, not the readiness of the node.
+//
+// It never runs the loops and never sends a request.
 import type { Rows } from "../store/rows.ts";
 import type { Observed } from "./target/observed.ts";
 
 export type VerificationOptions = {
   readonly rows: Rows;
   readonly observed: Observed;
-  /** Kernel and target were both asked for their disks. */
+  /** Whether the disks were listed both in the kernel and on the target. */
   readonly disksListed: () => boolean;
-  /** A step on this disk is not answered yet. */
+  /** Whether a step on this disk was dispatched and is not answered yet. */
   readonly inFlight: (diskId: string) => boolean;
 };
 
@@ -21,7 +23,7 @@ export class Verification {
     this.#options = options;
   }
 
-  /** Once true, true for the rest of the process. */
+  /** Whether every object was observed once. Stays true for the rest of the process. */
   get done(): boolean {
     this.#done ||= this.#isVerified();
     return this.#done;
@@ -31,8 +33,8 @@ export class Verification {
     const { rows, observed, disksListed, inFlight } = this.#options;
     if (rows.node === undefined || observed.incarnation === undefined || !disksListed())
       return false;
-    // A disk with volumes is either loaded, or known not to be, or still being worked on: only the
-    // last kind may be left out, and its volumes wait.
+    // A disk is settled when it is on the target, or when its recorded state is not UP. One that is
+    // neither delays readiness, unless a step on it is in flight.
     for (const row of rows.disks()) {
       const settled = observed.disk(row.id) !== undefined || row.state !== "UP";
       if (!settled && !inFlight(row.id)) return false;

@@ -1,5 +1,5 @@
-// Decides a batch of intents inside the transaction that writes them: on the rows in memory, which are
-// those of the database, and on what this transaction wrote before.
+// Admits a batch of intents inside the transaction that writes them, on the rows in memory, which
+// equal those of the database, and on the rows that this transaction has written before.
 import type { AdmissionPolicy, AdmissionState } from "../model/admission.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
@@ -8,14 +8,14 @@ import type { Sql } from "./sql.ts";
 import * as sql from "./statements.ts";
 import { decide, type Outcome, type Waiting } from "./waiting-intents.ts";
 
-/** What the transaction has written before intents are decided. */
+/** What the transaction has written before it admits intents. */
 export type Written = {
   readonly node: sql.LockedNode;
   readonly lvols: readonly LvolRow[];
   readonly disks: readonly DiskRow[];
 };
 
-/** What was decided, and the rows that were written for it. */
+/** Writes the rows that the batch changes; returns the outcome of each intent, and these rows. */
 export async function admitBatch(
   client: Sql,
   batch: readonly Waiting[],

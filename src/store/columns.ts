@@ -1,6 +1,7 @@
-// Between SQL and the model: snake_case columns and null there, camelCase and undefined here, and
-// rows as jsonb for set-based statements. The only place that knows of either spelling.
+// Conversion between SQL (snake_case columns, null) and the model (camelCase fields, undefined),
+// and of rows to jsonb for set-based statements. No other module converts names.
 import { z } from "zod";
+import type { ColumnOwner } from "../model/column-owner.ts";
 
 /** A nullable column: SQL's null becomes undefined. */
 export function optional<T extends z.ZodType>(type: T) {
@@ -10,14 +11,23 @@ export function optional<T extends z.ZodType>(type: T) {
 /** A bigint inside jsonb, where it is text: JSON numbers are not exact above 2^53. */
 export const bigText = z.string().transform((text) => BigInt(text));
 
-/** A change that was written down before it was sent. */
+/** A time inside jsonb. */
+export const jsonTime = z.iso.datetime().transform((text) => new Date(text));
+
+/** The pending_op column. */
 export const pendingOpColumn = z.object({
   op: z.enum(["delete", "attach", "detach", "create-store", "zero-free-space"]),
   run: z.string(),
   epoch: bigText,
-  since: z.iso.datetime().transform((text) => new Date(text)),
+  since: jsonTime,
   failed: z.boolean(),
 });
+
+/** Failures of steps, by step and part. */
+export const failuresColumn = z.record(
+  z.string(),
+  z.object({ attempt: z.number(), message: z.string(), nextTryTime: jsonTime }),
+);
 
 /** A parser of `select *` rows from a schema over the camelCase names. */
 export function rowParser<T>(schema: z.ZodType<T>): (rows: readonly unknown[]) => T[] {
@@ -39,6 +49,18 @@ export function records(rows: readonly object[]): string {
   return JSON.stringify(columns, (_key, value: unknown) =>
     typeof value === "bigint" ? value.toString() : value,
   );
+}
+
+/** A SET list of the columns that these owners write, with values of the relation named `from`. */
+export function assignments(
+  columns: Readonly<Record<string, ColumnOwner>>,
+  owners: readonly ColumnOwner[],
+  from: string,
+): string {
+  return Object.entries(columns)
+    .filter(([, owner]) => owners.includes(owner))
+    .map(([field]) => `${snake(field)} = ${from}.${snake(field)}`)
+    .join(", ");
 }
 
 function camel(name: string): string {

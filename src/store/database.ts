@@ -1,21 +1,21 @@
-// The connection to PostgreSQL: exact 64-bit numbers, bounded waits, and one place that knows
-// whether an error means "the database is away" or "the statement is wrong".
+// The connections to PostgreSQL: int8 as bigint, time limits for all calls, and the one place that
+// decides whether an error means an unreachable database or a wrong statement.
 import { Pool, types, type PoolClient } from "pg";
 import type { Logger } from "pino";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
 import { watchedSql, type Sql } from "./sql.ts";
-
-/** The agent needs few connections: one writer, readers, one listener. */
-const MAX_CONNECTIONS = 4;
-const CONNECT_TIMEOUT_MS = 3_000;
-const STATEMENT_TIMEOUT_MS = 15_000;
-/** On the client's side too: a frozen server answers nothing, not even the end of a statement. */
-const QUERY_TIMEOUT_MS = 20_000;
-const STALL_MS = 10_000;
+import {
+  DATABASE_CONNECTIONS,
+  DATABASE_CONNECT_MS,
+  DATABASE_QUERY_MS,
+  DATABASE_STATEMENT_MS,
+  LEASE_TERM_MS,
+  stallMs,
+} from "../limits.ts";
 
 const INT8_OID = 20;
 
-/** int8 as bigint, for this pool only; the registry of the process stays as it is. */
+/** Parses int8 as bigint, for this pool only: the type parsers of the process are not changed. */
 const exactTypes = {
   getTypeParser(oid: number, format?: "text" | "binary") {
     if (oid === INT8_OID && format !== "binary") return (text: string) => BigInt(text);
@@ -33,7 +33,7 @@ export type Database = {
 export type DatabaseOptions = {
   readonly url: string;
   readonly log: Logger;
-  /** A transaction that stands still for that long is ended by the server, and its locks with it. */
+  /** The server ends a transaction that is idle for that many ms, and releases its locks. */
   readonly stallMs?: number;
   readonly instruments?: Instruments;
 };
@@ -42,18 +42,19 @@ export function openDatabase(options: DatabaseOptions): Database {
   const { instruments = NO_INSTRUMENTS } = options;
   const pool = new Pool({
     connectionString: options.url,
-    max: MAX_CONNECTIONS,
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-    statement_timeout: STATEMENT_TIMEOUT_MS,
-    query_timeout: QUERY_TIMEOUT_MS,
-    // An agent that is stopped in the middle of one must not keep its successor from the lease.
-    idle_in_transaction_session_timeout: options.stallMs ?? STALL_MS,
+    max: DATABASE_CONNECTIONS,
+    connectionTimeoutMillis: DATABASE_CONNECT_MS,
+    statement_timeout: DATABASE_STATEMENT_MS,
+    query_timeout: DATABASE_QUERY_MS,
+    // An agent that is stopped within a transaction must not keep its successor from the lease.
+    idle_in_transaction_session_timeout: options.stallMs ?? stallMs(LEASE_TERM_MS),
     application_name: "storage-node",
     types: exactTypes,
   });
-  // An idle connection that breaks is replaced at the next use; without a listener it would throw.
+  // The pool replaces a broken idle connection at the next use; without a listener the event
+  // throws.
   pool.on("error", (error) => options.log.debug({ err: error }, "idle database connection lost"));
-  // One that breaks while it is used tells its query; pg raises it as an event besides.
+  // A connection that breaks while in use rejects its query; pg emits an error event as well.
   pool.on("connect", (client) => client.on("error", () => {}));
   return {
     pool,
@@ -76,7 +77,7 @@ async function inTransaction<T>(
     await sql.query("commit");
     return result;
   } catch (error) {
-    // A connection whose rollback fails is thrown away, and with it the transaction.
+    // A connection whose rollback fails is closed, which ends the transaction on the server.
     await sql.query("rollback").catch((reason: unknown) => {
       broken = reason instanceof Error ? reason : new Error(String(reason));
     });
@@ -86,7 +87,7 @@ async function inTransaction<T>(
   }
 }
 
-/** No connection could be had, for whatever reason: refused, no such database, wrong password. */
+/** A connection could not be made: refused, no such database, wrong password or another reason. */
 class DatabaseUnreachable extends Error {
   constructor(cause: unknown) {
     super(cause instanceof Error ? cause.message : "no connection to the database", { cause });
@@ -104,10 +105,10 @@ export async function connect(pool: Pool): Promise<PoolClient> {
 }
 
 /**
- * SQLSTATE classes and system errors of a database that cannot be reached now, rather than of a
- * statement that is wrong: connection exceptions (08), operator intervention and start-up (57P),
- * too many connections (53300), disk full or out of memory (53), read-only standby (25006), a
- * transaction that stood still for too long (25P03).
+ * Whether an error means that the database cannot be used now, rather than that a statement is
+ * wrong, by its SQLSTATE or system error code: connection exceptions (08), operator intervention
+ * and start-up (57P), too many connections (53300), disk full or out of memory (53), read-only
+ * standby (25006), idle-in-transaction timeout (25P03).
  */
 export function isDatabaseDown(error: unknown): boolean {
   if (!(error instanceof Error)) return false;

@@ -1,8 +1,15 @@
-// The disk table as the model sees it.
+// Parses rows of the disk table into the model's DiskRow.
 import { z } from "zod";
 import { DISK_STATES, type DiskRow } from "../model/disk.ts";
 import { EVIDENCE_KINDS } from "../model/evidence.ts";
-import { optional, pendingOpColumn, rowParser } from "./columns.ts";
+import {
+  bigText,
+  failuresColumn,
+  jsonTime,
+  optional,
+  pendingOpColumn,
+  rowParser,
+} from "./columns.ts";
 
 const diskRow: z.ZodType<DiskRow> = z.object({
   id: z.string(),
@@ -16,6 +23,8 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   cordoned: z.boolean(),
   wanted: z.enum(["take", "release"]),
   zeroRequestedTime: optional(z.date()),
+  discardZeroes: z.boolean(),
+  actor: optional(z.string()),
   generation: z.bigint(),
   traceparent: optional(z.string()),
   observedGeneration: z.bigint(),
@@ -31,6 +40,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   lvsUuid: optional(z.string()),
   freeSpace: z.enum(["ZEROED", "UNKNOWN"]),
   pendingOp: optional(pendingOpColumn),
+  zeroing: optional(z.object({ zeroedBytes: bigText, totalBytes: bigText, startTime: jsonTime })),
   clusterBytes: optional(z.bigint()),
   totalClusters: optional(z.bigint()),
   freeClusters: optional(z.bigint()),
@@ -40,6 +50,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
     z.object({ kind: z.enum(EVIDENCE_KINDS), subject: z.string(), detail: z.string() }),
   ),
   evidenceFingerprint: z.string(),
+  failures: failuresColumn,
   lastError: optional(z.string()),
   attempt: z.number(),
   nextTryTime: optional(z.date()),

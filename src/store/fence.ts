@@ -1,9 +1,12 @@
-// What this process may do now. Asked in the same tick as each write to the target's socket, so it is
-// a matter of fields and the monotonic clock, never of a query.
+// The fence: what this process may do to the target now. It is read in the same tick of the event
+// loop as each write to the target's socket, so it uses fields and the monotonic clock, never a
+// query.
 
 /**
- * - `change`: everything.
- * - `restore`: only what brings back exports that were wanted, while the database is away.
+ * - `read-only`: no change of the target.
+ * - `restore-only`: only the calls that restore exports that were wanted; the lease has expired
+ *   because the database cannot be reached.
+ * - `read-write`: every change.
  */
 export type WriteMode = "read-only" | "restore-only" | "read-write";
 
@@ -11,19 +14,20 @@ export class Fence {
   readonly #now: () => number;
   readonly #listeners = new Set<() => void>();
   #lockHeld = false;
-  /** The monotonic moment up to which the lease surely is ours. */
+  /** Until this time of `now`, in ms, no other agent can have acquired the lease. */
   #leaseUntilMs = Number.NEGATIVE_INFINITY;
-  /** Up to then an attempt to reach the database that failed is new enough to count. */
+  /** Until this time of `now`, in ms, the last failed attempt to reach the database is recent. */
   #databaseAwayUntilMs = Number.NEGATIVE_INFINITY;
   #epoch: bigint | undefined;
   #hold: string | undefined;
-  #before: WriteMode = "read-only";
+  /** The mode that a listener or a reader of `writeMode` knows. */
+  #knownMode: WriteMode = "read-only";
 
   constructor(now: () => number = () => performance.now()) {
     this.#now = now;
   }
 
-  /** Undefined: the lease was never ours, or somebody else took it. */
+  /** Epoch of the lease; undefined if this process never acquired it or another has since. */
   get epoch(): bigint | undefined {
     return this.#epoch;
   }
@@ -36,16 +40,16 @@ export class Fence {
     return this.#epoch !== undefined && this.#now() < this.#leaseUntilMs;
   }
 
-  /** Why an operator has to decide first. */
+  /** Why the node is on hold until an operator decides; undefined if it is not. */
   get hold(): string | undefined {
     return this.#hold;
   }
 
   get writeMode(): WriteMode {
     const writeMode = this.#writeModeNow();
-    // The end of a lease is announced by nobody. Who finds it ended leaves something undone, and must
-    // be told when the lease is renewed.
-    this.#before = writeMode;
+    // No event marks the expiry of the lease. A reader that finds it expired skips its work, so the
+    // mode is remembered, and a renewal calls the listeners.
+    this.#knownMode = writeMode;
     return writeMode;
   }
 
@@ -54,50 +58,51 @@ export class Fence {
       return "read-only";
     const now = this.#now();
     if (now < this.#leaseUntilMs) return "read-write";
-    // A process that was stopped finds its lease ended too, and somebody else may have it by now.
+    // The lease also expires while this process is stopped, and another agent may have acquired it
+    // since: restoring is allowed only if the database could not be reached just now.
     return now < this.#databaseAwayUntilMs ? "restore-only" : "read-only";
   }
 
   setLock(held: boolean): void {
     this.#lockHeld = held;
-    this.#tell();
+    this.#notify();
   }
 
-  /** @param untilMs on the clock of this process, counted from before the renewal was sent */
+  /** @param untilMs end of the lease on the clock `now`, from before the renewal was sent */
   setLease(epoch: bigint, untilMs: number): void {
     this.#epoch = epoch;
     this.#leaseUntilMs = untilMs;
-    this.#tell();
+    this.#notify();
   }
 
-  /** The database was just found to be out of reach: nobody takes the lease there. */
+  /** The database could not be reached; until untilMs, no other agent is expected to reach it. */
   setDatabaseAway(untilMs: number): void {
     this.#databaseAwayUntilMs = untilMs;
-    this.#tell();
+    this.#notify();
   }
 
-  /** Somebody else has it: what they do is not ours to restore either. */
+  /** Another agent has acquired the lease: this process may not restore exports either. */
   loseLease(): void {
     this.#epoch = undefined;
     this.#leaseUntilMs = Number.NEGATIVE_INFINITY;
-    this.#tell();
+    this.#notify();
   }
 
   setHold(reason: string | undefined): void {
     this.#hold = reason;
-    this.#tell();
+    this.#notify();
   }
 
-  /** Calls listener when what is allowed may have changed, until the returned function is called. */
+  /** Calls listener when the write mode has changed, until the returned function is called. */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  #tell(): void {
+  #notify(): void {
     const now = this.#writeModeNow();
-    if (now === this.#before) return;
-    this.#before = now;
+    if (now === this.#knownMode) return;
+    this.#knownMode = now;
     for (const listener of this.#listeners) listener();
   }
 }

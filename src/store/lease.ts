@@ -1,16 +1,17 @@
-// The second fence: a lease in the node's row. Each holder has an epoch of its own, every write of rows
-// names it, and the database's clock says when a lease has ended.
+// The lease in the node's row: one agent at a time writes the rows of a node. Each holder gets a
+// new epoch, every write of rows requires it, and the database's clock decides when a lease has
+// expired.
 import { z } from "zod";
 import type { Sql } from "./sql.ts";
 
 export type Claimant = {
   readonly nodeId: string;
-  /** This process and no other. */
+  /** Identifies this process among all agents. */
   readonly holder: string;
-  /** The local lock that it holds. */
+  /** Identity of the local lock that this process holds. */
   readonly lock: string;
   readonly termMs: number;
-  /** The new epoch is above this one too. */
+  /** The new epoch is higher than this one, too. */
   readonly atLeast: bigint;
 };
 
@@ -43,7 +44,8 @@ export async function readLease(client: Sql, nodeId: string): Promise<NodeLease>
 }
 
 /**
- * Takes the lease if it has ended, or if its holder had the local lock that is ours now and so is dead.
+ * Acquires the lease if it is free or expired, or if its holder had the local lock that this
+ * process holds now: that holder is dead.
  */
 export async function acquireLease(client: Sql, claim: Claimant): Promise<NodeLease | LeaseHeld> {
   const { nodeId, holder, lock, termMs, atLeast } = claim;
@@ -63,7 +65,7 @@ export async function acquireLease(client: Sql, claim: Claimant): Promise<NodeLe
   return { heldBy: held.rows[0]?.lease_holder ?? "another agent" };
 }
 
-/** Undefined: the lease is not ours any more. */
+/** Extends the lease; undefined if another process has acquired it. */
 export async function renewLease(
   client: Sql,
   lease: { readonly nodeId: string; readonly epoch: bigint; readonly termMs: number },
@@ -77,7 +79,7 @@ export async function renewLease(
   return rows.length === 0 ? undefined : toLease(rows[0]);
 }
 
-/** Lets the next holder in at once. */
+/** Gives up the lease, so that another agent can acquire it at once. */
 export async function releaseLease(client: Sql, nodeId: string, epoch: bigint): Promise<void> {
   await client.query(
     `update node set lease_holder = null, lease_expire_time = null

@@ -1,7 +1,7 @@
-// The lvol table as the model sees it.
+// Parses rows of the lvol table into the model's LvolRow.
 import { z } from "zod";
 import type { LvolRow } from "../model/lvol.ts";
-import { bigText, optional, pendingOpColumn, rowParser } from "./columns.ts";
+import { bigText, failuresColumn, optional, pendingOpColumn, rowParser } from "./columns.ts";
 
 const qos = z.object({
   rwIops: bigText,
@@ -33,9 +33,13 @@ const lvolRow: z.ZodType<LvolRow> = z.object({
   qos: optional(qos),
   labels: z.record(z.string(), z.string()),
   nqn: z.string(),
+  serialNumber: z.string(),
+  modelNumber: z.string(),
   generation: z.bigint(),
   deleteRequestedTime: optional(z.date()),
   deleteForced: z.boolean(),
+  deleteReason: optional(z.string()),
+  actor: optional(z.string()),
   traceparent: optional(z.string()),
   observedGeneration: z.bigint(),
   lvolUuid: optional(z.string()),
@@ -44,6 +48,11 @@ const lvolRow: z.ZodType<LvolRow> = z.object({
   exported: z.boolean(),
   pendingOp: optional(pendingOpColumn),
   unconfirmed: z.boolean(),
+  unconfirmedHosts: z.array(z.string()),
+  connectedHosts: optional(z.array(z.string())),
+  connectedIncarnation: optional(z.string()),
+  unexportedTime: optional(z.date()),
+  failures: failuresColumn,
   lastError: optional(z.string()),
   failed: z.boolean(),
   attempt: z.number(),

@@ -1,6 +1,7 @@
-// Brings the schema forward with numbered plain SQL files. A file that ran is never run again and
-// must never change: its checksum is kept, and an edited, renamed or missing file is refused before
-// anything is done. There is no way back; a schema newer than the code is reported, not touched.
+// Migrates the schema with numbered plain SQL files. A file that ran is never run again and must
+// never change: its checksum is kept, and an edited, renamed or missing file is refused before any
+// file runs. There are no down migrations; a schema newer than the code is reported and never
+// changed.
 import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,7 +12,7 @@ import type { Sql } from "./sql.ts";
 /** The migration files that belong to this version of the program. */
 export const MIGRATIONS_DIR = fileURLToPath(new URL("../../migrations/", import.meta.url));
 
-/** What keeps the schema from being used or moved; the message says which file and why. */
+/** The schema cannot be used or migrated; the message names the file and the reason. */
 export class MigrationFault extends Error {
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
@@ -19,7 +20,7 @@ export class MigrationFault extends Error {
   }
 }
 
-/** How the schema of a database stands to the migration files of this program. */
+/** How the schema of a database compares with the migration files of this program. */
 export type SchemaState =
   | { readonly kind: "current" }
   /** Files that were not run yet, in order. */
@@ -40,16 +41,16 @@ type Migration = {
 type Applied = Pick<Migration, "version" | "name" | "checksum">;
 
 const FILE_NAME = /^(\d{6})_[a-z0-9_]+\.sql$/;
-/** One lock for all runners of a database; any constant that nobody else uses will do. */
+/** Key of the advisory lock that all runners on a database share; an arbitrary constant. */
 const LOCK = [0x73_6e_61_67, 1] as const;
 const LOCK_POLL_MS = 50;
 
 /**
  * Runs the files of dir that have not run, each in one transaction, and returns their names. A
  * second runner waits for the first and finds nothing to do. Needs a connection of its own, without
- * a statement time limit. Throws MigrationFault for bad, edited, missing or failing files and for a
- * newer schema; files that ran before the fault stay. Aborting ends the wait for another runner and
- * stops between two files; a file that was begun runs to its end.
+ * a statement timeout. Throws MigrationFault for bad, edited, missing or failing files and for a
+ * newer schema; files that ran before the fault stay applied. Aborting ends the wait for another
+ * runner and stops between two files; a file that has started runs to its end.
  */
 export async function migrate(
   client: Sql,
@@ -71,14 +72,15 @@ export async function migrate(
     }
     return { applied };
   } finally {
-    // Where the connection broke, the lock went with it; what broke it is the error to report.
+    // If the connection broke, the server has released the lock; the first error is the one to
+    // report.
     await client
       .query("select pg_advisory_unlock($1::integer, $2::integer)", [...LOCK])
       .catch(() => undefined);
   }
 }
 
-/** Compares schema and files, changing nothing. Throws MigrationFault if dir itself is at fault. */
+/** Compares schema and files without changes. Throws MigrationFault if the files are invalid. */
 export async function schemaState(client: Sql, dir: string): Promise<SchemaState> {
   const files = await readMigrations(dir);
   const { rows } = await client.query<{ present: boolean }>(
@@ -133,7 +135,7 @@ async function run(client: Sql, { version, name, sql, checksum }: Migration): Pr
     );
     await client.query("commit");
   } catch (error) {
-    // If the connection broke there is nothing left to roll back; the cause says so.
+    // If the connection broke, the server has rolled back; the first error is the one to report.
     await client.query("rollback").catch(() => undefined);
     throw new MigrationFault(`migration ${name} failed`, { cause: error });
   }
@@ -151,7 +153,7 @@ async function readApplied(client: Sql): Promise<Applied[]> {
   return rows;
 }
 
-/** Asks again and again rather than waiting in the server, where an abort would not reach it. */
+/** Polls for the lock: a wait within the server could not be aborted. */
 async function lock(client: Sql, options: { readonly signal?: AbortSignal }): Promise<void> {
   for (;;) {
     options.signal?.throwIfAborted();

@@ -1,6 +1,6 @@
-// The node's rows in memory, exactly as committed. The agent is the only writer of its node's rows,
-// so what it committed is what is there; loops and reads need no query, and when the database is
-// away this is what was last known to be wanted.
+// The node's rows in memory, exactly as committed. The agent with the lease is the only writer of
+// its node's rows, so loops and reads need no query. While the database cannot be reached, these
+// rows are the last known desired state.
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 
@@ -11,9 +11,8 @@ export type NodeRow = {
 };
 
 /**
- * `ours`: committed by this process just now; `created`: for the first time, so nothing can have been
- * tried for it yet.
- * `before`: the disk's row as it was.
+ * `ours`: this process has just committed the row. `created`: it has also inserted it, so no step
+ * can have been tried for it yet. `before`: the disk's row before the change.
  */
 export type RowChange =
   | {
@@ -21,6 +20,8 @@ export type RowChange =
       readonly id: string;
       readonly ours: boolean;
       readonly created: boolean;
+      /** A host that could connect may not any more. */
+      readonly revoked: boolean;
     }
   | { readonly kind: "disk"; readonly id: string; readonly before: DiskRow | undefined };
 
@@ -40,7 +41,7 @@ export class Rows {
   readonly #lvolByNqn = new Map<string, string>();
   readonly #lvolByUuid = new Map<string, string>();
   readonly #lvolsByDisk = new Map<string, Set<string>>();
-  /** Volumes with a change under way, by disk: few, where the disk may have thousands. */
+  /** Volumes with a pending op, by disk: an index, as a disk may have thousands of volumes. */
   readonly #pendingByDisk = new Map<string, Set<string>>();
   readonly #listeners = new Set<Listener>();
   readonly #waiting = new Map<string, Set<() => void>>();
@@ -87,18 +88,18 @@ export class Rows {
     return this.#disks.values();
   }
 
-  /** Calls listener after each commit with what it changed, until the returned function is called. */
+  /** Calls listener after each commit with its changes, until the returned function is called. */
   subscribe(listener: Listener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** Takes over rows that this process has committed. */
+  /** Applies rows that this process has committed. */
   apply(committed: Committed): void {
-    this.#take(committed, true);
+    this.#applyRows(committed, true);
   }
 
-  #take(committed: Committed, ours: boolean): void {
+  #applyRows(committed: Committed, ours: boolean): void {
     if (committed.node !== undefined) this.#node = committed.node;
     const changes: RowChange[] = [];
     for (const row of committed.disks ?? []) {
@@ -107,24 +108,26 @@ export class Rows {
       changes.push({ kind: "disk", id: row.id, before });
     }
     for (const row of committed.lvols ?? []) {
-      const created = ours && !this.#lvols.has(row.id);
+      const before = this.#lvols.get(row.id);
+      const created = ours && before === undefined;
+      const revoked = before !== undefined && isRevoked(before, row);
       this.#lvols.set(row.id, row);
       this.#lvolByNqn.set(row.nqn, row.id);
       if (row.lvolUuid !== undefined) this.#lvolByUuid.set(row.lvolUuid, row.id);
       addTo(this.#lvolsByDisk, row.diskId, row.id);
       if (row.pendingOp === undefined) this.#pendingByDisk.get(row.diskId)?.delete(row.id);
       else addTo(this.#pendingByDisk, row.diskId, row.id);
-      changes.push({ kind: "lvol", id: row.id, ours, created });
+      changes.push({ kind: "lvol", id: row.id, ours, created, revoked });
     }
-    // Rows that were read, even none, are news too: before the first time nothing is known.
+    // A read calls the listeners even if nothing has changed: the first read makes the rows known.
     if (changes.length === 0 && ours) return;
     for (const listener of this.#listeners) listener(changes);
     for (const { id } of changes) this.touch(id);
   }
 
   /**
-   * Replaces everything by what the database holds; only what differs is announced. Rows that a
-   * database which went back no longer has are forgotten.
+   * Replaces all rows by those of the database and calls the listeners with those that differ. Rows
+   * that the database no longer has, as it was restored, are removed.
    */
   replace(all: {
     readonly node: NodeRow;
@@ -136,18 +139,18 @@ export class Rows {
       disks: all.disks.filter((row) => this.#disks.get(row.id)?.revision !== row.revision),
       lvols: all.lvols.filter((row) => this.#lvols.get(row.id)?.revision !== row.revision),
     };
-    const gone = this.#forgetAllBut(all);
-    this.#take(committed, false);
-    if (gone.length > 0) for (const listener of this.#listeners) listener(gone);
+    const removed = this.#removeAllBut(all);
+    this.#applyRows(committed, false);
+    if (removed.length > 0) for (const listener of this.#listeners) listener(removed);
   }
 
-  #forgetAllBut(all: {
+  #removeAllBut(all: {
     readonly lvols: readonly LvolRow[];
     readonly disks: readonly DiskRow[];
   }): readonly RowChange[] {
     const lvols = new Set(all.lvols.map(({ id }) => id));
     const disks = new Set(all.disks.map(({ id }) => id));
-    const gone: RowChange[] = [];
+    const removed: RowChange[] = [];
     for (const row of this.#lvols.values()) {
       if (lvols.has(row.id)) continue;
       this.#lvols.delete(row.id);
@@ -155,25 +158,25 @@ export class Rows {
       if (row.lvolUuid !== undefined) this.#lvolByUuid.delete(row.lvolUuid);
       this.#lvolsByDisk.get(row.diskId)?.delete(row.id);
       this.#pendingByDisk.get(row.diskId)?.delete(row.id);
-      gone.push({ kind: "lvol", id: row.id, ours: false, created: false });
+      removed.push({ kind: "lvol", id: row.id, ours: false, created: false, revoked: false });
     }
     for (const row of this.#disks.values()) {
       if (disks.has(row.id)) continue;
       this.#disks.delete(row.id);
-      gone.push({ kind: "disk", id: row.id, before: row });
+      removed.push({ kind: "disk", id: row.id, before: row });
     }
-    return gone;
+    return removed;
   }
 
-  /** Something about this object may have changed, on the target or in its row: waiters look. */
+  /** The object may have changed, on the target or in its row: runs the tests of `until` for it. */
   touch(id: string): void {
     const waiting = this.#waiting.get(id);
-    if (waiting !== undefined) for (const look of waiting) look();
+    if (waiting !== undefined) for (const check of waiting) check();
   }
 
   /**
-   * Resolves true once test holds, at once or after something touched the object; false when the
-   * signal aborts. Costs nothing while other objects change.
+   * Resolves true once test holds: at once, or after a `touch` of the object; false when the signal
+   * aborts. Changes of other objects do not run the test.
    */
   until(id: string, test: () => boolean, signal: AbortSignal): Promise<boolean> {
     if (test()) return Promise.resolve(true);
@@ -182,16 +185,16 @@ export class Rows {
     this.#waiting.set(id, waiting);
     return new Promise((resolve) => {
       const end = (met: boolean) => {
-        waiting.delete(look);
+        waiting.delete(check);
         if (waiting.size === 0 && this.#waiting.get(id) === waiting) this.#waiting.delete(id);
         signal.removeEventListener("abort", onAbort);
         resolve(met);
       };
       const onAbort = () => end(false);
-      const look = () => {
+      const check = () => {
         if (test()) end(true);
       };
-      waiting.add(look);
+      waiting.add(check);
       signal.addEventListener("abort", onAbort, { once: true });
     });
   }
@@ -201,4 +204,12 @@ function addTo(sets: Map<string, Set<string>>, key: string, id: string): void {
   const set = sets.get(key);
   if (set === undefined) sets.set(key, new Set([id]));
   else set.add(id);
+}
+
+function isRevoked(before: LvolRow, now: LvolRow): boolean {
+  if (before.hosts === now.hosts && before.allowAnyHost === now.allowAnyHost) return false;
+  return (
+    (before.allowAnyHost && !now.allowAnyHost) ||
+    before.hosts.some((host) => !now.hosts.includes(host))
+  );
 }

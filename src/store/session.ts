@@ -1,6 +1,6 @@
-// From "a URL" to "this process may change things": the schema is checked, the node is registered, the
-// local lock and the lease are taken and kept, and the rows are read. Tries for ever while the database
-// is away or another agent leads; never migrates.
+// The store session: checks the schema, registers the node, acquires and keeps the local lock and
+// the lease, and has the rows read. It retries for ever while the database cannot be reached or
+// another agent leads. It never migrates the schema.
 import type { Logger } from "pino";
 import type { LocalLock } from "../local/local-lock.ts";
 import { unlikeRemembered, type LocalMemory, type Remembered } from "../local/local-memory.ts";
@@ -18,12 +18,11 @@ import { schemaState } from "./migrate.ts";
 import type { Rows } from "./rows.ts";
 import { NodeMismatch, registerNode } from "./statements.ts";
 import type { Writer } from "./writer.ts";
-
-const RETRY_MS = 1_000;
+import { LEASE_RETRY_MS, leaseUseMs, renewalMs } from "../limits.ts";
 
 export type StoreStatus = { readonly ok: boolean; readonly reason: string; readonly since: Date };
 
-/** The agent must not go on with this database. */
+/** The agent must not use this database, and a retry cannot help. */
 class WrongDatabase extends Error {
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
@@ -38,9 +37,9 @@ export type StoreSessionOptions = {
   readonly fence: Fence;
   readonly lock: LocalLock;
   readonly memory: LocalMemory;
-  /** This process and no other. */
+  /** Identifies this process among all agents. */
   readonly holder: string;
-  /** A lease is renewed three times in its term, and used for two thirds of it. */
+  /** Lease term in ms. The lease is renewed every third of it and relied on for two thirds. */
   readonly leaseTermMs: number;
   readonly migrationsDir: string;
   readonly log: Logger;
@@ -55,7 +54,7 @@ export class StoreSession {
   readonly #options: StoreSessionOptions;
   readonly #failed = Promise.withResolvers<never>();
   readonly #database = new Component("no connection yet");
-  readonly #lease = new Component("not taken yet");
+  readonly #lease = new Component("not acquired yet");
   #schemaChecked = false;
   #timer: NodeJS.Timeout | undefined;
   #turn: Promise<void> | undefined;
@@ -63,12 +62,12 @@ export class StoreSession {
 
   constructor(options: StoreSessionOptions) {
     this.#options = options;
-    // Nobody may be waiting for it yet.
+    // A rejection before anything awaits `failed` must not count as unhandled.
     this.#failed.promise.catch(() => {});
     options.writer.onConnectedChange((connected) => {
       this.#database.set(connected, connected ? "" : "the database cannot be reached");
     });
-    options.writer.onLeaseLost(() => this.#lost("another agent has taken the lease"));
+    options.writer.onLeaseLost(() => this.#loseLease("another agent has taken the lease"));
   }
 
   get status(): StoreStatus {
@@ -86,17 +85,18 @@ export class StoreSession {
   start(): void {
     clearTimeout(this.#timer);
     if (this.#closing.signal.aborted || this.#turn !== undefined) return;
-    // Not in this tick: what is found lost would begin a turn within the turn that finds it.
-    const taken = Promise.resolve().then(() => this.#acquireLease());
-    this.#turn = taken.then((nextMs) => {
+    // Begin the turn in a microtask, when #turn is set: a turn that loses the lease would otherwise
+    // begin a second one within itself.
+    const turn = Promise.resolve().then(() => this.#runTurn());
+    this.#turn = turn.then((nextMs) => {
       this.#turn = undefined;
       if (this.#closing.signal.aborted || nextMs === undefined) return;
       this.#timer = setTimeout(() => this.start(), nextMs);
     });
   }
 
-  /** One turn; resolves with when the next is due, undefined for never. */
-  async #acquireLease(): Promise<number | undefined> {
+  /** Runs one turn; resolves with the ms until the next one, undefined for none. */
+  async #runTurn(): Promise<number | undefined> {
     try {
       return await this.#step();
     } catch (error) {
@@ -110,42 +110,45 @@ export class StoreSession {
       this.#database.set(false, down ? `the database cannot be reached: ${message}` : message);
       if (down) this.#options.fence.setDatabaseAway(performance.now() + this.#options.leaseTermMs);
       this.#options.log[down ? "debug" : "error"]({ err: error }, "database is not usable");
-      this.#nameLapse();
-      return RETRY_MS;
+      this.#reportExpiredLease();
+      return LEASE_RETRY_MS;
     }
   }
 
   async #step(): Promise<number> {
     const { fence, lock, database } = this.#options;
     const held = lock.hold();
-    if (!held && fence.lockHeld) this.#lost(lock.reason);
+    if (!held && fence.lockHeld) this.#loseLease(lock.reason);
     fence.setLock(held);
     const client = await connect(database.pool);
     try {
       if (!this.#schemaChecked) {
-        const reason = await this.#check(client);
+        const reason = await this.#checkAndRegister(client);
         if (reason !== undefined) {
           this.#database.set(false, reason);
-          return RETRY_MS;
+          return LEASE_RETRY_MS;
         }
         this.#schemaChecked = true;
-        // Rows are read whoever leads.
+        // The rows are read also while another agent leads.
         this.#options.writer.start();
       }
       if (!held) {
         this.#standBy(lock.reason);
-        return RETRY_MS;
+        return LEASE_RETRY_MS;
       }
       const { epoch } = fence;
-      if (epoch === undefined) return await this.#lead(client);
+      if (epoch === undefined) return await this.#acquire(client);
       return await this.#renew(client, epoch);
     } finally {
       client.release();
     }
   }
 
-  /** Why the database cannot be used yet; undefined when it can. */
-  async #check(client: Parameters<typeof schemaState>[0]): Promise<string | undefined> {
+  /**
+   * Checks the schema and registers the node. Returns why the database cannot be used yet,
+   * undefined if it can. Throws WrongDatabase and NodeMismatch.
+   */
+  async #checkAndRegister(client: Parameters<typeof schemaState>[0]): Promise<string | undefined> {
     const { migrationsDir, config } = this.#options;
     const state = await schemaState(client, migrationsDir);
     switch (state.kind) {
@@ -154,38 +157,38 @@ export class StoreSession {
       case "newer":
         throw new WrongDatabase("the schema is newer than this agent: use a newer agent");
       case "edited":
-        throw new WrongDatabase(`migration ${state.name} was edited after it ran`);
+        throw new WrongDatabase(`migration ${state.name} is refused: ${state.reason}`);
       case "current":
         await registerNode(client, config);
         return undefined;
     }
   }
 
-  async #lead(client: Parameters<typeof acquireLease>[0]): Promise<number> {
+  async #acquire(client: Parameters<typeof acquireLease>[0]): Promise<number> {
     const { fence, lock, memory, holder, config, leaseTermMs: termMs, log } = this.#options;
     const { nodeId } = config;
-    // What was read since is remembered, too: the file is written with each renewal only.
+    // The file is only written when the lease is acquired or renewed: include what was read since.
     const remembered = atLeast(memory.read(), this.#options.rows.node?.revision);
     const before = await readLease(client, nodeId);
     const startMs = performance.now();
     const epoch = remembered?.epoch ?? 0n;
     const claim = { nodeId, holder, lock: lock.identity, termMs, atLeast: epoch };
-    const taken = await acquireLease(client, claim);
-    if ("heldBy" in taken) {
-      this.#standBy(`the lease is held by ${taken.heldBy}`);
-      return RETRY_MS;
+    const lease = await acquireLease(client, claim);
+    if ("heldBy" in lease) {
+      this.#standBy(`the lease is held by ${lease.heldBy}`);
+      return LEASE_RETRY_MS;
     }
-    const unlike = unlikeRemembered(remembered, before);
-    const hold = taken.hold ?? unlike;
-    if (taken.hold === undefined && unlike !== undefined) await setHold(client, nodeId, unlike);
+    const mismatch = unlikeRemembered(remembered, before);
+    const hold = lease.hold ?? mismatch;
+    if (lease.hold === undefined && mismatch !== undefined) await setHold(client, nodeId, mismatch);
     fence.setHold(hold);
     await this.#options.writer.readAsLeader(this.#closing.signal);
-    fence.setLease(taken.epoch, startMs + (termMs * 2) / 3);
-    if (hold === undefined) this.#remember(taken);
-    else log.error({ hold }, "on hold: nothing is changed until an operator decides");
+    fence.setLease(lease.epoch, startMs + leaseUseMs(termMs));
+    if (hold === undefined) this.#remember(lease);
+    else log.error({ hold }, "node is on hold: nothing is changed until an operator decides");
     this.#lease.set(true, "");
-    log.info({ epoch: taken.epoch.toString() }, "lease taken");
-    return hold === undefined ? termMs / 3 : RETRY_MS;
+    log.info({ epoch: lease.epoch.toString() }, "lease acquired");
+    return hold === undefined ? renewalMs(termMs) : LEASE_RETRY_MS;
   }
 
   async #renew(client: Parameters<typeof renewLease>[0], epoch: bigint): Promise<number> {
@@ -193,8 +196,8 @@ export class StoreSession {
     const startMs = performance.now();
     const renewed = await renewLease(client, { nodeId: config.nodeId, epoch, termMs });
     if (renewed === undefined) {
-      this.#lost("another agent has taken the lease");
-      return RETRY_MS;
+      this.#loseLease("another agent has taken the lease");
+      return LEASE_RETRY_MS;
     }
     if (fence.hold !== undefined && renewed.hold === undefined) {
       await writer.readAsLeader(this.#closing.signal);
@@ -203,30 +206,32 @@ export class StoreSession {
     } else if (fence.hold === undefined && renewed.hold !== undefined) {
       fence.setHold(renewed.hold);
     }
-    fence.setLease(epoch, startMs + (termMs * 2) / 3);
+    fence.setLease(epoch, startMs + leaseUseMs(termMs));
     this.#lease.set(true, "");
     this.#database.set(true, "");
     if (fence.hold === undefined) this.#remember(renewed);
-    return fence.hold === undefined ? termMs / 3 : RETRY_MS;
+    return fence.hold === undefined ? renewalMs(termMs) : LEASE_RETRY_MS;
   }
 
-  /** Leads nothing; what is read goes on being fresh. */
+  /**
+   * Records why this agent does not lead, and reads the rows again, as another agent writes them.
+   */
   #standBy(reason: string): void {
     this.#lease.set(false, reason);
     this.#options.writer.refresh();
   }
 
-  #lost(reason: string): void {
+  #loseLease(reason: string): void {
     this.#options.log.warn({ reason }, "lease lost");
     this.#options.fence.loseLease();
     this.#lease.set(false, reason);
     if (this.#turn === undefined) this.start();
   }
 
-  /** A lease that could not be renewed ends by itself. */
-  #nameLapse(): void {
+  /** Reports a lease that has expired because it could not be renewed. */
+  #reportExpiredLease(): void {
     const { fence } = this.#options;
-    if (!fence.leaseHeld) this.#lease.set(false, "it could not be renewed in time");
+    if (!fence.leaseHeld) this.#lease.set(false, "the lease was not renewed in time");
   }
 
   #remember({ epoch }: NodeLease): void {
@@ -260,7 +265,7 @@ function atLeast(
   return revision > remembered.revision ? { ...remembered, revision } : remembered;
 }
 
-/** One line of GetHealth: whether it is well, why not, and since when. */
+/** A component of GetHealth: whether it is ok, why not, and since when. */
 class Component {
   #status: StoreStatus;
 

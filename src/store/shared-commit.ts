@@ -1,10 +1,13 @@
-// One transaction commits what many asked for. Each has a span of its own; the statements lie in the
-// trace of the first, and the others link to it.
+// Tracing of a transaction that commits the work of many callers. Each caller has a span of its
+// own; the statements are traced under the first span, and the other spans link to it.
 import { context, ROOT_CONTEXT, trace, type Span } from "@opentelemetry/api";
 import { ATTR } from "../telemetry/attributes.ts";
 import { endSpan, failed } from "../telemetry/trace.ts";
 
-/** Runs a transaction under the first span and ends all of them with it. */
+/**
+ * Runs a transaction (work) under the first span and ends all spans when it settles. `size`: the
+ * number of intents and records that it commits.
+ */
 export async function inSharedCommit<T>(
   spans: readonly Span[],
   size: number,

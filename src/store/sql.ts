@@ -1,5 +1,5 @@
-// A connection as statements see it: text and values in, rows out. Each statement is a span under the
-// commit that it belongs to, and is timed; the text goes along, values never do.
+// Queries on a connection, traced and timed. Each statement is a span under the commit that it
+// belongs to, with the statement's text and never its values.
 import { SpanKind, type Span } from "@opentelemetry/api";
 import {
   ATTR_DB_COLLECTION_NAME,
@@ -58,13 +58,13 @@ function markFailed(span: Span, code: string, cause: unknown): void {
   failed(span, cause instanceof Error ? cause.message : String(cause));
 }
 
-/** SQLSTATE or the system's error code. */
+/** SQLSTATE or system error code of an error; `error` if it has neither. */
 function sqlState(error: unknown): string {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   return typeof code === "string" ? code : "error";
 }
 
-/** What a statement does, and to which table: both from its first words. */
+/** The operation and the table of a statement, for the span's name, from its text. */
 function summaryOf(text: string): { readonly operation: string; readonly table?: string } {
   const [, verb = "", rest = ""] = /^\s*(\w+)([^]*)$/.exec(text) ?? [];
   const operation = verb.toUpperCase();

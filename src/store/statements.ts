@@ -1,21 +1,26 @@
-// The statements of the writer: set-based, one per purpose, a fixed number per transaction.
+// SQL statements of the writer: set-based, one per purpose, a fixed number per transaction.
 import { z } from "zod";
-import type { DiskRow } from "../model/disk.ts";
+import { DISK_COLUMNS, type DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
-import type { LvolRow } from "../model/lvol.ts";
-import { records } from "./columns.ts";
+import { LVOL_COLUMNS, type LvolRow } from "../model/lvol.ts";
+import { assignments, records } from "./columns.ts";
 import { parseDiskRows } from "./disk-rows.ts";
 import { parseLvolRows } from "./lvol-rows.ts";
 import type { NodeRow } from "./rows.ts";
 import type { Sql } from "./sql.ts";
 import type { StatusBatch } from "./status-queue.ts";
 
-/** The channel that outside readers may listen on; the payload is a hint, never data. */
+/** NOTIFY channel for readers outside of the agent. The payload is a hint to read, never data. */
 const CHANNEL = "storage_node";
+
+const LVOL_INTENT = assignments(LVOL_COLUMNS, ["intent", "both"], "excluded");
+const LVOL_STATUS = assignments(LVOL_COLUMNS, ["status", "both"], "r");
+const DISK_INTENT = assignments(DISK_COLUMNS, ["intent", "both"], "r");
+const DISK_STATUS = assignments(DISK_COLUMNS, ["status", "both"], "r");
 
 export type LockedNode = NodeRow & {
   readonly now: Date;
-  /** Until there is a call for it, disks are cordoned in the database, by hand. */
+  /** Read in each transaction: no call cordons a disk yet, operators set it in the database. */
   readonly cordonedDisks: ReadonlySet<string>;
 };
 
@@ -41,8 +46,8 @@ export class NodeMismatch extends Error {
 }
 
 /**
- * Makes the node's row on first contact. Throws NodeMismatch if the node has volumes under another
- * fleet or NQN prefix: their names could no longer be told from foreign ones.
+ * Inserts the node's row if there is none. Throws NodeMismatch if the node has volumes or lvstores
+ * of another fleet or NQN prefix: the agent would take their names for foreign ones.
  */
 export async function registerNode(
   client: Sql,
@@ -69,7 +74,7 @@ export async function registerNode(
   }
 }
 
-/** Everything of one node, as of one moment. */
+/** All rows of one node, as of one moment: its node row is locked against writers. */
 export async function loadNode(
   client: Sql,
   nodeId: string,
@@ -87,7 +92,7 @@ export async function loadNode(
   };
 }
 
-/** Another agent has the lease: this process writes no rows any more. */
+/** This process must not write rows any more: another agent has acquired the lease. */
 export class LeaseLost extends Error {
   constructor() {
     super("another agent has taken the lease of this node");
@@ -95,17 +100,17 @@ export class LeaseLost extends Error {
   }
 }
 
-/** Somebody else wrote rows of this node: those in memory are not those of the database. */
+/** Another process has written rows of this node: the rows in memory are not current. */
 export class RowsBehind extends Error {
   constructor() {
-    super("the rows in memory are not those of the database; they are read again");
+    super("the rows in memory differ from those of the database; they are read again");
     this.name = "RowsBehind";
   }
 }
 
 /**
- * Locks the node's row against other writers, raises its revision for this transaction and lets it be
- * known, once it has committed, to who listens. Throws LeaseLost if the epoch is not the newest.
+ * Locks the node's row against other writers, increments its revision and notifies the channel when
+ * the transaction commits. Throws LeaseLost if the epoch is not the node's present lease epoch.
  */
 export async function raiseRevision(
   client: Sql,
@@ -125,14 +130,14 @@ export async function raiseRevision(
   return { ...toNode(rows[0]), now, cordonedDisks: new Set(cordonedDisks) };
 }
 
-/** Rows of any node: ids are unique in the fleet. */
+/** The rows with these ids, of any node: ids are unique in the fleet. */
 export async function readLvols(client: Sql, ids: readonly string[]): Promise<LvolRow[]> {
   if (ids.length === 0) return [];
   const { rows } = await client.query(`select * from lvol where id = any ($1::uuid[])`, [ids]);
   return parseLvolRows(rows);
 }
 
-/** Writes what admission decided: desired columns, and the disks' sums. */
+/** Writes the rows that admission has changed: desired state, and the sums of the disks. */
 export async function writeIntents(
   client: Sql,
   rows: { readonly lvols: readonly LvolRow[]; readonly disks: readonly DiskRow[] },
@@ -140,24 +145,17 @@ export async function writeIntents(
   if (rows.lvols.length > 0) {
     const { rowCount } = await client.query(
       `insert into lvol select * from jsonb_populate_recordset(null::lvol, $1::jsonb)
-       on conflict (id) do update set
-         size_bytes = excluded.size_bytes, promised_bytes = excluded.promised_bytes,
-         hosts = excluded.hosts, allow_any_host = excluded.allow_any_host, qos = excluded.qos,
-         labels = excluded.labels, generation = excluded.generation,
-         delete_requested_time = excluded.delete_requested_time,
-         delete_forced = excluded.delete_forced, traceparent = excluded.traceparent,
-         failed = excluded.failed, attempt = excluded.attempt,
-         unconfirmed = excluded.unconfirmed, next_try_time = excluded.next_try_time, revision = excluded.revision,
-         update_time = excluded.update_time
+       on conflict (id) do update set ${LVOL_INTENT},
+         revision = excluded.revision, update_time = excluded.update_time
        where lvol.node_id = excluded.node_id`,
       [records(rows.lvols)],
     );
-    // Between our read and our write another node's agent took one of the ids. Nothing is written;
-    // the caller's next attempt sees that row and is refused for the right reason.
+    // The agent of another node has inserted one of the ids since readLvols. The transaction is
+    // rolled back; a retry reads that row and is refused with OTHER_NODE.
     if (rowCount !== rows.lvols.length) {
       throw new Refusal(
         "DATABASE_DOWN",
-        "an id was taken by another node at this moment; try again",
+        "another node has just used one of the volume ids; try again",
         {
           retryAfterMs: 100,
         },
@@ -166,12 +164,8 @@ export async function writeIntents(
   }
   if (rows.disks.length > 0) {
     await client.query(
-      `update disk set
-         admitted = r.admitted, admitted_serial = r.admitted_serial,
-         admitted_evidence = r.admitted_evidence, wanted = r.wanted,
-         zero_requested_time = r.zero_requested_time, generation = r.generation, traceparent = r.traceparent, attempt = r.attempt,
-         next_try_time = r.next_try_time, promised_bytes = r.promised_bytes,
-         lvol_count = r.lvol_count, revision = r.revision, update_time = r.update_time
+      `update disk set ${DISK_INTENT},
+         revision = r.revision, update_time = r.update_time
        from jsonb_populate_recordset(null::disk, $1::jsonb) r where disk.id = r.id`,
       [records(rows.disks)],
     );
@@ -179,8 +173,8 @@ export async function writeIntents(
 }
 
 /**
- * Writes what loops saw, where the generation is still the one they saw it at. Returns the ids that
- * were applied and the rows as they are now.
+ * Writes the status that loops record, where the row's generation is still that of the record.
+ * Returns the ids that were written and the new rows.
  */
 export async function writeStatus(
   client: Sql,
@@ -193,7 +187,7 @@ export async function writeStatus(
   const lvols = await writeLvolStatus(client, batch, revision);
   const disks = await writeDiskStatus(client, batch.disks, revision);
   const applied = new Set(lvols.map((row) => row.id));
-  const ended = await endPromises(client, batch.ended, { applied, revision });
+  const ended = await releasePromises(client, batch.ended, { applied, revision });
   for (const row of [...lvols, ...disks]) ids.add(row.id);
   return { ids, lvols, disks: [...inserted, ...disks, ...ended] };
 }
@@ -219,12 +213,7 @@ async function writeLvolStatus(
 ): Promise<LvolRow[]> {
   if (batch.lvols.length === 0) return [];
   const { rows } = await client.query<{ id: string; update_time: Date }>(
-    `update lvol set
-       observed_generation = r.observed_generation, lvol_uuid = r.lvol_uuid,
-       lvs_uuid = r.lvs_uuid, observed_size_bytes = r.observed_size_bytes,
-       exported = r.exported, pending_op = r.pending_op, last_error = r.last_error,
-       failed = r.failed, attempt = r.attempt, next_try_time = r.next_try_time,
-       delete_time = r.delete_time, revision = $2, update_time = now()
+    `update lvol set ${LVOL_STATUS}, revision = $2, update_time = now()
      from jsonb_populate_recordset(null::lvol, $1::jsonb) r
      where lvol.id = r.id and lvol.generation = r.generation
      returning lvol.id, lvol.update_time`,
@@ -244,18 +233,7 @@ async function writeDiskStatus(
 ): Promise<DiskRow[]> {
   if (disks.length === 0) return [];
   const { rows } = await client.query(
-    `update disk set
-       observed_generation = r.observed_generation, state = r.state,
-       state_reason = r.state_reason, transport = r.transport, address = r.address,
-       kernel_name = r.kernel_name, driver = r.driver, original_driver = r.original_driver,
-       controller_name = r.controller_name, lvs_name = r.lvs_name, lvs_uuid = r.lvs_uuid,
-       free_space = r.free_space, pending_op = r.pending_op,
-       zero_requested_time = r.zero_requested_time, cluster_bytes = r.cluster_bytes,
-       total_clusters = r.total_clusters, free_clusters = r.free_clusters,
-       size_bytes = r.size_bytes, block_size = r.block_size, evidence = r.evidence,
-       evidence_fingerprint = r.evidence_fingerprint, last_error = r.last_error,
-       attempt = r.attempt, next_try_time = r.next_try_time, last_seen_time = r.last_seen_time,
-       revision = $2, update_time = now()
+    `update disk set ${DISK_STATUS}, revision = $2, update_time = now()
      from jsonb_populate_recordset(null::disk, $1::jsonb) r
      where disk.id = r.id and disk.generation = r.generation
      returning disk.*`,
@@ -264,8 +242,8 @@ async function writeDiskStatus(
   return parseDiskRows(rows);
 }
 
-/** A tombstone takes no space: its promise goes back to the disk in the same transaction. */
-async function endPromises(
+/** Subtracts new tombstones from the sums of their disks, in the same transaction. */
+async function releasePromises(
   client: Sql,
   ended: readonly LvolRow[],
   { applied, revision }: { readonly applied: ReadonlySet<string>; readonly revision: bigint },

@@ -1,5 +1,5 @@
-// What loops want recorded, merged per object until the writer takes it. Bounded by the number of
-// objects: while the database is away a thousand changes of one volume stay one entry.
+// The status that loops record, merged per object until the writer takes it. The number of objects
+// bounds it: while the database cannot be reached, a thousand records of one volume stay one entry.
 import type { Span } from "@opentelemetry/api";
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
@@ -10,17 +10,19 @@ type Entry<Patch> = {
   readonly id: string;
   readonly generation: bigint;
   patch: Patch;
-  readonly settled: ((applied: boolean) => void)[];
-  /** Of those who wait for its commit and are traced. */
+  readonly waiting: ((applied: boolean) => void)[];
+  /** Spans of the traced callers that wait for the commit. */
   readonly spans: Span[];
 };
 
-/** A batch on its way: whole new rows, to be written only where the generation still holds. */
+/**
+ * Status for one transaction: complete new rows, written only where the generation is unchanged.
+ */
 export type StatusBatch = {
   readonly lvols: readonly LvolRow[];
   readonly disks: readonly DiskRow[];
   readonly newDisks: readonly DiskRow[];
-  /** Volumes that become tombstones with this batch: their promises end. */
+  /** Volumes that become tombstones with this batch: their promised bytes are released. */
   readonly ended: readonly LvolRow[];
   /** Tells each waiting loop whether its record was applied. */
   readonly settle: (appliedIds: ReadonlySet<string>) => void;
@@ -61,7 +63,7 @@ export class StatusQueue {
     return add(this.#inserts, row, { patch: row, span });
   }
 
-  /** Takes everything as whole rows; entries of another generation than the row's are dropped. */
+  /** Takes all entries, as complete rows; entries whose generation is not the row's are dropped. */
   take(rows: Rows): StatusBatch {
     const entries = {
       lvols: [...this.#lvols.values()],
@@ -89,14 +91,16 @@ export class StatusQueue {
     const newDisks = entries.inserts.map((entry) => entry.patch);
     const all = [...entries.lvols, ...entries.disks, ...entries.inserts];
     const settle = (applied: ReadonlySet<string>) => {
-      for (const { id, settled } of all) for (const tell of settled) tell(applied.has(id));
+      for (const { id, waiting } of all) for (const resolve of waiting) resolve(applied.has(id));
     };
-    // They end with this transaction, whatever becomes of it.
+    // The spans end with this transaction, also if it fails and its entries are put back.
     const spans = all.flatMap((entry) => entry.spans.splice(0));
     return { lvols, disks, newDisks, ended, settle, spans, entries };
   }
 
-  /** After a failed transaction: what came meanwhile wins over what was on its way. */
+  /**
+   * Puts back the entries of a failed transaction; newer records of the same object override them.
+   */
   putBack(batch: StatusBatch): void {
     restore(this.#lvols, batch.entries.lvols);
     restore(this.#disks, batch.entries.disks);
@@ -114,14 +118,14 @@ function add<Patch extends object>(
     const entry = queue.get(row.id);
     if (entry !== undefined && entry.generation === row.generation) {
       entry.patch = { ...entry.patch, ...patch };
-      entry.settled.push(resolve);
+      entry.waiting.push(resolve);
       entry.spans.push(...spans);
       return;
     }
-    for (const tell of entry?.settled ?? []) tell(false);
+    for (const resolveOutdated of entry?.waiting ?? []) resolveOutdated(false);
     for (const outdated of entry?.spans ?? []) endSpan(outdated);
     const { id, generation } = row;
-    queue.set(id, { id, generation, patch, settled: [resolve], spans });
+    queue.set(id, { id, generation, patch, waiting: [resolve], spans });
   });
 }
 
@@ -135,9 +139,9 @@ function restore<Patch extends object>(
       queue.set(old.id, old);
     } else if (newer.generation === old.generation) {
       newer.patch = { ...old.patch, ...newer.patch };
-      newer.settled.push(...old.settled);
+      newer.waiting.push(...old.waiting);
     } else {
-      for (const tell of old.settled) tell(false);
+      for (const resolve of old.waiting) resolve(false);
     }
   }
 }

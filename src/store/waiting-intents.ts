@@ -1,4 +1,4 @@
-// Intents that wait for the next transaction, and what becomes of each in it.
+// Intents that wait for the writer's next transaction, and the outcome of each in it.
 import type { Span } from "@opentelemetry/api";
 import { admit, type AdmissionState, type Decision, type Mutation } from "../model/admission.ts";
 import { Refusal } from "../model/errors.ts";
@@ -12,12 +12,12 @@ export type Waiting = {
   readonly reject: (error: unknown) => void;
 };
 
-/** written: a row was changed by it, as opposed to the repeat of what is wanted already. */
+/** written: the intent changed a row; false for a repeat of what is wanted already. */
 export type Admitted = { readonly decision: Decision; readonly written: boolean };
 
 export type Outcome = { readonly waiting: Waiting; readonly result: Admitted | Refusal };
 
-/** Tells all of them why no transaction had them. */
+/** Rejects all intents of a batch that was not committed, and ends their spans. */
 export function refuse(batch: readonly Waiting[], error: unknown): void {
   for (const { span, reject } of batch) {
     if (span !== undefined) {
@@ -28,7 +28,9 @@ export function refuse(batch: readonly Waiting[], error: unknown): void {
   }
 }
 
-/** Applies an intent to the state, in which later ones of the batch see it; a refusal changes nothing. */
+/**
+ * Applies an intent to the state, where later intents of the batch see it, or returns a Refusal.
+ */
 export function decide(state: AdmissionState, { mutation, span }: Waiting): Admitted | Refusal {
   const wanted = () => state.lvols.get(mutation.id) ?? state.disks.get(mutation.id);
   const before = wanted();
@@ -48,7 +50,7 @@ export function decide(state: AdmissionState, { mutation, span }: Waiting): Admi
 }
 
 export function notLeaseHolder(): Refusal {
-  const message = "this agent does not lead its node; another one may";
+  const message = "this agent does not hold the lease of its node";
   return new Refusal("NOT_LEASE_HOLDER", message, { retryAfterMs: 1_000 });
 }
 

@@ -1,6 +1,6 @@
-// The one writer of the node's rows. Whatever waits, intents and status alike, goes into one
-// transaction with a fixed number of statements; while it commits, the next batch gathers. So a lone
-// call costs one commit and a thousand concurrent ones cost a few.
+// The only writer of the node's rows (group commit). All intents and status records that wait go
+// into one transaction with a fixed number of statements; while it commits, the next batch
+// collects. A single call costs one commit, and a thousand concurrent calls cost a few.
 import { context, ROOT_CONTEXT, type Span } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import type { AdmissionPolicy, Decision, Mutation } from "../model/admission.ts";
@@ -25,13 +25,12 @@ import {
   type Admitted,
   type Waiting,
 } from "./waiting-intents.ts";
-
-/** Mutations in one transaction: past this the gain of sharing is nil (TOOLCHAIN section 4). */
-const MAX_BATCH = 256;
-/** Mutations waiting: past this a caller is told to come back rather than kept. */
-const MAX_QUEUE = 10_000;
-const RETRY_FIRST_MS = 100;
-const RETRY_LAST_MS = 2_000;
+import {
+  COMMIT_INTENTS,
+  COMMIT_RETRY_FIRST_MS,
+  COMMIT_RETRY_LAST_MS,
+  QUEUED_INTENTS,
+} from "../limits.ts";
 
 type Batch = {
   readonly batch: readonly Waiting[];
@@ -55,23 +54,23 @@ export class Writer {
   readonly #mutations: Waiting[] = [];
   #scheduled = false;
   #running: Promise<void> | undefined;
-  #retryMs = RETRY_FIRST_MS;
+  #retryMs = COMMIT_RETRY_FIRST_MS;
   #retryTimer: NodeJS.Timeout | undefined;
-  /** After an unknown commit, rows in memory may lag behind; they are read again first. */
+  /** The rows in memory may be outdated (a commit failed): read them before the next commit. */
   #stale = true;
   #closed = false;
   #connected = false;
   #onConnectedChange: (connected: boolean) => void = () => {};
   #onLeaseLost: () => void = () => {};
-  /** Waits for the rows as they are under the new lease. */
-  #leading: (() => void) | undefined;
+  /** Resolves readAsLeader; undefined if it is not waiting. */
+  #leaderRead: (() => void) | undefined;
 
   constructor(options: WriterOptions) {
     this.#options = options;
     this.#instruments = options.instruments ?? NO_INSTRUMENTS;
   }
 
-  /** What waits for a transaction. */
+  /** Numbers of intents and of objects with status that wait for a transaction. */
   get queued(): { readonly intents: number; readonly records: number } {
     return { intents: this.#mutations.length, records: this.#status.size };
   }
@@ -89,32 +88,32 @@ export class Writer {
     this.#onLeaseLost = listener;
   }
 
-  /** Starts reading the rows; they are there once `connected` turns true. */
+  /** Starts reading the rows; they are available once `connected` turns true. */
   start(): void {
     this.#schedule();
   }
 
-  /** Reads the rows again: somebody else may have written them. */
+  /** Reads the rows again: another process may have written them. */
   refresh(): void {
     this.#stale = true;
     this.#schedule();
   }
 
-  /** The lease was taken: resolves once the rows were read under it, rejects when aborted. */
+  /** For the acquisition of the lease: resolves once the rows were read again, rejects on abort. */
   readAsLeader(signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#leading = resolve;
+      this.#leaderRead = resolve;
       signal.addEventListener("abort", () => reject(signal.reason), { once: true });
       this.refresh();
     });
   }
 
   /**
-   * Admits and commits a mutation of intent. Throws a Refusal; UNAVAILABLE when the database is
-   * away, in which case a commit may or may not have happened and the call can be repeated.
+   * Admits and commits an intent. Throws a Refusal; DATABASE_DOWN if the database cannot be
+   * reached, in which case the intent may or may not be committed and the call can be repeated.
    */
   async mutate(mutation: Mutation): Promise<Decision> {
-    this.#refuseIfHopeless();
+    this.#refuseIfUnavailable();
     const { kind, id } = mutation;
     const span = childSpan(this.#instruments.tracer, `commit ${kind}`, {
       attributes: { [ATTR.mutation]: kind, [ATTR.objectId]: id },
@@ -130,11 +129,11 @@ export class Writer {
     return decision;
   }
 
-  /** Throws a Refusal where no transaction could be had now, or too many wait for one. */
-  #refuseIfHopeless(): void {
+  /** Throws a Refusal if no transaction can be started now, or if too many intents wait for one. */
+  #refuseIfUnavailable(): void {
     if (this.#closed) throw databaseDown("the agent is stopping");
-    if (this.#mutations.length >= MAX_QUEUE) {
-      const message = `${MAX_QUEUE} changes are waiting already`;
+    if (this.#mutations.length >= QUEUED_INTENTS) {
+      const message = `too many changes wait for a commit; the limit is ${QUEUED_INTENTS}`;
       throw new Refusal("OVERLOADED", message, { retryAfterMs: 1_000 });
     }
     if (!this.#connected && this.#retryTimer !== undefined) {
@@ -147,8 +146,9 @@ export class Writer {
   }
 
   /**
-   * Records what was seen of a volume at this generation. Resolves true once committed, false if
-   * the intent has changed meanwhile (look again). Kept and tried again while the database is away.
+   * Records what was observed of a volume at this generation. Resolves true once committed, false
+   * if the generation has changed since (observe again). The record is kept and retried while the
+   * database cannot be reached.
    */
   recordLvol(row: Pick<LvolRow, "id" | "generation">, patch: LvolStatusPatch): Promise<boolean> {
     const done = this.#status.addLvol(row, patch, this.#recordSpan("lvol", row.id));
@@ -163,7 +163,7 @@ export class Writer {
     return done;
   }
 
-  /** Adds a disk that was never seen before; a row that exists already is left as it is. */
+  /** Inserts the row of a new disk; a row that exists already is not changed. */
   insertDisk(row: DiskRow): Promise<boolean> {
     const done = this.#status.insertDisk(row, this.#recordSpan("disk", row.id));
     this.#schedule();
@@ -189,7 +189,7 @@ export class Writer {
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      // Whoever came first is not who all of it is done for.
+      // The batch serves many callers: run it outside any one caller's trace context.
       this.#running = context
         .with(ROOT_CONTEXT, () => this.#cycle())
         .finally(() => {
@@ -203,13 +203,13 @@ export class Writer {
   }
 
   async #cycle(): Promise<void> {
-    const batch = this.#mutations.splice(0, MAX_BATCH);
+    const batch = this.#mutations.splice(0, COMMIT_INTENTS);
     try {
       if (this.#stale) await this.#load();
       const { epoch } = this.#options.fence;
       if (epoch === undefined) refuse(batch, notLeaseHolder());
       else if (batch.length > 0 || this.#status.size > 0) await this.#commit(batch, epoch);
-      this.#retryMs = RETRY_FIRST_MS;
+      this.#retryMs = COMMIT_RETRY_FIRST_MS;
       this.#setConnected(true);
     } catch (error) {
       if (error instanceof sql.LeaseLost) {
@@ -220,18 +220,18 @@ export class Writer {
       }
       this.#stale = true;
       if (error instanceof sql.RowsBehind) {
-        this.#options.log.warn("rows were written by somebody else; they are read again");
+        this.#options.log.warn("rows were written by another process, reading them again");
         this.#mutations.unshift(...batch);
         return;
       }
-      this.#retryMs = Math.min(this.#retryMs * 2, RETRY_LAST_MS);
+      this.#retryMs = Math.min(this.#retryMs * 2, COMMIT_RETRY_LAST_MS);
       const down = isDatabaseDown(error);
       if (down) this.#setConnected(false);
       const level = down && !this.#connected ? "debug" : "error";
       this.#options.log[level]({ err: error, mutations: batch.length }, "transaction failed");
       const refusal = down
         ? databaseDown(
-            "the database cannot be reached; whether the change was kept is not known",
+            "the database cannot be reached; it is unknown whether the change was committed",
             error,
           )
         : error;
@@ -241,17 +241,18 @@ export class Writer {
 
   async #load(): Promise<void> {
     const { database, policy, rows, fence } = this.#options;
-    const leading = this.#leading;
+    const leaderRead = this.#leaderRead;
     const all = await database.transaction((client) => sql.loadNode(client, policy.nodeId));
-    // It went back: whether it may be gone on with is decided where leases are taken.
-    const wentBack = all.node.revision < (rows.node?.revision ?? 0n);
-    if (wentBack && fence.epoch !== undefined) throw new sql.LeaseLost();
-    // A lease that was taken while this was read needs rows that were read after it.
-    this.#stale = this.#leading !== leading;
+    // The revision decreased (database restored): give up the lease; acquiring it again decides
+    // between hold and continue.
+    const restored = all.node.revision < (rows.node?.revision ?? 0n);
+    if (restored && fence.epoch !== undefined) throw new sql.LeaseLost();
+    // A lease that was acquired during this read needs rows that are read after it.
+    this.#stale = this.#leaderRead !== leaderRead;
     rows.replace(all);
     if (this.#stale) return;
-    leading?.();
-    this.#leading = undefined;
+    leaderRead?.();
+    this.#leaderRead = undefined;
   }
 
   async #commit(batch: readonly Waiting[], epoch: bigint): Promise<void> {
@@ -282,8 +283,9 @@ export class Writer {
   async #write(client: Sql, { batch, status, epoch }: Batch) {
     const { rows, policy } = this.#options;
     const node = await sql.raiseRevision(client, policy.nodeId, epoch);
-    // Whoever writes raises the revision, and under this epoch only we do: any other number means a
-    // database that went back, or rows that were rebuilt. Nothing may be decided on what we remember.
+    // Every writer increments the revision, and under this epoch only this process writes. Any
+    // other revision means a restored database or rebuilt rows: nothing may be admitted on the rows
+    // in memory.
     if (node.revision !== (rows.node?.revision ?? 0n) + 1n) throw new sql.RowsBehind();
     const applied = await sql.writeStatus(client, status, node.revision);
     const intents = await admitBatch(client, batch, {
@@ -305,11 +307,14 @@ export class Writer {
   #setConnected(connected: boolean): void {
     if (connected === this.#connected) return;
     this.#connected = connected;
-    this.#options.log.info({ connected }, connected ? "database reached" : "database away");
+    this.#options.log.info(
+      { connected },
+      connected ? "database connected" : "database disconnected",
+    );
     this.#onConnectedChange(connected);
   }
 
-  /** Ends after the transaction in flight; what still waits is refused. */
+  /** Waits for the transaction in flight; then refuses the intents that still wait. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#retryTimer);

@@ -1,5 +1,4 @@
-// The edge of the API over the wire: what is checked before anything happens, what generic clients
-// rely on (reflection, health). No target is there: nothing of this needs one.
+// The API over the wire, without a target: validation of requests, reflection and health.
 import { create, createFileRegistry, fromBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { credentials, status } from "@grpc/grpc-js";
@@ -33,7 +32,7 @@ async function agentWithoutTarget(owner: AsyncDisposableStack): Promise<TestAgen
   const folder = owner.use(await temporaryFolder());
   const target = { socket: join(folder.path, "nobody"), fabricDisks: "" };
   const started = owner.use(await startAgent({ url: database.url, target }));
-  await until("it leads its node", () => {
+  await until("the agent has the lease of its node", () => {
     return started.node.agent.components().some(({ name, ok }) => name === "lease" && ok);
   });
   return started;
@@ -50,7 +49,7 @@ afterAll(async () => {
 type Change = Parameters<typeof lvolSpec>[0];
 
 describe("a request", () => {
-  it("with several faults is answered with all of them", async () => {
+  it("with several violations is answered with all of them", async () => {
     const { client } = agent;
     const spec = lvolSpec({
       sizeBytes: 0n,
@@ -128,7 +127,7 @@ describe("a request", () => {
     expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD", fields: ["wait_timeout"] });
   });
 
-  it("to wait for exactly 10 minutes may be made", async () => {
+  it("to wait for exactly 10 minutes is accepted", async () => {
     const { client } = agent;
     const waitTimeout = { seconds: 600n, nanos: 0 };
     const request = { lvolId: randomUUID(), hostNqn: HOST, waitTimeout };
@@ -136,7 +135,7 @@ describe("a request", () => {
     expect(refused).toMatchObject({ reason: "NOT_FOUND" });
   });
 
-  it("of newer clients, with an enum number that is unknown here, is refused", async () => {
+  it("with an enum number of a newer API version is refused", async () => {
     const sent = (number: number) =>
       new Promise((resolve, reject) => {
         const spec = Buffer.from([0x08, 0x01, 0x10, number]);
@@ -157,7 +156,7 @@ describe("a request", () => {
       });
     const refused = await refusal(sent(99));
     expect(refused).toMatchObject({ code: 3, fields: ["spec.provisioning"] });
-    // The bytes are those of a request: with a number that is known there is only no disk for it.
+    // With a known number the same bytes are a valid request: it fails only for lack of a disk.
     expect(await refusal(sent(1))).toMatchObject({ reason: "DISK_NOT_UP" });
   });
 
@@ -172,13 +171,13 @@ describe("a request", () => {
     expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD", fields: [field] });
   });
 
-  it("for a page of a million is answered with as many as there may be", async () => {
+  it("for a page larger than the limit is answered with a page of the limit", async () => {
     const { client } = agent;
     const page = { pageSize: 1_000_000, pageToken: "" };
     expect(await call(client, client.listDisks.bind(client), page)).toMatchObject({ disks: [] });
   });
 
-  it("by force, without a reason, is refused: somebody will ask why", async () => {
+  it("with force but without a reason is refused", async () => {
     const { client } = agent;
     const refused = await refusal(
       call(client, client.delete.bind(client), {
@@ -194,7 +193,7 @@ describe("a request", () => {
 });
 
 describe("a generic client", () => {
-  it("finds every method by reflection alone: buf curl lists and calls", async () => {
+  it("needs only reflection: buf curl lists services and methods, and calls one", async () => {
     const url = `http://${agent.address}`;
     const buf = async (...args: readonly string[]) => {
       const common = ["curl", "--http2-prior-knowledge", "--protocol", "grpc"];
@@ -231,7 +230,7 @@ describe("a generic client", () => {
       "grpc.reflection.v1.ServerReflection",
       "grpc.reflection.v1alpha.ServerReflection",
     ]);
-    // A client builds its descriptors from the answer alone: what is missing would throw here.
+    // A client builds its descriptors from the answer alone: a missing import would throw here.
     for (const value of [...services.map(({ name }) => name), `${SERVICE}.ProvisionLvol`]) {
       const file = await ask({ $case: "fileContainingSymbol", value });
       const protos = file?.$case === "fileDescriptorResponse" ? file.value.fileDescriptorProto : [];
@@ -252,7 +251,7 @@ describe("a generic client", () => {
 });
 
 describe("grpc.health.v1", () => {
-  it("says alive for the process and not serving for an agent whose target is away", async () => {
+  it("reports SERVING for the process and NOT_SERVING for an agent without a target", async () => {
     const client = new HealthClient(agent.address, credentials.createInsecure());
     const check = async (service: string) =>
       await new Promise((resolve, reject) => {
@@ -267,7 +266,7 @@ describe("grpc.health.v1", () => {
     client.close();
   });
 
-  it("tells a watcher at once, and ends its stream when the agent stops", async () => {
+  it("streams the status at once, and ends the stream when the agent stops", async () => {
     await using owner = new AsyncDisposableStack();
     const other = await agentWithoutTarget(owner);
     const client = new HealthClient(other.address, credentials.createInsecure());

@@ -1,5 +1,5 @@
-// How calls end before what they wait for has come: the caller cancels, its deadline passes, the agent
-// stops. What was committed stays in each case.
+// Calls that end before the volume they wait for is UP: the caller cancels, its deadline passes, or
+// the agent stops. The committed intent stays in each case.
 import { credentials, Metadata, status } from "@grpc/grpc-js";
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
@@ -18,7 +18,7 @@ type Scenario = AsyncDisposable & {
   readonly database: DatabaseProxy;
 };
 
-/** An agent that is ready; what it has under way when it stops is cut off soon. */
+/** A ready agent that waits only 200 ms for steps in flight when it stops. */
 async function readyAgent(): Promise<Scenario> {
   await using stack = new AsyncDisposableStack();
   const { url } = stack.use(await testDatabase());
@@ -39,7 +39,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("a call that waits for a volume", () 
     validateOnly: false,
   });
 
-  it("is cancelled, or its deadline passes: the volume is made all the same", async () => {
+  it("is cancelled or its deadline passes: the volume is created all the same", async () => {
     await using scenario = await readyAgent();
     const { agent, target } = scenario;
     await using control = await target.control();
@@ -68,7 +68,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("a call that waits for a volume", () 
     expect(await target.spdk.bdevLvolGetLvols()).toHaveLength(2);
   });
 
-  it("is answered with what there is when its wait is over, and when the agent stops", async () => {
+  it("is answered with the current row when its wait expires, and when the agent stops", async () => {
     await using scenario = await readyAgent();
     const { agent, target } = scenario;
     await using control = await target.control();
@@ -92,32 +92,33 @@ describe.skipIf(REAL_SOCKET !== undefined)("a call that waits for a volume", () 
 });
 
 describe.skipIf(REAL_SOCKET !== undefined)("a watcher of grpc.health.v1", () => {
-  it("is told each turn of readiness, the last one when the agent stops", async () => {
+  it("receives each change of readiness, the last one when the agent stops", async () => {
     await using scenario = await readyAgent();
     const { agent, database } = scenario;
     const client = new HealthClient(agent.address, credentials.createInsecure());
-    const told: string[] = [];
+    const received: string[] = [];
     const stream = client.watch({ service: SERVICE });
-    stream.on("data", ({ status: now }: HealthCheckResponse) => told.push(now));
+    stream.on("data", ({ status: now }: HealthCheckResponse) => received.push(now));
     const ended = new Promise((_, reject) => stream.once("error", reject));
     const refused = refusal(ended);
-    const hears = async (...turns: readonly string[]) => {
-      await until(`it was told ${turns.join(", ")}`, () => told.length >= turns.length);
-      expect(told).toEqual(turns);
+    const expectStatuses = async (...statuses: readonly string[]) => {
+      const what = `it received ${statuses.join(", ")}`;
+      await until(what, () => received.length >= statuses.length);
+      expect(received).toEqual(statuses);
     };
-    await hears("SERVING");
+    await expectStatuses("SERVING");
     await database.down();
-    // Asked for nothing, an agent notices when it renews its lease.
+    // This request makes the agent notice the outage before the next renewal of its lease.
     expect(await refusal(provision(agent))).toMatchObject({ reason: "DATABASE_DOWN" });
-    await hears("SERVING", "NOT_SERVING");
+    await expectStatuses("SERVING", "NOT_SERVING");
     await database.up();
-    await hears("SERVING", "NOT_SERVING", "SERVING");
+    await expectStatuses("SERVING", "NOT_SERVING", "SERVING");
     await agent.node[Symbol.asyncDispose]();
     expect(await refused).toMatchObject({
       code: status.UNAVAILABLE,
       reason: "NOT_LEASE_HOLDER",
     });
-    expect(told).toEqual(["SERVING", "NOT_SERVING", "SERVING", "NOT_SERVING"]);
+    expect(received).toEqual(["SERVING", "NOT_SERVING", "SERVING", "NOT_SERVING"]);
     client.close();
   });
 });

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { freeAddress } from "../../src/demo/listen-address.ts";
 import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
-import { call, until } from "../support/agent.ts";
+import { agentEnv, call, until } from "../support/agent.ts";
 import { cpuMs } from "./cpu.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
@@ -43,19 +43,16 @@ export async function startAgentProcess(place: AgentPlace): Promise<AgentUnderTe
     stdio: ["ignore", "inherit", "inherit"],
     env: {
       ...process.env,
-      DATABASE_URL: place.databaseUrl,
-      STORAGE_NODE_ID: "bench",
-      STORAGE_NODE_FLEET: "bench",
+      ...agentEnv({
+        url: place.databaseUrl,
+        target: place,
+        root: join(place.stateDir, "root"),
+        stateDir: join(place.stateDir, "agent-state"),
+      }),
       STORAGE_NODE_LISTEN: address,
-      STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
-      STORAGE_NODE_ROOT: join(place.stateDir, "root"),
-      STORAGE_NODE_STATE_DIR: join(place.stateDir, "agent-state"),
-      STORAGE_NODE_SPDK_SOCKET: place.socket,
-      STORAGE_NODE_FABRIC_DISKS: place.fabricDisks,
       STORAGE_NODE_NQN_PREFIX: NQN_PREFIX,
       STORAGE_NODE_EXPORT_ADDR: LISTEN.traddr,
       STORAGE_NODE_EXPORT_PORT: LISTEN.trsvcid,
-      STORAGE_NODE_DISK_POLICY: "auto",
       STORAGE_NODE_OVERCOMMIT: "999",
       STORAGE_NODE_MAX_EXPORTS: "6000",
       LOG_LEVEL: process.env["TEST_LOG_LEVEL"] ?? "fatal",

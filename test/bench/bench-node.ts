@@ -1,4 +1,4 @@
-// One storage node to measure: a database of its own, a target and an agent, each a process.
+// One storage node to measure: its own database, a target process and an agent process.
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,11 +17,11 @@ import { idOf, provision, remove, stateOf } from "../support/volumes.ts";
 import { startAgentProcess, type AgentUnderTest } from "./agent-under-test.ts";
 import { CountingProxies } from "./counts.ts";
 
-/** A cluster on disks of up to 2 TB: the least a volume can be. */
+/** Cluster size of disks of up to 2 TB: the minimum size of a volume. */
 export const VOLUME_BYTES = 4n * 1024n ** 2n;
 const DISKS = 2;
 const DISK_BYTES = 128n * 1024n ** 3n;
-/** Calls under way at a time where the time does not matter. */
+/** Concurrent calls where time is not measured. */
 const AT_A_TIME = 250;
 
 const fabricDisk = z.object({
@@ -35,7 +35,7 @@ const fabricDisk = z.object({
 export type FabricEntry = z.infer<typeof fabricDisk>;
 
 export type NodeOptions = {
-  /** What the agent asks of its neighbours is counted on the way, which costs it some time. */
+  /** Count SPDK calls and SQL statements in proxies, which slows the agent down. */
   readonly counted?: boolean;
 };
 
@@ -96,7 +96,7 @@ export class BenchNode implements AsyncDisposable {
       .parse(JSON.parse(await readFile(target.fabricDisks, "utf8")));
     const inside = { stack, parts, folder, target, database, databaseUrl, fabric };
     const node = new BenchNode({ ...inside, stack: stack.move() });
-    // A bench that ends in the middle leaves nothing running.
+    // A bench that exits early must not leave processes running.
     const end = () => node.#kill();
     process.once("exit", end);
     node.#stack.defer(() => void process.off("exit", end));
@@ -114,13 +114,14 @@ export class BenchNode implements AsyncDisposable {
     return this.#agent;
   }
 
-  /** Of a node that is counted. */
+  /** The counting proxies; only with the option `counted`. */
   get proxies(): CountingProxies {
-    if (this.#proxies === undefined) throw new Error("nothing is counted");
+    if (this.#proxies === undefined)
+      throw new Error("the node was started without the option counted");
     return this.#proxies;
   }
 
-  /** Again, if it runs already. */
+  /** Starts the agent; restarts it if it is running. */
   async startAgent({ counted = false }: NodeOptions): Promise<void> {
     await this.#stopAgent();
     const behind = { socket: this.target.socket, databaseUrl: this.#databaseUrl };
@@ -135,7 +136,7 @@ export class BenchNode implements AsyncDisposable {
     });
   }
 
-  /** Resolves when each of them is UP. Returns their ids. */
+  /** Provisions volumes and waits until each is UP. Returns their ids. */
   async provision(count: number): Promise<readonly string[]> {
     const made = await Promise.all(
       Array.from({ length: count }, () => provision(this.agent, { sizeBytes: VOLUME_BYTES })),
@@ -150,10 +151,10 @@ export class BenchNode implements AsyncDisposable {
     return made.map(idOf);
   }
 
-  /** Makes as many as are missing to that number. */
+  /** Provisions volumes until the node has `count`. */
   async fillTo(count: number): Promise<void> {
-    for (let there = (await this.volumes()).length; there < count; there += AT_A_TIME) {
-      await this.provision(Math.min(AT_A_TIME, count - there));
+    for (let existing = (await this.volumes()).length; existing < count; existing += AT_A_TIME) {
+      await this.provision(Math.min(AT_A_TIME, count - existing));
     }
   }
 
@@ -165,7 +166,7 @@ export class BenchNode implements AsyncDisposable {
     }
   }
 
-  /** In the order in which they were made. */
+  /** In the order of creation. */
   async volumes(): Promise<readonly VolumeOnNode[]> {
     const { rows } = await this.database.query(
       `select id, disk_id as "diskId", nqn, lvol_uuid as "lvolUuid" from lvol
@@ -174,7 +175,7 @@ export class BenchNode implements AsyncDisposable {
     return z.array(volumeRow).parse(rows);
   }
 
-  /** Transactions in which the agent wrote rows, since ever. */
+  /** Total number of transactions in which the agent wrote rows (the revision of the node). */
   async writes(): Promise<number> {
     const { rows } = await this.database.query(
       `select revision::int as revision from node where node_id = 'bench'`,

@@ -1,10 +1,10 @@
-// How far the agent is from what the target, the database and gRPC can do at best, each measured in
-// the same run on the same machine (DESIGN section 8).
+// Compares the agent with the best that target, database and gRPC can do, measured in the same run
+// on the same machine (docs/performance.md#what-things-cost).
 //
 //   npm run bench -- [--rows a,b] [--pairs 5] [--out FOLDER] [--quick] [--profile]
 //                    [--target SOCKET --disks FILE [--restart-cmd CMD]]
 //
-// With --target a real SPDK target is measured; what is on the disks in FILE is destroyed.
+// With --target a real SPDK target is measured; all data on the disks in FILE is destroyed.
 import { mkdir, writeFile } from "node:fs/promises";
 import { availableParallelism, cpus } from "node:os";
 import { join } from "node:path";
@@ -22,7 +22,7 @@ import { restartRow } from "./row-restart.ts";
 import { scaleRow } from "./row-scale.ts";
 import type { Bench, Row, RowResult, Sizes } from "./row.ts";
 
-/** Database, target, agent and client: what wants a core of its own. */
+/** Processes that need their own core: database, target, agent and client. */
 const PARTS = 4;
 
 const ROWS: readonly Row[] = [
@@ -77,11 +77,11 @@ async function main(): Promise<number> {
   const wanted = options.rows.split(",");
   const unknown = wanted.filter((name) => !ROWS.some((row) => row.name === name));
   if (unknown.length > 0) {
-    say(`no such row: ${unknown.join(", ")}; rows: ${ROWS.map(({ name }) => name).join(", ")}`);
+    say(`unknown rows: ${unknown.join(", ")}; known: ${ROWS.map(({ name }) => name).join(", ")}`);
     return 64;
   }
   if (options.target !== undefined && options.disks === undefined) {
-    say("--target needs --disks FILE: what is on these disks is destroyed");
+    say("--target needs --disks FILE; all data on these disks is destroyed");
     return 64;
   }
   const machine = describeMachine();
@@ -92,7 +92,7 @@ async function main(): Promise<number> {
   for (const [name, { notes }] of Object.entries(results)) {
     for (const note of notes) say(`${name}: ${note}`);
   }
-  say("stream-iostat: not there yet");
+  say("stream-iostat: not implemented");
   const { quick, pairs = String(pairsOf()), target } = options;
   const measured = {
     quick,
@@ -138,7 +138,7 @@ async function run(rows: readonly Row[]): Promise<Record<string, RowResult>> {
       return node;
     },
   };
-  // What a row has not ended yet ends before the database does.
+  // Stop nodes that a failed row left running before the database.
   stack.defer(async () => {
     for (const node of nodes) await node[Symbol.asyncDispose]();
   });

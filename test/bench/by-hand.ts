@@ -9,8 +9,9 @@ import {
   exportSerial,
   volumeNqn,
 } from "../../src/model/identity.ts";
-import type { LvolRow } from "../../src/model/lvol.ts";
+import { newLvolRow, type LvolRow } from "../../src/model/lvol.ts";
 import { records } from "../../src/store/columns.ts";
+import { creationRequest } from "../support/model.ts";
 import { HOST } from "../support/volumes.ts";
 import { LISTEN, NQN_PREFIX } from "./agent-under-test.ts";
 import { VOLUME_BYTES, type BenchNode, type StoreOnNode, type VolumeOnNode } from "./bench-node.ts";
@@ -227,36 +228,16 @@ async function makeNode({ database }: BenchNode): Promise<string> {
 }
 
 function lvolRow({ id }: Named, diskId: string): LvolRow {
-  const now = new Date();
-  const wanted = { sizeBytes: VOLUME_BYTES, thin: true, hosts: [HOST], allowAnyHost: false };
-  return {
+  return newLvolRow({
     id,
     nodeId: NODE,
     diskId,
-    request: { ...wanted, diskId: undefined, sourceSnapshotId: undefined, qos: undefined },
-    ...wanted,
+    request: creationRequest({ sizeBytes: VOLUME_BYTES, hosts: [HOST] }),
     promisedBytes: VOLUME_BYTES,
-    qos: undefined,
     labels: {},
     nqn: nqnOf(id),
-    generation: 1n,
-    deleteRequestedTime: undefined,
-    deleteForced: false,
     traceparent: undefined,
-    observedGeneration: 0n,
-    lvolUuid: undefined,
-    lvsUuid: undefined,
-    observedSizeBytes: undefined,
-    exported: false,
-    pendingOp: undefined,
-    unconfirmed: false,
-    lastError: undefined,
-    failed: false,
-    attempt: 0,
-    nextTryTime: undefined,
     revision: 1n,
-    createTime: now,
-    updateTime: now,
-    deleteTime: undefined,
-  };
+    now: new Date(),
+  });
 }

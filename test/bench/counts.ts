@@ -1,4 +1,4 @@
-// What the agent asks of the target and of the database, counted on the way there.
+// Counts the SPDK calls and SQL statements of an agent in proxies in front of target and database.
 import { join } from "node:path";
 import { DatabaseProxy } from "../support/database-proxy.ts";
 import { deaf, SocketProxy, type Overhear } from "../support/socket-proxy.ts";
@@ -31,14 +31,16 @@ export class CountingProxies implements AsyncDisposable {
     folder: string,
     behind: { readonly socket: string; readonly databaseUrl: string },
   ): Promise<CountingProxies> {
-    const told = { target: deaf, database: deaf };
+    const listeners = { target: deaf, database: deaf };
     await using stack = new AsyncDisposableStack();
     const path = join(folder, "counted.sock");
-    const target = stack.use(await SocketProxy.open(path, behind.socket, () => told.target()));
-    const database = stack.use(await DatabaseProxy.open(behind.databaseUrl, () => told.database()));
+    const target = stack.use(await SocketProxy.open(path, behind.socket, () => listeners.target()));
+    const database = stack.use(
+      await DatabaseProxy.open(behind.databaseUrl, () => listeners.database()),
+    );
     const proxies = new CountingProxies(stack.move(), target.path, database);
-    told.target = () => proxies.#overhearTarget();
-    told.database = () => proxies.#overhearDatabase();
+    listeners.target = () => proxies.#overhearTarget();
+    listeners.database = () => proxies.#overhearDatabase();
     return proxies;
   }
 
@@ -83,19 +85,19 @@ export class CountingProxies implements AsyncDisposable {
 
   #overhearDatabase(): ReturnType<Overhear> {
     let unread = Buffer.alloc(0);
-    // What a connection begins with has no type byte.
-    let begun = false;
+    // The startup message of a connection has no type byte.
+    let started = false;
     return {
       asked: (bytes) => {
         unread = Buffer.concat([unread, bytes]);
         for (;;) {
-          const head = begun ? 1 : 0;
+          const head = started ? 1 : 0;
           if (unread.length < head + 4) return;
           const end = head + unread.readUInt32BE(head);
           if (unread.length < end) return;
-          const text = begun ? textOf(unread.subarray(0, end)) : undefined;
+          const text = started ? textOf(unread.subarray(0, end)) : undefined;
           if (text !== undefined) add(this.#statements, statementName(text));
-          begun = true;
+          started = true;
           unread = unread.subarray(end);
         }
       },
@@ -117,7 +119,7 @@ function methodOf(line: string): string {
   return line.includes('"params":') ? method : `${method}()`;
 }
 
-/** The SQL of a Query or a Parse message, undefined for any other. */
+/** The SQL text of a Query or Parse message; undefined for other messages. */
 function textOf(message: Buffer): string | undefined {
   const type = String.fromCharCode(message.readUInt8(0));
   if (type === "Q") return message.toString("utf8", 5, message.length - 1);

@@ -1,11 +1,11 @@
-// How much of a core a process has used: what a busy machine does to times it does not do to this.
+// CPU time of a process: unlike elapsed time, it does not depend on the load of the machine.
 import { readdirSync, readFileSync } from "node:fs";
 
-/** User and system time of all threads of the process since their start; NaN if it is gone. */
+/** User and system time of all threads of the process, in ms; NaN if the process has ended. */
 export function cpuMs(pid: number | undefined): number {
   if (pid === undefined) return Number.NaN;
   try {
-    // The first number is nanoseconds on a core; the ticks of /proc/PID/stat are ten milliseconds.
+    // schedstat has nanoseconds (first number); /proc/PID/stat only has ticks of ten milliseconds.
     return readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => sum + threadMs(pid, thread), 0);
   } catch {
     return Number.NaN;

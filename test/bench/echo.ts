@@ -1,5 +1,6 @@
-// A bare grpc-js server, a process of its own: it answers each method with the bytes it was given for
-// it and looks at nothing. What is left of a call when nothing is done. Run by itself it is that process.
+// A bare grpc-js server in a child process: answers each method with fixed bytes without decoding
+// the request, to measure the cost of a gRPC call that does nothing. Run directly, this file is
+// that process.
 import {
   credentials,
   Server,
@@ -19,7 +20,7 @@ export type Echo = AsyncDisposable & {
   readonly cpuMs: () => number;
 };
 
-/** What each method of the service answers, by its name in the service. */
+/** The answer of each method in base64, by method name. */
 const answers = z.record(z.string(), z.string());
 
 const started = z.object({ address: z.string() });
@@ -43,7 +44,7 @@ export async function startEcho(byMethod: Readonly<Record<string, Uint8Array>>):
   };
 }
 
-const asItIs = (bytes: Buffer): Buffer => bytes;
+const identity = (bytes: Buffer): Buffer => bytes;
 
 async function main(text: string): Promise<void> {
   const server = new Server();
@@ -55,10 +56,10 @@ async function main(text: string): Promise<void> {
       path: `/storagenode.v1.StorageNode/${name}`,
       requestStream: false,
       responseStream: false,
-      requestSerialize: asItIs,
-      requestDeserialize: asItIs,
-      responseSerialize: asItIs,
-      responseDeserialize: asItIs,
+      requestSerialize: identity,
+      requestDeserialize: identity,
+      responseSerialize: identity,
+      responseDeserialize: identity,
     };
     handlers[name] = (_call: unknown, callback: (error: null, answer: Buffer) => void) =>
       callback(null, bytes);
@@ -72,7 +73,7 @@ async function main(text: string): Promise<void> {
     });
   });
   process.send?.({ address: `127.0.0.1:${port}` });
-  // Nobody is left to answer.
+  // Exit when the parent process has ended.
   process.once("disconnect", () => process.exit(0));
 }
 

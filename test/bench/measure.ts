@@ -1,5 +1,5 @@
-// Two ways of doing the same, measured in turn: A B, B A, A B, … What the machine does meanwhile
-// falls on both, so their ratio means something where the times alone do not.
+// Measures two ways of doing the same alternately: A B, B A, A B, … Changes in machine load affect
+// both, so their ratio is meaningful even where the times alone are not.
 
 export type Spread = { readonly min: number; readonly median: number; readonly max: number };
 
@@ -9,11 +9,11 @@ export type Side = () => Promise<number>;
 
 export type Turns = {
   readonly pairs: number;
-  /** Pairs before the first that counts. */
+  /** Number of pairs that are not counted, before the first that is. */
   readonly warmUps: number;
   readonly ours: Side;
   readonly limit: Side;
-  /** After each pair, not measured. */
+  /** Called after each pair, not measured. */
   readonly between?: () => Promise<void>;
 };
 
@@ -49,7 +49,7 @@ export function spread(values: readonly number[]): Spread {
 export const oursOf = (pairs: readonly Pair[]): Spread => spread(pairs.map(({ ours }) => ours));
 export const limitOf = (pairs: readonly Pair[]): Spread => spread(pairs.map(({ limit }) => limit));
 
-/** Ours by the limit, pair by pair. */
+/** Ratio of ours to the limit, per pair. */
 export function ratioOf(pairs: readonly Pair[]): Spread {
   return spread(pairs.map(({ ours, limit }) => ours / limit));
 }

@@ -1,5 +1,5 @@
-// Cost against the number of volumes, as SVG. Both axes are logarithmic: a cost that does not depend
-// on the number of volumes is a level line.
+// Plots cost against the number of volumes, as SVG with logarithmic axes: a cost that does not
+// depend on the number of volumes is a horizontal line.
 import { LineChart } from "echarts/charts";
 import { GridComponent, LegendComponent, TitleComponent } from "echarts/components";
 import { init, use } from "echarts/core";
@@ -36,7 +36,7 @@ export function plot(sizes: readonly Drawn[]): string {
       symbol: byHand ? "emptyCircle" : "circle",
       symbolSize: 9,
       lineStyle: { width: 2, type: byHand ? ("dashed" as const) : ("solid" as const) },
-      // Of ours only: two lines that lie close would write over each other.
+      // Label only the lines of the agent: labels of close lines would overlap.
       label: { show: !byHand, position: "top" as const, backgroundColor: "#ffffffcc" },
     };
   };

@@ -1,5 +1,5 @@
-// JSON-RPC to the target with nothing around it: what is asked in one tick goes out in one write, and
-// answers are matched by id. The limit that the agent's connection is compared with.
+// Minimal JSON-RPC client of the target: requests of one tick are sent in one write, answers are
+// matched by id. It is the limit that the connection of the agent is compared with.
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { z } from "zod";
@@ -49,7 +49,7 @@ export class RawConnection implements AsyncDisposable {
     return new RawConnection(socket);
   }
 
-  /** Rejects with what the target said. */
+  /** Rejects with the error of the target. */
   call(method: string, params?: object): Promise<unknown> {
     const id = ++this.#lastId;
     if (this.#queue === "") setImmediate(() => this.#write());

@@ -1,4 +1,4 @@
-// What was measured as a table for people and as JSON for programs.
+// Formats the results as a text table and as JSON.
 import type { Spread } from "./measure.ts";
 import { met, type Goal, type Line, type RowResult } from "./row.ts";
 

@@ -1,5 +1,6 @@
-// What a compute node asks before it connects, by many at once: against a bare server that answers the
-// same number of bytes without looking at anything.
+// Throughput of GetExport, the call of a compute node before it connects, with many callers at
+// once, compared with a bare server that answers the same number of bytes without decoding
+// requests.
 import {
   GetExportResponse,
   type StorageNodeClient,
@@ -42,7 +43,7 @@ export const getExportRow: Row = {
           goal: { kind: "at least", value: 0.7 },
         }),
         {
-          what: "GetExport, server's time on a core per call",
+          what: "GetExport, server's CPU time per call",
           unit: "us",
           ours: spread(cpu.ours.slice(warmUps)),
           limit: spread(cpu.limit.slice(warmUps)),
@@ -53,7 +54,7 @@ export const getExportRow: Row = {
           ),
         },
       ],
-      notes: ["client and server share what cores there are: per call is the steadier figure"],
+      notes: ["client and server share the cores: CPU time per call is the more stable figure"],
       raw: { pairs: taken, cpuMicroseconds: cpu },
     };
   },

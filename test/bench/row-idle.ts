@@ -1,14 +1,14 @@
-// A node with many volumes that nobody asks for anything: what it costs to stand by.
+// Cost of an idle node with many volumes: CPU, full lists and written rows while no client calls.
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import type { BenchNode } from "./bench-node.ts";
 import { spread } from "./measure.ts";
 import type { Row } from "./row.ts";
 
-/** PostgreSQL may count what a connection did only when that has been idle for ten seconds. */
+/** PostgreSQL may update its statistics of a connection only after ten idle seconds. */
 const SETTLE_MS = 12_000;
 
-/** Its answer is of one size, whatever there is. */
+/** Not counted as a full list: its answer does not grow with the number of objects. */
 const STATS = "nvmf_get_stats()";
 
 export const idleRow: Row = {
@@ -28,7 +28,7 @@ export const idleRow: Row = {
     const dumps = Object.entries(counts.calls)
       .filter(([method]) => /^(bdev|nvmf)_.*get_.*\(\)$/.test(method) && method !== STATS)
       .reduce((sum, [, count]) => sum + count, 0);
-    // The lease is renewed in the node's row, without a new revision.
+    // Lease renewals update the node row without a new revision, so they are not counted.
     const written = after.rowsWritten - before.rowsWritten;
     const atMost = (value: number) => ({ kind: "at most" as const, value });
     const of = `${Math.round(ms / 1_000)} s idle at ${sizes.volumes}`;
@@ -36,9 +36,9 @@ export const idleRow: Row = {
     return {
       lines: [
         { what: `${of}: core used`, unit: "%", ours: one(percent), goal: atMost(1) },
-        { what: `${of}: lists of everything`, unit: "calls", ours: one(dumps), goal: atMost(0) },
+        { what: `${of}: full lists`, unit: "calls", ours: one(dumps), goal: atMost(0) },
         {
-          what: `${of}: rows written, lease aside`,
+          what: `${of}: rows written, no renewals`,
           unit: "rows",
           ours: one(written),
           goal: atMost(0),

@@ -1,4 +1,5 @@
-// One volume on a node that has many: against two dependent stages of SPDK calls and two commits.
+// Time to provision one volume on a node with many, compared with the same SPDK calls and two
+// commits by hand.
 import type { BenchNode } from "./bench-node.ts";
 import { ByHand } from "./by-hand.ts";
 import { inTurns, spread, timed, type Pair } from "./measure.ts";
@@ -16,7 +17,7 @@ export const oneVolumeRow: Row = {
     return {
       lines: [
         lineOf(taken, { what, unit: "ms", goal: { kind: "at most", value: 1.5 } }),
-        { what: `${what}: agent's time on a core`, unit: "ms", ours: spread(agentCpuMs) },
+        { what: `${what}: agent's CPU time`, unit: "ms", ours: spread(agentCpuMs) },
       ],
       notes: [],
       raw: { pairs: taken, agentCpuMs },
@@ -24,7 +25,7 @@ export const oneVolumeRow: Row = {
   },
 };
 
-/** What is made is deleted again: the node keeps its size. */
+/** Deletes each volume after its measurement: the size of the node stays the same. */
 export async function oneVolumeInTurns(
   node: BenchNode,
   { pairs, warmUps }: { readonly pairs: number; readonly warmUps: number },

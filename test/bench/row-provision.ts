@@ -1,5 +1,6 @@
-// Many volumes asked for at once, until the last one is UP: against the same SPDK calls pipelined by
-// hand, the rows in bulk and as many echoes; and against one call after another.
+// Time to provision many volumes at once until the last one is UP, compared with the same SPDK
+// calls pipelined by hand plus bulk writes of the rows plus as many gRPC echoes; and with one call
+// after another.
 import { ProvisionLvolResponse } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { getLvol, provision } from "../support/volumes.ts";
 import { VOLUME_BYTES, type BenchNode } from "./bench-node.ts";
@@ -57,7 +58,7 @@ export const provisionRow: Row = {
           goal: { kind: "at most", value: 1.5 },
         }),
         {
-          what: `${count} volumes at once: agent's time on a core`,
+          what: `${count} volumes at once: agent's CPU time`,
           unit: "ms",
           ours: spread(cpu.slice(warmUps)),
         },
@@ -72,14 +73,14 @@ export const provisionRow: Row = {
       ],
       notes: [
         `one call after another: ${sizes.sequential} volumes after each pair, extrapolated to ${count}`,
-        "deleted volumes leave tombstones: each pair finds more of them than the one before",
+        "deleted volumes leave tombstones: their number grows with each pair",
       ],
       raw: { pairs: taken, parts, sequentialMs: slow },
     };
   },
 };
 
-/** Answers ProvisionLvol with what the agent answers to it. */
+/** Starts an echo server that answers ProvisionLvol with an answer of the agent. */
 async function provisionEcho(node: BenchNode): Promise<Echo> {
   const [id = ""] = await node.provision(1);
   const lvol = await getLvol(node.agent, id);

@@ -1,9 +1,9 @@
-// The target is killed and comes back empty: from the moment its socket accepts until every export is
-// there, against the attach of the disks and the same calls pipelined by hand.
+// Time from the moment the socket of a killed and restarted target accepts until every export
+// exists, compared with attaching the disks and pipelining the same calls by hand.
 //
-// Both ends are seen the same way: a connection of our own asks for a few exports by name, the last
-// one among them, about every ten milliseconds, and once these are there it lists everything. Asking
-// the agent instead would take its time away from what is measured.
+// Both are observed the same way: a separate connection reads a few exports by name, including the
+// last one, about every ten milliseconds, and reads the full list once these exist. Asking the
+// agent would slow down what is measured.
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { accepts, type TestTarget } from "../support/target.ts";
@@ -15,7 +15,7 @@ import { lineOf, type Row } from "./row.ts";
 
 const LIMIT_MS = 120_000;
 const SAMPLES = 6;
-const LOOK_MS = 5;
+const PROBE_MS = 5;
 const LIST_AGAIN_MS = 50;
 
 export const restartRow: Row = {
@@ -29,7 +29,7 @@ export const restartRow: Row = {
     return {
       lines: [
         lineOf(taken, { what, unit: "ms", goal: { kind: "at most", value: 1.5 } }),
-        { what: `${what}: agent's time on a core`, unit: "ms", ours: spread(agentCpuMs) },
+        { what: `${what}: agent's CPU time`, unit: "ms", ours: spread(agentCpuMs) },
       ],
       notes: [],
       raw: { pairs: taken, agentCpuMs },
@@ -51,7 +51,7 @@ export async function restartsInTurns(
     return ms;
   };
   const limit = async () => {
-    // Stopped and not ended: afterwards it is as warm as it was.
+    // Stop the agent instead of ending it, so that it stays warm.
     node.agent.signal("SIGSTOP");
     const { acceptedMs } = await restarted(node.target);
     await using raw = await RawConnection.open(node.target.socket);
@@ -66,12 +66,12 @@ export async function restartsInTurns(
   return { taken, agentCpuMs: agentCpuMs.slice(warmUps) };
 }
 
-/** Kills it and resolves once it is back, with the moment at which its socket accepted. */
+/** Kills and restarts the target; returns the time at which its socket accepted. */
 async function restarted(target: TestTarget): Promise<{ readonly acceptedMs: number }> {
   const back = acceptsAgain(target.socket);
   const [acceptedMs] = await Promise.all([back, target.restart()]);
   if (target.pid() !== undefined) return { acceptedMs };
-  // A real one may take calls before it can do anything: its time begins when it can.
+  // A real target may accept before it is initialized: measure from the end of its initialization.
   await using raw = await RawConnection.open(target.socket);
   await raw.call("framework_wait_init");
   return { acceptedMs: performance.now() };
@@ -81,10 +81,11 @@ async function acceptsAgain(socket: string): Promise<number> {
   const end = performance.now() + LIMIT_MS;
   let wasGone = false;
   for (;;) {
-    const there = await accepts(socket);
-    if (there && wasGone) return performance.now();
-    wasGone ||= !there;
-    if (performance.now() > end) throw new Error("the target did not come back");
+    const accepting = await accepts(socket);
+    if (accepting && wasGone) return performance.now();
+    wasGone ||= !accepting;
+    if (performance.now() > end)
+      throw new Error(`the target did not accept connections within ${LIMIT_MS} ms`);
     await sleep(1);
   }
 }
@@ -98,7 +99,7 @@ const subsystems = z.array(
   }),
 );
 
-/** The moment at which each of them was seen with its namespace, its host and its listener. */
+/** The time at which every volume was observed with namespace, host and listener. */
 async function allBack(node: BenchNode, volumes: readonly VolumeOnNode[]): Promise<number> {
   await using raw = await RawConnection.open(node.target.socket);
   const sample = sampleOf(volumes);
@@ -107,13 +108,13 @@ async function allBack(node: BenchNode, volumes: readonly VolumeOnNode[]): Promi
   while (performance.now() < end) {
     if (await allThere(raw, sample)) {
       const listed = await raw.call("nvmf_get_subsystems");
-      const seenMs = performance.now();
+      const observedMs = performance.now();
       const back = new Set(exported(listed));
-      if (wanted.isSubsetOf(back)) return seenMs;
+      if (wanted.isSubsetOf(back)) return observedMs;
       await sleep(LIST_AGAIN_MS);
-    } else await sleep(LOOK_MS);
+    } else await sleep(PROBE_MS);
   }
-  throw new Error("the exports did not come back");
+  throw new Error(`the exports were not restored within ${LIMIT_MS} ms`);
 }
 
 function sampleOf(volumes: readonly VolumeOnNode[]): readonly string[] {
@@ -128,7 +129,7 @@ async function allThere(raw: RawConnection, nqns: readonly string[]): Promise<bo
       try {
         return exported(await raw.call("nvmf_get_subsystems", { nqn })).length === 1;
       } catch {
-        // Not there yet.
+        // The subsystem does not exist yet.
         return false;
       }
     }),

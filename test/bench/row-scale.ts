@@ -1,6 +1,7 @@
-// What a volume and a restart cost on nodes of different sizes, and what is asked of the target and of
-// the database for it. The volumes of one node only grow in number, so sizes cannot be measured in
-// turns; each is measured in turns with its own limit, and sizes are compared by that as well.
+// Cost of one volume and of a target restart on nodes of different sizes, with the number of SPDK
+// calls and SQL statements. Sizes cannot alternate, because a node only grows; each size alternates
+// with its own limit (the same work by hand), so sizes can also be compared by their ratio to the
+// limit.
 import type { BenchNode } from "./bench-node.ts";
 import type { Counts } from "./counts.ts";
 import { limitOf, oursOf, ratioOf, spread, timed, type Pair } from "./measure.ts";
@@ -13,7 +14,7 @@ type AtSize = {
   readonly volumes: number;
   readonly single: readonly Pair[];
   readonly singleAgentCpuMs: readonly number[];
-  /** Per volume of a burst. */
+  /** Milliseconds per volume of a burst. */
   readonly burstMs: readonly number[];
   readonly burstAgentCpuMs: readonly number[];
   readonly restart: readonly Pair[];
@@ -50,7 +51,7 @@ export const scaleRow: Row = {
 
 async function atSize(bench: Bench, node: BenchNode, volumes: number): Promise<AtSize> {
   const { sizes, pairs, warmUps, canKill } = bench;
-  // Small nodes would else be measured with a colder agent than large ones.
+  // Warm up the agent: otherwise it is colder on small nodes than on large ones.
   await node.remove(await node.provision(sizes.warmUpVolumes));
   await node.fillTo(volumes);
   const count = Math.max(pairs, sizes.singles);
@@ -119,7 +120,7 @@ function drawn({ volumes, single, burstMs, restart }: AtSize): Drawn {
 function linesOf(at: AtSize): readonly Line[] {
   const { volumes, single, restart } = at;
   const busy = (what: string, ours: readonly number[]): Line => ({
-    what: `${what}: agent's time on a core`,
+    what: `${what}: agent's CPU time`,
     unit: "ms",
     ours: spread(ours),
   });
@@ -137,7 +138,7 @@ function linesOf(at: AtSize): readonly Line[] {
   ];
 }
 
-/** The largest against the smallest: as it is, and by what the limit says of the two moments. */
+/** Largest against smallest size: measured times, and their ratios to the limit of each size. */
 function comparison(sizes: readonly AtSize[]): readonly Line[] {
   const [small, large] = [sizes[0], sizes.at(-1)];
   if (small === undefined || large === undefined) return [];
@@ -155,7 +156,7 @@ function comparison(sizes: readonly AtSize[]): readonly Line[] {
       ratio: spread([raw]),
       goal,
     },
-    { what: `${name}, limits taken out`, unit: "times", ours: spread([relative]), goal },
+    { what: `${name}, relative to the limit`, unit: "times", ours: spread([relative]), goal },
   ];
 }
 

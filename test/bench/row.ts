@@ -1,16 +1,16 @@
-// What a row of the bench is given and what it says.
+// Types of a row of the bench: its input and its result.
 import { ratioOf, oursOf, limitOf, type Pair, type Spread } from "./measure.ts";
 import type { BenchNode, NodeOptions } from "./bench-node.ts";
 
 export type Sizes = {
-  /** Volumes of the rows that are about one size. */
+  /** Number of volumes on the node for rows that measure one size. */
   readonly volumes: number;
-  /** What the cost of a volume is drawn against. */
+  /** Numbers of volumes on the node for the scale row. */
   readonly scale: readonly number[];
-  /** Volumes of a burst on top of each of these. */
+  /** Number of volumes in a burst at each of these sizes. */
   readonly burst: number;
   readonly warmUpVolumes: number;
-  /** Made one call after another, for the comparison with that. */
+  /** Number of volumes created one call after another, for comparison. */
   readonly sequential: number;
   readonly singles: number;
   readonly restartsPerScale: number;
@@ -35,7 +35,7 @@ export type Line = {
   readonly unit: string;
   readonly ours: Spread;
   readonly limit?: Spread;
-  /** What the goal is about; without it the goal is about `ours`. */
+  /** The value that the goal applies to; undefined: the goal applies to `ours`. */
   readonly ratio?: Spread;
   readonly goal?: Goal;
 };
@@ -43,10 +43,10 @@ export type Line = {
 export type RowResult = {
   readonly lines: readonly Line[];
   readonly notes: readonly string[];
-  /** Everything that was measured, for the JSON. */
+  /** All measured values, for the JSON report. */
   readonly raw: object;
   readonly svg?: string;
-  /** Why it could not be measured. */
+  /** Why the row could not be measured; undefined: it was. */
   readonly failed?: string;
 };
 
@@ -63,7 +63,7 @@ export function lineOf(
   return goal === undefined ? line : { ...line, goal };
 }
 
-/** Undefined: there is no goal. The median is what is held to it. */
+/** Whether the median meets the goal; undefined: there is no goal. */
 export function met({ goal, ratio, ours }: Line): boolean | undefined {
   if (goal === undefined) return undefined;
   const { median } = ratio ?? ours;

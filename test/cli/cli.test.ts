@@ -1,4 +1,4 @@
-// What a command answers to whoever starts it: exit codes of sysexits.h and sentences.
+// Exit codes (sysexits.h) and messages of the commands.
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { once } from "node:events";
@@ -11,7 +11,7 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 
 type Said = { readonly code: number; readonly out: string; readonly err: string };
 
-/** Runs a command until it ends, or until it was given time to say that it runs. */
+/** Runs a command until it ends, with its output. */
 async function storageNode(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
@@ -27,7 +27,7 @@ async function storageNode(
   return { code, out, err };
 }
 
-/** What may have become of a schema, and what names it. */
+/** Changes to schema_migration that every command must refuse, and the message for each. */
 const SPOILED = [
   [
     "a migration was edited after it ran",
@@ -52,24 +52,24 @@ describe("storage-node", () => {
     [["sim", "--frobnicate"], 64, "--frobnicate"],
     [["demo", "--frobnicate"], 64, "--frobnicate"],
     [["rebuild", "--frobnicate"], 64, "--frobnicate"],
-  ])("%j ends with 64 (usage) and says what is wrong", async (args, code, words) => {
-    const said = await storageNode(args);
-    expect(said).toMatchObject({ code, out: "" });
-    expect(said.err).toContain(words);
+  ])("%j exits with 64 (usage) and reports the wrong argument", async (args, code, words) => {
+    const result = await storageNode(args);
+    expect(result).toMatchObject({ code, out: "" });
+    expect(result.err).toContain(words);
   });
 
   it.each(["--help", "help", "sim --help", "demo --help", "rebuild --help"])(
-    "%s explains itself",
+    "%s prints the usage",
     async (line) => {
-      const said = await storageNode(line.split(" "));
-      expect(said).toMatchObject({ code: 0, err: "" });
-      expect(said.out).toContain("usage: storage-node");
+      const result = await storageNode(line.split(" "));
+      expect(result).toMatchObject({ code: 0, err: "" });
+      expect(result.out).toContain("usage: storage-node");
     },
   );
 });
 
 describe("serve", () => {
-  it("tells every configuration fault at once and ends with 78", async () => {
+  it("reports every configuration fault and exits with 78", async () => {
     const { code, err } = await storageNode(["serve"], {
       DATABASE_URL: "mysql://localhost/x",
       STORAGE_NODE_ID: "no spaces",
@@ -84,7 +84,7 @@ describe("serve", () => {
     });
     expect(code).toBe(78);
     const faults = err.match(/^ *(DATABASE_URL|STORAGE_NODE_\w+|LOG_LEVEL): /gm) ?? [];
-    expect(faults.map((one) => one.trim().slice(0, -1)).toSorted()).toEqual([
+    expect(faults.map((fault) => fault.trim().slice(0, -1)).toSorted()).toEqual([
       "DATABASE_URL",
       "LOG_LEVEL",
       "STORAGE_NODE_DISK_ALLOW",
@@ -98,7 +98,7 @@ describe("serve", () => {
     ]);
   });
 
-  it("ends with 1 and names the address when somebody has the port", async () => {
+  it("exits with 1 and names the address if the port is in use", async () => {
     await using folder = await temporaryFolder();
     const taken = createServer();
     taken.listen(0, "127.0.0.1");
@@ -120,8 +120,8 @@ describe("serve", () => {
   });
 });
 
-describe("serve on a schema that is not its own", () => {
-  it.each(SPOILED)("ends with 1 where %s", async (_what, statement, words) => {
+describe("serve on a schema of another version", () => {
+  it.each(SPOILED)("exits with 1 if %s", async (_what, statement, words) => {
     await using database = await testDatabase();
     await using folder = await temporaryFolder();
     await database.query(statement);
@@ -140,13 +140,13 @@ describe("serve on a schema that is not its own", () => {
 });
 
 describe("migrate", () => {
-  it("asks for DATABASE_URL with 78", async () => {
+  it("exits with 78 without DATABASE_URL", async () => {
     const { code, err } = await storageNode(["migrate"]);
     expect(code).toBe(78);
     expect(err).toContain("DATABASE_URL: is not set");
   });
 
-  it("brings an empty database up to date, and finds it so the second time", async () => {
+  it("migrates an empty database, and changes nothing the second time", async () => {
     await using database = await testDatabase({ migrated: false });
     const env = { DATABASE_URL: database.url };
     const first = await storageNode(["migrate"], env);
@@ -156,17 +156,17 @@ describe("migrate", () => {
     expect(second).toEqual({ code: 0, out: "schema is up to date\n", err: "" });
   });
 
-  it.each(SPOILED)("refuses with 1 a schema in which %s", async (_what, statement, words) => {
+  it.each(SPOILED)("exits with 1 if %s", async (_what, statement, words) => {
     await using database = await testDatabase();
     await database.query(statement);
     const before = await database.query("select * from schema_migration order by version");
-    const said = await storageNode(["migrate"], { DATABASE_URL: database.url });
-    expect(said).toMatchObject({ code: 1, out: "" });
-    expect(said.err).toContain(words);
+    const result = await storageNode(["migrate"], { DATABASE_URL: database.url });
+    expect(result).toMatchObject({ code: 1, out: "" });
+    expect(result.err).toContain(words);
     expect(await database.query("select * from schema_migration order by version")).toEqual(before);
   });
 
-  it("ends with 1 in a sentence when the database is not there", async () => {
+  it("exits with 1 and a message if the database is unreachable", async () => {
     const folder = await mkdtemp(join(tmpdir(), "sn-"));
     const url = `postgresql:///x?host=${folder}`;
     const { code, err } = await storageNode(["migrate"], { DATABASE_URL: url });

@@ -1,5 +1,5 @@
-// The commands that ask a running agent: the real program, as an operator types it, against an agent
-// over a real database and a target.
+// The commands that ask a running agent, run as processes against an agent with a real database and
+// a target.
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:net";
@@ -35,7 +35,7 @@ afterAll(async () => {
   await stack.disposeAsync();
 });
 
-/** The program as a process of its own, told where the agent is as `serve` is told. */
+/** Runs the program as a process, with the agent's address in STORAGE_NODE_LISTEN. */
 async function program(...args: readonly string[]): Promise<Said> {
   const env = { ...process.env, STORAGE_NODE_LISTEN: agent.address };
   return await new Promise((resolve) => {
@@ -46,13 +46,13 @@ async function program(...args: readonly string[]): Promise<Said> {
 }
 
 describe.skipIf(REAL_SOCKET !== undefined)("storage-node explain", () => {
-  it("prints cause, cure, six answers and what comes next", async () => {
-    const said = await program("explain", "volume", volume);
-    expect(said).toMatchObject({ code: 0, err: "" });
-    expect(said.out).toMatch(
+  it("prints cause, cure, six answers and the next step", async () => {
+    const result = await program("explain", "volume", volume);
+    expect(result).toMatchObject({ code: 0, err: "" });
+    expect(result.out).toMatch(
       new RegExp(`^volume ${volume} is UP: no host may connect to it\\ncure +call AllowHost`),
     );
-    const numbered = said.out.match(/^[1-6] {2}(yes|NO|unknown) +\S.*\?$/gm) ?? [];
+    const numbered = result.out.match(/^[1-6] {2}(yes|NO|unknown) +\S.*\?$/gm) ?? [];
     expect(numbered.map((line) => line.slice(3, 6).trim())).toEqual([
       "yes",
       "yes",
@@ -61,25 +61,25 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node explain", () => {
       "NO",
       "yes",
     ]);
-    expect(said.out).toContain("\nnext step   nothing: all is as wanted\n");
-    expect(said.out).toContain(`grpcurl -plaintext -d JSON ${agent.address} storagenode.v1.`);
-    // Nothing but text: it is read in pipes and logs, too.
-    expect(said.out).not.toContain("\u001B");
-    const tooLong = said.out.split("\n").filter((line) => line.length > 100);
+    expect(result.out).toContain("\nnext step   nothing: all is as wanted\n");
+    expect(result.out).toContain(`grpcurl -plaintext -d JSON ${agent.address} storagenode.v1.`);
+    // No escape sequences: the output goes to pipes and logs too.
+    expect(result.out).not.toContain("\u001B");
+    const tooLong = result.out.split("\n").filter((line) => line.length > 100);
     expect(tooLong.filter((line) => !line.startsWith("to call a method"))).toEqual([]);
   });
 
   it("explains a disk", async () => {
-    const said = await program("explain", "disk", disk);
-    expect(said).toMatchObject({ code: 0, err: "" });
-    expect(said.out).toMatch(/^disk SIM\d is UP: \d+ of \d+ clusters free/);
-    expect(said.out.match(/^[1-6] {2}yes/gm)).toHaveLength(6);
+    const result = await program("explain", "disk", disk);
+    expect(result).toMatchObject({ code: 0, err: "" });
+    expect(result.out).toMatch(/^disk SIM\d is UP: \d+ of \d+ clusters free/);
+    expect(result.out.match(/^[1-6] {2}yes/gm)).toHaveLength(6);
   });
 
   it("prints protobuf JSON", async () => {
-    const said = await program("explain", "volume", volume, "--output", "json");
-    expect(said).toMatchObject({ code: 0, err: "" });
-    const answer: unknown = JSON.parse(said.out);
+    const result = await program("explain", "volume", volume, "--output", "json");
+    expect(result).toMatchObject({ code: 0, err: "" });
+    const answer: unknown = JSON.parse(result.out);
     expect(answer).toMatchObject({
       summary: expect.stringContaining(`volume ${volume} is UP`),
       nextStep: "nothing: all is as wanted",
@@ -91,18 +91,18 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node explain", () => {
 
   it.each([
     [["volume", "NOT-AN-ID"], '"NOT-AN-ID" is not an id'],
-    [["volume"], "one id of a volume must be named"],
-    [["snapshot", NOBODY], '"volume" or "disk" must be named first'],
+    [["volume"], "expected exactly one volume id"],
+    [["snapshot", NOBODY], 'the first argument must be "volume" or "disk"'],
     [["volume", NOBODY, "--output", "xml"], "--output must be text or json"],
     [["volume", NOBODY, "--frobnicate"], "--frobnicate"],
-  ])("of %j ends with 64 and says what is wrong", async (args, words) => {
-    const said = await storageNode(["explain", ...args]);
-    expect(said).toMatchObject({ code: 64, out: "" });
-    expect(said.err).toContain(words);
-    expect(said.err).toContain("usage: storage-node explain");
+  ])("%j exits with 64 and reports the wrong argument", async (args, words) => {
+    const result = await storageNode(["explain", ...args]);
+    expect(result).toMatchObject({ code: 64, out: "" });
+    expect(result.err).toContain(words);
+    expect(result.err).toContain("usage: storage-node explain");
   });
 
-  it("ends with 1 in the agent's words for what it does not know", async () => {
+  it("exits with 1 and prints the agent's refusal for an unknown id", async () => {
     const address = ["--address", agent.address];
     const unknown = await storageNode(["explain", "volume", NOBODY, ...address]);
     expect(unknown).toEqual({
@@ -116,35 +116,35 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node explain", () => {
 });
 
 describe.skipIf(REAL_SOCKET !== undefined)("storage-node status", () => {
-  it("shows parts, capacity, volumes, disks and loops on one screen", async () => {
-    const said = await program("status");
-    expect(said).toMatchObject({ code: 0, err: "" });
-    expect(said.out).toMatch(
+  it("shows components, capacity, volumes, disks and loops on one screen", async () => {
+    const result = await program("status");
+    expect(result).toMatchObject({ code: 0, err: "" });
+    expect(result.out).toMatch(
       new RegExp(`^node node-1 at ${agent.address}: READY {3}agent [\\d.]+, target SPDK v`),
     );
-    for (const part of ["database", "target", "lease", "kernel", "lock"]) {
-      expect(said.out).toMatch(new RegExp(`^${part} +ok\\b`, "m"));
+    for (const component of ["database", "target", "lease", "kernel", "lock"]) {
+      expect(result.out).toMatch(new RegExp(`^${component} +ok\\b`, "m"));
     }
-    expect(said.out).toMatch(/^hold +no$/m);
-    expect(said.out).toMatch(
+    expect(result.out).toMatch(/^hold +no$/m);
+    expect(result.out).toMatch(
       /^capacity +1 GiB of \S+ GiB promised, \S+ GiB free; 1 of 1022 exports$/m,
     );
-    expect(said.out).toMatch(/^volumes +1 UP$/m);
-    expect(said.out).toMatch(/^SIM0 +UP +64 GiB +\S+ GiB .* TCP 127\.0\.0\.1:9000$/m);
-    expect(said.out).toMatch(/^export +\d+ +\d+ s ago \(wake\) +[\d.]+ ms$/m);
+    expect(result.out).toMatch(/^volumes +1 UP$/m);
+    expect(result.out).toMatch(/^SIM0 +UP +64 GiB +\S+ GiB .* TCP 127\.0\.0\.1:9000$/m);
+    expect(result.out).toMatch(/^export +\d+ +\d+ s ago \(wake\) +[\d.]+ ms$/m);
   });
 
   it("prints protobuf JSON", async () => {
-    const said = await program("status", "--output", "json");
-    expect(said).toMatchObject({ code: 0, err: "" });
-    expect(JSON.parse(said.out)).toMatchObject({
+    const result = await program("status", "--output", "json");
+    expect(result).toMatchObject({ code: 0, err: "" });
+    expect(JSON.parse(result.out)).toMatchObject({
       node: { nodeId: "node-1", lvolsByState: { LVOL_STATE_UP: "1" }, hold: { held: false } },
       health: { ready: true },
       disks: [{ status: { state: "DISK_STATE_UP" } }, { status: { state: "DISK_STATE_UP" } }],
     });
   });
 
-  it("--watch draws again until it is told to stop, and then ends with 0", async () => {
+  it("--watch prints again until SIGINT, then exits with 0", async () => {
     const env = { ...process.env, STORAGE_NODE_LISTEN: agent.address };
     const child = spawn(process.execPath, [PROGRAM, "status", "--watch"], { env });
     let out = "";
@@ -159,7 +159,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node status", () => {
     });
   });
 
-  it("--watch draws over the last screen in a terminal, no wider than it, and tells an agent that is gone", async () => {
+  it("--watch clears a terminal, keeps to its width, and reports an unreachable agent", async () => {
     const stop = new AbortController();
     const screens: string[] = [];
     await storageNode(["status", "--watch", "--address", "127.0.0.1:1"], {
@@ -173,41 +173,41 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node status", () => {
     expect(screens).toHaveLength(1);
     expect(screens[0]).toContain("\u001B[H\u001B[2J");
     expect(screens[0]).toContain("nothing answers at 127.0.0.1:1");
-    const said = await storageNode(["status", "--address", agent.address], { columns: 60 });
-    expect(said.out.split("\n").filter((line) => line.length > 60)).toEqual([]);
+    const result = await storageNode(["status", "--address", agent.address], { columns: 60 });
+    expect(result.out.split("\n").filter((line) => line.length > 60)).toEqual([]);
   });
 
-  it("shows which part is away, since when and why", async () => {
+  it("shows which component failed, since when and why", async () => {
     await proxy.down();
     await refusal(provision(agent));
-    const away = await storageNode(["status", "--address", agent.address]);
+    const status = await storageNode(["status", "--address", agent.address]);
     await proxy.up();
-    expect(away).toMatchObject({ code: 0, err: "" });
-    expect(away.out).toMatch(/^node node-1 at \S+: NOT READY/);
-    expect(away.out).toMatch(/^database +NOT OK +for \d+ s +the database cannot be reached/m);
-    expect(away.out).toMatch(/^volumes +1 UP$/m);
+    expect(status).toMatchObject({ code: 0, err: "" });
+    expect(status.out).toMatch(/^node node-1 at \S+: NOT READY/);
+    expect(status.out).toMatch(/^database +NOT OK +for \d+ s +the database cannot be reached/m);
+    expect(status.out).toMatch(/^volumes +1 UP$/m);
   });
 });
 
 describe("a command that asks the agent", () => {
   it.each(["status", `explain volume ${NOBODY}`])(
-    "%s ends with 1 and says so when nothing answers",
+    "%s exits with 1 if nothing listens at the address",
     async (line) => {
-      const said = await storageNode([...line.split(" "), "--address", "127.0.0.1:1"]);
-      expect(said).toMatchObject({ code: 1, out: "" });
-      expect(said.err).toMatch(/nothing answers at 127\.0\.0\.1:1; is the agent running\?/);
+      const result = await storageNode([...line.split(" "), "--address", "127.0.0.1:1"]);
+      expect(result).toMatchObject({ code: 1, out: "" });
+      expect(result.err).toMatch(/nothing answers at 127\.0\.0\.1:1; is the agent running\?/);
     },
   );
 
-  it("says so when what answers is no agent", async () => {
+  it("reports a server that is not an agent", async () => {
     const other = createServer((socket) => socket.end("HTTP/1.1 200 OK\r\n\r\n"));
     other.listen(0, "127.0.0.1");
     await once(other, "listening");
     const address = other.address();
     const port = typeof address === "object" && address !== null ? address.port : 0;
-    const said = await storageNode(["status", "--address", `127.0.0.1:${port}`]);
+    const result = await storageNode(["status", "--address", `127.0.0.1:${port}`]);
     other.close();
-    expect(said.code).toBe(1);
-    expect(said.err).toMatch(/storage-node status: .*127\.0\.0\.1/);
+    expect(result.code).toBe(1);
+    expect(result.err).toMatch(/storage-node status: .*127\.0\.0\.1/);
   });
 });

@@ -1,4 +1,4 @@
-// What npm start promises, with the real processes.
+// `npm start` with the real processes: stop, kill and restart of the demo and of its parts.
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { test } from "vitest";
@@ -10,9 +10,9 @@ import { call, until } from "../support/agent.ts";
 import { demoFolder, type RunningDemo } from "../support/demo.ts";
 import { GIB, lvolSpec } from "../support/volumes.ts";
 
-// Side by side: they wait more than they compute.
+// Concurrent, because these tests mostly wait.
 test.concurrent(
-  "SIGTERM ends all of it; killed with -9 it is all there again",
+  "SIGTERM ends every process; after kill -9 the next start continues",
   async ({ expect }) => {
     await using folder = await demoFolder();
     const id = randomUUID();
@@ -34,7 +34,7 @@ test.concurrent(
       killed = await volume(demo, id);
       expect(killed.status?.state).toBe("LVOL_STATE_UP");
       expect(await demo.end("SIGKILL")).toBeNull();
-      // Nobody told the others.
+      // A demo killed with -9 cannot stop its children.
       expect(folder.processes()).toHaveLength(PARTS - 1);
     }
     const demo = await folder.start();
@@ -49,7 +49,7 @@ test.concurrent(
 );
 
 test.concurrent(
-  "each part that is killed with -9 comes back with the volume",
+  "a part killed with -9 is restarted, and the volume is restored",
   async ({ expect }) => {
     await using folder = await demoFolder();
     const demo = await folder.start();
@@ -58,8 +58,8 @@ test.concurrent(
     for (const part of ["target", "agent", "database"] as const) {
       const before = await folder.pidOf(part);
       process.kill(before, "SIGKILL");
-      await until(`the ${part} runs again`, () =>
-        demo.said().includes(`${part} runs again as process`),
+      await until(`the ${part} restarted`, () =>
+        demo.said().includes(`${part} restarted as process`),
       );
       expect(await folder.pidOf(part)).not.toBe(before);
       expect(await folder.pidOf(part)).toBeGreaterThan(0);
@@ -73,14 +73,14 @@ test.concurrent(
       const made = await provision(demo, randomUUID()).catch(() => undefined);
       return made?.status?.state === "LVOL_STATE_UP";
     });
-    // As when the terminal is closed.
+    // The signal of a closed terminal.
     expect(await demo.end("SIGHUP")).toBe(0);
     expect(folder.processes()).toEqual([]);
   },
 );
 
 test.concurrent(
-  "a second demo on the folder, or the port, is refused in words",
+  "a second demo on the same folder or port is refused with a message",
   async ({ expect }) => {
     await using folder = await demoFolder();
     await using other = await demoFolder();
@@ -88,7 +88,7 @@ test.concurrent(
 
     const second = await folder.run();
     expect(second.code).toBe(1);
-    expect(second.said).toContain(`a demo runs on ${folder.path} already`);
+    expect(second.said).toContain(`another demo is running on ${folder.path}`);
     expect(second.said).toContain(demo.address);
 
     const onThePort = await other.run({ STORAGE_NODE_LISTEN: demo.address });
@@ -96,17 +96,19 @@ test.concurrent(
     expect(onThePort.said).toContain(`cannot serve on ${demo.address}`);
     expect(other.processes()).toEqual([]);
 
-    // It was not disturbed by any of that.
+    // The first demo is not affected.
     expect(await disks(demo)).toHaveLength(3);
 
-    // The launcher's death cannot be passed on; it is noticed.
+    // A launcher killed with -9 cannot signal the demo, which polls for it.
     expect(await demo.end("SIGKILL")).toBeNull();
     expect(demo.said()).toMatch(/^stopping$/m);
     expect(folder.processes()).toEqual([]);
   },
 );
 
-/** Demo, target, agent, postmaster; the postmaster's children do not name the folder. */
+/**
+ * Demo, target, agent, postmaster; the command lines of the postmaster's children lack the folder.
+ */
 const PARTS = 4;
 
 async function disks({ client }: RunningDemo): Promise<readonly unknown[][]> {
@@ -121,7 +123,7 @@ async function disks({ client }: RunningDemo): Promise<readonly unknown[][]> {
   return disks.map(facts).toSorted((a, b) => String(a[0]).localeCompare(String(b[0])));
 }
 
-/** What the target that runs now exports, by uuid. */
+/** Uuids of the namespaces that the running target exports. */
 async function namespaces(path: string): Promise<readonly (string | undefined)[]> {
   await using connection = new SpdkConnection({
     path: join(path, "spdk.sock"),

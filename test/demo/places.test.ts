@@ -1,4 +1,4 @@
-// Where the demo may be: which folder, which sockets, which port.
+// Folder, sockets and port of the demo.
 import { once } from "node:events";
 import { chmod, lstat, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -11,11 +11,11 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const signal = new AbortController().signal;
 
-test("of two that claim a folder at once one has it, and the other is told who", async () => {
+test("of two concurrent claims of a folder one succeeds, and the other names the holder", async () => {
   await using folder = await temporaryFolder();
   const claims = await Promise.allSettled([
     claimFolder(folder.path, { signal }).then((claim) => {
-      claim.tell({ listen: "127.0.0.1:50051" });
+      claim.writeNote({ listen: "127.0.0.1:50051" });
       return claim;
     }),
     claimFolder(folder.path, { signal }),
@@ -23,39 +23,39 @@ test("of two that claim a folder at once one has it, and the other is told who",
   const reasons = claims.flatMap((claim) => (claim.status === "rejected" ? [claim.reason] : []));
   expect(reasons.map(String)).toEqual([
     expect.stringContaining(
-      `a demo runs on ${folder.path} already: process ${process.pid}, and serves 127.0.0.1:50051`,
+      `another demo is running on ${folder.path}: process ${process.pid}, listening on 127.0.0.1:50051`,
     ),
   ]);
   for (const claim of claims) if (claim.status === "fulfilled") claim.value[Symbol.dispose]();
 });
 
-test("who waits for a folder that is being left gets it", async () => {
+test("a claim waits for a folder that is being released", async () => {
   await using folder = await temporaryFolder();
   const first = await claimFolder(folder.path, { signal });
   const second = claimFolder(folder.path, { signal });
   first[Symbol.dispose]();
   using claim = await second;
-  claim.tell({ listen: "here" });
-  await expect(claimFolder(folder.path, { signal })).rejects.toThrow("and serves here");
+  claim.writeNote({ listen: "here" });
+  await expect(claimFolder(folder.path, { signal })).rejects.toThrow("listening on here");
 });
 
-test("a note that is cut short does not hide that the folder is taken", async () => {
+test("a truncated note does not make a locked folder free", async () => {
   await using folder = await temporaryFolder();
   using first = await claimFolder(folder.path, { signal });
-  first.tell({});
+  first.writeNote({});
   await writeFile(join(folder.path, "demo.json"), '{"pid":');
   await expect(claimFolder(folder.path, { signal })).rejects.toThrow(
-    new RegExp(`^a demo runs on ${folder.path} already$`),
+    new RegExp(`^another demo is running on ${folder.path}$`),
   );
 });
 
-test("a port in use is refused with the address and the setting; port 0 becomes a free one", async () => {
+test("a port in use is refused with the address and the setting; port 0 gives a free port", async () => {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const bound = server.address();
   const port = typeof bound === "object" ? bound?.port : undefined;
   await expect(freeAddress(`127.0.0.1:${port}`)).rejects.toThrow(
-    `cannot serve on 127.0.0.1:${port} (STORAGE_NODE_LISTEN chooses another address)`,
+    `cannot serve on 127.0.0.1:${port} (set STORAGE_NODE_LISTEN to use another address)`,
   );
   server.close();
   await once(server, "close");
@@ -63,7 +63,7 @@ test("a port in use is refused with the address and the setting; port 0 becomes 
   expect(await freeAddress("127.0.0.1:0")).toMatch(/^127\.0\.0\.1:[1-9]\d*$/);
 });
 
-test("a folder too deep for a socket is replaced by a short one, the same at the next start", async () => {
+test("a folder with too long a path is replaced by a short one, the same at the next start", async () => {
   await using folder = await temporaryFolder();
   const options = {
     wanted: folder.path,
@@ -81,11 +81,11 @@ test("a folder too deep for a socket is replaced by a short one, the same at the
     expect(await readFile(options.note, "utf8")).toBe(short);
     expect(await socketFolder(deep)).toBe(short);
 
-    // One that others may enter is not trusted with a socket.
+    // A remembered folder that others may enter is not used.
     await chmod(short, 0o755);
     const another = await socketFolder(deep);
     expect(another).not.toBe(short);
-    // Nor is a file where the folder was.
+    // A file in place of the remembered folder is not used.
     await rm(another, { recursive: true });
     await writeFile(another, "");
     const third = await socketFolder(deep);
@@ -96,7 +96,7 @@ test("a folder too deep for a socket is replaced by a short one, the same at the
   }
 });
 
-test("what is given away is the wanted or the new folder, never the remembered one", async () => {
+test("only the wanted or a new folder changes its owner, never the remembered one", async () => {
   await using folder = await temporaryFolder();
   const given: string[] = [];
   const options = {

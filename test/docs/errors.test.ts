@@ -1,4 +1,4 @@
-// docs/errors.md against the code: what it lists, what it mentions, and what it says is never answered.
+// Compares docs/errors.md with the code: reasons and codes, names it mentions, reserved reasons.
 import { status } from "@grpc/grpc-js";
 import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -29,7 +29,7 @@ it("docs/errors.md mentions no reason, code or setting that does not exist", asy
   expect(unknown).toEqual([]);
 });
 
-it("docs/errors.md calls reserved exactly the reasons that nothing in src/ refuses with", async () => {
+it("docs/errors.md marks as reserved exactly the reasons that no Refusal in src/ uses", async () => {
   const refusing = new Set<string>();
   for await (const file of glob("**/*.ts", { cwd: SRC })) {
     const source = await readFile(join(SRC, file), "utf8");

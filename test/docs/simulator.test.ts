@@ -1,4 +1,4 @@
-// docs/simulator.md against the simulator: its examples are executed, its options compared.
+// Executes the examples of docs/simulator.md on the simulator and compares its list of options.
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
@@ -21,7 +21,7 @@ function linesOf(block: string): string[] {
 
 type Line = {
   readonly send: (line: string) => void;
-  /** The next line that comes, parsed; throws when there is none. */
+  /** The next line received, parsed; throws when the connection closed. */
   readonly next: () => Promise<unknown>;
 };
 
@@ -40,7 +40,7 @@ async function open(path: string): Promise<Line & Disposable> {
   };
 }
 
-it("each control example of docs/simulator.md is answered as it says", async () => {
+it("each control example of docs/simulator.md is answered as documented", async () => {
   const examples = linesOf("control").map((line) => line.split(" -> "));
   expect(examples.length).toBeGreaterThan(10);
   await using sim = await simulator();
@@ -54,7 +54,7 @@ it("each control example of docs/simulator.md is answered as it says", async () 
   }
 });
 
-it("the session of docs/simulator.md goes as it says, strictly, and ends with the kill", async () => {
+it("the session of docs/simulator.md runs as documented with --strict, and ends with the kill", async () => {
   const session = linesOf("session");
   expect(session.length).toBeGreaterThan(20);
   await using sim = await simulator({ args: ["--strict"] });
@@ -63,13 +63,13 @@ it("the session of docs/simulator.md goes as it says, strictly, and ends with th
   const killed = session.pop();
   expect(killed).toBe('control {"op":"kill"}');
   for (const line of session) {
-    const [, kind = "", said = "", answered] = /^(\w+) (.*?)(?: -> (.*))?$/.exec(line) ?? [];
+    const [, kind = "", message = "", answered] = /^(\w+) (.*?)(?: -> (.*))?$/.exec(line) ?? [];
     const socket = kind === "control" || kind === "said" ? control : rpc;
     const asks = kind !== "said" && kind !== "late";
-    if (asks) socket.send(said);
+    if (asks) socket.send(message);
     if (kind === "sent") continue;
     const answer = await socket.next();
-    const wanted = asks ? answered : said;
+    const wanted = asks ? answered : message;
     if (wanted === undefined) expect({ line, answer }).toHaveProperty("answer.result");
     else expect({ line, answer }).toEqual({ line, answer: JSON.parse(wanted) as unknown });
   }
@@ -83,7 +83,7 @@ it("docs/simulator.md explains every option that sim --help lists", async () => 
   const io = {
     env: {},
     signal: new AbortController().signal,
-    stdout: (said: string) => (help += said),
+    stdout: (text: string) => (help += text),
     stderr: () => {},
   };
   await run(["sim", "--help"], io);

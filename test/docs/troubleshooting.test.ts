@@ -1,5 +1,5 @@
-// docs/troubleshooting.md against the program: the outputs that it shows are what is printed, ids,
-// times, addresses and numbers aside.
+// Compares the outputs in docs/troubleshooting.md with what the commands print, ignoring ids,
+// times, addresses and numbers.
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -24,12 +24,12 @@ beforeAll(async () => {
   agent = stack.use(await startAgent({ url: database.url, target }));
   await agent.ready();
   volume = idOf(await provision(agent, { allowedHostNqns: [] }));
-  // Somebody else's lvol takes the room that a thick volume was promised.
+  // A foreign lvol takes the clusters that a thick volume needs.
   const [disk] = [...agent.node.agent.rows.disks()];
   const { freeClusters = 0n, clusterBytes = 0n, lvsUuid = "" } = disk ?? {};
   await target.spdk.bdevLvolCreate({
     lvsUuid,
-    lvolName: "somebody-elses",
+    lvolName: "foreign-lvol",
     sizeBytes: (freeClusters - 2n) * clusterBytes,
     thin: false,
     clearMethod: "write_zeroes",
@@ -52,7 +52,9 @@ function shown(command: string): string {
   return lines.slice(0, end).join("\n");
 }
 
-/** What differs from run to run is a placeholder; where lines break is a matter of their lengths. */
+/**
+ * Replaces values that differ between runs by placeholders, and all white space by single blanks.
+ */
 function shape(output: string): string {
   return output
     .replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "UUID")

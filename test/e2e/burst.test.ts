@@ -1,5 +1,5 @@
-// Many volumes at once: what they cost in calls to the target. Counts, not times: counts are the same
-// on every machine. On a simulated target, which counts what it reads.
+// Number of SPDK calls for many volumes at once. Counts instead of times, because counts are the
+// same on every machine. Uses the simulated target, which counts the requests that it reads.
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startAgent, type TestAgent } from "../support/agent.ts";
 import type { Control } from "../support/control.ts";
@@ -9,7 +9,7 @@ import { provision, remove, stateOf } from "../support/volumes.ts";
 
 const VOLUMES = 200;
 
-/** Lists without a name to look for: each blocks the I/O of a real target. */
+/** Counts of full lists (no name given): each blocks the I/O of a real target. */
 async function fullDumps(control: Control): Promise<Readonly<Record<string, number>>> {
   const lists = Object.entries(await control.counts()).filter(
     ([method]) => /^(bdev|nvmf)_.*get_.*\(\)$/.test(method) && method !== "nvmf_get_stats()",
@@ -46,11 +46,11 @@ describe.skipIf(REAL_SOCKET !== undefined)("200 volumes asked for by 200 concurr
     agent = await start();
   };
 
-  it("are all UP after four changes each, one more per host, and not one look", async () => {
+  it("are all UP after four changes each, one more per host, and no read", async () => {
     await control.resetCounts();
     const made = await Promise.all(Array.from({ length: VOLUMES }, () => provision(agent)));
     expect(new Set(made.map(stateOf))).toEqual(new Set(["LVOL_STATE_UP"]));
-    // What comes with time, the poll for events, is no part of what it costs.
+    // Exclude the periodic event polls.
     const polls = ["notify_get_notifications", "nvmf_get_stats()"];
     const counts = Object.entries(await control.counts()).filter(([key]) => !polls.includes(key));
     expect(Object.fromEntries(counts)).toEqual({
@@ -62,7 +62,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("200 volumes asked for by 200 concurr
     });
   });
 
-  it("are deleted with two changes each, and no list is read whole", async () => {
+  it("are deleted with two changes each and no full list", async () => {
     const ids = [...agent.node.agent.rows.lvols()].map(({ id }) => id);
     await control.resetCounts();
     const answers = await Promise.all(ids.map((id) => remove(agent, id)));
@@ -74,10 +74,10 @@ describe.skipIf(REAL_SOCKET !== undefined)("200 volumes asked for by 200 concurr
     expect(await fullDumps(control)).toEqual({});
   });
 
-  it("cost an agent that starts over them a few lists of everything, and no change", async () => {
+  it("cost a starting agent at most two full lists of each kind, and no change", async () => {
     await Promise.all(Array.from({ length: VOLUMES }, () => provision(agent)));
     await restart();
-    // One or two of each: the target may be known before the lease is taken, or after it.
+    // One or two of each: the target may be identified before or after the lease is acquired.
     const dumps = await fullDumps(control);
     expect(Object.values(dumps).filter((count) => count > 2)).toEqual([]);
     const changes = Object.keys(await control.counts()).filter((method) =>

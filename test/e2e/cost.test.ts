@@ -1,20 +1,20 @@
-// What things cost, in exact numbers: SPDK calls and their bytes, statements and commits. A change that
-// makes the agent do more shows here, whatever the machine it runs on.
+// Exact cost of operations: SPDK calls and their bytes, SQL statements and commits. The numbers do
+// not depend on the machine, so a change that makes the agent do more fails here.
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readConfig } from "../../src/config.ts";
-import { lvolState } from "../../src/model/lvol.ts";
+import { lvolState } from "../../src/model/lvol-state.ts";
 import { startTelemetry, type Telemetry } from "../../src/telemetry/telemetry.ts";
 import { call, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
 import { scrape, valueOf, type Samples } from "../support/scrape.ts";
 import { OverheardRequests, type Request } from "../support/overheard-requests.ts";
 import { SocketProxy } from "../support/socket-proxy.ts";
-import { startTarget, type TestTarget } from "../support/target.ts";
+import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { HOST, idOf, provision, remove, WAIT } from "../support/volumes.ts";
 
-/** Ten times as fast as they are: the idle minute is over in six seconds. */
+/** Ten times as fast as the defaults: the idle minute takes six seconds. */
 const TIMING = { eventsMs: 200, leaseTermMs: 3_000 };
 const POLLS = ["notify_get_notifications", "nvmf_get_stats"];
 const isPoll = (method: unknown) => POLLS.some((poll) => poll === method);
@@ -39,7 +39,7 @@ beforeAll(async () => {
   const through = { socket: path, fabricDisks: target.fabricDisks };
   agent = stack.use(await startAgent({ ...parts, target: through }, {}, { telemetry }));
   await agent.ready();
-  // The first pair of anything costs a little more: identities are learnt, statements are planned.
+  // The first provision and delete cost more: identities are read and statements are prepared.
   await remove(agent, idOf(await provision(agent)));
 });
 
@@ -52,7 +52,7 @@ type Cost = {
   readonly commits: number;
 };
 
-/** What comes with time, the polls and the renewals of the lease, is no part of it. */
+/** The cost of `act` without the periodic work: event polls and lease renewals are not counted. */
 async function costOf(act: () => Promise<unknown>): Promise<Cost> {
   heard.take();
   const before = await scrape(agent);
@@ -102,7 +102,7 @@ describe("a volume", () => {
     expect(await costOf(() => provision(agent))).toEqual(PROVISION);
   });
 
-  it("costs the same when there are two hundred", async () => {
+  it("costs the same with two hundred volumes on the node", async () => {
     await Promise.all(Array.from({ length: 200 }, () => provision(agent)));
     expect(await costOf(() => provision(agent))).toEqual(PROVISION);
   });
@@ -117,13 +117,13 @@ describe("a volume", () => {
     expect(cost.statements).toBeLessThan(20 * 6);
   });
 
-  it("costs nothing to ask for again", async () => {
+  it("costs no call and one commit when a provision is repeated", async () => {
     const id = idOf(await provision(agent));
     const again = await costOf(() => provision(agent, {}, { id }));
     expect(again).toEqual({ calls: {}, bytes: 0, statements: 3, commits: 1 });
   });
 
-  it("costs one call and two commits to let a host in", async () => {
+  it("costs one call and two commits to allow a host", async () => {
     const lvolId = idOf(await provision(agent));
     const { client } = agent;
     const hostNqn = `${HOST.slice(0, -1)}2`;
@@ -133,7 +133,7 @@ describe("a volume", () => {
     expect(cost).toEqual({ calls, bytes: 220, statements: 8, commits: 2 });
   });
 
-  it("costs two changes to delete, and looks at it, its store and who is connected", async () => {
+  it("costs three changes to delete, and reads of the bdev, its store and connected hosts", async () => {
     const id = idOf(await provision(agent));
     const cost = await costOf(() => remove(agent, id));
     const calls = {
@@ -141,18 +141,19 @@ describe("a volume", () => {
       bdev_lvol_delete: 1,
       bdev_lvol_get_lvstores: 1,
       nvmf_delete_subsystem: 1,
-      nvmf_subsystem_get_controllers: 2,
+      nvmf_subsystem_get_controllers: 3,
+      nvmf_subsystem_remove_listener: 1,
     };
-    expect(cost).toEqual({ calls, bytes: 766, statements: 13, commits: 3 });
+    expect(cost).toEqual({ calls, bytes: 1152, statements: 13, commits: 3 });
   });
 });
 
 describe("a minute in which nothing happens", () => {
-  it("costs sixty small questions to the target, six renewals of the lease, and nothing else", async () => {
+  it("costs sixty small polls of the target; besides lease renewals no statement or full list", async () => {
     heard.take();
     const before = await scrape(agent);
     const polls: Request[] = [];
-    await until("the target was asked as often as in a minute", () => {
+    await until("the target received as many polls as in a minute", () => {
       polls.push(...heard.take());
       return polls.length >= 60;
     });
@@ -165,17 +166,17 @@ describe("a minute in which nothing happens", () => {
   });
 });
 
-describe("volumes with connected hosts", () => {
+describe.skipIf(REAL_SOCKET !== undefined)("volumes with connected hosts", () => {
   it("are exported again before the others", async () => {
     const rows = [...agent.node.agent.rows.lvols()].filter((row) => row.exported);
-    // Made last, they would be planned last.
+    // The newest volumes: without priority they are planned last.
     const used = rows.slice(-5);
     const control = await target.control();
     await Promise.all(used.map(({ nqn, hosts }) => control.connectHost(nqn, hosts[0] ?? "")));
     await control[Symbol.asyncDispose]();
     heard.take();
     const asked: string[] = [];
-    await until("the agent asked who is connected, and went on with what it does", () => {
+    await until("the agent read the connected hosts and continued with its polls", () => {
       asked.push(...heard.take().map(({ method }) => method));
       const last = asked.lastIndexOf("nvmf_subsystem_get_controllers");
       return last >= 0 && asked.slice(last).includes("nvmf_get_stats");
@@ -194,7 +195,7 @@ describe("volumes with connected hosts", () => {
   });
 });
 
-describe("a restart of the target", () => {
+describe.skipIf(REAL_SOCKET !== undefined)("a restart of the target", () => {
   it("costs four calls per volume, a few lists, and commits for its disks alone", async () => {
     const exported = [...agent.node.agent.rows.lvols()].filter((row) => row.exported);
     const volumes = exported.length;
@@ -206,36 +207,37 @@ describe("a restart of the target", () => {
       });
     });
     const control = await target.control();
-    // Of the new process: what the old one was asked is not told.
+    // Counts of the new process only: the killed one lost its counts.
     const all = Object.entries(await control.counts());
     const counts = Object.fromEntries(
       all.map(([key, count]) => [key.replace("()", ""), count]).filter(([key]) => !isPoll(key)),
     );
     await control[Symbol.asyncDispose]();
     const {
-      bdev_nvme_get_controllers: looks,
+      bdev_nvme_get_controllers: scans,
       bdev_get_bdevs,
       bdev_lvol_get_lvols,
       ...rest
     } = counts;
-    // Before the disks are attached, and once after; twice if they did not come up together.
-    expect([2, 3]).toContain(looks);
-    // Behind a proxy, which lets in before the target does, the first list is the shorter one.
-    expect(Number(bdev_get_bdevs ?? 0) + Number(bdev_lvol_get_lvols ?? 0)).toBe(looks);
+    // One full scan before the disks are attached, and one or two after, depending on their timing.
+    expect([2, 3]).toContain(scans);
+    // Each scan lists either bdevs or lvols: behind the proxy, which accepts before the target
+    // does, the first scan uses the shorter list of lvols.
+    expect(Number(bdev_get_bdevs ?? 0) + Number(bdev_lvol_get_lvols ?? 0)).toBe(scans);
     expect(rest).toEqual({
       spdk_get_version: 1,
-      bdev_lvol_get_lvstores: looks,
+      bdev_lvol_get_lvstores: scans,
       nvmf_get_subsystems: 1,
       nvmf_get_transports: 1,
       nvmf_create_transport: 1,
       bdev_nvme_attach_controller: 2,
-      // One more marks the target as ours.
+      // One additional subsystem marks the target as owned by this node.
       nvmf_create_subsystem: volumes + 1,
       nvmf_subsystem_add_host: exported.reduce((sum, { hosts }) => sum + hosts.length, 0),
       nvmf_subsystem_add_listener: volumes,
       nvmf_subsystem_add_ns: volumes,
     });
-    // The notes of the attaches, and their end.
+    // The pending ops of the attaches, and their ends.
     expect([2, 3, 4]).toContain(cost.commits);
     expect(cost.statements).toBe(4 * cost.commits);
   });

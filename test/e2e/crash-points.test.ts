@@ -1,6 +1,6 @@
-// The agent, the target or both are killed at every request that the target reads and at every commit,
-// over the life of three volumes. The points are counted by a run without a kill; after each, what was
-// asked is asked again, and the world is as if nothing had happened.
+// The agent, the target or both are killed at every request that the target reads and at every
+// commit of a history with three volumes. A run without a kill counts the points; after each kill
+// the same calls are repeated, and the result must equal that of the run without a kill.
 import { uuidV5 } from "../../src/model/identity.ts";
 import { describe, expect, it } from "vitest";
 import type { StopAt } from "../../src/sim/target/gate.ts";
@@ -22,10 +22,7 @@ const [KEPT = "", ...GONE] = ["kept", "gone", "gone too"].map((name) => uuidV5(N
 const byteOf = (id: string) => [KEPT, ...GONE].indexOf(id) + 1;
 const SMALL = { sizeBytes: 64n * 1024n * 1024n };
 
-/**
- * Three volumes are made, written into, and two deleted, from a new store on. Repeated, it changes
- * nothing.
- */
+/** Creates three volumes on a new store, writes into them, and deletes two. Idempotent. */
 async function history(scenario: CrashScenario, agent: TestAgent): Promise<void> {
   await agent.ready();
   const retired = (id: string) => agent.node.agent.rows.lvol(id)?.deleteRequestedTime !== undefined;
@@ -35,7 +32,7 @@ async function history(scenario: CrashScenario, agent: TestAgent): Promise<void>
   await Promise.all(GONE.map((id) => remove(agent, id)));
 }
 
-/** The requests of a life without a kill, and how many commits it takes. */
+/** The requests of the history without a kill, and its number of commits. */
 async function counted(): Promise<{
   readonly methods: readonly string[];
   readonly commits: number;
@@ -50,7 +47,7 @@ async function counted(): Promise<{
   };
 }
 
-/** Before each, and after those that change something: a question has no effect to be lost. */
+/** Before each request, and after each change: a read has no effect that could be lost. */
 function pointsOf(methods: readonly string[]): readonly StopAt[] {
   return methods.flatMap((method, index) => {
     const before = { when: "before", nth: index + 1 } as const;
@@ -60,7 +57,7 @@ function pointsOf(methods: readonly string[]): readonly StopAt[] {
 
 type Victim = "agent" | "target" | "agent and target";
 
-/** Kills at a point, starts again what was killed, and asks for everything once more. */
+/** Kills the victim at a point, restarts it, and repeats the history. */
 async function killedAt(
   scenario: CrashScenario,
   victim: Victim,
@@ -69,7 +66,7 @@ async function killedAt(
 ) {
   const first = history(scenario, agent).catch(() => {});
   await Promise.race([stopped, first]);
-  // Runs differ by a look or two: a point that this one did not reach must not stop the next agent.
+  // The number of reads varies: a stop that was not reached must not stop the next agent.
   scenario.target.engine().gate.onStopped = () => setImmediate(() => scenario.target.resume());
   if (victim !== "agent") await scenario.target.restart();
   if (victim !== "target") {
@@ -78,11 +75,11 @@ async function killedAt(
     await killing;
   }
   const next = victim === "target" ? agent : await scenario.start();
-  // What a killed agent's caller waits for never comes.
+  // Calls to a killed agent are never answered.
   if (victim === "target") await first;
   await history(scenario, next);
   await settled(scenario);
-  // Of the others, and of what was on the disk before the store, nothing is readable in it.
+  // Neither data of the deleted volumes nor old bytes of the disk are readable in the kept one.
   const { lvolUuid = "" } = next.node.agent.rows.lvol(KEPT) ?? {};
   expect(readBack(scenario, lvolUuid)).toEqual({ written: [byteOf(KEPT)], rest: [0] });
 }
@@ -107,11 +104,11 @@ async function atCommit(when: "before" | "after", nth: number): Promise<void> {
   expect(onTarget(scenario), `commit ${nth}, ${when} it`).toEqual(exactly([KEPT]));
 }
 
-/** A few worlds at a time: each waits more than it works. */
+/** Runs six scenarios at a time: each waits most of the time. */
 async function each<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
-  const left = items.values();
+  const remaining = items.values();
   const worker = async () => {
-    for (const item of left) await act(item);
+    for (const item of remaining) await act(item);
   };
   await Promise.all(Array.from({ length: 6 }, worker));
 }
@@ -120,7 +117,7 @@ const upTo = (count: number) => Array.from({ length: count }, (_, index) => inde
 
 describe.concurrent("a kill at any point", () => {
   it.each(["agent", "target", "agent and target"] as const)(
-    "of the %s, before each request and after each change, loses nothing and leaves nothing",
+    "of the %s, before each request and after each change, loses no volume and leaves no object",
     async (victim) => {
       const { methods } = await counted();
       const points = pointsOf(methods);
@@ -130,7 +127,7 @@ describe.concurrent("a kill at any point", () => {
     240_000,
   );
 
-  it("of the agent, before and after each commit, loses nothing and leaves nothing", async () => {
+  it("of the agent, before and after each commit, loses no volume and leaves no object", async () => {
     const { commits } = await counted();
     expect(commits).toBeGreaterThan(5);
     const points = upTo(commits).flatMap((nth) =>

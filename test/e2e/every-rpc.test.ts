@@ -1,5 +1,5 @@
-// A client that knows nothing but the proto files, as a scheduler in any language is: every method of
-// the service answers, and what is not there yet says so in a sentence.
+// Calls every method of the service with a client built from the proto files only: each answers,
+// and methods that are not implemented say so in a sentence.
 import { Client, credentials, Metadata } from "@grpc/grpc-js";
 import { loadSync, type AnyDefinition, type ServiceDefinition } from "@grpc/proto-loader";
 import { fileURLToPath } from "node:url";
@@ -11,7 +11,7 @@ import { startTarget } from "../support/target.ts";
 const SERVICE = "storagenode.v1.StorageNode";
 const PROTO = fileURLToPath(new URL("../../proto/", import.meta.url));
 const UNIMPLEMENTED = 12;
-/** What an empty request to a method that works is answered with, besides OK. */
+/** Reasons with which an implemented method may refuse an empty request. */
 const SENSIBLE = ["INVALID_FIELD", "NOT_FOUND"];
 
 const definitions = loadSync("storagenode/v1/storage_node.proto", { includeDirs: [PROTO] });

@@ -1,5 +1,5 @@
-// Eight ways to make a volume that is not ready, as an operator meets them: each time Explain names the
-// cause and the cure, and the cure works.
+// Explain, end to end: for each way in which a volume is not ready, its summary names the cause and
+// the cure, and applying the cure makes the volume ready.
 import { randomUUID } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -57,7 +57,7 @@ function drive(index: number, change: Partial<SimulatedDrive["namespaces"][numbe
   } as const satisfies SimulatedDrive;
 }
 
-/** The same drive as the target has it. */
+/** The same drive as an entry of `sim --disks`. */
 function simulated({ address, serial, model }: SimulatedDrive): SimulatedDisk {
   const num_blocks = Number(4n * GIB) / BLOCK;
   return { serial, model, block_size: BLOCK, num_blocks, trtype: "PCIe", traddr: address };
@@ -67,27 +67,27 @@ async function isUp(agent: TestAgent, id: string): Promise<boolean> {
   return stateOf(await getLvol(agent, id)) === "LVOL_STATE_UP";
 }
 
-/** Waits until Explain's summary says so, and gives the explanation. */
+/** Waits until the summary of Explain matches `words`; returns the explanation. */
 async function untilExplained(agent: TestAgent, id: string, words: RegExp) {
   let last = await explainVolume(agent, id);
   await until(`the summary says ${words}`, async () => {
     last = await explainVolume(agent, id);
     return words.test(last.summary);
   }).catch((cause: unknown) => {
-    throw new Error(`it says: ${last.summary}; ${last.nextStep}`, { cause });
+    throw new Error(`last summary: ${last.summary}; next step: ${last.nextStep}`, { cause });
   });
   return last;
 }
 
 describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
-  it("that no host may connect to: AllowHost", async () => {
-    await using there = await scenario();
-    const agent = await there.start();
+  it("without allowed hosts names AllowHost as the cure", async () => {
+    await using setup = await scenario();
+    const agent = await setup.start();
     await agent.ready();
     const id = idOf(await provision(agent, { allowedHostNqns: [] }));
-    const said = await untilExplained(agent, id, /is UP: no host may connect to it; cure: /);
-    expect(said.summary).toContain(`call AllowHost {"lvolId": "${id}"`);
-    expect(answers(said)).toBe("yyyyNy");
+    const explained = await untilExplained(agent, id, /is UP: no host may connect to it; cure: /);
+    expect(explained.summary).toContain(`call AllowHost {"lvolId": "${id}"`);
+    expect(answers(explained)).toBe("yyyyNy");
     const { client } = agent;
     const change = { lvolId: id, hostNqn: NO_HOST_NQN, waitTimeout: WAIT };
     await call(client, client.allowHost.bind(client), change);
@@ -97,27 +97,33 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
     expect(cured).toMatchObject({ nextStep: "nothing: all is as wanted", lastError: "" });
   });
 
-  it("whose target is down: the socket, since when, and to start it", async () => {
-    await using there = await scenario();
-    const agent = await there.start();
+  it("whose target is down names the socket, since when, and starting the target as the cure", async () => {
+    await using setup = await scenario();
+    const agent = await setup.start();
     await agent.ready();
     const id = idOf(await provision(agent));
-    await there.target.kill();
-    const said = await untilExplained(agent, id, /is DEGRADED: the SPDK target does not answer/);
-    expect(said.summary).toContain(`at ${there.target.socket} since 20`);
-    expect(said.summary).toMatch(/(ECONNREFUSED|closed the connection).*cure: start the target/);
-    expect(answers(said)).toBe("N????y");
-    expect(said.nextStep).toBe("nothing: waits for the target");
-    await there.target.restart();
+    await setup.target.kill();
+    const explained = await untilExplained(
+      agent,
+      id,
+      /is DEGRADED: the SPDK target does not answer/,
+    );
+    expect(explained.summary).toContain(`at ${setup.target.socket} since 20`);
+    expect(explained.summary).toMatch(
+      /(ECONNREFUSED|closed the connection).*cure: start the target/,
+    );
+    expect(answers(explained)).toBe("N????y");
+    expect(explained.nextStep).toBe("nothing: waits for the target");
+    await setup.target.restart();
     await until("it is UP again", () => isUp(agent, id));
   });
 
-  it("whose target hangs: that it takes requests and does not answer", async () => {
-    await using there = await scenario();
-    const agent = await there.start();
+  it("whose target hangs says that the target accepts requests and does not answer", async () => {
+    await using setup = await scenario();
+    const agent = await setup.start();
     await agent.ready();
     const id = idOf(await provision(agent));
-    await using control = await there.target.control();
+    await using control = await setup.target.control();
     const { stopped } = await control.stopAt({ when: "before" });
     const asked = explainVolume(agent, id);
     await stopped;
@@ -128,70 +134,75 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
     await untilExplained(agent, id, new RegExp(`is UP: ${HOST} may connect`));
   });
 
-  it("whose drive was pulled: its serial, where it was last seen, and to put it back", async () => {
+  it("whose drive was unplugged names its serial, its last PCI address, and replugging as the cure", async () => {
     const spec = { drives: [drive(1)] };
     await using stack = new AsyncDisposableStack();
     const kernel = stack.use(await kernelScenario(spec));
-    const there = stack.use(
+    const setup = stack.use(
       await scenario({ drives: { root: kernel.root, disks: spec.drives.map(simulated) } }),
     );
     const env = { STORAGE_NODE_DISK_ALLOW: "model:*", STORAGE_NODE_ROOT: kernel.root };
-    const agent = await there.start(env, kernel.kernel);
+    const agent = await setup.start(env, kernel.kernel);
     await until("the disk is UP", () => [...agent.node.agent.rows.disks()][0]?.state === "UP");
     const made = await provision(agent);
     const id = idOf(made);
-    await there.target.kill();
+    await setup.target.kill();
     await unplug(kernel.root, "0000:01:00.0");
-    await there.target.restart();
-    const said = await untilExplained(agent, id, /is DEGRADED: its disk DRIVE1 .* is MISSING/);
-    expect(said.summary).toContain("last seen at 0000:01:00.0, there since 20");
-    expect(said.summary).toContain("cure: put the drive with serial DRIVE1 back");
-    expect(answers(said).slice(0, 2)).toBe("N?");
+    await setup.target.restart();
+    const explained = await untilExplained(agent, id, /is DEGRADED: its disk DRIVE1 .* is MISSING/);
+    expect(explained.summary).toContain("last seen at 0000:01:00.0, there since 20");
+    expect(explained.summary).toContain("cure: put the drive with serial DRIVE1 back");
+    expect(answers(explained).slice(0, 2)).toBe("N?");
     const disk = await explainDisk(agent, made.status?.diskId ?? "");
-    expect(disk.summary).toMatch(/^disk DRIVE1 is MISSING: no PCIe function shows the serial/);
+    expect(disk.summary).toMatch(/^disk DRIVE1 is MISSING: no PCIe function has the serial/);
     await buildKernelTree(kernel.root, spec);
     await until("it is UP again", () => isUp(agent, id));
     expect((await getLvol(agent, id)).status?.lvolUuid).toBe(made.status?.lvolUuid);
   });
 
-  it("whose fabric disk is served no more: where it was, and to have it answer again", async () => {
-    await using there = await scenario({ disks: 1 });
-    const agent = await there.start();
+  it("whose fabric disk is no longer served names its last address and restoring it as the cure", async () => {
+    await using setup = await scenario({ disks: 1 });
+    const agent = await setup.start();
     await agent.ready();
     const made = await provision(agent);
     const id = idOf(made);
-    const served = join(dirname(there.target.fabricDisks), "disks.json");
+    const served = join(dirname(setup.target.fabricDisks), "disks.json");
     const disks = await readFile(served, "utf8");
     await writeFile(served, "[]");
-    await there.target.restart();
-    const said = await untilExplained(agent, id, /its disk SIM0 .* is CLAIMING: .*answered -/);
-    expect(said.summary).toContain("(last seen at 127.0.0.1:9000");
-    expect(said.summary).toContain("cure: make its target answer at 127.0.0.1:9000 again");
+    await setup.target.restart();
+    const explained = await untilExplained(agent, id, /its disk SIM0 .* is CLAIMING: .*answered -/);
+    expect(explained.summary).toContain("(last seen at 127.0.0.1:9000");
+    expect(explained.summary).toContain("cure: make its target answer at 127.0.0.1:9000 again");
     const disk = await explainDisk(agent, made.status?.diskId ?? "");
     expect(disk.summary).toMatch(/cannot be attached at 127.0.0.1:9000 \(nqn.*disk0\): .*answered/);
     await writeFile(served, disks);
-    await there.target.restart();
+    await setup.target.restart();
     await until("it is UP again", () => isUp(agent, id));
   });
 
-  it("whose disk is full: how much is there, what it needs, and to make room", async () => {
-    await using there = await scenario({ disks: 1, diskBytes: 4n * GIB });
-    const agent = await there.start();
+  it("whose disk is full names free and needed clusters, and freeing space as the cure", async () => {
+    await using setup = await scenario({ disks: 1, diskBytes: 4n * GIB });
+    const agent = await setup.start();
     await agent.ready();
     const thin = idOf(await provision(agent));
     const [disk] = [...agent.node.agent.rows.disks()];
-    // Somebody else takes all but 25 clusters of the store: what is promised says nothing of it.
+    // A foreign lvol takes all but 25 clusters of the store; the promised capacity does not include
+    // it.
     const lvsUuid = disk?.lvsUuid ?? "";
-    const free = async () => (await there.target.spdk.getLvstore({ uuid: lvsUuid }))?.freeClusters;
+    const free = async () => (await setup.target.spdk.getLvstore({ uuid: lvsUuid }))?.freeClusters;
     const other = { lvsUuid, thin: false, clearMethod: "write_zeroes" as const };
     const cluster = disk?.clusterBytes ?? 0n;
     const take = async (lvolName: string, clusters: bigint) =>
-      await there.target.spdk.bdevLvolCreate({ ...other, lvolName, sizeBytes: clusters * cluster });
+      await setup.target.spdk.bdevLvolCreate({ ...other, lvolName, sizeBytes: clusters * cluster });
     const most = await take("other-most", ((await free()) ?? 0n) - 25n);
     const thick = { provisioning: "PROVISIONING_THICK" as const, sizeBytes: GIB };
     const id = idOf(await provision(agent, thick, { wait: false }));
-    const said = await untilExplained(agent, id, /is CREATING: disk SIM0 .* 25 of \d+ clusters/);
-    expect(said.summary).toContain("the thick volume needs 256 (1 GiB); cure: make room");
+    const explained = await untilExplained(
+      agent,
+      id,
+      /is CREATING: disk SIM0 .* 25 of \d+ clusters/,
+    );
+    expect(explained.summary).toContain("the thick volume needs 256 (1 GiB); cure: make room");
     await until("the target has refused it", async () => {
       return (await explainVolume(agent, id)).lastError.includes("No space left on device");
     });
@@ -201,57 +212,61 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
     expect(answers(full)).toBe("yNyyyy");
     const asDisk = await explainDisk(agent, disk?.id ?? "");
     expect(asDisk.summary).toMatch(/is UP: it is full: 0 of \d+ clusters free/);
-    for (const name of [most, rest]) await there.target.spdk.bdevLvolDelete({ lvsUuid, name });
+    for (const name of [most, rest]) await setup.target.spdk.bdevLvolDelete({ lvsUuid, name });
     await untilExplained(agent, id, new RegExp(`is UP: ${HOST} may connect`));
     expect(answers(await explainVolume(agent, thin))).toBe("yyyyyy");
   });
 
-  it("that should listen on another machine's address: which it has, and where to say so", async () => {
-    await using there = await scenario();
+  it("with a listen address of another machine names the address and the setting to change", async () => {
+    await using setup = await scenario();
     const id = await (async () => {
-      await using agent = await there.start({ STORAGE_NODE_EXPORT_ADDR: "192.0.2.1" });
+      await using agent = await setup.start({ STORAGE_NODE_EXPORT_ADDR: "192.0.2.1" });
       await agent.ready();
       const made = idOf(await provision(agent, {}, { wait: false }));
-      const said = await untilExplained(agent, made, /192\.0\.2\.1 is not an address of this mach/);
-      expect(said.summary).toContain("cure: set STORAGE_NODE_EXPORT_ADDR");
-      expect(said.checks[3]).toMatchObject({ answer: "CHECK_ANSWER_NO" });
-      expect(said.checks[3]?.evidence).toContain("wanted: TCP 192.0.2.1:4440");
+      const explained = await untilExplained(
+        agent,
+        made,
+        /192\.0\.2\.1 is not an address of this mach/,
+      );
+      expect(explained.summary).toContain("cure: set STORAGE_NODE_EXPORT_ADDR");
+      expect(explained.checks[3]).toMatchObject({ answer: "CHECK_ANSWER_NO" });
+      expect(explained.checks[3]?.evidence).toContain("wanted: TCP 192.0.2.1:4440");
       await until("the target has refused it", async () => {
         const { lastError } = await explainVolume(agent, made);
         return lastError.includes("nvmf_subsystem_add_listener");
       });
-      await until("the next try is told in words", async () => {
+      await until("the next step names the listener", async () => {
         const { nextStep } = await explainVolume(agent, made);
         return nextStep.includes("listen on TCP 192.0.2.1:4440");
       });
       return made;
     })();
-    const agent = await there.start();
+    const agent = await setup.start();
     await until("it is UP where it can listen", async () => {
       return await isUp(agent, id).catch(() => false);
     });
   });
 
-  it("whose database is down: since when, what works meanwhile, and to start it", async () => {
-    await using there = await scenario();
-    const agent = await there.start();
+  it("while the database is down says since when, what still works, and to start PostgreSQL", async () => {
+    await using setup = await scenario();
+    const agent = await setup.start();
     await agent.ready();
     const id = idOf(await provision(agent));
-    await there.proxy.down();
+    await setup.proxy.down();
     await refusal(provision(agent));
-    const said = await untilExplained(agent, id, /is UP: the database cannot be reached/);
-    expect(said.summary).toMatch(
+    const explained = await untilExplained(agent, id, /is UP: the database cannot be reached/);
+    expect(explained.summary).toMatch(
       /\(since 20.*\); meanwhile exports stay .*; cure: start PostgreSQL/,
     );
-    expect(answers(said)).toBe("Nyyyyy");
-    await there.proxy.up();
+    expect(answers(explained)).toBe("Nyyyyy");
+    await setup.proxy.up();
     await untilExplained(agent, id, new RegExp(`is UP: ${HOST} may connect`));
   });
 
-  it("is refused, with the reason and what to do, while the rows were never read", async () => {
-    await using there = await scenario();
-    await there.proxy.down();
-    const agent = await there.start();
+  it("is refused with reason and cure while the rows have not been read", async () => {
+    await using setup = await scenario();
+    await setup.proxy.down();
+    const agent = await setup.start();
     const id = "11111111-2222-4333-8444-555555555555";
     await until("the database was tried", async () => {
       const refused = await refusal(explainVolume(agent, id));
@@ -263,7 +278,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
     expect(cli.err).toMatch(/cannot be reached: .*; start PostgreSQL/);
   });
 
-  it("of a node on hold: storage-node rebuild, also where the database has lost it", async () => {
+  it("on a node on hold names storage-node rebuild, also for a volume missing from the database", async () => {
     await using stack = new AsyncDisposableStack();
     const target = stack.use(await startTarget());
     const folder = stack.use(await temporaryFolder());
@@ -275,13 +290,15 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
       await agent.ready();
       return [idOf(await provision(agent)), idOf(await provision(agent))];
     })();
-    // What a restored backup is.
+    // Same state as after restoring an old backup: a row is missing, revision and epoch are older.
     await database.query(`delete from lvol where id = '${lost}'`);
     await database.query(`update node set revision = revision - 3, lease_epoch = 1`);
     const agent = stack.use(await startAgent({ url: database.url, target }, env));
     await until("the rows are read", () => agent.node.agent.rows.lvol(kept) !== undefined);
-    const said = await untilExplained(agent, kept, /the node is on hold and changes nothing/);
-    expect(said.summary).toMatch(/behind what this node knew.*cure: .*run "storage-node rebuild"/);
+    const explained = await untilExplained(agent, kept, /the node is on hold and changes nothing/);
+    expect(explained.summary).toMatch(
+      /behind what this node knew.*cure: .*run "storage-node rebuild"/,
+    );
     const refused = await refusal(explainVolume(agent, lost));
     expect(refused).toMatchObject({ code: 5, reason: "NOT_FOUND" });
     expect(refused.message).toContain('run "storage-node rebuild"');
@@ -303,27 +320,27 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
     expect(back.summary).toContain("it was rebuilt from its disk");
   });
 
-  it("whose lvol is gone: that it is never made again, and to Delete it", async () => {
-    await using there = await scenario();
-    const agent = await there.start();
+  it("whose lvol is gone says that it is never recreated, and names Delete as the cure", async () => {
+    await using setup = await scenario();
+    const agent = await setup.start();
     await agent.ready();
     const made = await provision(agent);
     const [id, { lvolUuid = "", nqn = "", diskId = "" } = {}] = [idOf(made), made.status];
     const lvsUuid = agent.node.agent.rows.disk(diskId)?.lvsUuid ?? "";
-    await there.target.spdk.nvmfSubsystemRemoveNs({ nqn, nsid: 1 });
-    await there.target.spdk.bdevLvolDelete({ lvsUuid, name: lvolUuid });
-    const said = await untilExplained(
+    await setup.target.spdk.nvmfSubsystemRemoveNs({ nqn, nsid: 1 });
+    await setup.target.spdk.bdevLvolDelete({ lvsUuid, name: lvolUuid });
+    const explained = await untilExplained(
       agent,
       id,
       /is DATA_MISSING: its lvol .* was there and is gone/,
     );
-    expect(said.summary).toContain(`its lvol ${lvolUuid} on disk SIM`);
-    expect(said.summary).toContain(`call Delete {"lvolId": "${id}"}`);
+    expect(explained.summary).toContain(`its lvol ${lvolUuid} on disk SIM`);
+    expect(explained.summary).toContain(`call Delete {"lvolId": "${id}"}`);
     await until("nothing is done about it", async () => {
       const { nextStep } = await explainVolume(agent, id);
-      return nextStep === "nothing: an lvol that was there once is never made again";
+      return nextStep === "nothing: an lvol that existed once is never created again";
     });
-    expect(answers(said).slice(0, 2)).toBe("NN");
+    expect(answers(explained).slice(0, 2)).toBe("NN");
     expect(await remove(agent, id)).toEqual({ done: true });
     const gone = await explainVolume(agent, id);
     expect(gone.summary).toMatch(/is DELETED: it was deleted at 20/);
@@ -331,14 +348,14 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
 });
 
 describe.skipIf(REAL_SOCKET !== undefined)("Explain of a disk", () => {
-  it("names what speaks against it, and the call that admits it", async () => {
+  it("names the evidence against claiming it, and the call that admits it", async () => {
     await using stack = new AsyncDisposableStack();
     const spec = { drives: [drive(1), drive(2, { use: { kind: "mount", at: "/data" } })] };
     const kernel = stack.use(await kernelScenario(spec));
     const disks = spec.drives.map(simulated);
-    const there = stack.use(await scenario({ drives: { root: kernel.root, disks } }));
+    const setup = stack.use(await scenario({ drives: { root: kernel.root, disks } }));
     const env = { STORAGE_NODE_DISK_POLICY: "manual", STORAGE_NODE_ROOT: kernel.root };
-    const agent = await there.start(env, kernel.kernel);
+    const agent = await setup.start(env, kernel.kernel);
     const { client } = agent;
     const rows = () => [...agent.node.agent.rows.disks()];
     await until("both are found", () => rows().length === 2);
@@ -358,6 +375,8 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a disk", () => {
       diskId: blank,
       serial: "DRIVE1",
       evidenceFingerprint: "",
+      address: "",
+      discardZeroes: false,
       waitTimeout: WAIT,
     });
     const up = await says(blank, /^disk DRIVE1 is UP: /);
@@ -366,9 +385,9 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a disk", () => {
 });
 
 describe("Explain", () => {
-  it("refuses what it cannot explain", async () => {
-    await using there = await scenario();
-    const agent = await there.start();
+  it("refuses a missing target, malformed ids, unknown objects and snapshots", async () => {
+    await using setup = await scenario();
+    const agent = await setup.start();
     await agent.ready();
     const { client } = agent;
     const asked = async (target: ExplainRequest["target"]) =>

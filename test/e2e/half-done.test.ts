@@ -1,5 +1,6 @@
-// Changes that were cut off: sent and not answered, answered with an error after half of the work, or
-// lost with the target. What cannot be known is taken for the worse until it is seen or cured.
+// Interrupted changes: sent and not answered, failed after half of the effect, or lost with the
+// target. When the outcome is unknown the agent assumes the worse one until it observes the result
+// or an operator zeroes the free space.
 import { describe, expect, it } from "vitest";
 import type { TestAgent } from "../support/agent.ts";
 import { call, refusal, until } from "../support/agent.ts";
@@ -30,7 +31,7 @@ async function zeroFreeSpace({ client }: TestAgent, diskId: string) {
   return await call(client, zero, { diskId, waitTimeout: { seconds: 30n, nanos: 0 } });
 }
 
-/** Kills the target in the middle of a request of that method, and starts it again. */
+/** Kills the target at the next request of that method, and restarts it. */
 async function targetKilledAt(
   scenario: CrashScenario,
   method: string,
@@ -47,7 +48,7 @@ async function targetKilledAt(
 }
 
 describe("a delete that an agent sent before it was killed", () => {
-  it("is not sent again while it may still be running, and is done in the end", async () => {
+  it("is not sent again while it may still be running, and completes", async () => {
     await using scenario = await crashScenario({ graceMs: 1_500 });
     const first = await scenario.start();
     await first.ready();
@@ -55,7 +56,7 @@ describe("a delete that an agent sent before it was killed", () => {
     const { gate } = scenario.target.engine();
     gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, polls: 400 });
     const asked = remove(first, id).catch(() => {});
-    await until("the target has begun", () => gate.counts["bdev_lvol_delete"] === 1);
+    await until("the target has read the delete", () => gate.counts["bdev_lvol_delete"] === 1);
     await scenario.killAgent();
     await asked;
     const second = await scenario.start();
@@ -66,7 +67,7 @@ describe("a delete that an agent sent before it was killed", () => {
     expect(onTarget(scenario)).toEqual(exactly([]));
   });
 
-  it("keeps nothing else of the node waiting", async () => {
+  it("does not block other volumes of the node", async () => {
     await using scenario = await crashScenario({ graceMs: 3_600_000 });
     const first = await scenario.start();
     await first.ready();
@@ -74,7 +75,7 @@ describe("a delete that an agent sent before it was killed", () => {
     const { gate } = scenario.target.engine();
     gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, polls: 1_000_000 });
     const asked = remove(first, id).catch(() => {});
-    await until("the target has begun", () => gate.counts["bdev_lvol_delete"] === 1);
+    await until("the target has read the delete", () => gate.counts["bdev_lvol_delete"] === 1);
     await scenario.killAgent();
     await asked;
     const second = await scenario.start();
@@ -84,8 +85,8 @@ describe("a delete that an agent sent before it was killed", () => {
   });
 });
 
-describe("a delete that the target died over", () => {
-  it("leaves the store's free space UNKNOWN: no new volume until it is zeroed by a call", async () => {
+describe("a delete during which the target is killed", () => {
+  it("makes the free space UNKNOWN: new volumes are refused until ZeroFreeSpace", async () => {
     await using scenario = await crashScenario();
     const agent = await scenario.start();
     await agent.ready();
@@ -109,7 +110,7 @@ describe("a delete that the target died over", () => {
     ["strict", []],
     ["trusted", [7]],
   ])(
-    "halfway: its bytes, where the node is %s, show as %j in the next",
+    "halfway, with isolation %s: the next volume shows its bytes as %j",
     async (isolation, shown) => {
       await using scenario = await crashScenario({}, { STORAGE_NODE_ISOLATION: isolation });
       const agent = await scenario.start();
@@ -124,12 +125,12 @@ describe("a delete that the target died over", () => {
       }
       const next = (await provision(agent, SMALL)).status?.lvolUuid ?? "";
       tag(scenario, next, 1);
-      // Its host wrote one block; behind it in that cluster stands what was there before.
+      // The host wrote one page; the rest of that cluster shows its previous contents.
       expect(readBack(scenario, next)?.rest.filter((byte) => byte !== 0)).toEqual(shown);
     },
   );
 
-  it("of a node that is trusted: new volumes are made all the same", async () => {
+  it("with isolation trusted does not prevent new volumes", async () => {
     await using scenario = await crashScenario({}, { STORAGE_NODE_ISOLATION: "trusted" });
     const agent = await scenario.start();
     await agent.ready();
@@ -139,7 +140,7 @@ describe("a delete that the target died over", () => {
     expect(stateOf(await provision(agent, SMALL))).toBe("LVOL_STATE_UP");
   });
 
-  it("is not to blame when the target dies over a volume that was being made", async () => {
+  it("differs from a create: a kill during it keeps the free space ZEROED", async () => {
     await using scenario = await crashScenario();
     const agent = await scenario.start();
     await agent.ready();
@@ -148,8 +149,8 @@ describe("a delete that the target died over", () => {
   });
 });
 
-describe("a deleted volume whose lvol comes back with its store", () => {
-  it("is deleted again, and an lvol that only has its name is not", async () => {
+describe("a deleted volume whose lvol reappears when its store is loaded", () => {
+  it("is deleted again; an lvol with its name and another uuid is not", async () => {
     await using scenario = await crashScenario();
     const agent = await scenario.start();
     await agent.ready();
@@ -159,7 +160,7 @@ describe("a deleted volume whose lvol comes back with its store", () => {
     await remove(agent, idOf(one));
     await remove(agent, idOf(two));
     expect(onTarget(scenario).lvols).toEqual([]);
-    // What a delete that failed halfway leaves: not listed any more, and there at the next load.
+    // State after a delete that failed halfway: unlisted, and loaded again with the store.
     const [disk] = stores().map(({ base }) => base.disk);
     const stranger = "0b0e7f3a-7c7e-4d1a-9a64-6a5b1c2d3e4f";
     for (const blob of blobs) {
@@ -168,7 +169,7 @@ describe("a deleted volume whose lvol comes back with its store", () => {
     }
     disk?.flush();
     await scenario.target.restart();
-    await until("the one that was deleted is gone again", () => {
+    await until("the reappeared lvol is deleted", () => {
       const { lvols } = onTarget(scenario);
       return lvols.length === 1 && lvols[0] === idOf(two);
     });

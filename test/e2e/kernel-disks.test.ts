@@ -1,5 +1,5 @@
-// Disks that the kernel has: blank ones are taken, formatted and served, everything else is left with
-// its driver and its bytes. On a simulated kernel and a target that attaches through it.
+// Disks bound to the kernel's nvme driver: blank ones are claimed, formatted and served, all others
+// keep their driver and their data. Uses a simulated kernel and a target that attaches through it.
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -85,13 +85,13 @@ async function firstBytes({ root }: KernelScenario, serial: string): Promise<Buf
   return buffer;
 }
 
-describe.skipIf(REAL_SOCKET !== undefined)("disks that the kernel has", () => {
-  it("are taken when blank, and left alone with the reason when anything speaks against it", async () => {
-    await using there = await scenario({ drives: [BLANK, MOUNTED, PARTITIONED, SIGNED] });
+describe.skipIf(REAL_SOCKET !== undefined)("disks of the kernel", () => {
+  it("are claimed when blank, and left unchanged with evidence when mounted, partitioned or signed", async () => {
+    await using setup = await scenario({ drives: [BLANK, MOUNTED, PARTITIONED, SIGNED] });
     const before = await Promise.all(
-      ["SER2", "SER3", "SER4"].map((serial) => firstBytes(there.kernel, serial)),
+      ["SER2", "SER3", "SER4"].map((serial) => firstBytes(setup.kernel, serial)),
     );
-    const agent = await there.start();
+    const agent = await setup.start();
     await settled(agent, {
       SER1: "DISK_STATE_UP",
       SER2: "DISK_STATE_IN_USE",
@@ -111,23 +111,23 @@ describe.skipIf(REAL_SOCKET !== undefined)("disks that the kernel has", () => {
     const claimed = disks.get("SER2")?.conditions.find(({ type }) => type === "Claimed");
     expect(claimed?.message).toContain("MOUNTED");
     for (const { address } of [MOUNTED, PARTITIONED, SIGNED]) {
-      expect(await driverAt(there.kernel, address)).toBe("nvme");
+      expect(await driverAt(setup.kernel, address)).toBe("nvme");
     }
     const after = await Promise.all(
-      ["SER2", "SER3", "SER4"].map((serial) => firstBytes(there.kernel, serial)),
+      ["SER2", "SER3", "SER4"].map((serial) => firstBytes(setup.kernel, serial)),
     );
     expect(after).toEqual(before);
   });
 
-  it("come back with their volumes after the agent and the target were gone", async () => {
-    await using there = await scenario({ drives: [BLANK] });
-    const first = await there.start();
+  it("come back with their volumes after a restart of agent and target", async () => {
+    await using setup = await scenario({ drives: [BLANK] });
+    const first = await setup.start();
     await settled(first, { SER1: "DISK_STATE_UP" });
     const made = await provision(first);
     const store = (await disksOf(first)).get("SER1")?.lvstore?.uuid;
     await first[Symbol.asyncDispose]();
-    await there.target.restart();
-    const second = await there.start();
+    await setup.target.restart();
+    const second = await setup.start();
     await settled(second, { SER1: "DISK_STATE_UP" });
     expect((await disksOf(second)).get("SER1")?.lvstore?.uuid).toBe(store);
     await until("the volume is UP again", async () => {

@@ -1,12 +1,12 @@
-// One agent changes a node at a time, whatever is started twice, stopped for a while or killed; the
-// others say why they do nothing.
+// At most one agent changes a node at a time, even if agents are started twice, stopped with
+// SIGSTOP or killed; the others report why they change nothing.
 import { credentials } from "@grpc/grpc-js";
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { agentProcess } from "../support/agent-process.ts";
-import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { agentEnv, call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, exactly, onTarget, settled } from "../support/crash-scenario.ts";
 import { testDatabase } from "../support/database.ts";
 import { inProcessTarget } from "../support/in-process-target.ts";
@@ -23,7 +23,7 @@ async function componentOf({ client }: Client, name: string) {
 }
 
 describe("two agents for one node", () => {
-  it("on one target and two databases: one works, the other says why it does not", async () => {
+  it("on one target and two databases: one leads, the other reports the lock as the reason", async () => {
     await using stack = new AsyncDisposableStack();
     const target = stack.use(await inProcessTarget());
     const [one, two] = [stack.use(await testDatabase()), stack.use(await testDatabase())];
@@ -41,14 +41,14 @@ describe("two agents for one node", () => {
     });
     expect(stateOf(await provision(first, SMALL))).toBe("LVOL_STATE_UP");
 
-    // Alone at last, it finds volumes that its database does not know: it leaves them as they are.
+    // Once it leads, it finds volumes without rows in its database and does not change them.
     await first[Symbol.asyncDispose]();
     await until(
       "the second one leads",
       async () => (await componentOf(second, "lease")).ok === true,
     );
     await until("it knows the disk", () => [...second.node.agent.rows.disks()].length === 1);
-    await until("the disk is not taken", () => {
+    await until("the disk is FOREIGN", () => {
       return [...second.node.agent.rows.disks()].every(({ state }) => state === "FOREIGN");
     });
     const held = target.state();
@@ -59,17 +59,17 @@ describe("two agents for one node", () => {
   it("on one database and two targets: the second waits for the lease, and leads when it ends", async () => {
     await using stack = new AsyncDisposableStack();
     const database = stack.use(await testDatabase());
-    const [here, there] = [stack.use(await inProcessTarget()), stack.use(await inProcessTarget())];
-    const first = await startAgent({ url: database.url, target: here });
+    const [one, two] = [stack.use(await inProcessTarget()), stack.use(await inProcessTarget())];
+    const first = await startAgent({ url: database.url, target: one });
     await first.ready();
-    const second = stack.use(await startAgent({ url: database.url, target: there }));
+    const second = stack.use(await startAgent({ url: database.url, target: two }));
     await until("the second one stands by", async () => {
       return (await componentOf(second, "lease")).reason?.includes("held by") === true;
     });
     await until("it refuses changes for that reason", async () => {
       return (await refusal(provision(second, SMALL))).reason === "NOT_LEASE_HOLDER";
     });
-    expect([...there.state().subsystems.keys()].filter((nqn) => nqn.includes("owner"))).toEqual([]);
+    expect([...two.state().subsystems.keys()].filter((nqn) => nqn.includes("owner"))).toEqual([]);
     await first[Symbol.asyncDispose]();
     await until(
       "the second one leads",
@@ -77,7 +77,7 @@ describe("two agents for one node", () => {
     );
   });
 
-  it("that is killed: the next on this machine leads at once, however long the lease was", async () => {
+  it("of which the first is killed: the next on this machine leads at once despite a long lease", async () => {
     await using scenario = await crashScenario({ leaseTermMs: 3_600_000 });
     const first = await scenario.start();
     await first.ready();
@@ -88,7 +88,7 @@ describe("two agents for one node", () => {
     expect(stateOf(await provision(second, SMALL, { id: idOf(volume) }))).toBe("LVOL_STATE_UP");
   });
 
-  it("of which one is stopped in the middle of a transaction: its locks do not keep the next out", async () => {
+  it("of which one is stopped inside a transaction: its row locks do not block the next", async () => {
     await using scenario = await crashScenario({ leaseTermMs: 900 });
     const first = await scenario.start();
     await first.ready();
@@ -103,7 +103,7 @@ describe("two agents for one node", () => {
     await asked;
   });
 
-  it("of which one is stopped beyond its lease: it changes nothing when it goes on", async () => {
+  it("of which one is stopped until its lease expired: it changes nothing when it continues", async () => {
     await using stack = new AsyncDisposableStack();
     const database = stack.use(await testDatabase());
     const target = stack.use(await inProcessTarget());
@@ -111,21 +111,14 @@ describe("two agents for one node", () => {
     const leaseTermMs = 1_500;
     const stopped = stack.use(
       await agentProcess({
-        env: {
-          DATABASE_URL: database.url,
-          STORAGE_NODE_ID: "node-1",
-          STORAGE_NODE_FLEET: "test",
-          STORAGE_NODE_SPDK_SOCKET: target.socket,
-          STORAGE_NODE_FABRIC_DISKS: target.fabricDisks,
-          STORAGE_NODE_DISK_POLICY: "auto",
-          STORAGE_NODE_LISTEN: "127.0.0.1:0",
-          STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
-          STORAGE_NODE_EXPORT_PORT: "4440",
-          STORAGE_NODE_ROOT: folder.path,
-          STORAGE_NODE_STATE_DIR: join(folder.path, "state"),
-        },
+        env: agentEnv({
+          url: database.url,
+          target,
+          root: folder.path,
+          stateDir: join(folder.path, "state"),
+        }),
         leaseTermMs,
-        lockPath: join(folder.path, "another-way-in"),
+        lockPath: join(folder.path, "other-lock"),
       }),
     );
     const client = new StorageNodeClient(stopped.address, credentials.createInsecure());
@@ -139,7 +132,7 @@ describe("two agents for one node", () => {
       return list.disks.some(({ status }) => status?.state === "DISK_STATE_UP");
     });
 
-    // In the middle of a volume: made, its answer unsent, its namespace still to come.
+    // Stop in the middle of a provision: lvol created, answer unsent, namespace not added yet.
     const { gate } = target.engine();
     const reached = new Promise((resolve) => (gate.onStopped = resolve));
     gate.stopAt({ when: "after", method: "bdev_lvol_create", nth: 1 });
@@ -159,7 +152,7 @@ describe("two agents for one node", () => {
     const before = gate.counts;
 
     stopped.signal("SIGCONT");
-    await until("it knows that it does not lead any more", async () => {
+    await until("it reports that it lost the lease", async () => {
       return (await componentOf({ client }, "lease")).ok === false;
     });
     await answer;
@@ -174,8 +167,8 @@ describe("two agents for one node", () => {
   });
 });
 
-describe("a target that another node has marked as its own", () => {
-  it("is looked at, named, and not changed", async () => {
+describe("a target with the owner subsystem of another node", () => {
+  it("is read and not changed, and health names its owner", async () => {
     await using stack = new AsyncDisposableStack();
     const target = stack.use(await inProcessTarget());
     const folder = stack.use(await temporaryFolder());
@@ -189,10 +182,10 @@ describe("a target that another node has marked as its own", () => {
       await startAgent(
         { url: two.url, target },
         { STORAGE_NODE_ID: "node-2" },
-        { lockPath: join(folder.path, "another-way-in") },
+        { lockPath: join(folder.path, "other-lock") },
       ),
     );
-    await until("it says whose it is", async () => {
+    await until("health names the owner", async () => {
       return (await componentOf(stranger, "target")).reason?.includes("node-1") === true;
     });
     expect(await componentOf(stranger, "target")).toMatchObject({ ok: false, ready: false });
@@ -204,8 +197,8 @@ describe("a target that another node has marked as its own", () => {
   });
 });
 
-describe("an agent whose database is away while its target restarts", () => {
-  it("brings the exports back, and makes and deletes nothing", async () => {
+describe("an agent whose database is down while its target restarts", () => {
+  it("restores the exports, and creates and deletes no lvol", async () => {
     await using scenario = await crashScenario({ leaseTermMs: 900 });
     const agent = await scenario.start();
     await agent.ready();
@@ -227,7 +220,7 @@ describe("an agent whose database is away while its target restarts", () => {
     expect(counts["bdev_lvol_create"]).toBeUndefined();
     await scenario.database().up();
     await settled(scenario);
-    await until("both are there", () => onTarget(scenario).exported.length === 2);
+    await until("both volumes are exported", () => onTarget(scenario).exported.length === 2);
     expect(onTarget(scenario)).toEqual(exactly([idOf(kept), asked]));
   });
 });

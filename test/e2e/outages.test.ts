@@ -1,5 +1,5 @@
-// The database or the target is away, at start or later: the agent runs, says what is wrong, refuses
-// what it cannot keep, and goes on by itself once both are back.
+// The database or the target is unavailable, at start or later: the agent keeps running, reports
+// the reason, refuses changes that it cannot commit, and recovers by itself once both are back.
 import { credentials } from "@grpc/grpc-js";
 import { randomUUID } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -12,7 +12,7 @@ import { migrate, MIGRATIONS_DIR } from "../../src/store/migrate.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { DatabaseProxy } from "../support/database-proxy.ts";
 import { testDatabase } from "../support/database.ts";
-import { startTarget } from "../support/target.ts";
+import { REAL_SOCKET, startTarget } from "../support/target.ts";
 import { getLvol, idOf, lvolSpec, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
 
 async function componentOf({ client }: TestAgent, name: string) {
@@ -20,8 +20,8 @@ async function componentOf({ client }: TestAgent, name: string) {
   return { ready, component: components.find((one) => one.name === name) };
 }
 
-describe("an agent whose database is away", () => {
-  it("says so, refuses changes, and becomes ready when the database is there", async () => {
+describe("an agent whose database is down", () => {
+  it("reports it, refuses changes, and becomes ready when the database is up", async () => {
     await using stack = new AsyncDisposableStack();
     const database = stack.use(await testDatabase());
     const proxy = stack.use(await DatabaseProxy.open(database.url));
@@ -42,7 +42,7 @@ describe("an agent whose database is away", () => {
     expect(stateOf(await provision(agent))).toBe("LVOL_STATE_UP");
   });
 
-  it("goes on serving reads, refuses changes, and loses none that it accepted", async () => {
+  it("keeps serving reads, refuses changes, and loses no accepted change", async () => {
     await using stack = new AsyncDisposableStack();
     const database = stack.use(await testDatabase());
     const proxy = stack.use(await DatabaseProxy.open(database.url));
@@ -63,7 +63,7 @@ describe("an agent whose database is away", () => {
     expect(stateOf(await provision(agent))).toBe("LVOL_STATE_UP");
   });
 
-  it("answers a change whose commit it does not know as UNAVAILABLE; repeated, it is one change", async () => {
+  it("answers a change with unknown commit outcome as UNAVAILABLE; a repeat changes nothing more", async () => {
     await using stack = new AsyncDisposableStack();
     const database = stack.use(await testDatabase());
     const proxy = stack.use(await DatabaseProxy.open(database.url));
@@ -87,7 +87,7 @@ describe("an agent whose database is away", () => {
 });
 
 describe("an agent whose database has no schema, or an old one", () => {
-  it("names the command that makes it, and goes on by itself once it was run", async () => {
+  it("names the migrate command, and recovers by itself once it was run", async () => {
     await using stack = new AsyncDisposableStack();
     const database = stack.use(await testDatabase({ migrated: false }));
     const target = stack.use(await startTarget());
@@ -106,8 +106,8 @@ describe("an agent whose database has no schema, or an old one", () => {
   });
 });
 
-describe("an agent whose target is away", () => {
-  it("runs on a socket path that does not exist, not ready, and says which part is missing", async () => {
+describe("an agent whose target is down", () => {
+  it("runs without being ready when the socket does not exist, and names the target as the reason", async () => {
     await using stack = new AsyncDisposableStack();
     const database = stack.use(await testDatabase());
     const folder = await mkdtemp(join(tmpdir(), "sn-none-"));
@@ -133,35 +133,38 @@ describe("an agent whose target is away", () => {
     expect(status).toBe("NOT_SERVING");
   });
 
-  it("accepts intents meanwhile and carries them out when the target is back", async () => {
-    await using stack = new AsyncDisposableStack();
-    const database = stack.use(await testDatabase());
-    const target = stack.use(await startTarget());
-    const agent = stack.use(await startAgent({ url: database.url, target }));
-    await agent.ready();
-    const old = await provision(agent);
-    await target.kill();
-    await until("the target is away", async () => {
-      return (await componentOf(agent, "target")).component?.ok === false;
-    });
-    expect((await componentOf(agent, "target")).ready).toBe(false);
-    const made = await provision(agent, {}, { wait: false });
-    expect(stateOf(made)).toBe("LVOL_STATE_CREATING");
-    // A caller that waits and gives up has asked all the same.
-    const id = randomUUID();
-    const request = { id, spec: lvolSpec(), waitTimeout: WAIT, validateOnly: false };
-    const deadline = Date.now() + 500;
-    const { client } = agent;
-    const asked = call(client, client.provisionLvol.bind(client), request, { deadline });
-    expect((await refusal(asked)).code).toBe(4);
-    expect(stateOf(await getLvol(agent, id))).toBe("LVOL_STATE_CREATING");
-    expect(stateOf(await getLvol(agent, idOf(old)))).toBe("LVOL_STATE_DEGRADED");
-    const gone = remove(agent, idOf(old));
-    await target.restart();
-    expect(await gone).toEqual({ done: true });
-    await until("the new ones are UP", async () => {
-      const both = await Promise.all([getLvol(agent, idOf(made)), getLvol(agent, id)]);
-      return both.every((one) => stateOf(one) === "LVOL_STATE_UP");
-    });
-  });
+  it.skipIf(REAL_SOCKET !== undefined)(
+    "accepts intents meanwhile and executes them when the target is back",
+    async () => {
+      await using stack = new AsyncDisposableStack();
+      const database = stack.use(await testDatabase());
+      const target = stack.use(await startTarget());
+      const agent = stack.use(await startAgent({ url: database.url, target }));
+      await agent.ready();
+      const old = await provision(agent);
+      await target.kill();
+      await until("the target is disconnected", async () => {
+        return (await componentOf(agent, "target")).component?.ok === false;
+      });
+      expect((await componentOf(agent, "target")).ready).toBe(false);
+      const made = await provision(agent, {}, { wait: false });
+      expect(stateOf(made)).toBe("LVOL_STATE_CREATING");
+      // A call whose deadline expires while it waits is committed all the same.
+      const id = randomUUID();
+      const request = { id, spec: lvolSpec(), waitTimeout: WAIT, validateOnly: false };
+      const deadline = Date.now() + 500;
+      const { client } = agent;
+      const asked = call(client, client.provisionLvol.bind(client), request, { deadline });
+      expect((await refusal(asked)).code).toBe(4);
+      expect(stateOf(await getLvol(agent, id))).toBe("LVOL_STATE_CREATING");
+      expect(stateOf(await getLvol(agent, idOf(old)))).toBe("LVOL_STATE_DEGRADED");
+      const gone = remove(agent, idOf(old));
+      await target.restart();
+      expect(await gone).toEqual({ done: true });
+      await until("the new ones are UP", async () => {
+        const both = await Promise.all([getLvol(agent, idOf(made)), getLvol(agent, id)]);
+        return both.every((one) => stateOf(one) === "LVOL_STATE_UP");
+      });
+    },
+  );
 });

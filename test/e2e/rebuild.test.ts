@@ -1,9 +1,9 @@
-// The database is lost, and the disks are not: nothing is changed until an operator decides, and
-// `storage-node rebuild` makes rows of what lies on the disks.
+// The database is lost and the disks are not: the node is on hold until an operator decides, and
+// `storage-node rebuild` creates rows from the lvstores on the disks.
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { run } from "../../src/cli/cli.ts";
-import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { agentEnv, call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -15,21 +15,15 @@ type Node = {
   readonly stateDir: string;
 };
 
-const envOf = (node: Node) => ({
-  DATABASE_URL: node.database.url,
-  STORAGE_NODE_ID: "node-1",
-  STORAGE_NODE_FLEET: "test",
-  STORAGE_NODE_SPDK_SOCKET: node.target.socket,
-  STORAGE_NODE_FABRIC_DISKS: node.target.fabricDisks,
-  STORAGE_NODE_STATE_DIR: node.stateDir,
-});
+const envOf = ({ database, target, stateDir }: Node) =>
+  agentEnv({ url: database.url, target, stateDir, root: "/" });
 
 async function rebuild(node: Node, ...args: readonly string[]) {
-  const said: string[] = [];
-  const say = (text: string) => said.push(text);
+  const output: string[] = [];
+  const print = (text: string) => output.push(text);
   const signal = new AbortController().signal;
-  const io = { env: envOf(node), signal, stdout: say, stderr: say };
-  return { code: await run(["rebuild", ...args], io), said: said.join("\n") };
+  const io = { env: envOf(node), signal, stdout: print, stderr: print };
+  return { code: await run(["rebuild", ...args], io), output: output.join("\n") };
 }
 
 async function start({ database, target, stateDir }: Node): Promise<TestAgent> {
@@ -41,7 +35,7 @@ async function holdOf({ client }: TestAgent): Promise<string | undefined> {
   return hold?.held === true ? hold.message : undefined;
 }
 
-/** A node with two volumes, whose agent has ended and whose database was replaced by an empty one. */
+/** A node with two volumes, a stopped agent, and an empty database in place of its own. */
 async function lostDatabase(stack: AsyncDisposableStack) {
   const target = stack.use(await startTarget());
   const folder = stack.use(await temporaryFolder());
@@ -74,7 +68,7 @@ describe("a node whose database was lost", () => {
     expect(await node.target.spdk.bdevLvolGetLvols()).toHaveLength(2);
   });
 
-  it("gets its rows back from the disks, shown first and written only when asked to", async () => {
+  it("gets its rows back from the disks: a dry run prints them, --apply writes them", async () => {
     await using stack = new AsyncDisposableStack();
     const { node, volumes } = await lostDatabase(stack);
     const agent = stack.use(await start(node));
@@ -83,10 +77,10 @@ describe("a node whose database was lost", () => {
     const dry = await rebuild(node);
     expect(dry.code).toBe(0);
     for (const lvol of volumes) {
-      expect(dry.said).toContain(idOf(lvol));
-      expect(dry.said).toContain(lvol.status?.nqn);
+      expect(dry.output).toContain(idOf(lvol));
+      expect(dry.output).toContain(lvol.status?.nqn);
     }
-    expect(dry.said).toContain("nothing was written");
+    expect(dry.output).toContain("nothing was written");
     expect(await holdOf(agent)).toBeDefined();
 
     const before = await exportsOf(node.target);
@@ -107,7 +101,7 @@ describe("a node whose database was lost", () => {
     expect(await exportsOf(node.target)).toEqual(before);
   });
 
-  it("exports a rebuilt volume again once somebody said who may connect", async () => {
+  it("adjusts the hosts of a rebuilt volume after AllowHost, and deletes one on request", async () => {
     await using stack = new AsyncDisposableStack();
     const { node, volumes } = await lostDatabase(stack);
     expect(await rebuild(node, "--apply")).toMatchObject({ code: 0 });
@@ -130,7 +124,7 @@ describe("a node whose database was lost", () => {
     expect(await node.target.spdk.bdevLvolGetLvols()).toHaveLength(1);
   });
 
-  it("takes no new volume on a rebuilt store until its free space was zeroed", async () => {
+  it("refuses new volumes on a rebuilt store until its free space is zeroed", async () => {
     await using stack = new AsyncDisposableStack();
     const { node, volumes } = await lostDatabase(stack);
     expect(await rebuild(node, "--apply")).toMatchObject({ code: 0 });
@@ -152,19 +146,19 @@ describe("a node whose database was lost", () => {
     expect(names).not.toContain("zero-free-space");
   });
 
-  it("attaches the disks itself when the target has none of them, and only when asked to", async () => {
+  it("attaches disks that the target does not have only with --attach", async () => {
     await using stack = new AsyncDisposableStack();
     const { node, volumes } = await lostDatabase(stack);
     await node.target.restart();
     const without = await rebuild(node);
-    expect(without.said).not.toContain(volumes[0]?.meta?.id);
-    const { said, code } = await rebuild(node, "--attach", "--apply");
-    expect({ code, volumes: said.match(/^volume /gm)?.length }).toEqual({ code: 0, volumes: 2 });
+    expect(without.output).not.toContain(volumes[0]?.meta?.id);
+    const { output, code } = await rebuild(node, "--attach", "--apply");
+    expect({ code, volumes: output.match(/^volume /gm)?.length }).toEqual({ code: 0, volumes: 2 });
   });
 });
 
-describe("a node whose database is not the newest", () => {
-  it("is on hold until an operator accepts what it says", async () => {
+describe("a node whose database is older than its own state file", () => {
+  it("is on hold until an operator runs storage-node rebuild --apply", async () => {
     await using stack = new AsyncDisposableStack();
     const target = stack.use(await startTarget());
     const folder = stack.use(await temporaryFolder());
@@ -176,14 +170,15 @@ describe("a node whose database is not the newest", () => {
       const made = await provision(agent);
       return [made, await provision(agent)];
     })();
-    // What a restored backup is: the volume made last is not in it, the revision is the earlier one.
+    // Same state as after restoring an old backup: the newest volume is missing, the revision is
+    // older.
     await database.query(`delete from lvol where id = '${idOf(young)}'`);
     await database.query(`update node set revision = revision - 3, lease_epoch = 1`);
     const agent = stack.use(await start({ ...node, database }));
     await until("it is on hold", async () => (await holdOf(agent)) !== undefined);
     expect(await holdOf(agent)).toContain("behind");
-    await until("what it knows is read and served", async () => {
-      // The hold is told before the rows are read.
+    await until("the rows are read and served", async () => {
+      // The hold is reported before the rows are read.
       const answer = await getLvol(agent, idOf(old)).catch(() => undefined);
       return answer !== undefined && stateOf(answer) === "LVOL_STATE_UP";
     });
@@ -203,27 +198,29 @@ describe("storage-node rebuild", () => {
     const agent = stack.use(await start(node));
     await agent.ready();
     const lvol = await provision(agent);
-    const { code, said } = await rebuild(node, "--apply");
+    const { code, output } = await rebuild(node, "--apply");
     expect(code).toBe(1);
-    expect(said).toContain("leads this node");
+    expect(output).toContain("leads this node");
     expect(stateOf(await getLvol(agent, idOf(lvol)))).toBe("LVOL_STATE_UP");
   });
 
   it.skipIf(REAL_SOCKET !== undefined)(
-    "lists what it leaves alone: lvols that no volume is called by, stores of other fleets",
+    "lists lvols that it ignores because they are not named by a volume id",
     async () => {
       await using stack = new AsyncDisposableStack();
       const { node } = await lostDatabase(stack);
       const [store] = await node.target.spdk.bdevLvolGetLvstores();
       await node.target.spdk.bdevLvolCreate({
         lvsUuid: store?.uuid ?? "",
-        lvolName: "somebody-s",
+        lvolName: "foreign-lvol",
         sizeBytes: 4n * 1024n * 1024n,
         thin: true,
         clearMethod: "write_zeroes",
       });
-      const { said } = await rebuild(node);
-      expect(said).toMatch(/left +lvol .*somebody-s: is not named by a volume's id/);
+      const { output } = await rebuild(node);
+      expect(output).toMatch(
+        /left +lvol .*foreign-lvol: is an orphan: its name is not a volume id/,
+      );
     },
   );
 });

@@ -1,4 +1,4 @@
-// The agent over each release of SPDK that it knows, as far as the simulator can be it.
+// The agent on each SPDK release that the simulator implements.
 import { describe, expect, it } from "vitest";
 import { call, startAgent, until } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
@@ -10,7 +10,7 @@ const SIMULATED = "in simulation (not run on a real target)";
 
 describe.skipIf(REAL_SOCKET !== undefined)(`an agent over ${SIMULATED}`, () => {
   it.each(["24.01", "25.05", "26.09"])(
-    "SPDK %s makes, exports, changes, restores and deletes volumes",
+    "SPDK %s creates, exports, changes, restores and deletes volumes",
     async (release) => {
       await using stack = new AsyncDisposableStack();
       const database = stack.use(await testDatabase());
@@ -35,13 +35,13 @@ describe.skipIf(REAL_SOCKET !== undefined)(`an agent over ${SIMULATED}`, () => {
       const { lvolUuid = "", lvsUuid = "" } = agent.node.agent.rows.lvol(idOf(lost)) ?? {};
       await target.spdk.nvmfSubsystemRemoveNs({ nqn: lost.status?.nqn ?? "", nsid: 1 });
       await target.spdk.bdevLvolDelete({ lvsUuid, name: lvolUuid });
-      await until("the one deleted by somebody else is missed", async () => {
+      await until("the volume whose lvol was deleted is DATA_MISSING", async () => {
         return stateOf(await getLvol(agent, idOf(lost))) === "LVOL_STATE_DATA_MISSING";
       });
       await target.restart();
-      await until("the one that is wanted is back", async () => {
-        const there = await target.spdk.getSubsystem(kept.status?.nqn ?? "");
-        return there?.namespaces.length === 1 && there.hosts.length === 1;
+      await until("the kept volume is exported again", async () => {
+        const subsystem = await target.spdk.getSubsystem(kept.status?.nqn ?? "");
+        return subsystem?.namespaces.length === 1 && subsystem.hosts.length === 1;
       });
       await until(
         "it is UP",

@@ -1,5 +1,5 @@
-// The target dies with SIGKILL while volumes are UP and others are being made. What was wanted is there
-// again afterwards, each once, and nothing else is.
+// The target is killed with SIGKILL while volumes are UP and others are being made. Afterwards each
+// wanted volume exists exactly once, and nothing else does.
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { startAgent, until, type TestAgent } from "../support/agent.ts";
@@ -33,8 +33,8 @@ async function allUp({ agent }: Scenario, ids: readonly string[]): Promise<void>
   );
 }
 
-/** Names of all lvols, uuids of all namespaces, and those namespaces that show another volume's lvol. */
-async function whatIsThere({ target, agent }: Scenario) {
+/** Names of all lvols, uuids of all namespaces, and namespaces on the lvol of another volume. */
+async function observe({ target, agent }: Scenario) {
   const [lvols, subsystems] = await Promise.all([
     target.spdk.bdevLvolGetLvols(),
     target.spdk.nvmfGetSubsystems(),
@@ -51,7 +51,7 @@ async function whatIsThere({ target, agent }: Scenario) {
   };
 }
 
-/** Each volume once, and nothing more. */
+/** The expected state: each volume once, and nothing else. */
 function exactly(ids: readonly string[]) {
   const sorted = ids.toSorted();
   return { lvols: sorted, exported: sorted, wrong: [] };
@@ -59,8 +59,8 @@ function exactly(ids: readonly string[]) {
 
 describe.skipIf(!CAN_KILL)("a target that is killed", () => {
   it("comes back with 50 volumes that were UP and 20 that were being made", async () => {
-    await using there = await scenario();
-    const { agent, target } = there;
+    await using setup = await scenario();
+    const { agent, target } = setup;
     const up = await Promise.all(Array.from({ length: UP }, () => provision(agent)));
     const making = Array.from({ length: MAKING }, () => randomUUID());
     const asked = making.map((id) => provision(agent, {}, { id, wait: false }));
@@ -68,21 +68,21 @@ describe.skipIf(!CAN_KILL)("a target that is killed", () => {
     await target.restart();
     await Promise.all(asked);
     const ids = [...up.map(idOf), ...making];
-    await allUp(there, ids);
-    expect(await whatIsThere(there)).toEqual(exactly(ids));
+    await allUp(setup, ids);
+    expect(await observe(setup)).toEqual(exactly(ids));
   });
 
   it("comes back without the volumes that were being deleted", async () => {
-    await using there = await scenario();
-    const { agent, target } = there;
+    await using setup = await scenario();
+    const { agent, target } = setup;
     const made = await Promise.all(Array.from({ length: MAKING }, () => provision(agent)));
     const ids = made.map(idOf);
     const kept = ids.slice(MAKING / 2);
     const gone = Promise.all(ids.slice(0, MAKING / 2).map((id) => remove(agent, id)));
     await target.restart();
     expect((await gone).every(({ done }) => done)).toBe(true);
-    await allUp(there, kept);
-    expect(await whatIsThere(there)).toEqual(exactly(kept));
+    await allUp(setup, kept);
+    expect(await observe(setup)).toEqual(exactly(kept));
   });
 });
 
@@ -97,8 +97,8 @@ describe.skipIf(REAL_SOCKET !== undefined)("a target that is killed at one reque
   it.each(requests.flatMap((method) => [[method, "before"] as const, [method, "after"] as const]))(
     "%s, %s its effect, and loses nothing",
     async (method, when) => {
-      await using there = await scenario();
-      const { agent, target } = there;
+      await using setup = await scenario();
+      const { agent, target } = setup;
       const ids = Array.from({ length: 3 }, () => randomUUID());
       await using control = await target.control();
       const { stopped } = await control.stopAt({ when, method, nth: 2 });
@@ -106,8 +106,8 @@ describe.skipIf(REAL_SOCKET !== undefined)("a target that is killed at one reque
       expect(await stopped).toBe(method);
       await target.restart();
       await Promise.all(asked);
-      await allUp(there, ids);
-      expect(await whatIsThere(there)).toEqual(exactly(ids));
+      await allUp(setup, ids);
+      expect(await observe(setup)).toEqual(exactly(ids));
     },
   );
 });

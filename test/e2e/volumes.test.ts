@@ -1,8 +1,9 @@
-// The main job, end to end: gRPC in, a real database, a target, and back. On the simulator, or on a
-// real target where STORAGE_NODE_TEST_SPDK_SOCKET names one.
+// Volumes end to end: gRPC, a real database and a target. Runs on the simulator, or on the real
+// target that STORAGE_NODE_TEST_SPDK_SOCKET names.
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
+import { exportSerial } from "../../src/model/identity.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
@@ -36,7 +37,7 @@ const getLvol = (id: string) => volumes.getLvol(agent, id);
 const { idOf, lvolSpec: spec, stateOf, GIB, HOST } = volumes;
 
 describe("a node whose disks are blank", () => {
-  it("takes them, formats them with zeroed space and shows them UP", async () => {
+  it("attaches and formats them with zeroed free space, and lists them UP", async () => {
     const { client } = agent;
     const { disks } = await call(client, client.listDisks.bind(client), {
       pageSize: 0,
@@ -55,7 +56,7 @@ describe("a node whose disks are blank", () => {
 });
 
 describe("a volume", () => {
-  it("is UP and exported to its host only when the call that waits returns", async () => {
+  it("is UP and exported to its host when the waiting call returns", async () => {
     const lvol = await provision();
     expect(stateOf(lvol)).toBe("LVOL_STATE_UP");
     const { client } = agent;
@@ -67,7 +68,7 @@ describe("a volume", () => {
       nqn: lvol.status?.nqn,
       nsid: 1,
       uuid: idOf(lvol),
-      serialNumber: idOf(lvol).replaceAll("-", "").slice(0, 20),
+      serialNumber: exportSerial(idOf(lvol)),
       ready: true,
       listeners: [{ trtype: "TCP", traddr: "127.0.0.1", trsvcid: "4440", listening: true }],
     });
@@ -80,7 +81,7 @@ describe("a volume", () => {
     });
   });
 
-  it("is found by its NQN, and a host that is not allowed is told so", async () => {
+  it("is found by its NQN; for a host that is not allowed GetExport says HOST_NOT_ALLOWED", async () => {
     const lvol = await provision();
     const { client } = agent;
     const { export: exported } = await call(client, client.getExport.bind(client), {
@@ -93,7 +94,7 @@ describe("a volume", () => {
     );
   });
 
-  it("is the same when asked for again, and refused when asked for differently", async () => {
+  it("is returned when provisioned again, and refused with SPEC_MISMATCH for another spec", async () => {
     const first = await provision();
     const again = await provision({}, idOf(first));
     expect(again.status?.lvolUuid).toBe(first.status?.lvolUuid);
@@ -106,7 +107,7 @@ describe("a volume", () => {
     });
   });
 
-  it("leaves nothing behind when deleted, twice if need be, and its id is never used again", async () => {
+  it("leaves no object when deleted, also twice, and its id cannot be used again", async () => {
     const lvol = await provision();
     expect(await remove(idOf(lvol))).toEqual({ done: true });
     expect(await remove(idOf(lvol))).toEqual({ done: true });
@@ -121,7 +122,7 @@ describe("a volume", () => {
     expect(after.meta?.deleteTime).toBeInstanceOf(Date);
   });
 
-  it("lets hosts in and out, and says so when it is done", async () => {
+  it("allows and revokes hosts before the call returns", async () => {
     const lvol = await provision({ allowedHostNqns: [] });
     const nqn = lvol.status?.nqn ?? "";
     const exported = lvol.status?.conditions.find(({ type }) => type === "Exported");
@@ -137,7 +138,7 @@ describe("a volume", () => {
     expect(stateOf(again.lvol!)).toBe("LVOL_STATE_UP");
   });
 
-  it("rounds its size up to whole clusters and says so", async () => {
+  it("rounds its size up to whole clusters and reports the rounded size", async () => {
     const lvol = await provision({ sizeBytes: 5n * 1024n * 1024n + 1n });
     expect(lvol.spec?.sizeBytes).toBe(5n * 1024n * 1024n + 1n);
     expect(lvol.status?.sizeBytes).toBe(8n * 1024n * 1024n);
@@ -145,7 +146,7 @@ describe("a volume", () => {
     expect(bdev?.sizeBytes).toBe(8n * 1024n * 1024n);
   });
 
-  it("can be asked for without waiting, and without being made", async () => {
+  it("can be provisioned without waiting, and validated without being created", async () => {
     const { client } = agent;
     const id = randomUUID();
     const dry = { id, spec: spec(), waitTimeout: NO_WAIT, validateOnly: true };
@@ -160,7 +161,7 @@ describe("a volume", () => {
     await until("it is UP", async () => stateOf(await getLvol(id)) === "LVOL_STATE_UP");
   });
 
-  it("is DATA_MISSING, and not replaced by an empty one, when its lvol is deleted behind our back", async () => {
+  it("is DATA_MISSING, and not replaced by an empty one, when its lvol is deleted externally", async () => {
     const lvol = await provision();
     const { lvolUuid = "", nqn = "", diskId = "" } = lvol.status ?? {};
     const store = agent.node.agent.rows.disk(diskId)?.lvsUuid ?? "";
@@ -177,13 +178,13 @@ describe("a volume", () => {
   });
 });
 
-describe("what the agent did not make", () => {
-  it("is left alone: a subsystem, a namespace and an lvol in our own store", async () => {
+describe("an object that the agent did not create", () => {
+  it("is not changed: a subsystem, a namespace and an lvol in an lvstore of the agent", async () => {
     const { lvsUuid = "" } = [...agent.node.agent.rows.disks()][0] ?? {};
     const nqn = "nqn.2026-11.io.other:volume";
     const uuid = await target.spdk.bdevLvolCreate({
       lvsUuid,
-      lvolName: "somebody-elses",
+      lvolName: "foreign-lvol",
       sizeBytes: 8n * 1024n * 1024n,
       thin: true,
       clearMethod: "write_zeroes",
@@ -211,7 +212,7 @@ describe("what the agent did not make", () => {
 });
 
 describe("bad input", () => {
-  it("is refused with every violation, and leaves nothing", async () => {
+  it("is refused with INVALID_FIELD, and changes nothing", async () => {
     const { client } = agent;
     const before = agent.node.agent.rows.node?.revision;
     const request = {
@@ -228,9 +229,9 @@ describe("bad input", () => {
   it.each([
     ["2^63 bytes", { sizeBytes: 2n ** 63n }, 11],
     ["more than any disk has", { sizeBytes: 2n ** 50n }, 11],
-    ["a disk that is not there", { diskId: randomUUID() }, 5],
-    ["a clone, which is not there yet", { sourceSnapshotId: randomUUID() }, 12],
-  ])("%s", async (_what, change, code) => {
+    ["a disk that does not exist", { diskId: randomUUID() }, 5],
+    ["a clone, which is not implemented", { sourceSnapshotId: randomUUID() }, 12],
+  ])("of %s is refused", async (_what, change, code) => {
     expect((await refusal(provision(change))).code).toBe(code);
   });
 
@@ -239,7 +240,7 @@ describe("bad input", () => {
     expect(await remove(randomUUID())).toEqual({ done: true });
   });
 
-  it("of a full disk names what was asked and what is left", async () => {
+  it("of a volume that does not fit on its disk is refused with NO_CAPACITY", async () => {
     const { client } = agent;
     const { disks } = await call(client, client.listDisks.bind(client), {
       pageSize: 0,

@@ -1,4 +1,4 @@
-// Explanations of disks as a pure function, and the small words that explanations are made of.
+// Explanations of disks as a pure function, and the formatting of sizes and addresses.
 import { describe, expect, it } from "vitest";
 import { isOwnAddress } from "../../src/model/address.ts";
 import { formatBytes } from "../../src/model/bytes.ts";
@@ -24,7 +24,7 @@ const answersOf = (facts: DiskFacts) =>
     .checks.map(({ answer }) => answer[0])
     .join("");
 
-describe("an explanation of a disk that is well", () => {
+describe("an explanation of an UP disk", () => {
   it("answers YES six times, and counts what is free, promised and left", () => {
     const row = diskRow({ promisedBytes: 512n * 1024n ** 2n, lvolCount: 2 });
     const said = explainDisk(diskFacts({ row }));
@@ -59,7 +59,7 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
   [
     "pulled",
     { row: diskRow({ state: "MISSING" }), onTarget: undefined, inKernel: undefined },
-    /no PCIe function shows the serial SERIAL1 \(last seen at 0000:01:00.0, there since 2026-/,
+    /no PCIe function has the serial SERIAL1 \(last seen at 0000:01:00.0, there since 2026-/,
     /put the drive back/,
     "NNUNUY",
   ],
@@ -90,13 +90,13 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
       inKernel: { ...KERNEL, evidence: [MOUNTED] },
     },
     /MOUNTED SERIAL1\/1 at \/data/,
-    /unmount it; it is looked at again by itself/,
+    /unmount it; the agent then inspects it again by itself/,
     "NYNNUY",
   ],
   [
     "a double",
     { row: { ...BARE, state: "CONFLICT" }, onTarget: undefined, inKernel: KERNEL, duplicate: true },
-    /another disk shows the serial SERIAL1/,
+    /another disk has the serial SERIAL1/,
     /take one of the two disks/,
     "NYNNUY",
   ],
@@ -113,30 +113,30 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
   ],
   [
     "given up",
-    { row: diskRow({ state: "FAILED", stateReason: "store X did not come up" }) },
-    /store X did not come up/,
+    { row: diskRow({ state: "FAILED", stateReason: "lvstore X was not found on the disk" }) },
+    /lvstore X was not found on the disk/,
     /AdmitDisk tries again/,
     "NYYYYY",
   ],
   [
     "somebody's store",
     {
-      row: diskRow({ state: "FOREIGN", stateReason: "OTHER_FLEET: holds the store sn-x" }),
+      row: diskRow({ state: "FOREIGN", stateReason: "OTHER_FLEET: holds the lvstore sn-x" }),
     },
-    /OTHER_FLEET: holds the store sn-x/,
-    /give the disk back to whom it belongs/,
+    /OTHER_FLEET: holds the lvstore sn-x/,
+    /give the disk back to its owner/,
     "NYYYNY",
   ],
   [
     "may not be formatted",
     {
-      row: { ...fabricRow, ...NOT_OURS, state: "FOREIGN", stateReason: "no store on it" },
+      row: { ...fabricRow, ...NOT_OURS, state: "FOREIGN", stateReason: "it has no lvstore" },
       onTarget: { controllerName: "c", bdevName: "cn1", store: undefined },
       inKernel: undefined,
       fabric: FABRIC,
     },
-    /no store on it/,
-    /say "format": true in its entry/,
+    /it has no lvstore/,
+    /set "format": true in its entry/,
     "NYUYNY",
   ],
   [
@@ -178,25 +178,25 @@ describe("the summary of a disk's explanation", () => {
     expect(answersOf(facts)).toBe(answers);
   });
 
-  it("takes a dirty disk for well where tenants trust each other, and a zeroing for under way", () => {
+  it("accepts old bytes where tenants trust each other, and reports a requested zeroing", () => {
     const row = diskRow({ freeSpace: "UNKNOWN" });
     expect(answersOf(diskFacts({ row, isolation: "trusted" }))).toBe("YYYYYY");
     const asked = diskFacts({ row: { ...row, zeroRequestedTime: NOW } });
-    expect(explainDisk(asked).summary).toContain("being zeroed since 2026-11-26T02:00:00Z");
+    expect(explainDisk(asked).summary).toContain("was requested at 2026-11-26T02:00:00Z");
   });
 
-  it("never takes a disk that could not be looked into for blank", () => {
+  it("never calls a disk blank that could not be inspected", () => {
     const inKernel = { ...KERNEL, driver: "vfio-pci", evidence: undefined };
     const said = explainDisk(diskFacts({ row: BARE, onTarget: undefined, inKernel }));
     expect(said.checks[2]).toMatchObject({
       answer: "UNKNOWN",
-      evidence: "it cannot be looked into under the driver vfio-pci",
+      evidence: "it cannot be inspected under the driver vfio-pci",
     });
     expect(said.checks[2]?.remedy).toContain("echo 0000:01:00.0 > /sys/bus/pci/drivers_probe");
   });
 });
 
-describe("words of explanations", () => {
+describe("values in explanations", () => {
   it.each([
     [0n, "0 bytes"],
     [1023n, "1023 bytes"],

@@ -1,4 +1,4 @@
-// Explanations of volumes as a pure function: what is named first, what is never guessed.
+// Explanations of volumes as a pure function: which cause is named first, and what stays UNKNOWN.
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { explainLvol } from "../../src/explain/lvol.ts";
@@ -14,25 +14,31 @@ import {
   UUID,
   volumeRow,
 } from "../support/explain-facts.ts";
-import { DISK, diskRow, LISTENER, MIB, VOLUME } from "../support/model.ts";
+import { DISK, diskRow, LISTENER, MIB, observedVolume, VOLUME } from "../support/model.ts";
 
 const ELSEWHERE = { ...LISTENER, traddr: "192.0.2.1" };
-const AWAY = { observed: { lvol: undefined, subsystem: undefined }, targetConnected: false };
+const AWAY = { observed: observedVolume(), targetConnected: false };
 const NO_DISK = { ...AWAY, targetConnected: true, diskReady: false };
 const NEVER_MADE = {
   row: volumeRow({ lvolUuid: undefined, exported: false, observedGeneration: 0n }),
-  observed: { lvol: { kind: "absent" }, subsystem: SUBSYSTEM },
-} as const;
-const GONE = { observed: { lvol: { kind: "absent" }, subsystem: SUBSYSTEM } } as const;
+  observed: observedVolume({ lvol: { kind: "absent" }, subsystem: SUBSYSTEM }),
+};
+const GONE = {
+  observed: observedVolume({ lvol: { kind: "absent" }, subsystem: SUBSYSTEM }),
+};
 const TARGET_DOWN = { ...nodeFacts().target, ...down("ECONNREFUSED"), answers: false };
+
+/** The volume's lvol, and its subsystem with a change. */
+const withChanged = (change: Partial<typeof SUBSYSTEM>) =>
+  observedVolume({ lvol: LVOL, subsystem: { ...SUBSYSTEM, ...change } });
 
 const answersOf = (facts: LvolFacts) =>
   explainLvol(facts)
     .checks.map(({ answer }) => answer[0])
     .join("");
 
-describe("an explanation of a volume that is well", () => {
-  it("answers YES six times, names who may connect and where, and has nothing to cure", () => {
+describe("an explanation of an UP volume", () => {
+  it("answers YES six times, names the hosts that may connect and the addresses, and has no cure", () => {
     const said = explainLvol(lvolFacts());
     expect(said.checks.map(({ answer, remedy }) => ({ answer, remedy }))).toEqual(
       Array.from({ length: 6 }, () => ({ answer: "YES", remedy: "" })),
@@ -42,30 +48,30 @@ describe("an explanation of a volume that is well", () => {
     expect(said).toMatchObject({ nextStep: "nothing: all is as wanted", lastError: undefined });
   });
 
-  it("tells that a loopback address is no use to other machines", () => {
+  it("says that only this machine reaches a loopback address", () => {
     const evidence = (facts: LvolFacts) => explainLvol(facts).checks[3]?.evidence;
     expect(evidence(lvolFacts())).toContain("only hosts on this machine");
     const far = { ...LISTENER, traddr: "198.51.100.7" };
-    const observed = { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [far] } };
+    const observed = withChanged({ listeners: [far] });
     expect(evidence(lvolFacts({ view: { observed, listenAddresses: [far] } }))).toBe(
       "on TCP 198.51.100.7:4420",
     );
   });
 
-  it("tells which hosts are connected", () => {
+  it("names the connected hosts", () => {
     const said = explainLvol(lvolFacts({ connectedHosts: [HOST] }));
     expect(said.checks[4]?.evidence).toContain(`connected: ${HOST}`);
   });
 
-  it("believes a listener that is there, whatever this machine's addresses are", () => {
-    const observed = { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [ELSEWHERE] } };
+  it("accepts an existing listener whatever the addresses of this machine are", () => {
+    const observed = withChanged({ listeners: [ELSEWHERE] });
     expect(answersOf(lvolFacts({ view: { observed, listenAddresses: [ELSEWHERE] } }))).toBe(
       "YYYYYY",
     );
   });
 });
 
-/** What stands in the way, what is said of it, and what to do; in the order of dependency. */
+/** Name, facts, expected cause and expected cure; in the order of dependency. */
 const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegExp, RegExp])[] = [
   [
     "hold",
@@ -109,7 +115,7 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
       node: nodeFacts({ target: { ...TARGET_DOWN, answers: true, reason: "belongs to node-2" } }),
       view: AWAY,
     },
-    /answers but is not worked with: belongs to node-2/,
+    /answers but is not used: belongs to node-2/,
     /STORAGE_NODE_SPDK_SOCKET/,
   ],
   [
@@ -122,10 +128,10 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
     "disk",
     {
       diskState: "MISSING",
-      disk: diskRow({ state: "MISSING", stateReason: "no function at 0000:01:00.0" }),
+      disk: diskRow({ state: "MISSING", stateReason: "no PCI function at 0000:01:00.0" }),
       view: NO_DISK,
     },
-    /its disk SERIAL1 \(.*\) is MISSING: no function at 0000:01:00.0 \(last seen at 0000:01:00.0/,
+    /its disk SERIAL1 \(.*\) is MISSING: no PCI function at 0000:01:00.0 \(last seen at 0000:01:00.0/,
     /put the drive with serial SERIAL1 back/,
   ],
   [
@@ -157,18 +163,15 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
   ],
   [
     "somebody else's subsystem",
-    { view: { observed: { lvol: LVOL, subsystem: { ...SUBSYSTEM, serialNumber: "OTHER" } } } },
-    /serial number OTHER: this agent did not make it/,
+    { view: { observed: withChanged({ serialNumber: "OTHER" }) } },
+    /serial number OTHER: this agent did not create it/,
     /nvmf_delete_subsystem/,
   ],
   [
     "somebody else's namespace",
     {
       view: {
-        observed: {
-          lvol: LVOL,
-          subsystem: { ...SUBSYSTEM, namespaces: [{ nsid: 1, bdevName: "x", uuid: "y" }] },
-        },
+        observed: withChanged({ namespaces: [{ nsid: 1, bdevName: "x", uuid: "y" }] }),
       },
     },
     /shows x as y/,
@@ -185,7 +188,7 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
     {
       view: {
         row: volumeRow({ lastError: "nvmf_subsystem_add_listener answered -32602 (…)" }),
-        observed: { lvol: LVOL, subsystem: { ...SUBSYSTEM, listeners: [] } },
+        observed: withChanged({ listeners: [] }),
       },
     },
     /refuses to listen on TCP 127.0.0.1:4420/,
@@ -202,7 +205,7 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
     {
       view: {
         row: volumeRow({ hosts: [] }),
-        observed: { lvol: LVOL, subsystem: { ...SUBSYSTEM, hosts: [] } },
+        observed: withChanged({ hosts: [] }),
       },
     },
     /no host may connect to it/,
@@ -217,7 +220,7 @@ describe("the summary of an explanation", () => {
     expect(cures.join("")).toMatch(cure);
   });
 
-  it("names what the rest depends on, where several things are wrong", () => {
+  it("names the cause that the others depend on, where several apply", () => {
     const view = { ...AWAY, listenAddresses: [ELSEWHERE], row: volumeRow({ hosts: [] }) };
     const target = TARGET_DOWN;
     const all = { target, hold: "behind", database: down("away"), lease: down("lapsed") };
@@ -232,28 +235,26 @@ describe("the summary of an explanation", () => {
     expect(said).toMatch(/192.0.2.1 is not an address/);
   });
 
-  it("says when a deleted volume was deleted, and calls its absence what was wanted", () => {
+  it("says when a deleted volume was deleted, and that its absence was requested", () => {
     const row = volumeRow({ deleteRequestedTime: NOW, deleteTime: NOW, exported: false });
-    const observed = { lvol: { kind: "absent" }, subsystem: { kind: "absent" } } as const;
+    const absent = { kind: "absent" } as const;
+    const observed = observedVolume({ lvol: absent, subsystem: absent });
     const { summary, checks, nextStep } = explainLvol(lvolFacts({ view: { row, observed } }));
     expect(summary).toContain("is DELETED: it was deleted at 2026-11-26T02:00:00Z");
-    expect(checks.slice(1, 5).map(({ evidence }) => evidence.includes("wants it"))).toEqual([
-      true,
-      true,
-      true,
-      true,
-    ]);
-    expect(nextStep).toBe("nothing: nothing of it is left");
+    expect(
+      checks.slice(1, 5).map(({ evidence }) => evidence.includes("as requested by its deletion")),
+    ).toEqual([true, true, true, true]);
+    expect(nextStep).toBe("nothing: its deletion is complete");
   });
 
-  it("says what keeps a deletion from ending", () => {
+  it("says what delays a deletion", () => {
     const row = volumeRow({ deleteRequestedTime: NOW, lastError: `still in use by ${HOST}` });
     expect(explainLvol(lvolFacts({ view: { row } })).summary).toMatch(
       new RegExp(`is DELETING: its deletion was asked for .*still in use by ${HOST}`),
     );
   });
 
-  it("says the next step where nothing stands in the way of a volume that is being made", () => {
+  it("says the next step of a volume that is being created, where no cause applies", () => {
     const steps = [{ loop: "provision", words: "create-lvol: make it", allowed: true }];
     const said = explainLvol(lvolFacts({ steps, view: NEVER_MADE }));
     expect(said.summary).toMatch(/is CREATING: nothing stands in the way; next step: provision/);
@@ -271,20 +272,20 @@ describe("the next step of an explanation", () => {
       "export: add-namespace: attach it (not now: the node is on hold)",
     );
     expect(next({ node: nodeFacts({ database, writeMode: "restore-only" }) })).toContain(
-      "(not now: the database is away; only exports are restored)",
+      "(not now: the database cannot be reached; only exports are restored)",
     );
     expect(next({ node: nodeFacts({ database, writeMode: "read-only" }) })).toContain(
-      "(not now: the database is away)",
+      "(not now: the database cannot be reached)",
     );
     expect(next({ node: nodeFacts({ writeMode: "read-only" }) })).toContain(
       "(not now: this agent does not lead the node)",
     );
   });
 
-  it("waits for the time of the next try, and no longer", () => {
+  it("names the time of the next attempt until it has passed", () => {
     const later = new Date(NOW.getTime() + 5_000);
     const row = volumeRow({ lastError: "x", attempt: 3, nextTryTime: later, exported: false });
-    const observed = { lvol: LVOL, subsystem: { ...SUBSYSTEM, namespaces: [] } };
+    const observed = withChanged({ namespaces: [] });
     const facts = lvolFacts({ steps, view: { row, observed } });
     const said = explainLvol(facts);
     expect(said.nextTryTime).toEqual(later);
@@ -294,14 +295,14 @@ describe("the next step of an explanation", () => {
     expect(explainLvol(passed).nextTryTime).toBeUndefined();
   });
 
-  it("tells a step that is under way", () => {
+  it("says that a step is under way", () => {
     expect(next({ inFlight: true, steps: [] })).toBe("a step is under way");
     expect(next({ inFlight: true })).toMatch(/^under way: export: /);
   });
 });
 
 describe("the last error of an explanation", () => {
-  it("is the loop's where the database is away and the row has not got it", () => {
+  it("is the loop's where the database cannot be reached and the row lacks it", () => {
     const change = { loopError: "it failed", view: NO_DISK };
     expect(explainLvol(lvolFacts(change)).lastError).toBeUndefined();
     const node = nodeFacts({ database: down("away") });
@@ -336,7 +337,7 @@ describe("any explanation", () => {
   it("has six answers, evidence for each, and a remedy exactly where the answer is not YES", () => {
     fc.assert(
       fc.property(anything, ({ connected, diskReady, lvol, subsystem, row, thereIsDisk, free }) => {
-        const observed = connected ? { lvol, subsystem } : AWAY.observed;
+        const observed = connected ? observedVolume({ lvol, subsystem }) : AWAY.observed;
         const facts = lvolFacts({
           node: nodeFacts(connected ? {} : { target: TARGET_DOWN }),
           disk: thereIsDisk ? diskRow() : undefined,

@@ -87,7 +87,7 @@ describe("admission of a new volume", () => {
     });
   });
 
-  it("takes an empty disk_id of a repeat for whatever was picked", () => {
+  it("accepts a repeat without disk_id, whichever disk was chosen", () => {
     const given = state();
     admit(given, provision({ request: creationRequest({ diskId: DISK }) }));
     expect(lvolOf(given, provision()).diskId).toBe(DISK);
@@ -107,7 +107,7 @@ describe("admission of a new volume", () => {
     expect(refusal(() => admit(given, provision())).reason).toBe("OTHER_NODE");
   });
 
-  it("is OUT_OF_RANGE beyond the largest disk and RESOURCE_EXHAUSTED beyond what is left", () => {
+  it("is OUT_OF_RANGE above the largest disk and RESOURCE_EXHAUSTED above the bytes left", () => {
     const given = state();
     const huge = provision({ request: creationRequest({ sizeBytes: 2n ** 60n }) });
     expect(refusal(() => admit(given, huge)).code).toBe("OUT_OF_RANGE");
@@ -131,14 +131,14 @@ describe("admission of a new volume", () => {
     expect(lvolOf({ ...trusted, policy }, provision()).diskId).toBe(DISK);
   });
 
-  it("says which state a named disk is in when it is not UP, and NOT_FOUND when there is none", () => {
+  it("names the state of a requested disk that is not UP, and answers NOT_FOUND if there is none", () => {
     const disks = new Map([[DISK, diskRow({ state: "MISSING", stateReason: "pulled" })]]);
     const named = provision({ request: creationRequest({ diskId: DISK }) });
     expect(refusal(() => admit(state({ disks }), named)).message).toContain("MISSING");
     expect(refusal(() => admit(state({ disks: new Map() }), named)).reason).toBe("NOT_FOUND");
   });
 
-  it("stops at the number of exports that the target can hold", () => {
+  it("refuses a volume above the limit of exports", () => {
     const disks = new Map([[DISK, diskRow({ lvolCount: 1022 })]]);
     expect(refusal(() => admit(state({ disks }), provision())).reason).toBe("EXPORT_LIMIT");
   });
@@ -150,7 +150,7 @@ describe("admission of a new volume", () => {
     expect(given.disks.get(DISK)?.promisedBytes).toBe(0n);
   });
 
-  it("never promises more than a disk may promise, whatever is asked in whatever order", () => {
+  it("never promises more than the limit of a disk, for any sequence of requests", () => {
     const sizes = fc.array(
       fc.record({ mib: fc.bigInt({ min: 1n, max: 1200n }), thin: fc.boolean() }),
       { maxLength: 60 },
@@ -185,7 +185,7 @@ describe("admission of a new volume", () => {
 });
 
 describe("admission of other changes", () => {
-  it("answers the deletion of an id that was never seen with nothing to do", () => {
+  it("accepts the deletion of an unknown id and changes nothing", () => {
     const decision = admit(state(), {
       kind: "delete",
       id: VOLUME,
@@ -203,7 +203,7 @@ describe("admission of other changes", () => {
     expect(first.generation).toBe(2n);
   });
 
-  it("raises the generation when a host is let in, and not when it was in already", () => {
+  it("increments the generation when a host is allowed, and not when it was allowed already", () => {
     const given = state({ lvols: new Map([[VOLUME, lvolRow()]]) });
     const allow: Mutation = {
       kind: "allowHost",
@@ -219,7 +219,7 @@ describe("admission of other changes", () => {
     });
   });
 
-  it("binds the admission of a disk to its serial and to the evidence the caller saw", () => {
+  it("binds the admission of a disk to its serial number and to the evidence the caller saw", () => {
     const disks = new Map([[DISK, diskRow({ admitted: false, evidenceFingerprint: "abc" })]]);
     const admission: Mutation = {
       kind: "admitDisk",
@@ -240,7 +240,7 @@ describe("admission of other changes", () => {
     });
   });
 
-  it("tries a disk again that was given up, and leaves one alone that is taken already", () => {
+  it("retries a FAILED disk, and does not change an admitted one that is UP", () => {
     const admission: Mutation = {
       kind: "admitDisk",
       id: DISK,

@@ -1,4 +1,4 @@
-// What the loops would do, in words: each kind of step, and whether this agent may do it now.
+// The text of planned steps: each kind of step, and whether the write mode permits it.
 import { describe, expect, it } from "vitest";
 import { nextSteps } from "../../src/reconcile/next-steps.ts";
 import type { DiskStep, VolumeStep } from "../../src/reconcile/steps.ts";
@@ -8,55 +8,63 @@ const NQN = "nqn.2026-11.io.storage-node:v";
 const HOSTS = ["a", "b", "c", "d", "e", "f"].map((name) => `nqn.2026-11.io.host:${name}`);
 const PENDING = { run: "r", epoch: 1n, since: new Date(0), failed: false };
 
+const IPV6 = { ...LISTENER, adrfam: "IPv6", traddr: "fd00::1" };
+const PREPARE = {
+  kind: "prepare-export",
+  nqn: NQN,
+  serialNumber: "S",
+  modelNumber: "M",
+  allowAnyHost: false,
+} as const;
+
 const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
-  [{ kind: "observe-lvol", name: "s/v", lvsUuid: "u" }, "look whether lvol s/v is there"],
-  [{ kind: "observe-subsystem", nqn: NQN }, `look at subsystem ${NQN}`],
+  [{ kind: "observe-lvol", name: "s/v", lvsUuid: "u" }, "read lvol s/v"],
+  [{ kind: "observe-subsystem", nqn: NQN }, `read subsystem ${NQN}`],
   [
     { kind: "create-lvol", lvolName: "v", lvsUuid: "u", sizeBytes: 8n, thin: true },
-    "make the thin lvol v of 8 bytes in store u",
+    "create the thin lvol v of 8 bytes in lvstore u",
   ],
   [
-    {
-      kind: "prepare-export",
-      nqn: NQN,
-      serialNumber: "S",
-      modelNumber: "M",
-      allowAnyHost: false,
-      hosts: HOSTS,
-      listeners: [LISTENER],
-    },
-    `make subsystem ${NQN}, listening on TCP 127.0.0.1:4420, for ${HOSTS.slice(0, 4).join(", ")} and 2 more`,
+    { ...PREPARE, hosts: HOSTS },
+    `create subsystem ${NQN} for ${HOSTS.slice(0, 4).join(", ")} and 2 more`,
   ],
+  [{ ...PREPARE, hosts: [] }, `create subsystem ${NQN} for no host yet`],
+  [{ ...PREPARE, hosts: ["x"], allowAnyHost: true }, `create subsystem ${NQN} for any host`],
+  [{ kind: "allow-host", nqn: NQN, host: "y" }, `let host y connect to ${NQN}`],
+  [{ kind: "deny-host", nqn: NQN, host: "x" }, `remove host x from ${NQN}`],
+  [{ kind: "set-any-host", nqn: NQN, allowAnyHost: true }, `let any host connect to ${NQN}`],
   [
-    {
-      kind: "adjust-export",
-      nqn: NQN,
-      removeHosts: ["x"],
-      addHosts: ["y"],
-      allowAnyHost: false,
-      addListeners: [{ ...LISTENER, adrfam: "IPv6", traddr: "fd00::1" }],
-    },
-    `change subsystem ${NQN}: take x's access away, let not any host in, let y in, listen on TCP [fd00::1]:4420`,
+    { kind: "set-any-host", nqn: NQN, allowAnyHost: false },
+    `no longer let any host connect to ${NQN}`,
   ],
   [
     { kind: "add-namespace", nqn: NQN, lvolUuid: "u", uuid: "v", nguid: "V" },
     `attach lvol u to ${NQN} as nsid 1`,
   ],
-  [{ kind: "delete-subsystem", nqn: NQN }, `delete subsystem ${NQN}`],
+  [{ kind: "add-listener", nqn: NQN, address: IPV6 }, `listen on TCP [fd00::1]:4420 for ${NQN}`],
+  [
+    { kind: "remove-listener", nqn: NQN, address: LISTENER },
+    `no longer listen on TCP 127.0.0.1:4420 for ${NQN}`,
+  ],
+  [
+    { kind: "end-export", nqn: NQN, forced: false, listeners: [LISTENER], attached: true },
+    `delete subsystem ${NQN} unless a host is connected`,
+  ],
+  [
+    { kind: "end-export", nqn: NQN, forced: true, listeners: [], attached: false },
+    `delete subsystem ${NQN} although hosts may be connected`,
+  ],
   [
     { kind: "record-lvol", patch: { pendingOp: { op: "delete", ...PENDING } } },
-    "write down that delete is about to be sent",
+    "record that delete is about to be sent",
   ],
   [{ kind: "delete-lvol", lvolUuid: "u" }, "delete lvol u"],
   [
     { kind: "record-disk", patch: { lvsName: "s", clusterBytes: 4n } },
-    "write down what is about to be made",
+    "record what is about to be changed",
   ],
-  [{ kind: "claim-disk", address: "0:1", ours: false }, "take 0:1 from its kernel driver"],
-  [
-    { kind: "release-function", address: "0:1", driver: "nvme" },
-    "give 0:1 back to the driver nvme",
-  ],
+  [{ kind: "claim-disk", address: "0:1", ours: false }, "rebind 0:1 from its kernel driver"],
+  [{ kind: "release-function", address: "0:1", driver: "nvme" }, "release 0:1 to the driver nvme"],
   [
     {
       kind: "attach-disk",
@@ -71,30 +79,30 @@ const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
   [{ kind: "detach-disk", controllerName: "c" }, "detach c"],
   [
     { kind: "create-store", bdevName: "cn1", storeName: "s", clusterBytes: 4n },
-    "format cn1 as store s",
+    "format cn1 as lvstore s",
   ],
-  [{ kind: "zero-free-space", lvsUuid: "u", lvsName: "s" }, "zero the free clusters of store s"],
+  [{ kind: "zero-free-space", lvsUuid: "u", lvsName: "s" }, "zero the free clusters of lvstore s"],
 ];
 
-describe("the next steps of an object", () => {
-  it.each(STEPS.map((one) => [one[0].kind, ...one] as const))(
-    "say %s in words",
+describe("nextSteps", () => {
+  it.each(STEPS.map(([step, words]) => [step.kind, step, words] as const))(
+    "describes %s",
     (_, step, words) => {
-      const [said] = nextSteps([{ loop: "one", step }], () => true);
-      expect(said).toMatchObject({ loop: "one", allowed: true });
-      expect(said?.words).toContain(`${step.kind}: ${words}`);
+      const [described] = nextSteps([{ loop: "one", step }], () => true);
+      expect(described).toMatchObject({ loop: "one", allowed: true });
+      expect(described?.words).toContain(`${step.kind}: ${words}`);
     },
   );
 
-  it("say which of them may not be taken now", () => {
-    const look = { kind: "observe-subsystem", nqn: NQN } as const;
+  it("marks steps that the write mode does not permit", () => {
+    const observe = { kind: "observe-subsystem", nqn: NQN } as const;
     const remove = { kind: "delete-lvol", lvolUuid: "u" } as const;
     const planned = [
-      { loop: "export", step: look },
+      { loop: "export", step: observe },
       { loop: "lvol-delete", step: remove },
     ];
-    const said = nextSteps(planned, (act) => act === look.kind);
-    expect(said.map(({ loop, allowed }) => [loop, allowed])).toEqual([
+    const described = nextSteps(planned, (act) => act === observe.kind);
+    expect(described.map(({ loop, allowed }) => [loop, allowed])).toEqual([
       ["export", true],
       ["lvol-delete", false],
     ]);

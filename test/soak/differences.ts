@@ -1,5 +1,5 @@
-// Three accounts of the same volumes: what callers were answered, what the rows say, what the target
-// holds. Each way in which two of them differ is a sentence.
+// Compares the volumes according to the answers to callers, the rows in the database and the
+// objects on the target. Returns one line per difference.
 import { Client } from "pg";
 import { z } from "zod";
 import type { SpdkClient } from "../../src/spdk/client.ts";
@@ -25,10 +25,10 @@ export async function differences(sources: {
     spdk.bdevLvolGetLvols(),
     spdk.nvmfGetSubsystems(),
   ]);
-  const said: string[] = [];
+  const found: string[] = [];
   const differs = (what: string, one: unknown, other: unknown) => {
     if (JSON.stringify(one) !== JSON.stringify(other)) {
-      said.push(`${what}: ${JSON.stringify(one)} and ${JSON.stringify(other)}`);
+      found.push(`${what}: ${JSON.stringify(one)} and ${JSON.stringify(other)}`);
     }
   };
   const ids = wanted.map(({ id }) => id).toSorted();
@@ -64,7 +64,7 @@ export async function differences(sources: {
     const observed = exported.find(({ uuid }) => uuid === id);
     differs(`hosts of ${id}, answered and on the target`, names, observed?.hosts);
   }
-  return said;
+  return found;
 }
 
 async function readRows(url: string): Promise<readonly z.infer<typeof row>[]> {

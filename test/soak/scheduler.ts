@@ -1,5 +1,5 @@
-// A scheduler that never rests: it makes volumes, lets hosts in and out, deletes. It asks each thing
-// until it is answered, and remembers what it was answered.
+// A scheduler that creates volumes, allows and revokes hosts, and deletes volumes without pause. It
+// repeats each call until it is answered, and records the answers.
 import { credentials, status, type CallOptions } from "@grpc/grpc-js";
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,7 +7,7 @@ import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts"
 import { call, refusal } from "../support/agent.ts";
 import { lvolSpec, stateOf } from "../support/volumes.ts";
 
-/** Calls under way at a time. */
+/** Concurrent calls. */
 const WORKERS = 32;
 const CALL_MS = 5_000;
 const AGAIN_MS = 100;
@@ -15,10 +15,10 @@ const MIB = 1024n ** 2n;
 const HOSTS = [1, 2, 3].map(
   (index) => `nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0001-4000-8000-00000000000${index}`,
 );
-/** Whether it was done is not known: it is asked again. */
+/** Status codes that leave the outcome unknown: the call is repeated. */
 const UNKNOWN: readonly number[] = [status.UNAVAILABLE, status.CANCELLED, status.DEADLINE_EXCEEDED];
 
-/** A volume as it was answered for good. */
+/** A volume according to the latest definite answers. */
 export type Volume = {
   readonly id: string;
   readonly lvolUuid: string;
@@ -35,7 +35,10 @@ export type SchedulerOptions = {
 export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #client: StorageNodeClient;
-  /** One place for each volume; empty: to be made. Taken out while a worker has it. */
+  /**
+   * One entry per volume; undefined: to be created. A worker removes the entry while it works on
+   * it.
+   */
   readonly #places: (Volume | undefined)[];
   readonly #counts: Record<string, number> = {};
   deleted = 0;
@@ -50,7 +53,7 @@ export class Scheduler {
     this.#places = Array.from({ length: options.volumes }, () => undefined);
   }
 
-  /** Answers so far, by what was asked and how it was answered. */
+  /** Number of answers so far, by call and result. */
   get counts(): Readonly<Record<string, number>> {
     return this.#counts;
   }
@@ -59,7 +62,7 @@ export class Scheduler {
     return this.#places.filter((one) => one !== undefined);
   }
 
-  /** Resolves when the signal was given and every call begun before was answered. */
+  /** Runs until the signal aborts and every call sent before is answered. */
   async work(signal: AbortSignal): Promise<void> {
     const worker = async () => {
       while (!signal.aborted) {
@@ -124,7 +127,7 @@ export class Scheduler {
     return { ...volume, hosts: volume.hosts.difference(new Set([hostNqn])) };
   }
 
-  /** Throws on an answer that is neither OK, nor to be asked again, nor one that can be cured. */
+  /** Repeats a call until it is OK. Throws on an answer that is neither transient nor curable. */
   async #untilAnswered<T>(
     what: string,
     ask: (options: Partial<CallOptions>) => Promise<T>,
@@ -162,7 +165,7 @@ export class Scheduler {
         this.#count("zero free space: OK");
       }
     } catch {
-      // Whoever needs it asks again.
+      // The refused call is repeated and triggers it again.
     }
   }
 

@@ -1,6 +1,6 @@
-// A storage node under fire: PostgreSQL, a simulated target and the agent as processes of their own,
-// volumes that change all the time, and every second a kill -9 of one of the three. At the end, what
-// callers were answered, what the rows say and what the target holds must be one and the same.
+// Soak test of a storage node: PostgreSQL, a simulated target and the agent run as processes,
+// volumes change all the time, and every second one of the three is killed with SIGKILL. At the end
+// the answers to callers, the rows and the objects on the target must agree.
 //
 //   node bin/node24.js test/soak/soak.ts [--seconds 300] [--volumes 200] [--seed N]
 import { mkdir, writeFile } from "node:fs/promises";
@@ -16,6 +16,7 @@ import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { migratedDatabase } from "../support/migrated-database.ts";
 import { serverFolder } from "../support/server-folder.ts";
 import { differences } from "./differences.ts";
+import { agentEnv } from "../support/agent.ts";
 import { Scheduler } from "./scheduler.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
@@ -55,7 +56,7 @@ async function soak({ seconds, volumes, seed }: Soak): Promise<boolean> {
   const scheduler = new Scheduler({ address: node.address, volumes, random });
   const ending = new AbortController();
   const working = scheduler.work(ending.signal);
-  // An answer that no caller can make sense of ends it all at once.
+  // An unexpected answer ends the test immediately.
   working.catch(() => ending.abort());
   const kills = await killOneEachSecond(
     node,
@@ -64,7 +65,7 @@ async function soak({ seconds, volumes, seed }: Soak): Promise<boolean> {
   );
   ending.abort();
   const stopped = performance.now();
-  // What was asked last is asked until it is answered.
+  // The last calls are repeated until they are answered.
   await Promise.race([working, late("the last calls are answered")]);
   const found = await atRest(node, scheduler);
   const restMs = Math.round(performance.now() - stopped);
@@ -88,7 +89,7 @@ type Parts = AsyncDisposable & {
   readonly address: string;
   readonly socket: string;
   readonly url: string;
-  /** False: it is dead already. */
+  /** False: the process is not running. */
   readonly kill: (victim: Victim) => boolean;
   readonly aborts: () => number;
 };
@@ -132,18 +133,14 @@ async function startParts(): Promise<Parts> {
       args: [MAIN, "serve"],
       env: {
         ...process.env,
-        DATABASE_URL: url,
-        STORAGE_NODE_ID: "soak",
-        STORAGE_NODE_FLEET: "soak",
+        ...agentEnv({
+          url,
+          target: { socket, fabricDisks: fabric },
+          root: join(stateDir, "root"),
+          stateDir: join(stateDir, "agent-state"),
+        }),
         STORAGE_NODE_LISTEN: address,
-        STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
-        STORAGE_NODE_ROOT: join(stateDir, "root"),
-        STORAGE_NODE_STATE_DIR: join(stateDir, "agent-state"),
-        STORAGE_NODE_SPDK_SOCKET: socket,
-        STORAGE_NODE_FABRIC_DISKS: fabric,
-        STORAGE_NODE_DISK_POLICY: "auto",
-        STORAGE_NODE_OVERCOMMIT: "4",
-        STORAGE_NODE_LOG_LEVEL: "warn",
+        LOG_LEVEL: "warn",
       },
     }),
   );
@@ -204,7 +201,7 @@ async function diskFiles(folder: string): Promise<{ disks: string; fabric: strin
   return { disks, fabric };
 }
 
-/** Resolves with how many of each were killed. */
+/** Returns the number of kills of each process. */
 async function killOneEachSecond(
   node: Parts,
   options: {
@@ -221,7 +218,7 @@ async function killOneEachSecond(
     await sleep(Math.max(next - performance.now(), 0));
     const first = Math.floor(random() * VICTIMS.length);
     const turn = VICTIMS.map((_, index) => VICTIMS[(first + index) % VICTIMS.length] ?? "agent");
-    // One that is not back yet cannot die again.
+    // Skip a process that is not running again yet.
     const victim = turn.find((one) => node.kill(one));
     if (victim !== undefined) kills[victim] += 1;
     const total = kills.agent + kills.target + kills.database;
@@ -230,7 +227,7 @@ async function killOneEachSecond(
   return kills;
 }
 
-/** What still differs when nothing differs any more, or when it took too long. */
+/** Waits until there is no difference; returns the remaining ones after the time limit. */
 async function atRest(node: Parts, scheduler: Scheduler): Promise<readonly string[]> {
   const connection = new SpdkConnection({ path: node.socket, mayMutate: () => false });
   const end = performance.now() + REST_LIMIT_MS;
@@ -254,7 +251,7 @@ async function late(what: string): Promise<never> {
   throw new Error(`not within ${REST_LIMIT_MS} ms: ${what}`);
 }
 
-/** Mulberry32: the same kills and the same calls for the same seed, as far as timing lets them. */
+/** Mulberry32 generator: kills and calls repeat for the same seed, except for timing. */
 function generator(seed: number): () => number {
   let state = seed | 0;
   return () => {

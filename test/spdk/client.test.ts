@@ -5,7 +5,10 @@ import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "../../src/spdk/errors.ts";
 import { ScriptedTarget, type Script } from "../support/scripted-target.ts";
 
-/** A target of one release that gives `answers` by method, true to everything else. */
+/**
+ * Script of a target of one release that answers `answers` by method, and true to all other
+ * methods.
+ */
 function release(major: number, minor: number, answers: Readonly<Record<string, unknown>> = {}) {
   const script: Script = ({ method }) => {
     if (method === "spdk_get_version") {
@@ -57,7 +60,7 @@ async function withClient(
   await use({ target, connection, client: spdkClient(connection) });
 }
 
-/** What arrived besides the release detection. */
+/** Method and params of the received requests, without spdk_get_version. */
 function sent({ requests }: ScriptedTarget): readonly unknown[] {
   return requests
     .filter(({ method }) => method !== "spdk_get_version")
@@ -65,7 +68,7 @@ function sent({ requests }: ScriptedTarget): readonly unknown[] {
 }
 
 describe("the release", () => {
-  test("is asked once for many changes, before the first of them", async () => {
+  test("is read once, before the first change", async () => {
     await withClient(release(26, 9), async ({ target, client }) => {
       const nqns = ["nqn.a", "nqn.b", "nqn.c"];
       await Promise.all(nqns.map(async (nqn) => await client.nvmfDeleteSubsystem(nqn)));
@@ -94,7 +97,7 @@ describe("the release", () => {
     });
   });
 
-  test("below 24.01 nothing is changed", async () => {
+  test("below 24.01 no change is sent", async () => {
     await withClient(release(23, 9), async ({ target, client }) => {
       await expect(client.capabilities()).rejects.toThrow(UnsupportedRelease);
       const change = client.nvmfCreateTransport("TCP");
@@ -103,7 +106,7 @@ describe("the release", () => {
     });
   });
 
-  test("is asked again after a reconnect, as another release may have come up", async () => {
+  test("is read again after a reconnect, because the release may differ", async () => {
     await withClient(release(24, 1), async ({ target, client }) => {
       expect(await client.capabilities()).toMatchObject({ release: [24, 1] });
       await target.stop();
@@ -117,7 +120,7 @@ describe("the release", () => {
 });
 
 describe("requests", () => {
-  test("of every change are what SPDK takes", async () => {
+  test("of every change have the method and params of SPDK", async () => {
     const uuids = { bdev_lvol_create: "u1", bdev_lvol_snapshot: "u2", bdev_lvol_clone: "u3" };
     const answers = { ...uuids, bdev_lvol_create_lvstore: "l1", nvmf_subsystem_add_ns: 1 };
     const attached = { ...answers, bdev_nvme_attach_controller: ["d1n1"] };
@@ -175,7 +178,7 @@ describe("requests", () => {
     });
   });
 
-  test("an attach over a network says its address family", async () => {
+  test("an attach over TCP sends the address family", async () => {
     const answers = { bdev_nvme_attach_controller: ["d1n1"] };
     await withClient(release(26, 9, answers), async ({ target, client }) => {
       const fabric = { name: "d1", trtype: "TCP", trsvcid: "4420" };
@@ -188,7 +191,7 @@ describe("requests", () => {
     });
   });
 
-  test("a size that is not whole MiB, or nothing, is refused before it is sent", async () => {
+  test("a size that is not a positive multiple of 1 MiB is refused before it is sent", async () => {
     await withClient(release(26, 9), async ({ target, client }) => {
       const u1 = { lvsUuid: "l1", name: "u1" };
       for (const sizeBytes of [0n, -1_048_576n, 1_048_577n]) {
@@ -201,7 +204,7 @@ describe("requests", () => {
     });
   });
 
-  test("iostat is filtered the way the release can", async () => {
+  test("iostat uses the filter that the release has", async () => {
     const answers = {
       bdev_get_iostat: { tick_rate: 1, ticks: 1, bdevs: ["a", "b", "c"].map(counters) },
     };
@@ -253,19 +256,22 @@ describe("reads by name", () => {
     ],
   ];
 
-  test.each(absent)("answer undefined for what %s does not have", async (_name, answers) => {
-    await withClient(release(26, 9, answers), async ({ client }) => {
-      expect(
-        await Promise.all([
-          client.getBdev("x"),
-          client.getLvols({ name: "x" }),
-          client.getLvstore({ uuid: "x" }),
-          client.getSubsystem("x"),
-          client.getController("x"),
-        ]),
-      ).toEqual([undefined, undefined, undefined, undefined, undefined]);
-    });
-  });
+  test.each(absent)(
+    "resolve with undefined for the not-found answers of %s",
+    async (_name, answers) => {
+      await withClient(release(26, 9, answers), async ({ client }) => {
+        expect(
+          await Promise.all([
+            client.getBdev("x"),
+            client.getLvols({ name: "x" }),
+            client.getLvstore({ uuid: "x" }),
+            client.getSubsystem("x"),
+            client.getController("x"),
+          ]),
+        ).toEqual([undefined, undefined, undefined, undefined, undefined]);
+      });
+    },
+  );
 
   test("throw every other error", async () => {
     const answers = { bdev_get_bdevs: new Failure(-5, "Input/output error") };
@@ -276,7 +282,7 @@ describe("reads by name", () => {
 });
 
 describe("failures", () => {
-  test("come as three kinds of error", async () => {
+  test("throw SpdkError, SpdkUnknownOutcome or SpdkNotSent", async () => {
     const answers = { bdev_lvol_delete: new Failure(-32603, "Device or resource busy") };
     await withClient(release(26, 9, answers), async ({ target, client, connection }) => {
       const v = { lvsUuid: "l", name: "v" };

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { MAX_REQUEST_BYTES, SpdkConnection, STORE_WINDOW } from "../../src/spdk/connection.ts";
+import { SPDK_REQUEST_BYTES, STORE_WINDOW } from "../../src/limits.ts";
+import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { MAX_ANSWER_BYTES } from "../../src/spdk/lines.ts";
 import type { CallEnd, CallStart } from "../../src/spdk/observer.ts";
 import type { Call } from "../../src/spdk/outcome.ts";
@@ -18,14 +19,14 @@ async function connected(target: ScriptedTarget, options: Partial<Options> = {})
 
 type Options = ConstructorParameters<typeof SpdkConnection>[0];
 
-/** The ids of the requests that reached the target. */
+/** Waits until the target has received `count` requests, and returns their ids. */
 async function arrived(target: ScriptedTarget, count: number): Promise<readonly number[]> {
   await expect.poll(() => target.requests.length).toBe(count);
   return target.requests.map(({ id }) => id);
 }
 
 describe("answers", () => {
-  test("answers that come out of order reach their own callers", async () => {
+  test("answers in another order reach the callers of their requests", async () => {
     await using target = await ScriptedTarget.listening();
     await using connection = await connected(target);
     const calls = ["a", "b", "c"].map((method) => connection.call(method, undefined, PATIENT));
@@ -48,7 +49,7 @@ describe("answers", () => {
     });
   });
 
-  test("a large answer in odd chunks, with a character split between two, is whole", async () => {
+  test("an answer in many chunks, some of which split a character, is decoded correctly", async () => {
     await using target = await ScriptedTarget.listening();
     await using connection = await connected(target);
     const result = Array.from({ length: 20_000 }, (_, n) => `lvol é ${n}`);
@@ -73,7 +74,7 @@ describe("answers", () => {
 });
 
 describe("requests", () => {
-  test("many requests at once arrive in order", async () => {
+  test("concurrent requests arrive in the order of their calls", async () => {
     await using target = await ScriptedTarget.listening(echo);
     await using connection = await connected(target);
     const numbers = Array.from({ length: 300 }, (_, n) => n);
@@ -84,7 +85,7 @@ describe("requests", () => {
     expect(target.requests.map(({ params }) => params?.["n"])).toEqual(numbers);
   });
 
-  test("callers that come a few promises later still share one write", async () => {
+  test("calls made a few microtasks later share one socket write", async () => {
     await using target = await ScriptedTarget.listening(echo);
     let writes = 0;
     let writing = false;
@@ -104,23 +105,23 @@ describe("requests", () => {
     expect(writes).toBe(1);
   });
 
-  test("empty params are left out, as the target tells {} from none", async () => {
+  test("empty params are omitted, because SPDK treats {} unlike no params", async () => {
     await using target = await ScriptedTarget.listening(() => ({ result: true }));
     await using connection = await connected(target);
     await connection.call("spdk_get_version", { id: undefined }, PATIENT).outcome;
     expect(target.requests).toEqual([{ jsonrpc: "2.0", id: 1, method: "spdk_get_version" }]);
   });
 
-  test("a request that older releases would choke on is refused before it is sent", async () => {
+  test("a request longer than older releases accept is refused before it is sent", async () => {
     await using target = await ScriptedTarget.listening(echo);
     await using connection = await connected(target);
-    const names = "x".repeat(MAX_REQUEST_BYTES);
+    const names = "x".repeat(SPDK_REQUEST_BYTES);
     expect(() => connection.call("bdev_get_iostat", { names }, PATIENT)).toThrow(RangeError);
     await connection.call("echo", undefined, PATIENT).outcome;
     expect(target.requests.map(({ method }) => method)).toEqual(["echo"]);
   });
 
-  test("changes wait while the target does not read, so a lost lease stops them", async () => {
+  test("changes are not written while the target does not read, so the fence still stops them", async () => {
     await using target = await ScriptedTarget.listening(() => ({ result: true }));
     let held = true;
     await using connection = await connected(target, { mayMutate: () => held });
@@ -144,7 +145,7 @@ describe("requests", () => {
     expect(target.requests.length).toBe(done + 1);
   });
 
-  test("a fenced change never reaches the target, reads go on", async () => {
+  test("a fenced change never reaches the target, reads do", async () => {
     await using target = await ScriptedTarget.listening(echo);
     await using connection = await connected(target, { mayMutate: () => false });
     const change = connection.call("bdev_lvol_delete", {}, { ...PATIENT, mutates: true });
@@ -179,7 +180,7 @@ describe("waits", () => {
     expect(await call.settled).toMatchObject({ kind: "error", code: -19 });
   });
 
-  test("what is aborted before it was written is never sent", async () => {
+  test("a request aborted before it is written is never sent", async () => {
     await using target = await ScriptedTarget.listening(echo);
     await using connection = await connected(target);
     const abort = new AbortController();
@@ -193,10 +194,10 @@ describe("waits", () => {
   });
 });
 
-describe("the window of a store", () => {
+describe("the window of an lvstore", () => {
   const inStore = { ...PATIENT, store: "s1" };
 
-  test("is never exceeded, in order, and other stores do not wait for it", async () => {
+  test("is never exceeded, keeps the order, and does not delay other lvstores", async () => {
     await using target = await ScriptedTarget.listening();
     await using connection = await connected(target);
     const numbers = Array.from({ length: STORE_WINDOW + 50 }, (_, n) => n);
@@ -214,7 +215,7 @@ describe("the window of a store", () => {
     expect(observed.map(({ params }) => params?.["n"])).toEqual(numbers);
   });
 
-  test("is whole again after everything was answered", async () => {
+  test("has its full size again after all requests are answered", async () => {
     await using target = await ScriptedTarget.listening(echo);
     await using connection = await connected(target);
     const burst = (count: number): Call[] =>
@@ -225,7 +226,7 @@ describe("the window of a store", () => {
     expect(await arrived(target, 3 * STORE_WINDOW)).toHaveLength(3 * STORE_WINDOW);
   });
 
-  test("a request nobody waits for keeps its place until the answer is in", async () => {
+  test("a request whose caller gave up counts as in flight until its answer arrives", async () => {
     await using target = await ScriptedTarget.listening();
     await using connection = await connected(target);
     const abort = new AbortController();
@@ -249,7 +250,7 @@ describe("the window of a store", () => {
 });
 
 describe("a lost connection", () => {
-  test("sent calls are unknown, calls that still queued were not sent", async () => {
+  test("sent requests end as unknown, queued ones as not sent", async () => {
     await using target = await ScriptedTarget.listening();
     await using connection = await connected(target);
     const store = { ...PATIENT, store: "s" };
@@ -265,7 +266,7 @@ describe("a lost connection", () => {
     expect(outcomes.slice(STORE_WINDOW)).toEqual(Array.from({ length: 3 }, () => DOWN));
   });
 
-  test("nothing is sent while the target is away, and it is found again", async () => {
+  test("nothing is sent while disconnected, and the connection is made again", async () => {
     await using target = await ScriptedTarget.create(echo);
     await using connection = new SpdkConnection({ path: target.path, mayMutate: () => true });
     const observed: string[] = [];
@@ -284,7 +285,7 @@ describe("a lost connection", () => {
     expect(target.requests.map(({ method }) => method)).toEqual(["echo"]);
   });
 
-  test("disposing makes what was sent unknown and connects no more", async () => {
+  test("dispose ends sent requests with outcome unknown and does not reconnect", async () => {
     await using target = await ScriptedTarget.listening();
     const connection = await connected(target);
     const call = connection.call("create", undefined, PATIENT);
@@ -297,11 +298,14 @@ describe("a lost connection", () => {
   });
 });
 
-describe("an answer that cannot be trusted drops the connection", () => {
+describe("an invalid answer closes the connection", () => {
   const broken: readonly (readonly [string, (id: number) => string | Buffer])[] = [
     ["malformed JSON", () => "{]\n"],
     ["two answers on one line", (id) => `{"id":${id},"result":1}{"id":${id + 1},"result":2}\n`],
-    ["an answer to nobody", () => '{"id":null,"error":{"code":-32600,"message":"Invalid"}}\n'],
+    [
+      "an answer without a request id",
+      () => '{"id":null,"error":{"code":-32600,"message":"Invalid"}}\n',
+    ],
     ["neither result nor error", (id) => `{"id":${id}}\n`],
     ["an error without a code", (id) => `{"id":${id},"error":{"message":"no"}}\n`],
     ["no object", () => "[]\n"],
@@ -322,7 +326,7 @@ describe("an answer that cannot be trusted drops the connection", () => {
   });
 });
 
-test("the observer sees each call once, with what came out", async () => {
+test("the observer sees each call once, with its outcome", async () => {
   await using target = await ScriptedTarget.listening(echo);
   const observed: [CallStart, CallEnd["outcome"]["kind"]][] = [];
   await using connection = await connected(target, {

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { classify, SpdkError } from "../../src/spdk/errors.ts";
 
-// Codes and texts as measured: CONTRACT sections 3 to 9, VERSIONS sections 1 and 3.
+// Codes and texts measured on real targets: docs/spdk-contract.md#error-codes,
+// docs/spdk-contract.md#error-texts.
 test.each([
   ["bdev_get_bdevs", -19, "No such device", "absent"],
   ["bdev_get_bdevs", -110, "Connection timed out", "timeout"],
@@ -43,7 +44,7 @@ test.each([
   expect(classify(method, code, message)).toBe(kind);
 });
 
-test("the error's message names method and code, and keeps SPDK's text apart", () => {
+test("the message has method, code and kind; SPDK's text is only in spdkMessage", () => {
   const error = new SpdkError("bdev_lvol_delete", -19, "No such device");
   expect(error.message).toBe("bdev_lvol_delete answered -19 (absent)");
   expect(error.spdkMessage).toBe("No such device");

@@ -11,7 +11,7 @@ import { SocketWatch } from "../../src/spdk/socket-watch.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 describe("lines", () => {
-  test("come out whole however the stream is cut into chunks", () => {
+  test("are complete however the stream is split into chunks", () => {
     const line = fc.string({ unit: "grapheme" }).map((text) => text.replaceAll("\n", " "));
     fc.assert(
       fc.property(fc.array(line), fc.array(fc.nat(), { maxLength: 20 }), (lines, cuts) => {
@@ -26,7 +26,7 @@ describe("lines", () => {
     );
   });
 
-  test("the longest whole answer passes and a cut one throws", () => {
+  test("an answer of the maximum length passes, a truncated one throws", () => {
     const reader = new LineReader(10);
     expect([...reader.push(Buffer.from("123456789\n"))]).toEqual(["123456789"]);
     expect([...reader.push(Buffer.from("12345"))]).toEqual([]);
@@ -35,7 +35,7 @@ describe("lines", () => {
 });
 
 describe("exact JSON", () => {
-  test("any 64-bit integer survives, in any place of a value", () => {
+  test("any 64-bit integer is exact anywhere in a value", () => {
     const integer = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 64n - 1n });
     fc.assert(
       fc.property(integer, fc.string(), (value, text) => {
@@ -74,14 +74,14 @@ describe("the delay before the next attempt to connect", () => {
     expect(reconnectDelayMs(1e9, { random: () => 0 })).toBe(2_500);
   });
 
-  test("is next to nothing once its socket was made anew, however long it was away", () => {
-    expect(reconnectDelayMs(1e9, { appearedForMs: 1 })).toBe(5);
-    expect(reconnectDelayMs(0, { appearedForMs: 500 })).toBe(50);
+  test("is 5 ms in the first 500 ms of a new socket file, however long the target was away", () => {
+    expect(reconnectDelayMs(1e9, { socketAgeMs: 1 })).toBe(5);
+    expect(reconnectDelayMs(0, { socketAgeMs: 500 })).toBe(50);
   });
 });
 
-describe("the watch over a socket's folder", () => {
-  test("tells that the socket appeared, and nothing of its neighbours", async () => {
+describe("SocketWatch", () => {
+  test("reports the creation of its socket, not of others in the folder", async () => {
     await using folder = await temporaryFolder();
     const path = join(folder.path, "spdk.sock");
     const { promise: appeared, resolve } = Promise.withResolvers<boolean>();
@@ -95,7 +95,7 @@ describe("the watch over a socket's folder", () => {
     server.close();
   });
 
-  test("goes on with a folder that was made anew, as service managers do", async () => {
+  test("follows a folder that is removed and created again, as service managers do", async () => {
     await using folder = await temporaryFolder();
     const run = join(folder.path, "run");
     await mkdir(run);
@@ -111,7 +111,7 @@ describe("the watch over a socket's folder", () => {
     server.close();
   });
 
-  test("is silent where there is no folder", () => {
+  test("does not throw if the folder does not exist", () => {
     expect(() => new SocketWatch("/nowhere/at/all/spdk.sock", () => {})).not.toThrow();
   });
 });

@@ -1,4 +1,5 @@
-// Parses what a real target answered (v26.09-pre, emulated PCIe drives), and what others leave out.
+// Parses the recorded replies of a real target (v26.09-pre, emulated PCIe drives), and replies
+// without the fields that other releases lack.
 
 import { readFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
@@ -42,7 +43,7 @@ function parse<T>(read: Read<T>, value: unknown): T {
 }
 
 describe("recorded replies", () => {
-  test("disks and lvols are told apart, with exact sizes", () => {
+  test("disks and lvols are distinguished and have exact sizes", () => {
     const bdevs = recorded("bdev_get_bdevs", list(bdev)).flat();
     const disk = bdevs.find(({ kind }) => kind === "nvme");
     expect(disk).toMatchObject({
@@ -99,7 +100,7 @@ describe("recorded replies", () => {
   });
 });
 
-describe("what not every release or object has", () => {
+describe("fields that some releases or objects lack", () => {
   const lvolOf2401 = {
     alias: "lvs0/v1",
     uuid: "u",
@@ -112,12 +113,12 @@ describe("what not every release or object has", () => {
     lvs: { name: "lvs0", uuid: "s" },
   };
 
-  test("24.01 does not say how much an lvol uses", () => {
+  test("allocatedClusters is undefined on 24.01", () => {
     expect(parse(lvol, lvolOf2401)).toMatchObject({ allocatedClusters: undefined, thin: true });
     expect(parse(lvol, { ...lvolOf2401, num_allocated_clusters: 3 }).allocatedClusters).toBe(3n);
   });
 
-  test("a bdev of another kind does not spoil the list", () => {
+  test("a bdev of an unknown driver parses as kind other", () => {
     const [fields] = recorded("bdev_get_bdevs", list(record(raw))).flat();
     const other: Bdev = parse(bdev, { ...fields, driver_specific: { malloc: {} } });
     expect(other.kind).toBe("other");
@@ -153,11 +154,11 @@ describe("what not every release or object has", () => {
 
   test("a controller state of a newer release is unknown, not a fault", () => {
     const trid = { trtype: "PCIe", traddr: "0000:00:04.0" };
-    const parsed = parse(controller, { name: "c", ctrlrs: [{ state: "napping", trid }] });
+    const parsed = parse(controller, { name: "c", ctrlrs: [{ state: "new_state", trid }] });
     expect(parsed.paths[0]?.state).toBe("unknown");
   });
 
-  test("subsystems of 24.01 and of 26.09 parse alike, the discovery one too", () => {
+  test("subsystems of 24.01 and 26.09 parse to the same value, discovery included", () => {
     const address = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: "4420" };
     const nvme = {
       nqn: "nqn.2024-01.io.example:a",
@@ -205,7 +206,7 @@ describe("what not every release or object has", () => {
   });
 });
 
-describe("a reply that breaks the contract is refused, with the place of the fault", () => {
+describe("a reply that breaks the contract throws ReplyFault with the path of the value", () => {
   const good = {
     uuid: "u",
     name: "n",

@@ -1,5 +1,5 @@
-// The typed methods against a whole target: the simulator, or the real one that
-// STORAGE_NODE_TEST_SPDK_SOCKET and STORAGE_NODE_TEST_FABRIC_DISKS name (its last disk is wiped).
+// The typed methods against the simulator or, if STORAGE_NODE_TEST_SPDK_SOCKET and
+// STORAGE_NODE_TEST_FABRIC_DISKS are set, a real target, whose last disk is wiped.
 
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -10,7 +10,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi, type TestContext } from "vitest";
 import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
 import type { AttachController } from "../../src/spdk/client-bdev.ts";
-import { SpdkConnection, STORE_WINDOW } from "../../src/spdk/connection.ts";
+import { STORE_WINDOW } from "../../src/limits.ts";
+import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { list, object, text, type Read } from "../../src/spdk/fields.ts";
 
 const GIB = 1_073_741_824n;
@@ -60,7 +61,7 @@ beforeAll(async () => {
   client = spdkClient(connection);
   methods = await client.rpcGetMethods();
   await client.bdevNvmeAttachController({ name, ...disk });
-  // What an earlier run left behind.
+  // Delete the lvstore that an interrupted run left on the disk.
   for (const store of await client.bdevLvolGetLvstores()) {
     if (store.baseBdev === `${name}n1`) await client.bdevLvolDeleteLvstore(store.uuid);
   }
@@ -83,14 +84,14 @@ async function create(lvolName: string, sizeBytes = GIB): Promise<string> {
   return await client.bdevLvolCreate({ ...lvol, clearMethod: "write_zeroes" });
 }
 
-/** A simulator may be without some methods yet; a real target never is. */
+/** Skips a test if the simulator lacks one of the methods; a real target must have them all. */
 function needs(context: TestContext, ...wanted: readonly string[]): void {
   const missing = wanted.filter((method) => !methods.includes(method));
   context.skip(!real && missing.length > 0, `the simulator has no ${missing.join(", ")}`);
 }
 
 describe(`on ${real ? "a real target" : "the simulator (not run on a real target)"}`, () => {
-  test("tells its release, and the disk and store that were made", async () => {
+  test("reports its release, the attached disk and the created lvstore", async () => {
     const { release } = await client.capabilities();
     expect(release[0]).toBeGreaterThanOrEqual(24);
     expect((await client.getController(name))?.paths).toMatchObject([
@@ -109,7 +110,7 @@ describe(`on ${real ? "a real target" : "the simulator (not run on a real target
     expect((await client.bdevNvmeGetControllers()).map((one) => one.name)).toContain(name);
   });
 
-  test("what is not there is undefined, and a failed change says which way", async () => {
+  test("reads of absent objects resolve with undefined, and failed changes have the right kind", async () => {
     expect([
       await client.getBdev("none"),
       await client.getController("none"),
@@ -131,7 +132,7 @@ describe(`on ${real ? "a real target" : "the simulator (not run on a real target
     await expect(client.nvmfSubsystemAddHost(host)).rejects.toMatchObject({ name: "SpdkError" });
   });
 
-  test("makes, exports and deletes a volume", async () => {
+  test("creates, exports and deletes a volume", async () => {
     const uuid = await create("volume");
     await expect(create("volume")).rejects.toMatchObject({ kind: "exists" });
     expect(await client.getBdev(`${name}/volume`)).toMatchObject({
@@ -188,10 +189,12 @@ describe(`on ${real ? "a real target" : "the simulator (not run on a real target
     expect(await client.getBdev(uuid)).toBeUndefined();
   });
 
-  test("takes more creates at once than it could hold, thanks to the window", async () => {
+  test("creates more lvols at once than SPDK accepts, because the window limits those in flight", async () => {
     const count = 3 * STORE_WINDOW;
     const names = Array.from({ length: count }, (_, n) => `burst${n}`);
-    const uuids = await Promise.all(names.map(async (one) => await create(one, 4_194_304n)));
+    const uuids = await Promise.all(
+      names.map(async (lvolName) => await create(lvolName, 4_194_304n)),
+    );
     expect(new Set(uuids).size).toBe(count);
     expect((await client.bdevLvolGetLvols()).length).toBe(count);
     await Promise.all(
@@ -200,7 +203,7 @@ describe(`on ${real ? "a real target" : "the simulator (not run on a real target
     expect(await client.getLvols({ uuid: lvsUuid })).toEqual([]);
   });
 
-  test("grows, snapshots, clones and inflates", async (context) => {
+  test("resizes, snapshots, clones and inflates an lvol", async (context) => {
     needs(context, "bdev_lvol_resize", "bdev_lvol_snapshot", "bdev_lvol_clone");
     needs(context, "bdev_lvol_inflate", "bdev_lvol_set_read_only");
     const volume = { lvsUuid, name: await create("origin", 8_388_608n) };
@@ -227,7 +230,7 @@ describe(`on ${real ? "a real target" : "the simulator (not run on a real target
     expect(await client.getLvols({ uuid: lvsUuid })).toEqual([]);
   });
 
-  test("counts I/O, reports health and events, limits an exported volume", async (context) => {
+  test("reads I/O counters, health and events, and limits the QoS of an exported volume", async (context) => {
     needs(context, "bdev_get_iostat", "bdev_nvme_get_controller_health_info");
     needs(context, "bdev_set_qos_limit", "notify_get_notifications");
     const uuid = await create("counted");

@@ -1,28 +1,28 @@
 import { expect, it } from "vitest";
 import { Fence } from "../../src/store/fence.ts";
 
-it("a lease that was found ended is announced when it is renewed", () => {
+it("calls listeners at the renewal of a lease that a reader found expired", () => {
   let nowMs = 0;
   const fence = new Fence(() => nowMs);
   fence.setLock(true);
   fence.setLease(1n, 100);
-  const told: string[] = [];
-  fence.onChange(() => told.push(fence.writeMode));
+  const reported: string[] = [];
+  fence.onChange(() => reported.push(fence.writeMode));
   nowMs = 150;
-  // Somebody wants to change something and may not.
+  // A caller reads the write mode after the expiry.
   expect(fence.writeMode).toBe("read-only");
   fence.setLease(1n, 300);
-  expect(told).toEqual(["read-write"]);
+  expect(reported).toEqual(["read-write"]);
 });
 
-it("a lease that nobody found ended is renewed without a word", () => {
+it("does not call listeners at the renewal of a lease whose expiry no reader found", () => {
   let nowMs = 0;
   const fence = new Fence(() => nowMs);
   fence.setLock(true);
   fence.setLease(1n, 100);
-  let told = 0;
-  fence.onChange(() => (told += 1));
+  let calls = 0;
+  fence.onChange(() => (calls += 1));
   nowMs = 150;
   fence.setLease(1n, 300);
-  expect(told).toBe(0);
+  expect(calls).toBe(0);
 });

@@ -10,7 +10,7 @@ import { testDatabase } from "../support/database.ts";
 const FIRST = { "000001_animals.sql": "create table animal (name text)" };
 const SECOND = { "000002_colours.sql": "alter table animal add colour text" };
 
-test("an empty database is brought forward file by file, and a second run finds nothing", async () => {
+test("an empty database is migrated file by file, and a second run has nothing to do", async () => {
   await using db = await emptyDatabase();
   await using dir = await migrations({ ...FIRST, ...SECOND });
 
@@ -75,7 +75,7 @@ test("a renamed file is refused with the name it ran under", async () => {
   await expect(migrate(db.client, dir.path)).rejects.toThrow(/ran under the name 000001_animals/);
 });
 
-test("a schema newer than the files is reported as such and left alone", async () => {
+test("a schema newer than the files is reported and not changed", async () => {
   await using db = await emptyDatabase();
   await using dir = await migrations({ ...FIRST, ...SECOND });
   await migrate(db.client, dir.path);
@@ -118,14 +118,14 @@ test.for([
   ]);
 });
 
-test("a missing folder is a fault that names it", async () => {
+test("a missing folder is a MigrationFault that names the folder", async () => {
   await using db = await emptyDatabase();
   await expect(migrate(db.client, "/nowhere/migrations")).rejects.toThrow(
     "cannot read the migrations in /nowhere/migrations",
   );
 });
 
-test("a file that fails leaves nothing of itself, and the connection can go on", async () => {
+test("a file that fails is rolled back, and the connection can be used again", async () => {
   await using db = await emptyDatabase();
   await using dir = await migrations({
     ...FIRST,
@@ -156,7 +156,7 @@ test("a file that ends its own transaction is never recorded as done", async () 
   expect(await schemaState(db.client, dir.path)).toMatchObject({ kind: "older" });
 });
 
-test("of two runners at once one does all of it and the other finds nothing to do", async () => {
+test("of two concurrent runners, one runs all files and the other has nothing to do", async () => {
   await using db = await emptyDatabase();
   await using other = await connected(db.url);
   await using dir = await migrations({
@@ -209,7 +209,7 @@ test("a runner that waits for another can be aborted and has done nothing", asyn
   expect(await first).toEqual({ applied: ["000001_hold.sql"] });
 });
 
-test("the template that tests copy is at the project's own migrations", async () => {
+test("the template database of the tests has the schema of the project's migrations", async () => {
   await using db = await testDatabase();
   await using connection = await connected(db.url);
   const dir = fileURLToPath(new URL("../../migrations", import.meta.url));

@@ -79,7 +79,7 @@ function rowOf(decision: Decision) {
 }
 
 describe("the writer", () => {
-  it("commits what it answers, and holds in memory exactly what the database holds", async () => {
+  it("commits what it answers, and has in memory exactly the rows of the database", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
     const { writer, rows } = opened;
@@ -108,7 +108,7 @@ describe("the writer", () => {
     expect(transactions).toBeLessThanOrEqual(8n);
   });
 
-  it("refuses one of a batch without harm to the others", async () => {
+  it("refuses one intent of a batch and commits the others", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
     const { writer } = opened;
@@ -130,7 +130,7 @@ describe("the writer", () => {
     expect(rows.disk(DISK)?.lvolCount).toBe(1);
   });
 
-  it("obeys a disk that was cordoned in the database by hand, and leaves it cordoned", async () => {
+  it("respects a disk cordoned in the database by hand, and leaves it cordoned", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
     const { writer, rows } = opened;
@@ -149,12 +149,12 @@ describe("the writer", () => {
     expect(rows.disk(DISK)?.cordoned).toBe(false);
   });
 
-  it("decides nothing on rows that somebody else has changed: they are read again first", async () => {
+  it("admits nothing on rows that another process has changed: it reads them again first", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
     const { writer, rows } = opened;
     await writer.mutate(provision(1));
-    // As a rebuild does: rows and sums are written, and the revision of the node is raised.
+    // As a rebuild does: writes rows and sums, and increments the revision of the node.
     await db.query(`update disk set promised_bytes = ${10n * CLUSTER}, lvol_count = 10,
       revision = revision + 1`);
     await db.query("update node set revision = revision + 1");
@@ -164,7 +164,7 @@ describe("the writer", () => {
     expect(disk).toMatchObject({ lvol_count: 11 });
   });
 
-  it("leads no more over a database that went back, and forgets nothing meanwhile", async () => {
+  it("gives up the lease when the database was restored, and keeps its rows until then", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
     const { writer, rows } = opened;
@@ -176,13 +176,13 @@ describe("the writer", () => {
     await expect(writer.mutate(provision(2))).rejects.toThrow(Refusal);
     expect(lost).toBe(1);
     expect(await db.query("select id from lvol")).toEqual([]);
-    // Nobody leads: what is read now is what the database has.
+    // Without the lease, the rows of the database replace those in memory.
     writer.refresh();
     await until("the lost row is gone", () => rows.lvol(id) === undefined);
     expect(rows.lvolByNqn(`${PREFIX}:${id}`)).toBeUndefined();
   });
 
-  it("drops what was seen before an intent changed, and says so", async () => {
+  it("drops a status record of an older generation, and resolves it false", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
     const { writer, rows } = opened;
@@ -200,7 +200,7 @@ describe("the writer", () => {
     expect(rows.lvol(old.id)?.observedGeneration).toBe(2n);
   });
 
-  it("gives a tombstone's promise back to its disk in the same transaction", async () => {
+  it("releases the promised bytes of a tombstone in the same transaction", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
     const { writer, rows } = opened;
@@ -211,7 +211,7 @@ describe("the writer", () => {
     expect(rows.lvol(id)?.deleteTime).toBeInstanceOf(Date);
   });
 
-  it("refuses at the database to forget the uuid of a volume that was seen", async () => {
+  it("has the database refuse to clear the lvol uuid of a volume", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
     const { writer, rows, database } = opened;
@@ -221,7 +221,7 @@ describe("the writer", () => {
     await expect(forget).rejects.toThrow("may not change once it was seen");
   });
 
-  it("writes nothing once another one has taken the lease, whatever it believes itself", async () => {
+  it("writes nothing once another agent has acquired the lease, even if its fence has an epoch", async () => {
     await using db = await testDatabase();
     await using first = await open(db.url);
     await using second = await open(db.url);
@@ -235,7 +235,7 @@ describe("the writer", () => {
     });
   });
 
-  it("answers DATABASE_DOWN while the database is away and works again when it is back", async () => {
+  it("answers DATABASE_DOWN while the database cannot be reached, and works again afterwards", async () => {
     await using db = await testDatabase();
     await using opened = await open(db.url);
     const { writer, rows } = opened;

@@ -35,6 +35,30 @@ export type AgentParts = {
   readonly log?: Logger;
 };
 
+/** The settings of an agent in a test, in whatever process it runs: node-1 of the fleet "test". */
+export function agentEnv(place: {
+  readonly url: string;
+  readonly target: Pick<TestTarget, "socket" | "fabricDisks">;
+  readonly root: string;
+  readonly stateDir: string;
+}): Readonly<Record<string, string>> {
+  return {
+    DATABASE_URL: place.url,
+    STORAGE_NODE_ID: "node-1",
+    STORAGE_NODE_FLEET: "test",
+    STORAGE_NODE_SPDK_SOCKET: place.target.socket,
+    STORAGE_NODE_FABRIC_DISKS: place.target.fabricDisks,
+    STORAGE_NODE_DISK_POLICY: "auto",
+    STORAGE_NODE_LISTEN: "127.0.0.1:0",
+    STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
+    STORAGE_NODE_EXPORT_PORT: "4440",
+    STORAGE_NODE_OVERCOMMIT: "4",
+    STORAGE_NODE_RECONNECT_GRACE: "0.2",
+    STORAGE_NODE_ROOT: place.root,
+    STORAGE_NODE_STATE_DIR: place.stateDir,
+  };
+}
+
 export async function startAgent(
   parts: {
     readonly url: string;
@@ -48,21 +72,7 @@ export async function startAgent(
 ): Promise<TestAgent> {
   const root = await mkdtemp(join(tmpdir(), "sn-root-"));
   const stateDir = await mkdtemp(join(tmpdir(), "sn-state-"));
-  const config = readConfig({
-    DATABASE_URL: parts.url,
-    STORAGE_NODE_ID: "node-1",
-    STORAGE_NODE_FLEET: "test",
-    STORAGE_NODE_SPDK_SOCKET: parts.target.socket,
-    STORAGE_NODE_FABRIC_DISKS: parts.target.fabricDisks,
-    STORAGE_NODE_DISK_POLICY: "auto",
-    STORAGE_NODE_LISTEN: "127.0.0.1:0",
-    STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
-    STORAGE_NODE_EXPORT_PORT: "4440",
-    STORAGE_NODE_OVERCOMMIT: "4",
-    STORAGE_NODE_ROOT: root,
-    STORAGE_NODE_STATE_DIR: stateDir,
-    ...env,
-  });
+  const config = readConfig({ ...agentEnv({ ...parts, root, stateDir }), ...env });
   const log = given ?? pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" });
   const kernel = parts.kernel ?? openKernel(root);
   const timing = { graceMs: 300, ...parts.timing };

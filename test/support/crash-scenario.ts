@@ -1,6 +1,6 @@
-// A node that can lose its agent, its target or both at any moment. Everything runs in this process, so
-// that hundreds of such worlds are cheap; an agent that is killed is cut off from the target and from
-// the database, which is all that either sees of a kill -9.
+// A node whose agent, target or both can be killed at any moment. Everything runs in this process,
+// so that hundreds of scenarios are cheap. A kill of the agent cuts its connections to the target
+// and the database: for both this is the same as a kill -9.
 import { join } from "node:path";
 import { inspect } from "node:util";
 import type { LvolRow } from "../../src/model/lvol.ts";
@@ -15,19 +15,19 @@ import { temporaryFolder } from "./temporary-folder.ts";
 
 export type CrashScenario = AsyncDisposable & {
   readonly target: InProcessTarget;
-  /** Starts an agent; the one before must have been killed. */
+  /** Starts an agent; the previous one must have been killed. */
   readonly start: () => Promise<TestAgent>;
-  /** The proxy in front of the present agent's database. */
+  /** The database proxy of the current agent. */
   readonly database: () => DatabaseProxy;
   readonly killAgent: () => Promise<void>;
-  /** Ends its connection to a target that lives on: what was sent goes on, its answers are lost. */
+  /** Closes the connection to the target: requests sent before still execute, answers are lost. */
   readonly loseConnection: () => void;
   /**
-   * Stops it beyond its lease and has another one take over by another lock; resolves with what lets
-   * the first one go on. It ends with the next kill.
+   * Freezes the agent until its lease expires, and starts a second one with another lock file that
+   * takes over. Returns a function that resumes the first one, which ends with the next kill.
    */
   readonly takeOver: () => Promise<() => void>;
-  /** Ends those that were stopped, whether they go on again or not. */
+  /** Kills agents that takeOver froze, resumed or not. */
   readonly killStopped: () => Promise<void>;
   readonly agent: () => TestAgent;
 };
@@ -62,12 +62,13 @@ export async function crashScenario(
     await Promise.all([killStopped(), killed === undefined ? undefined : kill(killed)]);
   };
   stack.defer(killAgent);
-  const present = () => {
-    if (running === undefined) throw new Error("no agent runs");
+  const current = () => {
+    if (running === undefined) throw new Error("no agent is running");
     return running;
   };
   const start = async (lockPath: string) => {
-    // Each agent has a path of its own, but one lock: it lies beside the socket behind them all.
+    // Each agent has its own proxy socket; they share one lock file, next to the socket of the
+    // target.
     const path = join(folder.path, `agent${(count += 1)}`);
     const spdk = await SocketProxy.open(path, target.socket, overhear);
     const db = await DatabaseProxy.open(database.url);
@@ -87,12 +88,12 @@ export async function crashScenario(
     target,
     killAgent,
     killStopped,
-    agent: () => present().agent,
-    database: () => present().db,
-    loseConnection: () => present().spdk.drop(),
+    agent: () => current().agent,
+    database: () => current().db,
+    loseConnection: () => current().spdk.drop(),
     takeOver: async () => {
-      const first = present();
-      // Whoever goes on after an earlier stall would lead in the place of the second.
+      const first = current();
+      // A previously frozen agent that was resumed could acquire the lease before the second one.
       await killStopped();
       stopped.add(first);
       first.spdk.freeze();
@@ -118,7 +119,7 @@ async function kill({ agent, spdk, db }: Running) {
 
 const WRITTEN = 4_096;
 
-/** A host writes into a volume; false while the target does not hold it. */
+/** Writes bytes to a volume as a host would. False: the target does not have the lvol. */
 export function tag(
   { target }: CrashScenario,
   lvolUuid: string,
@@ -128,14 +129,14 @@ export function tag(
   const lvol = target.state().lvol(lvolUuid);
   if (lvol === undefined) return false;
   writeLvol(lvol, 0, Buffer.alloc(length, byte));
-  // What a host was answered is on the disk.
+  // An answered write is on the disk.
   target.state().flush();
   return true;
 }
 
 /**
- * What a host reads there: where it wrote, and in the rest of that cluster, which nobody wrote since
- * the volume was made. Each byte once.
+ * Reads a volume as a host would: the distinct bytes in the part written by `tag`, and in the rest
+ * of that cluster, which was not written since the volume was created.
  */
 export function readBack({ target }: CrashScenario, lvolUuid: string) {
   const lvol = target.state().lvol(lvolUuid);
@@ -147,7 +148,7 @@ export function readBack({ target }: CrashScenario, lvolUuid: string) {
   };
 }
 
-/** What the target holds that an agent of ours may have made. */
+/** Objects on the target that an agent may have created; `crossed`: namespaces on a wrong lvol. */
 export function onTarget({ target }: CrashScenario) {
   const state = target.state();
   const lvols = [...state.stores.values()].flatMap(({ lvols }) => [...lvols.values()]);
@@ -167,13 +168,13 @@ export function onTarget({ target }: CrashScenario) {
   };
 }
 
-/** What it should hold for these volumes: each once, exported as itself, and nothing else. */
+/** The expected result of onTarget: each volume once with its own export, and nothing else. */
 export function exactly(ids: readonly string[]) {
   const sorted = ids.toSorted();
   return { lvols: sorted, exported: sorted, empty: [], crossed: [] };
 }
 
-/** Rows and target agree: each wanted volume UP with the uuid that its row has. */
+/** Waits until rows and target agree: each wanted volume exported with the lvol uuid of its row. */
 export async function settled(scenario: CrashScenario): Promise<void> {
   const { agent } = scenario.agent().node;
   const isSettled = (row: LvolRow) => {
@@ -184,11 +185,11 @@ export async function settled(scenario: CrashScenario): Promise<void> {
   };
   const all = () => [...agent.rows.lvols()];
   await until("rows and target agree", () => all().every(isSettled)).catch((cause: unknown) => {
-    const open = all().filter((row) => !isSettled(row));
-    const said = open.map((row) =>
+    const unsettled = all().filter((row) => !isSettled(row));
+    const details = unsettled.map((row) =>
       inspect({ row, observed: agent.view(row).observed }, { depth: 4 }),
     );
     const parts = agent.components().map(({ name, reason }) => `${name}: ${reason}`);
-    throw new Error([...parts, ...said].join("; "), { cause });
+    throw new Error([...parts, ...details].join("; "), { cause });
   });
 }

@@ -1,5 +1,5 @@
-// A TCP port in front of the run's PostgreSQL: takes the database away and gives it back, and stops a
-// commit before it arrives or after it happened with its answer unsent.
+// TCP proxy in front of the PostgreSQL server of the test run: takes the database down and up, and
+// stops a commit before it arrives or after it took effect with its answer unsent.
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { deaf, type Overhear } from "./socket-proxy.ts";
@@ -10,11 +10,15 @@ export type StopCommit = {
   readonly nth: number;
 };
 
-type ArmedStop = { readonly when: StopCommit["when"]; left: number; readonly reached: () => void };
+type ArmedStop = {
+  readonly when: StopCommit["when"];
+  remaining: number;
+  readonly reached: () => void;
+};
 
 type Link = { readonly client: Socket; readonly server: Socket };
 
-/** The frontend message that ends a transaction of the agent: Query, its length, its text. */
+/** The frontend message with which the agent commits: type Query, length, text. */
 const COMMIT = Buffer.from("Q\0\0\0\x0bcommit\0", "latin1");
 
 export class DatabaseProxy implements AsyncDisposable {
@@ -26,7 +30,7 @@ export class DatabaseProxy implements AsyncDisposable {
   #port = 0;
   #stop: ArmedStop | undefined;
   #commits = 0;
-  /** Bytes of both sides that wait while the client is stopped; undefined while it is not. */
+  /** Held bytes of both directions while frozen; undefined: not frozen. */
   #held: (() => void)[] | undefined;
 
   private constructor(url: string, overhear: Overhear) {
@@ -44,7 +48,7 @@ export class DatabaseProxy implements AsyncDisposable {
     return proxy;
   }
 
-  /** Where the database is to be reached through this. */
+  /** URL of the database through this proxy. */
   get url(): string {
     const url = new URL(this.#template);
     url.search = "";
@@ -53,12 +57,12 @@ export class DatabaseProxy implements AsyncDisposable {
     return url.href;
   }
 
-  /** Commits that came by. */
+  /** Number of commits that passed. */
   get commits(): number {
     return this.#commits;
   }
 
-  /** Takes the database away: nothing listens, and who was connected is cut off. */
+  /** Takes the database down: closes the port and all connections. */
   async down(): Promise<void> {
     const server = this.#server;
     if (server === undefined) return;
@@ -68,7 +72,7 @@ export class DatabaseProxy implements AsyncDisposable {
     await once(server, "close");
   }
 
-  /** On the same port as before. */
+  /** Listens on the same port as before. */
   async up(): Promise<void> {
     const server = createServer((client) => this.#link(client));
     server.listen(this.#port, "127.0.0.1");
@@ -77,7 +81,7 @@ export class DatabaseProxy implements AsyncDisposable {
     this.#server = server;
   }
 
-  /** Cuts off everybody who is connected, with what is held back. */
+  /** Destroys all connections, and drops held bytes. */
   cut(): void {
     for (const { client, server } of this.#links) {
       client.destroy();
@@ -86,14 +90,14 @@ export class DatabaseProxy implements AsyncDisposable {
     this.#links.clear();
   }
 
-  /** Resolves when the commit stands still; from then on it can only be cut. */
+  /** Resolves when the commit is stopped; its connection can then only be cut. */
   stopAt({ when, nth }: StopCommit): Promise<void> {
     return new Promise((resolve) => {
-      this.#stop = { when, left: nth, reached: resolve };
+      this.#stop = { when, remaining: nth, reached: resolve };
     });
   }
 
-  /** Nothing comes through until thaw, in either direction. */
+  /** Holds bytes of both directions until thaw. */
   freeze(): void {
     this.#held ??= [];
   }
@@ -153,8 +157,8 @@ export class DatabaseProxy implements AsyncDisposable {
   #stopsHere(): ArmedStop | undefined {
     const stop = this.#stop;
     if (stop === undefined) return undefined;
-    stop.left -= 1;
-    if (stop.left > 0) return undefined;
+    stop.remaining -= 1;
+    if (stop.remaining > 0) return undefined;
     this.#stop = undefined;
     return stop;
   }

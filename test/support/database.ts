@@ -1,4 +1,4 @@
-// A database for one test: fresh, real, and gone afterwards.
+// A new PostgreSQL database for one test, dropped afterwards.
 import { randomBytes } from "node:crypto";
 import { Client } from "pg";
 import { inject } from "vitest";
@@ -7,14 +7,14 @@ import { MIGRATED_TEMPLATE } from "./postgres-global.ts";
 export type TestDatabase = {
   readonly name: string;
   readonly url: string;
-  /** What is done with it is done behind the agent's back. */
+  /** Runs a statement without the agent knowing of it. */
   readonly query: (statement: string) => Promise<readonly unknown[]>;
   [Symbol.asyncDispose](): Promise<void>;
 };
 
 /**
- * Makes a database on the run's server: with the project's migrations applied, or empty. Disposing
- * drops it, even if connections to it are still open.
+ * Creates a database on the server of the test run: migrated, or empty. Disposing drops it, even if
+ * connections to it are still open.
  */
 export async function testDatabase(
   options: { readonly migrated?: boolean } = {},
@@ -31,19 +31,19 @@ export async function testDatabase(
   };
 }
 
-/** Databases that were used and emptied, of this process. */
+/** Used and emptied databases of this process. */
 const emptied: TestDatabase[] = [];
 
 /**
- * As a migrated testDatabase, for hundreds of worlds in one process: making and dropping one costs
- * more than the whole life of such a world.
+ * Like a migrated testDatabase, but reused: for hundreds of scenarios in one process, where
+ * creating and dropping a database takes longer than a scenario.
  */
 export async function recycledDatabase(): Promise<TestDatabase> {
   const database = emptied.pop() ?? (await testDatabase());
   return {
     ...database,
     [Symbol.asyncDispose]: async () => {
-      // Whoever was killed may still hold locks.
+      // Sessions of killed agents may still hold locks.
       await database.query(
         `select pg_terminate_backend(pid) from pg_stat_activity
          where datname = current_database() and pid <> pg_backend_pid()`,

@@ -1,5 +1,6 @@
-// The demo as npm start runs it, as a child process over a folder of its own. Each folder says whose
-// it is, so that the next run can end and remove what a killed one left, and nothing else.
+// Runs the demo as `npm start` does, as a child process over a temporary folder. Each folder names
+// its owner process, so that the next run can stop and remove what a killed run left, and nothing
+// else.
 import { credentials } from "@grpc/grpc-js";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -27,13 +28,13 @@ const START_LIMIT_MS = 60_000;
 
 export type DemoFolder = AsyncDisposable & {
   readonly path: string;
-  /** Starts a demo here, as npm does or without its launcher; resolves when it printed its guide. */
+  /** Starts a demo, with or without the npm launcher; resolves when it has printed its guide. */
   readonly start: (options?: StartOptions) => Promise<RunningDemo>;
-  /** Runs a demo here that is expected to end by itself. */
+  /** Runs a demo that is expected to end by itself. */
   readonly run: (env?: Env) => Promise<{ readonly code: number | null; readonly said: string }>;
-  /** Command lines of all processes that were told of this folder. */
+  /** Command lines of all processes with this folder in their arguments or environment. */
   readonly processes: () => readonly string[];
-  /** The pid that a part of the demo has now. */
+  /** The current pid of a part of the demo. */
   readonly pidOf: (part: Part) => Promise<number>;
 };
 
@@ -44,24 +45,24 @@ export type StartOptions = { readonly launcher?: boolean };
 export type RunningDemo = {
   readonly address: string;
   readonly client: StorageNodeClient;
-  /** All it printed, on both streams. */
+  /** Output on stdout and stderr so far. */
   readonly said: () => string;
   /**
-   * Sends the signal (to the launcher, if there is one) and resolves with the exit code, null if the
-   * signal killed it, once nobody holds the demo's output any more.
+   * Sends the signal to the demo or its launcher. Resolves once every process has closed the output
+   * streams, with the exit code; null if the signal killed the process.
    */
   readonly end: (signal: NodeJS.Signals) => Promise<number | null>;
 };
 
 type Env = Readonly<Record<string, string>>;
 
-/** An empty folder; disposing ends whatever runs in it, and removes it. */
+/** Creates an empty folder; disposing stops all processes of the demo in it and removes it. */
 export async function demoFolder(): Promise<DemoFolder> {
   await removeLeftOverFolders();
   const path = await mkdtemp(join(tmpdir(), PREFIX));
   const self = identityOf(process.pid);
   if (self !== undefined) writePidFile(join(path, OWNER_FILE), self);
-  // Passable for the user that PostgreSQL runs as, where that is not ours.
+  // PostgreSQL may run as another user, who must be able to enter the folder.
   await chmod(path, 0o711);
   const clients: StorageNodeClient[] = [];
   return {
@@ -90,7 +91,7 @@ async function startDemo(
 ): Promise<RunningDemo> {
   const { child, ended, said } = spawnDemo(path, [launcher ? LAUNCHER : MAIN]);
   await until(
-    "the demo says how to go on",
+    "the demo has printed its guide",
     () => said().includes("Ctrl-C stops everything") || child.exitCode !== null,
     START_LIMIT_MS,
   );
@@ -109,7 +110,7 @@ async function startDemo(
 
 function spawnDemo(path: string, program: readonly string[], env: Env = {}) {
   const flags = ["--disable-warning=ExperimentalWarning"];
-  // Not as a part of the npm that runs these tests.
+  // Do not pass on the npm run that executes these tests.
   const { npm_lifecycle_event: _npm, ...inherited } = process.env;
   const child = spawn(process.execPath, [...flags, ...program, "demo", "--state", path], {
     env: {
@@ -132,19 +133,21 @@ function spawnDemo(path: string, program: readonly string[], env: Env = {}) {
 
 async function pidOf(path: string, part: Part): Promise<number> {
   if (part !== "database") return (await readPidFile(join(path, `${part}.pid`)))?.pid ?? 0;
-  // In the server's folder, which is closed to others than its user and root.
+  // The data folder is readable only for the user of the server and root.
   const file = await readFile(join(path, "postgres", "data", "postmaster.pid"), "utf8");
   return Number(file.split("\n")[0]);
 }
 
-/** Found by command line or environment: each part of the demo has the folder in one of them. */
+/**
+ * Processes with the folder in their command line or environment: every part of the demo has it.
+ */
 function processesOf(path: string): readonly string[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .flatMap((pid) => {
       const [cmdline, environ] = [`/proc/${pid}/cmdline`, `/proc/${pid}/environ`].map(readOrEmpty);
-      const told = [cmdline, environ].some((text) => text?.includes(path));
-      return told ? [cmdline?.replaceAll("\0", " ").trim() ?? ""] : [];
+      const uses = [cmdline, environ].some((text) => text?.includes(path));
+      return uses ? [cmdline?.replaceAll("\0", " ").trim() ?? ""] : [];
     });
 }
 
@@ -152,17 +155,17 @@ function readOrEmpty(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch {
-    // It ended meanwhile, or is another user's, as PostgreSQL's children are.
+    // The process has ended, or belongs to another user, as the processes of PostgreSQL may.
     return "";
   }
 }
 
-/** Removes the folders whose owner is gone, with what still runs in them. */
+/** Removes folders whose owner process has exited, and stops processes still running in them. */
 async function removeLeftOverFolders(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     if (!name.startsWith(PREFIX)) continue;
     const path = join(tmpdir(), name);
-    // Another user's folder, or one that is just being made or removed: not ours to judge.
+    // Skip folders of other users, and folders being created or removed by another run.
     const stat = await lstat(path).catch(() => undefined);
     if (stat?.uid !== process.getuid?.()) continue;
     const owner = await readPidFile(join(path, OWNER_FILE)).catch(() => undefined);

@@ -1,10 +1,20 @@
-// Facts for tests of explanations: of a node, a volume and a disk that are well, and overridable.
+// Facts of a healthy node, volume and disk for tests of explanations; each field can be overridden.
 import type { DiskFacts } from "../../src/explain/disk-causes.ts";
 import type { NodeFacts } from "../../src/explain/explanation.ts";
 import { exportSerial } from "../../src/model/identity.ts";
-import type { LvolRow, ObservedSubsystem, VolumeView } from "../../src/model/lvol.ts";
+import type { VolumeView } from "../../src/model/lvol-state.ts";
+import type { LvolRow, ObservedSubsystem } from "../../src/model/lvol.ts";
 import type { LvolFacts } from "../../src/explain/lvol-causes.ts";
-import { CLUSTER, diskRow, LISTENER, lvolRow, MIB, STORE_UUID, VOLUME } from "./model.ts";
+import {
+  CLUSTER,
+  diskRow,
+  LISTENER,
+  lvolRow,
+  MIB,
+  observedVolume,
+  STORE_UUID,
+  VOLUME,
+} from "./model.ts";
 
 const SINCE = new Date("2026-11-26T01:00:00.123Z");
 export const NOW = new Date("2026-11-26T02:00:00Z");
@@ -12,16 +22,16 @@ export const HOST = "nqn.2026-11.io.host:a";
 export const UUID = "99999999-0000-4000-8000-000000000009";
 
 export function nodeFacts(change: Partial<NodeFacts> = {}): NodeFacts {
-  const well = { ok: true, reason: "", since: SINCE };
+  const healthy = { ok: true, reason: "", since: SINCE };
   return {
     now: NOW,
     hold: undefined,
-    database: well,
-    lock: well,
-    lease: well,
-    kernel: well,
+    database: healthy,
+    lock: healthy,
+    lease: healthy,
+    kernel: healthy,
     target: {
-      ...well,
+      ...healthy,
       socket: "/run/spdk.sock",
       answers: true,
       unresponsive: false,
@@ -54,8 +64,13 @@ export const LVOL = {
 } as const;
 
 export function volumeRow(change: Partial<LvolRow> = {}): LvolRow {
-  const made = { lvolUuid: UUID, lvsUuid: STORE_UUID, exported: true, observedGeneration: 1n };
-  return lvolRow({ hosts: [HOST], ...made, ...change });
+  const provisioned = {
+    lvolUuid: UUID,
+    lvsUuid: STORE_UUID,
+    exported: true,
+    observedGeneration: 1n,
+  };
+  return lvolRow({ hosts: [HOST], ...provisioned, ...change });
 }
 
 export function lvolFacts(
@@ -76,7 +91,9 @@ export function lvolFacts(
     ...rest,
     view: {
       row: volumeRow(),
-      observed: { lvol: LVOL, subsystem: SUBSYSTEM },
+      observed: observedVolume({ lvol: LVOL, subsystem: SUBSYSTEM }),
+      failures: {},
+      outcomeUnknown: undefined,
       targetConnected: true,
       diskReady: true,
       diskReason: "",

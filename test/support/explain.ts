@@ -1,4 +1,4 @@
-// Explain as a client asks it, and the commands that print what the agent says.
+// Calls Explain as a client does, and runs commands of the program in this process.
 import { run } from "../../src/cli/cli.ts";
 import type { ExplainResponse } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { call, type TestAgent } from "./agent.ts";
@@ -15,7 +15,7 @@ export async function explainDisk({ client }: Client, id: string): Promise<Expla
   return await call(client, client.explain.bind(client), { target });
 }
 
-/** The answers in their order, a letter each: y, N or ? (unknown). */
+/** The answers of the checks in order, one letter each: y (yes), N (no) or ? (unknown). */
 export function answers({ checks }: ExplainResponse): string {
   const letters: Readonly<Record<string, string>> = {
     CHECK_ANSWER_YES: "y",
@@ -27,7 +27,7 @@ export function answers({ checks }: ExplainResponse): string {
 
 export type Said = { readonly code: number; readonly out: string; readonly err: string };
 
-/** Runs a command of the program in this process until it ends. */
+/** Runs a command of the program in this process; returns exit code and output. */
 export async function storageNode(
   args: readonly string[],
   io: {

@@ -1,4 +1,4 @@
-// A simulated kernel over a tree in a folder of its own.
+// A simulated kernel over a temporary folder.
 import { buildKernelTree, type KernelSpec } from "../../src/sim/kernel/build-tree.ts";
 import {
   openSimulatedKernel,
@@ -43,7 +43,7 @@ export async function kernelScenario(spec: KernelSpec = TWO_DRIVES): Promise<Ker
   };
 }
 
-/** What a claim does from the start: list, inspect, hold, take. */
+/** Claims a function for vfio-pci: lists, inspects, holds its devices open, rebinds. */
 export async function claim(kernel: Kernel, address: string): Promise<ClaimResult> {
   await using observed = await inspectFunction(kernel, await listNvme(kernel), address);
   return await claimForVfio(kernel, address, { heldDescriptors: observed.held });
@@ -56,7 +56,7 @@ export async function functionAt(kernel: Kernel, address: string): Promise<NvmeF
   return found;
 }
 
-/** Where a drive stands, in the words of the listing. */
+/** Driver, driver_override and serials of a drive, from the listing. */
 export async function stateOf(kernel: Kernel, address: string) {
   const { driver, driverOverride, controllers } = await functionAt(kernel, address);
   const serials = controllers.flatMap(({ namespaces }) => namespaces.map(({ serial }) => serial));

@@ -1,5 +1,5 @@
-// Lays a recorded kernel state out under a folder. Block devices become sparse files of their size,
-// other nodes empty files; what cannot be read or written in the recording is an empty file too.
+// Writes a recorded kernel state to a folder. Block devices become sparse files of their size;
+// other device nodes and files without recorded data become empty files.
 import { mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
@@ -44,17 +44,17 @@ async function recordedEntries(state: RecordedState): Promise<Entries> {
 
 export async function materialise(state: RecordedState, root: string): Promise<void> {
   const entries = await recordedEntries(state);
-  // A thousand tiny files: one after the other without a thread in between is by far the quickest.
-  const made = new Set<string>();
+  // Synchronous calls: for a thousand small files they are much faster than the thread pool.
+  const created = new Set<string>();
   const folder = (path: string) => {
-    if (!made.has(path)) mkdirSync(path, { recursive: true });
-    made.add(path);
+    if (!created.has(path)) mkdirSync(path, { recursive: true });
+    created.add(path);
   };
   for (const [path, entry] of Object.entries(entries)) {
     const at = join(root, path);
     folder(entry.t === "d" ? at : dirname(at));
     if (entry.t === "l") {
-      // An absolute target must not lead out of the folder.
+      // Make an absolute target relative, so that it stays inside the folder.
       const inside = entry.to.startsWith("/") ? relative(dirname(path), entry.to) : entry.to;
       symlinkSync(inside, at);
     } else if (entry.t === "f") writeFileSync(at, entry.data ?? "");

@@ -3,7 +3,7 @@ import { Client } from "pg";
 import type { Postgres } from "../../src/demo/postgres.ts";
 import { migrate, MIGRATIONS_DIR } from "../../src/store/migrate.ts";
 
-/** Makes it on that server and resolves with its URL. */
+/** Creates and migrates a database; returns its URL. */
 export async function migratedDatabase(postgres: Postgres, name: string): Promise<string> {
   await postgres.createDatabase(name);
   const url = postgres.url(name);

@@ -1,7 +1,13 @@
 // Rows and views for tests of pure rules: complete, valid, and overridable.
 import type { DiskRow } from "../../src/model/disk.ts";
 import { storeName, volumeNqn } from "../../src/model/identity.ts";
-import type { CreationRequest, ListenAddress, LvolRow } from "../../src/model/lvol.ts";
+import {
+  newLvolRow,
+  type CreationRequest,
+  type ListenAddress,
+  type LvolRow,
+  type ObservedVolume,
+} from "../../src/model/lvol.ts";
 
 export const FLEET = "test";
 export const PREFIX = "nqn.2026-11.io.storage-node";
@@ -36,38 +42,33 @@ export function creationRequest(change: Partial<CreationRequest> = {}): Creation
 export function lvolRow(change: Partial<LvolRow> = {}): LvolRow {
   const id = change.id ?? VOLUME;
   return {
-    id,
-    nodeId: NODE,
-    diskId: DISK,
-    request: creationRequest(),
-    sizeBytes: 10n * MIB,
-    promisedBytes: 12n * MIB,
-    thin: true,
-    hosts: [],
-    allowAnyHost: false,
-    qos: undefined,
-    labels: {},
-    nqn: volumeNqn(PREFIX, id),
-    generation: 1n,
-    deleteRequestedTime: undefined,
-    deleteForced: false,
-    traceparent: undefined,
-    observedGeneration: 0n,
-    lvolUuid: undefined,
-    lvsUuid: undefined,
-    observedSizeBytes: undefined,
-    exported: false,
-    pendingOp: undefined,
-    unconfirmed: false,
-    lastError: undefined,
-    failed: false,
-    attempt: 0,
-    nextTryTime: undefined,
-    revision: 1n,
-    createTime: TIME,
-    updateTime: TIME,
-    deleteTime: undefined,
+    ...newLvolRow({
+      id,
+      nodeId: NODE,
+      diskId: DISK,
+      request: creationRequest(),
+      promisedBytes: 12n * MIB,
+      labels: {},
+      nqn: volumeNqn(PREFIX, id),
+      traceparent: undefined,
+      revision: 1n,
+      now: TIME,
+    }),
     ...change,
+  };
+}
+
+/** Nothing is known of a volume but what is given. */
+export function observedVolume(known: Partial<ObservedVolume> = {}): ObservedVolume {
+  return {
+    lvol: undefined,
+    subsystem: undefined,
+    subsystemStale: false,
+    listeningSinceMs: undefined,
+    isNewExport: false,
+    exportEnded: false,
+    connected: undefined,
+    ...known,
   };
 }
 
@@ -84,6 +85,8 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     cordoned: false,
     wanted: "take",
     zeroRequestedTime: undefined,
+    discardZeroes: false,
+    actor: undefined,
     generation: 1n,
     traceparent: undefined,
     observedGeneration: 1n,
@@ -99,6 +102,7 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     lvsUuid: STORE_UUID,
     freeSpace: "ZEROED",
     pendingOp: undefined,
+    zeroing: undefined,
     clusterBytes: CLUSTER,
     totalClusters: 255n,
     freeClusters: 255n,
@@ -106,6 +110,7 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     blockSize: 4096,
     evidence: [],
     evidenceFingerprint: "",
+    failures: {},
     lastError: undefined,
     attempt: 0,
     nextTryTime: undefined,

@@ -1,5 +1,5 @@
-// A collector for tests: a real OTLP/gRPC server that decodes what the agent's exporter sent over the
-// wire, with definitions of its own.
+// A trace collector for tests: an OTLP/gRPC server that decodes the spans sent by the agent's
+// exporter, with its own proto definitions.
 import { loadPackageDefinition, Server, ServerCredentials } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { fileURLToPath } from "node:url";
@@ -16,13 +16,13 @@ export type ReceivedSpan = {
   readonly endNs: bigint;
   readonly attributes: Readonly<Record<string, string | boolean>>;
   readonly links: readonly { readonly traceId: string; readonly spanId: string }[];
-  /** What went wrong; undefined: nothing. */
+  /** Message of an error status; undefined: no error. */
   readonly error: string | undefined;
   readonly resource: Readonly<Record<string, string | boolean>>;
 };
 
 export type OtlpReceiver = AsyncDisposable & {
-  /** As OTEL_EXPORTER_OTLP_ENDPOINT wants it. */
+  /** Value for OTEL_EXPORTER_OTLP_ENDPOINT. */
   readonly url: string;
   readonly spans: () => readonly ReceivedSpan[];
   readonly trace: (traceId: string) => readonly ReceivedSpan[];
@@ -124,10 +124,7 @@ function received(message: unknown): readonly ReceivedSpan[] {
   );
 }
 
-/**
- * The spans of one trace as a tree, children in the order they began: a line each, `show` says what is
- * on it.
- */
+/** The spans of one trace as an indented tree, one line each as `show` prints it, by start time. */
 export function treeOf(
   spans: readonly ReceivedSpan[],
   show: (span: ReceivedSpan) => string = ({ name }) => name,

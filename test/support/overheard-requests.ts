@@ -1,4 +1,4 @@
-// The requests that an agent sends to its target, as a proxy between the two hears them.
+// Records the requests that an agent sends to its target through a proxy.
 import { z } from "zod";
 import type { Overhear } from "./socket-proxy.ts";
 
@@ -11,7 +11,7 @@ const request = z.looseObject({
 export type Request = {
   readonly method: string;
   readonly params: Readonly<Record<string, unknown>>;
-  /** Without the digits of its id, which grow with time. */
+  /** Length in bytes without the digits of its id, which increase with time. */
   readonly bytes: number;
 };
 
@@ -22,7 +22,7 @@ export class OverheardRequests {
     let unread = "";
     return {
       asked: (bytes) => {
-        // JSON has no line ends of its own; the agent ends each request with one.
+        // The agent ends each request with a newline; JSON text contains none.
         const lines = (unread + bytes.toString()).split("\n");
         unread = lines.pop() ?? "";
         for (const line of lines) this.#requests.push(requestOf(line));
@@ -31,7 +31,7 @@ export class OverheardRequests {
     };
   };
 
-  /** In order, since this was last asked. */
+  /** Returns and removes the requests recorded so far, in order. */
   take(): readonly Request[] {
     return this.#requests.splice(0);
   }

@@ -1,12 +1,12 @@
-// One real PostgreSQL server per vitest run, in a folder of its own, with a migrated database to
-// copy for each test. Runs side by side do not meet; what a killed run left is removed by the next.
+// One PostgreSQL server per vitest run, in its own folder, with a migrated template database that
+// each test copies. Concurrent runs are independent; the next run removes what a killed run left.
 import { Client } from "pg";
 import type { TestProject } from "vitest/node";
 import { type Postgres, startPostgres } from "../../src/demo/postgres.ts";
 import { migratedDatabase } from "./migrated-database.ts";
 import { removeLeftOverFolders, serverFolder } from "./server-folder.ts";
 
-/** Databases are made as copies of this one, which works only while nobody is connected to it. */
+/** Template of test databases. It can be copied only while no client is connected to it. */
 export const MIGRATED_TEMPLATE = "migrated";
 
 declare module "vitest" {
@@ -25,7 +25,7 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
     await folder[Symbol.asyncDispose]();
   };
   try {
-    await forgetful(postgres);
+    await disableFsync(postgres);
     await migratedDatabase(postgres, MIGRATED_TEMPLATE);
   } catch (error) {
     await teardown();
@@ -35,8 +35,8 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   return teardown;
 }
 
-/** Nobody pulls the plug of this server: hundreds of databases are made without waiting for the disk. */
-async function forgetful(postgres: Postgres): Promise<void> {
+/** Turns off fsync: test data need not survive a crash, and hundreds of databases are created. */
+async function disableFsync(postgres: Postgres): Promise<void> {
   const client = new Client({ connectionString: postgres.url() });
   await client.connect();
   try {

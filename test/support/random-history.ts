@@ -1,5 +1,5 @@
-// Random lives of a node: what callers ask, and what goes wrong meanwhile. A life is a list of actions;
-// what must be true at its end follows from what was asked and answered, and from nothing else.
+// Random histories of a node: calls of clients and faults. A history is a list of actions; the
+// expected final state is derived from the calls and their answers only.
 import { status } from "@grpc/grpc-js";
 import fc from "fast-check";
 import { isDeepStrictEqual } from "node:util";
@@ -20,12 +20,12 @@ const SLOTS = 5;
 const HOSTS = [HOST, `${HOST.slice(0, -1)}2`, `${HOST.slice(0, -1)}3`] as const;
 const SIZE = 64n * 1024n * 1024n;
 const NAMESPACE = "7b1d8a4e-2f5c-4e0a-8a51-1c6d9e7f3b20";
-/** Long enough that an agent which is merely busy keeps it. */
+/** Long enough that a busy agent on a slow machine keeps its lease. */
 const LEASE_MS = 1_500;
 const GRACE_MS = 500;
 const SETTLE_MS = 5_000;
 
-/** Plain objects, so that a life is printed as it can be pasted. */
+/** Plain objects, so that a printed history can be pasted into a test. */
 const record = <T>(of: { [K in keyof T]: fc.Arbitrary<T[K]> }) =>
   fc.record(of, { noNullPrototype: true });
 const constant = <const T>(value: T) => fc.constant(value);
@@ -42,7 +42,7 @@ const mutation = fc.oneof(
   { weight: 2, arbitrary: record({ do: constant("allow"), slot, host, wait }) },
   { weight: 2, arbitrary: record({ do: constant("revoke"), slot, host, wait }) },
 );
-const trouble = fc.oneof(
+const fault = fc.oneof(
   record({
     do: constant("kill"),
     victim: fc.constantFrom("agent", "target", "both"),
@@ -62,27 +62,27 @@ const trouble = fc.oneof(
 );
 const action = fc.oneof(
   { weight: 3, arbitrary: mutation },
-  { weight: 1, arbitrary: trouble },
+  { weight: 1, arbitrary: fault },
   { weight: 1, arbitrary: record({ do: constant("await answers") }) },
 );
 
 export const histories = fc.array(action, { minLength: 3, maxLength: 16, size: "max" });
 
 type Mutation = typeof mutation extends fc.Arbitrary<infer T> ? T : never;
-type Cause = typeof trouble extends fc.Arbitrary<infer T> ? T : never;
+type Fault = typeof fault extends fc.Arbitrary<infer T> ? T : never;
 export type Action = typeof action extends fc.Arbitrary<infer T> ? T : never;
 
-/** What was asked of one volume, in order, and what was answered for good. */
+/** The calls made for one volume, and the definite answers to them. */
 class Volume {
   readonly id: string;
   provisioned = false;
   deleted = false;
-  /** Once it was UP, another lvol in its place would be somebody's data lost. */
+  /** Set once the volume was UP: a later answer with another lvol means lost data. */
   lvolUuid: string | undefined;
   /** A host has written into it. */
   written = false;
   readonly hosts = new Map<string, Mutation>();
-  /** Calls of one volume go one after the other, as a scheduler sends them. */
+  /** Calls for one volume are sent one after another, as a scheduler does. */
   turn: Promise<void> = Promise.resolve();
 
   constructor(id: string) {
@@ -90,9 +90,9 @@ class Volume {
   }
 }
 
-/** Not an answer to what was asked: whether it was done is not known. */
+/** Status codes that leave the outcome of the call unknown. */
 const UNKNOWN: readonly number[] = [status.UNAVAILABLE, status.CANCELLED, status.DEADLINE_EXCEEDED];
-/** An answer to be expected in such a life: the volume, its disk or its id are not as they must be. */
+/** Refusals that a history may cause: missing volume, retired id, disk not ready or not zeroed. */
 const DEFINITE: readonly string[] = [
   "NOT_FOUND",
   "ID_RETIRED",
@@ -101,8 +101,8 @@ const DEFINITE: readonly string[] = [
   "NO_DISK_FITS",
 ];
 
-/** Asks once. False: not known. Throws on an answer that no caller can make sense of. */
-async function asked(volume: Volume, one: Mutation, { client }: TestAgent): Promise<boolean> {
+/** Sends one call. False: outcome unknown. Throws on an unexpected answer. */
+async function sendOnce(volume: Volume, one: Mutation, { client }: TestAgent): Promise<boolean> {
   const waitTimeout = one.wait ? { seconds: 3n, nanos: 0 } : undefined;
   const options = { deadline: Date.now() + 5_000 };
   try {
@@ -125,7 +125,7 @@ async function asked(volume: Volume, one: Mutation, { client }: TestAgent): Prom
         if (lvol !== undefined && stateOf(lvol) === "LVOL_STATE_UP") {
           volume.lvolUuid ??= lvol.status?.lvolUuid;
           if (lvol.status?.lvolUuid !== volume.lvolUuid)
-            throw new Error(`${volume.id} was replaced`);
+            throw new Error(`volume ${volume.id} has another lvol than before`);
         }
         return lvol;
       }
@@ -168,18 +168,18 @@ type Found = {
   readonly state: string | undefined;
   readonly lvolUuid: string | undefined;
   readonly hosts: readonly string[];
-  /** Its own bytes where its host wrote, and nobody's where it did not. */
+  /** Distinct bytes in the page that its host wrote, and in the rest of that cluster. */
   readonly bytes: ReturnType<typeof readBack>;
 };
 type Held = { readonly target: ReturnType<typeof onTarget>; readonly volumes: readonly Found[] };
-/** What there is when everything has come to rest, and what there should be. */
+/** The final state and the expected one. */
 export type AtRest = { readonly found: Held; readonly wanted: Held };
 
 class History {
   readonly scenario: CrashScenario;
   readonly #volumes: readonly Volume[];
-  #letGoOn: (() => void) | undefined;
-  /** The one to ask: while one is being replaced, the next. */
+  #resumeStopped: (() => void) | undefined;
+  /** The agent that calls go to; while it is being replaced, its successor. */
   #agent: Promise<TestAgent>;
 
   constructor(scenario: CrashScenario, seed: string) {
@@ -204,21 +204,21 @@ class History {
         const volume = this.#volumes[one.slot];
         if (volume === undefined) throw new Error(`no slot ${one.slot}`);
         volume.turn = volume.turn.then(async () => {
-          await asked(volume, one, await this.#agent);
+          await sendOnce(volume, one, await this.#agent);
           this.#tag(volume);
         });
-        // Whoever waits for it later is told.
+        // A failure is reported by the later wait for all answers.
         volume.turn.catch(() => {});
         return;
       }
       case "await answers":
         return await this.#answers();
       default:
-        return await this.#trouble(one);
+        return await this.#inject(one);
     }
   }
 
-  /** As soon as a volume was answered to be UP its host writes into it. */
+  /** Writes the byte of the volume as its host, once the volume was answered to be UP. */
   #tag(volume: Volume): void {
     const { lvolUuid, deleted, written } = volume;
     if (lvolUuid === undefined || deleted || written) return;
@@ -229,7 +229,7 @@ class History {
     return this.#volumes.indexOf(volume) + 1;
   }
 
-  async #trouble(one: Cause): Promise<void> {
+  async #inject(one: Fault): Promise<void> {
     const { scenario } = this;
     switch (one.do) {
       case "kill":
@@ -245,18 +245,18 @@ class History {
         scenario.database().cut();
         return;
       case "take over":
-        this.#letGoOn = await this.#replaced(scenario.takeOver());
+        this.#resumeStopped = await this.#replaced(scenario.takeOver());
         return;
       case "let go on":
-        this.#letGoOn?.();
-        this.#letGoOn = undefined;
+        this.#resumeStopped?.();
+        this.#resumeStopped = undefined;
         return;
       case "zero free space":
         await zeroFreeSpace(await this.#agent).catch(() => {});
     }
   }
 
-  /** At the n-th request from now on, or when all calls were answered before it came. */
+  /** Kills at the n-th request from now on, or once all calls are answered if that comes first. */
   async #kill({ victim, when, nth }: Extract<Action, { do: "kill" }>): Promise<void> {
     const { scenario } = this;
     const { gate } = scenario.target.engine();
@@ -268,7 +268,7 @@ class History {
     gate.onStopped = () => setImmediate(() => scenario.target.resume());
     if (victim !== "agent") await scenario.target.restart();
     if (victim === "target") return;
-    this.#letGoOn = undefined;
+    this.#resumeStopped = undefined;
     const killing = scenario.killAgent();
     scenario.target.resume();
     await this.#replaced(killing.then(scenario.start));
@@ -284,13 +284,13 @@ class History {
     await Promise.all(this.#volumes.map(({ turn }) => turn));
   }
 
-  /** Everything is asked again until it is answered; then rows and target are compared. */
+  /** Repeats every call until it is answered; then returns the final and the expected state. */
   async rest(): Promise<AtRest> {
     const { scenario } = this;
-    this.#letGoOn?.();
+    this.#resumeStopped?.();
     const agent = await this.#agent;
     await this.#answers();
-    // On a busy machine the one that went on may have taken the lease again.
+    // On a busy machine a resumed agent may have acquired the lease again: kill it.
     await scenario.killStopped();
     await agent.ready();
     await until("the free space is zeroed", async () => {
@@ -307,14 +307,14 @@ class History {
       target: exactly(kept.map(({ id }) => id)),
       volumes: kept.map((volume) => wantedOf(volume, this.#byteOf(volume))),
     };
-    const look = async (): Promise<Held> => ({
+    const observe = async (): Promise<Held> => ({
       target: onTarget(scenario),
       volumes: await Promise.all(kept.map(async ({ id }) => await this.#find(id))),
     });
-    // A call whose wait ended first was answered before it was carried out.
-    const same = async () => isDeepStrictEqual(await look(), wanted);
-    await until("it is as wanted", same, SETTLE_MS).catch(() => {});
-    return { found: await look(), wanted };
+    // A call whose wait timed out was answered before it was executed.
+    const same = async () => isDeepStrictEqual(await observe(), wanted);
+    await until("the final state is the expected one", same, SETTLE_MS).catch(() => {});
+    return { found: await observe(), wanted };
   }
 
   async #find(id: string): Promise<Found> {
@@ -338,28 +338,30 @@ const first = (host: string) => (host === HOST ? "allow" : "revoke");
 
 async function repeat(volume: Volume, agent: TestAgent): Promise<void> {
   const again = async (one: Mutation) => {
-    await until(`${one.do} is answered`, async () => await asked(volume, one, agent));
+    await until(`${one.do} is answered`, async () => await sendOnce(volume, one, agent));
   };
   const slot = 0;
   if (volume.deleted) return await again({ do: "delete", slot, wait: true });
   if (!volume.provisioned) return;
-  // An agent that has not yet noticed what befell its target may be ready and still refuse.
+  // An agent that has not observed a fault of its target yet may be ready and still refuse.
   await until("provision is answered with a volume", async () => {
-    await asked(volume, { do: "provision", slot, wait: true }, agent);
+    await sendOnce(volume, { do: "provision", slot, wait: true }, agent);
     if (volume.lvolUuid === undefined) await zeroFreeSpace(agent).catch(() => {});
     return volume.lvolUuid !== undefined;
   });
   await Promise.all([...volume.hosts.values()].map((one) => again({ ...one, wait: true })));
 }
 
-/** Lives it, then lets it come to rest. Throws when it does not, or when the target aborts. */
-export async function live(actions: readonly Action[]): Promise<AtRest> {
+/**
+ * Executes the actions and waits for the final state. Throws if that fails or the target aborts.
+ */
+export async function runHistory(actions: readonly Action[]): Promise<AtRest> {
   await using scenario = await crashScenario({ leaseTermMs: LEASE_MS, graceMs: GRACE_MS });
   const history = new History(scenario, JSON.stringify(actions));
-  const living = async () => {
+  const execute = async () => {
     await history.begin();
     for (const one of actions) await history.act(one);
     return await history.rest();
   };
-  return await Promise.race([living(), scenario.target.aborted]);
+  return await Promise.race([execute(), scenario.target.aborted]);
 }

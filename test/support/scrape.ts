@@ -1,4 +1,4 @@
-// What an agent's metrics say, read as Prometheus reads them.
+// Reads the metrics of an agent over HTTP, as Prometheus does.
 import type { TestAgent } from "./agent.ts";
 
 export type Samples = ReadonlyMap<string, number>;
@@ -16,7 +16,7 @@ export async function scrape({ node }: Pick<TestAgent, "node">): Promise<Samples
   );
 }
 
-/** The sum of the samples of one name whose labels hold all that are given. */
+/** The sum of all samples with this name and these labels. */
 export function valueOf(
   samples: Samples,
   name: string,

@@ -1,5 +1,5 @@
-// A target that answers what a test tells it to, on a real Unix socket: for the adapter's framing,
-// timing and failure rules, where the exact bytes and moments matter.
+// A target whose answers are scripted by the test, on a real Unix socket: for tests of framing,
+// timing and failures of the SPDK client, where exact bytes and times matter.
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
@@ -12,7 +12,7 @@ export type ScriptedRequest = {
   readonly params: Readonly<Record<string, unknown>> | undefined;
 };
 
-/** Undefined: no answer now (the test may `answer` later, or never). */
+/** Undefined: no answer now; the test may call `answer` later. */
 export type Script = (
   request: ScriptedRequest,
 ) => { result: unknown } | { error: { code: number; message: string } } | undefined;
@@ -34,7 +34,7 @@ export class ScriptedTarget implements AsyncDisposable {
     this.script = script;
   }
 
-  /** A target that is not started yet: its socket does not exist. */
+  /** Creates a target that does not listen yet: its socket does not exist. */
   static async create(script: Script = () => undefined): Promise<ScriptedTarget> {
     return new ScriptedTarget(await mkdtemp(join(tmpdir(), "spdk-")), script);
   }
@@ -51,7 +51,7 @@ export class ScriptedTarget implements AsyncDisposable {
     await new Promise<void>((resolve) => server.listen(this.path, resolve));
   }
 
-  /** Closes every connection and the socket, as a dying target does. */
+  /** Closes every connection and the socket, as a target does when it exits. */
   async stop(): Promise<void> {
     const server = this.#server;
     if (server === undefined) return;
@@ -64,7 +64,7 @@ export class ScriptedTarget implements AsyncDisposable {
     for (const socket of this.#sockets) socket.destroy();
   }
 
-  /** Stops and resumes reading on the latest connection. */
+  /** Stops reading on the latest connection until `resume`. */
   pause(): void {
     this.#latest?.pause();
   }
@@ -73,7 +73,7 @@ export class ScriptedTarget implements AsyncDisposable {
     this.#latest?.resume();
   }
 
-  /** Any bytes, on the latest connection. */
+  /** Sends raw bytes on the latest connection. */
   send(bytes: string | Buffer): void {
     this.#latest?.write(bytes);
   }
@@ -93,7 +93,7 @@ export class ScriptedTarget implements AsyncDisposable {
     this.connections += 1;
     let rest = "";
     socket.on("close", () => this.#sockets.delete(socket));
-    // A client that goes away in the middle of an answer is part of many tests.
+    // Many tests close the client in the middle of an answer.
     socket.on("error", () => {});
     socket.on("data", (chunk) => {
       const lines = (rest + chunk.toString()).split("\n");

@@ -1,5 +1,5 @@
-// Folders for PostgreSQL servers of tests. Each says whose it is, so that the next run can end and
-// remove what a killed one left, and nothing else.
+// Folders for PostgreSQL servers of tests. Each names its owner process, so that the next run can
+// stop the servers and remove the folders of a killed run, and nothing else.
 import { chmod, lstat, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,22 +16,22 @@ const OWNER_FILE = "owner.pid";
 
 export type ServerFolder = AsyncDisposable & { readonly path: string };
 
-/** Makes a folder for one server (as its stateDir). Disposing ends the server and removes both. */
+/** Creates the stateDir of one server. Disposing stops the server and removes the folder. */
 export async function serverFolder(): Promise<ServerFolder> {
   const path = await mkdtemp(join(tmpdir(), PREFIX));
   const self = identityOf(process.pid);
   if (self !== undefined) writePidFile(join(path, OWNER_FILE), self);
-  // Passable for the user that the server runs as, where that is not ours.
+  // The server may run as another user, who must be able to enter the folder.
   await chmod(path, 0o711);
   return { path, [Symbol.asyncDispose]: () => remove(path) };
 }
 
-/** Removes the folders whose owner is gone, with the servers that still run in them. */
+/** Removes folders whose owner process has exited, and stops servers still running in them. */
 export async function removeLeftOverFolders(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     if (!name.startsWith(PREFIX)) continue;
     const path = join(tmpdir(), name);
-    // Another user's folder, or one that is just being made or removed: not ours to judge.
+    // Skip folders of other users, and folders being created or removed by another run.
     const stat = await lstat(path).catch(() => undefined);
     if (stat?.uid !== process.getuid?.()) continue;
     const owner = await readPidFile(join(path, OWNER_FILE)).catch(() => undefined);

@@ -1,10 +1,10 @@
-// A Unix socket in front of another one. Cutting it off is, for who is behind it, what a kill -9 of who
-// is in front of it looks like: bytes that were passed on are still read, answers go nowhere.
+// A Unix socket proxy. For the server behind it, a cut looks like a kill -9 of the client: bytes
+// that were passed on are still read, answers are lost.
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 
-/** Called for each connection: who is told the bytes that go over it. */
+/** Called for each connection; returns callbacks for the bytes of each direction. */
 export type Overhear = () => {
   readonly asked: (bytes: Buffer) => void;
   readonly answered: (bytes: Buffer) => void;
@@ -18,7 +18,7 @@ export class SocketProxy implements AsyncDisposable {
   readonly #overhear: Overhear;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
   #cut = false;
-  /** Answers that wait for somebody who is stopped; undefined while nobody is. */
+  /** Held answers while frozen; undefined: not frozen. */
   #held: (() => void)[] | undefined;
 
   private constructor(path: string, behind: string, overhear: Overhear) {
@@ -37,23 +37,23 @@ export class SocketProxy implements AsyncDisposable {
     return proxy;
   }
 
-  /** For good: nobody gets through any more. */
+  /** Closes all connections and refuses new ones permanently. */
   cut(): void {
     this.#cut = true;
     this.drop();
   }
 
-  /** Ends the connections there are; the next one gets through. */
+  /** Closes the current connections; new ones are accepted. */
   drop(): void {
     for (const [front, back] of this.#pairs) {
       front.destroy();
-      // What was passed on is delivered before the end.
+      // Bytes already passed on are delivered before the connection ends.
       back.end();
     }
     this.#pairs.clear();
   }
 
-  /** No answer comes through until thaw: who is in front is as good as stopped. */
+  /** Holds answers until thaw: the client behaves as if stopped. */
   freeze(): void {
     this.#held ??= [];
   }

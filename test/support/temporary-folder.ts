@@ -1,4 +1,4 @@
-// A folder that is there for one test and gone after it.
+// A folder that exists for one test.
 import { accessSync, constants } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -6,7 +6,7 @@ import { join } from "node:path";
 
 export type TemporaryFolder = AsyncDisposable & { readonly path: string };
 
-/** In memory where that can be had: a kernel tree is thousands of tiny files. */
+/** In /dev/shm if available: a simulated kernel tree is thousands of small files. */
 export async function temporaryFolder(): Promise<TemporaryFolder> {
   const path = await mkdtemp(join(memoryFolder() ?? tmpdir(), "sn-"));
   return {

@@ -1,4 +1,4 @@
-// What a scheduler does with volumes, over the wire.
+// Calls on volumes over gRPC, as a scheduler makes them.
 import { randomUUID } from "node:crypto";
 import { Provisioning, type Lvol, type LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
 import { call, type TestAgent } from "./agent.ts";
@@ -26,7 +26,7 @@ export function lvolSpec(change: Partial<LvolSpec> = {}): LvolSpec {
 
 export type ProvisionOptions = {
   readonly id?: string;
-  /** False: answer as soon as the intent is committed. */
+  /** False: return as soon as the intent is committed. */
   readonly wait?: boolean;
 };
 

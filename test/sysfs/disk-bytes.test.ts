@@ -11,7 +11,7 @@ import {
 const MIB = 1024 * 1024;
 const SIZE = 64 * MIB + 7 * 512;
 
-/** The ends of a disk of that size with these bytes on it; negative offsets count from its end. */
+/** Head and tail of a disk of zeros with the given bytes; negative offsets count from its end. */
 function diskWith(
   marks: readonly (readonly [at: number, hex: string])[],
   sizeBytes = SIZE,
@@ -38,13 +38,13 @@ const ascii = (text: string) => Buffer.from(text, "latin1").toString("hex");
 const UUID = "00112233445566778899aabbccddeeff";
 
 describe("the first and last bytes of a disk", () => {
-  test("are nothing when all are zero, whatever the size of the disk", () => {
+  test("give no evidence if all are zero, whatever the size of the disk", () => {
     for (const size of [4096, MIB, 2 * MIB + 4096, SIZE]) {
       expect(inspectBytes("d", diskWith([], size))).toEqual([]);
     }
   });
 
-  // Written down here once more, byte by byte, so that a slip in the table shows.
+  // Offsets and bytes are repeated here independently, to find mistakes in the table.
   test.each([
     [
       "ext2/3/4",
@@ -201,7 +201,7 @@ describe("the first and last bytes of a disk", () => {
     expect(details(diskWith(marks), "PARTITION_TABLE")).toEqual([`${name} ${id}`]);
   });
 
-  test("show every mark of the tables, and at every place it may have", () => {
+  test("show every signature of the tables at every offset it may have", () => {
     const rows = [
       ...SIGNATURES.map((row) => ({ ...row, kind: "SIGNATURE" })),
       ...PARTITION_TABLES.map((row) => ({ ...row, kind: "PARTITION_TABLE" })),
@@ -219,7 +219,7 @@ describe("the first and last bytes of a disk", () => {
     }
   });
 
-  test("are never blank with a byte set in the first or last MiB", () => {
+  test("give evidence if any byte of the first or last MiB is not 0", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 0, max: 2 * MIB - 1 }),
@@ -246,7 +246,7 @@ describe("the first and last bytes of a disk", () => {
     ]);
   });
 
-  test("of a blobstore are not mistaken for what a tenant left in its last cluster", () => {
+  test("of a blobstore give no other signature, for example of a tenant's backup GPT", () => {
     const bytes = diskWith([
       [0, ascii("SPDKBLOB")],
       [-512, ascii("EFI PART")],
@@ -254,7 +254,7 @@ describe("the first and last bytes of a disk", () => {
     expect(kinds(bytes)).toEqual(["SPDK_BLOBSTORE", "NONZERO_DATA", "NONZERO_DATA"]);
   });
 
-  test("that are cut short are looked at as far as they go", () => {
+  test("of a disk smaller than HEAD_BYTES are inspected", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 300_000 }), (size) => {
         const bytes = { ...diskWith([], size), head: Buffer.alloc(size, 0xff) };

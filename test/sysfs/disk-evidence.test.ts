@@ -41,13 +41,13 @@ const facts = (evidence: readonly Evidence[]) =>
 
 describe("the evidence against a disk", () => {
   test.each(["kernel-bound", "vfio-loaded", "multipath", "nvme-tcp"] as const)(
-    "is nothing at all for the blank drive of %s",
+    "is empty for the blank drive of %s",
     async (state) => {
       expect(await evidenceIn(state, BLANK)).toEqual([]);
     },
   );
 
-  test("names the mount, the swap and the partitions of a disk in use", async () => {
+  test("has the mount, the swap and the partitions of a disk in use", async () => {
     expect(facts(await evidenceIn("kernel-bound", DATA))).toEqual([
       "EXCLUSIVE_OPEN_REFUSED RIGDATA00001/1: in use",
       "MOUNTED RIGDATA00001/1p1: on /mnt/data",
@@ -56,14 +56,14 @@ describe("the evidence against a disk", () => {
     ]);
   });
 
-  test("names the device that is stacked on a whole disk", async () => {
+  test("has the device that is stacked on a whole disk", async () => {
     expect(facts(await evidenceIn("kernel-bound", HELD))).toEqual([
       "EXCLUSIVE_OPEN_REFUSED RIGHELD00001/1: in use",
       "HOLDER RIGHELD00001/1: device mapper righeld",
     ]);
   });
 
-  test("finds a mount by device number when /proc/mounts calls the device something else", async () => {
+  test("has a mount found by device number if /proc/mounts has another name", async () => {
     await using scenario = await recorded("kernel-bound");
     const { functions } = await listNvme(scenario.kernel);
     const { dev } = functions[0]!.controllers[0]!.namespaces[0]!;
@@ -79,7 +79,7 @@ describe("the evidence against a disk", () => {
     ]);
   });
 
-  test("knows the boot disk by the root file system on a device stacked on it", async () => {
+  test("has BOOT_DISK if the root file system is on a device stacked on the disk", async () => {
     await using scenario = await recorded("kernel-bound");
     await appendFile(
       join(scenario.folder.path, "proc/mounts"),
@@ -94,7 +94,7 @@ describe("the evidence against a disk", () => {
     ]);
   });
 
-  test("counts for the whole controller: what lies on the second namespace speaks for both", async () => {
+  test("covers the whole controller: it includes that of the second namespace", async () => {
     await using scenario = await recorded("kernel-bound");
     const topology = await listNvme(scenario.kernel);
     const { namespaces } = topology.functions[1]!.controllers[0]!;
@@ -107,13 +107,13 @@ describe("the evidence against a disk", () => {
     ]);
   });
 
-  test("counts for the whole IOMMU group: its other function has a kernel driver", async () => {
+  test("covers the whole IOMMU group: another function has a kernel driver", async () => {
     expect(facts(await evidenceIn("kernel-bound", PAIR_A))).toEqual([
       "IOMMU_GROUP_SHARED 0000:00:08.1: driver nvme in the IOMMU group of 0000:00:08.0",
     ]);
   });
 
-  test("counts for the whole IOMMU group: what lies on the disk of its other function", async () => {
+  test("covers the whole IOMMU group: it includes that of the other function's disk", async () => {
     await using scenario = await recorded("kernel-bound");
     const topology = await listNvme(scenario.kernel);
     const other = topology.functions.find(({ pciAddress }) => pciAddress === "0000:00:08.1")!;
@@ -126,13 +126,13 @@ describe("the evidence against a disk", () => {
     );
   });
 
-  test("says that a namespace is reached through a second controller", async () => {
+  test("has HOLDER if a second controller reaches the namespace", async () => {
     expect(facts(await evidenceIn("multipath", "0000:00:09.0"))).toEqual([
       "HOLDER RIGMP0000001/1: also reached through 0000:00:10.0",
     ]);
   });
 
-  test("says that there is no IOMMU", async () => {
+  test("has NO_IOMMU without an IOMMU", async () => {
     expect(facts(await evidenceIn("no-iommu", BLANK))).toEqual([
       "NO_IOMMU 0000:00:04.0: function has no IOMMU group",
     ]);
@@ -141,14 +141,11 @@ describe("the evidence against a disk", () => {
   test.each([
     ["unbound", ["UNREADABLE 0000:00:04.0: no driver"]],
     ["vfio-bound", ["UNREADABLE 0000:00:04.0: driver vfio-pci"]],
-  ] as const)(
-    "never takes a drive that cannot be looked into for blank: %s",
-    async (state, found) => {
-      expect(facts(await evidenceIn(state, BLANK))).toEqual(found);
-    },
-  );
+  ] as const)("has UNREADABLE for a drive that is not bound to nvme: %s", async (state, found) => {
+    expect(facts(await evidenceIn(state, BLANK))).toEqual(found);
+  });
 
-  test("says that a disk ends before its size, or that it has no node", async () => {
+  test("has UNREADABLE for a disk shorter than its size, and for one without a node", async () => {
     await using scenario = await recorded("kernel-bound");
     const topology = await listNvme(scenario.kernel);
     const node = join(
@@ -167,7 +164,7 @@ describe("the evidence against a disk", () => {
     ]);
   });
 
-  test("does not trust a kernel name that has moved to another disk since the listing", async () => {
+  test("has UNREADABLE if the kernel name moved to another disk after the listing", async () => {
     await using scenario = await recorded("kernel-bound");
     const topology = structuredClone(await listNvme(scenario.kernel));
     Object.assign(topology.functions[0]!.controllers[0]!.namespaces[0]!, { dev: "259:99" });
@@ -176,7 +173,7 @@ describe("the evidence against a disk", () => {
     ]);
   });
 
-  test("cannot rule out a mount without /proc, and says so", async () => {
+  test("has UNREADABLE without /proc, because the disk may be mounted", async () => {
     await using scenario = await recorded("kernel-bound");
     const without: Kernel = {
       ...scenario.kernel,
@@ -187,7 +184,7 @@ describe("the evidence against a disk", () => {
     ]);
   });
 
-  test("takes a controller that is not live for unreadable", async () => {
+  test("has UNREADABLE if the controller is not live", async () => {
     await using scenario = await recorded("kernel-bound");
     const { functions } = await listNvme(scenario.kernel);
     const { name } = functions[0]!.controllers[0]!;
@@ -197,7 +194,7 @@ describe("the evidence against a disk", () => {
     ).toEqual(["UNREADABLE RIGBLANK0001: controller is resetting"]);
   });
 
-  test("tells what is not on the allow list", async () => {
+  test("has NOT_ALLOWED for a disk that is not on the allow list", async () => {
     await using scenario = await recorded("kernel-bound");
     const allowed = ({ serial }: { serial: string }) => serial !== "RIGBLANK0001";
     const topology = await listNvme(scenario.kernel);
@@ -207,17 +204,17 @@ describe("the evidence against a disk", () => {
     expect(await of(TWO_NAMESPACES)).toEqual([]);
   });
 
-  test("is the same however the kernel numbers its devices", async () => {
-    const [one, other] = [
+  test("does not depend on the kernel's numbering of devices", async () => {
+    const [first, second] = [
       await evidenceIn("kernel-bound", DATA),
       await evidenceIn("no-iommu", DATA),
     ];
-    expect(other.filter(({ kind }) => kind !== "NO_IOMMU")).toEqual(one);
+    expect(second.filter(({ kind }) => kind !== "NO_IOMMU")).toEqual(first);
   });
 });
 
 describe("an inspection", () => {
-  test("holds the disks of its function against everybody until it is disposed", async () => {
+  test("holds the namespaces of its function exclusively until it is disposed", async () => {
     await using scenario = await recorded("kernel-bound");
     const topology = await listNvme(scenario.kernel);
     const [first] = topology.functions[1]!.controllers[0]!.namespaces;
@@ -230,7 +227,7 @@ describe("an inspection", () => {
     expect(again?.device).toBe(first!.device);
   });
 
-  test("holds nothing of the other functions of the group", async () => {
+  test("does not hold namespaces of other functions of the group", async () => {
     await using scenario = await recorded("kernel-bound");
     const topology = await listNvme(scenario.kernel);
     await using observed = await inspectFunction(scenario.kernel, topology, PAIR_A);
@@ -242,7 +239,7 @@ describe("an inspection", () => {
     expect(device).toBeDefined();
   });
 
-  test("of a function that is not there is not blank", async () => {
+  test("of an absent function is not blank", async () => {
     await using scenario = await recorded("kernel-bound");
     const topology = await listNvme(scenario.kernel);
     expect(blank(await gatherEvidence(scenario.kernel, topology, "0000:00:1e.0"))).toBe(false);

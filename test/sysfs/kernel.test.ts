@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { openKernel } from "../../src/sysfs/kernel.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
-test("what is absent reads as undefined and lists as nothing", async () => {
+test("absent files read as undefined, absent folders list as empty", async () => {
   await using folder = await temporaryFolder();
   const kernel = openKernel(folder.path);
   expect(await kernel.read("/sys/nothing")).toBeUndefined();
@@ -13,7 +13,7 @@ test("what is absent reads as undefined and lists as nothing", async () => {
   expect(await kernel.list("/sys/nothing")).toEqual([]);
 });
 
-test("text is read without its blanks, folders are listed in order", async () => {
+test("text is trimmed, folders are listed in order", async () => {
   await using folder = await temporaryFolder();
   await writeFile(join(folder.path, "serial"), "RIGBLANK0001        \n");
   await writeFile(join(folder.path, "address"), "\n");
@@ -23,7 +23,7 @@ test("text is read without its blanks, folders are listed in order", async () =>
   expect(await kernel.list("/")).toEqual(["address", "serial"]);
 });
 
-test("a real path is one below the root, and never leads out of it", async () => {
+test("a real path is below the root, else undefined", async () => {
   await using folder = await temporaryFolder();
   await mkdir(join(folder.path, "sys/devices/a"), { recursive: true });
   await symlink("devices/a", join(folder.path, "sys/link"));
@@ -35,7 +35,7 @@ test("a real path is one below the root, and never leads out of it", async () =>
   expect(await kernel.realPath("/sys/out")).toBeUndefined();
 });
 
-test("a write keeps its errno and creates nothing", async () => {
+test("a failed write has its errno and creates no file", async () => {
   await using folder = await temporaryFolder();
   const kernel = openKernel(folder.path);
   await expect(kernel.write("/unbind", "0000:00:04.0")).rejects.toMatchObject({ code: "ENOENT" });
@@ -45,7 +45,7 @@ test("a write keeps its errno and creates nothing", async () => {
   expect(await readFile(join(folder.path, "unbind"), "latin1")).toBe("0000:00:04.0");
 });
 
-test("an empty write, which would do nothing, and a relative path are refused", async () => {
+test("an empty write and a relative path are refused", async () => {
   await using folder = await temporaryFolder();
   const kernel = openKernel(folder.path);
   await writeFile(join(folder.path, "driver_override"), "vfio-pci\n");
@@ -54,7 +54,7 @@ test("an empty write, which would do nothing, and a relative path are refused", 
   expect(await kernel.read("/driver_override")).toBe("vfio-pci");
 });
 
-test("only a block device can be held, and a read ends with the device", async () => {
+test("only a block device can be opened exclusively, and reads end at the end of the device", async () => {
   await using folder = await temporaryFolder();
   await writeFile(join(folder.path, "disk"), "0123456789");
   const kernel = openKernel(folder.path);

@@ -12,7 +12,7 @@ async function listed(state: RecordedState): Promise<NvmeTopology> {
   return await listNvme(openKernel(folder.path));
 }
 
-/** serial/nsid, size in MiB, block size, of all that is local. */
+/** "serial/nsid MiB blockSize" of every namespace of a PCI function, sorted, without duplicates. */
 function disks(topology: NvmeTopology): readonly string[] {
   const namespaces = topology.functions.flatMap(({ controllers }) =>
     controllers.flatMap((controller) => controller.namespaces),
@@ -62,7 +62,7 @@ describe("the NVMe listing", () => {
     expect(addresses).toEqual(expected.map((slot) => `0000:00:${slot}`));
   });
 
-  test("tells a function with no driver, one on vfio-pci and one on nvme apart", async () => {
+  test("shows whether a function has no driver, vfio-pci or nvme", async () => {
     const blank = async (state: RecordedState) => {
       const { functions } = await listed(state);
       const { driver, driverOverride, controllers } = functions[0]!;
@@ -105,7 +105,7 @@ describe("the NVMe listing", () => {
     },
   );
 
-  test("shows partitions, holders and device numbers as they are", async () => {
+  test("shows partitions, holders and device numbers", async () => {
     const { functions } = await listed("kernel-bound");
     const of = (address: string) =>
       functions.find(({ pciAddress }) => pciAddress === address)!.controllers[0]!.namespaces[0]!;
@@ -119,7 +119,7 @@ describe("the NVMe listing", () => {
     expect(of("0000:00:04.0")).toMatchObject({ holders: [], partitions: [], transport: "PCIe" });
   });
 
-  test("gives the two controllers of a subsystem the one head device", async () => {
+  test("shows the head device under both controllers of a subsystem", async () => {
     const { functions } = await listed("multipath");
     const heads = functions
       .filter(({ pciAddress }) => pciAddress !== "0000:00:04.0")
@@ -141,7 +141,7 @@ describe("the NVMe listing", () => {
     expect(local).not.toContain("RIGVOL0");
   });
 
-  test("finds nothing where there is no /sys at all", async () => {
+  test("is empty without /sys", async () => {
     await using folder = await temporaryFolder();
     expect(await listNvme(openKernel(folder.path))).toEqual({ functions: [], fabrics: [] });
   });

@@ -23,7 +23,7 @@ const ON_VFIO = { driver: "vfio-pci", driverOverride: "vfio-pci", serials: [] };
 const OVERRIDE = `/sys/bus/pci/devices/${A}/driver_override`;
 
 describe("a claim", () => {
-  test("moves a drive to vfio-pci, and giving it back returns it to its driver", async () => {
+  test("moves a drive to vfio-pci, and its release returns it to its driver", async () => {
     await using scenario = await kernelScenario();
     expect(await claim(scenario.kernel, A)).toEqual({
       ok: true,
@@ -41,7 +41,7 @@ describe("a claim", () => {
     expect(await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), A)).toEqual([]);
   });
 
-  test("of a drive that is on vfio-pci already changes nothing", async () => {
+  test("of a drive that is bound to vfio-pci already changes nothing", async () => {
     await using scenario = await kernelScenario();
     await claim(scenario.kernel, A);
     expect(await claim(scenario.kernel, A)).toMatchObject({ ok: true, originalDriver: undefined });
@@ -55,7 +55,7 @@ describe("a claim", () => {
     expect(await scenario.kernel.openExclusive(other.held[0]!.device)).toBeUndefined();
   });
 
-  test("keeps the disk held until the kernel driver has let go, and no longer", async () => {
+  test("closes the disk after the kernel driver is unbound, not before", async () => {
     await using scenario = await kernelScenario();
     await using observed = await inspectFunction(
       scenario.kernel,
@@ -100,7 +100,7 @@ describe("a claim", () => {
     expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: "nvme" });
   });
 
-  test("is refused when what is held is no longer what has that name", async () => {
+  test("is refused if a held device has another number than the namespace of that name", async () => {
     await using scenario = await kernelScenario();
     await using observed = await inspectFunction(
       scenario.kernel,
@@ -126,13 +126,13 @@ describe("a claim", () => {
         others: [{ address: "0000:00:04.1", class: "0x010601", driver: "ahci", iommuGroup: "2" }],
       },
     ],
-  ] as const)("is refused with %s before anything is touched", async (reason, spec) => {
+  ] as const)("is refused with %s before any write", async (reason, spec) => {
     await using scenario = await kernelScenario(spec);
     expect(await claim(scenario.kernel, A)).toMatchObject({ ok: false, reason, driver: "nvme" });
     expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 
-  test("is possible in a group whose other functions have no driver or one that is harmless", async () => {
+  test("is possible if the other functions of the group have no driver or a harmless one", async () => {
     await using scenario = await kernelScenario({
       drives: [drive(A, "SIMA", "2")],
       others: [
@@ -143,7 +143,7 @@ describe("a claim", () => {
     expect(await claim(scenario.kernel, A)).toMatchObject({ ok: true });
   });
 
-  test("of a function that is not there, or that another driver has, is refused", async () => {
+  test("of an absent function, or of one with another driver, is refused", async () => {
     await using scenario = await kernelScenario({
       drives: [],
       others: [{ address: A, class: "0x010802", driver: "uio_pci_generic", iommuGroup: "2" }],
@@ -164,11 +164,11 @@ describe("a claim", () => {
     });
   });
 
-  test("that vfio-pci does not take gives the drive back and says why", async () => {
+  test("that vfio-pci refuses releases the drive and reports the errno", async () => {
     await using scenario = await kernelScenario();
     const blind: Kernel = {
       ...scenario.kernel,
-      // The link to the group is there to be read, and the driver refuses all the same.
+      // The function has an IOMMU group, but vfio-pci refuses to bind it.
       write: async (path, text) => {
         if (text === A && path === "/sys/bus/pci/drivers_probe") {
           const override = await scenario.kernel.read(OVERRIDE);
@@ -183,13 +183,13 @@ describe("a claim", () => {
     expect(await claim(blind, A)).toEqual({
       ok: false,
       reason: "BIND_FAILED",
-      detail: `vfio-pci did not take ${A}: EINVAL`,
+      detail: `vfio-pci did not bind ${A}: EINVAL`,
       driver: "nvme",
     });
     expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 
-  test("without a node for the group gives the drive back", async () => {
+  test("without a /dev/vfio node for the group releases the drive", async () => {
     await using scenario = await kernelScenario();
     const blind: Kernel = {
       ...scenario.kernel,
@@ -200,7 +200,7 @@ describe("a claim", () => {
   });
 });
 
-describe("giving back", () => {
+describe("a release", () => {
   test("may be repeated", async () => {
     await using scenario = await kernelScenario();
     await claim(scenario.kernel, A);
@@ -209,7 +209,7 @@ describe("giving back", () => {
     expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 
-  test("to no driver leaves a drive without one, and never takes one from nvme", async () => {
+  test("to no driver leaves a drive without one, and never unbinds nvme", async () => {
     await using scenario = await kernelScenario();
     await claim(scenario.kernel, A);
     expect(await releaseToDriver(scenario.kernel, A, undefined)).toEqual({
@@ -225,17 +225,17 @@ describe("giving back", () => {
     expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: "nvme" });
   });
 
-  test("says why the driver did not take it", async () => {
+  test("reports why the driver did not bind it", async () => {
     await using scenario = await kernelScenario();
     await claim(scenario.kernel, A);
     expect(await releaseToDriver(scenario.kernel, A, "nothing-of-the-kind")).toEqual({
       ok: false,
       reason: "BIND_FAILED",
-      detail: `${A} went to driver nvme, not to nothing-of-the-kind`,
+      detail: `${A} is bound to driver nvme, not to nothing-of-the-kind`,
     });
   });
 
-  test("of a function that was pulled says so", async () => {
+  test("of an absent function is refused", async () => {
     await using scenario = await kernelScenario();
     expect(await releaseToDriver(scenario.kernel, "0000:00:1e.0", "nvme")).toMatchObject({
       ok: false,
@@ -244,19 +244,19 @@ describe("giving back", () => {
   });
 });
 
-/** The agent dies at its n-th write, before or after the kernel did what it says. */
 class Died extends Error {}
 
+/** A kernel whose agent dies at write number `index`, before or after the kernel executes it. */
 function dyingAt(kernel: Kernel, index: number, when: "before" | "after"): Kernel {
   let writes = 0;
-  const mine = async (path: string, text: string) => {
+  const write = async (path: string, text: string) => {
     writes += 1;
-    // A dead agent writes nothing more, not even on its way out.
+    // Fail all later writes too: a dead agent makes no clean-up writes.
     if (writes > index || (writes === index && when === "before")) throw new Died();
     await kernel.write(path, text);
     if (writes === index) throw new Died();
   };
-  return { ...kernel, write: mine };
+  return { ...kernel, write };
 }
 
 async function writesOf(act: (kernel: Kernel) => Promise<unknown>, kernel: Kernel) {
@@ -270,17 +270,17 @@ async function writesOf(act: (kernel: Kernel) => Promise<unknown>, kernel: Kerne
 }
 
 const claimA = async (kernel: Kernel) => await claim(kernel, A);
-const returnA = async (kernel: Kernel) => await releaseToDriver(kernel, A, "nvme");
+const releaseA = async (kernel: Kernel) => await releaseToDriver(kernel, A, "nvme");
 
 describe("an agent that dies in the middle", () => {
-  test("of a claim has three places to do so, and of giving back as many", async () => {
+  test("can do so at three writes of a claim and at three of a release", async () => {
     await using scenario = await kernelScenario();
     expect(await writesOf(claimA, scenario.kernel)).toEqual([
       OVERRIDE,
       `/sys/bus/pci/devices/${A}/driver/unbind`,
       "/sys/bus/pci/drivers_probe",
     ]);
-    expect(await writesOf(returnA, scenario.kernel)).toEqual([
+    expect(await writesOf(releaseA, scenario.kernel)).toEqual([
       OVERRIDE,
       `/sys/bus/pci/devices/${A}/driver/unbind`,
       "/sys/bus/pci/drivers_probe",
@@ -292,9 +292,9 @@ describe("an agent that dies in the middle", () => {
   );
 
   test.each(places)(
-    "of a claim, $when write $index, leaves a drive to finish or give back",
+    "in a claim, $when write $index, leaves a drive that can be claimed or released",
     async (at) => {
-      for (const finish of [claimA, returnA]) {
+      for (const finish of [claimA, releaseA]) {
         await using folder = await temporaryFolder();
         await buildKernelTree(folder.path, TWO_DRIVES);
         {
@@ -312,11 +312,14 @@ describe("an agent that dies in the middle", () => {
     },
   );
 
-  test.each(places)("of giving back, $when write $index, leaves it to be repeated", async (at) => {
-    await using scenario = await kernelScenario();
-    await claimA(scenario.kernel);
-    await returnA(dyingAt(scenario.kernel, at.index, at.when)).catch(() => {});
-    expect(await returnA(scenario.kernel)).toMatchObject({ ok: true });
-    expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
-  });
+  test.each(places)(
+    "in a release, $when write $index, leaves a release that can be repeated",
+    async (at) => {
+      await using scenario = await kernelScenario();
+      await claimA(scenario.kernel);
+      await releaseA(dyingAt(scenario.kernel, at.index, at.when)).catch(() => {});
+      expect(await releaseA(scenario.kernel)).toMatchObject({ ok: true });
+      expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
+    },
+  );
 });

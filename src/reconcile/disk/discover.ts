@@ -1,32 +1,36 @@
-// disk-discover: one row per physical disk, where each disk is just now, and what speaks against it.
+// The pure part of the loop `disk-discover`: which disks the kernel shows, the row of a new disk,
+// and admission by policy.
 //
-// It never concludes that a disk is gone because /sys/block no longer lists it: a disk on vfio-pci or
-// attached in the target is present. It takes nothing and changes nothing but rows.
+// It never concludes that a disk is gone because /sys/block no longer lists it: a disk on vfio-pci
+// or attached to the target is present. It never claims a disk.
 import { isAllowed, type Config, type FabricDisk } from "../../config.ts";
 import type { DiskRow } from "../../model/disk.ts";
 import { blank, fingerprint, type Evidence } from "../../model/evidence.ts";
 import { diskId } from "../../model/identity.ts";
+import type { InspectOptions } from "../../sysfs/disk-evidence.ts";
 import type { NvmeNamespace, NvmeTopology } from "../../sysfs/nvme.ts";
 import type { DiskInKernel } from "./view.ts";
 
-/** What one look at the kernel says, by disk id. */
+/** The result of one kernel scan, by disk id. */
 export type KernelFindings = {
   readonly disks: ReadonlyMap<string, DiskInKernel & { readonly namespace?: NvmeNamespace }>;
-  /** Ids that two different disks show. */
+  /** Ids that two different disks have. */
   readonly duplicates: ReadonlySet<string>;
-  /** Disks without a serial number: they cannot be told apart, so they are never taken. */
+  /** Kernel names of disks without a serial number: they have no identity and are ignored. */
   readonly withoutSerial: readonly string[];
 };
 
-/** Which disks a topology shows; `rows` tell which disk a function without a kernel driver is. */
+/**
+ * The disks of a topology. A PCI function without namespaces is matched with a row by its address.
+ */
 export function findInKernel(topology: NvmeTopology, rows: Iterable<DiskRow>): KernelFindings {
   const disks = new Map<string, DiskInKernel & { readonly namespace?: NvmeNamespace }>();
   const duplicates = new Set<string>();
   const withoutSerial: string[] = [];
-  const silent = new Map<string, string | undefined>();
+  const withoutNamespace = new Map<string, string | undefined>();
   for (const { pciAddress, driver, controllers } of topology.functions) {
     const namespaces = controllers.flatMap((controller) => controller.namespaces);
-    if (namespaces.length === 0) silent.set(pciAddress, driver);
+    if (namespaces.length === 0) withoutNamespace.set(pciAddress, driver);
     for (const namespace of namespaces) {
       const { serial, model, nsid, kernelName } = namespace;
       if (serial === "" || nsid < 1) {
@@ -35,14 +39,15 @@ export function findInKernel(topology: NvmeTopology, rows: Iterable<DiskRow>): K
       }
       const id = diskId({ serial, model, nsid });
       const other = disks.get(id);
-      // Two paths to one namespace show one block device; two disks show two.
+      // Two paths to one namespace have one block device; two disks have two.
       if (other !== undefined && other.kernelName !== kernelName) duplicates.add(id);
       disks.set(id, { address: pciAddress, driver, kernelName, evidence: undefined, namespace });
     }
   }
   for (const row of rows) {
-    if (row.transport !== "PCIe" || disks.has(row.id) || !silent.has(row.address)) continue;
-    const driver = silent.get(row.address);
+    if (row.transport !== "PCIe" || disks.has(row.id) || !withoutNamespace.has(row.address))
+      continue;
+    const driver = withoutNamespace.get(row.address);
     disks.set(row.id, { address: row.address, driver, kernelName: undefined, evidence: undefined });
   }
   return { disks, duplicates, withoutSerial };
@@ -54,7 +59,7 @@ type NewDisk = Pick<
 > &
   Partial<Pick<DiskRow, "kernelName" | "driver" | "controllerName">>;
 
-/** The row of a disk that was never seen before. */
+/** The row of a newly found disk. */
 export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
   return {
     kernelName: undefined,
@@ -69,6 +74,8 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     cordoned: false,
     wanted: "take",
     zeroRequestedTime: undefined,
+    discardZeroes: false,
+    actor: undefined,
     generation: 1n,
     traceparent: undefined,
     observedGeneration: 0n,
@@ -79,11 +86,13 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     lvsUuid: undefined,
     freeSpace: "UNKNOWN",
     pendingOp: undefined,
+    zeroing: undefined,
     clusterBytes: undefined,
     totalClusters: undefined,
     freeClusters: undefined,
     evidence: [],
     evidenceFingerprint: fingerprint([]),
+    failures: {},
     lastError: undefined,
     attempt: 0,
     nextTryTime: undefined,
@@ -96,7 +105,7 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
   };
 }
 
-/** Whether policy admits a disk without a hand: `auto`, on the list, and nothing speaks against it. */
+/** Whether the policy `auto` admits a disk: it is on the allow list, and its evidence is blank. */
 export function admittedByPolicy(
   config: Pick<Config, "diskPolicy" | "diskAllow">,
   row: DiskRow,
@@ -106,8 +115,15 @@ export function admittedByPolicy(
   },
 ): boolean {
   if (config.diskPolicy !== "auto" || row.admitted || row.wanted !== "take") return false;
-  // An entry in the file names the disk by its serial; it is the list and the word of the operator.
+  // An entry of STORAGE_NODE_FABRIC_DISKS names the disk by serial: it takes the place of both.
   if (facts.fabric !== undefined) return facts.fabric.format;
   if (facts.evidence === undefined || !blank(facts.evidence)) return false;
   return isAllowed(config.diskAllow, row);
+}
+
+/** What evidence is gathered with: the allow list, where there is one. */
+export function inspectOptions({
+  diskAllow,
+}: Pick<Config, "diskAllow">): InspectOptions | undefined {
+  return diskAllow.length === 0 ? undefined : { allowed: (disk) => isAllowed(diskAllow, disk) };
 }

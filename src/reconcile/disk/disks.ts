@@ -1,8 +1,9 @@
-// The disks of the node, as the loops need them: found in the kernel and on the target, matched with
-// their rows, admitted by policy. disk-discover's pure half is disk-discover.ts; the acts of
-// disk-init are disk-steps.ts.
+// The disks of the node: lists them in the kernel and on the target, matches them with their rows,
+// inserts rows for new ones, gathers evidence and admits by policy. The pure part of the loop
+// disk-discover is discover.ts; perform.ts performs the steps of disk-init.
+import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
-import { isAllowed, type Config } from "../../config.ts";
+import type { Config } from "../../config.ts";
 import type { DiskRow, DiskReadiness } from "../../model/disk.ts";
 import type { Evidence } from "../../model/evidence.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
@@ -15,24 +16,27 @@ import { gatherEvidence } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme, type NvmeTopology } from "../../sysfs/nvme.ts";
 import type { AfterLoss } from "../engine/attempt.ts";
-import { admittedByPolicy, findInKernel, newDiskRow, type KernelFindings } from "./discover.ts";
+import {
+  admittedByPolicy,
+  findInKernel,
+  newDiskRow,
+  type KernelFindings,
+  inspectOptions,
+} from "./discover.ts";
 import { diskPhase } from "./record.ts";
 import { performDiskStep, type ClaimMemory } from "./perform.ts";
 import type { DiskView } from "./view.ts";
-import { disksOnTarget, type FoundDisks } from "./disks-on-target.ts";
-import type { LoopStatus, PassReason, StepResult } from "../engine/driver.ts";
+import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
+import type { LoopStatus, Moment, PassReason, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
+import { KernelStatus } from "./kernel-status.ts";
 import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { DiskStep } from "../steps.ts";
-import { mayBeDirty } from "../lvol/view.ts";
-
-/** How often the kernel's disks are listed: a plugged disk cannot wake us through sysfs. */
-const KERNEL_SCAN_MS = 5_000;
-/** Reading a disk's first and last MiB again, while nothing says that it changed. */
-const EVIDENCE_MS = 30_000;
+import { mayBeDirty } from "./free-space.ts";
+import { EVIDENCE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
 
 export type DisksOptions = {
   readonly config: Config;
@@ -61,7 +65,7 @@ export class Disks {
   #findings: KernelFindings = { disks: new Map(), duplicates: new Set(), withoutSerial: [] };
   #topology: NvmeTopology | undefined;
   #scannedIncarnation: string | undefined;
-  #kernelStatus = { ok: false, reason: "not listed yet", since: new Date() };
+  readonly #kernelStatus = new KernelStatus();
   #passes = 0;
   #lastPass:
     { readonly reason: PassReason; readonly time: Date; readonly durationMs: number } | undefined;
@@ -86,10 +90,10 @@ export class Disks {
   }
 
   get kernelStatus() {
-    return this.#kernelStatus;
+    return this.#kernelStatus.value;
   }
 
-  /** Whether both the kernel and this run of the target were asked for their disks. */
+  /** Whether the disks were listed both in the kernel and in this incarnation of the target. */
   get listed(): boolean {
     return this.#topology !== undefined && this.#targetListed;
   }
@@ -99,7 +103,7 @@ export class Disks {
     return incarnation !== undefined && incarnation === this.#scannedIncarnation;
   }
 
-  /** Does not wait for the period: rows were loaded, so what was found can be matched now. */
+  /** Scans the kernel's disks now instead of at the next interval. */
   scanKernelNow(): void {
     this.#requestKernelScan(this.#scanning === undefined ? "start" : "wake");
   }
@@ -126,12 +130,12 @@ export class Disks {
         steps: 0,
         lastPassTime: this.#lastPass?.time,
         lastDurationMs: this.#lastPass?.durationMs ?? 0,
-        lastError: this.#kernelStatus.ok ? undefined : this.#kernelStatus.reason,
+        lastError: this.kernelStatus.ok ? undefined : this.kernelStatus.reason,
       },
     ];
   }
 
-  view(row: DiskRow, moment: { readonly now: Date; readonly inFlight: boolean }): DiskView {
+  view(row: DiskRow, moment: Moment): DiskView {
     const { observed, config, rows, pending, writeMode } = this.#options;
     const inKernel = this.#findings.disks.get(row.id);
     return {
@@ -158,7 +162,9 @@ export class Disks {
     const { observed } = this.#options;
     if (observed.incarnation === undefined)
       return { ready: false, reason: "the SPDK target does not answer" };
-    const phase = diskPhase(this.view(row, { now: new Date(), inFlight: false }));
+    const phase = diskPhase(
+      this.view(row, { now: new Date(), inFlight: false, failures: row.failures }),
+    );
     if (phase?.state === "UP" && row.lvsUuid !== undefined) return { ready: true, reason: "" };
     return { ready: false, reason: phase?.stateReason ?? row.stateReason };
   }
@@ -168,14 +174,14 @@ export class Disks {
     const context = { ...this.#options, claims: this.#claims, scanDisks };
     const result = await performDiskStep(context, view, step);
     if (step.kind === "claim-disk" || step.kind === "release-function") {
-      // Whatever came of it, the kernel may show the disk under another driver now.
+      // Even if the step failed, the disk may be bound to another driver now.
       this.#evidence.delete(view.row.id);
       await this.#syncKernelDisks();
     }
     return result;
   }
 
-  /** Looks for the disks on the target, and for nothing else. */
+  /** Scans and applies the disks on the target only. */
   async rescanTarget(): Promise<void> {
     const { incarnation } = this.#options.observed;
     const disks = await this.scanTargetDisks();
@@ -184,7 +190,7 @@ export class Disks {
     this.ensureFabricDisksAttached(disks);
   }
 
-  /** Matches what the target was found to have with rows. */
+  /** Matches the disks found on the target with rows and stores them as observations. */
   applyTargetScan({ found, inTransition }: FoundDisks): void {
     const { rows, observed } = this.#options;
     const byId = new Map(found.map((disk) => [disk.id, disk]));
@@ -192,23 +198,32 @@ export class Disks {
       const before = observed.disk(row.id);
       const now = byId.get(row.id);
       if (inTransition.has(row.id) && now !== undefined && now.store === undefined) continue;
-      if (JSON.stringify(now, exact) !== JSON.stringify(before, exact))
-        observed.setDisk(row.id, now);
+      if (!isDeepStrictEqual(now, before)) observed.setDisk(row.id, now);
     }
     this.#scannedIncarnation = observed.incarnation;
     for (const row of rows.disks()) this.#options.wake(row.id);
-    const expected = [...rows.disks()].filter(({ lvsUuid }) => lvsUuid !== undefined);
-    const attached = expected.flatMap(({ id }) => observed.disk(id) ?? []);
+    this.#expectLoads();
+  }
+
+  #expectLoads(): void {
+    const { rows, observed } = this.#options;
+    // Of every disk, also of one without a recorded store: a store that is still being loaded does not
+    // keep SPDK from formatting the disk.
+    const attached = [...rows.disks()].flatMap(({ id }) => observed.disk(id) ?? []);
     this.#storeLoads.expect(attached.filter(({ store }) => store === undefined));
   }
 
   /**
-   * Attaches and admits what the configuration names and no row does. Nobody waits for it, a stop
-   * least of all: attaching takes as long as it takes.
+   * Attaches and admits the fabric disks of the configuration that have no row. Runs in the
+   * background: attaching takes long, and neither a scan nor a stop may wait for it.
    */
   ensureFabricDisksAttached({ found }: FoundDisks): void {
-    this.#fabric.ensureAttached(found).catch((error: unknown) => {
-      this.#options.log.warn({ err: error }, "disks of the configuration cannot be met");
+    const attached = this.#fabric.ensureAttached(found).then(() => this.#expectLoads());
+    attached.catch((error: unknown) => {
+      this.#options.log.warn(
+        { err: error },
+        "cannot attach the fabric disks of the configuration, retrying",
+      );
     });
   }
 
@@ -226,13 +241,16 @@ export class Disks {
     try {
       await this.#syncKernelDisks();
       await this.#inspectAndAdmit();
-      this.#setKernelStatus(true, "");
+      this.#kernelStatus.set(true, "");
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
-      this.#setKernelStatus(false, `the kernel's disks cannot be listed: ${message}`);
+      this.#kernelStatus.set(false, `cannot list the NVMe disks of the kernel: ${message}`);
     }
-    this.#finishLeftOver().catch((error: unknown) => {
-      this.#options.log.debug({ err: error }, "what was left over is tried again");
+    this.#retryPostponed().catch((error: unknown) => {
+      this.#options.log.debug(
+        { err: error },
+        "postponed scan or admission of disks failed, retrying",
+      );
     });
     this.#passes += 1;
     this.#lastPass = { reason, time: new Date(), durationMs: performance.now() - started };
@@ -243,10 +261,10 @@ export class Disks {
   }
 
   /**
-   * What was cut off between two wakes, an admission that was refused or a list that failed, is done
-   * with the period. Costs nothing where there is nothing left.
+   * Retries, once per kernel scan, what failed or was not permitted when it was due: the list of
+   * the disks on the target, and the admission of fabric disks.
    */
-  async #finishLeftOver(): Promise<void> {
+  async #retryPostponed(): Promise<void> {
     const { observed } = this.#options;
     if (this.#closed) return;
     if (observed.incarnation !== undefined && !this.#targetListed) await this.rescanTarget();
@@ -262,7 +280,7 @@ export class Disks {
     this.#topology = topology;
     const { disks, duplicates, withoutSerial } = this.#findings;
     if (withoutSerial.length > 0)
-      log.debug({ kernel_names: withoutSerial }, "disks without a serial");
+      log.debug({ kernel_names: withoutSerial }, "ignoring disks without a serial number");
     if (rows.node === undefined) return;
     const mayInsert = this.#options.writeMode() === "read-write";
     await Promise.all(
@@ -270,41 +288,33 @@ export class Disks {
         if (!mayInsert || rows.disk(id) !== undefined || namespace === undefined) return;
         const { serial, model, nsid, sizeBytes, blockSizeBytes: blockSize, kernelName } = namespace;
         const facts = { serial, model, nsid, sizeBytes, blockSize, kernelName };
-        const row = newDiskRow(
-          config.nodeId,
-          { ...facts, transport: "PCIe", address, driver },
-          new Date(),
-        );
-        await writer.insertDisk(row);
-        log.info({ disk: id, serial, model, address }, "disk found");
+        const disk = { ...facts, transport: "PCIe", address, driver } as const;
+        await writer.insertDisk(newDiskRow(config.nodeId, disk, new Date()));
+        log.info({ disk: id, serial, model, address }, "new disk found");
       }),
     );
     for (const row of rows.disks()) {
-      const was = before.disks.get(row.id);
-      const is = disks.get(row.id);
-      const moved = was?.driver !== is?.driver || was?.address !== is?.address;
+      const previous = before.disks.get(row.id);
+      const current = disks.get(row.id);
+      const moved = previous?.driver !== current?.driver || previous?.address !== current?.address;
       if (moved) this.#evidence.delete(row.id);
       if (first || moved || before.duplicates.has(row.id) !== duplicates.has(row.id)) wake(row.id);
     }
   }
 
-  /** Looks into disks that are the kernel's and not decided yet. */
+  /** Gathers evidence of disks that have a kernel driver and are not on the target, then admits. */
   async #inspectAndAdmit(): Promise<void> {
     const { kernel, rows, config, wake, observed } = this.#options;
     const topology = this.#topology;
     if (topology === undefined) return;
-    const allowed =
-      config.diskAllow.length > 0
-        ? (disk: { readonly serial: string; readonly model: string; readonly address: string }) =>
-            isAllowed(config.diskAllow, disk)
-        : undefined;
+    const options = inspectOptions(config);
     const now = performance.now();
     await Promise.all(
       [...this.#findings.disks].map(async ([id, { address, namespace }]) => {
         if (namespace === undefined || rows.disk(id) === undefined) return;
         if (observed.disk(id) !== undefined) return;
         if (now - (this.#evidence.get(id)?.atMs ?? -EVIDENCE_MS) < EVIDENCE_MS) return;
-        const evidence = await gatherEvidence(kernel, topology, address, allowed && { allowed });
+        const evidence = await gatherEvidence(kernel, topology, address, options);
         this.#evidence.set(id, { evidence, atMs: now });
         wake(id);
         await this.#admitByPolicy(id);
@@ -329,13 +339,4 @@ export class Disks {
     });
     log.info({ disk: id, serial }, "disk admitted by policy");
   }
-
-  #setKernelStatus(ok: boolean, reason: string): void {
-    if (ok === this.#kernelStatus.ok && reason === this.#kernelStatus.reason) return;
-    this.#kernelStatus = { ok, reason, since: new Date() };
-  }
-}
-
-function exact(_key: string, value: unknown): unknown {
-  return typeof value === "bigint" ? value.toString() : value;
 }

@@ -1,7 +1,8 @@
-// Disks of STORAGE_NODE_FABRIC_DISKS that have no row yet: a disk's id needs its model, which only
-// the target can read, so the first attach is made here; from the row on, disk-init does it.
+// Attaches the disks of STORAGE_NODE_FABRIC_DISKS that have no row yet, and inserts their rows. A
+// disk's id contains its model, which only the target can read, so the first attach happens before
+// there is a row; later attaches are steps of disk-init.
 //
-// A disk that shows another serial than its entry is detached and refused.
+// It never inserts a disk whose serial differs from its entry: that disk is detached.
 import type { Logger } from "pino";
 import type { Config, FabricDisk } from "../../config.ts";
 import type { DiskRow } from "../../model/disk.ts";
@@ -12,11 +13,10 @@ import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
 import { newDiskRow } from "./discover.ts";
-import type { FoundDisk } from "./disks-on-target.ts";
+import type { FoundDisk } from "../target/disks-on-target.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import type { Observed } from "../target/observed.ts";
-
-const RETRY_MS = 5_000;
+import { FABRIC_RETRY_MS } from "../../limits.ts";
 
 export type FabricDisksOptions = {
   readonly config: Pick<Config, "fabricDisks" | "nodeId">;
@@ -31,7 +31,7 @@ export type FabricDisksOptions = {
   readonly log: Logger;
   readonly writeMode: () => WriteMode;
   readonly list: () => Promise<readonly FoundDisk[]>;
-  /** Looks at everything again, and comes back here. */
+  /** Scans the disks on the target again, which ends with a call of `ensureAttached`. */
   readonly rescan: () => Promise<void>;
   readonly admit: (id: string) => Promise<void>;
 };
@@ -46,33 +46,34 @@ export class FabricDisks {
     this.#options = options;
   }
 
+  /** The configuration entry of a disk, matched by serial and nsid. */
   entryOf(row: DiskRow): FabricDisk | undefined {
     if (row.transport === "PCIe") return undefined;
     return this.#options.config.fabricDisks.find((entry) => isEntry(entry, row));
   }
 
-  /** Makes rows for entries seen for the first time, and attaches those that were never seen. */
+  /** Attaches entries that have no row and are not in `found`, inserts their rows, and admits. */
   async ensureAttached(found: readonly FoundDisk[]): Promise<void> {
-    // Two looks at a time would attach twice: the first one also sees what the second would.
+    // One run at a time: a second one would attach the same entries again.
     const { rows, writeMode } = this.#options;
     if (this.#attaching || rows.node === undefined || writeMode() !== "read-write") return;
     this.#attaching = true;
     try {
       const unseen = this.#withoutRow().filter(
-        (entry) => !found.some((one) => isEntry(entry, one)),
+        (entry) => !found.some((disk) => isEntry(entry, disk)),
       );
       const attached = await Promise.all(unseen.map((entry) => this.#attach(entry)));
       const all = attached.includes(true) ? await this.#options.list() : found;
       await Promise.all(
         this.#withoutRow().map(async (entry) => {
-          const disk = all.find((one) => isEntry(entry, one));
+          const disk = all.find((candidate) => isEntry(entry, candidate));
           if (disk !== undefined) await this.#insert(entry, disk);
         }),
       );
       if (writeMode() !== "read-write") this.#retry();
       else await this.admitKnown();
     } catch (error) {
-      // What was not written down, or not admitted, is met again.
+      // Rows that were not inserted and disks that were not admitted are tried again.
       this.#retry();
       throw error;
     } finally {
@@ -81,7 +82,10 @@ export class FabricDisks {
     if (this.#withoutRow().length > 0) this.#retry();
   }
 
-  /** Those too whose row was made by an agent that ended before it could admit them. */
+  /**
+   * Admits fabric disks that have a row and are not admitted, e.g. because the agent that inserted
+   * the row ended before it admitted the disk.
+   */
   async admitKnown(): Promise<void> {
     const { rows, admit } = this.#options;
     const known = [...rows.disks()].filter((row) => this.entryOf(row) !== undefined);
@@ -118,11 +122,11 @@ export class FabricDisks {
       new Date(),
     );
     await writer.insertDisk(row);
-    log.info({ disk: row.id, serial, model, subnqn: entry.subnqn }, "fabric disk found");
+    log.info({ disk: row.id, serial, model, subnqn: entry.subnqn }, "new fabric disk found");
     observed.setDisk(row.id, disk);
   }
 
-  /** True: it is attached, and shows the serial of its entry. */
+  /** Resolves to whether the disk is attached and has the serial of its entry. */
   async #attach(entry: FabricDisk): Promise<boolean> {
     const { spdk, lanes, log } = this.#options;
     const name = controllerName(entry);
@@ -136,10 +140,13 @@ export class FabricDisks {
       const path = bdev?.kind === "nvme" ? bdev.paths[0] : undefined;
       const shown = path?.serialNumber.trim();
       if (shown === serial) return true;
-      log.error({ serial, shown, subnqn }, "fabric disk has another serial; detached and refused");
+      log.error(
+        { serial, shown, subnqn },
+        "fabric disk has another serial than its entry, detaching it",
+      );
       await spdk.bdevNvmeDetachController(name);
     } catch (error) {
-      log.warn({ err: error, serial, subnqn }, "fabric disk cannot be attached");
+      log.warn({ err: error, serial, subnqn }, "cannot attach fabric disk");
     }
     return false;
   }
@@ -152,9 +159,9 @@ export class FabricDisks {
       this.#options
         .rescan()
         .catch((error: unknown) =>
-          this.#options.log.warn({ err: error }, "disks on the target cannot be listed"),
+          this.#options.log.warn({ err: error }, "cannot list the disks on the SPDK target"),
         );
-    }, RETRY_MS);
+    }, FABRIC_RETRY_MS);
     this.#timer.unref();
   }
 }

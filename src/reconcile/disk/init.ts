@@ -1,7 +1,9 @@
-// disk-init: from an admitted disk to a loaded store: claim, vfio binding, NVMe controller, lvstore.
+// The loop `disk-init`: brings an admitted disk to a loaded lvstore: claim, vfio-pci binding, NVMe
+// controller, lvstore. Also zeroes free space on request.
 //
-// It never takes a disk with evidence against it, never formats without an admission and without
-// evidence gathered in the very claim, and never formats a disk that ever had a store of ours.
+// It never claims a disk with evidence against it, never formats without an admission and without
+// blank evidence gathered in the same claim, and never formats a disk that ever had an lvstore of
+// ours.
 import { clusterBytesFor } from "../../model/bytes.ts";
 import { refusesTaking } from "../../model/disk-claim.ts";
 import { controllerName, storeName } from "../../model/identity.ts";
@@ -19,28 +21,35 @@ function plan(view: DiskView): DiskStep | undefined {
   const { onTarget } = view;
   if (!view.targetConnected || !view.targetListed || view.duplicate) return undefined;
   if (onTarget !== undefined)
-    return onTarget.store === undefined ? format(view, onTarget) : zero(view, onTarget.store);
+    return onTarget.store === undefined
+      ? formatOrDetach(view, onTarget)
+      : zero(view, onTarget.store);
   return view.fabric === undefined ? takePcie(view) : attachFabric(view, view.fabric);
 }
 
-/** An attached disk without a store: made one, handed back to be inspected, or left as it is. */
-function format(view: DiskView, onTarget: ObservedDisk): DiskStep | undefined {
+/**
+ * For an attached disk without an lvstore: creates one, detaches for inspection, or does nothing.
+ */
+function formatOrDetach(view: DiskView, onTarget: ObservedDisk): DiskStep | undefined {
   const { row, fabric, inKernel } = view;
   if (row.lvsUuid !== undefined || !row.admitted || row.wanted !== "take") return undefined;
   if (fabric === undefined && !view.claimedBlank) {
-    // Nobody looked at it in this claim: back to its driver, and then from the start.
+    // The disk was not inspected in this claim: release it to its driver and begin again.
     if (inKernel === undefined || row.originalDriver === undefined) return undefined;
     const { controllerName: name } = onTarget;
-    return begin(view, "detach", { kind: "detach-disk", controllerName: name });
+    return recordThen(view, "detach", { kind: "detach-disk", controllerName: name });
   }
   if (fabric !== undefined && !fabric.format) return undefined;
+  // A store that is still being loaded does not keep SPDK from formatting the disk it lies on.
+  if (!view.loadEnded) return undefined;
   const name = storeName(view.fleet, row.id);
   const clusterBytes = clusterBytesFor(onTarget.sizeBytes);
-  // Recorded first: a store that is found under this name is then known to be of our making.
+  // The name is recorded first, so that an lvstore found with it is known to be created by this
+  // node.
   if (row.lvsName !== name || row.clusterBytes === undefined) {
     return { kind: "record-disk", patch: { lvsName: name, clusterBytes } };
   }
-  return begin(view, "create-store", {
+  return recordThen(view, "create-store", {
     kind: "create-store",
     bdevName: onTarget.bdevName,
     storeName: name,
@@ -48,27 +57,28 @@ function format(view: DiskView, onTarget: ObservedDisk): DiskStep | undefined {
   });
 }
 
-/** Asked for by a call, where free clusters may hold old bytes. */
+/** Zeroes free space if a call requested it and free clusters may hold old bytes. */
 function zero(view: DiskView, store: ObservedStore): DiskStep | undefined {
   const { row } = view;
   if (row.state !== "UP" || row.zeroRequestedTime === undefined) return undefined;
   if (row.freeSpace === "ZEROED" || store.uuid !== row.lvsUuid) return undefined;
   const { uuid: lvsUuid, name: lvsName } = store;
-  return begin(view, "zero-free-space", { kind: "zero-free-space", lvsUuid, lvsName });
+  return recordThen(view, "zero-free-space", { kind: "zero-free-space", lvsUuid, lvsName });
 }
 
 /**
- * A change of the disk's existence on the target: written down first, then made, unless an earlier
- * agent's may still be under way. While the database is away, only what brings a disk back is made.
+ * Records the pending op first and plans the step once that is committed. Waits while a step of an
+ * earlier agent may be running. In the write mode `restore-only` nothing can be recorded: an attach
+ * is planned without it, other steps are not permitted.
  */
-function begin(view: DiskView, op: PendingOpKind, step: DiskStep): DiskStep | undefined {
+function recordThen(view: DiskView, op: PendingOpKind, step: DiskStep): DiskStep | undefined {
   const { row, pending, writeMode } = view;
   const phase = pendingOpPhase(row.pendingOp, pending);
   if (phase === "running") return undefined;
   if (phase === "own" && row.pendingOp?.op === op) return step;
   if (writeMode === "restore-only" && op === "attach") return step;
-  const note = pendingOp(op, pending);
-  return note && { kind: "record-disk", patch: { pendingOp: note } };
+  const recorded = pendingOp(op, pending);
+  return recorded && { kind: "record-disk", patch: { pendingOp: recorded } };
 }
 
 function attachFabric(
@@ -78,7 +88,7 @@ function attachFabric(
   if (view.row.wanted !== "take") return undefined;
   const { trtype, traddr, trsvcid, subnqn } = entry;
   const name = controllerName(entry);
-  return begin(view, "attach", {
+  return recordThen(view, "attach", {
     kind: "attach-disk",
     controllerName: name,
     trtype,
@@ -94,10 +104,13 @@ function takePcie(view: DiskView): DiskStep | undefined {
   const { address, driver } = inKernel;
   const ours = row.lvsUuid !== undefined;
   if (driver === VFIO) {
-    // Nobody knows what is on it, unless it may hold the store that was being made when we ended.
-    const unknown = !ours && !view.claimedBlank && (view.foundEmpty || row.lvsName === undefined);
-    if (unknown) return release(view, address);
-    return begin(view, "attach", {
+    // Bound to vfio-pci by an earlier process, so its content was not inspected: release it first.
+    // With an lvstore name recorded, the earlier process may have created the lvstore: attach once
+    // to find out.
+    const uninspected =
+      !ours && !view.claimedBlank && (view.foundEmpty || row.lvsName === undefined);
+    if (uninspected) return release(view, address);
+    return recordThen(view, "attach", {
       kind: "attach-disk",
       controllerName: controllerName({ traddr: address }),
       trtype: "PCIe",
@@ -107,7 +120,7 @@ function takePcie(view: DiskView): DiskStep | undefined {
     });
   }
   if (driver === undefined) {
-    // Half-way between two drivers: back to where it came from, and then from the start.
+    // Interrupted between two drivers: bind it to its original driver and begin again.
     return release(view, address);
   }
   if (inKernel.evidence === undefined || refusesTaking(inKernel.evidence, ours)) return undefined;

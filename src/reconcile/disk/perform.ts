@@ -1,5 +1,6 @@
-// Performs the steps of disk-init. Each holds its disk's lane alone: attaching, detaching and making
-// a store must never overlap a change of an lvol on it (CONTRACT section 9).
+// Performs the steps of disk-init. Each holds its disk's lane exclusively: attach, detach and the
+// creation of an lvstore must never overlap a change of an lvol on it
+// (docs/spdk-contract.md#overlaps).
 import { trace } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { addressFamily } from "../../model/address.ts";
@@ -13,19 +14,24 @@ import { listNvme } from "../../sysfs/nvme.ts";
 import { claimForVfio, releaseToDriver } from "../../sysfs/vfio.ts";
 import { attempt, retryOf, type AfterLoss } from "../engine/attempt.ts";
 import type { DiskView } from "./view.ts";
-import { disksOnTarget } from "./disks-on-target.ts";
-import type { StepResult } from "../engine/driver.ts";
+import { disksOnTarget } from "../target/disks-on-target.ts";
+import type { StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
 import type { Lane, Lanes } from "../engine/lanes.ts";
 import type { Observed } from "../target/observed.ts";
 import type * as steps from "../steps.ts";
 import { zeroFreeSpace } from "./zero-free-space.ts";
 
-/** What this process knows of its own claims. Gone with the process, so a restart looks anew. */
+/**
+ * What this process found in its own claims, by disk id. Kept in memory only: a restart inspects
+ * again.
+ */
 export type ClaimMemory = {
-  /** Blank under the kernel driver in the claim that is still held: may be formatted. */
+  /** Blank under the kernel driver in the claim that is still held: the disk may be formatted. */
   readonly blank: Set<string>;
-  /** Attached as found, and no store came up: to be handed back and inspected. */
+  /**
+   * Attached without being found blank, and no lvstore was loaded: to be released and inspected.
+   */
   readonly empty: Set<string>;
 };
 
@@ -56,13 +62,15 @@ export async function performDiskStep(
 ): Promise<StepResult> {
   if (step.kind === "record-disk") {
     const written = await context.writer.recordDisk(view.row, step.patch);
-    return written ? { kind: "ok" } : { kind: "retry", message: "the intent changed meanwhile" };
+    return written
+      ? { kind: "ok" }
+      : { kind: "retry", message: "the intent changed before the status was committed" };
   }
   if (step.kind === "attach-disk") return await attach(context, view, step);
   return await inLane(context, view, (lane) => act({ context, view, lane }, step));
 }
 
-/** Holds the disk alone. */
+/** Runs `work` with the disk's lane held exclusively. */
 function inLane<T>(
   { lanes }: DiskStepContext,
   { row }: DiskView,
@@ -91,7 +99,10 @@ function act(on: Act, step: LaneStep): Promise<StepResult> {
   }
 }
 
-/** Looks with the namespaces held exclusively, and lets go of them only after the unbind. */
+/**
+ * Inspects the disk with its namespaces opened exclusively, and closes them only after the unbind,
+ * so that nothing can start to use the disk in between.
+ */
 async function claim({ context, view }: Act, step: steps.ClaimDisk): Promise<StepResult> {
   const { kernel, claims, log } = context;
   const { row } = view;
@@ -117,11 +128,11 @@ async function releaseFunction(
   step: steps.ReleaseFunction,
 ): Promise<StepResult> {
   const { kernel, claims, log } = context;
-  const given = await releaseToDriver(kernel, step.address, step.driver);
+  const released = await releaseToDriver(kernel, step.address, step.driver);
   claims.blank.delete(view.row.id);
   claims.empty.delete(view.row.id);
-  if (!given.ok) return { kind: "retry", message: `${given.reason}: ${given.detail}` };
-  log.info({ disk: view.row.id, driver: step.driver }, "disk given back to its driver");
+  if (!released.ok) return { kind: "retry", message: `${released.reason}: ${released.detail}` };
+  log.info({ disk: view.row.id, driver: step.driver }, "disk released to its kernel driver");
   return { kind: "ok" };
 }
 
@@ -142,25 +153,26 @@ async function attach(
     ),
   );
   if (attached.kind === "open") return retryOf([attached]);
-  // "Exists" and "this address has another name" are answers too: what is there decides.
+  // SPDK refuses a controller or an address that is attached already, so a refusal decides nothing:
+  // the disks on the target are listed.
   const { incarnation } = observed;
-  const unseen = await scanAfterAttach(context, row, attached.kind === "ok");
-  if (unseen !== undefined) return { kind: "retry", message: unseen };
-  // What was seen is of the run in which it was attached, or says nothing.
+  const scanFailure = await scanAfterAttach(context, row, attached.kind === "ok");
+  if (scanFailure !== undefined) return { kind: "retry", message: scanFailure };
+  // The scan counts only if the target is still the incarnation that the disk was attached in.
   if (incarnation === undefined || observed.incarnation !== incarnation)
-    return { kind: "retry", message: "the target went away" };
+    return { kind: "retry", message: "the SPDK target disconnected after the attach" };
   const disk = observed.disk(row.id);
   if (disk !== undefined) {
     if (disk.store === undefined && !claims.blank.has(row.id)) claims.empty.add(row.id);
     return { kind: "ok" };
   }
   if (attached.kind === "refused") return retryOf([attached]);
-  return await inLane(context, view, (lane) => refuseOther({ context, view, lane }, name));
+  return await inLane(context, view, (lane) => detachOtherDisk({ context, view, lane }, name));
 }
 
 /**
- * What the attach brought, seen in one go: where a store was expected, with all volumes that came up
- * with it. Answers why it could not be looked at.
+ * Reads what the attach brought: the disks, and all lvols where an lvstore was expected or is
+ * loaded. Resolves to why that failed, or to undefined.
  */
 async function scanAfterAttach(
   context: DiskStepContext,
@@ -170,54 +182,62 @@ async function scanAfterAttach(
   const { observed, scanDisks, scanAll } = context;
   const expected = attached && row.lvsUuid !== undefined;
   try {
-    // A disk that is away is tried again and again: that must not list everything each time.
+    // The attach of a missing disk is retried forever: a failed one must not cost a full scan.
     if (!expected) await scanDisks();
     if (expected || observed.disk(row.id)?.store !== undefined) {
       await scanAll({ sizes: true, subsystems: false });
     }
     return undefined;
   } catch (error) {
-    return `what was attached cannot be listed: ${error instanceof Error ? error.message : ""}`;
+    return `cannot list the disks after the attach: ${error instanceof Error ? error.message : ""}`;
   }
 }
 
-/** Under the address of this disk another one answered. */
-async function refuseOther({ context, view, lane }: Act, name: string): Promise<StepResult> {
+/**
+ * The attach succeeded and the disk was not found: another disk has its address. Detaches that one.
+ */
+async function detachOtherDisk({ context, view, lane }: Act, name: string): Promise<StepResult> {
   const { spdk, log, afterLoss } = context;
   const { row } = view;
   const found = await disksOnTarget(spdk, new Set([row.nsid]));
-  // It is there after all: whoever looked before looked too early.
+  // The scan after the attach was too early: the disk has appeared since.
   if (found.some(({ id }) => id === row.id))
-    return { kind: "retry", message: "to be looked at again" };
-  const other = found.find((one) => one.controllerName === name);
-  log.error({ disk: row.id, serial: row.serial, found: other?.serial }, "another disk answered");
-  const gone = await attempt(spdk.bdevNvmeDetachController(name), lane, afterLoss);
-  if (gone.kind === "open") return retryOf([gone]);
+    return { kind: "retry", message: "the disk appeared after it was looked for" };
+  const other = found.find((disk) => disk.controllerName === name);
+  log.error(
+    { disk: row.id, serial: row.serial, found: other?.serial },
+    "another disk has the address of this disk, detaching it",
+  );
+  const detached = await attempt(spdk.bdevNvmeDetachController(name), lane, afterLoss);
+  if (detached.kind === "open") return retryOf([detached]);
   return {
     kind: "retry",
-    message: `SERIAL_MISMATCH: ${other?.serial ?? "no namespace"} answered for ${row.serial}`,
+    message: `SERIAL_MISMATCH: found ${other?.serial ?? "no namespace"} instead of ${row.serial}`,
   };
 }
 
 async function detach(on: Act, step: steps.DetachDisk): Promise<StepResult> {
   const { spdk, observed, afterLoss } = on.context;
-  const gone = await attempt(
+  const detached = await attempt(
     spdk.bdevNvmeDetachController(step.controllerName),
     on.lane,
     afterLoss,
   );
-  if (gone.kind === "ok" || (gone.kind === "refused" && gone.error.kind === "absent")) {
+  if (detached.kind === "ok" || (detached.kind === "refused" && detached.error.kind === "absent")) {
     observed.setDisk(on.view.row.id, undefined);
     return { kind: "ok" };
   }
-  return retryOf([gone]);
+  return retryOf([detached]);
 }
 
 async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult> {
   const { spdk, observed, afterLoss, log } = on.context;
   const { row, onTarget } = on.view;
   const { bdevName, storeName, clusterBytes } = step;
-  log.info({ disk: row.id, bdev: bdevName, store: storeName }, "formatting disk");
+  log.info(
+    { disk: row.id, bdev: bdevName, store: storeName },
+    "creating lvstore (formats the disk)",
+  );
   const made = await attempt(
     spdk.bdevLvolCreateLvstore({
       bdevName,
@@ -228,12 +248,17 @@ async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult
     on.lane,
     afterLoss,
   );
-  // Made by this call, or by one whose answer was lost: the store under this name is read back.
+  // The lvstore may exist from this call, or from an earlier one whose answer was lost: read it
+  // back.
   const store = await attempt(spdk.getLvstore({ name: storeName }), on.lane, afterLoss);
   if (store.kind === "ok" && store.value?.baseBdev === bdevName && onTarget !== undefined) {
     observed.setDisk(row.id, { ...onTarget, store: store.value });
     return { kind: "ok" };
   }
-  if (made.kind === "ok") return { kind: "retry", message: "store is not where it was made" };
+  if (made.kind === "ok")
+    return {
+      kind: "retry",
+      message: `lvstore ${storeName} was created and is not found on ${bdevName}`,
+    };
   return retryOf([made]);
 }

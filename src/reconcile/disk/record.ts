@@ -1,7 +1,8 @@
-// What is to be recorded of a disk, as a pure function of what was seen.
+// Turns observations of a disk into the status columns of its row. Pure.
 import { diskId, fleetHash, parseStoreName } from "../../model/identity.ts";
 import { refusing, showsUse } from "../../model/disk-claim.ts";
 import type { DiskState, DiskStatusPatch } from "../../model/disk.ts";
+import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
 import type { DiskView } from "./view.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
@@ -9,7 +10,10 @@ import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
 type DiskPhase = { readonly state: DiskState; readonly stateReason: string };
 type Patch = { -readonly [Key in keyof DiskStatusPatch]: DiskStatusPatch[Key] };
 
-/** The columns that differ from the row; undefined when the row says what was seen already. */
+/**
+ * The columns that differ from the row; undefined when the row already agrees with what is
+ * observed.
+ */
 export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
   const { row } = view;
   const patch: Patch = {};
@@ -17,15 +21,15 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
   if (phase !== undefined) {
     if (phase.state !== row.state) patch.state = phase.state;
     if (phase.stateReason !== row.stateReason) patch.stateReason = phase.stateReason;
-    if (phase.state === "UP") Object.assign(patch, up(view));
+    if (phase.state === "UP") Object.assign(patch, storeColumns(view));
   }
-  Object.assign(patch, whereabouts(view));
+  Object.assign(patch, kernelColumns(view), failuresPatch(view));
   if (view.mayBeDirty && row.freeSpace === "ZEROED") patch.freeSpace = "UNKNOWN";
   if (pendingEnded(view)) patch.pendingOp = undefined;
   return Object.keys(patch).length === 0 ? undefined : patch;
 }
 
-/** Its effect was seen, or the target that it was sent to is gone. */
+/** The effect of the pending op was observed, or its incarnation of the target has ended. */
 function pendingEnded(view: DiskView): boolean {
   const { row, onTarget, pending } = view;
   const phase = pendingOpPhase(row.pendingOp, pending);
@@ -33,7 +37,7 @@ function pendingEnded(view: DiskView): boolean {
   if (phase === "interrupted") return true;
   switch (row.pendingOp.op) {
     case "attach":
-      return onTarget?.store !== undefined || (onTarget !== undefined && loadIsOver(view));
+      return onTarget?.store !== undefined || (onTarget !== undefined && noStoreExpected(view));
     case "detach":
       return onTarget === undefined;
     case "create-store":
@@ -45,12 +49,12 @@ function pendingEnded(view: DiskView): boolean {
   }
 }
 
-/** No store is expected on it, or none comes any more. */
-function loadIsOver({ row, loadEnded }: DiskView): boolean {
+/** The disk has no lvstore recorded, or SPDK has finished loading lvstores without finding it. */
+function noStoreExpected({ row, loadEnded }: DiskView): boolean {
   return row.lvsUuid === undefined || loadEnded;
 }
 
-/** Where the disk stands; undefined while too little is known to say. */
+/** The state of the disk and its reason; undefined while too little is observed. */
 export function diskPhase(view: DiskView): DiskPhase | undefined {
   const { row, onTarget } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
@@ -73,38 +77,41 @@ function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
     return foreign === undefined ? is("UP") : is("FOREIGN", foreign);
   }
   if (row.lvsUuid !== undefined) {
-    // Minutes, after a crash: whoever attached it, and whether the answer came or not.
+    // Loading takes minutes after a crash of the target.
     return view.loadEnded
-      ? is("FAILED", `store ${row.lvsUuid} did not come up`)
-      : is("CLAIMING", "its store is being loaded");
+      ? is("FAILED", `lvstore ${row.lvsUuid} was not found on the disk`)
+      : is("CLAIMING", "its lvstore is being loaded");
   }
   if (!row.admitted) return is("DISCOVERED", "not admitted");
   if (fabric !== undefined && !fabric.format) {
-    return is("FOREIGN", "no store on it, and its entry does not say that it may be formatted");
+    return is("FOREIGN", "it has no lvstore, and its entry does not permit formatting it");
   }
   return is("CLAIMING", row.lastError ?? "");
 }
 
-/** Why a loaded store is not ours to use; undefined if it is ours. */
+/** Why a loaded lvstore must not be used; undefined if it belongs to this disk and node. */
 function foreignStore({ row, fleet }: DiskView, store: ObservedStore): string | undefined {
   const name = parseStoreName(store.name);
   if (name === undefined || name.fleet !== fleetHash(fleet)) {
-    return `OTHER_FLEET: holds the store ${store.name}`;
+    return `OTHER_FLEET: holds the lvstore ${store.name}`;
   }
-  if (name.diskId !== diskId(row)) return `COPY: holds the store of disk ${name.diskId}`;
+  if (name.diskId !== diskId(row)) return `COPY: holds the lvstore of disk ${name.diskId}`;
   if (row.lvsUuid !== undefined) {
-    return row.lvsUuid === store.uuid ? undefined : `COPY: its store has the uuid ${store.uuid}`;
+    return row.lvsUuid === store.uuid
+      ? undefined
+      : `COPY: its lvstore has the uuid ${store.uuid} instead of ${row.lvsUuid}`;
   }
-  // Recorded before it was made, so of our making; else somebody's, to be adopted by a call.
+  // The name is recorded before the lvstore is created, so with that name it was created by this
+  // node; any other lvstore needs a call of AdoptDisk.
   return row.lvsName === store.name
     ? undefined
-    : `OTHER_NODE: holds a store of this fleet that no row of this node knows; see AdoptDisk`;
+    : `OTHER_NODE: holds an lvstore of this fleet without a row of this node; see AdoptDisk`;
 }
 
 function phaseInKernel(view: DiskView): DiskPhase {
   const { row, inKernel } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
-  if (inKernel === undefined) return is("MISSING", `no function at ${row.address}`);
+  if (inKernel === undefined) return is("MISSING", `no PCI function at ${row.address}`);
   const blocking = refusing(inKernel.evidence ?? [], row.lvsUuid !== undefined);
   const first = blocking[0];
   if (first !== undefined) {
@@ -116,15 +123,15 @@ function phaseInKernel(view: DiskView): DiskPhase {
   return is("CLAIMING", row.lastError ?? "");
 }
 
-/** What an UP disk's row says of its store and controller. */
-function up({ row, onTarget }: DiskView): Patch {
+/** The columns of an UP disk that describe its lvstore and its controller. */
+function storeColumns({ row, onTarget }: DiskView): Patch {
   const patch: Patch = {};
   const store = onTarget?.store;
   if (onTarget === undefined || store === undefined) return patch;
   if (row.lvsUuid === undefined) {
     patch.lvsUuid = store.uuid;
-    // Made with write_zeroes by us: SPDK writes the superblock last, so a store that is there was
-    // zeroed to the end.
+    // This node created it with write_zeroes, and SPDK writes the superblock last: an lvstore that
+    // exists was zeroed completely.
     patch.freeSpace = "ZEROED";
   }
   if (row.lvsName !== store.name) patch.lvsName = store.name;
@@ -137,14 +144,11 @@ function up({ row, onTarget }: DiskView): Patch {
   if (row.sizeBytes !== onTarget.sizeBytes) patch.sizeBytes = onTarget.sizeBytes;
   if (row.blockSize !== onTarget.blockSize) patch.blockSize = onTarget.blockSize;
   if (row.observedGeneration !== row.generation) patch.observedGeneration = row.generation;
-  if (row.lastError !== undefined) {
-    Object.assign(patch, { lastError: undefined, attempt: 0, nextTryTime: undefined });
-  }
   return patch;
 }
 
-/** Where it was last seen. The time of seeing alone is no reason to write. */
-function whereabouts({ row, inKernel, now }: DiskView): Patch {
+/** The columns that describe the disk in the kernel. lastSeenTime alone is no reason to write. */
+function kernelColumns({ row, inKernel, now }: DiskView): Patch {
   if (inKernel === undefined) return {};
   const patch: Patch = {};
   if (row.address !== inKernel.address) patch.address = inKernel.address;
@@ -153,9 +157,22 @@ function whereabouts({ row, inKernel, now }: DiskView): Patch {
     patch.kernelName = inKernel.kernelName;
   }
   if (inKernel.evidence !== undefined) {
-    const print = JSON.stringify(inKernel.evidence);
-    if (print !== JSON.stringify(row.evidence)) patch.evidence = inKernel.evidence;
+    const evidence = JSON.stringify(inKernel.evidence);
+    if (evidence !== JSON.stringify(row.evidence)) patch.evidence = inKernel.evidence;
   }
   if (Object.keys(patch).length > 0) patch.lastSeenTime = now;
   return patch;
+}
+
+/** The failures of the disk's steps, and the worst of them for people. */
+function failuresPatch({ row, failures }: DiskView): Patch {
+  const gaveUp = row.state === "FAILED" && row.observedGeneration === row.generation;
+  if (gaveUp || sameFailures(row.failures, failures)) return {};
+  const worst = worstFailure(failures);
+  return {
+    failures,
+    lastError: worst?.message,
+    attempt: worst?.attempt ?? 0,
+    nextTryTime: worst?.nextTryTime,
+  };
 }

@@ -1,6 +1,6 @@
-// Whether the store of an attached disk may still be on its way. SPDK lists a controller while its store
-// is being loaded, which takes minutes after a crash; only once nothing is being looked into any more
-// does a store that is not there not come.
+// Waits for SPDK to finish loading the lvstores of attached disks. SPDK lists a controller while
+// its lvstore is still being loaded, which takes minutes after a crash. A disk without its lvstore
+// is a failure only once SPDK answers that it examines no bdev any more.
 import type { Logger } from "pino";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { ObservedDisk } from "../target/observed.ts";
@@ -8,42 +8,49 @@ import type { ObservedDisk } from "../target/observed.ts";
 export type StoreLoadsOptions = {
   readonly spdk: Pick<SpdkClient, "bdevWaitForExamine">;
   readonly log: Logger;
-  /** Sees what came up. */
+  /** Observes the lvstores that were loaded. */
   readonly rescan: () => Promise<void>;
-  /** What did not come up does not: disks are planned again. */
+  /** Called when the disks without an lvstore are known to have none: to plan them again. */
   readonly onEnded: () => void;
 };
 
 export class StoreLoads {
   readonly #options: StoreLoadsOptions;
-  /** As they were seen without a store when nothing was being loaded any more. */
+  /** Observations of disks that still had no lvstore when SPDK had finished loading. */
   readonly #ended = new WeakSet<ObservedDisk>();
+  #expected: readonly ObservedDisk[] = [];
   #waiting = false;
 
   constructor(options: StoreLoadsOptions) {
     this.#options = options;
   }
 
+  /** Whether loading has ended for this very observation without an lvstore. */
   ended(disk: ObservedDisk | undefined): boolean {
     return disk !== undefined && this.#ended.has(disk);
   }
 
-  /** Disks that are there without the store that they should have. */
+  /** Waits for the lvstores of these observed disks; replaces what an earlier call named. */
   expect(disks: readonly ObservedDisk[]): void {
-    if (this.#waiting || disks.every((disk) => this.ended(disk))) return;
+    this.#expected = disks.filter((disk) => !this.ended(disk));
+    if (this.#waiting || this.#expected.length === 0) return;
     this.#waiting = true;
     const { spdk, rescan, onEnded, log } = this.#options;
+    // Disks that are attached while this wait is under way need one of their own.
+    const waitedFor = this.#expected;
     spdk
       .bdevWaitForExamine()
-      // A disk that has its store by now is another observation than the one that was waited for.
+      // A disk that got its lvstore becomes a new observation, which is not among those waited for.
       .then(() => rescan())
       .then(() => {
-        for (const disk of disks) this.#ended.add(disk);
-        onEnded();
-      })
-      .catch((error: unknown) => log.warn({ err: error }, "loads cannot be waited for"))
-      .finally(() => {
+        for (const disk of waitedFor) this.#ended.add(disk);
         this.#waiting = false;
+        onEnded();
+        this.expect(this.#expected);
+      })
+      .catch((error: unknown) => {
+        this.#waiting = false;
+        log.warn({ err: error }, "cannot wait for SPDK to load lvstores");
       });
   }
 }

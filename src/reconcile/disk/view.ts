@@ -1,18 +1,19 @@
-// What the disk loops see of one disk: its row, what the kernel shows, what the target shows, and
-// what the operator configured.
+// The view of one disk that its loop plans from: its row, what the kernel and the target show of
+// it, and its entry in the configuration.
 import type { DiskRow } from "../../model/disk.ts";
+import type { StepFailures } from "../../model/failure.ts";
 import type { Evidence } from "../../model/evidence.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { ObservedDisk } from "../target/observed.ts";
 
-/** A PCIe disk as the kernel shows it; a disk on vfio-pci cannot be looked into. */
+/** A PCIe disk as the kernel shows it. The kernel cannot read a disk that is bound to vfio-pci. */
 export type DiskInKernel = {
   readonly address: string;
-  /** Undefined: no driver is bound. */
+  /** Undefined when no driver is bound. */
   readonly driver: string | undefined;
   readonly kernelName: string | undefined;
-  /** Undefined: it could not be looked at under its present driver. */
+  /** Undefined when no evidence was gathered under the present driver. */
   readonly evidence: readonly Evidence[] | undefined;
 };
 
@@ -29,9 +30,12 @@ export type DiskView = {
   readonly row: DiskRow;
   readonly now: Date;
   readonly inFlight: boolean;
+  readonly failures: StepFailures;
   readonly targetConnected: boolean;
   readonly onTarget: ObservedDisk | undefined;
-  /** Whether the disks on the target were listed in this run; without that absence means nothing. */
+  /**
+   * Whether the disks on the target were listed in this incarnation; until then absence is unknown.
+   */
   readonly targetListed: boolean;
   readonly inKernel: DiskInKernel | undefined;
   /** Whether the kernel's disks were listed since the agent started. */
@@ -39,16 +43,16 @@ export type DiskView = {
   readonly fabric: FabricEntry | undefined;
   /** Two disks show the same serial, model and namespace. */
   readonly duplicate: boolean;
-  /** The evidence of the claim that this agent made since it started: the licence to format. */
+  /** This process found the disk blank in the claim it still holds: the disk may be formatted. */
   readonly claimedBlank: boolean;
-  /** Nothing is being loaded any more: a store that is not there now does not come. */
+  /** SPDK has finished loading lvstores since this observation, and the disk still has none. */
   readonly loadEnded: boolean;
-  /** It was attached as it was found, and no store of ours came up: to be handed back. */
+  /** The disk was attached without being found blank, and no lvstore was loaded: to be released. */
   readonly foundEmpty: boolean;
   readonly fleet: string;
-  /** Who asks, for what earlier agents may have left running. */
+  /** For deciding whether a pending op of an earlier agent may still be running. */
   readonly pending: PendingContext;
   readonly writeMode: WriteMode;
-  /** A delete on this disk may have left its clusters as they were. */
+  /** A delete on this disk may have left clusters uncleared. */
   readonly mayBeDirty: boolean;
 };

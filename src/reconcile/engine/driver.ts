@@ -1,84 +1,24 @@
-// Runs the loops. Objects that something happened to are planned in the next turn of the event loop,
-// each loop's step is handed to its lanes, and the answer makes the object be planned again. Nothing
-// is polled, and an object nothing happened to costs nothing.
+// The driver runs the loops of one kind of object. It plans objects that were woken in the next
+// turn of the event loop, dispatches each loop's step to its lanes, and plans the object again when
+// the step is answered. It does not poll: an object that is not woken costs nothing.
 //
-// The driver knows no volume and no disk: what there is to know of a kind of object is its `Kind`.
+// It never depends on volumes or disks: everything specific to a kind of object is in its `Kind`.
 import { context, ROOT_CONTEXT, trace, type Span } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { ATTR } from "../../telemetry/attributes.ts";
 import type { Instruments } from "../../telemetry/instruments.ts";
 import { endSpan, failed, traceIds } from "../../telemetry/trace.ts";
-import { PassTrace, type IntentTrace } from "./pass-trace.ts";
-
-/** How a step came out. `retry`: again after a back-off. `fatal`: only a new intent can help. */
-export type StepResult =
-  | { readonly kind: "ok" }
-  | { readonly kind: "retry"; readonly message: string }
-  | { readonly kind: "fatal"; readonly message: string };
-
-export type Failure = {
-  readonly message: string;
-  readonly attempt: number;
-  readonly nextTryTime: Date;
-  readonly fatal: boolean;
-};
-
-type Moment = { readonly now: Date; readonly inFlight: boolean };
-
-type Loop<View, Step> = {
-  readonly name: string;
-  readonly plan: (view: View) => Step | undefined;
-};
-
-/** One kind of object: how it is viewed, planned, acted on and recorded. */
-export type Kind<View, Step extends { readonly kind: string }> = {
-  readonly name: string;
-  readonly loops: readonly Loop<View, Step>[];
-  /** Objects that are planned before the others of a pass; undefined: in the order of their wakes. */
-  readonly first?: (id: string) => boolean;
-  /** Undefined: there is no such object any more. */
-  readonly view: (id: string, moment: Moment) => View | undefined;
-  /** Which trace the object's intent was committed in, and whether that is still being served. */
-  readonly intent: (view: View) => IntentTrace;
-  /** Whether this agent may do that now; what it may not do is planned again when it may. */
-  readonly permits: (act: Step["kind"] | "record") => boolean;
-  /** Whether a step changes something, as opposed to looking. */
-  readonly changes: (act: Step["kind"]) => boolean;
-  /**
-   * Whether an earlier step of the present intent ended as `fatal`: the object is still observed, and
-   * nothing of it is changed before a new intent.
-   */
-  readonly gaveUp: (view: View) => boolean;
-  /** Performs a step in its lanes; must not throw for anything the target or the kernel answers. */
-  readonly perform: (view: View, step: Step) => Promise<StepResult>;
-  /** Writes down what was seen, if it differs; resolves once committed, with whether it was written. */
-  readonly record: (view: View) => Promise<boolean> | undefined;
-  readonly recordFailure: (view: View, failure: Failure) => Promise<boolean>;
-};
-
-/** What a pass was for: the loop began, something happened, or a time had come. */
-export type PassReason = "start" | "wake" | "period";
-
-export type LoopStatus = {
-  readonly name: string;
-  readonly passes: number;
-  readonly lastReason: PassReason | undefined;
-  readonly steps: number;
-  readonly lastPassTime: Date | undefined;
-  readonly lastDurationMs: number;
-  readonly lastError: string | undefined;
-};
-
-/** Objects planned in one pass. */
-const PASS_OBJECTS = 64;
-const BACKOFF_FIRST_MS = 200;
-const BACKOFF_LAST_MS = 60_000;
-
-type Backoff = { attempt: number; untilMs: number; timer: NodeJS.Timeout };
+import type { FailedPart, Kind, Loop, LoopStatus, StepResult } from "./kind.ts";
+import { InFlight } from "./in-flight.ts";
+import { PassTrace } from "./pass-trace.ts";
+import { PASS_OBJECTS } from "../../limits.ts";
+import type { StepFailures } from "../../model/failure.ts";
+import { Backoffs } from "./backoff.ts";
 
 type Dispatched<View, Step> = {
   readonly loop: string;
   readonly id: string;
+  /** `LOOP/STEP PART`: of the back-off. */
   readonly key: string;
   readonly view: View;
   readonly step: Step;
@@ -90,16 +30,16 @@ export class Driver<View, Step extends { readonly kind: string }> {
   readonly #kind: Kind<View, Step>;
   readonly #log: Logger;
   readonly #instruments: Instruments;
-  /** What waits to be planned, in the order of its wakes. */
+  /** Ids of objects to be planned, in the order they were woken. */
   readonly #dirty = new Set<string>();
+  /** As #dirty, for objects that are planned first. */
   readonly #urgent = new Set<string>();
-  /** Steps in flight by object; a key is `loop/id`. */
-  readonly #busy = new Map<string, Promise<void>>();
-  readonly #inFlight = new Map<string, number>();
+  readonly #inFlight = new InFlight();
   readonly #recording = new Set<string>();
   readonly #generations = new Map<string, bigint>();
-  readonly #backoff = new Map<string, Backoff>();
+  readonly #backoffs = new Backoffs((id) => this.wake(id));
   readonly #status = new Map<string, { -readonly [Key in keyof LoopStatus]: LoopStatus[Key] }>();
+  readonly #wakeTimers = new Map<string, NodeJS.Timeout>();
   #scheduled = false;
   #paused = true;
   #closed = false;
@@ -127,48 +67,60 @@ export class Driver<View, Step extends { readonly kind: string }> {
 
   /** Whether nothing waits to be planned and no step or record is in flight. */
   get idle(): boolean {
-    return this.#waiting === 0 && this.#busy.size === 0 && this.#recording.size === 0;
+    return this.#waiting === 0 && this.#inFlight.size === 0 && this.#recording.size === 0;
   }
 
-  /** Starts planning what was woken so far. */
+  /** Starts planning, beginning with the objects woken so far. */
   start(): void {
     this.#paused = false;
     this.#schedule();
   }
 
-  /** Says: look at this object. */
+  /** Requests that the object is planned. */
   wake(id: string): void {
     const urgent = this.#kind.first?.(id) === true;
     (urgent ? this.#urgent : this.#dirty).add(id);
     this.#schedule();
   }
 
-  /** Forgets back-offs of an object: a new intent, or the target is back. */
+  /** Clears the back-offs of an object and wakes it, e.g. after a new intent. */
   retryNow(id: string): void {
-    for (const { name } of this.#kind.loops) {
-      const key = `${name}/${id}`;
-      clearTimeout(this.#backoff.get(key)?.timer);
-      this.#backoff.delete(key);
-    }
+    this.#backoffs.clear(id);
     this.wake(id);
   }
 
-  /** A commit touched this object: a new intent ends its back-offs, a mere status does not. */
+  /**
+   * Wakes an object whose row changed. Clears its back-offs if the generation (its intent) changed.
+   */
   retryIfIntentChanged(id: string, generation: bigint | undefined): void {
-    const changed = generation !== undefined && this.#generations.get(id) !== generation;
+    const before = this.#generations.get(id);
     if (generation !== undefined) this.#generations.set(id, generation);
-    if (changed) this.retryNow(id);
-    else this.wake(id);
+    // A row that is seen for the first time brings the failures that an earlier agent recorded.
+    if (before !== undefined && generation !== undefined && before !== generation) {
+      this.retryNow(id);
+    } else {
+      this.wake(id);
+    }
   }
 
-  /** Whether a step on this object was handed out and is not answered yet. */
+  /** The present failures of an object's steps; before its first pass those that were recorded. */
+  failures(id: string, recorded: StepFailures): StepFailures {
+    return this.#backoffs.knows(id) ? this.#backoffs.of(id) : recorded;
+  }
+
+  /** Whether a step on this object was dispatched and is not answered yet. */
   inFlight(id: string): boolean {
-    return (this.#inFlight.get(id) ?? 0) > 0;
+    return this.#inFlight.has(id);
   }
 
-  /** As retryNow, for every object that is in a back-off. */
+  /** Ends the waits of all back-offs, e.g. when the target is back; they go on growing. */
   retryAllNow(): void {
-    for (const key of this.#backoff.keys()) this.retryNow(key.slice(key.indexOf("/") + 1));
+    this.#backoffs.endWaits();
+  }
+
+  /** As retryAllNow, for one object. */
+  retrySoon(id: string): void {
+    this.#backoffs.endWaitsOf(id);
   }
 
   #schedule(): void {
@@ -176,7 +128,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      // Whoever woke it is not who it works for.
+      // Detach from the waker's trace context: each step is traced under its own intent.
       context.with(ROOT_CONTEXT, () => this.#pass());
     });
   }
@@ -185,9 +137,10 @@ export class Driver<View, Step extends { readonly kind: string }> {
     if (this.#closed) return;
     const started = performance.now();
     const now = new Date();
-    // The rest in the next turn: answers, commits and calls are not kept waiting by a thousand plans,
-    // and the target works on the first while the last are planned.
-    const ids = this.#take();
+    // A pass plans a limited number of objects and leaves the rest to the next turn of the event
+    // loop, so that a thousand plans do not delay answers, commits and API calls, and the target
+    // receives the first steps while later objects are still being planned.
+    const ids = this.#nextIds();
     const passTrace = new PassTrace(this.#instruments.tracer, this.#kind.name, ids.length);
     for (const id of ids) this.#planObject(id, now, passTrace);
     passTrace.end();
@@ -205,8 +158,8 @@ export class Driver<View, Step extends { readonly kind: string }> {
     return this.#urgent.size + this.#dirty.size;
   }
 
-  /** The next to be planned, urgent ones before the others. */
-  #take(): readonly string[] {
+  /** Removes and returns the ids for the next pass, urgent ones first. */
+  #nextIds(): readonly string[] {
     const ids: string[] = [];
     for (const waiting of [this.#urgent, this.#dirty]) {
       for (const id of waiting) {
@@ -219,65 +172,108 @@ export class Driver<View, Step extends { readonly kind: string }> {
   }
 
   #planObject(id: string, now: Date, passTrace: PassTrace): void {
-    const moment = { now, inFlight: this.inFlight(id) };
-    const view = this.#kind.view(id, moment);
+    const view = this.#viewOf(id, now);
     if (view === undefined) return;
-    for (const loop of this.#kind.loops) {
-      const key = `${loop.name}/${id}`;
-      if (this.#busy.has(key) || (this.#backoff.get(key)?.untilMs ?? 0) > now.getTime()) continue;
-      const step = this.#stepOf(loop, view);
-      if (step === undefined || !this.#kind.permits(step.kind)) continue;
+    const planned = this.#kind.loops.flatMap((loop) => this.#stepsOf(loop, view));
+    for (const { loop, step, key } of planned) {
+      if (this.#mustWait(loop, id, { step, key }) || !this.#kind.permits(step.kind)) continue;
       const attributes = {
         [ATTR.objectKind]: this.#kind.name,
         [ATTR.objectId]: id,
-        [ATTR.loop]: loop.name,
+        [ATTR.loop]: loop,
         [ATTR.step]: step.kind,
-        [ATTR.attempt]: (this.#backoff.get(key)?.attempt ?? 0) + 1,
+        [ATTR.attempt]: this.#backoffs.attempts(id, key) + 1,
       };
       const span = passTrace.step(step.kind, this.#kind.intent(view), attributes);
-      this.#dispatch({ loop: loop.name, id, key, view, step, span, startMs: performance.now() });
+      this.#dispatch({ loop, id, key, view, step, span, startMs: performance.now() });
     }
-    context.with(passTrace.contextFor(this.#kind.intent(view)), () => this.#record(id, view));
+    if (this.#kind.works(view)) this.#forgetUnwanted(id, new Set(planned.map(({ key }) => key)));
+    this.#wakeAt(id, this.#kind.wakeTime(view));
+    const current = this.#viewOf(id, now) ?? view;
+    context.with(passTrace.contextFor(this.#kind.intent(view)), () => this.#record(id, current));
   }
 
-  /** What each loop would do with an object as it is viewed; nothing is dispatched. */
+  #viewOf(id: string, now: Date): View | undefined {
+    const moment = () => ({ now, inFlight: this.inFlight(id), failures: this.#backoffs.of(id) });
+    const view = this.#kind.view(id, moment());
+    if (view === undefined || !this.#backoffs.seed(id, this.#kind.recordedFailures(view))) {
+      return view;
+    }
+    return this.#kind.view(id, moment());
+  }
+
+  #wakeAt(id: string, time: Date | undefined): void {
+    clearTimeout(this.#wakeTimers.get(id));
+    this.#wakeTimers.delete(id);
+    if (time === undefined || this.#closed) return;
+    const timer = setTimeout(() => this.wake(id), Math.max(1, time.getTime() - Date.now()));
+    this.#wakeTimers.set(id, timer.unref());
+  }
+
+  /** Failures of steps that no loop plans any more, e.g. of a host that is not wanted any more. */
+  #forgetUnwanted(id: string, planned: ReadonlySet<string>): void {
+    for (const key of Object.keys(this.#backoffs.of(id))) {
+      if (!planned.has(key)) this.#backoffs.succeed(id, key);
+    }
+  }
+
+  /** Whether a back-off, or a step of the same loop on the same object, is in the way. */
+  #mustWait(
+    loop: string,
+    id: string,
+    next: { readonly step: Step; readonly key: string },
+  ): boolean {
+    if (this.#backoffs.waits(id, next.key)) return true;
+    const alone = this.#kind.part(next.step) === undefined;
+    return this.#inFlight.blocks(loop, id, { key: next.key, alone });
+  }
+
+  /** The steps that the loops plan for a view; nothing is dispatched. */
   planned(view: View): readonly { readonly loop: string; readonly step: Step }[] {
-    return this.#kind.loops.flatMap((loop) => {
-      const step = this.#stepOf(loop, view);
-      return step === undefined ? [] : [{ loop: loop.name, step }];
-    });
+    return this.#kind.loops.flatMap((loop) => this.#stepsOf(loop, view));
   }
 
-  #stepOf(loop: Loop<View, Step>, view: View): Step | undefined {
-    const step = loop.plan(view);
-    if (step === undefined || !this.#kind.gaveUp(view)) return step;
-    return this.#kind.changes(step.kind) ? undefined : step;
+  #stepsOf(loop: Loop<View, Step>, view: View) {
+    const plan = loop.plan(view) ?? [];
+    const steps: readonly Step[] = isList(plan) ? plan : [plan];
+    const gaveUp = steps.length > 0 && this.#kind.gaveUp(view);
+    return steps
+      .filter(({ kind }) => !gaveUp || !this.#kind.changes(kind))
+      .map((step) => ({ loop: loop.name, step, key: this.#keyOf(loop.name, step) }));
+  }
+
+  #keyOf(loop: string, step: Step): string {
+    return keyOf(loop, step.kind, this.#kind.part(step));
   }
 
   #dispatch(dispatched: Dispatched<View, Step>): void {
     const { loop, id, key, view, step, span } = dispatched;
-    this.#inFlight.set(id, (this.#inFlight.get(id) ?? 0) + 1);
+    this.#inFlight.begin(id);
     const status = this.#status.get(loop);
     if (status !== undefined) status.steps += 1;
     const done = context
       .with(trace.setSpan(ROOT_CONTEXT, span), () => this.#kind.perform(view, step))
       .catch((error: unknown): StepResult => {
-        this.#log.error({ err: error, loop, id, step: step.kind }, "step threw");
-        return { kind: "retry", message: `${step.kind} failed inside the agent` };
+        this.#log.error(
+          { err: error, loop, id, step: step.kind },
+          "step threw an unexpected error",
+        );
+        return {
+          kind: "retry",
+          message: `internal error of the agent in ${step.kind}; its log has the details`,
+        };
       })
       .then((result) => {
-        this.#busy.delete(key);
-        this.#inFlight.set(id, (this.#inFlight.get(id) ?? 1) - 1);
-        if (this.#inFlight.get(id) === 0) this.#inFlight.delete(id);
-        if (result.kind === "ok") this.#succeeded(dispatched);
+        this.#inFlight.end(loop, id, key);
+        if (result.kind === "ok") this.#succeeded(dispatched, result.failedParts ?? []);
         else this.#onStepFailed(dispatched, result);
-        this.#ended(dispatched, result);
+        this.#endSpan(dispatched, result);
         this.wake(id);
       });
-    this.#busy.set(key, done);
+    this.#inFlight.add(loop, id, key, { done, alone: this.#kind.part(step) === undefined });
   }
 
-  #ended({ loop, step, span, startMs }: Dispatched<View, Step>, result: StepResult): void {
+  #endSpan({ loop, step, span, startMs }: Dispatched<View, Step>, result: StepResult): void {
     const durationMs = performance.now() - startMs;
     this.#instruments.metrics.step({ loop, step: step.kind, result: result.kind, durationMs });
     span.setAttribute(ATTR.stepResult, result.kind);
@@ -285,71 +281,80 @@ export class Driver<View, Step extends { readonly kind: string }> {
     endSpan(span);
   }
 
-  #succeeded({ key, loop, id, step, span }: Dispatched<View, Step>): void {
-    clearTimeout(this.#backoff.get(key)?.timer);
-    this.#backoff.delete(key);
+  #succeeded(dispatched: Dispatched<View, Step>, failed: readonly FailedPart[]): void {
+    const { key, loop, id, step, span } = dispatched;
+    this.#backoffs.succeed(id, key);
+    for (const { step: kind, part, message } of failed) {
+      this.#failed(dispatched, keyOf(loop, kind, part), message);
+    }
     const level = this.#kind.changes(step.kind) ? "info" : "debug";
     this.#log[level]({ loop, id, step: step.kind, ...traceIds(span) }, "step done");
   }
 
   #onStepFailed(
     dispatched: Dispatched<View, Step>,
-    result: Exclude<StepResult, { kind: "ok" }>,
+    { kind, message }: Exclude<StepResult, { kind: "ok" }>,
   ): void {
-    const { loop, id, key, view, step, span } = dispatched;
-    const attempt = (this.#backoff.get(key)?.attempt ?? 0) + 1;
-    const spread = 0.75 + Math.random() / 2;
-    const delayMs = Math.min(BACKOFF_FIRST_MS * 2 ** (attempt - 1), BACKOFF_LAST_MS) * spread;
-    const untilMs = Date.now() + delayMs;
-    clearTimeout(this.#backoff.get(key)?.timer);
-    if (!this.#closed) {
-      const timer = setTimeout(() => {
-        // The clock may be a fraction of a millisecond behind the timer, and nobody wakes it again.
-        backoff.untilMs = 0;
-        this.wake(id);
-      }, delayMs);
-      timer.unref();
-      const backoff: Backoff = { attempt, untilMs, timer };
-      this.#backoff.set(key, backoff);
-    }
-    const status = this.#status.get(loop);
-    if (status !== undefined) status.lastError = `${id}: ${result.message}`;
-    const fatal = result.kind === "fatal";
-    const facts = { loop, id, step: step.kind, attempt, ...traceIds(span) };
-    this.#log[fatal ? "error" : "warn"]({ ...facts, reason: result.message }, "step failed");
-    const failure = { message: result.message, attempt, nextTryTime: new Date(untilMs), fatal };
-    if (!this.#kind.permits("record")) return;
+    const { id, key, view, span } = dispatched;
+    if (kind === "retry") return this.#failed(dispatched, key, message);
+    this.#logFailure(dispatched, message, { level: "error" });
+    if (!this.#kind.permits("record")) return this.#failed(dispatched, key, message);
     const written = context.with(trace.setSpan(ROOT_CONTEXT, span), () =>
-      this.#kind.recordFailure(view, failure),
+      this.#kind.recordFatal(view, message),
     );
-    this.#track(id, written);
+    this.#whileRecording(id, written);
+  }
+
+  #failed(dispatched: Dispatched<View, Step>, key: string, message: string): void {
+    const { attempt } = this.#backoffs.fail(dispatched.id, key, message);
+    this.#logFailure(dispatched, message, { level: "warn", attempt });
+  }
+
+  #logFailure(
+    { loop, id, step, span }: Dispatched<View, Step>,
+    reason: string,
+    { level, attempt }: { readonly level: "warn" | "error"; readonly attempt?: number },
+  ): void {
+    const status = this.#status.get(loop);
+    if (status !== undefined) status.lastError = `${id}: ${reason}`;
+    const fields = { loop, id, step: step.kind, attempt, ...traceIds(span), reason };
+    this.#log[level](fields, "step failed");
   }
 
   #record(id: string, view: View): void {
-    // One record at a time per object: the next is computed from what this one has committed.
+    // One record at a time per object: the next one is computed from the row that this one commits.
     if (this.#recording.has(id) || !this.#kind.permits("record")) return;
     const written = this.#kind.record(view);
-    if (written !== undefined) this.#track(id, written);
+    if (written !== undefined) this.#whileRecording(id, written);
   }
 
-  #track(id: string, written: Promise<boolean>): void {
+  #whileRecording(id: string, written: Promise<boolean>): void {
     this.#recording.add(id);
     written
-      .catch((error: unknown) => this.#log.error({ err: error, id }, "status was not recorded"))
+      .catch((error: unknown) => this.#log.error({ err: error, id }, "cannot record status"))
       .finally(() => {
         this.#recording.delete(id);
         this.wake(id);
       });
   }
 
-  /** Plans nothing more and waits for the steps in flight, each within its own time limit. */
+  /** Stops planning and waits for the steps in flight, or until the signal aborts. */
   async stop(signal: AbortSignal): Promise<void> {
     this.#closed = true;
-    for (const { timer } of this.#backoff.values()) clearTimeout(timer);
+    this.#backoffs.close();
+    for (const timer of this.#wakeTimers.values()) clearTimeout(timer);
     const aborted = new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       signal.addEventListener("abort", () => resolve(), { once: true });
     });
-    await Promise.race([Promise.all(this.#busy.values()), aborted]);
+    await Promise.race([this.#inFlight.ended(), aborted]);
   }
+}
+
+function keyOf(loop: string, step: string, part: string | undefined): string {
+  return part === undefined ? `${loop}/${step}` : `${loop}/${step} ${part}`;
+}
+
+function isList<T>(plan: T | readonly T[]): plan is readonly T[] {
+  return Array.isArray(plan);
 }

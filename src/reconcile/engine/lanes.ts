@@ -1,15 +1,16 @@
-// Lanes: what may run at the same time on one target (DESIGN 3.1). Overlapping changes of one clone
-// family, or of an lvol and its store's existence, crash SPDK and take every volume of the node
-// down, so each act names what it touches and waits its turn. A lane opens when the answer is in,
-// never on a timeout: a request that timed out is still running.
+// Lanes: queues of acts that must not overlap on one target (docs/architecture.md#r1-lanes).
+// Overlapping changes of one clone family, or of an lvol and the existence of its lvstore, crash
+// SPDK and take every volume of the node down, so each act names the keys that it touches and waits
+// for them. A lane opens when the answer has arrived, never on a timeout: a request that timed out
+// may still be running.
 //
-// Acts take their place in all of their queues at once, so the order of arrival is one order for
-// all keys and nobody waits in a circle. Each place is taken and given up once, in O(1).
+// An act joins all of its queues at once, so arrival order is the same in every queue and no
+// deadlock is possible. Each place in a queue is taken and left once, in O(1).
 import { AsyncLocalStorage } from "node:async_hooks";
 
 /**
- * - disk `exclusive`: attach, detach, create and delete of the store on it.
- * - disk `shared`: what must not see those happen, and minds nobody else.
+ * - disk `exclusive`: attach, detach, create and delete of the lvstore on it.
+ * - disk `shared`: acts that must not overlap those, and may overlap each other.
  * - family: a change of an lvol; `root` is the root of its clone tree. Holds the disk shared.
  * - nqn: calls that name this NQN, in order of arrival.
  */
@@ -18,16 +19,16 @@ export type LaneKey =
   | { readonly kind: "family"; readonly disk: string; readonly root: string }
   | { readonly kind: "nqn"; readonly nqn: string };
 
-/** What an act holds while it runs. */
+/** The keys that a running act holds. */
 export type Lane = {
   /**
-   * Keeps the act's keys closed after the act ended, until `settled` ends too: for the answer of a
-   * request that was not waited for. Throws when the keys are open already.
+   * Keeps the act's keys held after the act ended until `settled` settles, for a request whose
+   * answer the act did not wait for. Throws when the keys are already released.
    */
   readonly keepClosedUntil: (settled: Promise<unknown>) => void;
 };
 
-/** Opens what was closed. Calling it again has no effect. */
+/** Ends a closure. Calling it again has no effect. */
 export type Release = () => void;
 
 type Mode = "exclusive" | "shared";
@@ -41,7 +42,7 @@ type Track = {
   first: Place | undefined;
   last: Place | undefined;
   readonly closures: Map<{ readonly reason: string }, Mode>;
-  /** Have their turn, and wait for a closure to end. */
+  /** Tickets that hold all of their places and wait for a closure to end. */
   readonly parked: Set<Ticket>;
 };
 
@@ -67,15 +68,15 @@ export class Lanes {
   #waiting = 0;
   #running = 0;
 
-  /** Acts that wait for their turn, and acts whose keys are held. */
+  /** How many acts wait for their keys, and how many hold them. */
   get counts(): { readonly waiting: number; readonly running: number } {
     return { waiting: this.#waiting, running: this.#running };
   }
 
   /**
-   * Runs `act` when every key is its own, in this tick if they are free. Resolves or rejects as the
-   * act does. Aborting gives the turn up and rejects with the signal's reason; an act that has
-   * begun is left alone.
+   * Runs `act` once it holds every key, in this tick if they are free. Resolves or rejects as the
+   * act does. Aborting before the act has begun gives up its places and rejects with the signal's
+   * reason; aborting later has no effect.
    */
   async run<T>(
     keys: readonly LaneKey[],
@@ -83,14 +84,15 @@ export class Lanes {
     options: { readonly signal?: AbortSignal } = {},
   ): Promise<T> {
     options.signal?.throwIfAborted();
-    // Its own signal: each listener more on a shared one makes the next one slower to add.
+    // A derived signal per act: adding a listener to a shared signal takes longer with each one.
     const signal = options.signal === undefined ? undefined : AbortSignal.any([options.signal]);
     const { promise: turn, resolve, reject } = Promise.withResolvers<Promise<T>>();
-    // Begun by whoever left the lane, and yet what it does belongs to the one who came with it.
-    const own = AsyncLocalStorage.bind(act);
+    // The act may be started from the async context of the act that released the keys: run it in
+    // the context of its own caller.
+    const boundAct = AsyncLocalStorage.bind(act);
     const begin = (): void => {
       signal?.removeEventListener("abort", abort);
-      resolve(this.#hold(ticket, own));
+      resolve(this.#hold(ticket, boundAct));
     };
     const ticket: Ticket = { places: [], begin, missing: 0, state: "waiting" };
     const abort = (): void => {
@@ -113,9 +115,10 @@ export class Lanes {
   }
 
   /**
-   * Lets nobody new hold `key`, before everybody who waits, until released. Acts that run already
-   * are not stopped; one that has its turn keeps it and waits. For a family on which an operation
-   * of unknown end may still be running (DESIGN 3.2): its disk is closed to exclusive holders too.
+   * Closes `key` until released: no further act may begin with it, the waiting ones included. Acts
+   * that run already are not stopped; an act that holds all of its keys keeps them and waits. Used
+   * for a family on which a request of unknown outcome may still be running
+   * (docs/architecture.md#r2-unknown-outcomes): its disk is closed to exclusive holders, too.
    */
   close(key: LaneKey, reason: string): Release {
     const closure = { reason };
@@ -139,7 +142,7 @@ export class Lanes {
   closedBy(key: LaneKey): readonly string[] {
     return resourcesOf([key]).flatMap(([name, mode]) =>
       [...(this.#tracks.get(name)?.closures ?? [])]
-        .filter(([, by]) => excludes(by, mode))
+        .filter(([, closureMode]) => excludes(closureMode, mode))
         .map(([{ reason }]) => reason),
     );
   }
@@ -161,7 +164,7 @@ export class Lanes {
     this.#drain();
   }
 
-  /** Gives the track to as many of its queue's head as it admits. */
+  /** Lets the places at the head of the queue hold the track, as many as it admits. */
   #advance(track: Track): void {
     for (;;) {
       const place = track.first;
@@ -181,7 +184,7 @@ export class Lanes {
     this.#forgetIfIdle(track);
   }
 
-  /** Begins what has its turn. A loop, not a recursion: thousands may get theirs at once. */
+  /** Begins the tickets that are ready. A loop, not a recursion: thousands may be ready at once. */
   #drain(): void {
     if (this.#draining) return;
     this.#draining = true;
@@ -192,9 +195,9 @@ export class Lanes {
 
   #beginOrPark(ticket: Ticket): void {
     if (ticket.state !== "waiting") return;
-    const shut = ticket.places.find(({ track, mode }) => closed(track, mode));
-    if (shut !== undefined) {
-      shut.track.parked.add(ticket);
+    const blocked = ticket.places.find(({ track, mode }) => closed(track, mode));
+    if (blocked !== undefined) {
+      blocked.track.parked.add(ticket);
       return;
     }
     ticket.state = "running";
@@ -212,7 +215,7 @@ export class Lanes {
       this.#leave(ticket);
     };
     const keepClosedUntil = (settled: Promise<unknown>): void => {
-      if (holds === 0) throw new Error("lane is open already");
+      if (holds === 0) throw new Error("the keys of this lane are already released");
       holds += 1;
       settled.then(drop, drop);
     };
@@ -268,7 +271,7 @@ function admits(track: Track, mode: Mode): boolean {
 }
 
 function closed(track: Track, mode: Mode): boolean {
-  for (const by of track.closures.values()) if (excludes(by, mode)) return true;
+  for (const closure of track.closures.values()) if (excludes(closure, mode)) return true;
   return false;
 }
 
@@ -276,7 +279,9 @@ function excludes(one: Mode, other: Mode): boolean {
   return one === "exclusive" || other === "exclusive";
 }
 
-/** Each resource once, in its stronger mode: a key must not wait for another of the same act. */
+/**
+ * The resources of the keys, each once and in the stronger mode: an act must not wait for itself.
+ */
 function resourcesOf(keys: readonly LaneKey[]): readonly (readonly [name: string, mode: Mode])[] {
   const modes = new Map<string, Mode>();
   const add = (name: string, mode: Mode): void => {

@@ -1,7 +1,7 @@
-// Where the spans of a pass belong. A step that serves an intent is part of the trace that the intent
-// came with, however much later it is; what is done of our own accord, after a restart of the target
-// say, is part of the pass, whose span is a root with links to the intents. A pass that hands out
-// nothing makes no span.
+// Chooses the parent span of each step of a pass. A step that serves an open intent belongs to the
+// trace of that intent, however much later it runs. A step without an open intent, e.g. after a
+// restart of the target, belongs to the span of the pass: a root span with links to the intents. A
+// pass without steps makes no span.
 import {
   isSpanContextValid,
   ROOT_CONTEXT,
@@ -16,7 +16,7 @@ import { contextOf, endSpan, startSpan } from "../../telemetry/trace.ts";
 
 export type IntentTrace = {
   readonly traceparent: string | undefined;
-  /** It was not seen to be fulfilled yet: what is done now is done for it. */
+  /** The intent is not observed to be fulfilled yet: steps are taken for it. */
   readonly open: boolean;
 };
 
@@ -33,19 +33,19 @@ export class PassTrace {
     this.#objects = objects;
   }
 
-  /** A span for a step of this pass. */
+  /** Starts a span for a step of this pass. */
   step(name: string, intent: IntentTrace, attributes: Attributes): Span {
     this.#steps += 1;
     const parent = contextOf(intent.traceparent);
     this.#pass ??= startSpan(this.#tracer, `reconcile ${this.#over}`, { parent: ROOT_CONTEXT });
     if (parent !== undefined) this.#link(this.#pass, parent);
-    const under = this.contextFor(intent);
-    const span = startSpan(this.#tracer, name, { attributes, parent: under });
-    if (parent !== undefined && under !== parent && !intent.open) this.#link(span, parent);
+    const chosen = this.contextFor(intent);
+    const span = startSpan(this.#tracer, name, { attributes, parent: chosen });
+    if (parent !== undefined && chosen !== parent && !intent.open) this.#link(span, parent);
     return span;
   }
 
-  /** What is recorded of an object lies where its steps lie. */
+  /** The context for steps and for recorded status of an object with this intent. */
   contextFor(intent: IntentTrace): Context {
     const parent = intent.open ? contextOf(intent.traceparent) : undefined;
     if (parent !== undefined) return parent;

@@ -1,7 +1,7 @@
-// lvol-delete: removes the lvol of a volume whose deletion was asked for, after its export is gone,
-// and of a tombstone whose lvol came back after a delete that failed halfway.
+// The loop `lvol-delete`: deletes the lvol of a volume whose deletion was requested, once its
+// export is gone, and of a tombstone whose lvol came back after a delete that failed halfway.
 //
-// It never deletes what is still exported, and never an lvol whose uuid is not the row's.
+// It never deletes an lvol that is still exported, nor one whose uuid differs from the row's.
 import { pendingOp, pendingOpPhase } from "../../model/pending-op.ts";
 import type { VolumeLoop } from "../loop.ts";
 import { observeLvol } from "./provision.ts";
@@ -14,34 +14,37 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   const { row, observed, store } = view;
   if (row.deleteRequestedTime === undefined || store === undefined) return undefined;
   const tombstone = row.deleteTime !== undefined;
-  // A tombstone is only looked at once something was seen of it: it has been confirmed gone.
+  // The lvol of a tombstone was confirmed gone: it is not read again unless a full scan finds it.
   if (tombstone && observed.lvol?.kind !== "present") return undefined;
   if (!tombstone && observed.subsystem?.kind !== "absent") return undefined;
+  if (!tombstone && view.restoreUntilUnexported) return undefined;
   if (observed.lvol === undefined) return observeLvol(view, store);
   if (observed.lvol.kind === "absent") return undefined;
-  // Recorded before it is deleted: a tombstone matches what comes back by this uuid. One that never
-  // saw a uuid matches by name, which look has settled.
+  // The uuid is recorded before the delete, since a tombstone is matched with a returning lvol by
+  // uuid. A tombstone without a uuid was matched by alias in the full scan.
   if (row.lvolUuid !== observed.lvol.uuid && !(tombstone && row.lvolUuid === undefined))
     return undefined;
-  return begin(view, observed.lvol.uuid);
+  return recordThenDelete(view, observed.lvol.uuid);
 }
 
-/** Written down first; then sent, unless an earlier agent's delete may still be running. */
-function begin(view: VolumePlanView, lvolUuid: string): VolumeStep | undefined {
+/** Records the pending op, then deletes. Waits while an earlier agent's delete may be running. */
+function recordThenDelete(view: VolumePlanView, lvolUuid: string): VolumeStep | undefined {
   const { row, pending } = view;
   switch (pendingOpPhase(row.pendingOp, pending)) {
     case "own":
+      // A restart restores the export until its end is committed, so nothing is deleted before that.
+      if (row.unexportedTime === undefined) return undefined;
       return { kind: "delete-lvol", lvolUuid };
     case "running":
       return undefined;
     case "interrupted":
-      // Forgotten only once the disk's row says what it may have left behind.
+      // Replaced only once the disk's row records that free clusters may hold old bytes.
       if (view.diskDoubtful) return undefined;
       break;
     case "none":
     case "over":
       break;
   }
-  const note = pendingOp("delete", pending);
-  return note && { kind: "record-lvol", patch: { pendingOp: note } };
+  const op = pendingOp("delete", pending);
+  return op && { kind: "record-lvol", patch: { pendingOp: op } };
 }

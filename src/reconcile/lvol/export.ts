@@ -1,74 +1,142 @@
-// export: transport, subsystem, hosts, namespace and listeners of every volume that should be
-// reachable, and their removal when it is being deleted. The only loop that touches NVMe-oF.
+// export: subsystem, hosts, namespace and listeners of every volume that should be reachable, and their
+// removal when it is being deleted.
 //
-// It never removes what no row names, and never exports a volume whose data is missing.
-import { exportNguid, exportSerial, EXPORT_MODEL } from "../../model/identity.ts";
-import { dataMissing, namespaceState, sameAddress } from "../../model/lvol.ts";
+// An export becomes reachable last: a host that connects to a subsystem without its namespace removes
+// the block device (docs/spdk-contract.md). So the namespace is attached before a listener is added, and
+// a listener that is found without the namespace is removed before anything else.
+//
+// It never removes what no row names, never exports a volume whose data is missing, and never lets in a
+// host that is not confirmed.
+import { allowHostKey, listenKey } from "../../model/export-parts.ts";
+import { exportNguid } from "../../model/identity.ts";
+import { confirmedHosts, sameAddress, type ListenAddress } from "../../model/lvol.ts";
+import { dataMissing, namespaceState, type PresentSubsystem } from "../../model/lvol-state.ts";
 import type { VolumeLoop } from "../loop.ts";
-import type { AdjustExport, VolumeStep } from "../steps.ts";
+import type { EndExport, VolumeStep } from "../steps.ts";
 import type { VolumePlanView } from "./view.ts";
 
 export const exportLoop: VolumeLoop = { name: "export", over: "lvol", plan };
 
-function plan(view: VolumePlanView): VolumeStep | undefined {
+function plan(view: VolumePlanView): VolumeStep | readonly VolumeStep[] | undefined {
   const { row, observed, targetConnected } = view;
   if (!targetConnected || row.deleteTime !== undefined) return undefined;
-  if (observed.subsystem === undefined) return { kind: "observe-subsystem", nqn: row.nqn };
-  if (row.deleteRequestedTime !== undefined) {
-    return observed.subsystem.kind === "absent"
-      ? undefined
-      : { kind: "delete-subsystem", nqn: row.nqn };
+  const { subsystem } = observed;
+  if (subsystem === undefined) return { kind: "observe-subsystem", nqn: row.nqn };
+  if (row.deleteRequestedTime !== undefined && !view.restoreUntilUnexported) {
+    return subsystem.kind === "absent" ? undefined : endExport(view, subsystem);
   }
-  if (row.unconfirmed || dataMissing(view)) return undefined;
-  // A volume that never got its lvol is worth preparing only if it can get one now.
+  if (row.unconfirmed) return undefined;
+  // Nothing of a volume without data is made; a listener without its namespace is removed all the same.
+  if (dataMissing(view)) return withdrawn(view);
+  // A volume that never had an lvol is worth preparing only if it can get one now.
   if (row.lvolUuid === undefined && !view.diskReady) return undefined;
-  if (observed.subsystem.kind === "absent") {
-    return {
-      kind: "prepare-export",
-      nqn: row.nqn,
-      serialNumber: exportSerial(row.id),
-      modelNumber: EXPORT_MODEL,
-      allowAnyHost: row.allowAnyHost,
-      hosts: row.hosts,
-      listeners: view.listenAddresses,
-    };
-  }
-  // Another subsystem under our NQN was not made by us: left alone, reported by the conditions.
-  if (observed.subsystem.serialNumber !== exportSerial(row.id)) return undefined;
-  return adjust(view) ?? attach(view);
+  if (subsystem.kind === "absent") return prepareExport(view);
+  // A subsystem with our NQN and another serial number was not created by us: it is left unchanged and
+  // reported by the conditions.
+  if (subsystem.serialNumber !== row.serialNumber) return undefined;
+  const parts = [
+    ...hosts(view, subsystem),
+    ...namespace(view, subsystem),
+    ...listeners(view, subsystem),
+  ];
+  if (parts.length > 0 || !observed.subsystemStale) return parts;
+  if (view.outcomeUnknown === undefined) return { kind: "observe-subsystem", nqn: row.nqn };
+  // Answered, a change shows that the one whose answer was lost has ended; this one changes nothing.
+  const { allowAnyHost } = confirmedHosts(row);
+  return { kind: "set-any-host", nqn: row.nqn, allowAnyHost };
 }
 
-/** Hosts and listeners to what is wanted. Access is taken away before anything is added. */
-function adjust(view: VolumePlanView): AdjustExport | undefined {
-  const { row, observed, listenAddresses } = view;
-  if (observed.subsystem?.kind !== "present") return undefined;
-  const { hosts, allowAnyHost, listeners } = observed.subsystem;
-  const step: AdjustExport = {
-    kind: "adjust-export",
-    nqn: row.nqn,
-    removeHosts: hosts.filter((host) => !row.hosts.includes(host)),
-    addHosts: row.hosts.filter((host) => !hosts.includes(host)),
-    allowAnyHost: allowAnyHost === row.allowAnyHost ? undefined : row.allowAnyHost,
-    addListeners: listenAddresses.filter((want) => !listeners.some((is) => sameAddress(want, is))),
-  };
-  const nothing =
-    step.removeHosts.length === 0 &&
-    step.addHosts.length === 0 &&
-    step.allowAnyHost === undefined &&
-    step.addListeners.length === 0;
-  return nothing ? undefined : step;
-}
-
-/** The namespace, once the lvol is seen in this run. */
-function attach(view: VolumePlanView): VolumeStep | undefined {
-  const { row, observed } = view;
-  if (observed.lvol?.kind !== "present") return undefined;
-  if (namespaceState(row, observed.subsystem, observed.lvol.uuid) !== "absent") return undefined;
+function prepareExport({ row }: VolumePlanView): VolumeStep {
   return {
-    kind: "add-namespace",
+    kind: "prepare-export",
     nqn: row.nqn,
-    lvolUuid: observed.lvol.uuid,
-    uuid: row.id,
-    nguid: exportNguid(row.id),
+    serialNumber: row.serialNumber,
+    modelNumber: row.modelNumber,
+    ...confirmedHosts(row),
   };
+}
+
+/** Each host on its own: one that SPDK refuses keeps no other away. */
+function hosts({ row }: VolumePlanView, subsystem: PresentSubsystem): readonly VolumeStep[] {
+  const { nqn } = row;
+  const wanted = confirmedHosts(row);
+  const { allowAnyHost } = wanted;
+  return [
+    ...subsystem.hosts
+      .filter((host) => !wanted.hosts.includes(host))
+      .map((host) => ({ kind: "deny-host", nqn, host }) as const),
+    ...(subsystem.allowAnyHost === allowAnyHost
+      ? []
+      : [{ kind: "set-any-host", nqn, allowAnyHost } as const]),
+    ...wanted.hosts
+      .filter((host) => !subsystem.hosts.includes(host))
+      .map((host) => ({ kind: "allow-host", nqn, host }) as const),
+  ];
+}
+
+/** The namespace, once the lvol was observed and while nobody can connect. */
+function namespace(view: VolumePlanView, subsystem: PresentSubsystem): readonly VolumeStep[] {
+  const { row, observed } = view;
+  if (observed.lvol?.kind !== "present" || subsystem.listeners.length > 0) return [];
+  const { uuid: lvolUuid } = observed.lvol;
+  if (namespaceState(row, subsystem, lvolUuid) !== "absent") return [];
+  const { nqn, id: uuid } = row;
+  return [{ kind: "add-namespace", nqn, lvolUuid, uuid, nguid: exportNguid(row.id) }];
+}
+
+function listeners(view: VolumePlanView, subsystem: PresentSubsystem): readonly VolumeStep[] {
+  const { row, observed, listenAddresses, failures } = view;
+  const { nqn } = row;
+  const lvolUuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
+  const state = namespaceState(row, subsystem, lvolUuid);
+  const remove = (addresses: readonly ListenAddress[]) =>
+    addresses.map((address) => ({ kind: "remove-listener", nqn, address }) as const);
+  if (state === "absent") return remove(subsystem.listeners);
+  if (state !== "attached") return [];
+  const isIn = (addresses: readonly ListenAddress[]) => (address: ListenAddress) =>
+    addresses.some((other) => sameAddress(address, other));
+  const missing = listenAddresses.filter((address) => !isIn(subsystem.listeners)(address));
+  const add = missing.map((address) => ({ kind: "add-listener", nqn, address }) as const);
+  // Addresses that are not configured any more go once the new ones are up, or cannot be had.
+  const settled = missing.every((address) => failures[listenKey(address)] !== undefined);
+  const unwanted = subsystem.listeners.filter((address) => !isIn(listenAddresses)(address));
+  const moved = settled && subsystem.listeners.length > unwanted.length;
+  return [...add, ...(moved ? remove(unwanted) : [])];
+}
+
+function withdrawn({ row, observed }: VolumePlanView): readonly VolumeStep[] {
+  const { subsystem } = observed;
+  if (subsystem?.kind !== "present" || subsystem.serialNumber !== row.serialNumber) return [];
+  if (subsystem.namespaces.length > 0) return [];
+  const { nqn } = row;
+  return subsystem.listeners.map((address) => ({ kind: "remove-listener", nqn, address }) as const);
+}
+
+function endExport(view: VolumePlanView, subsystem: PresentSubsystem): EndExport {
+  const { row } = view;
+  return {
+    kind: "end-export",
+    nqn: row.nqn,
+    forced: row.deleteForced,
+    listeners: subsystem.listeners,
+    attached: subsystem.namespaces.some(({ nsid }) => nsid === 1),
+  };
+}
+
+/** Whether every part of the export is as wanted, or was refused by the target. */
+export function exportSettled(view: VolumePlanView): boolean {
+  const { row, observed, failures, listenAddresses } = view;
+  const { subsystem } = observed;
+  if (subsystem?.kind !== "present" || observed.subsystemStale || view.inFlight) return false;
+  const wanted = confirmedHosts(row);
+  const refused = (key: string) => failures[key] !== undefined;
+  return (
+    subsystem.allowAnyHost === wanted.allowAnyHost &&
+    subsystem.hosts.every((host) => wanted.hosts.includes(host)) &&
+    wanted.hosts.every((host) => subsystem.hosts.includes(host) || refused(allowHostKey(host))) &&
+    listenAddresses.every(
+      (address) =>
+        subsystem.listeners.some((is) => sameAddress(is, address)) || refused(listenKey(address)),
+    )
+  );
 }

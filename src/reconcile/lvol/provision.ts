@@ -1,7 +1,7 @@
-// provision: makes the lvol of every wanted volume that was never seen before.
+// The loop `provision`: creates the lvol of a volume whose lvol was never observed.
 //
-// It never makes one again that existed and is gone: that is DATA_MISSING, reported and ended only by
-// its reappearance or a delete. It never touches NVMe-oF.
+// It never creates an lvol again that existed and is gone: the volume is DATA_MISSING until the
+// lvol reappears or the volume is deleted. It never touches NVMe-oF.
 import type { VolumeLoop } from "../loop.ts";
 import type { VolumeStep } from "../steps.ts";
 import type { VolumePlanView } from "./view.ts";
@@ -10,10 +10,12 @@ export const provision: VolumeLoop = { name: "provision", over: "lvol", plan };
 
 function plan(view: VolumePlanView): VolumeStep | undefined {
   const { row, observed, store } = view;
-  if (row.deleteRequestedTime !== undefined || store === undefined) return undefined;
+  if (store === undefined) return undefined;
+  // The export of a volume that is being deleted may have to be restored, which takes its lvol.
+  if (row.deleteRequestedTime !== undefined && !view.restoreUntilUnexported) return undefined;
   if (observed.lvol === undefined) return observeLvol(view, store);
   if (observed.lvol.kind === "present" || row.lvolUuid !== undefined) return undefined;
-  // Admitted while the store was clean; made only if it still is.
+  // The volume was admitted while the lvstore was clean; it may not be any more.
   if (!view.clean) return undefined;
   return {
     kind: "create-lvol",
@@ -24,7 +26,9 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   };
 }
 
-/** Looks by uuid once one was seen: names may have been changed behind our back, uuids cannot. */
+/**
+ * Reads the lvol by uuid once the row has one, else by alias: a name can be changed, a uuid not.
+ */
 export function observeLvol(
   view: Pick<VolumePlanView, "row">,
   store: { readonly name: string; readonly uuid: string },

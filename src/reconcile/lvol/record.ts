@@ -1,17 +1,26 @@
-// What is to be recorded of a volume, as a pure function of what was seen: the one place that turns
-// observations into status columns, whichever loop made them.
-import type { LvolStatusPatch } from "../../model/lvol.ts";
-import { lvolState, namespaceState } from "../../model/lvol.ts";
+// Turns observations of a volume into the status columns of its row, whichever loop made them.
+// Pure.
+import type { LvolRow, LvolStatusPatch } from "../../model/lvol.ts";
+import { lvolState, namespaceState } from "../../model/lvol-state.ts";
+import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
+import { exportSettled } from "./export.ts";
 import type { VolumePlanView } from "./view.ts";
 
-/** The columns that differ from the row; undefined when the row says what was seen already. */
+/**
+ * The columns that differ from the row; undefined when the row already agrees with what is
+ * observed.
+ */
 export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined {
   const { row, observed } = view;
   if (row.deleteTime !== undefined) return endOfRepeatedDelete(view);
   const patch: { -readonly [Key in keyof LvolStatusPatch]: LvolStatusPatch[Key] } = {};
   if (observed.lvol?.kind === "present") {
-    if (row.lvolUuid === undefined) patch.lvolUuid = observed.lvol.uuid;
+    if (row.lvolUuid === undefined) {
+      patch.lvolUuid = observed.lvol.uuid;
+      // From now on hosts may reach it, whatever of its export is there already.
+      if (row.deleteRequestedTime === undefined && !row.unconfirmed) patch.exported = true;
+    }
     if (row.lvsUuid !== observed.lvol.lvsUuid) patch.lvsUuid = observed.lvol.lvsUuid;
     if (row.observedSizeBytes !== observed.lvol.sizeBytes)
       patch.observedSizeBytes = observed.lvol.sizeBytes;
@@ -19,28 +28,87 @@ export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined 
   const lvolUuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
   const namespace = namespaceState(row, observed.subsystem, lvolUuid);
   if (namespace === "attached" && !row.exported && lvolUuid !== undefined) patch.exported = true;
-  if (namespace === "absent" && row.exported && row.deleteRequestedTime !== undefined) {
+  if (isUnexported(view)) {
+    patch.unexportedTime = view.now;
     patch.exported = false;
   }
-  if (gone(view)) {
+  if (deleteIsComplete(view)) {
     patch.deleteTime = view.now;
     patch.exported = false;
     patch.pendingOp = undefined;
     patch.observedGeneration = row.generation;
     Object.assign(patch, CLEARED);
-  } else if (row.observedGeneration !== row.generation && lvolState(view) === "UP") {
+  } else if (row.observedGeneration !== row.generation && intentIsCarriedOut(view)) {
     patch.observedGeneration = row.generation;
-    Object.assign(patch, CLEARED);
-  } else if (row.lastError !== undefined && lvolState(view) === "UP") {
-    Object.assign(patch, CLEARED);
   }
+  const connected = connectedPatch(view);
+  // That nobody is connected is no reason to write, but goes along with what is written.
+  const isNews = (connected.connectedHosts?.length ?? 0) > 0 || wasConnected(row);
+  if (isNews || Object.keys(patch).length > 0) Object.assign(patch, connected);
+  if (patch.deleteTime === undefined) Object.assign(patch, failuresPatch(view));
   return Object.keys(patch).length === 0 ? undefined : patch;
 }
 
-const CLEARED = { lastError: undefined, attempt: 0, nextTryTime: undefined } as const;
+/**
+ * The export of a volume that is being deleted has ended. One that is to be restored until then is absent
+ * after a restart of the target, too.
+ */
+function isUnexported({
+  row,
+  observed,
+  restoreUntilUnexported,
+  inFlight,
+}: VolumePlanView): boolean {
+  if (row.deleteRequestedTime === undefined || row.unexportedTime !== undefined) return false;
+  if (observed.exportEnded) return true;
+  return observed.subsystem?.kind === "absent" && !restoreUntilUnexported && !inFlight;
+}
 
-/** Deletion was asked for, and both halves were seen to be absent in this run. */
-function gone(view: VolumePlanView): boolean {
+function wasConnected({ connectedHosts }: LvolRow): boolean {
+  return connectedHosts !== undefined && connectedHosts.length > 0;
+}
+
+/** UP, and each part of the export is as wanted or was refused by the target. */
+function intentIsCarriedOut(view: VolumePlanView): boolean {
+  return lvolState(view) === "UP" && exportSettled(view);
+}
+
+/**
+ * Who is connected, recorded when it changes: after a restart of the target these hosts come back, and
+ * none of them may find its volume gone.
+ */
+function connectedPatch({
+  row,
+  observed,
+  pending,
+  reconnectGraceOver,
+}: VolumePlanView): LvolStatusPatch {
+  const { connected } = observed;
+  if (connected === undefined || pending.incarnation === undefined) return {};
+  const hosts = connected.toSorted();
+  const same = row.connectedHosts !== undefined && hosts.join() === row.connectedHosts.join();
+  if (same && (hosts.length > 0 || row.connectedIncarnation === pending.incarnation)) return {};
+  // After a restart hosts need a while to come back: until then nobody may be taken for gone.
+  if (hosts.length === 0 && !observed.isNewExport && !reconnectGraceOver) return {};
+  return { connectedHosts: hosts, connectedIncarnation: pending.incarnation };
+}
+
+/** The failures of the volume's steps, and the worst of them for people. */
+function failuresPatch({ row, failures }: VolumePlanView): LvolStatusPatch {
+  if (row.failed || sameFailures(row.failures, failures)) return {};
+  const worst = worstFailure(failures);
+  return {
+    failures,
+    lastError: worst?.message,
+    attempt: worst?.attempt ?? 0,
+    nextTryTime: worst?.nextTryTime,
+  };
+}
+
+const CLEARED = { failures: {}, lastError: undefined, attempt: 0, nextTryTime: undefined } as const;
+
+/** Deletion was requested, and lvol and subsystem were observed absent in this incarnation. */
+function deleteIsComplete(view: VolumePlanView): boolean {
   const { row, observed } = view;
   return (
     row.deleteRequestedTime !== undefined &&
@@ -48,22 +116,25 @@ function gone(view: VolumePlanView): boolean {
     !view.inFlight &&
     observed.lvol?.kind === "absent" &&
     observed.subsystem?.kind === "absent" &&
-    ended(view)
+    row.unexportedTime !== undefined &&
+    absenceIsFinal(view)
   );
 }
 
 /**
- * For a delete, absence alone proves nothing: it may be going on, or have been cut off. Nor does it
- * where the lvol was never seen: an earlier agent may have sent its creation.
+ * Whether an absent lvol stays absent. It may not while the create of an lvol that was never
+ * observed, sent by an earlier agent, may still be running (until the grace ends), nor while the
+ * delete may. It is not taken as final either while the disk's row still has to record a delete
+ * that may have left clusters uncleared.
  */
-function ended({ row, pending, diskDoubtful }: VolumePlanView): boolean {
+function absenceIsFinal({ row, pending, diskDoubtful }: VolumePlanView): boolean {
   if (row.lvolUuid === undefined && pending.now < pending.graceUntil) return false;
   return pendingOpPhase(row.pendingOp, pending) !== "running" && !diskDoubtful;
 }
 
-/** The lvol of a tombstone had come back and is gone again. */
+/** Ends the pending op of a tombstone whose lvol had come back and was deleted again. */
 function endOfRepeatedDelete(view: VolumePlanView): LvolStatusPatch | undefined {
   const { row, observed, inFlight } = view;
   if (row.pendingOp === undefined || inFlight || observed.lvol?.kind !== "absent") return undefined;
-  return ended(view) ? { pendingOp: undefined } : undefined;
+  return absenceIsFinal(view) ? { pendingOp: undefined } : undefined;
 }

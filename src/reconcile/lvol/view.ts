@@ -1,20 +1,37 @@
-// What the volume loops see of one volume: its row, what the target showed, and the disk it lies on.
-import type { ListenAddress, LvolRow, VolumeView } from "../../model/lvol.ts";
+// The view of one volume that its loops plan from: its row, its observed state and its disk.
+import type { VolumeView } from "../../model/lvol-state.ts";
+import type { ListenAddress, LvolRow } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
 import type { Rows } from "../../store/rows.ts";
+import { mayBeDirty } from "../disk/free-space.ts";
+import type { Moment } from "../engine/kind.ts";
 import type { Observed } from "../target/observed.ts";
+import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
+import { unexport } from "./unexport.ts";
 
 export type VolumePlanView = VolumeView & {
+  /**
+   * The volume is being deleted, and a host may be connected or about to come back: its export is
+   * restored and kept until it is known that none is.
+   */
+  readonly restoreUntilUnexported: boolean;
+  /** When restoreUntilUnexported may end by time alone; undefined: not by time. */
+  readonly unexportDue: Date | undefined;
+  readonly reconnectGraceOver: boolean;
   readonly now: Date;
-  /** A step on this volume was handed out and is not answered: what is seen may be about to change. */
+  /** A step on this volume was dispatched and is not answered: the observed state may change. */
   readonly inFlight: boolean;
-  /** Who asks, for what earlier agents may have left running. */
+  /** For deciding whether a pending op of an earlier agent may still be running. */
   readonly pending: PendingContext;
-  /** Free clusters of the store are zero as far as is known, or tenants trust each other. */
+  /**
+   * The free clusters of the lvstore are known to be zeroed, or the isolation mode is `trusted`.
+   */
   readonly clean: boolean;
-  /** A delete may have left old bytes in free clusters, and the disk's row does not say so yet. */
+  /**
+   * A delete may have left old bytes in free clusters, and the disk's row does not record it yet.
+   */
   readonly diskDoubtful: boolean;
-  /** The store to make the lvol on; undefined while the disk is not ready in this run. */
+  /** The lvstore of the volume; undefined while it is not observed loaded in this incarnation. */
   readonly store:
     { readonly uuid: string; readonly name: string; readonly clusterBytes: bigint } | undefined;
 };
@@ -22,24 +39,15 @@ export type VolumePlanView = VolumeView & {
 export type VolumeViewSource = {
   readonly rows: Rows;
   readonly observed: Observed;
+  readonly outcomes: UnknownOutcomes;
+  /** How long hosts may take to come back after a restart of the target. */
+  readonly reconnectGraceMs: number;
   readonly listenAddresses: () => readonly ListenAddress[];
   readonly isolation: "strict" | "trusted";
   readonly pending: (now: Date) => PendingContext;
 };
 
-/** Whether a delete on this disk may have left its clusters as they were (DESIGN 3.7). */
-export function mayBeDirty(rows: Rows, diskId: string, incarnation: string | undefined): boolean {
-  for (const id of rows.pendingIdsOn(diskId)) {
-    if (leavesDirt(rows.lvol(id)?.pendingOp, incarnation)) return true;
-  }
-  return false;
-}
-
-export function volumeView(
-  source: VolumeViewSource,
-  row: LvolRow,
-  moment: { readonly now: Date; readonly inFlight: boolean },
-): VolumePlanView {
+export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Moment): VolumePlanView {
   const { rows, observed } = source;
   const disk = rows.disk(row.diskId);
   const onTarget = observed.disk(row.diskId);
@@ -51,12 +59,23 @@ export function volumeView(
     connected && uuid !== undefined && loaded?.uuid === uuid
       ? { uuid, name: loaded.name, clusterBytes: loaded.clusterBytes }
       : undefined;
+  const volume = observed.volume(row.id);
   return {
     row,
-    observed: observed.volume(row.id),
+    observed: volume,
+    outcomeUnknown: source.outcomes.of(row.nqn),
+    ...unexport(row, volume, {
+      ...moment,
+      incarnation: observed.incarnation,
+      reconnectGraceMs: source.reconnectGraceMs,
+      listenAddresses: source.listenAddresses(),
+      monotonicMs: performance.now(),
+    }),
     targetConnected: connected,
     diskReady: store !== undefined,
-    diskReason: connected ? `disk ${row.diskId} is ${disk?.state ?? "unknown"}` : "target is away",
+    diskReason: connected
+      ? `disk ${row.diskId} is ${disk?.state ?? "unknown"}`
+      : "the SPDK target does not answer",
     listenAddresses: source.listenAddresses(),
     ...moment,
     pending: source.pending(moment.now),

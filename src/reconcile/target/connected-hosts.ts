@@ -1,15 +1,17 @@
-// Which volumes have a host connected, so that after a restart of the target they come back first. SPDK
-// tells it per subsystem only, so it is asked only when the target's count of connections has changed,
-// and not often: an order of work may be out of date, a thousand questions a second may not be.
+// Which volumes have a host connected, so that they are restored first after a restart of the
+// target. SPDK lists controllers per subsystem only (one call per export), so the lists are read
+// only when the target's count of admin connections has changed, and at most once a minute: a stale
+// order of work is acceptable, a thousand calls a second are not.
 import type { SpdkClient } from "../../spdk/client.ts";
 import { SpdkError } from "../../spdk/errors.ts";
 import type { Rows } from "../../store/rows.ts";
-
-const ASK_AGAIN_MS = 60_000;
+import type { Observed } from "./observed.ts";
+import { CONNECTED_HOSTS_MS } from "../../limits.ts";
 
 export type ConnectedHostsOptions = {
   readonly spdk: Pick<SpdkClient, "nvmfGetStats" | "nvmfSubsystemGetControllers">;
   readonly rows: Rows;
+  readonly observed: Pick<Observed, "setConnected">;
   readonly now?: () => number;
 };
 
@@ -17,55 +19,61 @@ export class ConnectedHosts {
   readonly #options: ConnectedHostsOptions;
   readonly #now: () => number;
   #ids: ReadonlySet<string> = new Set();
-  /** As it was when each was last asked for, or when nobody was connected. */
+  /** The admin connection counts at the last refresh, as "total/current". */
   #connections = "";
-  #askedAtMs = Number.NEGATIVE_INFINITY;
+  #refreshedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: ConnectedHostsOptions) {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
   }
 
-  /** Whether a host was connected to the volume when that was last asked, in whatever run. */
+  /** Whether a host was connected to the volume at the last refresh, in any incarnation. */
   has(id: string): boolean {
     return this.#ids.has(id);
   }
 
-  /** A new run of the target: hosts need a while to come back, and are not forgotten meanwhile. */
+  /**
+   * A new incarnation of the target begins: hosts take a while to reconnect, so the set of the
+   * previous incarnation is kept for at least one refresh interval.
+   */
   begin(): void {
     this.#connections = "";
-    if (this.#ids.size > 0) this.#askedAtMs = this.#now();
+    if (this.#ids.size > 0) this.#refreshedAtMs = this.#now();
   }
 
-  /** One small call; one more per export if somebody connected or left since. */
+  /** Makes one call, and one more per export when the count of connections has changed. */
   async refresh(): Promise<void> {
-    const { spdk, rows } = this.#options;
+    const { spdk, rows, observed } = this.#options;
     const { adminQpairs, currentAdminQpairs } = await spdk.nvmfGetStats();
     const connections = `${adminQpairs}/${currentAdminQpairs}`;
     if (this.#connections === connections) return;
-    if (this.#now() - this.#askedAtMs < ASK_AGAIN_MS) return;
+    if (this.#now() - this.#refreshedAtMs < CONNECTED_HOSTS_MS) return;
     this.#connections = connections;
-    if (currentAdminQpairs === 0) {
-      this.#ids = new Set();
-      return;
-    }
-    this.#askedAtMs = this.#now();
     const exported = [...rows.lvols()].filter(
       (row) => row.exported && row.deleteTime === undefined,
     );
-    // A target that goes away meanwhile answers nothing: what was known stays.
+    if (currentAdminQpairs === 0) {
+      this.#ids = new Set();
+      for (const { id } of exported) observed.setConnected(id, []);
+      return;
+    }
+    this.#refreshedAtMs = this.#now();
+    // When the connection to the target is lost, this rejects and the previous set is kept.
     const connected = await Promise.all(
-      exported.map(async ({ id, nqn }) => ((await this.#isConnected(nqn)) ? [id] : [])),
+      exported.map(async ({ id, nqn }) => ({ id, hosts: await this.#hostsOf(nqn) })),
     );
-    this.#ids = new Set(connected.flat());
+    for (const { id, hosts } of connected) observed.setConnected(id, hosts);
+    this.#ids = new Set(connected.flatMap(({ id, hosts }) => (hosts.length > 0 ? [id] : [])));
   }
 
-  async #isConnected(nqn: string): Promise<boolean> {
+  async #hostsOf(nqn: string): Promise<readonly string[]> {
     try {
-      return (await this.#options.spdk.nvmfSubsystemGetControllers(nqn)).length > 0;
+      const controllers = await this.#options.spdk.nvmfSubsystemGetControllers(nqn);
+      return [...new Set(controllers.map(({ hostNqn }) => hostNqn))];
     } catch (error) {
-      // A subsystem that is not there has nobody connected.
-      if (error instanceof SpdkError) return false;
+      // SPDK answers an error for a subsystem that does not exist: no host is connected to it.
+      if (error instanceof SpdkError) return [];
       throw error;
     }
   }

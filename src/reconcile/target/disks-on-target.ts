@@ -1,10 +1,10 @@
-// Which of our disks the target has, under whatever controller name: recognised by serial, model and
-// namespace as SPDK reads them back, never by name or address alone.
+// Which of our disks the target has, under whatever controller name: recognised by serial, model
+// and namespace as SPDK reads them back, never by name or address alone.
 import { diskId } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Bdev, Controller, NvmeBdev } from "../../spdk/replies-bdev.ts";
 import type { Lvstore } from "../../spdk/replies-lvol.ts";
-import type { ObservedDisk } from "../target/observed.ts";
+import type { ObservedDisk } from "./observed.ts";
 
 type Reads = Pick<SpdkClient, "bdevNvmeGetControllers" | "bdevLvolGetLvstores" | "getBdev">;
 
@@ -19,15 +19,15 @@ export type FoundDisk = ObservedDisk & {
 export type FoundDisks = {
   readonly found: readonly FoundDisk[];
   /**
-   * Ids of disks that were being attached, or given a store, when this was read: a load takes minutes,
-   * and a store that is not there yet says nothing.
+   * Ids of disks that were being attached, or given a store, when this was read: a load takes
+   * minutes, and a store that is not there yet says nothing.
    */
   readonly inTransition: ReadonlySet<string>;
 };
 
 /**
- * Every namespace of every controller, asked by name all at once, or found in a list of all bdevs that
- * is being read anyway.
+ * Every namespace of every controller, asked by name all at once, or found in a list of all bdevs
+ * that is being read anyway.
  */
 export async function disksOnTarget(
   spdk: Reads,

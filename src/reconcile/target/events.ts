@@ -1,6 +1,7 @@
-// What happens on the target without this agent: a bdev that vanishes or comes back. SPDK keeps the
-// newest 1,024 events and cannot wake anybody, so one small call asks for what is new. An event is a
-// hint, never an observation: whatever it names is looked at (CONTRACT section 2).
+// Polls the target's bdev events (register, unregister, resize), to notice changes that this agent
+// did not make. SPDK keeps the newest 1,024 events and cannot push them, so one call per period
+// reads the new ones. An event is never taken as an observation: the object it names is read again
+// (docs/spdk-contract.md#events).
 import type { DiskRow } from "../../model/disk.ts";
 import type { LvolRow } from "../../model/lvol.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
@@ -15,7 +16,7 @@ export type TargetEventsOptions = {
   readonly periodMs: number;
   readonly scanAll: () => Promise<void>;
   readonly scanDisks: () => Promise<void>;
-  /** What else is asked each time, in the same write. */
+  /** Another poll, sent to the target in the same write as this one. */
   readonly alsoPoll: () => Promise<void>;
   readonly onError: (error: unknown) => void;
 };
@@ -29,20 +30,21 @@ export class TargetEvents {
     this.#options = options;
   }
 
-  /** Everything is about to be listed: what happens from now on counts. */
+  /** Skips the events so far. Called right before a full scan, which shows what they led to. */
   async begin(): Promise<void> {
     this.stop();
-    // Which id is the newest can only be learnt from the events themselves.
+    // SPDK has no call for the newest event id: it is read from the events themselves.
     const old = await this.#options.spdk.notifyGetNotifications();
     this.#nextId = (old.at(-1)?.id ?? -1) + 1;
   }
 
+  /** Polls once per period until `stop` or `begin`. */
   follow(): void {
     this.stop();
     const timer = setTimeout(() => {
       const { alsoPoll, onError } = this.#options;
-      const ended = Promise.all([this.#poll().catch(onError), alsoPoll().catch(onError)]);
-      ended
+      const polls = Promise.all([this.#poll().catch(onError), alsoPoll().catch(onError)]);
+      polls
         .then(() => {
           if (this.#timer === timer) this.follow();
         })
@@ -61,42 +63,43 @@ export class TargetEvents {
     const events = await spdk.notifyGetNotifications({ id: this.#nextId });
     const [first, last] = [events[0], events.at(-1)];
     if (first === undefined || last === undefined) return;
-    const someWereDropped = first.id > this.#nextId;
+    const eventsWereDropped = first.id > this.#nextId;
     this.#nextId = last.id + 1;
-    if (someWereDropped) await scanAll();
+    if (eventsWereDropped) await scanAll();
     else await this.#apply(events);
   }
 
   async #apply(events: readonly Notification[]): Promise<void> {
     const { rows, observed, scanAll, scanDisks } = this.#options;
-    // What came and went between two looks is gone: of each bdev the last event counts.
-    const last = new Map(events.map(({ bdevName, type }) => [bdevName, type]));
-    const names = (type: string) =>
-      new Set([...last].flatMap(([name, one]) => (one === type ? [name] : [])));
-    // Gone in between is gone, though it is back: its namespace went with it.
+    // For resize and register, the last event of each bdev decides.
+    const lastTypes = new Map(events.map(({ bdevName, type }) => [bdevName, type]));
+    const namesOfLast = (type: string) =>
+      new Set([...lastTypes].flatMap(([name, last]) => (last === type ? [name] : [])));
+    // For unregister, any event counts, even when the bdev was registered again later: SPDK removed
+    // its namespace with it.
     const gone = new Set(
       events.flatMap(({ bdevName, type }) => (type === "bdev_unregister" ? [bdevName] : [])),
     );
-    const resized = names("bdev_resize");
-    const come = names("bdev_register");
-    // The name of an lvol's bdev is its uuid.
+    const resized = namesOfLast("bdev_resize");
+    const registered = namesOfLast("bdev_register");
+    // The bdev name of an lvol is the lvol's uuid.
     const rowsOf = (uuids: ReadonlySet<string>) =>
       [...uuids].flatMap((uuid) => rows.lvolByUuid(uuid) ?? []);
-    const back = rowsOf(come).some((row) => isBack(row, observed));
+    const lvolReturned = rowsOf(registered).some((row) => hasReturned(row, observed));
     for (const { id, deleteRequestedTime } of [...rowsOf(gone), ...rowsOf(resized)]) {
-      // What was deleted at our request is gone as it should be.
+      // The agent itself deletes the lvol of a volume whose deletion was requested.
       if (deleteRequestedTime !== undefined) continue;
       observed.setLvol(id, undefined);
       observed.setSubsystem(id, undefined);
     }
     const isGone = ({ id }: DiskRow) => gone.has(observed.disk(id)?.bdevName ?? "");
-    // The look at everything has the disks in it.
-    if (back) await scanAll();
+    // A full scan includes the disks.
+    if (lvolReturned) await scanAll();
     else if ([...rows.disks()].some(isGone)) await scanDisks();
   }
 }
 
-/** A volume that was missing or deleted, and not one that was just made. */
-function isBack({ id, deleteTime }: LvolRow, observed: Observed): boolean {
+/** Whether the lvol was observed absent or belongs to a tombstone; not so for one just created. */
+function hasReturned({ id, deleteTime }: LvolRow, observed: Observed): boolean {
   return deleteTime !== undefined || observed.volume(id).lvol?.kind === "absent";
 }

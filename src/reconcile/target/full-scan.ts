@@ -1,5 +1,7 @@
-// A look at everything that the target holds, matched with the rows. What no row knows is counted,
-// named in the log and left alone: it is never changed and never removed.
+// The full scan: reads everything that the target holds and matches it with the rows. Objects
+// without a row (orphans) are counted; orphan lvols are also named in the log.
+//
+// It never changes and never removes an orphan.
 import { setImmediate } from "node:timers/promises";
 import type { Logger } from "pino";
 import { fleetHash, parseOwnerNqn, parseStoreName } from "../../model/identity.ts";
@@ -10,21 +12,20 @@ import type { Bdev, LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Lvol } from "../../spdk/replies-lvol.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 import type { Rows } from "../../store/rows.ts";
-import type { FoundDisks } from "../disk/disks-on-target.ts";
-import type { ObservedSince, Observed } from "./observed.ts";
-import { observedSubsystem } from "../lvol/perform.ts";
+import type { FoundDisks } from "./disks-on-target.ts";
+import { observedSubsystem, type ObservedSince, type Observed } from "./observed.ts";
 
-/** Lvols in stores of this fleet and subsystems that no row has. */
+/** Lvols in lvstores of this fleet, and NVMe subsystems, that have no row. */
 export type OrphanCounts = { readonly orphanLvols: number; readonly orphanSubsystems: number };
 
-/** An lvol as a list shows it; bdev_lvol_get_lvols leaves sizes out. */
+/** An lvol as listed by the target; sizeBytes is undefined in a list by bdev_lvol_get_lvols. */
 type Listed = Pick<Lvol, "uuid" | "alias" | "thin" | "allocatedClusters" | "store"> & {
   readonly sizeBytes: bigint | undefined;
 };
 
-/** What was read, to be taken over in one go: nothing may be planned from half of it. */
+/** The result of one scan. It is applied in one tick: no plan may see one half of it. */
 export type Found = {
-  /** Undefined: not asked for. */
+  /** Undefined when the scan did not include subsystems. */
   readonly subsystems: readonly Subsystem[] | undefined;
   readonly lvols: readonly Listed[];
   readonly disks: FoundDisks;
@@ -39,7 +40,7 @@ export type FullScanOptions = {
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly disks: {
-    /** bdevs: what a list of them all showed, where there is one. */
+    /** @param bdevs the list of all bdevs, when the scan reads it anyway */
     readonly scan: (bdevs?: Promise<readonly Bdev[]>) => Promise<FoundDisks>;
     readonly apply: (disks: FoundDisks) => void;
     readonly ensureFabricDisksAttached: (disks: FoundDisks) => void;
@@ -47,18 +48,21 @@ export type FullScanOptions = {
 };
 
 export type ScanOptions = {
-  /** Where sizes are needed of all, one list of all bdevs is cheaper than a question about each. */
+  /** Read lvol sizes, from one list of all bdevs: cheaper than one call per lvol. */
   readonly sizes: boolean;
-  /** Attaching a disk changes none. */
+  /** Read subsystems. Not needed after a disk was attached: attaching does not change them. */
   readonly subsystems: boolean;
 };
 
 export class FullScan {
   readonly #options: FullScanOptions;
   #scan: Promise<void> | undefined;
-  /** Asked for and not sent yet: whoever asks meanwhile gets it too. */
-  #next: { options: ScanOptions; readonly taken: Promise<void> } | undefined;
-  /** A list of all bdevs did not come: past 32 MiB it never does (CONTRACT section 0.8). Until a new run. */
+  /** The scan that was requested and is not sent yet: further requests share it. */
+  #next: { options: ScanOptions; readonly applied: Promise<void> } | undefined;
+  /**
+   * The list of all bdevs got no answer, so it is not requested again in this incarnation: SPDK
+   * never answers a list of more than 32 MiB (docs/spdk-contract.md#limits).
+   */
   #listTooLong = false;
   #orphanCounts: OrphanCounts = { orphanLvols: 0, orphanSubsystems: 0 };
 
@@ -66,7 +70,7 @@ export class FullScan {
     this.#options = options;
   }
 
-  /** The target restarted: lists are short again. */
+  /** A new incarnation begins with few bdevs: the list of all bdevs may be requested again. */
   beginIncarnation(): void {
     this.#listTooLong = false;
   }
@@ -75,7 +79,10 @@ export class FullScan {
     return this.#orphanCounts;
   }
 
-  /** Looks after whatever look is under way; calls of one turn, and until it is sent, share it. */
+  /**
+   * Runs a scan after the one that is under way. Calls made before that scan is sent share it, with
+   * the options of all of them combined.
+   */
   now(options: ScanOptions): Promise<void> {
     if (this.#next !== undefined) {
       const { sizes, subsystems } = this.#next.options;
@@ -83,10 +90,10 @@ export class FullScan {
         sizes: sizes || options.sizes,
         subsystems: subsystems || options.subsystems,
       };
-      return this.#next.taken;
+      return this.#next.applied;
     }
     const before = this.#scan ?? Promise.resolve();
-    const taken = before
+    const applied = before
       .catch(() => {})
       .then(() => setImmediate())
       .then(() => {
@@ -95,8 +102,8 @@ export class FullScan {
         this.#scan = this.read(wanted).then((found) => this.apply(found));
         return this.#scan;
       });
-    this.#next = { options, taken };
-    return taken;
+    this.#next = { options, applied };
+    return applied;
   }
 
   async read({ sizes, subsystems: all }: ScanOptions): Promise<Found> {
@@ -116,7 +123,7 @@ export class FullScan {
     }
   }
 
-  /** Takes over what was read, in this tick. */
+  /** Writes the result into the observed state, synchronously. */
   apply({ subsystems, lvols, disks, observedSince }: Found): void {
     this.#options.disks.apply(disks);
     if (subsystems !== undefined) this.#applySubsystems(subsystems, observedSince);
@@ -148,15 +155,17 @@ export class FullScan {
       if (observedSince.subsystems.has(row.id)) continue;
       if (row.deleteTime === undefined) observed.setSubsystem(row.id, observedSubsystem(found));
     }
-    const orphanCounts = [...byNqn.values()].filter(
+    const orphans = [...byNqn.values()].filter(
       ({ nqn, subtype }) => subtype === "NVMe" && parseOwnerNqn(nqnPrefix, nqn) === undefined,
     );
-    this.#orphanCounts = { ...this.#orphanCounts, orphanSubsystems: orphanCounts.length };
+    this.#orphanCounts = { ...this.#orphanCounts, orphanSubsystems: orphans.length };
   }
 
   /**
-   * What a list without sizes shows as gone or as new is unknown and looked at by name; what was seen
-   * present before stays as it was seen. An lvol whose uuid is the row's needs no second look.
+   * A list with sizes is a full observation of each lvol that carries its row's uuid. Otherwise the
+   * list is only compared with the earlier observation: where the two disagree (present before and
+   * not listed, or absent before and listed), the lvol becomes unknown and is read by name; where
+   * they agree, the earlier observation stays.
    */
   #applyLvols(lvols: readonly Listed[], observedSince: ObservedSince): void {
     const { rows, observed, fleet } = this.#options;
@@ -168,7 +177,7 @@ export class FullScan {
       if (lvol !== undefined) known.add(lvol.uuid);
       if (observedSince.lvols.has(row.id)) continue;
       if (row.deleteTime !== undefined) {
-        if (lvol !== undefined) this.#returned(row, lvol);
+        if (lvol !== undefined) this.#setReturned(row, lvol);
         continue;
       }
       const before = observed.volume(row.id).lvol;
@@ -192,13 +201,19 @@ export class FullScan {
     this.#orphanCounts = { ...this.#orphanCounts, orphanLvols: orphans.length };
     if (orphans.length > 0) {
       const uuids = orphans.slice(0, 10).map(({ uuid }) => uuid);
-      this.#options.log.warn({ count: orphans.length, uuids }, "lvols without a row; left alone");
+      this.#options.log.warn(
+        { count: orphans.length, uuids },
+        "found orphan lvols (no row), left unchanged",
+      );
     }
   }
 
-  /** A delete that failed halfway: the lvol of a tombstone is back and is deleted again. */
-  #returned(row: LvolRow, lvol: Listed): void {
-    this.#options.log.warn({ id: row.id, uuid: lvol.uuid }, "deleted lvol is back");
+  /** The lvol of a tombstone is listed, because its delete failed halfway: it is deleted again. */
+  #setReturned(row: LvolRow, lvol: Listed): void {
+    this.#options.log.warn(
+      { id: row.id, uuid: lvol.uuid },
+      "lvol of a deleted volume found, deleting it again",
+    );
     this.#options.observed.setLvol(row.id, {
       kind: "present",
       uuid: lvol.uuid,
@@ -210,7 +225,9 @@ export class FullScan {
   }
 }
 
-/** The lvol of a row: by uuid once one was seen, else by the name it was to be made under. */
+/**
+ * The lvol of a row: by uuid once the row has one, else by the alias it was to be created under.
+ */
 function matching(
   row: LvolRow,
   lvols: {
@@ -228,7 +245,7 @@ function lvolsOf(bdevs: readonly Bdev[]): readonly Listed[] {
   return bdevs.flatMap((bdev) => (bdev.kind === "lvol" ? [listed(bdev)] : []));
 }
 
-/** Its alias is `<store name>/<lvol name>`. */
+/** An lvol's alias is `<lvstore name>/<lvol name>`. */
 function listed({ uuid, sizeBytes, aliases, lvol }: LvolBdev): Listed {
   const [alias = ""] = aliases;
   const { thin, allocatedClusters, storeUuid } = lvol;

@@ -1,7 +1,11 @@
-// What the target showed in its current run: one observation shared by all loops and by reads of the
-// API. A part that is undefined is not known, and a loop that needs it looks by name. Nothing here
-// outlives the run of the target that it was seen in.
+// The observed state: what the target showed in its current incarnation, shared by all loops and by
+// reads of the API. An undefined part is unknown, and a loop that needs it reads the object by
+// name.
+//
+// It never keeps an observation beyond the incarnation that it was made in.
+import { isDeepStrictEqual } from "node:util";
 import type { ObservedLvol, ObservedSubsystem, ObservedVolume } from "../../model/lvol.ts";
+import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 
 export type ObservedStore = {
   readonly name: string;
@@ -22,15 +26,26 @@ export type ObservedDisk = {
   readonly store: ObservedStore | undefined;
 };
 
-/** Ids of volumes whose lvol, or whose subsystem, was seen after a look was sent. */
+/** Ids of volumes whose lvol, or whose subsystem, was observed after a full scan was sent. */
 export type ObservedSince = {
   readonly lvols: ReadonlySet<string>;
   readonly subsystems: ReadonlySet<string>;
-  /** The look was taken over, or failed. */
+  /** To be called when the scan was applied, or failed. */
   readonly end: () => void;
 };
 
-const NOTHING: ObservedVolume = { lvol: undefined, subsystem: undefined };
+const NOTHING: ObservedVolume = {
+  lvol: undefined,
+  subsystem: undefined,
+  subsystemStale: false,
+  listeningSinceMs: undefined,
+  isNewExport: false,
+  exportEnded: false,
+  connected: undefined,
+};
+
+/** Orders reads against what makes observations stale. */
+export type ReadMark = number;
 
 export type ObservedChange = { readonly kind: "lvol" | "disk"; readonly id: string };
 
@@ -38,18 +53,21 @@ export class Observed {
   readonly #volumes = new Map<string, ObservedVolume>();
   readonly #disks = new Map<string, ObservedDisk>();
   readonly #onChange: (change: ObservedChange) => void;
-  /** What was learnt of volumes since looks at everything were sent that are not taken over yet. */
+  /** For each full scan that is not applied yet: the volumes observed since it was sent. */
   readonly #openScans = new Set<{
     readonly lvols: Set<string>;
     readonly subsystems: Set<string>;
   }>();
+  /** When each stale subsystem was last marked so, as a count of such events. */
+  readonly #staleSince = new Map<string, number>();
+  #staleEvents = 0;
   #incarnation: string | undefined;
 
   constructor(onChange: (change: ObservedChange) => void) {
     this.#onChange = onChange;
   }
 
-  /** The run of the target that everything here was seen in; undefined while it is away. */
+  /** The incarnation of the observations; undefined while the target is disconnected. */
   get incarnation(): string | undefined {
     return this.#incarnation;
   }
@@ -62,23 +80,25 @@ export class Observed {
     return this.#incarnation === undefined ? undefined : this.#disks.get(id);
   }
 
-  /** A target answered: with another run than before, nothing seen earlier holds any more. */
+  /** The target was identified. Clears the observations if this is another incarnation. */
   beginIncarnation(incarnation: string): void {
     if (incarnation !== this.#incarnation) this.#forget();
     this.#incarnation = incarnation;
   }
 
-  /** The target is away. What it held may be gone: all of it is read again when it is back. */
+  /**
+   * The target disconnected and may restart: clears the observations, which are read again later.
+   */
   endIncarnation(): void {
     this.#incarnation = undefined;
-    // What was still being read is not taken over.
+    // The reads of an open scan fail with the connection, so it is not applied.
     this.#openScans.clear();
     this.#forget();
   }
 
   /**
-   * A look at everything is about to be sent. What is learnt from now on, of an lvol or of a
-   * subsystem, is newer than what that look will show of it.
+   * A full scan is about to be sent. An lvol or a subsystem that is observed before the scan is
+   * applied keeps that observation: it is newer than what the scan shows.
    */
   beginScan(): ObservedSince {
     const observedSince = { lvols: new Set<string>(), subsystems: new Set<string>() };
@@ -92,9 +112,57 @@ export class Observed {
     this.#onChange({ kind: "lvol", id });
   }
 
-  setSubsystem(id: string, subsystem: ObservedSubsystem | undefined): void {
+  /**
+   * `readMark`: it was read, by a read that began at that mark and after every change of the subsystem
+   * was answered. Without it the observation stays as stale as it was.
+   */
+  setSubsystem(
+    id: string,
+    subsystem: ObservedSubsystem | undefined,
+    readMark: ReadMark = Number.NEGATIVE_INFINITY,
+  ): void {
     for (const { subsystems } of this.#openScans) subsystems.add(id);
-    this.#volumes.set(id, { ...this.volume(id), subsystem });
+    if (readMark >= (this.#staleSince.get(id) ?? 0)) this.#staleSince.delete(id);
+    const before = this.volume(id);
+    const listening = subsystem?.kind === "present" && subsystem.listeners.length > 0;
+    this.#volumes.set(id, {
+      ...before,
+      subsystem,
+      subsystemStale: this.#staleSince.has(id),
+      exportEnded: before.exportEnded && subsystem?.kind !== "present",
+      listeningSinceMs: listening ? (before.listeningSinceMs ?? performance.now()) : undefined,
+    });
+    this.#onChange({ kind: "lvol", id });
+  }
+
+  /** The export was made for the first time: nobody can have been connected to it. */
+  setNewExport(id: string): void {
+    this.#volumes.set(id, { ...this.volume(id), isNewExport: true, connected: [] });
+  }
+
+  /** The subsystem was deleted because the volume is being deleted. */
+  setExportEnded(id: string): void {
+    this.setSubsystem(id, { kind: "absent" });
+    this.#volumes.set(id, { ...this.volume(id), exportEnded: true });
+  }
+
+  /** The subsystem has to be read again, by a read that begins from now on. */
+  expireSubsystem(id: string): void {
+    this.#staleEvents += 1;
+    this.#staleSince.set(id, this.#staleEvents);
+    this.#volumes.set(id, { ...this.volume(id), subsystemStale: true });
+    this.#onChange({ kind: "lvol", id });
+  }
+
+  /** To be taken when a read begins, and given to setSubsystem with what it showed. */
+  get readMark(): ReadMark {
+    return this.#staleEvents;
+  }
+
+  setConnected(id: string, connected: readonly string[]): void {
+    const before = this.volume(id);
+    if (isDeepStrictEqual(before.connected, connected)) return;
+    this.#volumes.set(id, { ...before, connected });
     this.#onChange({ kind: "lvol", id });
   }
 
@@ -109,7 +177,21 @@ export class Observed {
     const disks = [...this.#disks.keys()];
     this.#volumes.clear();
     this.#disks.clear();
+    this.#staleSince.clear();
     for (const id of disks) this.#onChange({ kind: "disk", id });
     for (const id of volumes) this.#onChange({ kind: "lvol", id });
   }
+}
+
+/** The observation of a subsystem as read from the target; undefined was not found. */
+export function observedSubsystem(subsystem: Subsystem | undefined): ObservedSubsystem {
+  if (subsystem === undefined) return { kind: "absent" };
+  return {
+    kind: "present",
+    serialNumber: subsystem.serialNumber ?? "",
+    allowAnyHost: subsystem.allowAnyHost,
+    hosts: subsystem.hosts,
+    listeners: subsystem.listenAddresses,
+    namespaces: subsystem.namespaces,
+  };
 }

@@ -1,6 +1,6 @@
-// One connection to the target, from "it answers" to "it is known": whose target it is, which run of
-// it, and what it holds. Everything is listed once per connection and then every few minutes; all
-// else is looked at by name, when a step or an event of the target names it.
+// The session with the target. On each connection it identifies the target: its owner, its
+// incarnation and what it holds. A full scan runs once per connection and then every five minutes;
+// in between, objects are read by name, when a step or an event of the target names them.
 //
 // It never changes a target that carries another owner's mark.
 import { randomBytes } from "node:crypto";
@@ -23,17 +23,16 @@ import {
   type OrphanCounts,
 } from "./full-scan.ts";
 import { TargetEvents } from "./events.ts";
+import { FULL_SCAN_MS, TARGET_RETRY_MS } from "../../limits.ts";
 
-/** How often everything is listed while nothing seems to happen. */
-const FULL_SCAN_MS = 300_000;
-const RETRY_MS = 1_000;
+/** Prefix of the provisional incarnation of a target that this agent may not mark yet. */
 const UNMARKED = "unmarked-";
 
 export type TargetStatus = OrphanCounts & {
   readonly connected: boolean;
-  /** Somebody is there, be it ours and known or not. */
+  /** The socket answers, whether or not the target is identified and owned by this node. */
   readonly answers: boolean;
-  /** Why nothing is changed on it, empty if it is ours and known. */
+  /** Why the agent does not work with the target; empty when it is identified and owned. */
   readonly reason: string;
   readonly version: string;
   readonly since: Date;
@@ -50,15 +49,15 @@ export type TargetSessionOptions = {
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly trtype: string;
-  /** After a lost connection to a target that lives on: what was being done there has ended by then. */
+  /** How long a request may still run in the same incarnation after its connection was lost. */
   readonly graceMs: number;
   readonly connectedHosts: ConnectedHosts;
-  /** How often the target is asked what happened to it. */
+  /** The interval in which the target's events are polled. */
   readonly eventsMs: number;
   readonly writeMode: () => WriteMode;
   readonly disks: FullScanOptions["disks"];
   readonly scanDisks: () => Promise<void>;
-  /** The run is known and everything on it was listed: loops may plan. */
+  /** Called when the target is identified and its full scan is applied: loops may plan. */
   readonly onReady: () => void;
 };
 
@@ -67,12 +66,12 @@ export class TargetSession {
   readonly #events: TargetEvents;
   #status: Omit<TargetStatus, keyof OrphanCounts | "answers">;
   #timer: NodeJS.Timeout | undefined;
-  #beginning: Promise<void> | undefined;
+  #identifying: Promise<void> | undefined;
   readonly #scan: FullScan;
   #identified = Promise.withResolvers<{ readonly sameIncarnation: boolean }>();
   #lastIncarnation: string | undefined;
   readonly #closing = Promise.withResolvers<void>();
-  /** The transport is missing, and was not ours to make when it was looked for. */
+  /** The NVMe-oF transport is missing, and the write mode did not permit creating it. */
   #transportMissing = false;
   #closed = false;
 
@@ -84,7 +83,8 @@ export class TargetSession {
       scanAll: () => this.scanAll({ sizes: false, subsystems: true }),
       alsoPoll: () => options.connectedHosts.refresh(),
       periodMs: options.eventsMs,
-      onError: (error) => options.log.debug({ err: error }, "events cannot be read"),
+      onError: (error) =>
+        options.log.debug({ err: error }, "cannot read events of the SPDK target"),
     });
     this.#status = {
       connected: false,
@@ -104,8 +104,8 @@ export class TargetSession {
   }
 
   /**
-   * Resolves once a request whose connection was lost can no longer be running: the target is known
-   * to have restarted, or it is the same one and a grace has passed.
+   * Resolves once a request whose connection was lost can no longer be running: the target is
+   * identified as a new incarnation, or as the same one and the grace has passed.
    */
   async afterLoss(): Promise<void> {
     const { sameIncarnation } = await this.#identified.promise;
@@ -113,12 +113,15 @@ export class TargetSession {
     await new Promise<void>((resolve) => setTimeout(resolve, this.#options.graceMs).unref());
   }
 
-  /** Lists everything now, e.g. because a store came up. */
+  /** Runs a full scan now, e.g. because an lvstore was loaded. */
   scanAll(options: ScanOptions): Promise<void> {
     return this.#scan.now(options);
   }
 
-  /** This agent may change something now: what a target still lacks to be ours is made. */
+  /**
+   * The write mode permits changes now: identifies the target again if its owner mark or its
+   * transport is still to be created.
+   */
   onWriteMode(): void {
     const { observed, connection } = this.#options;
     const unmarked = observed.incarnation?.startsWith(UNMARKED) === true;
@@ -126,35 +129,41 @@ export class TargetSession {
   }
 
   #begin(): void {
-    if (this.#beginning !== undefined || this.#closed) return;
+    if (this.#identifying !== undefined || this.#closed) return;
     clearTimeout(this.#timer);
     const { connectionNumber } = this.#options.connection;
-    this.#beginning = this.#waitForRows()
-      .then((go) => (go ? this.#identifyTraced() : undefined))
+    this.#identifying = this.#waitForRows()
+      .then((rowsAreRead) => (rowsAreRead ? this.#identifyTraced() : undefined))
       .catch((error: unknown) => {
         const message = error instanceof Error ? error.message : String(error);
-        this.#options.log.warn({ err: error }, "target is connected but could not be read");
+        this.#options.log.warn(
+          { err: error },
+          "SPDK target is connected but cannot be identified, retrying",
+        );
         this.#setStatus({ connected: false, reason: message });
-        this.#timer = setTimeout(() => this.#begin(), RETRY_MS);
+        this.#timer = setTimeout(() => this.#begin(), TARGET_RETRY_MS);
       })
       .finally(() => {
-        this.#beginning = undefined;
-        // The connection may have changed while its predecessor was being read.
+        this.#identifying = undefined;
+        // The connection was lost and made again meanwhile.
         if (
           this.#options.connection.connected &&
           this.#options.connection.connectionNumber !== connectionNumber
         ) {
           this.#begin();
         }
-        // So may have what this agent is allowed.
+        // The write mode may have changed meanwhile, too.
         if (this.#options.writeMode() !== "read-only") this.onWriteMode();
       });
   }
 
-  /** What is there can only be told from what is wanted: it is listed once the rows are read. */
+  /**
+   * Waits until the rows are read from the database: the scan matches objects with rows. Resolves
+   * to false when the session was closed first.
+   */
   async #waitForRows(): Promise<boolean> {
     const { spdk, rows } = this.#options;
-    if (!this.#status.connected) this.#setStatus({ reason: "it is being looked at" });
+    if (!this.#status.connected) this.#setStatus({ reason: "being identified" });
     if (rows.node !== undefined) return true;
     const { version } = await spdk.capabilities();
     this.#setStatus({ connected: true, reason: "waiting for the database", version });
@@ -162,7 +171,7 @@ export class TargetSession {
     return !this.#closed;
   }
 
-  /** In a trace of its own: no intent caused it. */
+  /** Identifies the target in a trace of its own, since no intent caused it. */
   async #identifyTraced(): Promise<void> {
     const { tracer } = this.#options.instruments;
     await inSpan(tracer, { name: "identify target", parent: ROOT_CONTEXT }, () =>
@@ -172,9 +181,9 @@ export class TargetSession {
 
   async #identifyTarget(): Promise<void> {
     const { spdk, observed, log } = this.#options;
-    // All of it in one write: every export of a target that restarted waits for this.
+    // One write for all reads: after a restart of the target every export waits for them.
     const [, { version }, scan, subsystems, transports] = await Promise.all([
-      // Before the lists: what happens meanwhile is then seen twice rather than not at all.
+      // Before the lists: a change during the scan is then reported by an event as well.
       this.#events.begin(),
       spdk.capabilities(),
       this.#scan.read({ sizes: true, subsystems: false }),
@@ -188,7 +197,7 @@ export class TargetSession {
     }
     const [incarnation] = await Promise.all([
       this.#ensureOwnerMark(found.subsystems),
-      this.#makeTransport(transports),
+      this.#ensureTransport(transports),
     ]);
     const sameIncarnation = incarnation === this.#lastIncarnation;
     if (!sameIncarnation && this.#lastIncarnation !== undefined)
@@ -200,8 +209,8 @@ export class TargetSession {
     this.#identified.resolve({ sameIncarnation });
     this.#identified = Promise.withResolvers();
     this.#setStatus({ connected: true, reason: "", version });
-    log.info({ incarnation, same_run: sameIncarnation, version }, "target is known");
-    this.#plan();
+    log.info({ incarnation, same_incarnation: sameIncarnation, version }, "SPDK target identified");
+    this.#scheduleFullScan();
     this.#events.follow();
     this.#options.onReady();
   }
@@ -211,7 +220,7 @@ export class TargetSession {
     return subsystems.flatMap(({ nqn }) => parseOwnerNqn(nqnPrefix, nqn) ?? []);
   }
 
-  /** Whether the target carries the mark of somebody else: then nothing is changed on it. */
+  /** Whether the target carries another owner's mark: then it is reported and never changed. */
   #refuseForeign(subsystems: readonly Subsystem[]): boolean {
     const { nodeId, fleet, log } = this.#options;
     const foreign = this.#marks(subsystems).find(
@@ -220,11 +229,11 @@ export class TargetSession {
     if (foreign === undefined) return false;
     const reason = `the target belongs to node ${foreign.node} of fleet ${foreign.fleet}`;
     this.#setStatus({ connected: false, reason });
-    log.error({ owner: foreign }, "target belongs to another node; nothing is changed on it");
+    log.error({ owner: foreign }, "SPDK target belongs to another node, left unchanged");
     return true;
   }
 
-  async #makeTransport(transports: readonly Transport[]): Promise<void> {
+  async #ensureTransport(transports: readonly Transport[]): Promise<void> {
     const { trtype: wanted, spdk, writeMode } = this.#options;
     const exists = ({ trtype }: Transport) => trtype.toUpperCase() === wanted.toUpperCase();
     this.#transportMissing = !transports.some(exists);
@@ -233,12 +242,13 @@ export class TargetSession {
     this.#transportMissing = false;
   }
 
-  /** The run's mark, made if there is none. */
+  /** The incarnation that the owner mark names; creates the mark if there is none. */
   async #ensureOwnerMark(subsystems: readonly Subsystem[]): Promise<string> {
     const { nodeId, fleet, nqnPrefix, spdk, connection } = this.#options;
     const ours = this.#marks(subsystems)[0];
     if (ours !== undefined) return ours.incarnation;
-    // Looked at, but not ours to mark: what is seen is kept under a run that ends when it is marked.
+    // The write mode does not permit a mark: observations belong to a provisional incarnation,
+    // which ends when the target is marked.
     if (this.#options.writeMode() === "read-only")
       return `${UNMARKED}${connection.connectionNumber}`;
     const incarnation = randomBytes(8).toString("hex");
@@ -257,32 +267,34 @@ export class TargetSession {
     this.#events.stop();
     this.#options.observed.endIncarnation();
     this.#setStatus({ connected: false, reason });
-    this.#options.log.warn({ reason }, "target is away");
+    this.#options.log.warn({ reason }, "SPDK target disconnected");
   }
 
-  #plan(): void {
+  #scheduleFullScan(): void {
     clearTimeout(this.#timer);
     if (this.#closed) return;
     this.#timer = setTimeout(() => {
       this.scanAll({ sizes: false, subsystems: true })
-        .catch((error: unknown) => this.#options.log.warn({ err: error }, "full look failed"))
+        .catch((error: unknown) =>
+          this.#options.log.warn({ err: error }, "full scan of the SPDK target failed"),
+        )
         .finally(() => {
-          if (this.#status.connected) this.#plan();
+          if (this.#status.connected) this.#scheduleFullScan();
         });
     }, FULL_SCAN_MS);
     this.#timer.unref();
   }
 
   #setStatus(change: Partial<Omit<TargetStatus, keyof OrphanCounts | "answers">>): void {
-    const flips = change.connected !== undefined && change.connected !== this.#status.connected;
-    this.#status = { ...this.#status, ...change, ...(flips ? { since: new Date() } : {}) };
+    const changed = change.connected !== undefined && change.connected !== this.#status.connected;
+    this.#status = { ...this.#status, ...change, ...(changed ? { since: new Date() } : {}) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     this.#closing.resolve();
     clearTimeout(this.#timer);
-    await this.#beginning;
+    await this.#identifying;
     this.#events.stop();
   }
 }

@@ -1,4 +1,5 @@
-// What is recorded of a disk whose store is expected: loading takes minutes, and is no failure.
+// The recorded status of a disk whose lvstore is expected: loading takes minutes and is not a
+// failure.
 import { describe, expect, it } from "vitest";
 import { diskId, storeName } from "../../../src/model/identity.ts";
 import { diskRecord, diskPhase } from "../../../src/reconcile/disk/record.ts";
@@ -25,13 +26,14 @@ const ON_TARGET = {
   store: undefined,
 };
 
-/** An attached disk with a store of ours, which is not there (yet). */
+/** An attached disk with a recorded lvstore that is not observed. */
 function view(change: Partial<DiskView> = {}): DiskView {
   const incarnation = "run";
   return {
     row: diskRow({ id: ID, ...SERIAL, lvsName: STORE.name, lvsUuid: STORE.uuid, transport: "TCP" }),
     now: NOW,
     inFlight: false,
+    failures: {},
     targetConnected: true,
     onTarget: ON_TARGET,
     targetListed: true,
@@ -50,26 +52,60 @@ function view(change: Partial<DiskView> = {}): DiskView {
   };
 }
 
-describe("an attached disk whose store is not there", () => {
-  it("is CLAIMING while anything may still be loaded, whoever attached it", () => {
+describe("an attached disk whose recorded lvstore is not observed", () => {
+  it("is CLAIMING while SPDK may still be loading lvstores", () => {
     expect(diskPhase(view())).toEqual({
       state: "CLAIMING",
-      stateReason: "its store is being loaded",
+      stateReason: "its lvstore is being loaded",
     });
   });
 
-  it("is FAILED once nothing is being loaded any more", () => {
+  it("is FAILED once SPDK has finished loading lvstores", () => {
     expect(diskPhase(view({ loadEnded: true }))?.state).toBe("FAILED");
   });
 
-  it("is UP when the store comes", () => {
+  it("is UP once the lvstore is loaded", () => {
     expect(diskPhase(view({ onTarget: { ...ON_TARGET, store: STORE } }))?.state).toBe("UP");
   });
 
-  it("keeps the note of its attach until then", () => {
+  it("keeps the pending op of its attach until then", () => {
     const op = { op: "attach", run: "run", epoch: 1n, since: NOW, failed: false } as const;
     const row = { ...view().row, pendingOp: op };
     expect(diskRecord(view({ row }))).not.toHaveProperty("pendingOp");
     expect(diskRecord(view({ row, loadEnded: true }))).toHaveProperty("pendingOp", undefined);
+  });
+});
+
+describe("the failures of a disk's steps", () => {
+  const nextTryTime = NOW;
+  const failures = {
+    "disk-init/attach-disk": { attempt: 3, message: "worst", nextTryTime },
+    "disk-init/claim-disk": { attempt: 1, message: "other", nextTryTime },
+  };
+  const up = view({ onTarget: { ...ON_TARGET, store: STORE } });
+
+  it("are recorded when one is tried again, with the worst of them for people", () => {
+    expect(diskRecord({ ...up, failures })).toMatchObject({
+      failures,
+      lastError: "worst",
+      attempt: 3,
+      nextTryTime,
+    });
+    const again = { ...failures["disk-init/attach-disk"], nextTryTime: new Date(0) };
+    const row = { ...up.row, failures: { ...failures, "disk-init/attach-disk": again } };
+    expect(diskRecord({ ...up, row, failures })).not.toHaveProperty("failures");
+  });
+
+  it("are recorded as over when none is left", () => {
+    const row = { ...up.row, failures, lastError: "worst", attempt: 3, nextTryTime };
+    const patch = diskRecord({ ...up, row });
+    expect(patch).toMatchObject({ failures: {}, attempt: 0 });
+    expect(patch).toHaveProperty("lastError", undefined);
+    expect(patch).toHaveProperty("nextTryTime", undefined);
+  });
+
+  it("do not change what was recorded when the agent gave up", () => {
+    const row = { ...up.row, state: "FAILED", lastError: "why" } as const;
+    expect(diskRecord({ ...up, row, failures }) ?? {}).not.toHaveProperty("lastError");
   });
 });

@@ -10,7 +10,7 @@ const disk = (name: string, mode: "exclusive" | "shared"): LaneKey => ({
 const family = (on: string, root: string): LaneKey => ({ kind: "family", disk: on, root });
 const nqn = (name: string): LaneKey => ({ kind: "nqn", nqn: name });
 
-/** Acts that end when told to, and a record of which run. */
+/** Acts that run until `end` is called, and a record of which have begun. */
 function stage(lanes: Lanes) {
   const running = new Map<string, PromiseWithResolvers<void>>();
   const begun: string[] = [];
@@ -34,19 +34,19 @@ function stage(lanes: Lanes) {
   };
 }
 
-/** Lets everything that can happen now happen. */
+/** Runs all pending microtasks and immediates. */
 async function settle(): Promise<void> {
   await new Promise((resolve) => setImmediate(resolve));
 }
 
-describe("turns", () => {
-  test("a free act begins in the same tick", () => {
+describe("acts", () => {
+  test("begin in the same tick if their keys are free", () => {
     const acts = stage(new Lanes());
     void acts.start("a", [family("d", "f")]);
     expect(acts.running()).toEqual(["a"]);
   });
 
-  test("unrelated families run side by side, one family one after another", async () => {
+  test("of unrelated families run at the same time, those of one family one after another", async () => {
     const acts = stage(new Lanes());
     void acts.start("a1", [family("d", "a")]);
     void acts.start("a2", [family("d", "a")]);
@@ -56,7 +56,7 @@ describe("turns", () => {
     expect(acts.running()).toEqual(["b1", "a2"]);
   });
 
-  test("a disk's holder waits for its families and keeps new ones out", async () => {
+  test("an exclusive act on a disk waits for its families and blocks new ones", async () => {
     const acts = stage(new Lanes());
     void acts.start("volume", [family("d", "a")]);
     void acts.start("detach", [disk("d", "exclusive")]);
@@ -69,7 +69,7 @@ describe("turns", () => {
     expect(acts.running()).toEqual(["elsewhere", "next volume"]);
   });
 
-  test("an act that names one thing twice does not wait for itself", async () => {
+  test("an act that names one key twice does not wait for itself", async () => {
     const lanes = new Lanes();
     const keys = [family("d", "a"), family("d", "a"), disk("d", "exclusive"), disk("d", "shared")];
     expect(await lanes.run(keys, async () => await Promise.resolve("done"))).toBe("done");
@@ -84,7 +84,7 @@ describe("turns", () => {
     expect(lanes.counts).toEqual({ waiting: 0, running: 0 });
   });
 
-  test("an act may start others", async () => {
+  test("an act may start another act", async () => {
     const lanes = new Lanes();
     const order: string[] = [];
     const inner = lanes.run([nqn("a")], async () => {
@@ -99,8 +99,8 @@ describe("turns", () => {
   });
 });
 
-describe("a lane opens when the answer is in", () => {
-  test("not when the act gave up waiting for it", async () => {
+describe("a lane opens when the answer has arrived", () => {
+  test("not when the act stopped waiting for it", async () => {
     const lanes = new Lanes();
     const answer = Promise.withResolvers<void>();
     const result = await lanes.run([family("d", "f")], async (lane) => {
@@ -119,7 +119,7 @@ describe("a lane opens when the answer is in", () => {
     expect(acts.running()).toEqual(["next"]);
   });
 
-  test("every one of several answers is waited for, failed ones too", async () => {
+  test("each of several answers keeps it closed, failed ones too", async () => {
     const lanes = new Lanes();
     const answers = [Promise.withResolvers<void>(), Promise.withResolvers<void>()] as const;
     await lanes.run([nqn("n")], async (lane) => {
@@ -138,12 +138,12 @@ describe("a lane opens when the answer is in", () => {
     const lanes = new Lanes();
     const lane = await lanes.run([nqn("n")], async (lane) => await Promise.resolve(lane));
     await settle();
-    expect(() => lane.keepClosedUntil(Promise.resolve())).toThrow("open already");
+    expect(() => lane.keepClosedUntil(Promise.resolve())).toThrow("already released");
   });
 });
 
 describe("a closed lane", () => {
-  test("lets nobody in, waiting or new, and says why", async () => {
+  test("admits no waiting and no new act, and reports the reason", async () => {
     const lanes = new Lanes();
     const acts = stage(lanes);
     void acts.start("first", [family("d", "f")]);
@@ -159,7 +159,7 @@ describe("a closed lane", () => {
     expect(lanes.closedBy(family("d", "f"))).toEqual([]);
   });
 
-  test("of a family keeps the disk from exclusive holders only", async () => {
+  test("of a family closes the disk to exclusive holders only", async () => {
     const lanes = new Lanes();
     const acts = stage(lanes);
     const open = lanes.close(family("d", "f"), "r");
@@ -186,8 +186,8 @@ describe("a closed lane", () => {
   });
 });
 
-describe("giving up the wait", () => {
-  test("rejects with the reason and lets those behind pass", async () => {
+describe("aborting a wait", () => {
+  test("rejects with the reason and lets the acts behind it begin", async () => {
     const lanes = new Lanes();
     const acts = stage(lanes);
     const abort = new AbortController();
@@ -202,7 +202,7 @@ describe("giving up the wait", () => {
     expect(lanes.counts).toEqual({ waiting: 0, running: 2 });
   });
 
-  test("of an act that is stopped by a closure frees its other keys", async () => {
+  test("of an act that waits for a closure frees its other keys", async () => {
     const lanes = new Lanes();
     const acts = stage(lanes);
     const abort = new AbortController();
@@ -228,7 +228,7 @@ describe("giving up the wait", () => {
     await expect(act).resolves.toBeUndefined();
   });
 
-  test("of a hundred thousand, and as many that run, leaves nothing behind", async () => {
+  test("of 50,000 acts among 50,000 that run leaves no act waiting or running", async () => {
     const lanes = new Lanes();
     const abort = new AbortController();
     const first = Promise.withResolvers<void>();
@@ -255,7 +255,7 @@ type Act = {
   state: "waiting" | "running" | "gone";
 };
 
-/** The rule itself, written a second time and naively: may these two run together? */
+/** A naive second implementation of the rule: whether two acts may run at the same time. */
 function compatible(one: readonly LaneKey[], other: readonly LaneKey[]): boolean {
   return one.every((a) => other.every((b) => compatibleKeys(a, b)));
 }
@@ -279,7 +279,7 @@ function pick<T>(from: readonly T[], at: number): T | undefined {
   return from[at % from.length];
 }
 
-describe("whatever comes in whatever order", () => {
+describe("a random sequence of acts, aborts and closures", () => {
   const key = fc.constantFrom(...everyKey);
   const keys = fc.array(key, { minLength: 1, maxLength: 3 });
   const event = fc.oneof(
@@ -290,7 +290,7 @@ describe("whatever comes in whatever order", () => {
     { weight: 1, arbitrary: fc.record({ kind: fc.constant("open" as const), at: fc.nat() }) },
   );
 
-  test("no two run that must not, each waits for an earlier one only, and all run", async () => {
+  test("never runs two conflicting acts, lets each wait for earlier ones only, and runs all", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(event, { maxLength: 60 }), async (events) => {
         const lanes = new Lanes();
@@ -337,9 +337,9 @@ describe("whatever comes in whatever order", () => {
           const waiting = acts.filter(({ state }) => state === "waiting").length;
           expect(lanes.counts).toEqual({ running, waiting });
           const held = acts.filter(({ state }) => state !== "gone").map(({ keys }) => keys);
-          const shut = closures.map(({ key }) => [key]);
+          const closed = closures.map(({ key }) => [key]);
           for (const key of everyKey) {
-            const free = [...held, ...shut].every((keys) => compatible(keys, [key]));
+            const free = [...held, ...closed].every((keys) => compatible(keys, [key]));
             expect(lanes.busy(key)).toBe(!free);
           }
         };
@@ -350,13 +350,13 @@ describe("whatever comes in whatever order", () => {
           closure.open();
         };
 
-        for (const one of events) {
-          if (one.kind === "start") start(one.keys);
-          else if (one.kind === "end") pick(inState("running"), one.at)?.end();
-          else if (one.kind === "abort") pick(inState("waiting"), one.at)?.abort();
-          else if (one.kind === "close") {
-            closures.push({ key: one.key, open: lanes.close(one.key, "test") });
-          } else openOne(pick(closures, one.at));
+        for (const event of events) {
+          if (event.kind === "start") start(event.keys);
+          else if (event.kind === "end") pick(inState("running"), event.at)?.end();
+          else if (event.kind === "abort") pick(inState("waiting"), event.at)?.abort();
+          else if (event.kind === "close") {
+            closures.push({ key: event.key, open: lanes.close(event.key, "test") });
+          } else openOne(pick(closures, event.at));
           await settle();
           check();
         }

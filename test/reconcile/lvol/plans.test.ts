@@ -1,240 +1,266 @@
-// Laws of the volume loops, from any state of the world: their plans converge, a converged world is
-// left alone, and nothing is done that must never be done.
+// Laws of the volume loops, from any state of the world: their plans converge, a converged volume is left
+// alone, and no step is taken that must never be (those laws are in `act`, and hold in each of these).
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { LvolRow, ObservedLvol, ObservedSubsystem } from "../../../src/model/lvol.ts";
-import { lvolState } from "../../../src/model/lvol.ts";
-import { exportSerial } from "../../../src/model/identity.ts";
+import { confirmedHosts, ANY_HOST, type ListenAddress } from "../../../src/model/lvol.ts";
+import { lvolConditions, lvolState } from "../../../src/model/lvol-state.ts";
 import { VOLUME_LOOPS } from "../../../src/reconcile/loops.ts";
-import { volumeRecord } from "../../../src/reconcile/lvol/record.ts";
-import type { VolumeStep } from "../../../src/reconcile/steps.ts";
-import type { VolumePlanView } from "../../../src/reconcile/lvol/view.ts";
-import { CLUSTER, LISTENER, lvolRow, STORE_UUID, VOLUME } from "../../support/model.ts";
+import { LISTENER, VOLUME } from "../../support/model.ts";
+import {
+  converge,
+  HOSTS,
+  isIn,
+  LVOL,
+  OLD,
+  SECOND,
+  view,
+  type World,
+} from "../../support/volume-world.ts";
+import { worldOf, worlds, type Parts } from "../../support/volume-worlds.ts";
 
-type Present<T> = Extract<T, { kind: "present" }>;
+const holds = (given: fc.Arbitrary<Parts>, law: (world: World) => void) =>
+  fc.assert(
+    fc.property(given, (parts) => law(worldOf(parts))),
+    { numRuns: 2_000 },
+  );
 
-/** One volume's world: what is really there, what was seen of it, and its row. */
-type Scenario = {
-  row: LvolRow;
-  lvol: Present<ObservedLvol> | undefined;
-  subsystem: Present<ObservedSubsystem> | undefined;
-  seenLvol: ObservedLvol | undefined;
-  seenSubsystem: ObservedSubsystem | undefined;
-};
+const addressesOf = (addresses: readonly ListenAddress[]) =>
+  addresses.map(({ traddr }) => traddr).toSorted();
 
-const RUN = "0123456789abcdef";
-const UUID = "99999999-0000-4000-8000-000000000009";
-const HOSTS = ["nqn.2026-11.io.host:a", "nqn.2026-11.io.host:b"];
+const warningsOf = (world: World) =>
+  lvolConditions(view(world))
+    .slice(5)
+    .map(({ type }) => type);
 
-function view(scenario: Scenario): VolumePlanView {
-  return {
-    row: scenario.row,
-    observed: { lvol: scenario.seenLvol, subsystem: scenario.seenSubsystem },
-    targetConnected: true,
-    diskReady: true,
-    diskReason: "",
-    listenAddresses: [LISTENER],
-    now: new Date(),
-    inFlight: false,
-    clean: true,
-    diskDoubtful: false,
-    pending: { incarnation: RUN, epoch: 1n, now: new Date(), graceUntil: new Date(0) },
-    store: { uuid: STORE_UUID, name: "sn-store", clusterBytes: CLUSTER },
-  };
+/** What the target lets in and where it listens is what is wanted, apart from what it refuses. */
+function expectAsWanted(world: World): void {
+  const { row, target, refusedHosts, refusedAddresses, listenAddresses } = world;
+  const wanted = confirmedHosts(row);
+  expect(lvolState(view(world))).toBe("UP");
+  expect(target.subsystem?.allowAnyHost).toBe(wanted.allowAnyHost);
+  expect(target.subsystem?.hosts.toSorted()).toEqual(
+    wanted.hosts.filter((host) => !refusedHosts.includes(host)),
+  );
+  expect(addressesOf(target.subsystem?.listeners ?? [])).toEqual(
+    addressesOf(listenAddresses.filter((address) => !isIn(refusedAddresses, address))),
+  );
+  expect(row.observedGeneration).toBe(row.generation);
 }
 
-const lvol: Present<ObservedLvol> = {
-  kind: "present",
-  uuid: UUID,
-  lvsUuid: STORE_UUID,
-  sizeBytes: 12n * 1_048_576n,
-  thin: true,
-  allocatedClusters: 0n,
-};
-
-function act(scenario: Scenario, step: VolumeStep): void {
-  switch (step.kind) {
-    case "observe-lvol":
-      scenario.seenLvol = scenario.lvol ?? { kind: "absent" };
-      return;
-    case "observe-subsystem":
-      scenario.seenSubsystem = scenario.subsystem ?? { kind: "absent" };
-      return;
-    case "record-lvol":
-      scenario.row = { ...scenario.row, ...step.patch };
-      return;
-    case "create-lvol":
-      if (scenario.lvol !== undefined) throw new Error("created twice");
-      if (scenario.row.lvolUuid !== undefined) throw new Error("made again what was there once");
-      scenario.lvol = { ...lvol, sizeBytes: step.sizeBytes, thin: step.thin };
-      scenario.seenLvol = scenario.lvol;
-      return;
-    case "delete-lvol":
-      if (scenario.row.deleteRequestedTime === undefined) throw new Error("deleted unasked");
-      if (scenario.subsystem?.namespaces.length) throw new Error("deleted while exported");
-      scenario.lvol = undefined;
-      scenario.seenLvol = undefined;
-      return;
-    case "prepare-export":
-      scenario.subsystem = {
-        kind: "present",
-        serialNumber: step.serialNumber,
-        allowAnyHost: step.allowAnyHost,
-        hosts: step.hosts,
-        listeners: step.listeners,
-        namespaces: [],
-      };
-      scenario.seenSubsystem = scenario.subsystem;
-      return;
-    case "adjust-export": {
-      const before = scenario.subsystem;
-      if (before === undefined) throw new Error("adjusted what is not there");
-      scenario.subsystem = {
-        ...before,
-        allowAnyHost: step.allowAnyHost ?? before.allowAnyHost,
-        hosts: [
-          ...before.hosts.filter((host) => !step.removeHosts.includes(host)),
-          ...step.addHosts,
-        ],
-        listeners: [...before.listeners, ...step.addListeners],
-      };
-      scenario.seenSubsystem = scenario.subsystem;
-      return;
-    }
-    case "add-namespace":
-      if (scenario.subsystem === undefined || scenario.lvol === undefined)
-        throw new Error("too early");
-      scenario.subsystem = {
-        ...scenario.subsystem,
-        namespaces: [{ nsid: 1, bdevName: step.lvolUuid, uuid: step.uuid }],
-      };
-      scenario.seenSubsystem = scenario.subsystem;
-      return;
-    case "delete-subsystem":
-      scenario.subsystem = undefined;
-      scenario.seenSubsystem = { kind: "absent" };
-      return;
-  }
+/** Only what the target refuses is tried again, and its subsystem read after each attempt. */
+function expectLeftAlone(world: World): void {
+  const { subsystem, lvol } = world.target;
+  const allowed = new Set(["observe-subsystem", ...[...world.failures.keys()].map(kindOf)]);
+  const again = converge(world).map(({ kind }) => kind);
+  expect(again.filter((kind) => world.failures.size === 0 || !allowed.has(kind))).toEqual([]);
+  expect(world.target).toMatchObject({ subsystem, lvol });
 }
 
-/** Passes until no loop wants anything; throws if that takes too long. */
-function converge(scenario: Scenario): VolumeStep[] {
-  const taken: VolumeStep[] = [];
-  for (let pass = 0; pass < 12; pass += 1) {
-    let busy = false;
-    for (const loop of VOLUME_LOOPS) {
-      const step = loop.plan(view(scenario));
-      if (step === undefined) continue;
-      busy = true;
-      taken.push(step);
-      act(scenario, step);
-    }
-    const patch = volumeRecord(view(scenario));
-    if (patch !== undefined) {
-      busy = true;
-      scenario.row = { ...scenario.row, ...patch };
-    }
-    if (!busy) return taken;
-  }
-  throw new Error("did not converge");
-}
+const kindOf = (key: string) => key.replace(/^[^/]*\//, "").replace(/ .*/, "");
 
-const scenario: fc.Arbitrary<Scenario> = fc
-  .record({
-    hosts: fc.subarray(HOSTS),
-    presentHosts: fc.subarray(HOSTS),
-    deleting: fc.boolean(),
-    recorded: fc.boolean(),
-    lvolThere: fc.boolean(),
-    subsystemThere: fc.boolean(),
-    listening: fc.boolean(),
-    attached: fc.boolean(),
-    lvolKnown: fc.boolean(),
-    subsystemKnown: fc.boolean(),
-    anyHost: fc.boolean(),
-  })
-  .map((is) => {
-    const subsystem: Present<ObservedSubsystem> = {
-      kind: "present",
-      serialNumber: exportSerial(VOLUME),
-      allowAnyHost: is.anyHost,
-      hosts: is.presentHosts,
-      listeners: is.listening ? [LISTENER] : [],
-      namespaces: is.attached && is.lvolThere ? [{ nsid: 1, bdevName: UUID, uuid: VOLUME }] : [],
-    };
-    const there = is.lvolThere ? lvol : undefined;
-    const exported = is.subsystemThere ? subsystem : undefined;
-    return {
-      row: lvolRow({
-        hosts: is.hosts,
-        lvolUuid: is.recorded ? UUID : undefined,
-        deleteRequestedTime: is.deleting ? new Date() : undefined,
-        generation: is.deleting ? 2n : 1n,
-      }),
-      lvol: there,
-      subsystem: exported,
-      seenLvol: is.lvolKnown ? (there ?? { kind: "absent" }) : undefined,
-      seenSubsystem: is.subsystemKnown ? (exported ?? { kind: "absent" }) : undefined,
-    };
-  });
+const KEPT = { deleting: fc.constant(false) } as const;
+/** Its data is there, or was never made. */
+const WHOLE = { recorded: fc.constant(true), lvolThere: fc.constant(true) } as const;
+const UNFORCED = { deleting: fc.constant(true), forced: fc.constant(false) } as const;
 
 describe("the volume loops together", () => {
-  it("reach what is wanted from any state, and then leave it alone", () => {
-    fc.assert(
-      fc.property(scenario, (given) => {
-        const { row } = given;
-        const wasMissing = row.lvolUuid !== undefined && given.lvol === undefined;
-        converge(given);
-        const state = lvolState(view(given));
-        if (row.deleteRequestedTime !== undefined) {
-          expect(given).toMatchObject({ lvol: undefined, subsystem: undefined });
-          expect(state).toBe("DELETED");
-        } else if (wasMissing) {
-          expect(state).toBe("DATA_MISSING");
-        } else {
-          expect(state).toBe("UP");
-          expect([...(given.subsystem?.hosts ?? [])].toSorted()).toEqual([...row.hosts]);
-          expect(given.row.observedGeneration).toBe(given.row.generation);
-        }
-        expect(VOLUME_LOOPS.map((loop) => loop.plan(view(given)))).toEqual(
-          VOLUME_LOOPS.map(() => undefined),
-        );
-        expect(volumeRecord(view(given))).toBeUndefined();
-      }),
-      { numRuns: 2_000 },
-    );
+  it("reach the intent from any state, and then leave it alone", () => {
+    holds(worlds(), (world) => {
+      const { row, target } = world;
+      const wasMissing = row.lvolUuid !== undefined && target.lvol === undefined;
+      converge(world);
+      if (row.deleteRequestedTime !== undefined) {
+        expect(target).toMatchObject({ lvol: undefined, subsystem: undefined });
+        expect(lvolState(view(world))).toBe("DELETED");
+      } else if (wasMissing) {
+        expect(lvolState(view(world))).toBe("DATA_MISSING");
+      } else {
+        expectAsWanted(world);
+        expect(world.unsafe).toBe(false);
+        expect(warningsOf(world)).toEqual([]);
+      }
+      expectLeftAlone(world);
+    });
   });
 
-  it("take two stages and no look for a volume that was never tried", () => {
-    const fresh: Scenario = {
-      row: lvolRow({ hosts: [HOSTS[0]!] }),
-      lvol: undefined,
-      subsystem: undefined,
-      seenLvol: { kind: "absent" },
-      seenSubsystem: { kind: "absent" },
+  it("need four steps and no read for a new volume, which becomes reachable last", () => {
+    const fresh = {
+      ...KEPT,
+      recorded: fc.constant(false),
+      lvolThere: fc.constant(false),
+      lvolKnown: fc.constant(true),
+      storeLoaded: fc.constant(true),
+      subsystemThere: fc.constant(false),
+      subsystemKnown: fc.constant(true),
+      stale: fc.constant(false),
+      answerLost: fc.constant(false),
+      listenAddresses: fc.constant<ListenAddress[]>([LISTENER]),
+      slow: fc.constant<boolean[]>([false]),
     };
-    expect(converge(fresh).map(({ kind }) => kind)).toEqual([
-      "create-lvol",
-      "prepare-export",
-      "add-namespace",
-    ]);
+    holds(worlds(fresh), (world) => {
+      expect(converge(world).map(({ kind }) => kind)).toEqual([
+        "create-lvol",
+        "prepare-export",
+        "add-namespace",
+        "add-listener",
+      ]);
+    });
   });
 
-  it("leave a subsystem under our name alone when its serial is not ours", () => {
-    const taken: Scenario = {
-      row: lvolRow({ lvolUuid: UUID }),
-      lvol,
-      subsystem: undefined,
-      seenLvol: lvol,
-      seenSubsystem: {
-        kind: "present",
-        serialNumber: "SOMEBODYS",
-        allowAnyHost: false,
-        hosts: [],
-        listeners: [LISTENER],
-        namespaces: [],
-      },
+  it("plan nothing for a subsystem with another serial number", () => {
+    holds(worlds({ ...KEPT, ...WHOLE, subsystemThere: fc.constant(true) }), (world) => {
+      const { target, observed } = world;
+      const { subsystem } = target;
+      if (subsystem === undefined) return;
+      target.subsystem = { ...subsystem, serialNumber: "FOREIGN" };
+      observed.setSubsystem(VOLUME, target.subsystem);
+      observed.setLvol(VOLUME, LVOL);
+      expect(VOLUME_LOOPS.flatMap(({ plan }) => plan(view(world)) ?? [])).toEqual([]);
+    });
+  });
+
+  it("do not change the export of a volume whose hosts are unknown", () => {
+    holds(worlds({ ...KEPT, ...WHOLE, unconfirmed: fc.constant(true) }), (world) => {
+      const { subsystem } = world.target;
+      const kinds = new Set(converge(world).map(({ kind }) => kind));
+      expect([...kinds].filter((kind) => !kind.startsWith("observe-"))).toEqual([]);
+      expect(world.target.subsystem).toEqual(subsystem);
+    });
+  });
+});
+
+describe("the parts of an export", () => {
+  it("are not kept away by a host that the target refuses", () => {
+    const refusing = { refusedHosts: fc.subarray(HOSTS, { minLength: 1 }) };
+    holds(worlds({ ...KEPT, ...WHOLE, ...refusing }), (world) => {
+      const { row, refusedHosts } = world;
+      converge(world);
+      expectAsWanted(world);
+      const refused = row.hosts.filter((host) => refusedHosts.includes(host));
+      const conditions = lvolConditions(view(world));
+      const warning = conditions.find(({ type }) => type === "HostRefused");
+      expect(warning === undefined).toBe(refused.length === 0);
+      for (const host of refused) {
+        expect(world.row.failures[`export/allow-host ${host}`]?.message).toBe("refused");
+        expect(warning?.message).toContain(host);
+      }
+      expect(Object.keys(world.row.failures)).toHaveLength(refused.length);
+      expectLeftAlone(world);
+    });
+  });
+
+  it("are not kept away by an address that the target refuses", () => {
+    const refusing = {
+      listenAddresses: fc.constant<ListenAddress[]>([LISTENER, SECOND]),
+      refusedAddresses: fc.constantFrom<ListenAddress[][]>([LISTENER], [SECOND]),
     };
-    expect(VOLUME_LOOPS.flatMap((loop) => loop.plan(view(taken)) ?? [])).toEqual([]);
+    holds(worlds({ ...KEPT, ...WHOLE, ...refusing }), (world) => {
+      const [refused] = world.refusedAddresses;
+      converge(world);
+      expectAsWanted(world);
+      const key = `export/add-listener TCP ${refused?.traddr}:4420`;
+      expect(Object.keys(world.row.failures)).toEqual([key]);
+      expect(warningsOf(world)).toEqual(["ListenerMissing"]);
+      expectLeftAlone(world);
+    });
+  });
+
+  it("stay reachable at the old address while every new one is refused", () => {
+    const refusing = {
+      attached: fc.constant(true),
+      storeLoaded: fc.constant(true),
+      subsystemThere: fc.constant(true),
+      presentListeners: fc.constant<ListenAddress[]>([OLD]),
+      refusedAddresses: fc.constant<ListenAddress[]>([LISTENER, SECOND]),
+    };
+    holds(worlds({ ...KEPT, ...WHOLE, ...refusing }), (world) => {
+      converge(world);
+      expect(addressesOf(world.target.subsystem?.listeners ?? [])).toEqual([OLD.traddr]);
+      expect(lvolState(view(world))).not.toBe("UP");
+      expect(world.row.observedGeneration).not.toBe(world.row.generation);
+      expectLeftAlone(world);
+    });
+  });
+
+  it("never let in a host that is not confirmed", () => {
+    const unconfirmedHosts = fc.subarray([...HOSTS, ANY_HOST], { minLength: 1 });
+    holds(worlds({ ...KEPT, ...WHOLE, unconfirmedHosts }), (world) => {
+      const { unconfirmedHosts } = world.row;
+      converge(world);
+      expectAsWanted(world);
+      const { hosts = [], allowAnyHost } = world.target.subsystem ?? {};
+      expect(hosts.filter((host) => unconfirmedHosts.includes(host))).toEqual([]);
+      if (unconfirmedHosts.includes(ANY_HOST)) expect(allowAnyHost).toBe(false);
+      expect(warningsOf(world)).toEqual(unconfirmedHosts.length > 0 ? ["HostsUnconfirmed"] : []);
+    });
+  });
+
+  it("are mended if they listened without the namespace: first, and before anything is attached", () => {
+    const unsafe = {
+      subsystemThere: fc.constant(true),
+      attached: fc.constant(false),
+      presentListeners: fc.subarray([LISTENER, SECOND, OLD], { minLength: 1 }),
+      answerLost: fc.constant(false),
+    } as const;
+    holds(worlds({ ...KEPT, ...WHOLE, ...unsafe }), (world) => {
+      const there = world.target.subsystem?.listeners.length;
+      const kinds = converge(world).map(({ kind }) => kind);
+      const removed = kinds.filter((kind) => kind === "remove-listener");
+      expect(removed).toHaveLength(there ?? 0);
+      expect(kinds.lastIndexOf("remove-listener")).toBeLessThan(kinds.indexOf("add-namespace"));
+      expect(kinds.indexOf("add-namespace")).toBeLessThan(kinds.indexOf("add-listener"));
+      expectAsWanted(world);
+    });
+  });
+});
+
+describe("an unforced deletion", () => {
+  it("keeps or restores the export until it is known that no host is about to come back", () => {
+    const restarted = {
+      exported: fc.constant(true),
+      unexported: fc.constant(false),
+      connectedRecorded: fc.constantFrom("before", "never"),
+      returning: fc.subarray(HOSTS, { minLength: 1 }),
+      hosts: fc.constant(HOSTS),
+      presentHosts: fc.constant(HOSTS),
+      storeLoaded: fc.constant(true),
+      subsystemThere: fc.constant(false),
+    } as const;
+    holds(worlds({ ...UNFORCED, ...WHOLE, ...restarted }), (world) => {
+      expect(view(world).restoreUntilUnexported).toBe(true);
+      const kinds = converge(world).map(({ kind }) => kind);
+      const order = [
+        "prepare-export",
+        "add-namespace",
+        "add-listener",
+        "end-export",
+        "delete-lvol",
+      ];
+      const first = order.map((kind) => kinds.findIndex((one) => one === kind));
+      expect(first).not.toContain(-1);
+      expect(first).toEqual(first.toSorted((a, b) => a - b));
+      expect(lvolState(view(world))).toBe("DELETED");
+    });
+  });
+
+  it("restores no export whose end was recorded", () => {
+    const ended = { subsystemThere: fc.constant(false), unexported: fc.constant(true) } as const;
+    holds(worlds({ ...UNFORCED, ...WHOLE, ...ended }), (world) => {
+      const kinds = converge(world).map(({ kind }) => kind);
+      expect(kinds).not.toContain("prepare-export");
+      expect(lvolState(view(world))).toBe("DELETED");
+    });
+  });
+});
+
+describe("a forced deletion", () => {
+  it("restores nothing and waits for no host", () => {
+    const forced = { deleting: fc.constant(true), forced: fc.constant(true) } as const;
+    holds(worlds(forced), (world) => {
+      const kinds = converge(world).map(({ kind }) => kind);
+      expect(kinds).not.toContain("prepare-export");
+      expect(kinds.filter((kind) => kind === "add-listener")).toEqual([]);
+      expect(lvolState(view(world))).toBe("DELETED");
+    });
   });
 });

@@ -1,4 +1,4 @@
-// Who is connected is asked rarely and by name, and remembered beyond a restart of the target.
+// The lists of connected hosts are read rarely, and kept across a restart of the target.
 import { describe, expect, it } from "vitest";
 import { ConnectedHosts } from "../../../src/reconcile/target/connected-hosts.ts";
 import { Rows } from "../../../src/store/rows.ts";
@@ -6,82 +6,116 @@ import { lvolRow } from "../../support/model.ts";
 
 const [A, B] = ["aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000001"];
 
-/** A target with hosts on some exports, that counts what it is asked. */
+/** A target with hosts connected to some exports; records which NQNs are queried. */
 function scenario() {
   const rows = new Rows();
   rows.apply({ lvols: [A, B].map((id) => lvolRow({ id, nqn: nqnOf(id), exported: true })) });
-  const target = { connected: new Set<string>(), ever: 0, asked: [] as string[] };
+  const target = { connected: new Set<string>(), total: 0, queried: [] as string[] };
   let nowMs = 0;
+  const observed = new Map<string, readonly string[]>();
   const hosts = new ConnectedHosts({
     rows,
+    observed: { setConnected: (id, connected) => observed.set(id, connected) },
     now: () => nowMs,
     spdk: {
       nvmfGetStats: () =>
-        Promise.resolve({ adminQpairs: target.ever, currentAdminQpairs: target.connected.size }),
+        Promise.resolve({ adminQpairs: target.total, currentAdminQpairs: target.connected.size }),
       nvmfSubsystemGetControllers: (nqn) => {
-        target.asked.push(nqn);
+        target.queried.push(nqn);
         if (!target.connected.has(nqn)) return Promise.resolve([]);
-        return Promise.resolve([{ cntlid: 1, hostNqn: "nqn.h", hostId: "", numIoQpairs: 1 }]);
+        // One host with two controllers.
+        const controller = { hostNqn: "nqn.h", hostId: "", numIoQpairs: 1 };
+        return Promise.resolve([1, 2].map((cntlid) => ({ ...controller, cntlid })));
       },
     },
   });
   return {
     hosts,
+    observed,
+    rows,
     target,
     connect: (id: string) => {
       target.connected.add(nqnOf(id));
-      target.ever += 1;
+      target.total += 1;
     },
-    pass: (ms: number) => (nowMs += ms),
+    advance: (ms: number) => (nowMs += ms),
   };
 }
 
 const nqnOf = (id: string) => `nqn.2026-11.io.test:${id}`;
 
 describe("connected hosts", () => {
-  it("are not asked for while nobody is connected", async () => {
+  it("are not queried while no host is connected", async () => {
     const { hosts, target } = scenario();
     await hosts.refresh();
     await hosts.refresh();
-    expect(target.asked).toEqual([]);
+    expect(target.queried).toEqual([]);
     expect(hosts.has(A)).toBe(false);
   });
 
-  it("are asked for by name once somebody connected, and not again while nothing changes", async () => {
-    const { hosts, target, connect, pass } = scenario();
+  it("are queried per export once a host connected, and not again while the count is unchanged", async () => {
+    const { hosts, target, connect, advance } = scenario();
     connect(B);
     await hosts.refresh();
     expect([hosts.has(A), hosts.has(B)]).toEqual([false, true]);
-    pass(600_000);
+    advance(600_000);
     await hosts.refresh();
-    expect(target.asked).toHaveLength(2);
+    expect(target.queried).toHaveLength(2);
   });
 
-  it("are asked for once a minute at most, however many come and go", async () => {
-    const { hosts, target, connect, pass } = scenario();
+  it("are queried once a minute at most, however often the count changes", async () => {
+    const { hosts, target, connect, advance } = scenario();
     connect(A);
     await hosts.refresh();
     connect(B);
     await hosts.refresh();
-    expect(target.asked).toHaveLength(2);
+    expect(target.queried).toHaveLength(2);
     expect(hosts.has(B)).toBe(false);
-    pass(60_000);
+    advance(60_000);
     await hosts.refresh();
-    expect(target.asked).toHaveLength(4);
+    expect(target.queried).toHaveLength(4);
     expect(hosts.has(B)).toBe(true);
   });
 
-  it("are remembered while they come back to a target that restarted", async () => {
-    const { hosts, target, connect, pass } = scenario();
+  it("are kept while hosts reconnect to a target that restarted", async () => {
+    const { hosts, target, connect, advance } = scenario();
     connect(A);
     await hosts.refresh();
     target.connected.clear();
-    target.ever = 0;
+    target.total = 0;
     hosts.begin();
     await hosts.refresh();
     expect(hosts.has(A)).toBe(true);
-    pass(60_000);
+    advance(60_000);
     await hosts.refresh();
     expect(hosts.has(A)).toBe(false);
+  });
+
+  it("are observed for each export, also where there is none", async () => {
+    const { hosts, observed, target, connect, advance } = scenario();
+    await hosts.refresh();
+    expect([observed.get(A), observed.get(B)]).toEqual([[], []]);
+    connect(B);
+    await hosts.refresh();
+    expect([observed.get(A), observed.get(B)]).toEqual([[], ["nqn.h"]]);
+    target.connected.clear();
+    advance(60_000);
+    await hosts.refresh();
+    expect([observed.get(A), observed.get(B)]).toEqual([[], []]);
+  });
+
+  it("are not observed of a volume that is not exported, or is gone", async () => {
+    const { hosts, observed, rows, connect } = scenario();
+    const nqn = nqnOf(A);
+    const deleteTime = new Date(0);
+    rows.apply({
+      lvols: [
+        lvolRow({ id: A, nqn, exported: false, revision: 2n }),
+        lvolRow({ id: B, nqn: nqnOf(B), exported: true, deleteTime, revision: 2n }),
+      ],
+    });
+    connect(A);
+    await hosts.refresh();
+    expect([...observed.keys()]).toEqual([]);
   });
 });

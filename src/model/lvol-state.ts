@@ -1,0 +1,243 @@
+// The state of a volume: derived from its row and from what was observed, never stored.
+import { addressText } from "./address.ts";
+import type { Condition, LvolConditionType, LvolWarning } from "./condition.ts";
+import { allowHostKey, listenKey } from "./export-parts.ts";
+import type { StepFailures } from "./failure.ts";
+import {
+  sameAddress,
+  type ListenAddress,
+  type LvolRow,
+  type ObservedSubsystem,
+  type ObservedVolume,
+} from "./lvol.ts";
+
+export const LVOL_STATES = [
+  "CREATING",
+  "UP",
+  "RESIZING",
+  "DEGRADED",
+  "DATA_MISSING",
+  "DELETING",
+  "DELETED",
+  "FAILED",
+] as const;
+
+export type LvolState = (typeof LVOL_STATES)[number];
+
+export type LvolCondition = Condition<LvolConditionType>;
+
+/** Everything that a volume's state is derived from. */
+export type VolumeView = {
+  readonly row: LvolRow;
+  readonly observed: ObservedVolume;
+  /** Failures of the volume's steps that are not overcome yet, by `LOOP/STEP PART`. */
+  readonly failures: StepFailures;
+  /** A request on its subsystem whose outcome is not known; undefined: there is none. */
+  readonly outcomeUnknown: UnknownOutcome | undefined;
+  readonly targetConnected: boolean;
+  readonly diskReady: boolean;
+  readonly diskReason: string;
+  /** Addresses of the listeners that every subsystem of the node should have. */
+  readonly listenAddresses: readonly ListenAddress[];
+};
+
+/** A request that was sent and whose answer was lost, so that it may have been carried out or not. */
+export type UnknownOutcome = { readonly method: string; readonly since: Date };
+
+export type PresentSubsystem = Extract<ObservedSubsystem, { kind: "present" }>;
+
+/** Whether the row's lvol was recorded before and is now observed to be absent. */
+export function dataMissing(view: Pick<VolumeView, "row" | "observed">): boolean {
+  return view.row.lvolUuid !== undefined && view.observed.lvol?.kind === "absent";
+}
+
+/** State of namespace 1, the only one that the export of this row should have. */
+export function namespaceState(
+  row: Pick<LvolRow, "id" | "lvolUuid">,
+  subsystem: ObservedSubsystem | undefined,
+  lvolUuid: string | undefined,
+): "unknown" | "absent" | "attached" | "conflict" {
+  if (subsystem === undefined) return "unknown";
+  if (subsystem.kind === "absent") return "absent";
+  const found = subsystem.namespaces.find((namespace) => namespace.nsid === 1);
+  if (found === undefined) return "absent";
+  if (lvolUuid === undefined) return row.lvolUuid === undefined ? "conflict" : "unknown";
+  return found.bdevName === lvolUuid && found.uuid === row.id ? "attached" : "conflict";
+}
+
+function lvolCreated(view: VolumeView): LvolCondition {
+  const type = "LvolCreated";
+  const { row, observed } = view;
+  if (dataMissing(view)) {
+    const message = `lvol ${row.lvolUuid} is lost; it is not created again`;
+    return { type, status: "FALSE", reason: "DataMissing", message };
+  }
+  if (observed.lvol?.kind === "present" && row.lvolUuid === undefined) {
+    // TRUE only after the uuid is committed: a row without it would allow a second, empty lvol.
+    return {
+      type,
+      status: "FALSE",
+      reason: "NotRecorded",
+      message: "created, but its uuid is not recorded yet",
+    };
+  }
+  if (observed.lvol?.kind === "present")
+    return { type, status: "TRUE", reason: "Seen", message: "" };
+  if (observed.lvol === undefined && row.lvolUuid !== undefined) {
+    const message = "not observed yet since the SPDK target started";
+    return { type, status: "UNKNOWN", reason: "NotSeenYet", message };
+  }
+  const message = row.lastError ?? "not created yet";
+  return { type, status: "FALSE", reason: row.failed ? "Failed" : "NotCreated", message };
+}
+
+function sizeReached(view: VolumeView): LvolCondition {
+  const type = "SizeReached";
+  const { row, observed } = view;
+  if (observed.lvol?.kind !== "present") {
+    return { type, status: "UNKNOWN", reason: "LvolNotSeen", message: "" };
+  }
+  if (observed.lvol.sizeBytes >= row.promisedBytes) {
+    return { type, status: "TRUE", reason: "Seen", message: "" };
+  }
+  const message = `size is ${observed.lvol.sizeBytes} bytes, wanted are ${row.promisedBytes} bytes`;
+  return { type, status: "FALSE", reason: "TooSmall", message };
+}
+
+function exported(view: VolumeView): LvolCondition {
+  const type = "Exported";
+  if (view.row.unconfirmed) {
+    const message =
+      "rebuilt with unknown hosts; the export is not changed until AllowHost is called";
+    return { type, status: "FALSE", reason: "UNCONFIRMED", message };
+  }
+  const problem = exportProblem(view);
+  if (problem !== undefined) return { type, status: "FALSE", ...problem };
+  if (view.row.hosts.length === 0 && !view.row.allowAnyHost) {
+    const message = "exported, but no host may connect: call AllowHost";
+    return { type, status: "TRUE", reason: "NO_HOSTS_ALLOWED", message };
+  }
+  return { type, status: "TRUE", reason: "Seen", message: "" };
+}
+
+/** The first difference between the observed export and the desired one. */
+function exportProblem(view: VolumeView): { reason: string; message: string } | undefined {
+  const { row, observed, listenAddresses } = view;
+  const lvolUuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
+  const namespace = namespaceState(row, observed.subsystem, lvolUuid);
+  if (observed.subsystem === undefined) {
+    return { reason: "NotSeenYet", message: "not observed yet since the SPDK target started" };
+  }
+  if (observed.subsystem.kind === "absent") {
+    return { reason: "NOT_CREATED", message: "subsystem does not exist" };
+  }
+  if (namespace === "conflict") {
+    return {
+      reason: "NamespaceConflict",
+      message: "another namespace has nsid 1; it is not changed",
+    };
+  }
+  if (namespace !== "attached")
+    return { reason: "NoNamespace", message: "namespace does not exist" };
+  const { listeners } = observed.subsystem;
+  if (listenAddresses.some((address) => listeners.some((is) => sameAddress(address, is)))) {
+    return undefined;
+  }
+  const where = listenAddresses.map(addressText).join(", ");
+  return { reason: "NoListener", message: `not listening on ${where}` };
+}
+
+/** The target lets the host in, as observed, or has refused to. */
+export function hostIsLetIn({ observed, failures }: VolumeView, host: string): boolean {
+  const { subsystem } = observed;
+  if (subsystem?.kind !== "present") return false;
+  const letIn = subsystem.allowAnyHost || subsystem.hosts.includes(host);
+  return letIn || failures[allowHostKey(host)] !== undefined;
+}
+
+/**
+ * The host can no longer reach the volume: a read that began after every change of the subsystem was
+ * answered shows neither the host nor a connection of it.
+ */
+export function hostIsGone({ observed }: VolumeView, host: string): boolean {
+  const { subsystem, subsystemStale, connected } = observed;
+  if (subsystem === undefined || subsystemStale) return false;
+  if (subsystem.kind === "absent") return true;
+  const letIn = subsystem.allowAnyHost || subsystem.hosts.includes(host);
+  return !letIn && connected?.includes(host) !== true;
+}
+
+/** What a volume needs to be UP, in the order in which an operator checks it. */
+function needs(view: VolumeView): readonly LvolCondition[] {
+  const connected = view.targetConnected;
+  return [
+    {
+      type: "TargetConnected",
+      status: connected ? "TRUE" : "FALSE",
+      reason: connected ? "Connected" : "TargetDown",
+      message: connected ? "" : "the SPDK target does not answer",
+    },
+    {
+      type: "DiskReady",
+      status: view.diskReady ? "TRUE" : "FALSE",
+      reason: view.diskReady ? "Up" : "DiskNotUp",
+      message: view.diskReady ? "" : view.diskReason,
+    },
+    lvolCreated(view),
+    sizeReached(view),
+    exported(view),
+  ];
+}
+
+/** What is wrong with single parts of a volume; empty where nothing is. */
+function warnings(view: VolumeView): readonly LvolCondition[] {
+  const { row, observed, listenAddresses, failures, outcomeUnknown } = view;
+  const found: LvolCondition[] = [];
+  const warn = (type: LvolWarning, reason: string, message: string) =>
+    found.push({ type, status: "TRUE", reason, message });
+  if (observed.subsystem?.kind === "present" && row.deleteRequestedTime === undefined) {
+    const { listeners } = observed.subsystem;
+    const silent = listenAddresses.flatMap((address) => {
+      const failure = failures[listenKey(address)];
+      const isUp = listeners.some((listener) => sameAddress(address, listener));
+      return isUp || failure === undefined ? [] : [`${addressText(address)}: ${failure.message}`];
+    });
+    if (silent.length > 0) warn("ListenerMissing", "Refused", silent.join("; "));
+  }
+  const admitted = observed.subsystem?.kind === "present" ? observed.subsystem.hosts : [];
+  const refused = row.hosts.flatMap((host) => {
+    const failure = failures[allowHostKey(host)];
+    return failure === undefined || admitted.includes(host) ? [] : [`${host}: ${failure.message}`];
+  });
+  if (refused.length > 0) warn("HostRefused", "Refused", refused.join("; "));
+  if (row.unconfirmedHosts.length > 0) {
+    const message = `${row.unconfirmedHosts.join(", ")} may not connect before ConfirmHosts is called`;
+    warn("HostsUnconfirmed", "OlderDatabase", message);
+  }
+  if (outcomeUnknown !== undefined) {
+    const { method, since } = outcomeUnknown;
+    const message = `${method} was sent and not answered since ${since.toISOString()}`;
+    warn("OutcomeUnknown", "AnswerLost", message);
+  }
+  return found;
+}
+
+/** All conditions of a volume: what it needs to be UP, then what is wrong with single parts. */
+export function lvolConditions(view: VolumeView): readonly LvolCondition[] {
+  return [...needs(view), ...warnings(view)];
+}
+
+/** The state of a volume. */
+export function lvolState(view: VolumeView): LvolState {
+  const { row } = view;
+  if (row.deleteTime !== undefined) return "DELETED";
+  if (row.deleteRequestedTime !== undefined) return "DELETING";
+  if (dataMissing(view)) return "DATA_MISSING";
+  if (row.failed) return "FAILED";
+  const unmet = needs(view).filter(({ status }) => status !== "TRUE");
+  if (unmet.length === 0) return "UP";
+  // Until it was UP once.
+  const isNew = row.lvolUuid === undefined || row.observedGeneration === 0n;
+  if (isNew || !row.exported) return "CREATING";
+  return unmet.every(({ type }) => type === "SizeReached") ? "RESIZING" : "DEGRADED";
+}

@@ -1,0 +1,132 @@
+// Back-offs: when a step that failed is tried again. One rule for every loop: the delay doubles with each
+// failure of the same step and part, no success of another step resets it, a new intent ends it, and it
+// is kept in the object's row, so a restart of the agent does not begin anew.
+import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS } from "../../limits.ts";
+import type { StepFailure, StepFailures } from "../../model/failure.ts";
+
+/** Milliseconds, from 75 % to 125 % of the doubled delay. attempt: failures in a row, at least 1. */
+export function backoffMs(attempt: number, random: () => number = Math.random): number {
+  const jitter = 0.75 + random() / 2;
+  return Math.min(BACKOFF_FIRST_MS * 2 ** (attempt - 1), BACKOFF_LAST_MS) * jitter;
+}
+
+type Entry = { readonly failure: StepFailure; due: boolean; readonly timer: NodeJS.Timeout };
+
+const NONE: StepFailures = {};
+
+export class Backoffs {
+  readonly #wake: (id: string) => void;
+  readonly #objects = new Map<string, Map<string, Entry>>();
+  /** What #objects holds, as a value that is replaced when it changes. */
+  readonly #failures = new Map<string, StepFailures>();
+  readonly #seeded = new Set<string>();
+  #closed = false;
+
+  constructor(wake: (id: string) => void) {
+    this.#wake = wake;
+  }
+
+  /** The present failures of an object; the same value until one of them changes. */
+  of(id: string): StepFailures {
+    return this.#failures.get(id) ?? NONE;
+  }
+
+  /**
+   * Takes over what an earlier agent recorded. Only the first call for an object has an effect, if
+   * there is anything to take over: true then.
+   */
+  seed(id: string, recorded: StepFailures): boolean {
+    if (this.#seeded.has(id)) return false;
+    this.#seeded.add(id);
+    const entries = Object.entries(recorded);
+    for (const [key, failure] of entries) this.#set(id, key, failure);
+    return entries.length > 0;
+  }
+
+  /** Whether what was recorded of the object was taken over. */
+  knows(id: string): boolean {
+    return this.#seeded.has(id);
+  }
+
+  waits(id: string, key: string): boolean {
+    return this.#objects.get(id)?.get(key)?.due === false;
+  }
+
+  /** Failures in a row of the step so far. */
+  attempts(id: string, key: string): number {
+    return this.#objects.get(id)?.get(key)?.failure.attempt ?? 0;
+  }
+
+  fail(id: string, key: string, message: string): StepFailure {
+    const attempt = this.attempts(id, key) + 1;
+    const nextTryTime = new Date(Date.now() + backoffMs(attempt));
+    const failure = { attempt, message, nextTryTime };
+    this.#seeded.add(id);
+    this.#set(id, key, failure);
+    return failure;
+  }
+
+  succeed(id: string, key: string): void {
+    const entries = this.#objects.get(id);
+    const entry = entries?.get(key);
+    if (entries === undefined || entry === undefined) return;
+    clearTimeout(entry.timer);
+    entries.delete(key);
+    this.#publish(id, entries);
+  }
+
+  /** Forgets the failures of an object: its intent is new. */
+  clear(id: string): void {
+    this.#seeded.add(id);
+    const entries = this.#objects.get(id);
+    if (entries === undefined) return;
+    for (const { timer } of entries.values()) clearTimeout(timer);
+    entries.clear();
+    this.#publish(id, entries);
+  }
+
+  /** Ends the waits of all objects and wakes them; how often each step failed is not forgotten. */
+  endWaits(): void {
+    for (const id of this.#objects.keys()) this.endWaitsOf(id);
+  }
+
+  endWaitsOf(id: string): void {
+    for (const entry of this.#objects.get(id)?.values() ?? []) {
+      clearTimeout(entry.timer);
+      entry.due = true;
+    }
+    this.#wake(id);
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const entries of this.#objects.values()) {
+      for (const { timer } of entries.values()) clearTimeout(timer);
+    }
+  }
+
+  #set(id: string, key: string, failure: StepFailure): void {
+    const entries = this.#objects.get(id) ?? new Map<string, Entry>();
+    this.#objects.set(id, entries);
+    clearTimeout(entries.get(key)?.timer);
+    const delayMs = Math.max(0, failure.nextTryTime.getTime() - Date.now());
+    const timer = setTimeout(() => {
+      entry.due = true;
+      if (!this.#closed) this.#wake(id);
+    }, delayMs);
+    timer.unref();
+    const entry: Entry = { failure, due: false, timer };
+    entries.set(key, entry);
+    this.#publish(id, entries);
+  }
+
+  #publish(id: string, entries: ReadonlyMap<string, Entry>): void {
+    if (entries.size === 0) {
+      this.#objects.delete(id);
+      this.#failures.delete(id);
+      return;
+    }
+    const failures = [...entries].map(([key, { failure }]) => [key, failure] as const);
+    this.#failures.set(id, Object.fromEntries(failures));
+  }
+}

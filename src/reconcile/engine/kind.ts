@@ -1,0 +1,88 @@
+// What the engine has to know of a kind of object, and what it tells of its loops.
+import type { StepFailures } from "../../model/failure.ts";
+import type { IntentTrace } from "./pass-trace.ts";
+
+/**
+ * The outcome of a step. `retry`: planned again after a back-off. `fatal`: only a new intent helps.
+ */
+export type StepResult =
+  | {
+      readonly kind: "ok";
+      /** Parts that failed although the step as a whole did what the next one needs. */
+      readonly failedParts?: readonly FailedPart[];
+    }
+  | { readonly kind: "retry"; readonly message: string }
+  | { readonly kind: "fatal"; readonly message: string };
+
+/** A part that is tried again as a step of its own, of the named kind. */
+export type FailedPart = {
+  readonly step: string;
+  readonly part: string;
+  readonly message: string;
+};
+
+export type Moment = {
+  readonly now: Date;
+  readonly inFlight: boolean;
+  /** Failures of the object's steps, by `LOOP/STEP PART`. */
+  readonly failures: StepFailures;
+};
+
+export type Loop<View, Step> = {
+  readonly name: string;
+  /** One step, or steps on different parts of the object (`Kind.part`), which may run together. */
+  readonly plan: (view: View) => Step | readonly Step[] | undefined;
+};
+
+/** One kind of object: how it is viewed, planned, acted on and recorded. */
+export type Kind<View, Step extends { readonly kind: string }> = {
+  readonly name: string;
+  readonly loops: readonly Loop<View, Step>[];
+  /** Whether an object is planned before others; without it, objects are planned in wake order. */
+  readonly first?: (id: string) => boolean;
+  /** Undefined when the object has no row any more. */
+  readonly view: (id: string, moment: Moment) => View | undefined;
+  /** The trace that the object's intent was committed in, and whether the intent is still open. */
+  readonly intent: (view: View) => IntentTrace;
+  /** Whether the write mode permits the act now. When it changes, all objects are planned again. */
+  readonly permits: (act: Step["kind"] | "record") => boolean;
+  /** Whether a step changes something, as opposed to only reading. */
+  readonly changes: (act: Step["kind"]) => boolean;
+  /**
+   * Whether an earlier step of the current intent ended as `fatal`: steps that read are still
+   * taken, steps that change something are not until a new intent is committed.
+   */
+  readonly gaveUp: (view: View) => boolean;
+  /**
+   * Which part of the object a step works on, if it may run beside steps of its loop on other parts;
+   * each part has a back-off of its own. Undefined: the step runs alone in its loop.
+   */
+  readonly part: (step: Step) => string | undefined;
+  /** The failures in the object's row, as recorded by this agent or by an earlier one. */
+  readonly recordedFailures: (view: View) => StepFailures;
+  /** When the object is to be planned again although nothing wakes it; undefined: never. */
+  readonly wakeTime: (view: View) => Date | undefined;
+  /** The object works: failures of steps that are not wanted any more are forgotten. */
+  readonly works: (view: View) => boolean;
+  /** Performs a step in its lanes. An error answer of target or kernel is a result, not a throw. */
+  readonly perform: (view: View, step: Step) => Promise<StepResult>;
+  /**
+   * Records status that differs from the row, if any. Resolves after the commit: was it written?
+   */
+  readonly record: (view: View) => Promise<boolean> | undefined;
+  /** Records that the object gives up (`gaveUp`) until a new intent. */
+  readonly recordFatal: (view: View, message: string) => Promise<boolean>;
+};
+
+/** Why a pass ran: the loop started, an object was woken, or an interval passed. */
+export type PassReason = "start" | "wake" | "period";
+
+export type LoopStatus = {
+  readonly name: string;
+  readonly passes: number;
+  readonly lastReason: PassReason | undefined;
+  readonly steps: number;
+  readonly lastPassTime: Date | undefined;
+  readonly lastDurationMs: number;
+  readonly lastError: string | undefined;
+};

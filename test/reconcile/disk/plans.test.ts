@@ -1,0 +1,253 @@
+// Laws of the disk loops, from any state of the world: their plans converge, a converged world is
+// left alone, and nothing is taken or formatted that must not be.
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { refusing, showsUse } from "../../../src/model/disk-claim.ts";
+import type { EvidenceKind } from "../../../src/model/evidence.ts";
+import type { DiskStep } from "../../../src/reconcile/steps.ts";
+import {
+  AGAINST,
+  CONTENTS,
+  converge,
+  gaveUp,
+  inspect,
+  NAME,
+  VFIO,
+  worldOf,
+  worlds,
+  type Contents,
+  type Parts,
+  type World,
+} from "../../support/disk-world.ts";
+import { STORE_UUID } from "../../support/model.ts";
+
+/** Nothing but its contents stands against taking the disk. */
+const WANTED = {
+  admitted: fc.constant(true),
+  wanted: fc.constant("take"),
+  against: fc.subarray<EvidenceKind>(["NOT_ALLOWED"]),
+  claimedOnce: fc.constant(true),
+  pulled: fc.constant(false),
+  duplicate: fc.constant(false),
+} as const;
+
+/** The whole story: in the write mode it has, and then as the leader, with an intent that is new. */
+function live(world: World): readonly DiskStep[] {
+  const before = converge(world);
+  world.writeMode = "read-write";
+  const during = converge(world);
+  if (!gaveUp(world)) return [...before, ...during];
+  expect(converge(world)).toEqual([]);
+  world.row = { ...world.row, generation: world.row.generation + 1n };
+  return [...before, ...during, ...converge(world)];
+}
+
+const holds = (given: fc.Arbitrary<Parts>, law: (world: World) => void) =>
+  fc.assert(
+    fc.property(given, (parts) => law(worldOf(parts))),
+    { numRuns: 2_000 },
+  );
+
+const changesOf = (steps: readonly DiskStep[]) =>
+  steps.map(({ kind }) => kind).filter((kind) => kind !== "record-disk");
+
+// The laws of what must never be done are in `act`, and hold in each of these.
+describe("the disk loop", () => {
+  it("comes to an end from any state, leaves it alone, and comes to it again after restarts", () => {
+    holds(worlds(), (world) => {
+      live(world);
+      const { row, contents } = world;
+      expect(converge(world)).toEqual([]);
+      expect(world.row).toEqual(row);
+      Object.assign(world, { attached: false, loaded: false, loadEnded: false });
+      Object.assign(world, { claimedBlank: false, foundEmpty: false, evidence: undefined });
+      Object.assign(world, { targetListed: false, kernelListed: false });
+      converge(world);
+      expect(world.contents).toBe(contents);
+      // Nothing attaches a disk that is not to be taken, or that there is no way back for.
+      const noWayBack = world.transport === "PCIe" && row.originalDriver === undefined;
+      if (!row.admitted || row.wanted === "release" || noWayBack) return;
+      // Under the kernel's driver, more is seen of a foreign disk.
+      const states = row.state === "FOREIGN" ? ["FOREIGN", "IN_USE"] : [row.state];
+      expect(states).toContain(world.row.state);
+    });
+  });
+
+  it("does nothing while it may not write, and nothing but attach while the database is away", () => {
+    holds(worlds({ writeMode: fc.constantFrom("read-only", "restore-only") }), (world) => {
+      const { row, writeMode } = world;
+      const kinds = new Set(converge(world).map(({ kind }) => kind));
+      if (writeMode === "restore-only") kinds.delete("attach-disk");
+      expect(kinds).toEqual(new Set());
+      expect(world.row).toBe(row);
+    });
+  });
+
+  it("makes a blank disk UP, with a store of its name and zeroed free space", () => {
+    const blank = {
+      contents: fc.constant(CONTENTS.nothing),
+      recorded: fc.constantFrom("nothing", "name"),
+      format: fc.constant(true),
+    } as const;
+    holds(worlds({ ...WANTED, ...blank }), (world) => {
+      const steps = live(world);
+      const { row, contents } = world;
+      expect(row).toMatchObject({ state: "UP", lvsName: NAME, freeSpace: "ZEROED" });
+      expect(row.observedGeneration).toBe(row.generation);
+      expect(row.pendingOp).toBeUndefined();
+      expect(contents).toMatchObject({ store: { name: NAME, uuid: row.lvsUuid } });
+      expect(changesOf(steps).filter((kind) => kind === "create-store")).toHaveLength(1);
+    });
+  });
+
+  it("makes a disk with a store of ours UP, whatever happened to it", () => {
+    const contents = fc.constant(CONTENTS.ours);
+    const recorded = worlds({ ...WANTED, contents, recorded: fc.constant("uuid") });
+    // Not covered: only the name was recorded (the process and its target ended before the uuid was),
+    // and then the kernel's driver took the function back, as at a boot. The disk becomes FOREIGN.
+    const unrecorded = worlds({
+      ...WANTED,
+      contents,
+      recorded: fc.constant("name"),
+      driver: fc.constant(VFIO),
+    });
+    holds(fc.oneof(recorded, unrecorded), (world) => {
+      const steps = live(world);
+      expect(world.row).toMatchObject({ state: "UP", lvsUuid: STORE_UUID });
+      expect(world.contents).toBe(CONTENTS.ours);
+      expect(changesOf(steps)).not.toContain("create-store");
+    });
+  });
+
+  it("leaves a foreign disk as it is", () => {
+    const { otherDisk, otherFleet, otherKind, fileSystem, unknownData } = CONTENTS;
+    const stores = worlds({
+      ...WANTED,
+      contents: fc.constantFrom<Contents[]>(otherDisk, otherFleet, otherKind),
+    });
+    const copies = worlds({
+      ...WANTED,
+      contents: fc.constant(CONTENTS.otherUuid),
+      recorded: fc.constantFrom("nothing", "uuid"),
+    });
+    const data = worlds({
+      ...WANTED,
+      contents: fc.constantFrom<Contents[]>(fileSystem, unknownData),
+      recorded: fc.constantFrom("nothing", "name"),
+      format: fc.constant(false),
+    });
+    holds(fc.oneof(stores, copies, data), (world) => {
+      const { contents } = world;
+      const steps = live(world);
+      expect(world.row.state).toBe("FOREIGN");
+      expect(world.contents).toBe(contents);
+      expect(changesOf(steps)).not.toContain("create-store");
+    });
+  });
+
+  it("does not format while a store may still be found", () => {
+    const stores = Object.values<Contents>(CONTENTS).filter(({ kind }) => kind === "store");
+    const loading = {
+      transport: fc.constant("TCP"),
+      format: fc.constant(true),
+      contents: fc.constantFrom(...stores),
+      recorded: fc.constantFrom("nothing", "name"),
+      attached: fc.constant(true),
+      loaded: fc.constant(false),
+    } as const;
+    holds(worlds({ ...WANTED, ...loading }), (world) => {
+      const { contents } = world;
+      expect(changesOf(live(world))).not.toContain("create-store");
+      expect(world.contents).toBe(contents);
+    });
+  });
+
+  it("never formats a disk again whose store is gone", () => {
+    const { nothing, unknownData, fileSystem } = CONTENTS;
+    const gone = {
+      contents: fc.constantFrom<Contents[]>(nothing, unknownData, fileSystem),
+      recorded: fc.constant("uuid"),
+    } as const;
+    holds(worlds({ ...WANTED, ...gone }), (world) => {
+      const { contents } = world;
+      const seenByKernel = world.driver !== VFIO && world.transport === "PCIe";
+      const steps = live(world);
+      const refused = contents === fileSystem && seenByKernel;
+      expect(world.row.state).toBe(refused ? "FOREIGN" : "FAILED");
+      expect(world.contents).toBe(contents);
+      expect(changesOf(steps)).not.toContain("create-store");
+    });
+  });
+
+  it("leaves a disk where it is that is not admitted, or to be released", () => {
+    const not = worlds({ admitted: fc.constant(false) });
+    const released = worlds({ wanted: fc.constant("release") });
+    holds(fc.oneof(not, released), (world) => {
+      const { driver, attached, contents, transport, row } = world;
+      const changes = changesOf(live(world)).filter((kind) => kind !== "zero-free-space");
+      // A fabric disk is looked at before it is admitted.
+      const looks = transport === "TCP" && row.wanted === "take" && !attached && !world.duplicate;
+      expect(new Set(changes)).toEqual(new Set(looks ? ["attach-disk"] : []));
+      expect(world).toMatchObject({ driver, contents });
+    });
+  });
+
+  it("does not claim a disk with evidence against it", () => {
+    const used = {
+      transport: fc.constant("PCIe"),
+      driver: fc.constantFrom("nvme", undefined),
+      attached: fc.constant(false),
+      against: fc.subarray([...AGAINST], { minLength: 1 }),
+    } as const;
+    holds(worlds({ ...WANTED, ...used }), (world) => {
+      const ours = world.row.lvsUuid !== undefined;
+      live(world);
+      const shown = showsUse(refusing(inspect(world, "discover"), ours));
+      expect(world).toMatchObject({ driver: "nvme", attached: false });
+      expect(world.row.state).toBe(shown ? "IN_USE" : "FOREIGN");
+    });
+  });
+
+  it("does nothing to one of two disks that look the same, or to one that was pulled", () => {
+    const twins = worlds({ duplicate: fc.constant(true) });
+    const pulled = worlds({
+      transport: fc.constant("PCIe"),
+      pulled: fc.constant(true),
+      duplicate: fc.constant(false),
+    });
+    holds(fc.oneof(twins, pulled), (world) => {
+      const { driver, attached, contents, duplicate } = world;
+      expect(changesOf(live(world))).toEqual([]);
+      expect(world).toMatchObject({ driver, attached, contents });
+      expect(world.row.state).toBe(duplicate ? "CONFLICT" : "MISSING");
+    });
+  });
+
+  it("does nothing once it gave up, until there is a new intent", () => {
+    const failed = { state: fc.constant("FAILED"), observed: fc.constant(true) } as const;
+    const given = { duplicate: fc.constant(false), zeroRequested: fc.constant(false), ...failed };
+    holds(worlds(given), (world) => {
+      const { row, driver, attached, contents } = world;
+      expect(converge(world)).toEqual([]);
+      world.writeMode = "read-write";
+      expect(converge(world)).toEqual([]);
+      expect(world).toMatchObject({ driver, attached, contents });
+      expect(world.row.state).toBe(row.state);
+    });
+  });
+
+  it("zeroes free space when it is asked to, and notes what a delete may have left", () => {
+    const ours = { contents: fc.constant(CONTENTS.ours), recorded: fc.constant("uuid") } as const;
+    holds(worlds({ ...WANTED, ...ours }), (world) => {
+      const { freeSpace, zeroRequestedTime } = world.row;
+      const steps = live(world);
+      const asked = zeroRequestedTime !== undefined;
+      expect(changesOf(steps).filter((kind) => kind === "zero-free-space")).toHaveLength(
+        Number(asked),
+      );
+      expect(world.row.zeroRequestedTime).toBeUndefined();
+      const zeroed = (asked || freeSpace === "ZEROED") && !world.dirty;
+      expect(world.row.freeSpace).toBe(zeroed ? "ZEROED" : "UNKNOWN");
+    });
+  });
+});

@@ -1,0 +1,418 @@
+// One disk's world for the laws of the disk loops: what is really there, what this process knows of it,
+// and what each step and the time do to it. A step that must never be taken throws.
+import fc from "fast-check";
+import type { DiskRow } from "../../src/model/disk.ts";
+import { refusesTaking, refusing } from "../../src/model/disk-claim.ts";
+import { blank, type Evidence, type EvidenceKind } from "../../src/model/evidence.ts";
+import { controllerName, diskId, storeName } from "../../src/model/identity.ts";
+import type { PendingOp, PendingOpKind } from "../../src/model/pending-op.ts";
+import { diskRecord } from "../../src/reconcile/disk/record.ts";
+import type { DiskView } from "../../src/reconcile/disk/view.ts";
+import { permits } from "../../src/reconcile/kinds.ts";
+import { DISK_LOOPS } from "../../src/reconcile/loops.ts";
+import type { DiskStep } from "../../src/reconcile/steps.ts";
+import type { ObservedStore } from "../../src/reconcile/target/observed.ts";
+import type { WriteMode } from "../../src/store/fence.ts";
+import { CLUSTER, diskRow, FLEET, STORE_UUID } from "./model.ts";
+
+const IDENTITY = { serial: "S1", model: "M", nsid: 1 };
+const ID = diskId(IDENTITY);
+export const NAME = storeName(FLEET, ID);
+const ADDRESS = "0000:01:00.0";
+export const VFIO = "vfio-pci";
+const RUN = "0123456789abcdef";
+const EPOCH = 7n;
+const NOW = new Date("2026-11-26T00:00:00Z");
+const FABRIC = { trtype: "TCP", traddr: "10.0.0.1", trsvcid: "4420", subnqn: "nqn.d" } as const;
+const CONTROLLER = { PCIe: controllerName({ traddr: ADDRESS }), TCP: controllerName(FABRIC) };
+
+export type Contents =
+  | { readonly kind: "nothing" }
+  | { readonly kind: "data"; readonly evidence: readonly EvidenceKind[] }
+  | { readonly kind: "store"; readonly store: ObservedStore };
+
+/** One disk's world: what is really there, what this process knows of it, and its row. */
+export type World = {
+  row: DiskRow;
+  readonly transport: "PCIe" | "TCP";
+  // really there
+  driver: string | undefined;
+  /** Evidence against the disk that does not come from what lies on it. */
+  readonly against: readonly EvidenceKind[];
+  contents: Contents;
+  attached: boolean;
+  /** The store that lies there is loaded; else it is still being loaded, if the disk is attached. */
+  loaded: boolean;
+  /** The answer to the next attach is lost, and the store is loaded later. */
+  answerLost: boolean;
+  readonly pulled: boolean;
+  readonly duplicate: boolean;
+  readonly dirty: boolean;
+  // known
+  targetListed: boolean;
+  kernelListed: boolean;
+  /** As gathered under the present driver. */
+  evidence: readonly Evidence[] | undefined;
+  claimedBlank: boolean;
+  foundEmpty: boolean;
+  loadEnded: boolean;
+  // the rest of the agent
+  writeMode: WriteMode;
+  graceOver: boolean;
+  readonly format: boolean;
+  /** Whether time passes in a pass, though there is more to do. */
+  readonly haste: readonly boolean[];
+};
+
+const store = (name: string, uuid: string): ObservedStore => ({
+  name,
+  uuid,
+  baseBdev: "n1",
+  clusterBytes: CLUSTER,
+  totalClusters: 255n,
+  freeClusters: 255n,
+});
+
+const evidence = (kind: EvidenceKind): Evidence => ({ kind, subject: "S1/1", detail: "" });
+
+/** What an inspection finds. Only disk-discover, not a claim, looks at the allow list. */
+export function inspect(
+  { against, contents }: World,
+  by: "discover" | "claim",
+): readonly Evidence[] {
+  const left: readonly EvidenceKind[] =
+    contents.kind === "store"
+      ? ["SPDK_BLOBSTORE", "NONZERO_DATA"]
+      : contents.kind === "data"
+        ? contents.evidence
+        : [];
+  const all = [...against, ...left].map(evidence);
+  return by === "discover" ? all : all.filter(({ kind }) => kind !== "NOT_ALLOWED");
+}
+
+function view(world: World): DiskView {
+  const { row, transport, contents, driver, evidence, writeMode } = world;
+  const loaded = world.loaded && contents.kind === "store" ? contents.store : undefined;
+  const inKernel = { address: ADDRESS, driver, kernelName: undefined, evidence };
+  const onTarget = {
+    ...IDENTITY,
+    controllerName: CONTROLLER[transport],
+    bdevName: "n1",
+    sizeBytes: row.sizeBytes,
+    blockSize: row.blockSize,
+    store: loaded,
+  };
+  const kernelSees = transport === "PCIe" && world.kernelListed && !world.pulled;
+  return {
+    row,
+    now: NOW,
+    inFlight: false,
+    failures: {},
+    targetConnected: true,
+    onTarget: world.targetListed && world.attached ? onTarget : undefined,
+    targetListed: world.targetListed,
+    inKernel: kernelSees ? inKernel : undefined,
+    kernelListed: world.kernelListed,
+    fabric: transport === "TCP" ? { ...FABRIC, format: world.format } : undefined,
+    duplicate: world.duplicate,
+    claimedBlank: world.claimedBlank,
+    loadEnded: world.loadEnded,
+    foundEmpty: world.foundEmpty,
+    fleet: FLEET,
+    pending: {
+      incarnation: RUN,
+      epoch: writeMode === "read-only" ? undefined : EPOCH,
+      now: NOW,
+      graceUntil: new Date(NOW.getTime() + (world.graceOver ? 0 : 1)),
+    },
+    writeMode,
+    mayBeDirty: world.dirty,
+  };
+}
+
+export const gaveUp = ({ row }: World) =>
+  row.state === "FAILED" && row.observedGeneration === row.generation;
+
+/** What the driver would take: no step of a disk only reads, so none is taken once it gave up. */
+function planned(world: World): readonly DiskStep[] {
+  if (gaveUp(world)) return [];
+  const steps = DISK_LOOPS.flatMap((loop) => loop.plan(view(world)) ?? []);
+  return steps.filter(({ kind }) => permits(world.writeMode, kind));
+}
+
+function must(holds: boolean, what: string): asserts holds {
+  if (!holds) throw new Error(`must never be: ${what}`);
+}
+
+function mustBeAnnounced({ row, writeMode }: World, op: PendingOpKind): void {
+  const { pendingOp: is } = row;
+  const announced = is?.op === op && is.run === RUN && is.epoch === EPOCH;
+  must(
+    announced || (op === "attach" && writeMode === "restore-only"),
+    `${op} without a note of it`,
+  );
+}
+
+function mustBeWanted({ row, duplicate }: World): void {
+  must(row.admitted && row.wanted === "take", "took a disk that is not to be taken");
+  must(!duplicate, "took one of two");
+}
+
+/** As the target and the kernel would; false if the step failed and is to be tried again. */
+function act(world: World, step: DiskStep): boolean {
+  const { row, contents } = world;
+  switch (step.kind) {
+    case "record-disk":
+      world.row = { ...row, ...step.patch };
+      return true;
+    case "claim-disk": {
+      const ours = row.lvsUuid !== undefined;
+      mustBeWanted(world);
+      must(!world.attached && step.ours === ours, "claimed as something else");
+      must(world.evidence !== undefined, "claimed uninspected");
+      must(!refusesTaking(world.evidence, ours), "claimed against the evidence");
+      must(row.originalDriver === world.driver, "claimed with no way back");
+      const found = inspect(world, "claim");
+      if (refusing(found, ours).length > 0) return false;
+      Object.assign(world, { driver: VFIO, evidence: undefined, foundEmpty: false });
+      world.claimedBlank = blank(found);
+      return true;
+    }
+    case "release-function":
+      must(!world.attached && !world.loaded, "released while attached");
+      must(step.driver === row.originalDriver, "released to another driver");
+      Object.assign(world, { driver: step.driver, evidence: undefined });
+      Object.assign(world, { claimedBlank: false, foundEmpty: false });
+      return true;
+    case "attach-disk": {
+      if (world.transport === "PCIe") {
+        mustBeWanted(world);
+        must(world.driver === VFIO, "attached a function of the kernel");
+      }
+      must(row.wanted === "take", "attached what is to be released");
+      must(!world.attached && !world.duplicate, "attached twice");
+      must(step.controllerName === CONTROLLER[world.transport], "attached by another name");
+      mustBeAnnounced(world, "attach");
+      const lost = world.answerLost;
+      Object.assign(world, { attached: true, loadEnded: false, answerLost: false });
+      world.loaded = contents.kind === "store" && !lost;
+      if (!lost && !world.loaded && !world.claimedBlank) world.foundEmpty = true;
+      return !lost;
+    }
+    case "detach-disk":
+      must(!world.loaded, "detached a disk in use");
+      mustBeAnnounced(world, "detach");
+      Object.assign(world, { attached: false, loadEnded: false });
+      return true;
+    case "create-store":
+      mustBeWanted(world);
+      must(world.attached, "formatted what is not attached");
+      must(world.loadEnded, "formatted what may still be examined");
+      must(contents.kind !== "store", "formatted a store, perhaps one that is still being loaded");
+      must(row.lvsUuid === undefined, "formatted a disk that had a store of ours");
+      must(world.transport === "PCIe" ? world.claimedBlank : world.format, "formatted unlicensed");
+      must(world.transport === "TCP" || contents.kind === "nothing", "formatted data");
+      must(row.lvsName === step.storeName, "formatted before the name was recorded");
+      mustBeAnnounced(world, "create-store");
+      world.contents = { kind: "store", store: store(step.storeName, STORE_UUID) };
+      world.loaded = true;
+      return true;
+    case "zero-free-space":
+      must(row.lvsUuid === step.lvsUuid && world.loaded, "zeroed what is not ours");
+      must(row.zeroRequestedTime !== undefined, "zeroed unasked");
+      mustBeAnnounced(world, "zero-free-space");
+      world.row = {
+        ...row,
+        freeSpace: "ZEROED",
+        zeroRequestedTime: undefined,
+        pendingOp: undefined,
+      };
+      return true;
+  }
+}
+
+const moment = (world: World) =>
+  JSON.stringify([
+    world.targetListed,
+    world.kernelListed,
+    world.graceOver,
+    world.loaded,
+    world.loadEnded,
+    world.evidence,
+  ]);
+
+/** What comes with time: lists, evidence, loaded stores, the end of the grace. Did anything? */
+function timePasses(world: World): boolean {
+  const { attached, contents, loaded, driver } = world;
+  const before = moment(world);
+  Object.assign(world, { targetListed: true, kernelListed: true, graceOver: true });
+  if (attached && !loaded && contents.kind === "store") world.loaded = true;
+  else if (attached && !loaded) world.loadEnded = true;
+  if (!attached && driver === "nvme") world.evidence = inspect(world, "discover");
+  return moment(world) !== before;
+}
+
+/** Passes until no loop wants anything and nothing changes with time; throws if that takes long. */
+export function converge(world: World): readonly DiskStep[] {
+  const taken: DiskStep[] = [];
+  for (let pass = 0; pass < 30; pass += 1) {
+    const steps = planned(world);
+    // A pass computes both from the same view.
+    const patch = permits(world.writeMode, "record") ? diskRecord(view(world)) : undefined;
+    const failed = steps.filter((step) => !act(world, step));
+    taken.push(...steps);
+    // While the database is away, nothing is committed.
+    const recorded = world.writeMode === "read-write" && patch !== undefined;
+    if (recorded) world.row = { ...world.row, ...patch };
+    const idle = steps.length === 0 && !recorded;
+    const late = idle || failed.length > 0 || world.haste[pass % world.haste.length] === true;
+    const changed = late && timePasses(world);
+    if (idle && !changed) return taken;
+  }
+  throw new Error(`did not converge: ${JSON.stringify(taken.slice(-8).map(({ kind }) => kind))}`);
+}
+
+export const AGAINST: readonly EvidenceKind[] = [
+  "MOUNTED",
+  "BOOT_DISK",
+  "EXCLUSIVE_OPEN_REFUSED",
+  "IOMMU_GROUP_SHARED",
+  "UNREADABLE",
+];
+
+export const CONTENTS = {
+  nothing: { kind: "nothing" },
+  ours: { kind: "store", store: store(NAME, STORE_UUID) },
+  // A copy of the disk, or of its store made anew by somebody.
+  otherUuid: { kind: "store", store: store(NAME, STORE_UUID.replace("1", "2")) },
+  otherDisk: { kind: "store", store: store(storeName(FLEET, STORE_UUID), STORE_UUID) },
+  otherFleet: { kind: "store", store: store(storeName("other", ID), STORE_UUID) },
+  otherKind: { kind: "store", store: store("lvs0", STORE_UUID) },
+  fileSystem: { kind: "data", evidence: ["SIGNATURE", "NONZERO_DATA"] },
+  unknownData: { kind: "data", evidence: ["NONZERO_DATA"] },
+} as const satisfies Record<string, Contents>;
+
+const pendingOp: fc.Arbitrary<PendingOp | undefined> = fc.option(
+  fc.record({
+    op: fc.constantFrom<PendingOpKind[]>("attach", "detach", "create-store", "zero-free-space"),
+    run: fc.constantFrom(RUN, "of-an-earlier-run"),
+    epoch: fc.constantFrom(EPOCH, EPOCH - 1n),
+    since: fc.constant(NOW),
+    failed: fc.constant(false),
+  }),
+  { nil: undefined },
+);
+
+const rarely = fc.nat(9).map((n) => n === 9);
+
+/** Each on its own; `worldOf` makes a possible world of them. */
+const PARTS = {
+  transport: fc.constantFrom("PCIe", "TCP"),
+  driver: fc.constantFrom("nvme", VFIO, undefined),
+  against: fc.oneof(
+    { weight: 2, arbitrary: fc.subarray(["NOT_ALLOWED" as EvidenceKind]) },
+    { weight: 1, arbitrary: fc.subarray([...AGAINST], { minLength: 1 }) },
+  ),
+  contents: fc.constantFrom<Contents[]>(...Object.values(CONTENTS)),
+  attached: fc.boolean(),
+  loaded: fc.boolean(),
+  answerLost: fc.boolean(),
+  pulled: rarely,
+  duplicate: rarely,
+  dirty: rarely,
+  targetListed: fc.boolean(),
+  kernelListed: fc.boolean(),
+  evidence: fc.constantFrom("none", "true", "blank", "mounted"),
+  claimedBlank: fc.boolean(),
+  foundEmpty: fc.boolean(),
+  loadEnded: fc.boolean(),
+  writeMode: fc.constantFrom<WriteMode[]>("read-write", "read-write", "restore-only", "read-only"),
+  graceOver: fc.boolean(),
+  format: fc.boolean(),
+  haste: fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }),
+  // the row
+  admitted: fc.boolean(),
+  wanted: fc.constantFrom("take", "release"),
+  /** What was recorded of the store that was to be made, or was made. */
+  recorded: fc.constantFrom("nothing", "name", "uuid"),
+  claimedOnce: fc.boolean(),
+  state: fc.constantFrom("DISCOVERED", "CLAIMING", "FOREIGN", "UP", "FAILED"),
+  observed: fc.boolean(),
+  zeroRequested: fc.boolean(),
+  zeroed: fc.boolean(),
+  pendingOp,
+};
+
+export type Parts = {
+  [Key in keyof typeof PARTS]: (typeof PARTS)[Key] extends fc.Arbitrary<infer T> ? T : never;
+};
+
+function rowOf(is: Parts, driver: string | undefined): DiskRow {
+  const made = is.recorded === "uuid";
+  const zeroRequested = made && is.zeroRequested && !is.zeroed;
+  return diskRow({
+    ...IDENTITY,
+    id: ID,
+    transport: is.transport,
+    address: is.transport === "PCIe" ? ADDRESS : "10.0.0.1:4420",
+    admitted: is.admitted,
+    wanted: is.wanted,
+    state: is.state === "UP" && !made ? "CLAIMING" : is.state,
+    generation: 2n,
+    observedGeneration: is.observed && !zeroRequested ? 2n : 1n,
+    driver,
+    originalDriver: is.transport === "PCIe" && is.claimedOnce ? "nvme" : undefined,
+    controllerName: undefined,
+    lvsName: is.recorded === "nothing" ? undefined : NAME,
+    clusterBytes: is.recorded === "nothing" ? undefined : CLUSTER,
+    lvsUuid: made ? STORE_UUID : undefined,
+    freeSpace: made && is.zeroed ? "ZEROED" : "UNKNOWN",
+    zeroRequestedTime: zeroRequested ? NOW : undefined,
+    pendingOp: is.pendingOp,
+  });
+}
+
+/** Makes a possible world of parts that are each possible. */
+export function worldOf(is: Parts): World {
+  const pcie = is.transport === "PCIe";
+  const attached = is.attached && !(pcie && is.pulled);
+  const driver = pcie ? (attached ? VFIO : is.driver) : undefined;
+  const row = rowOf(is, driver);
+  const { contents } = is;
+  // Blank when it was claimed: since then only a store of ours can have come.
+  const stillBlank = contents.kind === "nothing" || isOurs(contents, row);
+  const claimedBlank =
+    is.claimedBlank && driver === VFIO && row.originalDriver !== undefined && stillBlank;
+  const stored = contents.kind === "store";
+  const world: World = {
+    ...is,
+    row,
+    driver,
+    attached,
+    claimedBlank,
+    evidence: undefined,
+    pulled: pcie && is.pulled,
+    dirty: is.dirty && row.lvsUuid !== undefined,
+    loaded: attached && stored && is.loaded,
+    foundEmpty: is.foundEmpty && driver === VFIO && !claimedBlank && !stored,
+    loadEnded: is.loadEnded && attached && !stored,
+  };
+  if (driver === "nvme" && is.evidence !== "none") {
+    // What was seen may be old.
+    const old = is.evidence === "mounted" ? [evidence("MOUNTED")] : [];
+    world.evidence = is.evidence === "true" ? inspect(world, "discover") : old;
+  }
+  return world;
+}
+
+function isOurs(contents: Contents, row: DiskRow): boolean {
+  if (contents.kind !== "store" || contents.store.name !== NAME) return false;
+  return row.lvsUuid === undefined ? row.lvsName === NAME : contents.store.uuid === row.lvsUuid;
+}
+
+/** The parts of any world in which these are as given. */
+export function worlds(
+  given: { readonly [Key in keyof Parts]?: fc.Arbitrary<Parts[Key]> } = {},
+): fc.Arbitrary<Parts> {
+  return fc.record({ ...PARTS, ...given });
+}
