@@ -1,5 +1,5 @@
-// `storage-node sim`: a simulated SPDK target on a Unix socket. Ends with 0 when told to, with 70 when
-// it was sent what takes a real target down.
+// `storage-node sim`: a simulated SPDK target on a Unix socket. Exit code 0 on a signal, 70 after a
+// request that aborts a real target.
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { z } from "zod";
@@ -11,12 +11,13 @@ import { lockSocket } from "../sim/target/socket-lock.ts";
 
 const USAGE = `usage: storage-node sim --socket PATH --disks DISKS.json [options]
 
-  --state DIR          keep what lies on the disks there; without it a kill loses it
+  --state DIR          keep the content of the disks in DIR; without it a kill loses it
   --root DIR           a simulated kernel: PCIe functions attach only while vfio-pci holds them
-  --poll-ms N          time between two polls, 4
-  --release R          be that release: 24.01, 25.05 or 26.09, the default
-  --max-subsystems N   1024, the discovery subsystem included
-  --strict             abort on what an agent must never send
+  --poll-ms N          milliseconds between two polls, default 4
+  --release R          behave like release 24.01, 25.05 or 26.09 (default)
+  --max-subsystems N   limit of subsystems, discovery included, default 1024
+  --strict             abort on requests that an agent must never send
+  --config FILE        replay a saved configuration before the socket accepts
   --control PATH       a second socket for tests (docs/simulator.md)
   --help`;
 
@@ -44,6 +45,7 @@ const options = z.object({
   "max-subsystems": count.default(1_024),
   release: z.enum(RELEASES, { error: `must be one of ${RELEASES.join(", ")}` }).default("26.09"),
   strict: z.boolean().default(false),
+  config: z.string().optional(),
   control: z.string().optional(),
 });
 
@@ -61,7 +63,7 @@ export async function runSim(args: readonly string[], io: Io): Promise<number> {
   }
   const lock = await lockSocket(asked.socket);
   if ("heldBy" in lock) {
-    io.stderr(`sim: ${lock.heldBy} serves ${asked.socket} already`);
+    io.stderr(`sim: ${lock.heldBy} already serves ${asked.socket}`);
     return 1;
   }
   using stack = new DisposableStack();
@@ -75,6 +77,7 @@ export async function runSim(args: readonly string[], io: Io): Promise<number> {
     maxSubsystems: asked["max-subsystems"],
     release: releaseNamed(asked.release),
     strict: asked.strict,
+    configPath: asked.config,
     disks,
     signal,
     onListening: () => stdout(`sim: ${disks.length} disks behind ${asked.socket}`),
@@ -96,6 +99,7 @@ function readOptions(args: readonly string[], io: Io): Options | number {
         "max-subsystems": { type: "string" },
         release: { type: "string" },
         strict: { type: "boolean" },
+        config: { type: "string" },
         control: { type: "string" },
         help: { type: "boolean" },
       },

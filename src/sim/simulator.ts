@@ -1,5 +1,6 @@
-// A simulated SPDK target that serves its socket until it is told to stop, or until it was sent what
-// takes a real target down.
+// Runs a simulated SPDK target: serves its socket until the signal aborts, or until a request
+// arrives that would crash a real target.
+import { replayConfig } from "./target/config-file.ts";
 import { ControlServer } from "./target/control.ts";
 import { Engine } from "./target/engine.ts";
 import type { Disk } from "./target/media.ts";
@@ -11,10 +12,12 @@ import { Target } from "./target/target.ts";
 
 /** Exit code of a target that aborted. */
 const EXIT_ABORTED = 70;
+/** Exit code of a target that could not replay its saved configuration. */
+const EXIT_BAD_CONFIG = 1;
 
 export type SimulatorOptions = {
   readonly socketPath: string;
-  /** A second socket, for tests; undefined: none. */
+  /** Path of the control socket (tests); undefined: no control socket. */
   readonly controlPath: string | undefined;
   /** Root folder of a simulated kernel; undefined: every PCIe function attaches. */
   readonly root: string | undefined;
@@ -22,6 +25,8 @@ export type SimulatorOptions = {
   readonly maxSubsystems: number;
   readonly release: Release;
   readonly strict: boolean;
+  /** A saved configuration to replay at the start; undefined: none. */
+  readonly configPath?: string | undefined;
   readonly disks: readonly Disk[];
   readonly signal: AbortSignal;
   readonly onListening: () => void;
@@ -51,8 +56,17 @@ export async function runSimulator(options: SimulatorOptions): Promise<number> {
   await using stack = new AsyncDisposableStack();
   if (controlPath !== undefined) {
     const resume = () => server.resume();
-    const control = new ControlServer({ path: controlPath, engine, target, resume, onFatal });
+    const control = new ControlServer({ path: controlPath, engine, resume, onFatal });
     await stack.use(control).listen();
+  }
+  if (options.configPath !== undefined) {
+    try {
+      await replayConfig(engine, options.configPath, options.pollMs);
+    } catch (error) {
+      if (error instanceof TargetAbort) onFatal(error);
+      else options.onAbort(stackOf(error));
+      return error instanceof TargetAbort ? EXIT_ABORTED : EXIT_BAD_CONFIG;
+    }
   }
   await server.listen();
   options.onListening();

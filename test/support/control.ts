@@ -1,4 +1,4 @@
-// Speaks to the control socket of a simulated target: counts, stops, drops, delays (docs/simulator.md).
+// Client of the control socket of a simulated target (docs/simulator.md).
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { z } from "zod";
@@ -25,7 +25,7 @@ export class Control implements AsyncDisposable {
     socket.on("data", (chunk: string) => {
       const lines = (unread + chunk).split("\n");
       unread = lines.pop() ?? "";
-      for (const line of lines) this.#take(answer.parse(JSON.parse(line)));
+      for (const line of lines) this.#receive(answer.parse(JSON.parse(line)));
     });
   }
 
@@ -35,32 +35,32 @@ export class Control implements AsyncDisposable {
     return new Control(socket);
   }
 
-  /** Requests that the target read, by method. */
+  /** Number of requests that the target has read, by method. */
   async counts(): Promise<Readonly<Record<string, number>>> {
-    return (await this.#ask({ op: "count" })).counts ?? {};
+    return (await this.ask({ op: "count" })).counts ?? {};
   }
 
   async resetCounts(): Promise<void> {
-    await this.#ask({ op: "reset_counts" });
+    await this.ask({ op: "reset_counts" });
   }
 
-  /** Resolves once armed, with a promise of the moment the target stands still. */
+  /** Resolves once the stop is armed; `stopped` resolves with the method when the target stops. */
   async stopAt(at: {
     readonly when: "before" | "midway" | "after";
     readonly method?: string;
     readonly nth?: number;
   }): Promise<{ readonly stopped: Promise<string> }> {
     const stopped = new Promise<string>((resolve) => this.#stops.push(resolve));
-    await this.#ask({ op: "stop", ...at });
+    await this.ask({ op: "stop", ...at });
     return { stopped };
   }
 
   async resume(): Promise<void> {
-    await this.#ask({ op: "continue" });
+    await this.ask({ op: "continue" });
   }
 
   async drop(rule: { readonly method?: string; readonly nth?: number }): Promise<void> {
-    await this.#ask({ op: "drop", ...rule });
+    await this.ask({ op: "drop", ...rule });
   }
 
   async delay(rule: {
@@ -68,33 +68,33 @@ export class Control implements AsyncDisposable {
     readonly nth?: number;
     readonly polls: number;
   }): Promise<void> {
-    await this.#ask({ op: "delay", ...rule });
+    await this.ask({ op: "delay", ...rule });
   }
 
-  /** The effect comes that many polls later, whoever still waits for it. */
+  /** Delays the effect of a request by `polls` polls, even if the client disconnects. */
   async slow(rule: {
     readonly method?: string;
     readonly nth?: number;
     readonly polls: number;
   }): Promise<void> {
-    await this.#ask({ op: "slow", ...rule });
+    await this.ask({ op: "slow", ...rule });
   }
 
-  /** What a host would write through an export of that lvol. */
+  /** Writes to an lvol as a host would through its export. */
   async write(lvol: string, offset: number, bytes: Buffer): Promise<void> {
-    await this.#ask({ op: "write", lvol, offset, hex: bytes.toString("hex") });
+    await this.ask({ op: "write", lvol, offset, hex: bytes.toString("hex") });
   }
 
   async read(lvol: string, offset: number, bytes: number): Promise<Buffer> {
-    return Buffer.from((await this.#ask({ op: "read", lvol, offset, bytes })).hex ?? "", "hex");
+    return Buffer.from((await this.ask({ op: "read", lvol, offset, bytes })).hex ?? "", "hex");
   }
 
   async connectHost(nqn: string, host: string): Promise<void> {
-    await this.#ask({ op: "connect_host", nqn, host });
+    await this.ask({ op: "connect_host", nqn, host });
   }
 
   async disconnectHost(nqn: string, host: string): Promise<void> {
-    await this.#ask({ op: "disconnect_host", nqn, host });
+    await this.ask({ op: "disconnect_host", nqn, host });
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -102,7 +102,8 @@ export class Control implements AsyncDisposable {
     return Promise.resolve();
   }
 
-  async #ask(order: object): Promise<Answer> {
+  /** Any order (docs/simulator.md#control); throws what the target refused. */
+  async ask(order: object): Promise<Answer> {
     const { promise, resolve } = Promise.withResolvers<Answer>();
     this.#answers.push(resolve);
     this.#socket.write(`${JSON.stringify(order)}\n`);
@@ -111,7 +112,7 @@ export class Control implements AsyncDisposable {
     return answered;
   }
 
-  #take(one: Answer): void {
+  #receive(one: Answer): void {
     if (one.stopped === undefined) this.#answers.shift()?.(one);
     else this.#stops.shift()?.(one.stopped);
   }

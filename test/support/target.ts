@@ -1,6 +1,6 @@
-// The SPDK target under the end-to-end suite: the simulator as a process of its own, or a real one
-// given by STORAGE_NODE_TEST_SPDK_SOCKET and STORAGE_NODE_TEST_FABRIC_DISKS, whose disks' data is
-// destroyed. STORAGE_NODE_TEST_RESTART_CMD kills the real one and starts it again.
+// The SPDK target of the end-to-end suite: the simulator as a child process, or a real target given
+// by STORAGE_NODE_TEST_SPDK_SOCKET and STORAGE_NODE_TEST_FABRIC_DISKS; all data on these disks is
+// destroyed. STORAGE_NODE_TEST_RESTART_CMD kills and restarts the real target.
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -16,12 +16,12 @@ import { Control } from "./control.ts";
 export const REAL_SOCKET = process.env["STORAGE_NODE_TEST_SPDK_SOCKET"];
 const RESTART_CMD = process.env["STORAGE_NODE_TEST_RESTART_CMD"];
 
-/** A target that is there already. */
+/** A target that is already running. */
 export type RealTarget = {
   readonly socket: string;
-  /** JSON file as STORAGE_NODE_FABRIC_DISKS wants it; the data of these disks is destroyed. */
+  /** Path of the JSON file for STORAGE_NODE_FABRIC_DISKS; the data of these disks is destroyed. */
   readonly fabricDisks: string;
-  /** Kills it and starts it again. */
+  /** Shell command that kills and restarts the target; undefined: none. */
   readonly restartCommand: string | undefined;
 };
 
@@ -34,24 +34,26 @@ function targetOfEnvironment(): RealTarget | undefined {
   return { socket: REAL_SOCKET, fabricDisks, restartCommand: RESTART_CMD };
 }
 
-/** Whether the target can be killed and comes back: always in simulation. */
+/** Whether the target can be killed and restarted: always true for the simulator. */
 export const CAN_KILL = REAL_SOCKET === undefined || RESTART_CMD !== undefined;
 
 const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
 
 export type TestTarget = AsyncDisposable & {
   readonly socket: string;
-  /** JSON file as STORAGE_NODE_FABRIC_DISKS wants it. */
+  /** Path of the JSON file for STORAGE_NODE_FABRIC_DISKS. */
   readonly fabricDisks: string;
-  /** A client of our own: what is done with it is done behind the agent's back. */
+  /** A client separate from the agent's: the agent does not know of its changes. */
   readonly spdk: SpdkClient;
-  /** Of the simulator that runs now; undefined for a real target. */
+  /** Pid of the running simulator; undefined for a real target. */
   readonly pid: () => number | undefined;
-  /** Kills it with SIGKILL and starts it again; resolves when its socket answers. */
+  /** Kills the target with SIGKILL and restarts it; resolves when its socket accepts. */
   readonly restart: () => Promise<void>;
-  /** Kills it and leaves it dead (simulator only). */
+  /** Kills the target without a restart (simulator only). */
   readonly kill: () => Promise<void>;
-  /** Simulator only; of the process that runs now. */
+  /** The control socket, for hosts that outlive the process; undefined for a real target. */
+  readonly controlPath: string | undefined;
+  /** Opens the control socket of the running process (simulator only). */
   readonly control: () => Promise<Control>;
 };
 
@@ -59,7 +61,7 @@ export type TargetOptions = {
   readonly disks?: number;
   readonly diskBytes?: bigint;
   readonly args?: readonly string[];
-  /** Simulator only: these PCIe drives instead of fabric disks, attached through that kernel. */
+  /** Simulator only: PCIe drives instead of fabric disks, attached through the kernel at `root`. */
   readonly drives?: { readonly root: string; readonly disks: readonly SimulatedDisk[] };
 };
 
@@ -76,8 +78,8 @@ export type SimulatedDisk = {
 };
 
 export async function startTarget(options: TargetOptions = {}): Promise<TestTarget> {
-  const there = targetOfEnvironment();
-  return there === undefined ? await simulatedTarget(options) : await realTarget(there);
+  const real = targetOfEnvironment();
+  return real === undefined ? await simulatedTarget(options) : await realTarget(real);
 }
 
 export async function simulatedTarget(options: TargetOptions): Promise<TestTarget> {
@@ -126,6 +128,7 @@ export async function simulatedTarget(options: TargetOptions): Promise<TestTarge
     spdk: spdkClient(connection),
     pid: () => child.pid,
     kill,
+    controlPath: control,
     control: async () => await Control.open(control),
     restart: async () => {
       await kill();
@@ -147,13 +150,13 @@ async function startSim(args: readonly string[], socket: string): Promise<ChildP
   let exited = false;
   child.once("exit", () => (exited = true));
   while (!(await accepts(socket))) {
-    if (exited) throw new Error(`the simulated target ended with ${child.exitCode}`);
+    if (exited) throw new Error(`the simulated target exited with code ${child.exitCode}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   return child;
 }
 
-/** Whether somebody listens there now. */
+/** Whether a process accepts connections on the socket. */
 export function accepts(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect(socket);
@@ -188,10 +191,12 @@ export async function realTarget({
     fabricDisks,
     spdk,
     pid: () => undefined,
-    kill: () => Promise.reject(new Error("a real target is only ever restarted")),
+    controlPath: undefined,
+    kill: () => Promise.reject(new Error("a real target can be restarted, but not killed")),
     control: () => Promise.reject(new Error("a real target cannot be stopped at a request")),
     restart: async () => {
-      if (restartCommand === undefined) throw new Error("no command restarts the real target");
+      if (restartCommand === undefined)
+        throw new Error("STORAGE_NODE_TEST_RESTART_CMD is not set: cannot restart the real target");
       await promisify(execFile)("/bin/sh", ["-c", restartCommand]);
       await connected(connection);
     },
@@ -202,7 +207,7 @@ export async function realTarget({
   };
 }
 
-/** Leaves nothing of the agent on a real target: exports, stores, controllers. */
+/** Deletes all subsystems, lvstores and controllers of a real target. */
 async function wipe(spdk: SpdkClient): Promise<void> {
   const subsystems = await spdk.nvmfGetSubsystems();
   const ours = subsystems.filter(({ subtype }) => subtype === "NVMe");

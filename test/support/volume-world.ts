@@ -15,8 +15,8 @@ import { VOLUME_LOOPS } from "../../src/reconcile/loops.ts";
 import { volumeRecord } from "../../src/reconcile/lvol/record.ts";
 import { volumeView, type VolumePlanView } from "../../src/reconcile/lvol/view.ts";
 import type { VolumeStep } from "../../src/reconcile/steps.ts";
-import { Observed } from "../../src/reconcile/target/observed.ts";
-import { UnknownOutcomes } from "../../src/reconcile/target/unknown-outcomes.ts";
+import type { Observed } from "../../src/reconcile/target/observed.ts";
+import type { UnknownOutcomes } from "../../src/reconcile/target/unknown-outcomes.ts";
 import { Rows } from "../../src/store/rows.ts";
 import { CLUSTER, DISK, diskRow, LISTENER, MIB, STORE_UUID, VOLUME } from "./model.ts";
 

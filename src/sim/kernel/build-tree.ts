@@ -1,5 +1,5 @@
-// Builds the tree that the simulated kernel works on, and plugs drives in and out of it. Building
-// again changes nothing of what is there: drives, bindings and data survive.
+// Builds the file tree of the simulated kernel, and plugs and unplugs drives. Building is
+// idempotent: existing drives, driver bindings and data stay as they are.
 import { open, rename } from "node:fs/promises";
 import { basename } from "node:path";
 import {
@@ -27,7 +27,7 @@ export type SimulatedPartition = {
 export type SimulatedNamespace = {
   readonly sizeBytes: bigint;
   readonly blockSizeBytes?: 512 | 4096;
-  /** Written to the disk before anybody sees it. */
+  /** Initial contents of the disk; the rest is zero. */
   readonly bytes?: readonly { readonly at: bigint; readonly data: Uint8Array }[];
   readonly partitions?: readonly SimulatedPartition[];
   readonly use?: Use;
@@ -38,12 +38,12 @@ export type SimulatedDrive = {
   readonly address: string;
   readonly serial: string;
   readonly model: string;
-  /** Drives with the same one share it; without an IOMMU it is ignored. */
+  /** Drives with the same value share a group; ignored without an IOMMU. */
   readonly iommuGroup: string;
   readonly namespaces: readonly SimulatedNamespace[];
 };
 
-/** Something else on the bus, for groups that are shared with it. */
+/** A PCI function other than a drive, for tests of shared IOMMU groups. */
 export type SimulatedFunction = {
   readonly address: string;
   readonly class: string;
@@ -58,7 +58,7 @@ export type KernelSpec = {
   readonly iommu?: boolean;
   /** Whether the module vfio-pci is loaded; default true. */
   readonly vfioPci?: boolean;
-  /** Huge pages of 2 MiB set aside; default 1,024. */
+  /** Number of reserved 2 MiB huge pages; default 1,024. */
   readonly hugepages?: number;
 };
 
@@ -76,7 +76,7 @@ export async function buildKernelTree(root: string, spec: KernelSpec): Promise<v
   await settle(tree);
 }
 
-/** modprobe vfio-pci: it takes every driverless function that has the override. */
+/** modprobe vfio-pci: binds every driverless function whose driver_override names it. */
 export async function loadVfioPci(root: string): Promise<void> {
   const tree = openTree(root);
   if ((await tree.list(`${DRIVERS}/${VFIO_PCI}`)).length > 0) return;
@@ -90,7 +90,7 @@ export async function loadVfioPci(root: string): Promise<void> {
   await settle(tree);
 }
 
-/** Pulls a drive: the function and all it showed are gone, its data stays for when it comes back. */
+/** Unplugs a drive: removes its PCI function and nodes; its data stays for a later plug. */
 export async function unplug(root: string, address: string): Promise<void> {
   const tree = openTree(root);
   const hardware = await readHardware(tree, address);
@@ -137,7 +137,9 @@ async function plugDrive(tree: Tree, drive: SimulatedDrive, spec: KernelSpec): P
   }
 }
 
-/** The description comes last: a killed run that did not get there does it all again. */
+/**
+ * Writes the hardware file last: if the process is killed before that, the next call starts over.
+ */
 async function plug(tree: Tree, hardware: Hardware): Promise<void> {
   if ((await readHardware(tree, hardware.address)) !== undefined) return;
   const device = devicePath(hardware);
@@ -174,7 +176,7 @@ function otherHardware(one: SimulatedFunction, spec: KernelSpec): Hardware {
   };
 }
 
-/** A file of the drive's size that takes no room; one that is there keeps its bytes. */
+/** A sparse file of the size of the namespace; an existing file keeps its bytes. */
 async function makeImage(
   tree: Tree,
   { image, sizeBytes, blockSizeBytes }: NamespaceHardware,

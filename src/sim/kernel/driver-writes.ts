@@ -1,20 +1,20 @@
-// What a write to bind, unbind, drivers_probe, driver_override and new_id does and answers, as
-// measured on real kernels (Debian 6.1 and 6.12).
+// Effects and errors of writes to bind, unbind, drivers_probe, driver_override and new_id, as
+// measured on real kernels (docs/kernel.md#what-a-write-answers).
 import { unlink } from "node:fs/promises";
 import { unlessErrno } from "../../sysfs/errno.ts";
 import { devicePath, listHardware, readHardware, type Hardware } from "./hardware.ts";
 import { DRIVERS, driverOf, VFIO_PCI } from "./settle.ts";
 import type { Tree } from "./tree.ts";
 
-/** The longest text that driver_override takes: a page without its end mark. */
+/** Maximum bytes of a write to driver_override: a page minus the terminator. */
 const OVERRIDE_BYTES = 4095;
 
-/** A failed write: Node's error, as a real attribute would have it. */
+/** The error of Node.js for a write to a sysfs attribute that fails with `code`. */
 export function refuse(code: string, path: string): Error {
   return Object.assign(new Error(`${code}: write '${path}'`), { code, syscall: "write", path });
 }
 
-/** `path` has its links resolved. Returns the functions that a driver was bound to. */
+/** `path` has no symlinks. Returns the addresses of functions that were bound to a driver. */
 export async function driverWrite(
   tree: Tree,
   path: string,
@@ -41,7 +41,7 @@ export async function driverWrite(
 
 type Write = { readonly tree: Tree; readonly path: string; readonly line: string };
 
-/** Binds a driverless function to the first driver that matches; a failing probe is no failure. */
+/** Binds a driverless function to the first matching driver. A failed probe is not an error. */
 export async function probe(tree: Tree, hardware: Hardware): Promise<readonly string[]> {
   if ((await driverOf(tree, hardware)) !== undefined) return [];
   for (const driver of await tree.list(DRIVERS)) {
@@ -80,7 +80,7 @@ async function unbind({ tree, path, line }: Write, driver: string): Promise<read
   return [];
 }
 
-/** The errno of the driver's probe, undefined when it took the function. */
+/** Binds a function to a driver. Returns the errno of its probe, undefined on success. */
 async function attach(tree: Tree, driver: string, hardware: Hardware): Promise<string | undefined> {
   const group = hardware.iommuGroup;
   if (driver === VFIO_PCI && group === undefined) return "EINVAL";
@@ -114,7 +114,7 @@ function parseId({ path, line }: Write): string {
   return `${Number(`0x${id[1]}`).toString(16)} ${Number(`0x${id[2]}`).toString(16)}`;
 }
 
-/** Takes every driverless function with that vendor and device at once. */
+/** new_id also binds every driverless function with that vendor and device immediately. */
 async function addId(write: Write, driver: string): Promise<readonly string[]> {
   const { tree, path } = write;
   const id = parseId(write);
@@ -137,7 +137,7 @@ async function removeId(write: Write, driver: string): Promise<readonly string[]
   return [];
 }
 
-/** A process that has a vfio group open says so by a file with its process id. */
+/** Path of a file that holds the process id of the process that has a vfio group open. */
 export function groupOpenPath(group: string): string {
   return `/var/sim/open-groups/${group}`;
 }
@@ -148,7 +148,7 @@ async function groupIsOpen(tree: Tree, group: string): Promise<boolean> {
   try {
     return process.kill(pid, 0);
   } catch {
-    // The opener is dead, and with it its descriptor.
+    // The process that opened the group has exited, so its descriptor is closed.
     return false;
   }
 }

@@ -1,5 +1,5 @@
-// What is plugged into the simulated machine, one JSON file per PCI function. Which driver has it is
-// the `driver` link in the tree; everything else that the kernel shows follows from the two.
+// The hardware of the simulated machine, one JSON file per PCI function. The `driver` link in the
+// tree says which driver is bound; everything else in the tree is derived from the two.
 import { z } from "zod";
 import type { Tree } from "./tree.ts";
 
@@ -10,11 +10,11 @@ const bytes = z.string().regex(/^\d+$/).transform(BigInt);
 
 const pciFunction = z.object({
   address: z.string(),
-  /** As /sys shows it: 0x010802 is NVMe. */
+  /** PCI class as in /sys: 0x010802 is NVMe. */
   class: z.string(),
   vendor: z.string(),
   device: z.string(),
-  /** The driver that takes it when nothing else is said. */
+  /** The driver that binds to it without an override. */
   driver: z.string().optional(),
   iommuGroup: z.string().optional(),
   serial: z.string(),
@@ -33,7 +33,7 @@ const pciFunction = z.object({
 export type Hardware = z.infer<typeof pciFunction>;
 export type NamespaceHardware = Hardware["namespaces"][number];
 
-/** The file with a namespace's bytes; of namespace 1 also what the simulated target marks. */
+/** Path of the image of a namespace; the simulated target writes its signature to namespace 1. */
 export function imagePath(serial: string, nsid: number): string {
   return nsid === 1 ? `${DISKS}/${serial}.img` : `${DISKS}/${serial}.${nsid}.img`;
 }

@@ -1,5 +1,5 @@
-// What the kernel's nvme driver shows of a function that it has: the controller, its subsystem and
-// its block devices. Names are given out as the kernel does, lowest number first, so they move.
+// Tree entries of a function bound to the nvme driver: the controller, its subsystem and its block
+// devices. As in the kernel, names use the lowest free number, so they change across rebinds.
 import { devicePath, type Hardware, type NamespaceHardware } from "./hardware.ts";
 import { scanPartitions, type Partition } from "./partitions.ts";
 import type { Contents, Tree } from "./tree.ts";
@@ -10,8 +10,8 @@ const CONTROLLER_MAJOR = 247;
 const BLOCK_MAJOR = 259;
 
 /**
- * Makes what is missing. `live`: whether the scan for namespaces is over; before that the controller
- * is there and connecting, and has no block devices.
+ * Creates the missing entries. `live`: whether the namespace scan is finished; before that the
+ * controller exists in state "connecting" and has no block devices.
  */
 export async function showNvme(tree: Tree, hardware: Hardware, live: boolean): Promise<void> {
   const device = devicePath(hardware);
@@ -31,31 +31,31 @@ export async function showNvme(tree: Tree, hardware: Hardware, live: boolean): P
   }
 }
 
-/** Takes it all away; the block devices are gone even for those who have them open or mounted. */
+/** Removes the entries, even if a block device is open or mounted. */
 export async function hideNvme(tree: Tree, hardware: Hardware): Promise<void> {
   await tree.remove(`${devicePath(hardware)}/nvme`);
 }
 
-/** Links and nodes of what is no longer there. */
+/** Removes dangling links, and device nodes without a device. */
 export async function sweepNvme(tree: Tree): Promise<void> {
-  const gone = async (path: string) => (await tree.list(`${path}/`)).length === 0;
+  const isDangling = async (path: string) => (await tree.list(`${path}/`)).length === 0;
   for (const subsystem of await tree.list(SUBSYSTEMS)) {
     const links = (await tree.list(`${SUBSYSTEMS}/${subsystem}`)).filter((name) =>
       /^nvme\d+$/.test(name),
     );
     const dangling = await Promise.all(
-      links.map(async (name) => await gone(`${SUBSYSTEMS}/${subsystem}/${name}`)),
+      links.map(async (name) => await isDangling(`${SUBSYSTEMS}/${subsystem}/${name}`)),
     );
     if (dangling.every((one) => one)) await tree.remove(`${SUBSYSTEMS}/${subsystem}`);
   }
   for (const folder of ["/sys/block", "/sys/class/block", "/sys/class/nvme"]) {
     for (const name of await tree.list(folder)) {
-      if (await gone(`${folder}/${name}`)) await tree.remove(`${folder}/${name}`);
+      if (await isDangling(`${folder}/${name}`)) await tree.remove(`${folder}/${name}`);
     }
   }
   for (const name of await tree.list("/sys/class/nvme-subsystem")) {
     const path = `/sys/class/nvme-subsystem/${name}`;
-    if (await gone(path)) await tree.remove(path);
+    if (await isDangling(path)) await tree.remove(path);
   }
   const shown = new Set([
     ...(await tree.list("/sys/class/block")),
@@ -69,7 +69,7 @@ export async function sweepNvme(tree: Tree): Promise<void> {
 async function controllerNumber(tree: Tree, device: string): Promise<number> {
   const [own] = await tree.list(`${device}/nvme`);
   if (own !== undefined) return Number(own.slice("nvme".length));
-  // A killed writer may have left a controller without its class entry.
+  // A killed process may have left a controller without its entry in /sys/class/nvme.
   const devices = await tree.list(PCI_DEVICES);
   const shown = await Promise.all([
     tree.list("/sys/class/nvme"),
@@ -129,7 +129,9 @@ async function showSubsystem(
   return number;
 }
 
-/** A mount of a disk that went away keeps its number from being given out again. */
+/**
+ * Numbers of removed disks that a mount or swap still references: the kernel does not reuse them.
+ */
 async function stillReferenced(tree: Tree): Promise<ReadonlySet<number>> {
   const texts = await Promise.all([tree.read("/proc/mounts"), tree.read("/proc/swaps")]);
   const matches = texts.join("\n").matchAll(/^\/dev\/nvme(\d+)n\d+/gm);
@@ -193,7 +195,7 @@ function blockContents(
   };
 }
 
-/** Partitions take the numbers after their disk's, so each disk is given a row of five. */
+/** Partitions use the minors after that of their disk, so each disk reserves five. */
 async function usedMinors(tree: Tree): Promise<ReadonlySet<number>> {
   const names = await tree.list("/sys/class/block");
   const devs = await Promise.all(

@@ -1,4 +1,4 @@
-// The kernel's partition scan, for the classic table only: four primary entries in the first block.
+// The kernel's partition scan, for MBR tables only: four primary entries in the first block.
 import { open } from "node:fs/promises";
 import { readFully } from "../../sysfs/kernel.ts";
 
@@ -12,7 +12,7 @@ const TABLE_AT = 446;
 const ENTRY_BYTES = 16;
 const LINUX = 0x83;
 
-/** What a scan of the disk finds; `unit` is its block size. */
+/** Partitions of the disk image; `unit` is its block size in bytes. */
 export async function scanPartitions(image: string, unit: number): Promise<readonly Partition[]> {
   await using handle = await open(image, "r");
   const sector = Buffer.from(await readFully(handle, 0n, 512));
@@ -26,7 +26,7 @@ export async function scanPartitions(image: string, unit: number): Promise<reado
   });
 }
 
-/** The first block of a disk with these partitions. */
+/** The first 512 bytes of a disk with these partitions; `unit` is its block size in bytes. */
 export function partitionTable(partitions: readonly Partition[], unit: number): Buffer {
   const sector = Buffer.alloc(512);
   for (const { number, startBytes, sizeBytes } of partitions) {

@@ -1,6 +1,6 @@
-// Makes the tree show what follows from the `driver` links: that link is the one thing a bind or an
-// unbind changes at once, everything else is made or taken away after it. So a process that was
-// killed half-way leaves a tree that the next one completes by settling it.
+// Derives the tree from the `driver` links. A bind or unbind changes only that link atomically;
+// every other entry is created or removed afterwards. After a process is killed in between, the
+// next one completes the tree by settling it.
 import { devicePath, listHardware, type Hardware } from "./hardware.ts";
 import { hideNvme, showNvme, sweepNvme } from "./nvme-nodes.ts";
 import type { Tree } from "./tree.ts";
@@ -11,7 +11,7 @@ const GROUPS = "/sys/kernel/iommu_groups";
 const VFIO_MAJOR = 244;
 
 export type SettleOptions = {
-  /** Functions whose namespaces are still being looked for: probed, and not to be seen yet. */
+  /** Addresses of probed functions whose namespace scan is not finished: no block devices yet. */
   readonly scanning?: ReadonlySet<string>;
 };
 

@@ -1,5 +1,5 @@
-// A kernel over a folder: reads are plain reads, writes do to the tree what the real kernel would.
-// The tree is all its state, so it outlives the agent, killed or not. One process at a time writes.
+// A kernel over a folder: reads are file reads, writes change the tree as the real kernel would.
+// The tree holds all state, so it survives a killed agent. One process at a time writes.
 import { open } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { openKernel, readFully, type HeldDevice, type Kernel } from "../../sysfs/kernel.ts";
@@ -11,11 +11,11 @@ import { openTree, type Tree } from "./tree.ts";
 export type SimulatedKernel = Kernel & AsyncDisposable;
 
 export type SimulatedKernelOptions = {
-  /** How long after its probe a drive's block devices appear; 0 to 180 ms on real ones. */
+  /** Milliseconds from the probe of a drive to its block devices; 0 to 180 ms on real kernels. */
   readonly appearMs?: number;
 };
 
-/** Opens a tree (see build-tree.ts) and completes what a killed process left half done. */
+/** Opens a tree (see build-tree.ts) and completes changes that a killed process left half done. */
 export async function openSimulatedKernel(
   root: string,
   { appearMs = 30 }: SimulatedKernelOptions = {},
@@ -29,7 +29,7 @@ export async function openSimulatedKernel(
   return {
     ...host,
     write: async (path, text) => {
-      if (text === "") throw new RangeError(`nothing to write to ${path}`);
+      if (text === "") throw new RangeError(`cannot write an empty text to ${path}`);
       await changes.write(host, path, text);
     },
     openExclusive: async (device) => await openDevice(host, tree, exclusive, device),
@@ -41,7 +41,7 @@ export async function openSimulatedKernel(
   };
 }
 
-/** Writes happen one after the other; block devices appear a while after the write that binds. */
+/** Serializes writes; block devices appear `appearMs` after the write that binds a driver. */
 class Changes {
   readonly #tree: Tree;
   readonly #appearMs: number;
@@ -56,7 +56,7 @@ class Changes {
 
   async write(host: Kernel, path: string, text: string): Promise<void> {
     await this.#inTurn(async () => {
-      // The folder is looked up as open(2) would: without a driver there is no <device>/driver.
+      // Resolve the folder as open(2) does: without a bound driver, <device>/driver does not exist.
       const folder = await host.realPath(dirname(path));
       const real = folder === undefined ? undefined : `${folder}/${basename(path)}`;
       if (real === undefined || (await this.#tree.read(real)) === undefined) {
@@ -120,7 +120,7 @@ async function openDevice(
       dev,
       read: async (offset, length) => await readFully(handle, offset, length),
       [Symbol.asyncDispose]: async () => {
-        // The second time over, somebody else may hold it by now.
+        // On a second disposal another caller may hold the device.
         if (handle.fd !== -1) exclusive.delete(dev);
         await handle.close();
       },
@@ -131,7 +131,7 @@ async function openDevice(
   }
 }
 
-/** What makes the kernel refuse: a mount, swap or holder of the disk or of a partition. */
+/** Whether an exclusive open fails: the disk or a partition is mounted, used as swap, or held. */
 async function inUse(host: Kernel, kernelName: string, dev: string): Promise<boolean> {
   const at = `/sys/class/block/${kernelName}`;
   const [mounts, mountinfo, swaps, children] = await Promise.all([

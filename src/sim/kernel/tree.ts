@@ -1,5 +1,5 @@
-// Files, folders and links of a tree that looks like /sys, /proc and /dev. Every change is one
-// rename, symlink or unlink, so that a reader or a killed writer sees it whole or not at all.
+// Files, folders and links of a tree laid out like /sys, /proc and /dev. Every change is one
+// rename, symlink or unlink: it is atomic for readers, and when the writer is killed.
 import { randomUUID } from "node:crypto";
 import {
   lstat,
@@ -16,13 +16,13 @@ import { basename, dirname, join, relative } from "node:path";
 import { errnoOf, unlessErrno } from "../../sysfs/errno.ts";
 import { placeBelow } from "../../sysfs/kernel.ts";
 
-/** What a folder is to hold: text of a file, the absolute target of a link, or a folder. */
+/** Entries of a folder: text of a file, absolute target of a link, or a folder. */
 export type Contents = { readonly [name: string]: string | LinkTo | Contents };
 export type LinkTo = { readonly linkTo: string };
 
 export type Tree = ReturnType<typeof openTree>;
 
-/** Where what is taken apart or not yet put together lies, out of sight of the agent. */
+/** Folder for entries that are being built or removed; the agent does not read it. */
 const SCRATCH = "/var/sim/scratch";
 
 export function openTree(root: string) {
@@ -40,15 +40,15 @@ export function openTree(root: string) {
       return names.toSorted((a, b) => (a < b ? -1 : 1));
     },
 
-    /** The text as it is, undefined when there is no such file. */
+    /** The text of a file, untrimmed; undefined if there is none. */
     async read(path: string): Promise<string | undefined> {
       return await unlessErrno(readFile(at(path), "utf8"), ["ENOENT", "ENOTDIR"], undefined);
     },
 
-    /** Last part of a link's target, undefined when there is no link. */
+    /** Last component of the target of a link; undefined if there is no link. */
     async linkName(path: string): Promise<string | undefined> {
-      const gone = ["ENOENT", "ENOTDIR", "EINVAL"];
-      const target = await unlessErrno(readlink(at(path)), gone, undefined);
+      const noLink = ["ENOENT", "ENOTDIR", "EINVAL"];
+      const target = await unlessErrno(readlink(at(path)), noLink, undefined);
       return target?.slice(target.lastIndexOf("/") + 1);
     },
 
@@ -63,12 +63,12 @@ export function openTree(root: string) {
       await rename(temporary, at(path));
     },
 
-    /** Leaves a file that is there as it is. */
+    /** Writes a file unless it exists. */
     async writeNew(path: string, text: string): Promise<void> {
       if ((await tree.read(path)) === undefined) await tree.write(path, text);
     },
 
-    /** A relative link, as the kernel's are, so that it stays inside the root. */
+    /** Creates a relative link, as the kernel does, so that it stays inside the root. */
     async link(path: string, target: string): Promise<void> {
       if ((await tree.linkName(path)) !== undefined) return;
       await mkdir(dirname(at(path)), { recursive: true });
@@ -79,7 +79,7 @@ export function openTree(root: string) {
       }
     },
 
-    /** Puts a whole folder there at once; one that is there stays as it is. */
+    /** Creates a folder with its contents atomically, unless it exists and is not empty. */
     async place(path: string, contents: Contents): Promise<void> {
       if ((await tree.list(path)).length > 0) return;
       const temporary = await scratch();
@@ -88,7 +88,7 @@ export function openTree(root: string) {
       await rename(temporary, at(path));
     },
 
-    /** Takes a file, link or whole folder away at once. */
+    /** Removes a file, a link or a folder with its contents atomically. */
     async remove(path: string): Promise<void> {
       const gone = ["ENOENT", "ENOTDIR"];
       if ((await unlessErrno(lstat(at(path)), gone, undefined)) === undefined) return;
@@ -97,7 +97,7 @@ export function openTree(root: string) {
       await rm(temporary, { recursive: true, force: true });
     },
 
-    /** What a killed writer left lying about. */
+    /** Removes the scratch entries of killed processes. */
     async sweepScratch(): Promise<void> {
       await rm(at(SCRATCH), { recursive: true, force: true });
     },
@@ -105,7 +105,7 @@ export function openTree(root: string) {
   return tree;
 }
 
-/** `folder` is where it is built, `path` where it will be: links are relative to the latter. */
+/** Builds in `folder` what is later moved to `path`; links are relative to `path`. */
 async function fill(folder: string, path: string, contents: Contents): Promise<void> {
   await mkdir(folder, { recursive: true });
   await Promise.all(
@@ -118,7 +118,9 @@ async function fill(folder: string, path: string, contents: Contents): Promise<v
   );
 }
 
-/** As the kernel writes it: a link to a folder above goes one further up and names it. */
+/**
+ * Link text as the kernel writes it: a link to an ancestor goes one level further up and names it.
+ */
 function linkText(from: string, to: string): string {
   const text = relative(from, to);
   return /^\.\.(\/\.\.)*$/.test(text) ? `${text}/../${basename(to)}` : text;

@@ -1,12 +1,12 @@
-// Somebody uses a simulated disk: a mount, swap space, or a device stacked on it. As in the kernel it
-// shows in /proc or among the holders, and taking the drive away does not end it.
+// Puts a simulated disk to use: a mount, swap space, or a device stacked on it. As in the kernel,
+// the use shows in /proc or among the holders, and stays when the drive is removed.
 import { devicePath, type Hardware } from "./hardware.ts";
 import type { Tree } from "./tree.ts";
 
 export type Use =
   | { readonly kind: "mount"; readonly at: string }
   | { readonly kind: "swap" }
-  /** Device mapper under this name. */
+  /** A device-mapper device of this name. */
   | { readonly kind: "holder"; readonly name: string };
 
 /** Partition 0 is the whole namespace. */
@@ -41,7 +41,7 @@ export async function putToUse(
   }
 }
 
-/** umount, of whatever is mounted there. */
+/** umount(8) of the mount point `at`. */
 export async function unmount(tree: Tree, at: string): Promise<void> {
   const without = async (path: string, column: number) => {
     const lines = ((await tree.read(path)) ?? "").split("\n");
@@ -65,7 +65,7 @@ async function blockPath(
       return partition === 0 ? path : `${path}/${child}p${partition}`;
     }
   }
-  throw new Error(`${hardware.address} shows no namespace ${nsid}`);
+  throw new Error(`no block device for namespace ${nsid} of ${hardware.address}`);
 }
 
 async function stack(tree: Tree, device: string, name: string): Promise<void> {

@@ -1,4 +1,4 @@
-// Methods of bdevs: listing, counters, QoS (CONTRACT section 3).
+// RPC methods on bdevs: list, I/O counters, QoS limits (docs/spdk-contract.md#bdevs).
 import {
   decode,
   DecodeFailed,
@@ -11,10 +11,10 @@ import {
   unsigned,
 } from "./decode.ts";
 import { done, type Context, type Methods, type Started } from "./method.ts";
+import { TICK_RATE, ticksNow } from "./process-identity.ts";
 import { errno, RpcError } from "./rpc-error.ts";
 import { clonesOf, type Bdev, type DiskBdev, type LvolBdev, type RateLimits } from "./target.ts";
 
-const TICK_RATE = 2_600_000_000;
 const IOPS_STEP = 1_000;
 
 export const bdevMethods: Methods = {
@@ -35,11 +35,12 @@ export const bdevMethods: Methods = {
       },
     };
   },
-  bdev_wait_for_examine: (_context, params) => {
+  bdev_wait_for_examine: ({ target: { examining } }, params) => {
     if (params !== undefined) {
       throw new RpcError(-32602, "bdev_wait_for_examine requires no parameters");
     }
-    return done(true);
+    if (examining.size === 0) return done(true);
+    return { kind: "later", polls: 0, isDue: () => examining.size === 0, complete: () => true };
   },
   bdev_examine: (_context, params) => {
     try {
@@ -48,7 +49,7 @@ export const bdevMethods: Methods = {
       if (!(error instanceof DecodeFailed)) throw error;
       throw new RpcError(-32602, "spdk_json_decode_object failed");
     }
-    // Automatic examination is on, so there is nothing left to examine.
+    // Automatic examination is on, so every bdev is already examined.
     throw errno("EINVAL");
   },
   bdev_get_iostat: iostat,
@@ -68,8 +69,7 @@ function iostat({ target }: Context, params: Parameters<Methods[string]>[1]): St
       if (found === undefined) throw errno("ENODEV");
       return found;
     }) ?? lvolsFirst(target);
-  const ticks = Math.round(performance.now() * (TICK_RATE / 1_000));
-  const head = { tick_rate: TICK_RATE, ticks };
+  const head = { tick_rate: TICK_RATE, ticks: ticksNow() };
   const result =
     perChannel === true
       ? { ...head, name: bdevs[0]?.name, channels: [] }
@@ -77,7 +77,7 @@ function iostat({ target }: Context, params: Parameters<Methods[string]>[1]): St
   return { kind: "later", polls: 0, complete: () => result };
 }
 
-/** Disks answer after the lvols on them (transcript 15). */
+/** In the answer of bdev_get_iostat, disks come after the lvols on them (transcript 15). */
 function lvolsFirst({ bdevs }: Context["target"]): readonly Bdev[] {
   const isDisk = ({ kind }: Bdev) => Number(kind === "disk");
   return [...bdevs.values()].toSorted((a, b) => isDisk(a) - isDisk(b));

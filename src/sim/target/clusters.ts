@@ -1,21 +1,24 @@
-// Clusters given to blobs and taken back, with what stands in them. SPDK clears nothing when it gives
-// a cluster out: whoever reads what it did not write finds the bytes of the owner before (CONTRACT 0.2).
+// Allocation and release of clusters, with their contents. SPDK does not clear a cluster when it
+// allocates it: a read of unwritten blocks returns the bytes of the previous owner
+// (docs/spdk-contract.md#old-bytes).
 import { Extents } from "./extents.ts";
 import type { Blob, Store } from "./media.ts";
 import type { Context } from "./method.ts";
 import { TargetAbort } from "./operation.ts";
-import { Ranges } from "./ranges.ts";
+import { Ranges, type Range } from "./ranges.ts";
 import { asyncErrno } from "./rpc-error.ts";
 import type { LoadedStore, LvolBdev } from "./target.ts";
 
-/** Takes free clusters of a store, the lowest first. The caller has checked that there are enough. */
+/**
+ * Takes free clusters of a store, the lowest first. The caller has checked that there are enough.
+ */
 export function take({ store }: LoadedStore, clusters: Ranges): Extents {
   const places = store.free.lowest(clusters.size);
   store.free = store.free.minus(places);
   return Extents.lay(clusters, places);
 }
 
-/** Gives a blob clusters of its own; what an ancestor has in one of them is copied. */
+/** Allocates clusters to a blob; data that an ancestor has in one of them is copied. */
 export function allocate(loaded: LoadedStore, blob: Blob, clusters: Ranges): void {
   const { store, base } = loaded;
   const added = take(loaded, clusters);
@@ -28,15 +31,16 @@ export function allocate(loaded: LoadedStore, blob: Blob, clusters: Ranges): voi
   blob.allocated = blob.allocated.union(added);
 }
 
-/** The second half of a delete or a shrink: until then nobody else gets the clusters. */
+/** The second half of a delete or a shrink: before it, the clusters are not free for allocation. */
 export function clearAndFree({ store, base }: LoadedStore, blob: Blob, places: Ranges): void {
   base.disk.clear(store, places, blob.clear);
   store.free = store.free.union(places);
 }
 
 /**
- * A release that does not remember how long a thick volume was when its snapshot was made dies when
- * anybody makes clusters beyond that its own (VERSIONS section 1). `end`: the first one not touched.
+ * Some releases do not record the size of a thick lvol at the time of its snapshot: they crash when
+ * a clone allocates clusters beyond that size (docs/spdk-contract.md#behaviour-that-can-hurt).
+ * Throws TargetAbort in that case. `end`: the first cluster that is not touched.
  */
 export function refuseGrownClone(
   { release, method }: Pick<Context, "release" | "method">,
@@ -48,7 +52,7 @@ export function refuseGrownClone(
   throw new TargetAbort(`${method} of ${alias} beyond its thick snapshot (${release.name})`);
 }
 
-/** What a host reads: its own clusters, else its ancestors', else zeros. */
+/** Reads bytes as a host would: from own clusters, else from an ancestor's, else zeros. */
 export function readLvol({ store: { store, base }, blob }: LvolBdev, at: number, length: number) {
   return Buffer.concat(
     pieces(store, at, length).map(({ cluster, within, count }) => {
@@ -60,7 +64,10 @@ export function readLvol({ store: { store, base }, blob }: LvolBdev, at: number,
   );
 }
 
-/** What a host writes; the rest of a cluster that this makes its own is not cleared. Throws ENOSPC. */
+/**
+ * Writes bytes as a host would; the rest of a newly allocated cluster is not cleared. Throws
+ * ENOSPC.
+ */
 export function writeLvol({ store: loaded, blob }: LvolBdev, at: number, bytes: Buffer): void {
   const { store, base } = loaded;
   let written = 0;
@@ -76,6 +83,48 @@ export function writeLvol({ store: loaded, blob }: LvolBdev, at: number, bytes: 
   }
 }
 
+/** Writes zeros as a host would: like any write it makes clusters the lvol's own and frees none. */
+export function zeroLvol(lvol: LvolBdev, at: number, length: number): void {
+  const { clusterBytes } = lvol.store.store;
+  for (let done = 0; done < length;) {
+    const count = Math.min(length - done, clusterBytes);
+    writeLvol(lvol, at + done, Buffer.alloc(count));
+    done += count;
+  }
+}
+
+/**
+ * Discards blocks as a host would: unmapped on the disk, and whole clusters of a thin lvol without
+ * a parent return to the store with what stands in them (docs/spdk-contract.md#discard-by-hosts).
+ * `frees`: whether the release, the subsystem and the transport let that happen.
+ */
+export function discardLvol(
+  { store: loaded, blob }: LvolBdev,
+  at: number,
+  length: number,
+  { frees }: { readonly frees: boolean },
+): void {
+  const { store, base } = loaded;
+  const freed: Range[] = [];
+  for (const { cluster, within, count } of pieces(store, at, length)) {
+    const place = blob.allocated.at(cluster);
+    if (place === undefined) continue;
+    if (count === store.clusterBytes && frees && blob.thin && blob.parent === undefined) {
+      freed.push([cluster, cluster + 1]);
+    } else if (base.disk.facts.unmap === "zeroes") {
+      const offset = (store.firstCluster + place) * store.clusterBytes + within;
+      base.disk.write(offset, Buffer.alloc(count));
+    }
+  }
+  if (freed.length === 0) return;
+  const gone = new Ranges(freed);
+  const places = blob.allocated.within(gone).places;
+  blob.allocated = blob.allocated.within(Ranges.upTo(blob.clusters).minus(gone));
+  base.disk.keep(blob);
+  base.disk.clear(store, places, "unmap");
+  store.free = store.free.union(places);
+}
+
 function pieces({ clusterBytes }: Store, at: number, length: number) {
   const found: { readonly cluster: number; readonly within: number; readonly count: number }[] = [];
   for (let done = 0; done < length;) {
@@ -87,7 +136,7 @@ function pieces({ clusterBytes }: Store, at: number, length: number) {
   return found;
 }
 
-/** Where a cluster of a blob is read from: its own place or that of its nearest ancestor. */
+/** Store cluster that a blob cluster is read from: the blob's own, else its nearest ancestor's. */
 function placeOf(store: Store, blob: Blob, cluster: number): number | undefined {
   const owner = [blob, ...ancestors(store, blob)].find(
     (one) => one.allocated.at(cluster) !== undefined,
@@ -95,7 +144,7 @@ function placeOf(store: Store, blob: Blob, cluster: number): number | undefined 
   return owner?.allocated.at(cluster);
 }
 
-/** Of these clusters, those that an ancestor has. */
+/** The subset of `clusters` that an ancestor has allocated. */
 function inherited(store: Store, blob: Blob, clusters: Ranges): Ranges {
   return ancestors(store, blob).reduce(
     (found, one) => found.union(one.allocated.within(clusters).clusters),

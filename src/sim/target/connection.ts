@@ -1,4 +1,4 @@
-// One client of the target: its unread bytes, its answers that are ready, its batches.
+// One client connection of the target: bytes not parsed yet, answers to send, batches in progress.
 import type { Socket } from "node:net";
 import type { Engine } from "./engine.ts";
 import { answerLine } from "./engine.ts";
@@ -6,7 +6,7 @@ import { parseJson, type JsonValue } from "./json.ts";
 import { readRequest } from "./request.ts";
 import { invalidRequest } from "./rpc-error.ts";
 
-/** A longer answer is cut here, without a newline (CONTRACT section 0.8). */
+/** A longer answer is cut here, without a newline (docs/spdk-contract.md#limits). */
 const MAX_ANSWER_BYTES = 33_554_432;
 const PAUSE_BYTES = 1_048_576;
 
@@ -30,11 +30,11 @@ export class ClientConnection {
       this.#ended = true;
       onWork();
     });
-    // A client that goes takes nothing with it: what was read runs to its end.
+    // A client that disconnects cancels nothing: requests already read still complete.
     socket.on("error", () => {});
   }
 
-  /** Whether a coming poll has something to do here. */
+  /** Whether the next poll has answers to send or input to parse here. */
   get busy(): boolean {
     return this.#ready.length > 0 || this.#hasInput;
   }
@@ -43,7 +43,7 @@ export class ClientConnection {
     return this.#waiting !== this.#unread.length && this.#unread !== "";
   }
 
-  /** Bytes of a request that is not complete yet: nothing to do until more come. */
+  /** Bytes of an incomplete request: nothing to parse until more arrive. */
   #waiting = 0;
 
   flush(): void {
@@ -56,7 +56,7 @@ export class ClientConnection {
 
   /** Starts the complete requests of one read; stops early where the gate stops the target. */
   startRequests(): void {
-    // As much is read in one poll, and no request is longer.
+    // One poll parses at most the maximum size of a request.
     const { requestBytes, requestValues } = this.#engine.release;
     const window = this.#unread.slice(0, requestBytes);
     let position = 0;
@@ -74,19 +74,22 @@ export class ClientConnection {
     }
     this.#unread = this.#unread.slice(position);
     this.#waiting = incomplete && this.#unread.length < requestBytes ? this.#unread.length : 0;
-    // A request that fills the whole buffer and is still not complete never will be.
+    // A request that fills the whole buffer and is still incomplete is too long.
     if (incomplete && position === 0 && window.length === requestBytes) this.#drop();
     else if (this.#unread.length < PAUSE_BYTES) this.#socket.resume();
   }
 
-  /** False: the target stopped before it. */
+  /** False: the gate stopped the target before this request. */
   #start(value: JsonValue): boolean {
     if (isArray(value)) {
       this.#startBatch(value);
       return true;
     }
     const read = readRequest(value);
-    if (read.kind === "request" && this.#engine.gate.stopsBefore(read.request.method)) return false;
+    if (read.kind === "request") {
+      const { method, params } = read.request;
+      if (this.#engine.gate.stopsBefore(method, params)) return false;
+    }
     this.#pending += 1;
     this.#startOne(read, (line) => {
       this.#pending -= 1;
@@ -100,7 +103,7 @@ export class ClientConnection {
     else this.#engine.start(read.request, answer);
   }
 
-  /** One array in the order of completion, when its slowest member is done. */
+  /** Answers with one array, members in the order of completion, once all of them are done. */
   #startBatch(members: readonly JsonValue[]): void {
     if (members.length === 0 || !this.#engine.release.batches) {
       const line = answerLine("null", { error: invalidRequest() });
@@ -108,13 +111,13 @@ export class ClientConnection {
       return;
     }
     const lines: string[] = [];
-    let left = members.length;
+    let remaining = members.length;
     this.#pending += 1;
     for (const member of members) {
       this.#startOne(readRequest(member), (line) => {
-        left -= 1;
+        remaining -= 1;
         if (line !== undefined) lines.push(line);
-        if (left > 0) return;
+        if (remaining > 0) return;
         this.#pending -= 1;
         if (lines.length > 0) this.#push(`[${lines.join(",")}]`);
       });
@@ -129,7 +132,7 @@ export class ClientConnection {
     }
   }
 
-  /** Closed without a word; answers that were ready are lost, their effects are not. */
+  /** Closes without an answer. Unsent answers are lost; the effects of their requests stay. */
   #drop(): void {
     this.#unread = "";
     this.#waiting = 0;

@@ -1,8 +1,9 @@
-// Strict decoding of params (CONTRACT section 1): an unknown, duplicate or missing field, null for a
-// string, 1.5 or -1 for an unsigned, 0 for false: all refused. Which error that is, is the method's.
+// Strict decoding of params (docs/spdk-contract.md#strict-decoding). Refused are an unknown,
+// duplicate or missing field, null for a string, 1.5 or -1 for an unsigned, 0 for false. The method
+// chooses the error code.
 import { JsonNumber, JsonObject, type JsonValue } from "./json.ts";
 
-/** The params are not what the method takes. */
+/** The params do not have the shape that the method accepts. */
 export class DecodeFailed extends Error {
   constructor(message: string) {
     super(message);
@@ -17,17 +18,17 @@ export type Field<T> = {
 
 type Shape = Readonly<Record<string, Field<unknown>>>;
 
-/** Fields that may be left out are undefined then. */
+/** Absent optional fields are undefined. */
 export type Decoded<S extends Shape> = {
   readonly [Key in keyof S]: S[Key] extends Field<infer T> ? T : never;
 };
 
 export type DecodeOptions = {
-  /** Unknown fields are passed over (nvmf_create_transport, add_host, the top of add_ns). */
+  /** Ignore unknown fields (nvmf_create_transport, add_host, the top level of add_ns). */
   readonly tolerant?: boolean;
 };
 
-/** Reads params; absent and null are the same as no fields. Throws DecodeFailed. */
+/** Decodes params; absent and null count as an empty object. Throws DecodeFailed. */
 export function decode<S extends Shape>(
   params: JsonValue | undefined,
   shape: S,
@@ -35,21 +36,21 @@ export function decode<S extends Shape>(
 ): Decoded<S> {
   const object = params === undefined || params === null ? new JsonObject([]) : params;
   if (!(object instanceof JsonObject)) throw new DecodeFailed("not an object");
-  const observed = new Map<string, unknown>();
+  const values = new Map<string, unknown>();
   for (const [key, value] of object.entries) {
     const field = shape[key];
     if (field === undefined) {
       if (tolerant) continue;
       throw new DecodeFailed(`unknown field ${key}`);
     }
-    if (observed.has(key)) throw new DecodeFailed(`duplicate field ${key}`);
-    observed.set(key, field.read(value));
+    if (values.has(key)) throw new DecodeFailed(`duplicate field ${key}`);
+    values.set(key, field.read(value));
   }
   for (const [key, field] of Object.entries(shape)) {
-    if (field.required && !observed.has(key)) throw new DecodeFailed(`missing field ${key}`);
+    if (field.required && !values.has(key)) throw new DecodeFailed(`missing field ${key}`);
   }
-  const decoded: unknown = Object.fromEntries(observed);
-  // Every key of the shape was read by its own field just now, or is optional and absent.
+  const decoded: unknown = Object.fromEntries(values);
+  // Every key of the shape was decoded by its own field, or is optional and absent.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   return decoded as Decoded<S>;
 }
@@ -72,7 +73,7 @@ export function flag(value: JsonValue): boolean {
   return value;
 }
 
-/** An unsigned integer of that many bits; 2.0 and 2e1 are integers to SPDK. */
+/** An unsigned integer of `bits` bits. SPDK accepts 2.0 and 2e1 as integers. */
 export function unsigned(bits: 8 | 16 | 32 | 64): (value: JsonValue) => number {
   return (value) => {
     const number = value instanceof JsonNumber ? Number(value.text) : Number.NaN;

@@ -1,14 +1,14 @@
-// What stands on a disk, page by page. Nothing is ever erased by being forgotten: a page keeps its
-// bytes until they are written over or zeroed, whoever owned it. Runs of one byte cost one entry.
+// Contents of a disk, in pages. A page keeps its bytes until they are overwritten or zeroed;
+// freeing a cluster erases nothing. A run of pages filled with one byte value takes one entry.
 
 export const PAGE_BYTES = 4_096;
 
-/** Pages from..end-1 hold nothing but that byte. */
+/** Pages `from` to `end` - 1 are filled with `byte`. */
 export type Run = { readonly from: number; readonly end: number; readonly byte: number };
 export type Page = { readonly page: number; readonly bytes: Buffer };
 
 export class DiskBytes {
-  /** What a page holds that was never written. */
+  /** Byte that fills pages never written. */
   readonly #prefill: number;
   #runs: readonly Run[] = [];
   readonly #pages = new Map<number, Buffer>();
@@ -17,7 +17,7 @@ export class DiskBytes {
     this.#prefill = prefill;
   }
 
-  /** For a journal: what differs from a disk that was never written. */
+  /** For the journal: everything that differs from a disk never written. */
   *changes(): Generator<Run | Page> {
     yield* this.#runs;
     for (const [page, bytes] of this.#pages) yield { page, bytes };
@@ -43,7 +43,7 @@ export class DiskBytes {
     this.#pages.set(page, bytes);
   }
 
-  /** Whether the run holds something else now. */
+  /** Whether any page of the run has other contents now. */
   differsFrom({ from, end, byte }: Run): boolean {
     if (this.#pagesIn(from, end).length > 0) return true;
     const runs = this.#runs.filter((run) => run.from < end && from < run.end);

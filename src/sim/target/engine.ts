@@ -1,13 +1,13 @@
-// The target without its socket: starts requests, has their effects at the ends of polls, hands out
-// answers. Changes of one subsystem and of one family keep their order, all others finish in any
-// (CONTRACT sections 0.7 and 8).
+// The target without its socket: starts requests, applies their effects at the end of a poll,
+// returns answers. Changes of one subsystem and of one clone family keep their order; all others
+// finish in any order (docs/spdk-contract.md#what-may-be-sent-together).
 import { bdevMethods } from "./bdev-methods.ts";
 import { DecodeFailed } from "./decode.ts";
 import { Gate, type Disposition } from "./gate.ts";
 import { generalMethods } from "./general-methods.ts";
 import { lvolFamilyMethods } from "./lvol-family-methods.ts";
 import { lvolMethods } from "./lvol-methods.ts";
-import { HalfDone, type Context, type Later, type Method } from "./method.ts";
+import { after, HalfDone, type Context, type Later, type Method } from "./method.ts";
 import { nvmeMethods } from "./nvme-methods.ts";
 import { nvmfAccessMethods } from "./nvmf-access-methods.ts";
 import { nvmfSubsystemMethods } from "./nvmf-subsystem-methods.ts";
@@ -18,7 +18,7 @@ import { bdevDecodeFailed, nvmfInvalid, RpcError } from "./rpc-error.ts";
 import { storeMethods } from "./store-methods.ts";
 import type { Target } from "./target.ts";
 
-/** Takes an answer as one line without its newline; undefined: there is none (notification, dropped). */
+/** Called with the answer line without newline; undefined: no answer (notification, dropped). */
 export type Answer = (line: string | undefined) => void;
 
 type InFlight = {
@@ -31,9 +31,9 @@ type InFlight = {
 
 export type EngineOptions = Pick<Context, "strict" | "attachable" | "markDisk"> & {
   readonly target: Target;
-  /** Default: the newest. */
+  /** Default: the newest release. */
   readonly release?: Release;
-  /** Between 0 and 1: decides which of several finished changes comes first. */
+  /** Returns 0 to 1, exclusive: chooses which of several finished changes comes first. */
   readonly random?: () => number;
 };
 
@@ -45,7 +45,7 @@ export class Engine {
   readonly #methods: ReadonlyMap<string, Method>;
   readonly #random: () => number;
   #inFlight: InFlight[] = [];
-  #late: { polls: number; readonly send: () => void }[] = [];
+  #late: { polls: number; readonly isDue: () => boolean; readonly send: () => void }[] = [];
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -67,33 +67,43 @@ export class Engine {
     );
   }
 
-  /** Whether a coming poll has something to do. */
+  get target(): Target {
+    return this.#options.target;
+  }
+
+  /** Whether the next poll has effects or late answers to process. */
   get busy(): boolean {
     return this.#inFlight.length > 0 || this.#late.length > 0;
   }
 
-  /** Starts one request. Throws TargetAbort where a real target would be gone. */
+  /** Starts one request. Throws TargetAbort where a real target would crash. */
   start(request: Request, answer: Answer): void {
-    const disposition = this.gate.begins(request.method, request.params !== undefined);
+    const disposition = this.gate.begins(request.method, request.params);
+    const { failure, slow } = disposition;
     try {
-      const started = this.#begin(request);
+      if (failure?.half === false) throw new RpcError(failure.code, failure.message);
+      const started = this.#begin(request, failure?.half === true);
       if (started.kind === "done")
         this.#answer(request, answer, disposition, { result: started.result });
       else {
-        const polls = started.polls + disposition.slowPolls;
-        this.#inFlight.push({ later: started, request, answer, disposition, polls });
+        const polls = started.polls + slow.polls;
+        const later = slow.ms > 0 ? slowed(started, slow.ms) : started;
+        this.#inFlight.push({ later, request, answer, disposition, polls });
       }
     } catch (error) {
       this.#answer(request, answer, disposition, { error: this.#rpcError(request, error) });
     }
   }
 
-  /** The end of a poll: what is due has its effect. Stops where the gate says so. */
+  /** The end of a poll: applies the effects that are due, until the gate stops the target. */
   completeDue(): void {
     for (const one of this.#late) one.polls -= 1;
-    for (const one of this.#late.filter(({ polls }) => polls < 0)) one.send();
-    this.#late = this.#late.filter(({ polls }) => polls >= 0);
-    const due = new Set(this.#inFlight.filter(({ polls }) => polls <= 0));
+    const sent = this.#late.filter(({ polls, isDue }) => polls < 0 && isDue());
+    this.#late = this.#late.filter((one) => !sent.includes(one));
+    for (const one of sent) one.send();
+    const due = new Set(
+      this.#inFlight.filter(({ polls, later }) => polls <= 0 && later.isDue?.() !== false),
+    );
     for (const one of this.#inFlight) if (!due.has(one)) one.polls -= 1;
     while (due.size > 0 && !this.gate.stopped) {
       const next = this.#pick(due);
@@ -105,7 +115,7 @@ export class Engine {
     this.#options.target.flush();
   }
 
-  #begin(request: Request): ReturnType<Method> {
+  #begin(request: Request, failsHalfway: boolean): ReturnType<Method> {
     const method = this.#methods.get(request.method);
     if (method === undefined || this.release.absent.has(request.method)) {
       throw new RpcError(-32601, "Method not found");
@@ -114,13 +124,14 @@ export class Engine {
     const { method: name, id = "none" } = request;
     const { release } = this;
     const operations = this.#operations;
-    const context = { target, operations, strict, release, id, method: name, attachable, markDisk };
+    const facts = { target, operations, strict, release, attachable, markDisk };
+    const context = { ...facts, id, method: name, failsHalfway };
     return method(context, release.params(name, request.params));
   }
 
   /**
-   * Lvol changes come before the rest; in each, the heads of all orders in any order. Undefined when
-   * all that is due waits behind something slow.
+   * The next effect: the first due member of each order is a candidate, lvol changes come before
+   * the others, ties are broken at random. Undefined when every due effect waits behind a slow one.
    */
   #pick(due: ReadonlySet<InFlight>): InFlight | undefined {
     const heads: InFlight[] = [];
@@ -144,8 +155,9 @@ export class Engine {
       outcome = { error: this.#rpcError(request, error) };
     }
     if ("result" in outcome && outcome.result instanceof HalfDone) {
-      const rest = { ...later, polls: 0, complete: outcome.result.rest };
-      // In front: what waits behind it in its order still does.
+      const { rest: complete, isDue } = outcome.result;
+      const rest = { ...later, polls: 0, complete, isDue };
+      // At the front, so that later members of the same order keep waiting behind it.
       this.#inFlight.unshift({ later: rest, request, answer, disposition, polls: 0 });
       if (disposition.stopHalfDone) this.#stop(request.method);
       return;
@@ -155,17 +167,18 @@ export class Engine {
   }
 
   #answer(request: Request, answer: Answer, disposition: Disposition, outcome: Outcome): void {
-    const told = this.#asReleased(request.method, outcome);
-    const line = disposition.drop ? undefined : answerLine(request.id, told);
-    if (disposition.delayPolls > 0) {
-      this.#late.push({ polls: disposition.delayPolls, send: () => answer(line) });
+    const released = this.#asReleased(request.method, outcome);
+    const line = disposition.drop ? undefined : answerLine(request.id, released);
+    const { polls, ms } = disposition.delay;
+    if (polls > 0 || ms > 0) {
+      this.#late.push({ polls, isDue: after(ms), send: () => answer(line) });
     } else {
       answer(line);
     }
     if (disposition.stopAfter) this.#stop(request.method);
   }
 
-  /** Whoever is told that the target stands still may kill it at once: what was done is on the disks. */
+  /** Flushes the disks first: the process may be killed as soon as the stop is reported. */
   #stop(method: string): void {
     this.#options.target.flush();
     this.gate.stop(method);
@@ -188,9 +201,14 @@ export class Engine {
   }
 }
 
+function slowed(later: Later, ms: number): Later {
+  const isReady = after(ms);
+  return { ...later, isDue: () => isReady() && later.isDue?.() !== false };
+}
+
 type Outcome = { readonly result: unknown } | { readonly error: RpcError };
 
-/** Successful notifications have no answer, failed ones have one with id null. */
+/** A successful notification has no answer, a failed one is answered with id null. */
 export function answerLine(id: string | undefined, outcome: Outcome): string | undefined {
   if ("error" in outcome) {
     const { code, message } = outcome.error;

@@ -1,8 +1,8 @@
-// Where the clusters of a blob lie: runs of its clusters on runs of the store's. A thick volume of a
-// hundred thousand clusters is one entry.
+// Map from the clusters of a blob to the clusters of its lvstore, as runs. A contiguous thick lvol
+// of any size is one entry.
 import { Ranges, type Range } from "./ranges.ts";
 
-/** `count` clusters of the blob from `cluster` on lie on those of the store from `at` on. */
+/** Blob clusters `cluster`.. are stored in store clusters `at`..; `count` of them. */
 export type Extent = readonly [cluster: number, at: number, count: number];
 
 export class Extents {
@@ -12,14 +12,14 @@ export class Extents {
     this.#extents = extents.toSorted(([a], [b]) => a - b);
   }
 
-  /** Lays out clusters of a blob, in their order, on clusters of the store. Both have one size. */
+  /** Maps blob clusters to store clusters in ascending order. Both sets have the same size. */
   static lay(clusters: Ranges, places: Ranges): Extents {
     const extents: Extent[] = [];
     const free = places.toJSON().map(([from, end]) => ({ from, end }));
     for (const [from, end] of clusters.toJSON()) {
       for (let next = from; next < end;) {
         const place = free[0];
-        if (place === undefined) throw new Error("fewer places than clusters");
+        if (place === undefined) throw new Error("fewer store clusters than blob clusters");
         const count = Math.min(end - next, place.end - place.from);
         extents.push([next, place.from, count]);
         next += count;
@@ -35,12 +35,12 @@ export class Extents {
     return this.#extents.reduce((sum, [, , count]) => sum + count, 0);
   }
 
-  /** The blob's clusters that are there. */
+  /** The blob's clusters that are allocated. */
   get clusters(): Ranges {
     return new Ranges(this.#extents.map(([from, , count]): Range => [from, from + count]));
   }
 
-  /** The store's clusters that are taken. */
+  /** The store's clusters that are in use. */
   get places(): Ranges {
     const ranges = this.#extents.map(([, at, count]): Range => [at, at + count]);
     return new Ranges().union(new Ranges(ranges));
@@ -50,7 +50,7 @@ export class Extents {
     return this.#extents;
   }
 
-  /** The place of one cluster of the blob. */
+  /** The store cluster of one blob cluster; undefined if not allocated. */
   at(cluster: number): number | undefined {
     const found = this.#extents.find(
       ([from, , count]) => from <= cluster && cluster < from + count,
@@ -58,7 +58,7 @@ export class Extents {
     return found === undefined ? undefined : found[1] + cluster - found[0];
   }
 
-  /** Of the two, clusters of this one come first. */
+  /** Where both map a cluster, this one wins. */
   union(other: Extents): Extents {
     return new Extents([
       ...this.#extents,

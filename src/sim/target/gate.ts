@@ -1,51 +1,65 @@
-// What tests do to a target from outside: count what it reads, stop it at a request, keep an answer
-// back, answer late, act late. The target asks here before it starts a request and before it answers one.
+// Fault injection for tests: counts requests, stops the target at one, drops or delays an answer,
+// delays an effect, answers with an error. The target consults it before it starts a request and before it answers one.
 
-export type StopAt = {
-  /**
-   * Before the request has any effect, after it with the answer unsent, or midway: a delete has freed
-   * the clusters and has not cleared them.
-   */
-  readonly when: "before" | "midway" | "after";
+import { mentions, type JsonValue } from "./json.ts";
+
+/** Which requests are meant. */
+export type Which = {
+  /** Default: any. */
   readonly method?: string | undefined;
+  /** A string that the params hold somewhere: an NQN, the NQN of a host, the uuid of an lvol. */
+  readonly with?: string | undefined;
   /** The n-th matching request from now on; 1 is the next. */
   readonly nth: number;
 };
 
-export type Rule = {
-  readonly effect: "drop" | "delay" | "slow";
-  readonly method?: string | undefined;
-  readonly nth: number;
-  /** How long a delayed answer waits, or the effect of a slow request. */
-  readonly polls?: number | undefined;
+export type StopAt = Which & {
+  /**
+   * `before`: the request has no effect yet; `after`: its effect is done, its answer unsent;
+   * `midway`: a delete has freed the clusters and has not cleared them, an attach has not loaded
+   * the store.
+   */
+  readonly when: "before" | "midway" | "after";
 };
 
-type Counted = { readonly method?: string | undefined; left: number };
+/** `half`: a delete that takes the bdev away and leaves the lvol on the disk. */
+export type Failure = { readonly code: number; readonly message: string; readonly half: boolean };
 
-/** What happens to the answer of one request. */
+export type Rule = Which & {
+  /** `fail`: answered with `failure` and without effect. */
+  readonly effect: "drop" | "delay" | "slow" | "fail";
+  /** Polls, or milliseconds, that a delayed answer or the effect of a slow request waits. */
+  readonly polls?: number | undefined;
+  readonly ms?: number | undefined;
+  readonly failure?: Failure | undefined;
+  /** From the n-th on, every matching request. */
+  readonly always?: boolean | undefined;
+};
+
+type Counted = Which & { remaining: number };
+
+/** Polls and milliseconds, whichever is longer. */
+export type Wait = { readonly polls: number; readonly ms: number };
+
+/** How the effect and the answer of one request are handled. */
 export type Disposition = {
   readonly stopHalfDone: boolean;
   readonly stopAfter: boolean;
   readonly drop: boolean;
-  readonly delayPolls: number;
-  readonly slowPolls: number;
+  readonly delay: Wait;
+  readonly slow: Wait;
+  readonly failure: Failure | undefined;
 };
 
-const PLAIN: Disposition = {
-  stopHalfDone: false,
-  stopAfter: false,
-  drop: false,
-  delayPolls: 0,
-  slowPolls: 0,
-};
+const NO_WAIT: Wait = { polls: 0, ms: 0 };
 
 export class Gate {
   #counts = new Map<string, number>();
   #stop: (StopAt & Counted) | undefined;
   #rules: (Rule & Counted)[] = [];
-  /** Called when the target stands still; undefined while nobody watches. */
+  /** Called when the target has stopped at a request; undefined: no listener. */
   onStopped: ((method: string) => void) | undefined;
-  /** The target starts and ends nothing while this is set. */
+  /** While set, the target starts and completes no request. */
   stopped = false;
 
   get counts(): Readonly<Record<string, number>> {
@@ -57,11 +71,11 @@ export class Gate {
   }
 
   stopAt(stop: StopAt): void {
-    this.#stop = { ...stop, left: stop.nth };
+    this.#stop = { ...stop, remaining: stop.nth };
   }
 
   addRule(rule: Rule): void {
-    this.#rules.push({ ...rule, left: rule.nth });
+    this.#rules.push({ ...rule, remaining: rule.nth });
   }
 
   stop(method: string): void {
@@ -69,47 +83,60 @@ export class Gate {
     this.onStopped?.(method);
   }
 
-  /** Whether the target stops here, before this request; asked again afterwards, it goes on. */
-  stopsBefore(method: string): boolean {
+  /** Forgets all rules and the stop. */
+  clear(): void {
+    this.#rules = [];
+    this.#stop = undefined;
+  }
+
+  /**
+   * Whether the target stops before this request. The stop is used up: the next call returns false.
+   */
+  stopsBefore(method: string, params: JsonValue | undefined): boolean {
     const stop = this.#stop;
-    if (stop?.when !== "before" || !counts(stop, method)) return false;
+    if (stop?.when !== "before" || !countDown(stop, method, params)) return false;
     this.#stop = undefined;
     this.stop(method);
     return true;
   }
 
   /**
-   * Takes note of a request that starts, and says what becomes of its answer. One without params is
-   * counted as `method()`: of the lists, that is the whole of them.
+   * Counts a request that starts and returns how it is handled. A request without params is counted
+   * as `method()`: for list methods that is a full list.
    */
-  begins(method: string, hasParams: boolean): Disposition {
-    const counted = hasParams ? method : `${method}()`;
+  begins(method: string, params: JsonValue | undefined): Disposition {
+    const counted = params === undefined ? `${method}()` : method;
     this.#counts.set(counted, (this.#counts.get(counted) ?? 0) + 1);
-    let { drop, delayPolls, slowPolls } = PLAIN;
     const stop = this.#stop;
-    const stops = stop !== undefined && stop.when !== "before" && counts(stop, method);
+    const stops = stop !== undefined && stop.when !== "before" && countDown(stop, method, params);
     if (stops) this.#stop = undefined;
-    for (const rule of this.#rules) {
-      if (!counts(rule, method)) continue;
-      this.#rules = this.#rules.filter((one) => one !== rule);
-      if (rule.effect === "drop") drop = true;
-      else if (rule.effect === "delay") delayPolls += rule.polls ?? 0;
-      else slowPolls += rule.polls ?? 0;
-    }
+    const met = this.#rules.filter((rule) => countDown(rule, method, params));
+    this.#rules = this.#rules.filter((rule) => rule.always === true || !met.includes(rule));
     const at = stops ? stop.when : undefined;
     return {
       stopHalfDone: at === "midway",
       stopAfter: at === "after",
-      drop,
-      delayPolls,
-      slowPolls,
+      drop: met.some(({ effect }) => effect === "drop"),
+      delay: waitOf(met, "delay"),
+      slow: waitOf(met, "slow"),
+      failure: met.find(({ effect }) => effect === "fail")?.failure,
     };
   }
 }
 
-/** Counts a request down; true for the one that was meant. */
-function counts(counted: Counted, method: string): boolean {
+function waitOf(rules: readonly Rule[], effect: "delay" | "slow"): Wait {
+  return rules
+    .filter((rule) => rule.effect === effect)
+    .reduce(
+      ({ polls, ms }, rule) => ({ polls: polls + (rule.polls ?? 0), ms: ms + (rule.ms ?? 0) }),
+      NO_WAIT,
+    );
+}
+
+/** Counts down for each matching request; true for the n-th one and for all after it. */
+function countDown(counted: Counted, method: string, params: JsonValue | undefined): boolean {
   if (counted.method !== undefined && counted.method !== method) return false;
-  counted.left -= 1;
-  return counted.left === 0;
+  if (counted.with !== undefined && !mentions(params, counted.with)) return false;
+  counted.remaining -= 1;
+  return counted.remaining <= 0;
 }

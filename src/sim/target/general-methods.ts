@@ -1,7 +1,12 @@
-// Methods of the target itself: version, methods, events, logging, framework (CONTRACT section 2).
+// RPC methods on the target itself: version, methods, events, logging, framework
+// (docs/spdk-contract.md#the-target-itself).
 import { decode, flag, oneOf, optional, required, text, unsigned, DecodeFailed } from "./decode.ts";
 import { done, type Methods } from "./method.ts";
+import { reactorTicks, TICK_RATE } from "./process-identity.ts";
+import type { Release } from "./release.ts";
 import { errno, RpcError } from "./rpc-error.ts";
+import { configOf } from "./saved-config.ts";
+import type { Target } from "./target.ts";
 
 const NOT_BEFORE_INIT =
   "Method may only be called before framework is initialized. Use --wait-for-rpc command line " +
@@ -30,12 +35,11 @@ export function generalMethods(names: () => readonly string[]): Methods {
     },
     framework_wait_init: () => done(true),
     framework_start_init: startupOnly,
-    framework_get_config: (_context, params) => {
+    framework_get_config: ({ target }, params) => {
       const { name } = decode(params, { name: required(text) });
-      if (!["bdev", "nvmf", "sock", "iobuf"].includes(name)) {
-        throw new RpcError(-32602, `Subsystem '${name}' not found`);
-      }
-      return done([]);
+      const config = configOf(target, name);
+      if (config === undefined) throw new RpcError(-32602, `Subsystem '${name}' not found`);
+      return done(config);
     },
     bdev_set_options: startupOnly,
     nvmf_set_max_subsystems: startupOnly,
@@ -52,8 +56,12 @@ export function generalMethods(names: () => readonly string[]): Methods {
       }
       return done(target.logLevel);
     },
-    thread_get_stats: () => done({ tick_rate: 2_600_000_000, threads: [] }),
-    framework_get_reactors: () => done({ tick_rate: 2_600_000_000, reactors: [] }),
+    thread_get_stats: ({ target }) => {
+      const thread = { name: "app_thread", id: 1, cpumask: "1", ...reactorTicks(target.process) };
+      return done({ tick_rate: TICK_RATE, threads: [thread] });
+    },
+    framework_get_reactors: ({ target, release }) => done(reactorsJson(target, release)),
+    trace_get_info: ({ target, release }) => done(traceJson(target, release)),
     nbd_get_disks: (_context, params) => {
       decode(params, { nbd_device: optional(text) });
       return done([]);
@@ -74,4 +82,21 @@ export function generalMethods(names: () => readonly string[]): Methods {
       }
     },
   };
+}
+
+function reactorsJson({ process: { pid }, process }: Target, { showsPid }: Release): object {
+  const reactor = {
+    lcore: 0,
+    ...(showsPid ? { tid: pid } : {}),
+    ...reactorTicks(process),
+    in_interrupt: false,
+    lw_threads: [],
+  };
+  return { tick_rate: TICK_RATE, ...(showsPid ? { pid } : {}), reactors: [reactor] };
+}
+
+/** Releases that show the pid nowhere else have it in this path. */
+function traceJson({ process: { pid } }: Target, { showsPid }: Release): object {
+  const shm = showsPid ? "" : `/dev/shm/spdk_tgt_trace.pid${pid}`;
+  return { tpoint_shm_path: shm, tpoint_group_mask: "0x0" };
 }

@@ -1,8 +1,10 @@
-// JSON as SPDK reads it: one value after another without separators, duplicate keys visible, numbers
-// as they were written, and "not complete yet" told apart from "never going to be JSON".
-// Works on latin1 text, one character per byte; strings are decoded as UTF-8 at the end.
+// JSON parser with SPDK's rules: values follow each other without separators, duplicate keys and
+// the text of numbers are preserved, an incomplete value is distinguished from invalid JSON. Works
+// on latin1 text, one character per byte; strings are decoded as UTF-8 at the end.
 
-/** A number as it stood in the request: whether 8 and 8.0 are the same is the decoder's business. */
+import { isUtf8 } from "node:buffer";
+
+/** A number with its text from the request: the decoder decides whether 8.0 is an integer. */
 export class JsonNumber {
   readonly text: string;
 
@@ -46,7 +48,7 @@ const WORDS: readonly (readonly [string, null | boolean])[] = [
   ["null", null],
 ];
 
-/** Reads one value from position on; blanks before it are skipped. More values than that are invalid. */
+/** Parses one value at `position` after blanks. More than `maxValues` nested values are invalid. */
 export function parseJson(text: string, position: number, maxValues: number): Parsed {
   const reader = new Reader(text, position, maxValues);
   try {
@@ -128,13 +130,14 @@ class Reader {
       throw STRING_BEGUN.test(this.#text) ? INCOMPLETE : INVALID;
     }
     this.position = STRING.lastIndex;
-    const utf8 = Buffer.from(match[0], "latin1").toString("utf8");
-    const decoded: unknown = JSON.parse(utf8);
+    const bytes = Buffer.from(match[0], "latin1");
+    if (!isUtf8(bytes)) throw INVALID;
+    const decoded: unknown = JSON.parse(bytes.toString("utf8"));
     if (typeof decoded !== "string") throw INVALID;
     return decoded;
   }
 
-  /** A number on its own ends only where something follows it. */
+  /** A number at the end of the text is incomplete: more digits may follow. */
   #number(depth: number): JsonNumber {
     NUMBER.lastIndex = this.position;
     const match = NUMBER.exec(this.#text);
@@ -149,17 +152,17 @@ class Reader {
 
   #word(): null | boolean {
     for (const [word, value] of WORDS) {
-      const there = this.#text.slice(this.position, this.position + word.length);
-      if (there === word) {
+      const found = this.#text.slice(this.position, this.position + word.length);
+      if (found === word) {
         this.position += word.length;
         return value;
       }
-      if (word.startsWith(there)) throw INCOMPLETE;
+      if (word.startsWith(found)) throw INCOMPLETE;
     }
     throw INVALID;
   }
 
-  /** The next character that is no blank. */
+  /** The next non-blank character. */
   #next(): string {
     this.#skipBlanks();
     const next = this.#text[this.position];
@@ -174,7 +177,14 @@ class Reader {
   }
 }
 
-/** A value as plain data, for what is passed back unchanged (ids). */
+/** Whether a string stands anywhere in the value, keys aside. */
+export function mentions(value: JsonValue | undefined, text: string): boolean {
+  if (value instanceof JsonObject) return value.entries.some(([, item]) => mentions(item, text));
+  if (value instanceof JsonNumber || value === undefined || value === null) return false;
+  return typeof value === "object" ? value.some((item) => mentions(item, text)) : value === text;
+}
+
+/** The JSON text of a value, for request ids, which are echoed unchanged. */
 export function toText(value: JsonValue): string {
   if (value instanceof JsonNumber) return value.text;
   if (value instanceof JsonObject) {

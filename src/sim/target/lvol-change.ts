@@ -1,11 +1,13 @@
-// One change of one lvol, from its start to its effect: overlaps are met when it starts, and what they
-// decided comes out when it ends (CONTRACT section 9).
+// One change of one lvol, from its start to its effect: overlaps with other changes are detected
+// when it starts and determine its outcome when it ends (docs/spdk-contract.md#overlaps).
 import type { Context, Later } from "./method.ts";
 import { familyOf, type Operation, type Overlap } from "./operation.ts";
 import { asyncErrno, errno } from "./rpc-error.ts";
 import type { LoadedStore, LvolBdev } from "./target.ts";
 
-/** Changes of lvols that a store takes at a time; the next ones are refused (CONTRACT section 8). */
+/**
+ * Lvol changes in flight per store; further ones fail with ENOMEM (docs/spdk-contract.md#limits).
+ */
 const STORE_WINDOW = 512;
 
 const NAME_BYTES = 63;
@@ -19,7 +21,9 @@ export function lvolNamed({ target }: Context, name: string): LvolBdev {
   return lvol;
 }
 
-/** Starts a change of an lvol. Changes of one family have their effects in the order of their starts. */
+/**
+ * Starts a change of an lvol. Changes of one clone family take effect in the order of their starts.
+ */
 export function changeLvol(context: Context, lvol: LvolBdev, effect: Effect): Later {
   const { operations, id, method } = context;
   const { store } = lvol;
@@ -40,7 +44,7 @@ export function changeLvol(context: Context, lvol: LvolBdev, effect: Effect): La
   };
 }
 
-/** Starts a change that belongs to a store only: a new lvol. */
+/** Starts a change of a store without an existing lvol: the creation of an lvol. */
 export function changeStore(context: Context, store: LoadedStore, effect: () => unknown): Later {
   const { operations, id, method } = context;
   const disk = store.base.name;
@@ -58,18 +62,18 @@ export function changeStore(context: Context, store: LoadedStore, effect: () => 
   };
 }
 
-/** Deletes answer busy as an internal error, everything else as invalid parameters. */
+/** EBUSY: an internal error for deletes, invalid parameters for every other method. */
 export function busy(method: string): Error {
   return asyncErrno("EBUSY", method === "bdev_lvol_delete" ? -32603 : -32602);
 }
 
-/** Whether an lvol or store may be called that: 1 to 63 bytes. */
+/** Whether the name of an lvol or store has a valid length: 1 to 63 bytes. */
 export function nameFits(name: string): boolean {
   const bytes = Buffer.byteLength(name);
   return bytes > 0 && bytes <= NAME_BYTES;
 }
 
-/** Clusters that hold so many MiB. */
+/** Number of clusters that hold `mebibytes` MiB, rounded up. */
 export function clustersFor(store: LoadedStore, mebibytes: number): number {
   return Math.ceil((mebibytes * 1_048_576) / store.store.clusterBytes);
 }

@@ -1,4 +1,4 @@
-// Methods that relate lvols: snapshot, clone, inflate, decouple (CONTRACT section 5).
+// RPC methods on clone families: snapshot, clone, inflate, decouple (docs/spdk-contract.md#lvols).
 import { randomUUID } from "node:crypto";
 import { decode, required, text } from "./decode.ts";
 import { Extents } from "./extents.ts";
@@ -42,7 +42,9 @@ export const lvolFamilyMethods: Methods = {
   },
 };
 
-/** Gives a blob clusters of its own: what its ancestors have there is copied, the rest is as found. */
+/**
+ * Allocates missing clusters to a blob: ancestors' data is copied, the rest keeps its old bytes.
+ */
 function own(store: LoadedStore, blob: Blob, wanted: Ranges): void {
   const missing = wanted.minus(blob.allocated.clusters);
   if (missing.size > store.store.free.size) throw asyncErrno("ENOSPC");
@@ -59,7 +61,7 @@ function snapshot(context: Context, params: JsonValue | undefined): Started {
   const later = changeLvol(context, lvol, () => {
     const uuid = randomUUID();
     addLvol(context.target, store, { ...blob, uuid, name, snapshot: true, readOnly: true });
-    // The volume goes on as a thin clone of what it was, under its own uuid.
+    // The lvol keeps its uuid and becomes a thin clone of the snapshot.
     blob.parent = uuid;
     blob.thin = true;
     blob.allocated = new Extents();

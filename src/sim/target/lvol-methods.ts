@@ -1,8 +1,10 @@
-// Methods of lvols on their own: create, list, resize, read-only, rename, delete (CONTRACT section 5).
+// RPC methods on single lvols: create, list, resize, read-only, rename, delete
+// (docs/spdk-contract.md#lvols).
 import { randomUUID } from "node:crypto";
 import { allocate, clearAndFree, take } from "./clusters.ts";
 import { decode, flag, optional, required, text, unsigned } from "./decode.ts";
 import { Extents } from "./extents.ts";
+import { announceNamespaces } from "./host-connections.ts";
 import type { JsonValue } from "./json.ts";
 import { busy, changeLvol, changeStore, clustersFor, lvolNamed, nameFits } from "./lvol-change.ts";
 import type { Blob } from "./media.ts";
@@ -13,7 +15,7 @@ import { asyncErrno, errno } from "./rpc-error.ts";
 import { clearMethod, storeNamed, storeOf } from "./store-methods.ts";
 import { clonesOf, type LoadedStore, type LvolBdev, type Target } from "./target.ts";
 
-/** A blob of more clusters than this has no memory for its map. */
+/** SPDK cannot allocate the cluster map of a blob of this many clusters or more. */
 const MAX_CLUSTERS = 2 ** 32;
 
 export const lvolMethods: Methods = {
@@ -75,7 +77,7 @@ function createLvol(context: Context, params: JsonValue | undefined): Started {
   return reserving(store, name, later);
 }
 
-/** Keeps a name taken from the start of a change on, until it fails. */
+/** Reserves a name when a change starts; releases it if the change fails. */
 export function reserving(
   store: LoadedStore,
   name: string,
@@ -95,7 +97,7 @@ export function reserving(
   };
 }
 
-/** Puts a new blob on the disk and registers its bdev; its uuid is the answer. */
+/** Writes a new blob to the disk and registers its bdev. Returns its uuid. */
 export function addLvol(target: Target, store: LoadedStore, blob: Blob): string {
   store.base.disk.keep(blob);
   target.registerLvol(store, blob, { readOnly: blob.snapshot });
@@ -126,11 +128,13 @@ function resizeLvol(context: Context, params: JsonValue | undefined): Started {
     store.base.disk.keep(blob);
     clearAndFree(store, blob, cut);
     const blocks = target.blocksOf(store, clusters);
-    // The blob is cut by now; it is the bdev that refuses to shrink while somebody has it open.
+    // The blob is already shrunk: only the bdev refuses to shrink while it is open.
     if (blocks < lvol.numBlocks && lvol.exportedBy !== undefined) throw busy(method);
     if (blocks !== lvol.numBlocks) {
       lvol.numBlocks = blocks;
       target.notify("bdev_resize", lvol);
+      const exporting = target.subsystems.get(lvol.exportedBy ?? "");
+      if (exporting !== undefined) announceNamespaces(exporting);
     }
     return true;
   });
@@ -149,7 +153,7 @@ function renameLvol(context: Context, params: JsonValue | undefined): Started {
   return changeLvol(context, lvol, () => {
     const alias = `${store.store.name}/${newName}`;
     if (target.bdev(alias) !== undefined) throw asyncErrno("EEXIST");
-    // The alias goes first and stays, whatever comes of the name on the disk.
+    // The alias changes first and stays changed even if the rename on the disk fails.
     target.realias(lvol, alias);
     if (store.names.has(newName)) throw asyncErrno("EEXIST");
     if (fixed) throw asyncErrno("EPERM");
@@ -171,9 +175,10 @@ function deleteLvol(context: Context, params: JsonValue | undefined): Started {
   }
   if (clonesOf(store.store, blob.uuid).length > 1) throw asyncErrno("EPERM", -32603);
   return changeLvol(context, lvol, (overlap) => {
-    // The bdev goes first: after a late failure the lvol is in no list, but still on the disk.
+    // The bdev is unregistered first: after a later failure the lvol is unlisted but still on the
+    // disk.
     target.unregister(lvol);
-    if (overlap === "half_deleted") throw busy(method);
+    if (overlap === "half_deleted" || context.failsHalfway) throw busy(method);
     const freed = removeBlob(store, blob);
     return new HalfDone(() => {
       clearAndFree(store, blob, freed);
@@ -182,19 +187,21 @@ function deleteLvol(context: Context, params: JsonValue | undefined): Started {
   });
 }
 
-/** A namespace that is about to go with its subsystem does not count. */
+/** A namespace of a subsystem that is being deleted does not count as an export. */
 function isExported({ subsystems }: Target, { exportedBy }: LvolBdev): boolean {
   return exportedBy !== undefined && subsystems.get(exportedBy)?.deleting !== true;
 }
 
-/** A snapshot with one clone leaves its clusters and its own parent to it. The rest is nobody's now. */
+/**
+ * A snapshot passes its clusters and its parent to its one clone. Returns the clusters now unused.
+ */
 function removeBlob(store: LoadedStore, blob: Blob): Ranges {
   const { disk } = store.base;
   const [clone] = clonesOf(store.store, blob.uuid);
   disk.remove(blob.uuid);
   if (clone === undefined) return blob.allocated.places;
-  const left = blob.allocated.within(Ranges.upTo(clone.clusters));
-  clone.allocated = clone.allocated.union(left);
+  const inherited = blob.allocated.within(Ranges.upTo(clone.clusters));
+  clone.allocated = clone.allocated.union(inherited);
   clone.parent = blob.parent;
   disk.keep(clone);
   return blob.allocated.places.minus(clone.allocated.places);

@@ -1,5 +1,6 @@
-// What lies on the disks: the only thing that outlives the process. A journal per disk, one line per
-// change, written before the answer goes out; a torn last line is a change that was never answered.
+// Contents of the disks: the only state that survives the process. One journal per disk, one line
+// per change, written before the answer is sent; a truncated last line is a change that was not
+// answered.
 import {
   appendFileSync,
   existsSync,
@@ -9,14 +10,15 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { z } from "zod";
+import type { z } from "zod";
 import { DiskBytes, PAGE_BYTES, type Page, type Run } from "./disk-bytes.ts";
+import { blobRecord, line, type Line } from "./disk-journal.ts";
 import { Extents } from "./extents.ts";
 import { Ranges } from "./ranges.ts";
 
 export type ClearMethod = "none" | "unmap" | "write_zeroes";
 
-/** An lvol as the blobstore has it. */
+/** An lvol as stored in the blobstore. */
 export type Blob = {
   readonly uuid: string;
   name: string;
@@ -28,7 +30,7 @@ export type Blob = {
   readonly clear: ClearMethod;
   /** The snapshot this is a clone of. */
   parent: string | undefined;
-  /** Which of its clusters are its own, and where they lie. */
+  /** The clusters allocated to this blob, and the store clusters that hold them. */
   allocated: Extents;
 };
 
@@ -38,9 +40,9 @@ export type Store = {
   readonly clusterBytes: number;
   totalClusters: number;
   readonly clear: ClearMethod;
-  /** The disk's cluster that the store's first one for data is; metadata lies before it. */
+  /** Disk cluster of the store's first data cluster; metadata lies before it. */
   readonly firstCluster: number;
-  /** Clusters that no blob owns and that are not being cleared either. */
+  /** Clusters that belong to no blob and are not being cleared. */
   free: Ranges;
   /** In order of creation. */
   readonly blobs: Map<string, Blob>;
@@ -55,49 +57,13 @@ export type DiskFacts = {
   readonly traddr: string;
   readonly trsvcid: string | undefined;
   readonly subnqn: string | undefined;
-  /** The byte that a disk which was never written holds everywhere. */
+  /** Byte that fills a disk that was never written. */
   readonly prefill: number;
-  /** What unmapped blocks read as: many drives promise nothing. */
+  /** What unmapped blocks read as: their old bytes (many drives guarantee nothing) or zeros. */
   readonly unmap: "keeps" | "zeroes";
 };
 
-const extent = z.tuple([z.number(), z.number(), z.number()]);
-const clear = z.enum(["none", "unmap", "write_zeroes"]);
-
-const blobLine = z.object({
-  uuid: z.string(),
-  name: z.string(),
-  clusters: z.number(),
-  thin: z.boolean(),
-  snapshot: z.boolean(),
-  readOnly: z.boolean(),
-  clear,
-  parent: z.string().optional(),
-  extents: z.array(extent).default([]),
-});
-
-const line = z.discriminatedUnion("op", [
-  z.object({
-    op: z.literal("format"),
-    uuid: z.string(),
-    name: z.string(),
-    clusterBytes: z.number(),
-    totalClusters: z.number(),
-    firstCluster: z.number().default(1),
-    clear,
-  }),
-  z.object({ op: z.literal("rename"), name: z.string() }),
-  z.object({ op: z.literal("grow"), totalClusters: z.number() }),
-  z.object({ op: z.literal("destroy") }),
-  z.object({ op: z.literal("blob"), blob: blobLine }),
-  z.object({ op: z.literal("delete"), uuid: z.string() }),
-  z.object({ op: z.literal("run"), from: z.number(), end: z.number(), byte: z.number() }),
-  z.object({ op: z.literal("page"), page: z.number(), hex: z.string() }),
-]);
-
-type Line = z.input<typeof line>;
-
-/** Lines beyond which a journal is written anew at load. */
+/** A journal of more lines than this is rewritten when it is loaded. */
 const COMPACT_LINES = 10_000;
 
 export class Disk {
@@ -106,6 +72,10 @@ export class Disk {
   readonly #path: string | undefined;
   #pending: string[] = [];
   #store: Store | undefined;
+  /** Fault injection: how long an attach takes to find the disk, and then to load its store. */
+  #late = { attachMs: 0, loadMs: 0 };
+  /** Fault injection: lvols whose namespace aborts the target. */
+  readonly #traps = new Set<string>();
 
   constructor(facts: DiskFacts, stateDir: string | undefined) {
     this.facts = facts;
@@ -120,6 +90,25 @@ export class Disk {
     return this.#store;
   }
 
+  get late(): { readonly attachMs: number; readonly loadMs: number } {
+    return this.#late;
+  }
+
+  setLate(late: { readonly attachMs: number; readonly loadMs: number }): void {
+    this.#late = { ...late };
+    this.#write({ op: "late", ...late });
+  }
+
+  isTrap(lvol: string): boolean {
+    return this.#traps.has(lvol);
+  }
+
+  setTrap(lvol: string, set: boolean): void {
+    if (set) this.#traps.add(lvol);
+    else this.#traps.delete(lvol);
+    this.#write({ op: "trap", lvol, set });
+  }
+
   get bytes(): number {
     return this.facts.blockSize * this.facts.numBlocks;
   }
@@ -130,7 +119,7 @@ export class Disk {
     this.#write({ op: "format", ...facts });
   }
 
-  /** The clusters of a new store are cleared as it says. */
+  /** Clears all clusters of a new store with its clear method. */
   clearStore(store: Store): void {
     this.clear(store, Ranges.upTo(store.totalClusters), store.clear);
   }
@@ -154,7 +143,9 @@ export class Disk {
     this.#write({ op: "grow", totalClusters });
   }
 
-  /** Clears clusters of its store; "none", and "unmap" where it promises nothing, leave the bytes. */
+  /**
+   * Clears store clusters. "none", and "unmap" on a disk that keeps unmapped bytes, change nothing.
+   */
   clear(store: Store, clusters: Ranges, method: ClearMethod): void {
     if (method === "none" || (method === "unmap" && this.facts.unmap === "keeps")) return;
     const pages = store.clusterBytes / PAGE_BYTES;
@@ -164,7 +155,7 @@ export class Disk {
     }
   }
 
-  /** Copies one cluster of its store over another one. */
+  /** Copies one store cluster over another. */
   copyCluster(store: Store, from: number, to: number): void {
     const pages = store.clusterBytes / PAGE_BYTES;
     const [source, goal] = [from, to].map((cluster) => (store.firstCluster + cluster) * pages);
@@ -203,7 +194,7 @@ export class Disk {
     this.#write({ op: "page", page, hex: bytes.toString("hex") });
   }
 
-  /** Keeps a blob as it is now. */
+  /** Records the current state of a blob. */
   keep(blob: Blob): void {
     this.#store?.blobs.set(blob.uuid, blob);
     this.#write({ op: "blob", blob: blobRecord(blob) });
@@ -214,7 +205,7 @@ export class Disk {
     this.#write({ op: "delete", uuid });
   }
 
-  /** Brings to the file what changed: one write, whatever the number of changes. */
+  /** Appends all pending changes to the journal in one write. */
   flush(): void {
     if (this.#pending.length === 0) return;
     const lines = this.#pending.join("");
@@ -228,7 +219,7 @@ export class Disk {
 
   #load(path: string): void {
     const lines = readFileSync(path, "utf8").split("\n");
-    // What stands behind the last newline was cut off: it was never answered.
+    // Text after the last newline is a truncated change that was not answered.
     const torn = lines.pop() ?? "";
     for (const one of lines) this.#apply(line.parse(JSON.parse(one)));
     if (this.#store !== undefined) settleFree(this.#store);
@@ -242,6 +233,8 @@ export class Disk {
         this.#write({ op: "page", page: one.page, hex: one.bytes.toString("hex") });
       } else this.#write({ op: "run", ...one });
     }
+    this.setLate(this.#late);
+    for (const lvol of this.#traps) this.setTrap(lvol, true);
     if (store !== undefined) {
       this.format(store);
       for (const blob of store.blobs.values()) this.keep(blob);
@@ -276,6 +269,13 @@ export class Disk {
       case "delete":
         this.#store?.blobs.delete(change.uuid);
         return;
+      case "late":
+        this.#late = change;
+        return;
+      case "trap":
+        if (change.set) this.#traps.add(change.lvol);
+        else this.#traps.delete(change.lvol);
+        return;
       case "run":
         this.#bytes.setRun(change);
         return;
@@ -286,15 +286,9 @@ export class Disk {
   }
 }
 
-/** After a load: what no blob owns is free, cleared or not. */
+/** After a load: every cluster that no blob owns is free, cleared or not. */
 function settleFree(store: Store): void {
   const taken = [...store.blobs.values()].map(({ allocated }) => allocated.places);
   const all = taken.reduce((sum, places) => sum.union(places), new Ranges());
   store.free = Ranges.upTo(store.totalClusters).minus(all);
-}
-
-function blobRecord(blob: Blob): z.input<typeof blobLine> {
-  const { parent, allocated, ...rest } = blob;
-  const extents = allocated.toJSON().map((one): [number, number, number] => [...one]);
-  return { ...rest, ...(parent === undefined ? {} : { parent }), extents };
 }

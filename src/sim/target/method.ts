@@ -1,5 +1,5 @@
-// The shape of a method of the target: it checks and reserves when it starts, and either has its
-// answer then, or has its effect later and answers after it.
+// Types of RPC methods of the target: a method validates and reserves when it starts, and either
+// answers at once or takes effect at a later poll and answers after that.
 import type { JsonValue } from "./json.ts";
 import type { Operation, Operations } from "./operation.ts";
 import type { Release } from "./release.ts";
@@ -9,20 +9,33 @@ export type Later = {
   readonly kind: "later";
   /** Polls between its start and its effect; 0 is the end of the poll that started it. */
   readonly polls: number;
-  /** Effects with the same key come in the order of their starts (changes of one subsystem). */
+  /**
+   * Effects with the same key are applied in the order of their starts (one subsystem, one family).
+   */
   readonly order?: string;
+  /** Not before this holds; asked at the end of every poll. */
+  readonly isDue?: () => boolean;
   readonly operation?: Operation;
-  /** Makes the effect; its result is the answer, or a Midway. Throws RpcError. */
+  /** Applies the effect; returns the answer, or a HalfDone. Throws RpcError. */
   readonly complete: () => unknown;
 };
 
-/** Half of the effect is on the disk; the rest and the answer come with a later poll. */
+/** Half of the effect is applied; the rest and the answer follow at a later poll. */
 export class HalfDone {
   readonly rest: () => unknown;
+  readonly isDue: () => boolean;
 
-  constructor(rest: () => unknown) {
+  /** `isDue`: the rest does not follow before it holds. */
+  constructor(rest: () => unknown, isDue: () => boolean = () => true) {
     this.rest = rest;
+    this.isDue = isDue;
   }
+}
+
+/** Holds once `ms` have passed from now. */
+export function after(ms: number): () => boolean {
+  const at = performance.now() + ms;
+  return () => performance.now() >= at;
 }
 
 export type Started = { readonly kind: "done"; readonly result: unknown } | Later;
@@ -32,12 +45,14 @@ export type Context = {
   readonly operations: Operations;
   readonly strict: boolean;
   readonly release: Release;
-  /** The id of the request, as text, for the line that an abort leaves. */
+  /** The id of the request as text, for the abort message. */
   readonly id: string;
   readonly method: string;
+  /** A delete is to fail halfway (fault injection). */
+  readonly failsHalfway: boolean;
   /** Whether a PCIe function can be attached (--root), by its address. */
   readonly attachable: (address: string) => boolean;
-  /** Leaves or takes away the mark of a store at the start of a disk (--root). */
+  /** Writes or erases the blobstore signature at the start of a disk image (--root). */
   readonly markDisk: (serial: string, marked: boolean) => void;
 };
 

@@ -1,4 +1,4 @@
-// Methods of NVMe controllers: attach, detach, health (CONTRACT section 4).
+// RPC methods on NVMe controllers: attach, detach, health (docs/spdk-contract.md#nvme-controllers).
 import {
   decode,
   DecodeFailed,
@@ -13,11 +13,11 @@ import {
 import { tridJson } from "./bdev-methods.ts";
 import type { JsonValue } from "./json.ts";
 import type { Disk } from "./media.ts";
-import { done, type Context, type Methods, type Started } from "./method.ts";
+import { after, done, HalfDone, type Context, type Methods, type Started } from "./method.ts";
 import { asyncErrno, errno, RpcError } from "./rpc-error.ts";
-import type { Controller, Path, Target } from "./target.ts";
+import type { Controller, DiskBdev, Path, Target } from "./target.ts";
 
-/** Polls that an attach takes, its examination included. */
+/** Polls that an attach takes, including the examination of the bdev. */
 const ATTACH_POLLS = 4;
 const DETACH_POLLS = 1;
 const HEALTH_POLLS = 8;
@@ -97,6 +97,7 @@ function attach(context: Context, params: JsonValue | undefined): Started {
   return {
     kind: "later",
     polls: disk === undefined ? 0 : ATTACH_POLLS,
+    isDue: after(disk?.late.attachMs ?? 0),
     complete: () => {
       if (disk === undefined) {
         throw asked.trtype.toUpperCase() === "TCP" ? errno("EIO") : errno("ENODEV");
@@ -126,7 +127,7 @@ function refuseKnownAddress(target: Target, { name }: Attach, disk: Disk): void 
   }
 }
 
-/** The disk behind an address; undefined where a real target finds nothing, for whatever reason. */
+/** The disk at an address; undefined where an attach on a real target would find no device. */
 function reachable({ target, attachable }: Context, asked: Attach): Disk | undefined {
   const { trtype, traddr, trsvcid, subnqn, adrfam } = asked;
   const type = trtype.toUpperCase();
@@ -142,7 +143,8 @@ function reachable({ target, attachable }: Context, asked: Attach): Disk | undef
   return adrfam === undefined ? undefined : disk;
 }
 
-function connect(target: Target, asked: Attach, disk: Disk): readonly string[] {
+/** The controller is listed from here on; the answer waits until its store is loaded. */
+function connect(target: Target, asked: Attach, disk: Disk): readonly string[] | HalfDone {
   const { name, trtype, traddr, trsvcid, subnqn, adrfam } = asked;
   const path: Path = { cntlid: target.nextCntlid(), trtype, traddr, trsvcid, subnqn, adrfam };
   const known = target.controllers.get(name);
@@ -154,12 +156,22 @@ function connect(target: Target, asked: Attach, disk: Disk): readonly string[] {
   const controller: Controller = { name, disk, paths: [path], bdev: undefined };
   target.controllers.set(name, controller);
   const bdev = target.registerDisk(controller);
-  const { store } = disk;
+  const { loadMs } = disk.late;
+  if (loadMs === 0) return examine(target, bdev);
+  target.examining.add(bdev);
+  return new HalfDone(() => examine(target, bdev), after(loadMs));
+}
+
+function examine(target: Target, bdev: DiskBdev): readonly string[] {
+  target.examining.delete(bdev);
+  // It was detached meanwhile.
+  if (target.bdev(bdev.name) !== bdev) throw errno("ENODEV");
+  const { store } = bdev.disk;
   const clash =
     store !== undefined &&
     (target.stores.has(store.uuid) || target.storeByName(store.name) !== undefined);
   if (store !== undefined && !clash) target.loadStore(bdev, store);
-  // The lvols' events precede that of their disk (CONTRACT section 2).
+  // The events of the lvols precede that of their disk (docs/spdk-contract.md#events).
   target.notify("bdev_register", bdev);
   return [bdev.name];
 }

@@ -1,11 +1,16 @@
-// Methods of what a subsystem shows and to whom: listeners, namespaces, hosts (CONTRACT section 7).
+// RPC methods on listeners, namespaces and allowed hosts of a subsystem
+// (docs/spdk-contract.md#nvme-of).
 import { decode, flag, object, oneOf, optional, required, text, unsigned } from "./decode.ts";
 import type { JsonValue } from "./json.ts";
 import { done, type Context, type Methods, type Started } from "./method.ts";
+import { isDiscovery, startDiscovery, stopDiscovery } from "./nvmf-discovery.ts";
 import { changeSubsystem, subsystemNamed } from "./nvmf-change.ts";
 import { addressOf, canListen, isNqn, isUuid, listenAddress, sameAddress } from "./nvmf-names.ts";
 import { nvmfInvalid, RpcError } from "./rpc-error.ts";
-import type { Listener, Subsystem } from "./target.ts";
+import { announceNamespaces, dropHosts } from "./host-connections.ts";
+import { TargetAbort } from "./operation.ts";
+import type { Listener, Subsystem } from "./nvmf-objects.ts";
+import type { Bdev } from "./target.ts";
 
 const anaState = oneOf("optimized", "non_optimized", "inaccessible");
 const named = { nqn: required(text), tgt_name: optional(text) };
@@ -17,17 +22,23 @@ export const nvmfAccessMethods: Methods = {
   nvmf_subsystem_add_listener: addListener,
   nvmf_subsystem_remove_listener: (context, params) => {
     const asked = decode(params, listening);
+    if (isDiscovery(context, asked.nqn)) return stopDiscovery(context, asked.listen_address);
     const subsystem = subsystemNamed(context, asked.nqn, asked.tgt_name);
     const address = addressOf(asked.listen_address);
     return changeSubsystem(context, subsystem, () => {
       const others = subsystem.listeners.filter((one) => !sameAddress(one.address, address));
       if (others.length === subsystem.listeners.length) throw nvmfInvalid();
       subsystem.listeners = others;
+      // Hosts that came through it are disconnected; they queue their I/O and ask again.
+      dropHosts(subsystem, (one) => sameAddress(one.address, address));
       return true;
     });
   },
   nvmf_subsystem_get_listeners: (context, params) => {
     const { nqn, tgt_name: targetName } = decode(params, named);
+    if (isDiscovery(context, nqn)) {
+      return done(context.target.discoveryListeners.map((address) => ({ address })));
+    }
     const subsystem = subsystemNamed(context, nqn, targetName);
     return done(subsystem.listeners.map((listener) => listenerJson(subsystem, listener)));
   },
@@ -45,6 +56,7 @@ export const nvmfAccessMethods: Methods = {
       if (namespace === undefined) throw nvmfInvalid();
       subsystem.namespaces.delete(nsid);
       namespace.bdev.exportedBy = undefined;
+      announceNamespaces(subsystem);
       return true;
     });
   },
@@ -53,7 +65,7 @@ export const nvmfAccessMethods: Methods = {
     const asked = decode(params, shape, { tolerant: true });
     const { nqn, tgt_name: targetName, host, dhchap_key: key } = asked;
     const subsystem = subsystemNamed(context, nqn, targetName);
-    // There is no keyring: no key is known.
+    // The simulator has no keyring: every key is unknown.
     if (key !== undefined) throw nvmfInvalid();
     if (context.release.repeatsAccess && subsystem.hosts.includes(host)) return done(true);
     if (!isNqn(host) || subsystem.hosts.includes(host)) throw internal();
@@ -67,8 +79,8 @@ export const nvmfAccessMethods: Methods = {
     if (!subsystem.hosts.includes(host)) throw internal();
     return changeSubsystem(context, subsystem, () => {
       subsystem.hosts = subsystem.hosts.filter((one) => one !== host);
-      // Who is no longer allowed is disconnected.
-      if (!subsystem.allowAnyHost) dropControllers(subsystem, host);
+      // A host that is no longer allowed is disconnected.
+      if (!subsystem.allowAnyHost) dropHosts(subsystem, ({ hostNqn }) => hostNqn === host);
       return true;
     });
   },
@@ -93,12 +105,13 @@ export const nvmfAccessMethods: Methods = {
   },
   nvmf_subsystem_get_qpairs: (context, params) => {
     const { nqn, tgt_name: targetName } = decode(params, named);
-    const { controllers, listeners } = subsystemNamed(context, nqn, targetName);
-    const address = listeners[0]?.address;
+    const { controllers } = subsystemNamed(context, nqn, targetName);
+    // An admin queue and one for I/O.
+    const pairs = controllers.flatMap((one) => [0, 1].map((qid) => ({ ...one, qid })));
     return done(
-      controllers.map(({ cntlid, hostNqn }) => ({
+      pairs.map(({ cntlid, hostNqn, address, qid }) => ({
         cntlid,
-        qid: 0,
+        qid,
         state: "enabled",
         thread: "nvmf_tgt_poll_group_000",
         hostnqn: hostNqn,
@@ -109,12 +122,6 @@ export const nvmfAccessMethods: Methods = {
   },
 };
 
-function dropControllers({ controllers }: Subsystem, host: string): void {
-  for (let at = controllers.length - 1; at >= 0; at -= 1) {
-    if (controllers[at]?.hostNqn === host) controllers.splice(at, 1);
-  }
-}
-
 function addListener(context: Context, params: JsonValue | undefined): Started {
   const asked = decode(params, {
     ...listening,
@@ -122,6 +129,7 @@ function addListener(context: Context, params: JsonValue | undefined): Started {
     secure_channel: optional(flag),
     sock_impl: optional(text),
   });
+  if (isDiscovery(context, asked.nqn)) return startDiscovery(context, asked.listen_address);
   const subsystem = subsystemNamed(context, asked.nqn, asked.tgt_name);
   const address = addressOf(asked.listen_address);
   return changeSubsystem(context, subsystem, () => {
@@ -185,12 +193,13 @@ function addNamespace(context: Context, params: JsonValue | undefined): Started 
   if (uuid !== undefined && !isUuid(uuid)) throw nvmfInvalid();
   const { target } = context;
   const subsystem = subsystemNamed(context, nqn, targetName);
-  // An lvol that is only being made is not there when the subsystem has paused.
-  const there = target.bdev(bdevName) !== undefined;
+  refuseTrap(context, target.bdev(bdevName));
+  // The bdev must exist when the request starts: an lvol still being created does not count.
+  const existed = target.bdev(bdevName) !== undefined;
   return changeSubsystem(context, subsystem, () => {
-    const bdev = there ? target.bdev(bdevName) : undefined;
+    const bdev = existed ? target.bdev(bdevName) : undefined;
     if (bdev === undefined || bdev.exportedBy !== undefined) throw nvmfInvalid();
-    // Claimed by the store on it.
+    // A disk with a loaded store is claimed by that store.
     if (bdev.kind === "disk" && bdev.loaded !== undefined) throw nvmfInvalid();
     const nsid = namespace.nsid || lowestFree(subsystem);
     const outside = nsid < 1 || nsid > subsystem.maxNamespaces;
@@ -206,11 +215,18 @@ function addNamespace(context: Context, params: JsonValue | undefined): Started 
       eui64: eui64?.toUpperCase(),
       anaGroup,
     });
+    announceNamespaces(subsystem);
     return nsid;
   });
 }
 
-/** 0 stands for "not given" and for "none left". */
+/** Fault injection: the target crashes whenever this lvol is to be exported. */
+function refuseTrap({ method, id }: Context, bdev: Bdev | undefined): void {
+  if (bdev?.kind !== "lvol" || !bdev.store.base.disk.isTrap(bdev.uuid)) return;
+  throw new TargetAbort(`${method} (id ${id}) of ${bdev.alias}, which a test marked to abort`);
+}
+
+/** The lowest free nsid; 0 if there is none. */
 function lowestFree({ namespaces, maxNamespaces }: Subsystem): number {
   for (let nsid = 1; nsid <= maxNamespaces; nsid += 1) if (!namespaces.has(nsid)) return nsid;
   return 0;

@@ -1,8 +1,8 @@
-// One change of one subsystem: changes of a subsystem queue up inside the target and have their effects
-// in the order of their starts (CONTRACT section 8).
+// One change of one subsystem: the target queues changes of a subsystem and applies their effects
+// in the order of their starts (docs/spdk-contract.md#what-may-be-sent-together).
 import type { Context, Later } from "./method.ts";
 import { noSubsystem, RpcError } from "./rpc-error.ts";
-import type { Subsystem } from "./target.ts";
+import type { Subsystem } from "./nvmf-objects.ts";
 
 const TARGET_NAME = "nvmf_tgt";
 

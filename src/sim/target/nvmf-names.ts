@@ -1,18 +1,22 @@
-// What the NVMe-oF side takes for a name or an address (CONTRACT section 7; SPDK's
+// Validation of NQNs, serial numbers and listen addresses (docs/spdk-contract.md#nqn-rules; SPDK's
 // lib/nvmf/subsystem.c nvmf_nqn_is_valid).
 import { isIP } from "node:net";
 import { networkInterfaces } from "node:os";
 import { object, optional, required, text } from "./decode.ts";
 import { nvmfInvalid } from "./rpc-error.ts";
-import { DISCOVERY_NQN, type Address, type Subsystem, type Target } from "./target.ts";
+import { DISCOVERY_NQN, type Address, type Subsystem } from "./nvmf-objects.ts";
+import type { Target } from "./target.ts";
 
 const MAX_NQN_BYTES = 223;
 const MIN_NQN_BYTES = 11;
 const UUID_PREFIX = "nqn.2014-08.org.nvmexpress:uuid:";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
-/** Labels start with a letter and end alphanumeric; the month and what follows ':' are not checked. */
+/**
+ * Labels start with a letter, end alphanumeric and have 63 characters at most; the month and the
+ * text after ':' are not checked.
+ */
 const NQN =
-  /^nqn\.\d{4}-\d{2}\.[a-z](?:[a-z0-9-]{0,62}[a-z0-9])?(?:\.[a-z](?:[a-z0-9-]{0,62}[a-z0-9])?)*:./is;
+  /^nqn\.\d{4}-\d{2}\.[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)*:./is;
 
 export function isNqn(nqn: string): boolean {
   const bytes = Buffer.byteLength(nqn);
@@ -26,7 +30,7 @@ export function isUuid(text: string): boolean {
   return UUID.test(text);
 }
 
-/** Up to so many printable ASCII characters. */
+/** Whether `text` is at most `length` printable ASCII characters. */
 export function isPrintable(text: string, length: number): boolean {
   return text.length <= length && /^[\x20-\x7e]*$/.test(text);
 }
@@ -38,11 +42,11 @@ export const listenAddress = object({
   trsvcid: optional(text),
 });
 
-type AskedAddress = ReturnType<typeof listenAddress>;
+export type AskedAddress = ReturnType<typeof listenAddress>;
 
 const FAMILIES = ["IPv4", "IPv6", "IB", "FC"] as const;
 
-/** The address as the target lists it. Throws "Invalid parameters" for what it cannot be. */
+/** The address as the target lists it. Throws "Invalid parameters" for an invalid one. */
 export function addressOf({ trtype, adrfam = "IPv4", traddr, trsvcid }: AskedAddress): Address {
   const family = FAMILIES.find((known) => known.toLowerCase() === adrfam.toLowerCase());
   const type = trtype.toUpperCase();
@@ -52,7 +56,9 @@ export function addressOf({ trtype, adrfam = "IPv4", traddr, trsvcid }: AskedAdd
   return { trtype: type, adrfam: family, traddr, trsvcid };
 }
 
-/** Whether the target could listen there: its transport exists, the address is one of this machine. */
+/**
+ * Whether the target can listen there: the transport exists, the address is local to this machine.
+ */
 export function canListen({ transports }: Target, address: Address): boolean {
   const port = Number(address.trsvcid);
   if (!Number.isInteger(port) || port < 1 || port > 65_535) return false;
@@ -75,7 +81,7 @@ function isLocal(address: string): boolean {
   return own.some((entry) => entry.address === address);
 }
 
-/** The order of nvmf_get_subsystems. */
+/** Sort order of nvmf_get_subsystems: bytewise by NQN. */
 export function byNqn(a: Subsystem, b: Subsystem): number {
   return Buffer.compare(Buffer.from(a.nqn), Buffer.from(b.nqn));
 }

@@ -1,15 +1,19 @@
-// Methods of NVMe-oF transports and subsystems (CONTRACT section 7).
-import { decode, flag, optional, required, text, unsigned } from "./decode.ts";
+// RPC methods on NVMe-oF transports and subsystems (docs/spdk-contract.md#nvme-of).
+import { decode, flag, list, optional, required, text, unsigned } from "./decode.ts";
 import type { JsonValue } from "./json.ts";
 import { done, type Context, type Methods, type Started } from "./method.ts";
 import { checkTargetName, subsystemNamed } from "./nvmf-change.ts";
 import { TargetAbort } from "./operation.ts";
+import { TICK_RATE } from "./process-identity.ts";
 import { byNqn, isNqn, isPrintable } from "./nvmf-names.ts";
 import { errno, noSubsystem, RpcError } from "./rpc-error.ts";
-import { DISCOVERY_NQN, type Namespace, type Subsystem, type Target } from "./target.ts";
+import { DISCOVERY_NQN, type Namespace, type Subsystem } from "./nvmf-objects.ts";
+import type { Target } from "./target.ts";
 
 const MAX_CNTLID = 65_519;
 const DEFAULT_NAMESPACES = 32;
+/** Blocks. */
+const DEFAULT_DMRSL = 2_097_152;
 
 export const nvmfSubsystemMethods: Methods = {
   nvmf_create_transport: createTransport,
@@ -29,21 +33,26 @@ export const nvmfSubsystemMethods: Methods = {
     const { nqn, tgt_name: targetName } = decode(params, shape);
     checkTargetName(targetName);
     const { target } = context;
-    if (nqn === DISCOVERY_NQN && target.discovery) return done([discoveryJson()]);
+    if (nqn === DISCOVERY_NQN && target.discovery) return done([discoveryJson(target)]);
     if (nqn !== undefined) return done([subsystemJson(subsystemNamed(context, nqn, undefined))]);
     const sorted = [...target.subsystems.values()].toSorted(byNqn).map(subsystemJson);
-    return done(target.discovery ? [discoveryJson(), ...sorted] : sorted);
+    return done(target.discovery ? [discoveryJson(target), ...sorted] : sorted);
   },
   nvmf_get_stats: ({ target }, params) => {
     checkTargetName(decode(params, { tgt_name: optional(text) }).tgt_name);
-    return done({ tick_rate: 2_600_000_000, poll_groups: [pollGroupJson(target)] });
+    return done({ tick_rate: TICK_RATE, poll_groups: [pollGroupJson(target)] });
   },
 };
 
 function createTransport({ target }: Context, params: JsonValue | undefined): Started {
-  // Unknown parameters are passed over: they belong to the transport.
-  const shape = { trtype: required(text), tgt_name: optional(text) };
-  const { trtype, tgt_name: targetName } = decode(params, shape, { tolerant: true });
+  // Unknown parameters are ignored: they are transport-specific.
+  const shape = {
+    trtype: required(text),
+    tgt_name: optional(text),
+    masked_oncs: optional(list(text)),
+  };
+  const asked = decode(params, shape, { tolerant: true });
+  const { trtype, tgt_name: targetName, masked_oncs: masked = [] } = asked;
   const type = trtype.toUpperCase();
   if (type !== "TCP" && type !== "RDMA") {
     throw new RpcError(-32602, `Invalid transport type '${trtype}'`);
@@ -59,20 +68,21 @@ function createTransport({ target }: Context, params: JsonValue | undefined): St
       if (target.transports.includes(type))
         throw new RpcError(-32603, "Failed to create transport.");
       target.transports.push(type);
+      if (masked.includes("nvmdsmsv")) target.masksDiscard = true;
       return true;
     },
   };
 }
 
-/** One reactor, and an admin queue pair for each host that is connected to a subsystem. */
+/** One poll group with an admin and an I/O queue pair for each host that is connected to a subsystem. */
 function pollGroupJson(target: Target): object {
   const connected = [...target.subsystems.values()].flatMap(({ controllers }) => controllers);
   return {
     name: "nvmf_tgt_poll_group_000",
     admin_qpairs: target.hostConnections,
-    io_qpairs: 0,
+    io_qpairs: target.hostConnections,
     current_admin_qpairs: connected.length,
-    current_io_qpairs: 0,
+    current_io_qpairs: connected.length,
     pending_bdev_io: 0,
     completed_nvme_io: 0,
     transports: target.transports.map((trtype) => ({ trtype })),
@@ -118,6 +128,8 @@ function createSubsystem(context: Context, params: JsonValue | undefined): Start
     passthrough: optional(flag),
     enable_nssr: optional(flag),
     admin_label: optional(text),
+    dmrsl: optional(unsigned(32)),
+    wzsl: optional(unsigned(8)),
   });
   const { nqn, tgt_name: targetName } = asked;
   const { serial_number: serial = "0".repeat(20), model_number: model = "SPDK bdev Controller" } =
@@ -126,7 +138,7 @@ function createSubsystem(context: Context, params: JsonValue | undefined): Start
     throw new RpcError(-32603, `Unable to find target ${targetName}`);
   }
   const refused = new RpcError(-32603, `Unable to create subsystem ${nqn}`);
-  // One place in the table is the discovery subsystem's.
+  // The discovery subsystem counts towards the limit.
   const full = target.subsystems.size + (target.discovery ? 1 : 0) >= target.maxSubsystems;
   const taken = target.subsystems.has(nqn) || (nqn === DISCOVERY_NQN && target.discovery);
   if (!isNqn(nqn) || taken || full) throw refused;
@@ -146,6 +158,9 @@ function createSubsystem(context: Context, params: JsonValue | undefined): Start
     maxCntlid,
     allowAnyHost: asked.allow_any_host ?? false,
     passthrough: asked.passthrough ?? false,
+    dmrsl: asked.dmrsl ?? DEFAULT_DMRSL,
+    setsDmrsl: asked.dmrsl !== undefined,
+    wzsl: asked.wzsl ?? 12,
     hosts: [],
     listeners: [],
     namespaces: new Map(),
@@ -167,6 +182,7 @@ function deleteSubsystem(context: Context, params: JsonValue | undefined): Start
   checkTargetName(targetName);
   if (nqn === DISCOVERY_NQN && target.discovery) {
     target.discovery = false;
+    target.discoveryListeners = [];
     return done(true);
   }
   const subsystem = target.subsystems.get(nqn);
@@ -194,11 +210,11 @@ function deleteSubsystem(context: Context, params: JsonValue | undefined): Start
   };
 }
 
-function discoveryJson(): object {
+function discoveryJson({ discoveryListeners }: Target): object {
   return {
     nqn: DISCOVERY_NQN,
     subtype: "Discovery",
-    listen_addresses: [],
+    listen_addresses: discoveryListeners,
     allow_any_host: true,
     hosts: [],
   };
@@ -218,8 +234,8 @@ function subsystemJson(subsystem: Subsystem): object {
     passthrough: subsystem.passthrough,
     min_cntlid: subsystem.minCntlid,
     max_cntlid: subsystem.maxCntlid,
-    dmrsl: 2_097_152,
-    wzsl: 12,
+    dmrsl: subsystem.dmrsl,
+    wzsl: subsystem.wzsl,
     namespaces: namespaces.map((namespace) => namespaceJson(subsystem, namespace)),
   };
 }

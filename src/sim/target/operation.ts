@@ -1,20 +1,20 @@
-// What is in flight, and what overlaps do (CONTRACT section 9). A request starts, and its effect comes
-// later: in between, others start, and some pairs of them crash a real target. Here they abort, always,
-// with a line that names both.
+// Operations in flight and the result of overlaps (docs/spdk-contract.md#overlaps). Other requests
+// may start between the start and the effect of a request, and some pairs crash a real target. The
+// simulator always aborts on such a pair, with a message that names both requests.
 import type { LoadedStore, LvolBdev } from "./target.ts";
 
-/** A change that was started and whose effect is still to come. */
+/** A change that was started and has not taken effect yet. */
 export type Operation = {
   readonly method: string;
-  /** As the client wrote it, for the line that an abort leaves. */
+  /** As the client wrote it, for the abort message. */
   readonly id: string;
   readonly store: LoadedStore | undefined;
   readonly lvol: LvolBdev | undefined;
-  /** Root of the clone tree that it changes. */
+  /** Root blob of the clone tree that it changes. */
   readonly family: string | undefined;
-  /** Name of the disk's bdev, for changes of a store's or a disk's existence. */
+  /** Name of the bdev of the disk, to detect the deletion of its store or its detach. */
   readonly disk: string | undefined;
-  /** Set by a later overlap: how this one is to end. */
+  /** Set by a later overlapping operation: this one ends with EBUSY. */
   verdict?: "busy";
 };
 
@@ -33,13 +33,13 @@ const INFLATE = "bdev_lvol_inflate";
 const DELETE_STORE = "bdev_lvol_delete_lvstore";
 const DETACH = "bdev_nvme_detach_controller";
 
-/** Pairs on one lvol, whichever came first, that take the target down. */
+/** Pairs on one lvol, in either order, that crash the target. */
 const FATAL_ON_ONE_LVOL = [
   [DELETE, RESIZE],
   [SNAPSHOT, DELETE],
 ] as const;
 
-/** Pairs on one lvol of which the second is answered busy, without harm. */
+/** Pairs on one lvol of which the second fails with EBUSY and has no effect. */
 const BUSY_ON_ONE_LVOL: readonly (readonly [first: string, second: string])[] = [
   [SNAPSHOT, SNAPSHOT],
   [SNAPSHOT, RESIZE],
@@ -53,7 +53,7 @@ const BUSY_ON_ONE_LVOL: readonly (readonly [first: string, second: string])[] = 
   [RESIZE, RESIZE],
 ];
 
-/** What an overlap means for the operation that starts now. */
+/** Effect of an overlap on the operation that starts now. */
 export type Overlap = "none" | "busy" | "half_deleted" | "gone";
 
 export class Operations {
@@ -65,20 +65,20 @@ export class Operations {
     this.#strict = options.strict;
   }
 
-  /** Changes of lvols under way on a store. */
+  /** Number of changes in flight on a store. */
   onStore(store: LoadedStore): number {
     return this.#perStore.get(store) ?? 0;
   }
 
   /**
-   * Puts an operation in flight. Throws TargetAbort for what crashes a real target.
-   * `half_deleted`: a delete that will be answered busy and leave the lvol on the disk only.
+   * Adds an operation to those in flight. Throws TargetAbort where a real target crashes.
+   * `half_deleted`: a delete that fails with EBUSY and leaves the lvol on the disk without a bdev.
    */
   start(operation: Operation): Overlap {
     let overlap: Overlap = "none";
     for (const other of this.#inFlight) {
-      const met = this.#overlap(other, operation);
-      if (met !== "none") overlap = met;
+      const found = this.#overlap(other, operation);
+      if (found !== "none") overlap = found;
     }
     this.#inFlight.add(operation);
     if (operation.store !== undefined) {
@@ -101,7 +101,7 @@ export class Operations {
   }
 }
 
-/** Making or changing lvols while their store or disk goes. */
+/** A change of lvols that overlaps the deletion of their store or the detach of their disk. */
 function existenceOverlap(first: Operation, second: Operation): Overlap | undefined {
   const ends = (method: string) => method === DELETE_STORE || method === DETACH;
   if (!ends(first.method) && !ends(second.method)) return undefined;
@@ -110,7 +110,7 @@ function existenceOverlap(first: Operation, second: Operation): Overlap | undefi
   const change = ends(first.method) ? second : first;
   if (change.store === undefined) return undefined;
   if (change.store.lvols.size > 0) {
-    throw abortOf(first, second, "lvols change while their store goes");
+    throw abortOf(first, second, "lvols change while their store is deleted or detached");
   }
   return change === second ? "gone" : undefined;
 }
@@ -132,7 +132,7 @@ function onOneLvol(first: Operation, second: Operation): Overlap {
   return busy ? "busy" : "none";
 }
 
-/** A delete of a snapshot that is being cloned fails halfway; the clone is made. */
+/** A delete of a snapshot that is being cloned fails halfway; the clone succeeds. */
 function deletingSource(first: Operation, second: Operation): Overlap {
   if (second.method === DELETE) return "half_deleted";
   first.verdict = "busy";
@@ -143,14 +143,15 @@ function inOneFamily(first: Operation, second: Operation): Overlap {
   if (first.method !== DELETE || second.method !== DELETE) return "none";
   const child = childOf(first, second);
   if (child === undefined) return "none";
-  // The volume first, its snapshot behind it: crash. The other way round the volume's delete is busy
-  // and the volume comes back at the next load (VERSIONS section 4).
+  // A delete of the clone followed by one of its snapshot crashes the target. In the other order
+  // the delete of the clone fails with EBUSY and the clone is back at the next load
+  // (docs/spdk-contract.md#overlaps).
   if (child === first)
     throw abortOf(first, second, "a volume and its snapshot are deleted at once");
   return "half_deleted";
 }
 
-/** Which of the two changes an lvol whose parent is the other's. */
+/** The operation whose lvol is a clone of the other operation's lvol. */
 function childOf(first: Operation, second: Operation): Operation | undefined {
   if (first.lvol?.blob.parent === second.lvol?.uuid) return first;
   if (second.lvol?.blob.parent === first.lvol?.uuid) return second;

@@ -1,12 +1,12 @@
-// A folder with a simulated kernel (--root): a PCIe function can be attached only while vfio-pci holds
-// it and its whole group, and a store leaves its mark at the start of the drive's image.
+// Access to a simulated kernel (--root): a PCIe function can be attached only while its whole IOMMU
+// group is bound to vfio-pci, and a store writes its signature to the start of the drive's image.
 import { closeSync, existsSync, openSync, readdirSync, readlinkSync, writeSync } from "node:fs";
 import { basename, join } from "node:path";
 import { imagePath } from "../kernel/hardware.ts";
 
 const MARK = Buffer.from("SPDKBLOB", "latin1");
 
-/** Whether the function at an address can be attached: vfio-pci has it, and the group is viable. */
+/** Whether the function can be attached: bound to vfio-pci, and its IOMMU group is viable. */
 export function isAttachable(root: string, address: string): boolean {
   const device = join(root, "sys/bus/pci/devices", address);
   if (driverOf(device) !== "vfio-pci") return false;
@@ -18,7 +18,7 @@ export function isAttachable(root: string, address: string): boolean {
   });
 }
 
-/** Leaves the mark of a blobstore on a drive, or takes it away. */
+/** Writes or erases the blobstore signature on the image of a drive. */
 export function markImage(root: string, serial: string, marked: boolean): void {
   const image = join(root, imagePath(serial, 1));
   if (!existsSync(image)) return;

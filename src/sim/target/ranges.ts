@@ -1,4 +1,4 @@
-// A set of numbers as ranges.
+// A set of integers, stored as half-open ranges.
 
 export type Range = readonly [from: number, end: number];
 
@@ -33,26 +33,26 @@ export class Ranges {
   }
 
   minus(other: Ranges): Ranges {
-    let left: readonly Range[] = this.#ranges;
+    let remaining: readonly Range[] = this.#ranges;
     for (const [from, end] of other.#ranges) {
-      left = left.flatMap(([first, last]): readonly Range[] => {
+      remaining = remaining.flatMap(([first, last]): readonly Range[] => {
         if (end <= first || last <= from) return [[first, last]];
         const before: Range = [first, from];
         const after: Range = [end, last];
         return [before, after].filter(([low, high]) => low < high);
       });
     }
-    return new Ranges(left);
+    return new Ranges(remaining);
   }
 
-  /** The lowest so many of them, or fewer if there are not as many. */
+  /** The `count` lowest members, or all of them if there are fewer. */
   lowest(count: number): Ranges {
     const taken: Range[] = [];
-    let left = count;
+    let missing = count;
     for (const [from, end] of this.#ranges) {
-      if (left <= 0) break;
-      taken.push([from, Math.min(end, from + left)]);
-      left -= end - from;
+      if (missing <= 0) break;
+      taken.push([from, Math.min(end, from + missing)]);
+      missing -= end - from;
     }
     return new Ranges(taken);
   }

@@ -1,8 +1,10 @@
-// The releases of SPDK that the simulator can be (VERSIONS.md, measured on 24.01, 25.05.1, 26.09-pre).
-// The methods speak the newest one; what an older one takes, answers and refuses differently is here,
-// at the edges: before the params are decoded, after the answer is made.
+// Differences between the SPDK releases the simulator supports
+// (docs/spdk-contract.md#release-differences, measured on 24.01, 25.05.1, 26.09-pre). The methods
+// implement the newest one; an older release translates params before they are decoded, and results
+// and errors before they are sent.
 import { DecodeFailed } from "./decode.ts";
 import { JsonNumber, JsonObject, type JsonValue } from "./json.ts";
+import { olderError, olderResult, oldestResult } from "./older-answers.ts";
 import { RpcError } from "./rpc-error.ts";
 
 export const RELEASES = ["24.01", "25.05", "26.09"] as const;
@@ -13,25 +15,36 @@ type Plain = Readonly<Record<string, unknown>>;
 export type Release = {
   readonly name: ReleaseName;
   readonly version: Plain;
-  /** A longer request, or one of more JSON values, and the connection is closed. */
+  /** Limits in bytes and JSON values: a request beyond either closes the connection. */
   readonly requestBytes: number;
   readonly requestValues: number;
   readonly batches: boolean;
   readonly eventTypes: readonly string[];
-  /** A second change of a subsystem while one runs: queued, or answered as busy. */
+  /**
+   * Whether a change of a subsystem with another in progress is queued; otherwise it fails as busy.
+   */
   readonly queuesPerSubsystem: boolean;
-  /** nvmf_delete_subsystem while add_listener of it runs takes the target down. */
+  /**
+   * nvmf_delete_subsystem while nvmf_subsystem_add_listener on it is in progress crashes the
+   * target.
+   */
   readonly diesOfDeleteDuringListener: boolean;
-  /** The same listener or host once more is fine. */
+  /** Adding a listener or host a second time succeeds. */
   readonly repeatsAccess: boolean;
-  /** Limits that were set while nobody had the bdev open cannot be set again. */
+  /** QoS limits set while the bdev was not open cannot be changed again. */
   readonly sticksToQos: boolean;
-  /** A volume made read-only shows it at once, and not only after a reload. */
+  /** A bdev made read-only is listed so at once; otherwise only after a reload of the store. */
   readonly showsReadOnlyAtOnce: boolean;
-  /** Writing into what was grown beyond a snapshot of a thick volume takes the target down. */
+  /** Writing beyond the size of a thick snapshot into its grown clone crashes the target. */
   readonly diesOfGrownClone: boolean;
+  /** A host's discard of whole clusters of a thin lvol returns them to the store. */
+  readonly hostDiscardsFree: boolean;
+  /** framework_get_reactors shows the pid; else the path of trace_get_info has it. */
+  readonly showsPid: boolean;
   readonly absent: ReadonlySet<string>;
-  /** Params as the newest release takes them. Throws DecodeFailed for what this one does not know. */
+  /**
+   * Translates params to the newest release. Throws DecodeFailed for fields this release rejects.
+   */
   readonly params: (method: string, params: JsonValue | undefined) => JsonValue | undefined;
   readonly result: (method: string, result: unknown) => unknown;
   readonly error: (method: string, error: RpcError) => RpcError;
@@ -56,6 +69,8 @@ const V26_09: Release = {
   sticksToQos: true,
   showsReadOnlyAtOnce: false,
   diesOfGrownClone: false,
+  hostDiscardsFree: true,
+  showsPid: true,
   absent: new Set(),
   params: (_method, params) => params,
   result: (_method, result) => result,
@@ -90,8 +105,11 @@ const V25_05: Release = {
       case "bdev_get_iostat":
         return oneName(params);
       case "nvmf_create_subsystem":
-        refuse(params, "enable_nssr", "admin_label");
+        refuse(params, "enable_nssr", "admin_label", "dmrsl", "wzsl");
         return without(params, "max_discard_size_kib");
+      case "nvmf_create_transport":
+        // Ignored here, as every unknown parameter.
+        return without(params, "masked_oncs");
       case "nvmf_subsystem_remove_host":
         refuse(params, "timeout_ms");
         return params;
@@ -112,6 +130,8 @@ const V24_01: Release = {
   diesOfDeleteDuringListener: false,
   repeatsAccess: true,
   diesOfGrownClone: true,
+  hostDiscardsFree: false,
+  showsPid: false,
   absent: new Set([...SINCE_26_09, ...SINCE_25_05]),
   params: (method, params) => {
     const older = V25_05.params(method, params);
@@ -119,7 +139,7 @@ const V24_01: Release = {
     switch (method) {
       case "bdev_lvol_resize":
       case "bdev_lvol_create":
-        // Left out it is nothing, and so is the volume then.
+        // A missing size counts as 0 and creates an empty lvol.
         return older.get("size_in_mib") === undefined
           ? new JsonObject([...older.entries, ["size_in_mib", new JsonNumber("0")]])
           : older;
@@ -179,106 +199,10 @@ function without(params: JsonObject, ...names: readonly string[]): JsonObject {
   return new JsonObject(params.entries.filter(([key]) => !names.includes(key)));
 }
 
-/** bdev_get_iostat knows `name`; `names` came later. */
+/** bdev_get_iostat takes `name` here; `names` was added in a later release. */
 function oneName(params: JsonObject): JsonObject {
   refuse(params, "names");
   return new JsonObject(
     params.entries.map(([key, value]) => (key === "name" ? ["names", [value]] : [key, value])),
   );
-}
-
-const DROPPED: Readonly<Record<string, readonly string[]>> = {
-  bdev_lvol_get_lvstores: ["max_growable_size"],
-  nvmf_get_subsystems: ["passthrough", "dmrsl", "wzsl"],
-  nvmf_subsystem_get_controllers: ["cntrltype"],
-  nvmf_get_transports: [
-    "iobuf_small_cache_size",
-    "iobuf_large_cache_size",
-    "kas",
-    "min_kato",
-    "disable_command_passthru",
-  ],
-};
-
-function olderResult(method: string, result: unknown): unknown {
-  if (!Array.isArray(result)) return result;
-  const dropped = DROPPED[method] ?? [];
-  return result.map((one: unknown) => {
-    if (!isPlain(one)) return one;
-    const kept = drop(one, dropped);
-    if (method === "nvmf_get_transports") {
-      return { ...kept, num_shared_buffers: 511, buf_cache_size: 4_294_967_295 };
-    }
-    const { supported_io_types: types } = kept;
-    if (method !== "bdev_get_bdevs" || !isPlain(types)) return kept;
-    return { ...kept, supported_io_types: drop(types, ["nvme_nssr", "write_uncorrectable"]) };
-  });
-}
-
-function oldestResult(method: string, result: unknown): unknown {
-  if (!Array.isArray(result)) return result;
-  return result.map((one: unknown) => {
-    if (!isPlain(one)) return one;
-    switch (method) {
-      case "bdev_lvol_get_lvols":
-        return drop(one, ["num_allocated_clusters"]);
-      case "bdev_get_bdevs":
-        return withoutAllocated(one);
-      case "nvmf_get_transports":
-        return drop(one, ["ack_timeout", "data_wr_pool_size"]);
-      case "nvmf_get_subsystems":
-        return withTransports(one);
-      case "nvmf_subsystem_get_qpairs":
-        return { ...drop(one, ["hostnqn", "peer_address", "thread"]), state: "active" };
-      default:
-        return one;
-    }
-  });
-}
-
-function withoutAllocated(bdev: Plain): Plain {
-  const { driver_specific: specific } = bdev;
-  if (!isPlain(specific) || !isPlain(specific["lvol"])) return bdev;
-  return { ...bdev, driver_specific: { lvol: drop(specific["lvol"], ["num_allocated_clusters"]) } };
-}
-
-function withTransports(subsystem: Plain): Plain {
-  const { listen_addresses: addresses } = subsystem;
-  if (!Array.isArray(addresses)) return subsystem;
-  const listed = addresses.map((one: unknown) =>
-    isPlain(one) ? { transport: one["trtype"], ...one } : one,
-  );
-  return { ...subsystem, listen_addresses: listed };
-}
-
-/** Before 26.09: one text for most mistakes, and a few codes of their own (VERSIONS section 3). */
-function olderError(method: string, error: RpcError): RpcError {
-  const { code, message } = error;
-  const unknownNqn = /^Subsystem with NQN '(.*)' not found$/.exec(message);
-  if (unknownNqn !== null) {
-    if (method === "nvmf_get_subsystems") return new RpcError(-19, "No such device");
-    if (method === "nvmf_subsystem_listener_set_ana_state") {
-      return new RpcError(-32602, `Unable to find subsystem with NQN ${unknownNqn[1]}`);
-    }
-    return new RpcError(-32602, "Invalid parameters");
-  }
-  if (/^NVMf target '.*' not found$/.test(message)) {
-    return new RpcError(-32603, "Unable to find a target.");
-  }
-  if (message === "Invalid nguid" || message === "Invalid eui64") {
-    return new RpcError(-32602, "Invalid parameters");
-  }
-  if (method === "bdev_nvme_get_controllers" && code === -22) return new RpcError(22, message);
-  if (method === "bdev_nvme_attach_controller" && code === -5) {
-    return new RpcError(-19, "No such device");
-  }
-  return error;
-}
-
-function drop(from: Plain, names: readonly string[]): Plain {
-  return Object.fromEntries(Object.entries(from).filter(([key]) => !names.includes(key)));
-}
-
-function isPlain(value: unknown): value is Plain {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -1,8 +1,9 @@
-// A JSON value as a JSON-RPC request (CONTRACT section 1): the envelope is as strict as the params.
+// Parses a JSON value as a JSON-RPC request (docs/spdk-contract.md#transport-and-framing): unknown
+// and duplicate keys are refused.
 import { JsonNumber, JsonObject, toText, type JsonValue } from "./json.ts";
 
 export type Request = {
-  /** The id as it is written back; undefined for a notification. */
+  /** JSON text of the id, echoed in the answer; undefined for a notification. */
   readonly id: string | undefined;
   readonly method: string;
   readonly params: JsonValue | undefined;
@@ -10,7 +11,7 @@ export type Request = {
 
 export type ReadRequest =
   | { readonly kind: "request"; readonly request: Request }
-  /** Answered "Invalid request" under this id. */
+  /** Answered with "Invalid request" and this id. */
   | { readonly kind: "invalid"; readonly id: string };
 
 const KEYS = new Set(["jsonrpc", "id", "method", "params"]);
@@ -30,7 +31,7 @@ export function readRequest(value: JsonValue): ReadRequest {
   return { kind: "request", request: { id, method, params: params ?? undefined } };
 }
 
-/** The text of an id; undefined for none, false for what cannot be one. */
+/** The text of an id; undefined if there is none, false if it is not a string or number. */
 function readId(id: JsonValue | undefined): string | undefined | false {
   if (id === undefined || id === null) return undefined;
   return typeof id === "string" || id instanceof JsonNumber ? toText(id) : false;

@@ -1,4 +1,4 @@
-// The errors of SPDK's JSON-RPC, with the very codes and texts of CONTRACT.md.
+// JSON-RPC errors of SPDK, with the exact codes and messages of docs/spdk-contract.md#error-codes.
 
 export class RpcError extends Error {
   readonly code: number;
@@ -26,13 +26,16 @@ const ERRNO_TEXTS = {
 
 export type Errno = keyof typeof ERRNO_TEXTS;
 
-/** Errors of look-ups carry the errno as their code. */
+/** Error of a failed look-up: the code is the negative errno. */
 export function errno(name: Errno): RpcError {
   const [code, text] = ERRNO_TEXTS[name];
   return new RpcError(-code, text);
 }
 
-/** Errors of the asynchronous part: invalid params with strerror as the text (CONTRACT section 5). */
+/**
+ * Error of the asynchronous part: invalid params, with strerror as message
+ * (docs/spdk-contract.md#error-codes).
+ */
 export function asyncErrno(name: Errno, code = -32602): RpcError {
   return new RpcError(code, ERRNO_TEXTS[name][1]);
 }

@@ -1,19 +1,19 @@
-// The socket of the target: a poll every few milliseconds, in which each client first gets what is
-// ready and then has its requests started; what they change is changed at the end of the poll
-// (CONTRACT section 1, Timing).
+// The JSON-RPC socket of the target. Each poll first sends finished answers to every client, then
+// starts its requests; effects are applied at the end of the poll
+// (docs/spdk-contract.md#timing-and-pipelining).
 import { once } from "node:events";
 import { createServer, type Server, type Socket } from "node:net";
 import { ClientConnection } from "./connection.ts";
 import type { Engine } from "./engine.ts";
 
-/** Clients served at a time; later ones connect and wait. */
+/** Clients served at a time; further connections are accepted and wait. */
 const MAX_CLIENTS = 64;
 
 export type ServerOptions = {
   readonly socketPath: string;
   readonly pollMs: number;
   readonly engine: Engine;
-  /** The target is gone: what a crash of a real one is here. */
+  /** Called when the target aborted: the simulated form of a crash. */
   readonly onFatal: (error: unknown) => void;
 };
 
@@ -39,7 +39,7 @@ export class TargetServer {
     await once(this.#server, "listening");
   }
 
-  /** Goes on after a stop of the gate. */
+  /** Continues after the gate stopped the target. */
   resume(): void {
     this.#options.engine.gate.stopped = false;
     this.#wake();
@@ -58,7 +58,7 @@ export class TargetServer {
     const client = new ClientConnection(socket, this.#options.engine, () => this.#wake());
     this.#clients.set(socket, client);
     socket.once("close", () => {
-      // What it sent before it went is read and run all the same.
+      // Requests that the client sent before it disconnected are still read and executed.
       this.#pollAfterwards(socket, client);
     });
   }

@@ -1,9 +1,10 @@
-// Only one target per socket path: a lock file beside it names the process. The socket file of a dead
-// target is replaced at start, that of a living one is not (CONTRACT section 1).
+// One target per socket path: a lock file next to the socket holds the process id. At start the
+// socket file of an exited target is replaced, that of a running one is not
+// (docs/spdk-contract.md#transport-and-framing).
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 
-/** Takes the path, or says who has it. */
+/** Locks the path, or returns the holder of the lock. */
 export async function lockSocket(path: string): Promise<Disposable | { readonly heldBy: string }> {
   const lock = `${path}.lock`;
   if (await answers(path)) return { heldBy: holder(lock) };
@@ -25,7 +26,7 @@ function holder(lock: string): string {
   }
 }
 
-/** A living target accepts; the socket file of a dead one refuses. */
+/** Whether a process serves the socket: connecting to a stale socket file is refused. */
 async function answers(path: string): Promise<boolean> {
   return await new Promise((resolve) => {
     const probe = connect(path);

@@ -1,4 +1,4 @@
-// Methods of lvstores (CONTRACT section 5).
+// RPC methods on lvstores (docs/spdk-contract.md#lvstores).
 import { randomUUID } from "node:crypto";
 import { decode, oneOf, optional, required, text, unsigned } from "./decode.ts";
 import type { JsonValue } from "./json.ts";
@@ -40,7 +40,7 @@ export const storeMethods: Methods = {
   bdev_lvol_delete_lvstore: deleteStore,
 };
 
-/** By exactly one of its uuid and its name. */
+/** Finds a store by uuid or name; exactly one of them must be given. */
 export function storeNamed(
   target: Target,
   params: JsonValue | undefined,
@@ -63,7 +63,7 @@ export function storeOf(
   return found;
 }
 
-/** Clusters for data on a disk: the metadata is a page per cluster, a mask and a super block. */
+/** Data clusters of a disk: metadata takes one page per cluster, three masks and a super block. */
 function dataClusters(diskBytes: number, clusterBytes: number): number {
   const clusters = Math.floor(diskBytes / clusterBytes);
   const masks = 3 * Math.ceil(clusters / 8 / PAGE_BYTES);
@@ -87,17 +87,21 @@ function createStore(context: Context, params: JsonValue | undefined): Started {
   if (base.kind !== "disk" || base.loaded !== undefined || base.exportedBy !== undefined) {
     throw errno("EPERM");
   }
+  if (context.strict && target.examining.has(base)) {
+    // It would overwrite the store that is about to be found there.
+    throw new TargetAbort(`${method} (id ${id}) on ${base.name} while it is examined (strict)`);
+  }
   if (clusterBytes < PAGE_BYTES || clusterBytes % PAGE_BYTES !== 0) throw errno("EINVAL");
   if (!nameFits(name)) throw errno("EINVAL");
   if (target.storeNames.has(name)) throw errno("EEXIST");
   target.storeNames.add(name);
   const operation = { method, id, store: undefined, lvol: undefined, family: undefined };
-  const begun = { ...operation, disk: base.name };
-  operations.start(begun);
+  const started = { ...operation, disk: base.name };
+  operations.start(started);
   return {
     kind: "later",
     polls: FORMAT_POLLS,
-    operation: begun,
+    operation: started,
     complete: () => {
       try {
         const totalClusters = dataClusters(base.disk.bytes, clusterBytes);
@@ -121,7 +125,7 @@ function createStore(context: Context, params: JsonValue | undefined): Started {
 
 function format({ target, markDisk }: Context, base: DiskBdev, store: Store): string {
   if (target.bdev(base.name) !== base) throw asyncErrno("ENODEV");
-  // Two at once on one disk: the first wins.
+  // Of two concurrent creations on one disk, the first wins.
   if (base.loaded !== undefined) throw asyncErrno("EPERM");
   if (store.clusterBytes > base.disk.bytes || store.totalClusters <= 0) throw asyncErrno("EINVAL");
   base.disk.format(store);

@@ -1,7 +1,10 @@
-// The running target: everything that is gone when the process is. Look-ups by name, alias and uuid
-// are maps, lists keep the order of registration. No socket, no timer, no random choice but uuids.
+// State of a running target that is lost when the process exits. Look-ups by name, alias and uuid
+// use maps; lists keep the order of registration. No socket, no timer, no randomness except uuids.
 import { randomUUID } from "node:crypto";
+import { announceNamespaces, dropHosts } from "./host-connections.ts";
 import type { Blob, Disk, Store } from "./media.ts";
+import type { Address, Subsystem } from "./nvmf-objects.ts";
+import { nextProcess } from "./process-identity.ts";
 
 export type RateLimits = {
   rwIos: number;
@@ -14,7 +17,9 @@ type BdevCommon = {
   readonly name: string;
   readonly uuid: string;
   readonly limits: RateLimits;
-  /** QoS was set while nobody had it open: later changes fail for good (CONTRACT section 3). */
+  /**
+   * QoS was set while the bdev was not open: later changes always fail (docs/spdk-contract.md#qos).
+   */
   qosStuck: boolean;
   /** NQN of the subsystem that exports it. */
   exportedBy: string | undefined;
@@ -31,10 +36,10 @@ export type LvolBdev = BdevCommon & {
   readonly kind: "lvol";
   readonly store: LoadedStore;
   readonly blob: Blob;
-  /** Follows renames, also the failed ones (CONTRACT section 5). */
+  /** Changes with every rename, including failed ones (docs/spdk-contract.md#lvols). */
   alias: string;
   numBlocks: number;
-  /** Read-only or a snapshot since it was loaded or made; later changes show after a reload. */
+  /** Whether it was read-only or a snapshot when loaded or created; changes show after a reload. */
   shownReadOnly: boolean;
 };
 
@@ -44,7 +49,7 @@ export type LoadedStore = {
   readonly store: Store;
   readonly base: DiskBdev;
   readonly lvols: Map<string, LvolBdev>;
-  /** Names of lvols, those being made included. */
+  /** Names of lvols, including those being created. */
   readonly names: Set<string>;
 };
 
@@ -64,51 +69,8 @@ export type Controller = {
   bdev: DiskBdev | undefined;
 };
 
-export type Address = {
-  readonly trtype: string;
-  readonly adrfam: string;
-  readonly traddr: string;
-  readonly trsvcid: string;
-};
-
-export type AnaState = "optimized" | "non_optimized" | "inaccessible";
-
-export type Listener = { readonly address: Address; readonly ana: AnaState[] };
-
-export type Namespace = {
-  readonly nsid: number;
-  readonly bdev: Bdev;
-  readonly uuid: string;
-  readonly nguid: string;
-  readonly eui64: string | undefined;
-  readonly anaGroup: number;
-};
-
-export type HostController = { readonly cntlid: number; readonly hostNqn: string };
-
-export type Subsystem = {
-  readonly nqn: string;
-  readonly serialNumber: string;
-  readonly modelNumber: string;
-  readonly maxNamespaces: number;
-  readonly anaReporting: boolean;
-  readonly minCntlid: number;
-  readonly maxCntlid: number;
-  readonly passthrough: boolean;
-  allowAnyHost: boolean;
-  /** Latest first. */
-  hosts: string[];
-  listeners: Listener[];
-  readonly namespaces: Map<number, Namespace>;
-  readonly controllers: HostController[];
-  /** Methods of the changes that are under way. */
-  readonly changing: string[];
-  deleting: boolean;
-};
-
 export type Event = { readonly type: string; readonly ctx: string; readonly id: number };
 
-export const DISCOVERY_NQN = "nqn.2014-08.org.nvmexpress.discovery";
 const MAX_EVENTS = 1_024;
 
 export class Target {
@@ -116,20 +78,31 @@ export class Target {
   readonly #byAlias = new Map<string, Bdev>();
   readonly controllers = new Map<string, Controller>();
   readonly stores = new Map<string, LoadedStore>();
-  /** Names of loaded stores, those being made included. */
+  /** Names of loaded stores, including those being created. */
   readonly storeNames = new Set<string>();
   readonly subsystems = new Map<string, Subsystem>();
   readonly transports: string[] = [];
+  /** Disks whose store is being loaded. */
+  readonly examining = new Set<DiskBdev>();
   readonly events: Event[] = [];
   readonly disks: readonly Disk[];
   readonly maxSubsystems: number;
   discovery = true;
+  /** Latest first. */
+  discoveryListeners: readonly Address[] = [];
+  /** How often discovery answered at an address without a listener of its own: deprecated. */
+  discoveryWarnings = 0;
   logLevel = "NOTICE";
   #nextEvent = 0;
   #nextCntlid = 1;
-  /** Hosts that ever connected in this run. */
+  /** Number of host connections since the process started. */
   hostConnections = 0;
+  /** A transport was made that hides Dataset Management: discards of hosts are refused. */
+  masksDiscard = false;
+  /** The process is gone: nobody can connect, and nobody is connected. */
+  ended = false;
 
+  readonly process = nextProcess();
   readonly #eventTypes: readonly string[] | undefined;
 
   constructor(options: {
@@ -158,7 +131,7 @@ export class Target {
     return undefined;
   }
 
-  /** Brings to the disks what changed: before any answer goes out. */
+  /** Writes pending changes to the disk journals; called before any answer is sent. */
   flush(): void {
     for (const disk of this.disks) disk.flush();
   }
@@ -240,7 +213,13 @@ export class Target {
     this.#byAlias.set(alias, bdev);
   }
 
-  /** Takes a bdev out of every list; its namespace goes, its subsystem stays. */
+  /** The end of the process: every host loses its connection. */
+  end(): void {
+    this.ended = true;
+    for (const subsystem of this.subsystems.values()) dropHosts(subsystem, () => true);
+  }
+
+  /** Removes a bdev from every list, with its namespace; the subsystem stays. */
   unregister(bdev: Bdev): void {
     if (bdev.exportedBy !== undefined) this.dropNamespace(bdev.exportedBy, bdev);
     this.bdevs.delete(bdev.name);
@@ -267,11 +246,13 @@ export class Target {
       if (namespace.bdev === bdev) subsystem?.namespaces.delete(nsid);
     }
     bdev.exportedBy = undefined;
+    if (subsystem !== undefined) announceNamespaces(subsystem);
   }
 
   removeSubsystem(subsystem: Subsystem): void {
     for (const { bdev } of subsystem.namespaces.values()) bdev.exportedBy = undefined;
     this.subsystems.delete(subsystem.nqn);
+    dropHosts(subsystem, () => true);
   }
 }
 

@@ -23,11 +23,7 @@ const listeningFor = (ms: number): Partial<ObservedVolume> => ({
   listeningSinceMs: performance.now() - ms,
 });
 
-const of = (
-  row: LvolRow,
-  observed: Partial<ObservedVolume> = {},
-  failures: StepFailures = {},
-) =>
+const of = (row: LvolRow, observed: Partial<ObservedVolume> = {}, failures: StepFailures = {}) =>
   unexport(row, observedVolume(observed), {
     incarnation: RUN,
     reconnectGraceMs: GRACE_MS,
@@ -39,7 +35,10 @@ const of = (
 
 describe("the export of a volume that is being deleted", () => {
   it("is restored after a restart of the target, and for as long as nothing listens", () => {
-    expect(of(deletedRow())).toMatchObject({ restoreUntilUnexported: true, unexportDue: undefined });
+    expect(of(deletedRow())).toMatchObject({
+      restoreUntilUnexported: true,
+      unexportDue: undefined,
+    });
   });
 
   it("is kept until hosts had time to come back since it listens, and may end then", () => {
@@ -79,7 +78,9 @@ describe("the export of a volume that is being deleted", () => {
   });
 
   it("is not restored once this agent ended it, though that is not committed yet", () => {
-    expect(of(deletedRow(), { subsystem: { kind: "absent" }, exportEnded: true })).toMatchObject(MAY_END);
+    expect(of(deletedRow(), { subsystem: { kind: "absent" }, exportEnded: true })).toMatchObject(
+      MAY_END,
+    );
   });
 
   it("is not restored where the lvol is lost", () => {

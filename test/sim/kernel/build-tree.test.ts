@@ -20,7 +20,7 @@ import {
 } from "../../support/kernel-scenario.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
-test("building again keeps bindings and data, and plugs what is new", async () => {
+test("building again keeps driver bindings and data, and plugs new drives", async () => {
   await using folder = await temporaryFolder();
   await buildKernelTree(folder.path, TWO_DRIVES);
   {
@@ -39,7 +39,7 @@ test("building again keeps bindings and data, and plugs what is new", async () =
   expect((await image.read(Buffer.alloc(8), 0, 8, 0)).buffer.toString()).toBe("SPDKBLOB");
 });
 
-test("a drive's bytes take no room until they are written", async () => {
+test("the image of a drive is sparse until it is written", async () => {
   await using scenario = await kernelScenario({
     drives: [{ ...drive(A, "SIMA", "2"), namespaces: [{ sizeBytes: 8n * 1024n * 1024n * MIB }] }],
   });
@@ -49,7 +49,7 @@ test("a drive's bytes take no room until they are written", async () => {
   expect(await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), A)).toEqual([]);
 });
 
-test("a pulled drive is gone and comes back with its data", async () => {
+test("an unplugged drive disappears and comes back with its data", async () => {
   await using scenario = await kernelScenario();
   {
     await using image = await open(join(scenario.root, "var/sim/disks/SIMA.img"), "r+");
@@ -66,7 +66,7 @@ test("a pulled drive is gone and comes back with its data", async () => {
   expect(evidence.map(({ kind }) => kind)).toEqual(["NONZERO_DATA", "SIGNATURE"]);
 });
 
-test("a drive can be born with partitions in use, bytes and a device stacked on it", async () => {
+test("a drive can be built with partitions in use, initial bytes and a holder", async () => {
   await using scenario = await kernelScenario({
     drives: [
       {
@@ -90,11 +90,11 @@ test("a drive can be born with partitions in use, bytes and a device stacked on 
     ],
   });
   const topology = await listNvme(scenario.kernel);
-  const observed = async () =>
+  const evidence = async () =>
     (await gatherEvidence(scenario.kernel, topology, A)).map(
       ({ kind, subject }) => `${kind} ${subject}`,
     );
-  expect(await observed()).toEqual([
+  expect(await evidence()).toEqual([
     "EXCLUSIVE_OPEN_REFUSED SIMA/1",
     "EXCLUSIVE_OPEN_REFUSED SIMA/2",
     "HOLDER SIMA/2",
@@ -107,7 +107,7 @@ test("a drive can be born with partitions in use, bytes and a device stacked on 
     "SWAP SIMA/1p2",
   ]);
   await unmount(openTree(scenario.root), "/mnt/data");
-  expect(await observed()).not.toContain("MOUNTED SIMA/1p1");
+  expect(await evidence()).not.toContain("MOUNTED SIMA/1p1");
   expect((await functionAt(scenario.kernel, A)).controllers[0]!.namespaces).toMatchObject([
     { nsid: 1, blockSizeBytes: 512, partitions: [{ number: 1 }, { number: 2 }] },
     { nsid: 2, blockSizeBytes: 4096, sizeBytes: 32n * MIB },

@@ -1,5 +1,5 @@
-// The simulated kernel against recordings of a real one: the same machine is built, the same writes
-// are made, and what the agent can see is compared entry by entry.
+// Compares the simulated kernel with recordings of a real one: builds the same machine, makes the
+// same writes, and compares every tree entry that the agent may read.
 import { lstatSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -18,7 +18,7 @@ const rigDrive = (slot: string, serial: string, iommuGroup: string, sizeBytes: b
   namespaces: [{ sizeBytes }],
 });
 
-/** The machine of the recordings. */
+/** The machine on which the states were recorded. */
 const RIG: KernelSpec = {
   hugepages: 16,
   drives: [
@@ -55,8 +55,8 @@ const RIG: KernelSpec = {
 const DRIVE = /0000:00:0[4-8]\.\d/;
 
 /**
- * Every path that the sysfs adapter reads or may come to read, with its content. Kernel numbers are
- * replaced by serials, as they differ between any two boots.
+ * Every path in the scope of the sysfs adapter, with its content. Kernel device numbers are
+ * replaced by serials, because they differ between boots.
  */
 function visible(root: string): Record<string, string> {
   const names = stableNames(root);
@@ -82,7 +82,9 @@ function visible(root: string): Record<string, string> {
   return found;
 }
 
-/** nvme3 -> RIGDATA00001, nvme3n1p2 -> RIGDATA00001n1p2, by the serial of controller and subsystem. */
+/**
+ * nvme3 -> RIGDATA00001, nvme3n1p2 -> RIGDATA00001n1p2, by the serial of controller and subsystem.
+ */
 function stableNames(root: string): ReadonlyMap<string, string> {
   const names = new Map<string, string>();
   const serialIn = (path: string) => readFileSync(join(path, "serial"), "latin1").trim();
@@ -104,7 +106,7 @@ function stableNames(root: string): ReadonlyMap<string, string> {
   return names;
 }
 
-/** Attributes of the recordings that the simulated kernel does not have: nobody here reads them. */
+/** Recorded attributes that the simulated kernel omits because the agent does not read them. */
 const NOT_SIMULATED = [
   /\/(power|firmware_node|uevent|stat|alignment_offset|capability|diskseq|ext_range|range|wwid)$/,
   /\/(ari_enabled|broken_parity_status|consistent_dma_mask_bits|current_link_\w+)$/,
@@ -115,7 +117,7 @@ const NOT_SIMULATED = [
   /^\/dev\/(dm-\d+|ng\d+n\d+|mapper)/,
   /\/queue\/(?!(logical|physical)_block_size|hw_sector_size)/,
   /\/dm\/(?!name)/,
-  // Device numbers are given out in an order of its own.
+  // The simulated kernel assigns device numbers in a different order.
   /\/dev$/,
 ];
 
@@ -150,7 +152,7 @@ const toVfio = (address: string) => [
   [`${PCI}/drivers_probe`, address],
 ];
 
-/** How each recorded state came about, from the machine as it boots. */
+/** The writes that lead from the machine after boot to each recorded state. */
 const HISTORY: readonly [RecordedState, Partial<KernelSpec>, readonly string[][]][] = [
   ["kernel-bound", { vfioPci: false }, []],
   ["vfio-loaded", {}, []],
@@ -162,19 +164,16 @@ const HISTORY: readonly [RecordedState, Partial<KernelSpec>, readonly string[][]
 ];
 
 describe("the simulated kernel", () => {
-  test.each(HISTORY)(
-    "shows what a real one was recorded to show: %s",
-    async (state, spec, writes) => {
-      await using real = await temporaryFolder();
-      await materialise(state, real.path);
-      await using simulated = await temporaryFolder();
-      await buildKernelTree(simulated.path, { ...RIG, ...spec });
-      await using kernel = await openSimulatedKernel(simulated.path, { appearMs: 5 });
-      for (const [path, text] of writes) await kernel.write(path!, text!);
+  test.each(HISTORY)("shows the recorded state of a real one: %s", async (state, spec, writes) => {
+    await using real = await temporaryFolder();
+    await materialise(state, real.path);
+    await using simulated = await temporaryFolder();
+    await buildKernelTree(simulated.path, { ...RIG, ...spec });
+    await using kernel = await openSimulatedKernel(simulated.path, { appearMs: 5 });
+    for (const [path, text] of writes) await kernel.write(path!, text!);
 
-      const expected = visible(real.path);
-      expect(Object.keys(expected).length).toBeGreaterThan(250);
-      expect(visible(simulated.path)).toEqual(expected);
-    },
-  );
+    const expected = visible(real.path);
+    expect(Object.keys(expected).length).toBeGreaterThan(250);
+    expect(visible(simulated.path)).toEqual(expected);
+  });
 });

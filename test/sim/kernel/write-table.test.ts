@@ -1,4 +1,5 @@
-// The table of writes in the recorded findings, row by row, against the simulated kernel.
+// Writes to sysfs driver files of the simulated kernel: effects and errors as recorded on real
+// ones.
 import { access, readFile, writeFile, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -25,7 +26,7 @@ const VFIO = `${PCI}/drivers/vfio-pci`;
 const OVERRIDE = `${PCI}/devices/${A}/driver_override`;
 const PROBE = `${PCI}/drivers_probe`;
 
-/** "ok", or the errno. */
+/** Writes the text; returns "ok" or the errno. */
 async function answer(kernel: Kernel, path: string, text: string): Promise<string> {
   try {
     await kernel.write(path, text);
@@ -41,26 +42,26 @@ async function shown(kernel: Kernel, address: string) {
 
 describe("unbind", () => {
   test.each([`${NVME}/unbind`, `${PCI}/devices/${A}/driver/unbind`])(
-    "through %s takes controller, block devices and nodes away before it returns",
+    "through %s removes controller, block devices and nodes before it returns",
     async (path) => {
       await using scenario = await kernelScenario();
       const [controller] = (await functionAt(scenario.kernel, A)).controllers;
       const { name, namespaces } = controller!;
       expect(await answer(scenario.kernel, path, A)).toBe("ok");
       expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: undefined, serials: [] });
-      const left = await Promise.all(
+      const remaining = await Promise.all(
         ["/dev", "/sys/block", "/sys/class/block", "/sys/class/nvme", NVME].map(
           async (folder) => await scenario.kernel.list(folder),
         ),
       );
-      expect(left.flat()).not.toContain(namespaces[0]!.kernelName);
-      expect(left.flat()).not.toContain(name);
-      expect(left.flat()).not.toContain(A);
+      expect(remaining.flat()).not.toContain(namespaces[0]!.kernelName);
+      expect(remaining.flat()).not.toContain(name);
+      expect(remaining.flat()).not.toContain(A);
       expect(await scenario.kernel.list(`${PCI}/devices/${A}/nvme`)).toEqual([]);
     },
   );
 
-  test("is not refused for a drive that is mounted, swapped to, held or open", async () => {
+  test("is not refused for a drive that is mounted or open", async () => {
     await using scenario = await kernelScenario();
     await putToUse(
       openTree(scenario.root),
@@ -80,7 +81,7 @@ describe("unbind", () => {
     expect(await scenario.kernel.list("/sys/block")).toEqual([]);
   });
 
-  test("of an address that this driver does not have, or that does not exist, is ENODEV", async () => {
+  test("of a function not bound to this driver, or that does not exist, is ENODEV", async () => {
     await using scenario = await kernelScenario();
     expect(await answer(scenario.kernel, `${VFIO}/unbind`, A)).toBe("ENODEV");
     expect(await answer(scenario.kernel, `${NVME}/unbind`, "0000:00:1e.0")).toBe("ENODEV");
@@ -118,7 +119,7 @@ describe("driver_override", () => {
     expect(await raw()).toBe("(null)\n");
   });
 
-  test("is not changed by an empty text, which the port refuses to write at all", async () => {
+  test("is not changed by an empty text, which Kernel.write refuses with a RangeError", async () => {
     await using scenario = await kernelScenario();
     await scenario.kernel.write(OVERRIDE, "vfio-pci");
     await expect(scenario.kernel.write(OVERRIDE, "")).rejects.toThrow(RangeError);
@@ -166,7 +167,7 @@ describe("drivers_probe", () => {
 });
 
 describe("drivers/vfio-pci/bind", () => {
-  test("is done on return; /dev/vfio/<group> is there", async () => {
+  test("is complete when it returns: /dev/vfio/<group> exists", async () => {
     await using scenario = await kernelScenario();
     await scenario.kernel.write(OVERRIDE, "vfio-pci");
     await scenario.kernel.write(`${NVME}/unbind`, A);
@@ -203,7 +204,7 @@ describe("drivers/vfio-pci/bind", () => {
 });
 
 describe("drivers/nvme/bind", () => {
-  test("is ENODEV while bound elsewhere or overridden to another driver", async () => {
+  test("is ENODEV while bound to another driver or overridden to one", async () => {
     await using scenario = await kernelScenario();
     await claimByHand(scenario.kernel);
     expect(await answer(scenario.kernel, `${NVME}/bind`, A)).toBe("ENODEV");
@@ -225,7 +226,7 @@ describe("drivers/nvme/bind", () => {
     expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: undefined });
   });
 
-  test("returns before the block devices are there", async () => {
+  test("returns before the block devices appear", async () => {
     await using folder = await temporaryFolder();
     await buildKernelTree(folder.path, TWO_DRIVES);
     await using kernel = await openSimulatedKernel(folder.path, { appearMs: 200 });
@@ -241,7 +242,7 @@ describe("drivers/nvme/bind", () => {
     await expect.poll(state, { timeout: 10_000 }).toBe("live");
   });
 
-  test("numbers the drives in the order they come back", async () => {
+  test("numbers the drives in the order they are bound", async () => {
     await using scenario = await kernelScenario();
     const before = await names(scenario.kernel);
     for (const address of [A, B]) await scenario.kernel.write(`${NVME}/unbind`, address);
@@ -252,7 +253,7 @@ describe("drivers/nvme/bind", () => {
     expect(await names(scenario.kernel)).toEqual({ [A]: before[B], [B]: before[A] });
   });
 
-  test("does not give a number out again that a stale mount refers to", async () => {
+  test("does not reuse a device number that a stale mount refers to", async () => {
     await using scenario = await kernelScenario();
     const before = await names(scenario.kernel);
     const place = { nsid: 1, partition: 0 };
@@ -266,11 +267,11 @@ describe("drivers/nvme/bind", () => {
 });
 
 describe("new_id", () => {
-  test("takes every driverless function with those ids, and is forgotten by remove_id", async () => {
+  test("binds every driverless function with those ids, until remove_id", async () => {
     await using scenario = await kernelScenario();
     await scenario.kernel.write(`${NVME}/unbind`, A);
     expect(await answer(scenario.kernel, `${VFIO}/new_id`, "1b36 0010")).toBe("ok");
-    // nvme matches as well and comes first, as on a machine where it is built in.
+    // nvme also matches and is tried first, as on a machine where it is built in.
     expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: "nvme" });
     await scenario.kernel.write(`${NVME}/unbind`, A);
     expect(await answer(scenario.kernel, `${VFIO}/bind`, A)).toBe("ok");
@@ -294,7 +295,7 @@ describe("loading vfio-pci", () => {
 });
 
 describe("one function of a group on vfio-pci", () => {
-  test("has a group node although the group is not usable", async () => {
+  test("has a group node although the group is not viable", async () => {
     const pair = { drives: [drive(A, "SIMA", "2"), drive(B, "SIMB", "2")] };
     await using scenario = await kernelScenario(pair);
     await claimByHand(scenario.kernel);
@@ -306,7 +307,7 @@ describe("one function of a group on vfio-pci", () => {
   });
 });
 
-test("a write to anything else, or to what is not there, changes nothing", async () => {
+test("a write to any other file, or to a missing one, fails and changes nothing", async () => {
   await using scenario = await kernelScenario();
   expect(await answer(scenario.kernel, `${PCI}/devices/${A}/class`, "0x0")).toBe("EACCES");
   expect(await answer(scenario.kernel, `${PCI}/devices/${A}/nothing`, "0")).toBe("ENOENT");

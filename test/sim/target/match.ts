@@ -1,8 +1,8 @@
-// Compares an answer with what was recorded: strict in type, fields, order and length, but for the
-// matchers a recording may hold ($any, $save, ${name}, $partial, $unordered, $contains).
+// Compares an answer with a recorded one: strict in type, fields, order and length, except where
+// the recording holds a matcher ($any, $save, ${name}, $partial, $unordered, $contains).
 import type { Json } from "./transcript.ts";
 
-/** Names bound so far: given at the start, or saved from answers. */
+/** Values by name: preset, or saved from answers by $save. */
 export type Bindings = Map<string, Json>;
 
 type JsonObject = { readonly [key: string]: Json };
@@ -22,7 +22,7 @@ const TYPES: Readonly<Record<string, (value: Json) => boolean>> = {
   version: (value) => typeof value === "string" && value.startsWith("SPDK v"),
 };
 
-/** One line for each difference; binds what the recording saves. */
+/** Returns one line per difference; stores the values that the recording saves. */
 export function differences(
   want: Json,
   got: Json | undefined,
@@ -88,7 +88,7 @@ function fields(want: JsonObject, got: Json, bound: Bindings, path: string): str
   );
 }
 
-/** Each wanted element takes the first one left that matches. */
+/** Matches each wanted element with the first unmatched element that fits. */
 function unordered(
   want: readonly Json[],
   got: Json,
@@ -96,27 +96,29 @@ function unordered(
   { path, all }: { readonly path: string; readonly all: boolean },
 ): string[] {
   if (!Array.isArray(got)) return [`${path}: want an array, got ${short(got)}`];
-  const left = [...got];
+  const unmatched = [...got];
   const found: string[] = [];
   for (const one of want) {
-    const at = left.findIndex((candidate) => {
+    const at = unmatched.findIndex((candidate) => {
       const trial = new Map(bound);
       if (differences(one, candidate, trial, path).length > 0) return false;
       for (const [name, value] of trial) bound.set(name, value);
       return true;
     });
-    if (at < 0) found.push(`${path}: no element is like ${short(one)}`);
-    else left.splice(at, 1);
+    if (at < 0) found.push(`${path}: no element matches ${short(one)}`);
+    else unmatched.splice(at, 1);
   }
-  if (all && left.length > 0) found.push(`${path}: ${left.length} elements too many`);
+  if (all && unmatched.length > 0) {
+    found.push(`${path}: ${unmatched.length} unexpected elements`);
+  }
   return found;
 }
 
-/** Puts bound names into text: ${name}, or ${name|nguid} for a uuid as NVMe writes it. */
+/** Substitutes bound values: ${name}, or ${name|nguid} for a uuid in NGUID form. */
 export function fill(text: string, bound: Bindings): string {
   return text.replaceAll(/\$\{([^}|]+)(\|nguid)?\}/g, (_whole, name: string, nguid?: string) => {
     const value = bound.get(name);
-    if (value === undefined) throw new Error(`nothing is bound to ${name}`);
+    if (value === undefined) throw new Error(`no value is bound to ${name}`);
     const text = typeof value === "string" ? value : JSON.stringify(value);
     return nguid === undefined ? text : text.replaceAll("-", "").toUpperCase();
   });

@@ -1,5 +1,6 @@
-// What a host finds in a volume that it did not write: the reason why an agent must zero what it hands
-// out. As measured on a real target (CONTRACT sections 0.2 and 5), on disks that were used before.
+// Old bytes that a host reads from blocks it did not write: the reason why an agent must zero free
+// space. As measured on a real target (docs/spdk-contract.md#old-bytes), on disks that were used
+// before.
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { spdkClient, type SpdkClient } from "../../../src/spdk/client.ts";
@@ -10,18 +11,18 @@ import { simulator } from "./simulator.ts";
 const MIB = 1024n * 1024n;
 const PAGE = 4096;
 const CLUSTER = Number(MIB);
-/** What the disk held before any store was made on it. */
+/** Byte that fills the disk before a store is created. */
 const OLD = 0xa5;
 type Clear = "none" | "unmap" | "write_zeroes";
 
 type Scenario = AsyncDisposable & {
-  /** SIGKILL, a new process over the same disks, and the disk attached again. */
+  /** Kills the target, restarts it over the same disks and attaches the disk. */
   readonly restart: () => Promise<void>;
   readonly spdk: () => SpdkClient;
   readonly lvsUuid: string;
   readonly make: (name: string, thin: boolean, clear: Clear) => Promise<string>;
   readonly write: (lvol: string, offset: number, byte: number) => Promise<void>;
-  /** The bytes that stand in a page of an lvol, each once. */
+  /** The distinct bytes in a page of an lvol. */
   readonly found: (lvol: string, offset: number) => Promise<readonly number[]>;
   readonly control: () => Promise<Control>;
 };
@@ -83,7 +84,7 @@ async function scenario(
 
 describe("on a disk that was used before, without zeroing", () => {
   it.each(["none", "unmap", "write_zeroes"] as const)(
-    "a thick lvol shows the old bytes, whatever its clear method (%s)",
+    "a thick lvol shows the old bytes with clear method %s",
     async (clear) => {
       await using one = await scenario("none");
       const lvol = await one.make("a", false, clear);
@@ -91,7 +92,7 @@ describe("on a disk that was used before, without zeroing", () => {
     },
   );
 
-  it("a thin lvol reads zeros, until a write makes a cluster its own: the rest of it is old", async () => {
+  it("a thin lvol reads zeros; a write allocates a cluster whose other pages show old bytes", async () => {
     await using one = await scenario("unmap");
     const lvol = await one.make("a", true, "write_zeroes");
     expect(await one.found(lvol, 0)).toEqual([0]);
@@ -101,7 +102,7 @@ describe("on a disk that was used before, without zeroing", () => {
     expect(await one.found(lvol, CLUSTER)).toEqual([0]);
   });
 
-  it("an inflated lvol and a grown thick one show the old bytes", async () => {
+  it("an inflated lvol and a grown thick lvol show the old bytes", async () => {
     await using one = await scenario("none");
     const [thin, thick] = [
       await one.make("thin", true, "unmap"),
@@ -115,22 +116,22 @@ describe("on a disk that was used before, without zeroing", () => {
   });
 });
 
-describe("what a deleted lvol leaves to the next one", () => {
+describe("data of a deleted lvol in the next lvol", () => {
   it.each<[Clear, "keeps" | "zeroes", number]>([
     ["none", "zeroes", 7],
     ["unmap", "keeps", 7],
     ["unmap", "zeroes", 0],
     ["write_zeroes", "keeps", 0],
-  ])("with %s on a disk whose unmap %s: %i", async (clear, unmap, left) => {
+  ])("with clear method %s on a disk whose unmap %s: byte %i", async (clear, unmap, expected) => {
     await using one = await scenario("write_zeroes", { unmap });
     const first = await one.make("first", true, clear);
     await one.write(first, 0, 7);
     await one.spdk().bdevLvolDelete({ lvsUuid: one.lvsUuid, name: first });
     const second = await one.make("second", false, "write_zeroes");
-    expect(await one.found(second, 0)).toEqual([left]);
+    expect(await one.found(second, 0)).toEqual([expected]);
   });
 
-  it("is everything when the target dies between freeing and clearing", async () => {
+  it("is readable when the target is killed between freeing and clearing the clusters", async () => {
     await using one = await scenario("write_zeroes");
     const first = await one.make("first", true, "write_zeroes");
     await one.write(first, 0, 7);
@@ -148,7 +149,7 @@ describe("what a deleted lvol leaves to the next one", () => {
     expect(await one.found(second, 0)).toEqual([7]);
   });
 
-  it("is nothing when somebody zeroed the free space", async () => {
+  it("is not readable after the free space was zeroed", async () => {
     await using one = await scenario("none");
     const [store] = await one.spdk().bdevLvolGetLvstores();
     const all = await one.spdk().bdevLvolCreate({
@@ -165,7 +166,7 @@ describe("what a deleted lvol leaves to the next one", () => {
 });
 
 describe("snapshots and clones", () => {
-  it("keep what was written before, and take with a first write what stood in the cluster", async () => {
+  it("keep what was written before; a first write allocates a cluster with its old bytes", async () => {
     await using one = await scenario("none");
     const { lvsUuid } = one;
     const spdk = one.spdk();
@@ -187,7 +188,7 @@ describe("snapshots and clones", () => {
   });
 });
 
-it("what was written is there after a kill -9", async () => {
+it("written bytes survive a kill -9 of the target", async () => {
   await using one = await scenario("write_zeroes");
   const lvol = await one.make("a", true, "write_zeroes");
   await one.write(lvol, 3 * CLUSTER + 2 * PAGE, 9);

@@ -1,5 +1,7 @@
-// What crashes a real target aborts the simulated one, always and by name; what a real one survives
-// comes out as it does there (CONTRACT section 9). With --strict, so does what no agent may send.
+// Overlapping changes: what crashes a real target always aborts the simulated one, with a message
+// that names both requests; what a real one survives has the same outcome
+// (docs/spdk-contract.md#overlaps). With --strict, requests that an agent must never send abort
+// too.
 import { describe, expect, it } from "vitest";
 import { spdkClient, type SpdkClient } from "../../../src/spdk/client.ts";
 import { SpdkConnection } from "../../../src/spdk/connection.ts";
@@ -14,7 +16,7 @@ type Scenario = AsyncDisposable & {
   readonly lvsUuid: string;
   readonly create: (lvolName: string) => Promise<string>;
   readonly attach: () => Promise<unknown>;
-  /** Changes sent in one write; how each ended. */
+  /** Sends changes in one write; returns "ok" or the error of each. */
   readonly together: (...calls: readonly (() => Promise<unknown>)[]) => Promise<readonly string[]>;
 };
 
@@ -70,47 +72,47 @@ async function aborted({ sim }: Scenario): Promise<string> {
 }
 
 describe("changes of one lvol that overlap", () => {
-  it("abort when a resize meets a delete, naming both requests", async () => {
-    await using there = await scenario();
-    const { spdk, lvsUuid, create } = there;
+  it("abort when a resize overlaps a delete, with a message that names both requests", async () => {
+    await using setup = await scenario();
+    const { spdk, lvsUuid, create } = setup;
     const name = await create("v");
-    void there.together(
+    void setup.together(
       () => spdk.bdevLvolDelete({ lvsUuid, name }),
       () => spdk.bdevLvolResize({ lvsUuid, name, sizeBytes: 16n * MIB }),
     );
-    const said = await aborted(there);
-    expect(said).toMatch(
+    const message = await aborted(setup);
+    expect(message).toMatch(
       /bdev_lvol_resize \(id \d+, lvs0\/v\) started while bdev_lvol_delete \(id/,
     );
   });
 
-  it("abort when a snapshot meets a delete", async () => {
-    await using there = await scenario();
-    const { spdk, lvsUuid, create } = there;
+  it("abort when a snapshot overlaps a delete", async () => {
+    await using setup = await scenario();
+    const { spdk, lvsUuid, create } = setup;
     const name = await create("v");
-    void there.together(
+    void setup.together(
       () => spdk.bdevLvolSnapshot({ lvsUuid, name, snapshotName: "s" }),
       () => spdk.bdevLvolDelete({ lvsUuid, name }),
     );
-    expect(await aborted(there)).toContain("bdev_lvol_snapshot");
+    expect(await aborted(setup)).toContain("bdev_lvol_snapshot");
   });
 
-  it("abort when lvols are made while their store goes", async () => {
-    await using there = await scenario();
-    const { spdk, lvsUuid, create } = there;
+  it("abort when an lvol is created while its store is deleted", async () => {
+    await using setup = await scenario();
+    const { spdk, lvsUuid, create } = setup;
     await create("first");
-    void there.together(
+    void setup.together(
       () => create("second"),
       () => spdk.bdevLvolDeleteLvstore(lvsUuid),
     );
-    expect(await aborted(there)).toContain("bdev_lvol_delete_lvstore");
+    expect(await aborted(setup)).toContain("bdev_lvol_delete_lvstore");
   });
 
-  it("end with the second busy when both are deletes, and the lvol is gone", async () => {
-    await using there = await scenario();
-    const { spdk, lvsUuid, create } = there;
+  it("fail the second of two deletes as busy, and the lvol is deleted", async () => {
+    await using setup = await scenario();
+    const { spdk, lvsUuid, create } = setup;
     const name = await create("v");
-    const ends = await there.together(
+    const ends = await setup.together(
       () => spdk.bdevLvolDelete({ lvsUuid, name }),
       () => spdk.bdevLvolDelete({ lvsUuid, name }),
     );
@@ -118,41 +120,41 @@ describe("changes of one lvol that overlap", () => {
     expect(await spdk.bdevLvolGetLvols()).toEqual([]);
   });
 
-  it("leave an lvol on the disk whose delete met an inflate: it is back at the next attach", async () => {
-    await using there = await scenario();
-    const { spdk, lvsUuid, create } = there;
+  it("keep an lvol on the disk when its delete overlaps an inflate: the next attach loads it", async () => {
+    await using setup = await scenario();
+    const { spdk, lvsUuid, create } = setup;
     const name = await create("v");
-    const ends = await there.together(
+    const ends = await setup.together(
       () => spdk.bdevLvolInflate({ lvsUuid, name }),
       () => spdk.bdevLvolDelete({ lvsUuid, name }),
     );
     expect(ends[1]).toContain("busy");
     expect(await spdk.bdevLvolGetLvols()).toEqual([]);
     await spdk.bdevNvmeDetachController("nvme0");
-    await there.attach();
+    await setup.attach();
     expect(await spdk.bdevLvolGetLvols()).toMatchObject([{ uuid: name, name: "v" }]);
   });
 
-  it("are harmless between unrelated lvols, fifty at a time", async () => {
-    await using there = await scenario(["--strict"]);
+  it("succeed between unrelated lvols, fifty at a time", async () => {
+    await using setup = await scenario(["--strict"]);
     const names = Array.from({ length: 50 }, (_, index) => `v${index}`);
-    const uuids = await Promise.all(names.map((name) => there.create(name)));
-    const { spdk, lvsUuid } = there;
+    const uuids = await Promise.all(names.map((name) => setup.create(name)));
+    const { spdk, lvsUuid } = setup;
     await Promise.all(uuids.map((name) => spdk.bdevLvolDelete({ lvsUuid, name })));
     expect(await spdk.bdevLvolGetLvols()).toEqual([]);
   });
 });
 
 describe("a strict target", () => {
-  it("aborts on any two changes of one family", async () => {
-    await using there = await scenario(["--strict"]);
-    const { spdk, lvsUuid, create } = there;
+  it("aborts on two changes of one clone family in flight", async () => {
+    await using setup = await scenario(["--strict"]);
+    const { spdk, lvsUuid, create } = setup;
     const name = await create("v");
-    void there.together(
+    void setup.together(
       () => spdk.bdevLvolDelete({ lvsUuid, name }),
       () => spdk.bdevLvolDelete({ lvsUuid, name }),
     );
-    expect(await aborted(there)).toContain("two changes of one family in flight");
+    expect(await aborted(setup)).toContain("two changes of one family in flight");
   });
 
   it.each([
@@ -161,16 +163,16 @@ describe("a strict target", () => {
     ["lvols", "the deletion of a store with lvols"],
     ["read-only", "the rename of a read-only lvol"],
     ["malformed", "a malformed request"],
-  ])("aborts (%s) on %s", async (word) => {
-    await using there = await scenario(["--strict"]);
-    const { spdk, lvsUuid, create } = there;
+  ])("aborts with a message that contains %j on %s", async (word) => {
+    await using setup = await scenario(["--strict"]);
+    const { spdk, lvsUuid, create } = setup;
     const name = await create("v");
     const nqn = "nqn.2026-11.io.test:v";
     const raw = (method: string, params: Readonly<Record<string, unknown>>) =>
-      there.together(() => rawCall(there, method, params));
+      setup.together(() => rawCall(setup, method, params));
     switch (word) {
       case "shrinks":
-        void there.together(() => spdk.bdevLvolResize({ lvsUuid, name, sizeBytes: MIB }));
+        void setup.together(() => spdk.bdevLvolResize({ lvsUuid, name, sizeBytes: MIB }));
         break;
       case "exported":
         await spdk.nvmfCreateSubsystem({
@@ -186,10 +188,10 @@ describe("a strict target", () => {
           uuid: name,
           nguid: "0".repeat(32),
         });
-        void there.together(() => spdk.bdevLvolDelete({ lvsUuid, name }));
+        void setup.together(() => spdk.bdevLvolDelete({ lvsUuid, name }));
         break;
       case "lvols":
-        void there.together(() => spdk.bdevLvolDeleteLvstore(lvsUuid));
+        void setup.together(() => spdk.bdevLvolDeleteLvstore(lvsUuid));
         break;
       case "read-only":
         await spdk.bdevLvolSetReadOnly({ lvsUuid, name });
@@ -198,11 +200,11 @@ describe("a strict target", () => {
       default:
         void raw("bdev_lvol_delete", { nmae: name });
     }
-    expect(await aborted(there)).toContain(word);
+    expect(await aborted(setup)).toContain(word);
   });
 });
 
-/** A request that no typed method would send. */
+/** Sends a request that the typed client cannot express. */
 async function rawCall({ sim }: Scenario, method: string, params: object): Promise<void> {
   await using connection = new SpdkConnection({ path: sim.socketPath, mayMutate: () => true });
   await new Promise<void>((resolve) => void connection.onConnected(resolve));

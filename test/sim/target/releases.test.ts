@@ -1,5 +1,5 @@
-// The simulator as an older release, where VERSIONS.md measured that it differs. Each line is what a
-// client of that release sees.
+// Behaviour of the simulator per SPDK release, where docs/spdk-contract.md#release-differences
+// measured a difference: each case lists the answers of 24.01, 25.05 and 26.09.
 import { once } from "node:events";
 import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -18,7 +18,7 @@ const NQN = "nqn.2026-11.io.test:a";
 const LISTENER = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: "4777" };
 const HOST = "nqn.2014-08.org.x:host";
 
-/** All requests in one write, each answered by its id. Undefined: the connection was closed. */
+/** Sends all requests in one write. Returns the replies by id; missing if the connection closed. */
 async function ask({ socketPath }: Simulator, ...calls: readonly Call[]): Promise<Reply[]> {
   const socket = connect(socketPath);
   await once(socket, "connect");
@@ -63,7 +63,9 @@ afterAll(async () => {
   await stack.disposeAsync();
 });
 
-/** What each release answers to the last of these calls, the ones before it made one by one. */
+/**
+ * Makes the calls one after another on each release. Returns the reply to the last, per release.
+ */
 async function onEach(...calls: readonly Call[]): Promise<Record<string, Reply | undefined>> {
   const entries = simulators.map(async ([release, sim]) => {
     let last: Reply | undefined;
@@ -81,7 +83,7 @@ const listener: Call = ["nvmf_subsystem_add_listener", { nqn: NQN, listen_addres
 const host: Call = ["nvmf_subsystem_add_host", { nqn: NQN, host: HOST }];
 
 describe("each release", () => {
-  it("says which it is", async () => {
+  it("reports its version", async () => {
     expect(await onEach(["spdk_get_version"])).toMatchObject({
       "24.01": { result: { fields: { major: 24, minor: 1, patch: 0, suffix: "" } } },
       "25.05": { result: { fields: { major: 25, minor: 5, patch: 1, suffix: "" } } },
@@ -89,7 +91,7 @@ describe("each release", () => {
     });
   });
 
-  it("has its own events", async () => {
+  it("lists its notification types", async () => {
     const types = await onEach(["notify_get_types"]);
     expect(types["24.01"]?.result).toEqual(["bdev_register", "bdev_unregister"]);
     expect(types["25.05"]?.result).not.toContain("bdev_resize");
@@ -98,7 +100,7 @@ describe("each release", () => {
 
   it.each<[string, readonly Call[], readonly object[]]>([
     [
-      "a subsystem that is not there, asked for",
+      "reading a subsystem that does not exist",
       [["nvmf_get_subsystems", { nqn: NQN }]],
       [
         error(-19, "No such device"),
@@ -107,7 +109,7 @@ describe("each release", () => {
       ],
     ],
     [
-      "a subsystem that is not there, deleted",
+      "deleting a subsystem that does not exist",
       [["nvmf_delete_subsystem", { nqn: NQN }]],
       [
         error(-32602, "Invalid parameters"),
@@ -125,7 +127,7 @@ describe("each release", () => {
       ],
     ],
     [
-      "a controller that is not there",
+      "reading a controller that does not exist",
       [["bdev_nvme_get_controllers", { name: "nvme9" }]],
       [{ error: { code: 22 } }, { error: { code: 22 } }, { error: { code: -22 } }],
     ],
@@ -140,27 +142,27 @@ describe("each release", () => {
       [{ result: true }, { error: { code: -32602 } }, { error: { code: -32602 } }],
     ],
     [
-      "a host with a key that nobody has",
+      "adding a host with an unknown DH-CHAP key",
       [subsystem, ["nvmf_subsystem_add_host", { nqn: NQN, host: HOST, dhchap_key: "k" }]],
       [{ result: true }, { error: { code: -32602 } }, { error: { code: -32602 } }],
     ],
     [
-      "counters by one name",
+      "bdev_get_iostat with `name`",
       [["bdev_get_iostat", { name: "none" }]],
       [error(-19, "No such device"), error(-19, "No such device"), { error: { code: -32603 } }],
     ],
     [
-      "counters by several names",
+      "bdev_get_iostat with `names`",
       [["bdev_get_iostat", { names: [] }]],
       [{ error: { code: -32603 } }, { error: { code: -32603 } }, { result: { bdevs: [] } }],
     ],
     [
-      "a parameter that came later",
+      "a parameter added in 26.09",
       [["nvmf_create_subsystem", { nqn: NQN, enable_nssr: false }]],
       [{ error: { code: -32602 } }, { error: { code: -32602 } }, { result: true }],
     ],
     [
-      "a parameter that went",
+      "a parameter removed in 26.09",
       [["nvmf_create_subsystem", { nqn: NQN, max_discard_size_kib: 4 }]],
       [{ result: true }, { result: true }, { error: { code: -32602 } }],
     ],
@@ -172,7 +174,7 @@ describe("each release", () => {
     });
   });
 
-  it("lists what it has", async () => {
+  it("lists a subsystem with the fields of its release", async () => {
     const listed = await onEach(subsystem, listener, ["nvmf_get_subsystems", { nqn: NQN }]);
     const [oldest, older, newest] = RELEASES.map((release) => listed[release]?.result);
     expect(oldest).toMatchObject([{ listen_addresses: [{ transport: "TCP", trtype: "TCP" }] }]);
@@ -186,15 +188,18 @@ describe("one request", () => {
     ["24.01", 32_000, 33_000],
     ["25.05", 32_000, 33_000],
     ["26.09", 262_000, 300_000],
-  ])("to %s may have %i bytes and not %i", async (release, passes, closed) => {
-    const long = (bytes: number): Call => ["bdev_get_bdevs", { name: "x".repeat(bytes - 100) }];
-    await on(release, async (sim) => {
-      expect(await ask(sim, long(passes))).toMatchObject([error(-19, "No such device")]);
-      expect(await ask(sim, long(closed))).toEqual([]);
-    });
-  });
+  ])(
+    "to %s of %i bytes is answered, of %i bytes closes the connection",
+    async (release, passes, closed) => {
+      const long = (bytes: number): Call => ["bdev_get_bdevs", { name: "x".repeat(bytes - 100) }];
+      await on(release, async (sim) => {
+        expect(await ask(sim, long(passes))).toMatchObject([error(-19, "No such device")]);
+        expect(await ask(sim, long(closed))).toEqual([]);
+      });
+    },
+  );
 
-  it("that is a batch is refused as a whole before 26.05", async () => {
+  it("that is a JSON-RPC batch is refused as a whole by 25.05", async () => {
     await on("25.05", async ({ socketPath }) => {
       const socket = connect(socketPath);
       socket.write('[{"jsonrpc":"2.0","id":1,"method":"rpc_get_methods"}]');
@@ -208,7 +213,7 @@ describe("one request", () => {
 describe("several changes of one subsystem in one write", () => {
   const both: readonly Call[] = [subsystem, listener];
 
-  it("are refused by 24.01 but for the first, and queued by the others", async () => {
+  it("are refused by 24.01 except the first, and queued by 25.05 and 26.09", async () => {
     const refused = error(-32603, "subsystem busy, retry later.\n");
     const second = async (release: ReleaseName) =>
       await on(release, async (sim) => {
@@ -219,7 +224,7 @@ describe("several changes of one subsystem in one write", () => {
     expect(answers).toMatchObject([refused, { result: true }, { result: true }]);
   });
 
-  it("take 25.05 down where one deletes it while it gets a listener", async () => {
+  it("crash 25.05 when the subsystem is deleted while a listener is added", async () => {
     await on("25.05", async (sim) => {
       await ask(sim, transport, subsystem);
       expect(await ask(sim, listener, ["nvmf_delete_subsystem", { nqn: NQN }])).toEqual([]);

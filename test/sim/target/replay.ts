@@ -1,11 +1,11 @@
-// Sends a recorded scenario to a target and says where its answers differ.
+// Replays a recorded scenario on a target and reports where its answers differ.
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { z } from "zod";
 import { differences, fill, isObject, type Bindings } from "./match.ts";
 import type { Json, RawStep, RecordedRequest, Step, Transcript } from "./transcript.ts";
 
-/** How long a raw connection is listened to before it counts as open. */
+/** Milliseconds without data after which a raw connection counts as open. */
 const SILENCE_MS = 250;
 const ANSWER_MS = 30_000;
 
@@ -13,13 +13,13 @@ export type ReplayOptions = {
   readonly socketPath: string;
   /** Attach parameters of the scenario's disks. */
   readonly disks: readonly Readonly<Record<string, string>>[];
-  /** Kills the target and starts it again over the same disks. */
+  /** Kills the target and restarts it over the same disks. */
   readonly restart: () => Promise<void>;
 };
 
 const json = z.json();
 
-/** The differences, each with its step; empty when every answer is as it was recorded. */
+/** Returns the differences, each with its step; empty when every answer matches the recording. */
 export async function replay(transcript: Transcript, options: ReplayOptions): Promise<string[]> {
   await using player = new Player(options);
   const found: string[] = [];
@@ -69,7 +69,7 @@ class Player implements AsyncDisposable {
     const requests = steps.map((step) => this.#request(step));
     line.send(requests.map((request) => JSON.stringify(request)).join(""));
     const answers = new Map<Json | undefined, Json>();
-    for (let left = requests.length; left > 0; left -= 1) {
+    for (let missing = requests.length; missing > 0; missing -= 1) {
       const answer = await line.answer(ANSWER_MS);
       answers.set(isObject(answer) ? answer["id"] : undefined, answer ?? null);
     }
@@ -81,7 +81,7 @@ class Player implements AsyncDisposable {
     const requests = steps.map((step) => this.#request(step));
     line.send(JSON.stringify(requests));
     const answers = await line.answer(ANSWER_MS);
-    if (!Array.isArray(answers)) return ["a batch is answered by one array"];
+    if (!Array.isArray(answers)) return ["batch: want one array as answer"];
     return steps.flatMap((step, index) => {
       const { id } = requests[index] ?? {};
       const answer = answers.find((one) => isObject(one) && one["id"] === id);
@@ -89,7 +89,7 @@ class Player implements AsyncDisposable {
     });
   }
 
-  /** Bytes on a connection of their own. */
+  /** Sends raw bytes on a new connection. */
   async #raw(step: RawStep): Promise<string[]> {
     const [piece = "", times = 0] = step.repeat ?? [];
     const text = step.raw.replace("\u0000REPEAT", () => piece.repeat(times));
@@ -97,7 +97,7 @@ class Player implements AsyncDisposable {
     line.send(fill(text, this.#bound));
     const lines: Json[] = [];
     for (;;) {
-      // What must come is waited for; only then is silence proof that nothing else does.
+      // Wait long for expected answers; after them, a short silence shows that no more follow.
       const more = lines.length < step.lines.length || step.then === "closed";
       const answer = await line.answer(more ? ANSWER_MS : SILENCE_MS);
       if (answer === undefined) break;
@@ -106,7 +106,7 @@ class Player implements AsyncDisposable {
     const state = line.closed ? "closed" : "open";
     line.close();
     const found = differences(step.lines, lines, this.#bound, "lines");
-    return state === step.then ? found : [...found, `connection: want ${step.then}, is ${state}`];
+    return state === step.then ? found : [...found, `connection: want ${step.then}, got ${state}`];
   }
 
   #compare(step: RecordedRequest, answer: Json | undefined): string[] {
@@ -140,7 +140,7 @@ class Player implements AsyncDisposable {
   }
 }
 
-/** One connection, answer by answer. */
+/** One connection; returns answers one at a time. */
 class Line {
   readonly #socket: Socket;
   readonly #answers: string[] = [];
@@ -174,7 +174,7 @@ class Line {
     this.#socket.write(text);
   }
 
-  /** Undefined: closed, or nothing came in time. */
+  /** Undefined: the connection closed, or no answer arrived within `limitMs`. */
   async answer(limitMs: number): Promise<Json | undefined> {
     const end = performance.now() + limitMs;
     while (this.#answers.length === 0 && !this.closed) {

@@ -1,4 +1,4 @@
-// The `sim` command as a process of its own, over disks in a folder of its own.
+// Runs the `sim` command as a child process, over disks in a temporary folder.
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
@@ -13,9 +13,9 @@ export type Simulator = AsyncDisposable & {
   readonly socketPath: string;
   /** Attach parameters of each disk. */
   readonly disks: readonly Readonly<Record<string, string>>[];
-  /** SIGKILL, and a new process over the same state. */
+  /** Kills the process with SIGKILL and starts a new one over the same state. */
   readonly restart: () => Promise<void>;
-  /** Resolves with the exit code and what was said on stderr. */
+  /** Resolves with the exit code and the output on stderr once the process ended. */
   readonly ended: () => Promise<{ readonly code: number | null; readonly stderr: string }>;
 };
 
@@ -26,7 +26,7 @@ export type SimulatorOptions = {
     readonly prefill?: number;
     readonly unmap?: "keeps" | "zeroes";
   }[];
-  /** Further ones; a control socket is at `control` in the folder. */
+  /** Additional arguments; the control socket is always at `control` in the folder. */
   readonly args?: readonly string[];
 };
 
@@ -75,7 +75,7 @@ export async function simulator(options: SimulatorOptions = {}): Promise<Simulat
 
 type Running = { readonly child: ChildProcess; readonly stderr: () => string };
 
-/** Resolves when it says that it serves. */
+/** Resolves when the process reports that it serves its socket. */
 async function start(args: readonly string[]): Promise<Running> {
   const flags = ["--disable-warning=ExperimentalWarning"];
   const child = spawn(process.execPath, [...flags, MAIN, ...args], {
@@ -83,9 +83,9 @@ async function start(args: readonly string[]): Promise<Running> {
   });
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
-  const said = once(child.stdout, "data").then(() => true);
+  const listening = once(child.stdout, "data").then(() => true);
   const failed = once(child, "close").then(() => false);
-  if (!(await Promise.race([said, failed]))) throw new Error(`sim ended: ${stderr}`);
+  if (!(await Promise.race([listening, failed]))) throw new Error(`sim ended: ${stderr}`);
   return { child, stderr: () => stderr };
 }
 

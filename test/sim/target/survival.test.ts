@@ -1,4 +1,4 @@
-// What outlives a simulated target, who may serve its socket, and how many it serves.
+// State that survives a kill of the simulated target, exclusive use of its socket, client limit.
 import { connect, type Socket } from "node:net";
 import { once } from "node:events";
 import { spawnSync } from "node:child_process";
@@ -32,7 +32,7 @@ async function attach(spdk: SpdkClient, { disks }: Simulator): Promise<void> {
 }
 
 describe("a target that is killed", () => {
-  it("has its stores and lvols again after an attach, and nothing of NVMe-oF", async () => {
+  it("has its lvstores and lvols again after an attach, and no NVMe-oF subsystem or transport", async () => {
     await using stack = new AsyncDisposableStack();
     const sim = stack.use(await simulator());
     const before = await client(stack, sim);
@@ -82,7 +82,7 @@ describe("a target that is killed", () => {
 });
 
 describe("a socket", () => {
-  it("is served by one target at a time, and taken over from a dead one", async () => {
+  it("is served by one target at a time, and reused after that target was killed", async () => {
     await using sim = await simulator();
     const disks = join(sim.folder, "disks.json");
     const second = spawnSync(
@@ -96,7 +96,7 @@ describe("a socket", () => {
     await sim.restart();
   });
 
-  it("serves 64 clients; the 65th waits until one of them goes", async () => {
+  it("serves 64 clients; the 65th waits until one of them disconnects", async () => {
     await using sim = await simulator();
     const open = async (): Promise<Socket> => {
       const socket = connect(sim.socketPath);

@@ -1,5 +1,5 @@
-// A recorded scenario: what was sent to a real target and what it answered. The format is that of the
-// recordings in test/fixtures/transcripts, parsed once.
+// Schema of a recorded scenario: requests sent to a real target and its answers, as stored in
+// test/fixtures/transcripts.
 import { z } from "zod";
 
 const json = z.json();
@@ -19,7 +19,7 @@ const raw = z.strictObject({
   raw: z.string(),
   repeat: z.tuple([z.string(), z.number()]).optional(),
   lines: z.array(json),
-  // The name is the recordings'.
+  // The field name is fixed by the recordings.
   // oxlint-disable-next-line unicorn/no-thenable
   then: z.enum(["open", "closed"]),
   note: z.string().optional(),

@@ -1,5 +1,4 @@
-// The scenarios that were recorded on a real target, replayed on the simulated one: every answer is
-// what the real one gave.
+// Replays scenarios recorded on a real target on the simulated one: every answer must match.
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
@@ -15,13 +14,13 @@ function read(name: string) {
 }
 
 describe("a recorded scenario", () => {
-  it.concurrent.each(NAMES)("%s has no mismatch", async (name) => {
+  it.concurrent.each(NAMES)("%s is answered as recorded", async (name) => {
     const recorded = read(name);
     await using target = await simulator({ disks: recorded.disks });
     expect(await replay(recorded, target)).toEqual([]);
   });
 
-  it("that was altered is found out", async () => {
+  it("with an altered answer is reported as a mismatch", async () => {
     const recorded = read("04_lvstore.json");
     const altered = recorded.steps.map((step) =>
       "method" in step && step.method === "bdev_lvol_grow_lvstore"
