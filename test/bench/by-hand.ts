@@ -58,21 +58,23 @@ export class ByHand implements AsyncDisposable {
     });
   }
 
-  /** First what needs nothing, all at once; then what needs the answers. */
+  /** Each stage all at once: what needs nothing, then the namespaces, then the listeners. */
   async makeOnTarget(volumes: readonly HandMade[]): Promise<void> {
     await Promise.all([
       this.#createLvols(volumes),
       ...volumes.map((one) => prepare(this.#raw, one)),
     ]);
     await Promise.all(volumes.map((one) => addNamespace(this.#raw, one)));
+    await Promise.all(volumes.map((one) => listen(this.#raw, one)));
   }
 
   /** One call after another. */
   async makeInSequence(volumes: readonly HandMade[]): Promise<void> {
     for (const volume of volumes) {
       volume.lvolUuid = await createLvol(this.#raw, volume);
-      for (const [method, params] of exportCalls(volume)) await this.#raw.call(method, params);
+      for (const [method, params] of prepareCalls(volume)) await this.#raw.call(method, params);
       await addNamespace(this.#raw, volume);
+      await listen(this.#raw, volume);
     }
   }
 
@@ -142,7 +144,7 @@ export class ByHand implements AsyncDisposable {
   }
 }
 
-/** Brings everything back on a target that was restarted: its disks, then all exports in two stages. */
+/** Brings everything back on a target that was restarted: its disks, then all exports in three stages. */
 export async function restoreByHand(
   raw: RawConnection,
   node: BenchNode,
@@ -164,6 +166,7 @@ export async function restoreByHand(
   ]);
   await Promise.all(volumes.map((one) => prepare(raw, one)));
   await Promise.all(volumes.map((one) => addNamespace(raw, one)));
+  await Promise.all(volumes.map((one) => listen(raw, one)));
 }
 
 type Named = { readonly id: string };
@@ -180,10 +183,10 @@ async function createLvol(raw: RawConnection, { id, lvsUuid }: HandMade): Promis
 }
 
 async function prepare(raw: RawConnection, volume: Named): Promise<void> {
-  await Promise.all(exportCalls(volume).map(([method, params]) => raw.call(method, params)));
+  await Promise.all(prepareCalls(volume).map(([method, params]) => raw.call(method, params)));
 }
 
-function exportCalls({ id }: Named): readonly (readonly [method: string, params: object])[] {
+function prepareCalls({ id }: Named): readonly (readonly [method: string, params: object])[] {
   const nqn = nqnOf(id);
   const subsystem = {
     nqn,
@@ -195,7 +198,6 @@ function exportCalls({ id }: Named): readonly (readonly [method: string, params:
   return [
     ["nvmf_create_subsystem", subsystem],
     ["nvmf_subsystem_add_host", { nqn, host: HOST }],
-    ["nvmf_subsystem_add_listener", { nqn, listen_address: LISTEN }],
   ];
 }
 
@@ -205,6 +207,11 @@ async function addNamespace(
 ): Promise<void> {
   const namespace = { bdev_name: lvolUuid, nsid: 1, uuid: id, nguid: exportNguid(id) };
   await raw.call("nvmf_subsystem_add_ns", { nqn: nqnOf(id), namespace });
+}
+
+/** Last: a host that connects before the namespace is attached drops its block device. */
+async function listen(raw: RawConnection, { id }: Named): Promise<void> {
+  await raw.call("nvmf_subsystem_add_listener", { nqn: nqnOf(id), listen_address: LISTEN });
 }
 
 function nqnOf(id: string): string {

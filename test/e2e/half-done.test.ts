@@ -112,7 +112,10 @@ describe("a delete during which the target is killed", () => {
   ])(
     "halfway, with isolation %s: the next volume shows its bytes as %j",
     async (isolation, shown) => {
-      await using scenario = await crashScenario({}, { STORAGE_NODE_ISOLATION: isolation });
+      await using scenario = await crashScenario(
+        {},
+        { env: { STORAGE_NODE_ISOLATION: isolation } },
+      );
       const agent = await scenario.start();
       await agent.ready();
       const doomed = await provision(agent, SMALL);
@@ -131,7 +134,7 @@ describe("a delete during which the target is killed", () => {
   );
 
   it("with isolation trusted does not prevent new volumes", async () => {
-    await using scenario = await crashScenario({}, { STORAGE_NODE_ISOLATION: "trusted" });
+    await using scenario = await crashScenario({}, { env: { STORAGE_NODE_ISOLATION: "trusted" } });
     const agent = await scenario.start();
     await agent.ready();
     const doomed = idOf(await provision(agent, SMALL));

@@ -1,8 +1,9 @@
 // Soak test of a storage node: PostgreSQL, a simulated target and the agent run as processes,
 // volumes change all the time, and every second one of the three is killed with SIGKILL. At the end
-// the answers to callers, the rows and the objects on the target must agree.
+// the answers to callers, the rows and the objects on the target must agree. Then 50 hosts use their
+// volumes while the target is killed 1,000 times; none may lose its device or see an error.
 //
-//   node bin/node24.js test/soak/soak.ts [--seconds 300] [--volumes 200] [--seed N]
+//   node bin/node24.js test/soak/soak.ts [--seconds 300] [--volumes 200] [--seed N] [--restarts 1000]
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -13,6 +14,8 @@ import { startPostgres, type Postgres } from "../../src/demo/postgres.ts";
 import { superviseProcess, type SupervisedProcess } from "../../src/demo/processes.ts";
 import { spdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
+import type { HostCounters } from "../../src/sim/host/simulated-host.ts";
+import { hostsThroughRestarts } from "../support/hosts-through-restarts.ts";
 import { migratedDatabase } from "../support/migrated-database.ts";
 import { serverFolder } from "../support/server-folder.ts";
 import { differences } from "./differences.ts";
@@ -20,6 +23,7 @@ import { agentEnv } from "../support/agent.ts";
 import { Scheduler } from "./scheduler.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+const HOSTS = 50;
 const DISKS = 2;
 const DISK_BYTES = 256n * 1024n ** 3n;
 const KILL_EVERY_MS = 1_000;
@@ -33,15 +37,16 @@ const { values } = parseArgs({
     seconds: { type: "string", default: "300" },
     volumes: { type: "string", default: "200" },
     seed: { type: "string", default: String(Date.now() % 100_000) },
+    restarts: { type: "string", default: "1000" },
   },
 });
-process.exitCode = (await soak({
+const options = {
   seconds: Number(values.seconds),
   volumes: Number(values.volumes),
   seed: Number(values.seed),
-}))
-  ? 0
-  : 1;
+};
+const good = (await soak(options)) && (await soakHosts(Number(values.restarts)));
+process.exitCode = good ? 0 : 1;
 
 function say(line: string): void {
   process.stdout.write(`${line}\n`);
@@ -82,6 +87,34 @@ async function soak({ seconds, volumes, seed }: Soak): Promise<boolean> {
   for (const line of found) say(`DIFFERS ${line}`);
   const good = found.length === 0 && node.aborts() === 0;
   say(good ? "rows, target and answers agree" : "FAILED");
+  return good;
+}
+
+async function soakHosts(restarts: number): Promise<boolean> {
+  say(`soak: ${HOSTS} hosts through ${restarts} restarts of the target`);
+  await using folder = await serverFolder();
+  await using postgres = await startPostgres({ stateDir: folder.path });
+  const databaseUrl = await migratedDatabase(postgres, "hosts");
+  const onRound = (round: number) => {
+    if (round > 0 && round % 100 === 0) say(`${round} restarts`);
+  };
+  const { hosts, harm, letInAgain } = await hostsThroughRestarts({
+    restarts,
+    hosts: HOSTS,
+    databaseUrl,
+    onRound,
+  });
+  const sum = (of: (one: HostCounters) => number) => hosts.reduce((all, one) => all + of(one), 0);
+  const figures = {
+    reconnects: sum(({ reconnects }) => reconnects),
+    "reads, writes and discards": sum(({ reads, writes, discards }) => reads + writes + discards),
+    "longest gap, ms": Math.max(...hosts.map(({ longestGapMs }) => longestGapMs)),
+  };
+  say(JSON.stringify(figures, undefined, 2));
+  for (const line of harm) say(`HARMED ${line}`);
+  for (const nqn of letInAgain) say(`REVOKED BUT LET IN ${nqn}`);
+  const good = harm.length === 0 && letInAgain.length === 0;
+  say(good ? "no host saw more than a pause" : "FAILED");
   return good;
 }
 

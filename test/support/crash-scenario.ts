@@ -38,13 +38,20 @@ type Running = {
   readonly db: DatabaseProxy;
 };
 
+export type CrashOptions = {
+  readonly env?: Readonly<Record<string, string>>;
+  /** Hears what the agent asks the target. */
+  readonly overhear?: Overhear | undefined;
+  /** Default: a database of the test run. */
+  readonly databaseUrl?: string;
+};
+
 export async function crashScenario(
   timing: Partial<Timing> = {},
-  env: Readonly<Record<string, string>> = {},
-  overhear: Overhear = deaf,
+  { env = {}, overhear = deaf, databaseUrl }: CrashOptions = {},
 ): Promise<CrashScenario> {
   const stack = new AsyncDisposableStack();
-  const database = stack.use(await recycledDatabase());
+  const url = databaseUrl ?? stack.use(await recycledDatabase()).url;
   const target = stack.use(await inProcessTarget());
   const folder = stack.use(await temporaryFolder());
   const stateDir = join(folder.path, "state");
@@ -71,7 +78,7 @@ export async function crashScenario(
     // target.
     const path = join(folder.path, `agent${(count += 1)}`);
     const spdk = await SocketProxy.open(path, target.socket, overhear);
-    const db = await DatabaseProxy.open(database.url);
+    const db = await DatabaseProxy.open(url);
     const agent = await startAgent(
       {
         url: db.url,

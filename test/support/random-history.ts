@@ -1,4 +1,4 @@
-// Random histories of a node: calls of clients and faults. A history is a list of actions; the
+// Random histories of a node: calls of clients, hosts that use the volumes, and faults. A history is a list of actions; the
 // expected final state is derived from the calls and their answers only.
 import { status } from "@grpc/grpc-js";
 import fc from "fast-check";
@@ -14,6 +14,7 @@ import {
   tag,
   type CrashScenario,
 } from "./crash-scenario.ts";
+import { BusyHost } from "./busy-host.ts";
 import { getLvol, HOST, lvolSpec, stateOf } from "./volumes.ts";
 
 const SLOTS = 5;
@@ -79,9 +80,12 @@ class Volume {
   deleted = false;
   /** Set once the volume was UP: a later answer with another lvol means lost data. */
   lvolUuid: string | undefined;
+  nqn = "";
   /** A host has written into it. */
   written = false;
   readonly hosts = new Map<string, Mutation>();
+  /** Uses the volume from when it was UP until it is deleted, or HOST is revoked. */
+  user: BusyHost | undefined;
   /** Calls for one volume are sent one after another, as a scheduler does. */
   turn: Promise<void> = Promise.resolve();
 
@@ -124,6 +128,7 @@ async function sendOnce(volume: Volume, one: Mutation, { client }: TestAgent): P
         const { lvol } = await call(client, client.provisionLvol.bind(client), request, options);
         if (lvol !== undefined && stateOf(lvol) === "LVOL_STATE_UP") {
           volume.lvolUuid ??= lvol.status?.lvolUuid;
+          volume.nqn = lvol.status?.nqn ?? "";
           if (lvol.status?.lvolUuid !== volume.lvolUuid)
             throw new Error(`volume ${volume.id} has another lvol than before`);
         }
@@ -175,7 +180,7 @@ type Held = { readonly target: ReturnType<typeof onTarget>; readonly volumes: re
 /** The final state and the expected one. */
 export type AtRest = { readonly found: Held; readonly wanted: Held };
 
-class History {
+class History implements AsyncDisposable {
   readonly scenario: CrashScenario;
   readonly #volumes: readonly Volume[];
   #resumeStopped: (() => void) | undefined;
@@ -191,6 +196,10 @@ class History {
     );
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#users().map((user) => user[Symbol.asyncDispose]()));
+  }
+
   async begin(): Promise<void> {
     await (await this.#agent).ready();
   }
@@ -204,8 +213,10 @@ class History {
         const volume = this.#volumes[one.slot];
         if (volume === undefined) throw new Error(`no slot ${one.slot}`);
         volume.turn = volume.turn.then(async () => {
+          const ends = one.do === "delete" || (one.do === "revoke" && one.host === HOST);
+          if (ends) await this.#leave(volume);
           await sendOnce(volume, one, await this.#agent);
-          this.#tag(volume);
+          this.#use(volume);
         });
         // A failure is reported by the later wait for all answers.
         volume.turn.catch(() => {});
@@ -218,11 +229,26 @@ class History {
     }
   }
 
-  /** Writes the byte of the volume as its host, once the volume was answered to be UP. */
-  #tag(volume: Volume): void {
-    const { lvolUuid, deleted, written } = volume;
-    if (lvolUuid === undefined || deleted || written) return;
-    volume.written = tag(this.scenario, lvolUuid, this.#byteOf(volume));
+  /** Writes the byte of the volume and lets its host connect, once it was answered to be UP. */
+  #use(volume: Volume): void {
+    const { lvolUuid, deleted, written, nqn } = volume;
+    if (lvolUuid === undefined || deleted) return;
+    if (!written) volume.written = tag(this.scenario, lvolUuid, this.#byteOf(volume));
+    if (!allows(volume, HOST)) return;
+    const { fabric } = this.scenario.target;
+    volume.user ??= BusyHost.start({ fabric, host: HOST, nqn });
+  }
+
+  #users(): readonly BusyHost[] {
+    return this.#volumes.map(({ user }) => user).filter((user) => user !== undefined);
+  }
+
+  /** Throws if the host of the volume has seen harm. */
+  async #leave(volume: Volume): Promise<void> {
+    const { user } = volume;
+    volume.user = undefined;
+    const harm = (await user?.stop()) ?? [];
+    if (harm.length > 0) throw new Error(`host of ${volume.id}: ${harm.join("; ")}`);
   }
 
   #byteOf(volume: Volume): number {
@@ -300,8 +326,10 @@ class History {
       );
     });
     await Promise.all(this.#volumes.map((volume) => repeat(volume, agent)));
-    for (const volume of this.#volumes) this.#tag(volume);
+    for (const volume of this.#volumes) this.#use(volume);
     await settled(scenario);
+    await Promise.all(this.#users().map((user) => user.writesAgain()));
+    await Promise.all(this.#volumes.map((volume) => this.#leave(volume)));
     const kept = this.#volumes.filter(({ provisioned, deleted }) => provisioned && !deleted);
     const wanted = {
       target: exactly(kept.map(({ id }) => id)),
@@ -328,13 +356,15 @@ class History {
   }
 }
 
-function wantedOf({ id, lvolUuid, hosts }: Volume, byte: number): Found {
-  const allowed = HOSTS.filter((one) => (hosts.get(one)?.do ?? first(one)) === "allow");
+const allows = ({ hosts }: Volume, host: string) =>
+  (hosts.get(host)?.do ?? (host === HOST ? "allow" : "revoke")) === "allow";
+
+function wantedOf(volume: Volume, byte: number): Found {
+  const { id, lvolUuid } = volume;
+  const allowed = HOSTS.filter((one) => allows(volume, one));
   const bytes = { written: [byte], rest: [0] };
   return { id, state: "LVOL_STATE_UP", lvolUuid, hosts: allowed.toSorted(), bytes };
 }
-
-const first = (host: string) => (host === HOST ? "allow" : "revoke");
 
 async function repeat(volume: Volume, agent: TestAgent): Promise<void> {
   const again = async (one: Mutation) => {
@@ -357,7 +387,7 @@ async function repeat(volume: Volume, agent: TestAgent): Promise<void> {
  */
 export async function runHistory(actions: readonly Action[]): Promise<AtRest> {
   await using scenario = await crashScenario({ leaseTermMs: LEASE_MS, graceMs: GRACE_MS });
-  const history = new History(scenario, JSON.stringify(actions));
+  await using history = new History(scenario, JSON.stringify(actions));
   const execute = async () => {
     await history.begin();
     for (const one of actions) await history.act(one);

@@ -42,16 +42,21 @@ export async function provision(
   return lvol;
 }
 
-export type RemoveOptions = { readonly force?: boolean; readonly reason?: string };
+export type RemoveOptions = {
+  readonly force?: boolean;
+  readonly reason?: string;
+  /** False: return as soon as the intent is committed. */
+  readonly wait?: boolean;
+};
 
 export async function remove(
   { client }: Client,
   id: string,
-  { force = false, reason = "" }: RemoveOptions = {},
+  { force = false, reason = "", wait = true }: RemoveOptions = {},
 ): Promise<{ readonly done: boolean }> {
   return await call(client, client.delete.bind(client), {
     target: { $case: "lvolId", value: id },
-    waitTimeout: WAIT,
+    waitTimeout: wait ? WAIT : undefined,
     deferred: false,
     force,
     reason,
