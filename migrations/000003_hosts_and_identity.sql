@@ -31,6 +31,9 @@ alter table lvol
   -- Of hosts: those that may not connect before somebody confirms them, as this row comes from a
   -- database that is older than what the node remembers. '*' stands for allow_any_host.
   add column unconfirmed_hosts text[] not null default '{}',
+  -- The row comes from such a database, and no lvol was seen when it was written: one may have been made
+  -- and lost since, so no empty lvol is made for it.
+  add column maybe_made boolean not null default false,
   -- Hosts that were connected in the named incarnation of the target, as last recorded; null: unknown.
   add column connected_hosts text[],
   add column connected_incarnation text,

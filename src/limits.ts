@@ -106,6 +106,9 @@ export const MAX_PAGE_SIZE = 500;
 /** Hosts of one volume. */
 export const MAX_HOSTS = 256;
 
+/** Confirmations of one ConfirmHosts. */
+export const MAX_CONFIRMATIONS = 1_000;
+
 export const MAX_LABELS = 64;
 export const MAX_LABEL_VALUE_BYTES = 256;
 

@@ -5,6 +5,7 @@ import { nodeCapacity } from "./api/capacity.ts";
 import { startHttp } from "./api/http.ts";
 import { DISK_STATES, diskState } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
+import { unconfirmedHostCount } from "./model/lvol.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
 import type { SpdkConnection } from "./spdk/connection.ts";
 import type { Fence } from "./store/fence.ts";
@@ -84,6 +85,7 @@ function figures(parts: Parts): NodeFigures {
     disks: tally(DISK_STATES, disks),
     capacity,
     exports: { used: exports, limit: agent.maxExports },
+    unconfirmedHosts: unconfirmedHostCount(rows.lvols()),
     orphans: { lvols: target.orphanLvols, subsystems: target.orphanSubsystems },
     queues: {
       intents: writer.queued.intents,

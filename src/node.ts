@@ -15,6 +15,7 @@ import type { Config } from "./config.ts";
 import { EVENTS_MS, GRACE_MS, LEASE_TERM_MS, REPEAT_MS, stallMs, STOP_MS } from "./limits.ts";
 import type { NodeConditionType } from "./model/condition.ts";
 import type { DiskRow, DiskReadiness } from "./model/disk.ts";
+import { unconfirmedHostCount } from "./model/lvol.ts";
 import { factsOf } from "./node-facts.ts";
 import { showNode } from "./node-telemetry.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
@@ -218,7 +219,7 @@ function components({ session, reconciler }: Parts): readonly ComponentHealth[] 
   ];
 }
 
-function conditions({ session, reconciler, fence, lock }: Parts): readonly NodeCondition[] {
+function conditions({ rows, session, reconciler, fence, lock }: Parts): readonly NodeCondition[] {
   const condition = (
     type: NodeConditionType,
     ok: boolean,
@@ -233,13 +234,20 @@ function conditions({ session, reconciler, fence, lock }: Parts): readonly NodeC
   });
   const { target } = reconciler;
   const { status, leaseStatus } = session;
+  const unconfirmed = unconfirmedHostCount(rows.lvols());
   return [
     condition("DatabaseReachable", status.ok, status.reason, status.since),
     condition("TargetConnected", target.connected, target.reason, target.since),
     condition("LeaseHeld", fence.leaseHeld, leaseStatus.reason, leaseStatus.since),
     condition("LocalLockHeld", fence.lockHeld, lock.reason),
     condition("OnHold", fence.hold !== undefined, fence.hold ?? ""),
+    condition("HostsUnconfirmed", unconfirmed > 0, unconfirmedText(unconfirmed)),
   ];
+}
+
+function unconfirmedText(hosts: number): string {
+  if (hosts === 0) return "";
+  return `${hosts} hosts of volumes may not connect before ConfirmHosts: their rows come from an older database`;
 }
 
 /** Reports each change of readiness to the health service and to the log. */

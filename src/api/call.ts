@@ -39,6 +39,8 @@ export type CallContext = {
   readonly signal: AbortSignal;
   /** W3C traceparent of this call's span, a child of the caller's; stored with the intent. */
   readonly traceparent: string | undefined;
+  /** Who calls: the address that the call came from. */
+  readonly actor: string;
 };
 
 type Service = typeof StorageNodeService;
@@ -191,7 +193,7 @@ export class OpenCalls {
         })
       : trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
     const traceparent = traceparentOf(span);
-    return { span, callContext: { method, signal, traceparent } };
+    return { span, callContext: { method, signal, traceparent, actor: call.getPeer() } };
   }
 
   async #run<T>(work: () => Promise<T>): Promise<T> {

@@ -3,7 +3,7 @@ import type { Export, ExportHost, Listener } from "../gen/storagenode/v1/export.
 import { exportNguid } from "../model/identity.ts";
 import { allowHostKey, listenKey } from "../model/export-parts.ts";
 import { lvolConditions, lvolState, namespaceState, type VolumeView } from "../model/lvol-state.ts";
-import { sameAddress } from "../model/lvol.ts";
+import { ANY_HOST, confirmedHosts, sameAddress } from "../model/lvol.ts";
 import { conditionMessage } from "./messages.ts";
 
 /** Whether hosts can connect now, and if not, why. hostNqn: checks that host too. */
@@ -28,6 +28,11 @@ function exportReadiness(
   if (hostNqn !== undefined && !row.allowAnyHost && !row.hosts.includes(hostNqn)) {
     return no("HOST_NOT_ALLOWED", `${hostNqn} is not an allowed host: call AllowHost`);
   }
+  const confirmed = confirmedHosts(row);
+  if (hostNqn !== undefined && !confirmed.allowAnyHost && !confirmed.hosts.includes(hostNqn)) {
+    const message = `${hostNqn} may not connect before ConfirmHosts or AllowHost is called`;
+    return no("HOST_UNCONFIRMED", message);
+  }
   const { hosts, allowAnyHost } = observed.subsystem;
   if (hostNqn !== undefined && !allowAnyHost && !hosts.includes(hostNqn)) {
     return no("HOST_NOT_ALLOWED_YET", `the target does not allow ${hostNqn} yet`);
@@ -50,6 +55,7 @@ export function exportMessage(view: VolumeView, hostNqn: string | undefined): Ex
     hosts: hosts(view),
     allowedHostNqns: [...row.hosts],
     allowAnyHost: row.allowAnyHost,
+    anyHostUnconfirmed: row.unconfirmedHosts.includes(ANY_HOST),
     ready: readiness.ready,
     conditions: [
       ...lvolConditions(view).map((condition) => conditionMessage(condition)),

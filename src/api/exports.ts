@@ -1,9 +1,10 @@
-// GetExport and ListExports, for compute nodes. Answered from memory: committed rows, and what was
-// observed of the current incarnation of the target. They never ask the target.
+// GetExport and ListExports, for compute nodes, answered from memory: committed rows, and what was
+// observed of the current incarnation of the target. They never ask the target. And ConfirmHosts, for
+// operators.
 import type { GetExportResponse } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
-import type { LvolRow } from "../model/lvol.ts";
+import { unconfirmedHostCount, type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import { requireRows } from "./lvols.ts";
@@ -13,7 +14,7 @@ import * as requests from "./requests.ts";
 
 export function exportHandlers(
   agent: Agent,
-): Pick<StorageNodeHandlers, "getExport" | "listExports"> {
+): Pick<StorageNodeHandlers, "getExport" | "listExports" | "confirmHosts"> {
   const answers = new ExportAnswers();
   return {
     async getExport(request) {
@@ -39,6 +40,16 @@ export function exportHandlers(
       const { items, nextPageToken } = page(rows, { pageSize, after });
       const exports = items.map((row) => exportMessage(agent.view(row), hostNqn));
       return { exports, nextPageToken };
+    },
+
+    async confirmHosts(request, { traceparent, actor }) {
+      const asked = requests.confirmHosts(request);
+      const intent = { kind: "confirmHosts", id: agent.nodeId, ...asked } as const;
+      const decision = await agent.writer.mutate({ ...intent, traceparent, actor });
+      return {
+        confirmed: decision.kind === "hosts" ? decision.confirmed : 0,
+        unconfirmed: unconfirmedHostCount(agent.rows.lvols()),
+      };
     },
   };
 }

@@ -105,7 +105,7 @@ async function changeHost(
   const row = await waitFor(
     agent,
     { id, waitMs, signal },
-    (now) => isOver(now) || isDone(agent.view(now), host),
+    (now) => isOver(agent, now) || isDone(agent.view(now), host),
   );
   return { lvol: row && messageOf(agent, row) };
 }
@@ -125,16 +125,16 @@ function knownLvol(agent: Agent, id: string): LvolRow {
   return row;
 }
 
-/** Waiting longer is of no use. */
-function isOver(row: LvolRow): boolean {
-  return row.failed || row.deleteTime !== undefined;
+/** In a state that only a new intent or an operator can change: waiting longer is of no use. */
+function isOver(agent: Agent, row: LvolRow): boolean {
+  const state = lvolState(agent.view(row));
+  return state === "FAILED" || state === "DATA_MISSING" || state === "DELETED";
 }
 
-/** UP as intended, or in a state that only a new intent or an operator can change. */
+/** UP as intended, or waiting longer is of no use. */
 function isSettled(agent: Agent, row: LvolRow): boolean {
-  const state = lvolState(agent.view(row));
-  if (state === "UP") return row.observedGeneration === row.generation;
-  return state === "FAILED" || state === "DATA_MISSING" || state === "DELETED";
+  const isUp = lvolState(agent.view(row)) === "UP";
+  return isUp ? row.observedGeneration === row.generation : isOver(agent, row);
 }
 
 async function refuseConnected(agent: Agent, row: LvolRow): Promise<void> {

@@ -2,7 +2,7 @@
 import { DiskHealthState, type ObjectError } from "../gen/storagenode/v1/node.ts";
 import type { DiskRow } from "../model/disk.ts";
 import { lvolState } from "../model/lvol-state.ts";
-import { type LvolRow } from "../model/lvol.ts";
+import { unconfirmedHostCount, type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
 import { nodeCapacity } from "./capacity.ts";
 import type { StorageNodeHandlers } from "./call.ts";
@@ -57,6 +57,7 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
           reasons: ["NOT_MEASURED"],
           age: undefined,
         })),
+        unconfirmedHosts: unconfirmedHostCount(agent.rows.lvols()),
       };
     },
   };

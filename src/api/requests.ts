@@ -1,10 +1,12 @@
 // Validation of requests: returns them with defaults resolved, or throws a Refusal with every
 // violation.
-import type { CreationRequest, QosLimits } from "../model/lvol.ts";
+import type { HostConfirmation } from "../model/host-admission.ts";
+import { ANY_HOST, type CreationRequest, type QosLimits } from "../model/lvol.ts";
 import type {
   AdmitDiskRequest,
   ZeroFreeSpaceRequest,
   AllowHostRequest,
+  ConfirmHostsRequest,
   DeleteRequest,
   ExplainRequest,
   GetExportRequest,
@@ -14,6 +16,7 @@ import type {
 } from "../gen/storagenode/v1/storage_node.ts";
 import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
+import { MAX_CONFIRMATIONS } from "../limits.ts";
 import { Fields } from "./fields.ts";
 import type { PageRequest } from "./page.ts";
 
@@ -131,6 +134,29 @@ export function hostChange(message: HostRequest): {
     host: fields.nqn("host_nqn", message.hostNqn),
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
+}
+
+export function confirmHosts(message: ConfirmHostsRequest): {
+  readonly confirmations: readonly HostConfirmation[];
+  readonly reason: string;
+} {
+  const fields = new Fields();
+  const { confirmations, reason } = message;
+  if (confirmations.length === 0) fields.violation("confirmations", "must not be empty");
+  if (confirmations.length > MAX_CONFIRMATIONS) {
+    const description = `has ${confirmations.length} entries, the limit is ${MAX_CONFIRMATIONS}`;
+    fields.violation("confirmations", description);
+  }
+  if (reason.trim() === "") fields.violation("reason", "must be set");
+  const checked = confirmations.slice(0, MAX_CONFIRMATIONS).map(({ lvolId, hostNqns }, index) => {
+    const field = `confirmations[${index}]`;
+    fields.hosts(
+      `${field}.host_nqns`,
+      hostNqns.filter((host) => host !== ANY_HOST),
+    );
+    return { id: fields.uuid(`${field}.lvol_id`, lvolId), hosts: hostNqns };
+  });
+  return fields.doneWith({ confirmations: checked, reason });
 }
 
 export function deletion(message: DeleteRequest): {

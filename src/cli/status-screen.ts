@@ -59,6 +59,11 @@ function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): str
   rows.push(["lock", hasLock ? "ok" : "NOT OK", "", hasLock ? "" : (lock?.message ?? "")]);
   const { hold } = node;
   rows.push(["hold", hold?.held === true ? "ON HOLD" : "no", "", hold?.message ?? ""]);
+  const { unconfirmedHosts } = health;
+  if (unconfirmedHosts > 0) {
+    const cure = `${unconfirmedHosts} hosts may not connect; see "storage-node confirm-hosts --help"`;
+    rows.push(["hosts", "UNCONFIRMED", "", cure]);
+  }
   if (node.cordoned) rows.push(["cordon", "CORDONED", "", "the node takes no new volumes"]);
   return rows;
 }

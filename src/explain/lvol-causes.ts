@@ -12,7 +12,7 @@ import {
   type NodeFacts,
   type Cause,
 } from "./explanation.ts";
-import { dataMissing, namespaceState, type VolumeView } from "../model/lvol-state.ts";
+import { dataMissing, maybeLost, namespaceState, type VolumeView } from "../model/lvol-state.ts";
 import { sameAddress, type ListenAddress } from "../model/lvol.ts";
 
 export type LvolFacts = {
@@ -53,6 +53,7 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   ({ node }) => unresponsiveTargetCause(node),
   diskCause,
   deleting,
+  maybeLostCause,
   notZeroedCause,
   outOfSpaceCause,
   dataMissingCause,
@@ -125,6 +126,20 @@ export function diskCause({ view, disk, diskState }: LvolFacts): Cause | undefin
         `${disk.id}" says more`
       : `run "storage-node explain disk ${disk.id}": the volume comes UP with its disk`,
     waits: `waits for disk ${serial} to come UP`,
+  };
+}
+
+function maybeLostCause({ view, disk }: LvolFacts): Cause | undefined {
+  if (!maybeLost(view) || view.row.deleteRequestedTime !== undefined) return undefined;
+  const where = disk === undefined ? "" : ` on ${diskName(disk)}`;
+  return {
+    cause:
+      `its row comes from a database that was older than what the node remembers, and there is no ` +
+      `lvol of it${where}: one may have been made and lost since, so no empty one is created`,
+    cure:
+      `restore the lvstore of the disk as it was, and the volume comes UP by itself; or call ` +
+      `Delete {"lvolId": "${view.row.id}"} and create a new volume`,
+    waits: "an lvol that may have existed is never created again",
   };
 }
 
@@ -302,7 +317,9 @@ export function hostCause({ view: { row } }: LvolFacts): Cause | undefined {
       cause:
         `the database is older than what the node remembers, so these hosts may not connect: ` +
         row.unconfirmedHosts.join(", "),
-      cure: `call ConfirmHosts for the hosts that may, RevokeHost for the others`,
+      cure:
+        `call ConfirmHosts for the hosts that may, or run "storage-node confirm-hosts"; call ` +
+        `RevokeHost for the others`,
       waits: "waits for ConfirmHosts or RevokeHost",
     };
   }

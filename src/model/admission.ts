@@ -3,6 +3,7 @@
 // so that no other transaction changes the sums that it checks.
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
+import { changeHost, confirmHosts, type ConfirmHosts, type HostChange } from "./host-admission.ts";
 import { volumeNqn } from "./identity.ts";
 import { newLvolRow, type CreationRequest, type LvolRow } from "./lvol.ts";
 import { place } from "./placement.ts";
@@ -22,12 +23,8 @@ export type Mutation =
       readonly force: boolean;
       readonly traceparent: string | undefined;
     }
-  | {
-      readonly kind: "allowHost" | "revokeHost";
-      readonly id: string;
-      readonly host: string;
-      readonly traceparent: string | undefined;
-    }
+  | HostChange
+  | ConfirmHosts
   | {
       readonly kind: "admitDisk";
       readonly id: string;
@@ -63,7 +60,15 @@ export type AdmissionState = {
 
 export type Decision =
   | { readonly kind: "lvol"; readonly row: LvolRow | undefined }
-  | { readonly kind: "disk"; readonly row: DiskRow };
+  | { readonly kind: "disk"; readonly row: DiskRow }
+  | { readonly kind: "hosts"; readonly confirmed: number; readonly row?: undefined };
+
+/** Ids of the rows that a mutation may change. */
+export function changedIds(mutation: Mutation): readonly string[] {
+  return mutation.kind === "confirmHosts"
+    ? mutation.confirmations.map(({ id }) => id)
+    : [mutation.id];
+}
 
 /**
  * Applies one mutation to the state, so that later mutations of the same batch see the result.
@@ -78,6 +83,8 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
     case "allowHost":
     case "revokeHost":
       return { kind: "lvol", row: changeHost(state, mutation) };
+    case "confirmHosts":
+      return { kind: "hosts", confirmed: confirmHosts(state, mutation) };
     case "admitDisk":
       return { kind: "disk", row: admitDisk(state, mutation) };
     case "zeroFreeSpace":
@@ -199,38 +206,6 @@ function requestDelete(
   };
   state.lvols.set(row.id, deleted);
   return deleted;
-}
-
-function changeHost(
-  state: AdmissionState,
-  mutation: Extract<Mutation, { kind: "allowHost" | "revokeHost" }>,
-): LvolRow {
-  const row = state.lvols.get(mutation.id);
-  if (row === undefined || row.nodeId !== state.policy.nodeId || row.deleteTime !== undefined) {
-    throw new Refusal("NOT_FOUND", `volume ${mutation.id} is not on this node`);
-  }
-  const allowed = row.hosts.includes(mutation.host);
-  if (allowed === (mutation.kind === "allowHost") && !row.unconfirmed) return row;
-  if (row.deleteRequestedTime !== undefined) {
-    throw new Refusal("ID_RETIRED", `volume ${row.id} is being deleted`);
-  }
-  const others = row.hosts.filter((host) => host !== mutation.host);
-  const hosts = mutation.kind === "revokeHost" ? others : [...others, mutation.host].toSorted();
-  const changed: LvolRow = {
-    ...row,
-    hosts,
-    // The caller decides which hosts may connect, so from now on the export follows the row.
-    unconfirmed: false,
-    generation: row.generation + 1n,
-    traceparent: mutation.traceparent,
-    failed: false,
-    attempt: 0,
-    nextTryTime: undefined,
-    revision: state.revision,
-    updateTime: state.now,
-  };
-  state.lvols.set(row.id, changed);
-  return changed;
 }
 
 /**

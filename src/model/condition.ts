@@ -14,7 +14,12 @@ export type DiskConditionType =
   "Claimed" | "Attached" | "StoreReady" | "FreeSpaceZeroed" | "Healthy" | "Schedulable";
 
 export type NodeConditionType =
-  "DatabaseReachable" | "TargetConnected" | "LeaseHeld" | "LocalLockHeld" | "OnHold";
+  | "DatabaseReachable"
+  | "TargetConnected"
+  | "LeaseHeld"
+  | "LocalLockHeld"
+  | "OnHold"
+  | "HostsUnconfirmed";
 
 /**
  * reason is one word for machines, message a sentence for people (empty where nothing is wrong).

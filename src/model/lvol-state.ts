@@ -51,6 +51,14 @@ export function dataMissing(view: Pick<VolumeView, "row" | "observed">): boolean
   return view.row.lvolUuid !== undefined && view.observed.lvol?.kind === "absent";
 }
 
+/**
+ * The row comes from an older database, and the lvol that may have been made since is observed to be
+ * absent. It is not created: an empty lvol must not take the place of one that was lost.
+ */
+export function maybeLost({ row, observed }: Pick<VolumeView, "row" | "observed">): boolean {
+  return row.maybeMade && row.lvolUuid === undefined && observed.lvol?.kind === "absent";
+}
+
 /** State of namespace 1, the only one that the export of this row should have. */
 export function namespaceState(
   row: Pick<LvolRow, "id" | "lvolUuid">,
@@ -71,6 +79,12 @@ function lvolCreated(view: VolumeView): LvolCondition {
   if (dataMissing(view)) {
     const message = `lvol ${row.lvolUuid} is lost; it is not created again`;
     return { type, status: "FALSE", reason: "DataMissing", message };
+  }
+  if (maybeLost(view)) {
+    const message =
+      "the row comes from an older database and its lvol may have been made and lost since; " +
+      "no empty lvol is created: delete the volume";
+    return { type, status: "FALSE", reason: "OlderDatabase", message };
   }
   if (observed.lvol?.kind === "present" && row.lvolUuid === undefined) {
     // TRUE only after the uuid is committed: a row without it would allow a second, empty lvol.
@@ -233,7 +247,7 @@ export function lvolState(view: VolumeView): LvolState {
   if (row.deleteTime !== undefined) return "DELETED";
   if (row.deleteRequestedTime !== undefined) return "DELETING";
   if (dataMissing(view)) return "DATA_MISSING";
-  if (row.failed) return "FAILED";
+  if (row.failed || maybeLost(view)) return "FAILED";
   const unmet = needs(view).filter(({ status }) => status !== "TRUE");
   if (unmet.length === 0) return "UP";
   // Until it was UP once.

@@ -69,6 +69,11 @@ export type LvolRow = {
    * database that is older than what the node remembers. "*" stands for allowAnyHost.
    */
   readonly unconfirmedHosts: readonly string[];
+  /**
+   * The row comes from such a database, and no lvol was observed when it was written: one may have been
+   * made and lost since, so no empty lvol is created for it.
+   */
+  readonly maybeMade: boolean;
   /** Hosts that were connected in connectedIncarnation, as last recorded; undefined: unknown. */
   readonly connectedHosts: readonly string[] | undefined;
   readonly connectedIncarnation: string | undefined;
@@ -117,6 +122,7 @@ export const LVOL_COLUMNS = {
   pendingOp: "status",
   unconfirmed: "intent",
   unconfirmedHosts: "intent",
+  maybeMade: "intent",
   connectedHosts: "status",
   connectedIncarnation: "status",
   unexportedTime: "both",
@@ -171,6 +177,7 @@ export function newLvolRow({ now, ...given }: NewLvol): LvolRow {
     pendingOp: undefined,
     unconfirmed: false,
     unconfirmedHosts: [],
+    maybeMade: false,
     connectedHosts: undefined,
     connectedIncarnation: undefined,
     unexportedTime: undefined,
@@ -259,6 +266,23 @@ export function confirmedHosts({
 
 /** Stands for allowAnyHost in unconfirmedHosts. */
 export const ANY_HOST = "*";
+
+/** Everybody whom the row lets in; "*" stands for allowAnyHost. */
+export function everyHost({
+  hosts,
+  allowAnyHost,
+}: Pick<LvolRow, "hosts" | "allowAnyHost">): readonly string[] {
+  return allowAnyHost ? [...hosts, ANY_HOST] : hosts;
+}
+
+/** Number of hosts of volumes that exist which may not connect before they are confirmed. */
+export function unconfirmedHostCount(rows: Iterable<LvolRow>): number {
+  let count = 0;
+  for (const row of rows) {
+    if (row.deleteTime === undefined) count += row.unconfirmedHosts.length;
+  }
+  return count;
+}
 
 export function sameAddress(a: ListenAddress, b: ListenAddress): boolean {
   return (

@@ -1,6 +1,6 @@
 // Admits a batch of intents inside the transaction that writes them, on the rows in memory, which
 // equal those of the database, and on the rows that this transaction has written before.
-import type { AdmissionPolicy, AdmissionState } from "../model/admission.ts";
+import { changedIds, type AdmissionPolicy, type AdmissionState } from "../model/admission.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { Rows } from "./rows.ts";
@@ -33,10 +33,10 @@ export async function admitBatch(
   const { node } = written;
   const known = new Map(written.lvols.map((row) => [row.id, row]));
   const unknown: string[] = [];
-  for (const { mutation } of batch) {
-    const row = known.get(mutation.id) ?? rows.lvol(mutation.id);
+  for (const id of batch.flatMap(({ mutation }) => changedIds(mutation))) {
+    const row = known.get(id) ?? rows.lvol(id);
     if (row !== undefined) known.set(row.id, row);
-    else if (rows.disk(mutation.id) === undefined) unknown.push(mutation.id);
+    else if (rows.disk(id) === undefined) unknown.push(id);
   }
   for (const row of await sql.readLvols(client, unknown)) known.set(row.id, row);
   const { cordoned: nodeCordoned, cordonedDisks, now, revision } = node;

@@ -49,6 +49,7 @@ const lvolRow: z.ZodType<LvolRow> = z.object({
   pendingOp: optional(pendingOpColumn),
   unconfirmed: z.boolean(),
   unconfirmedHosts: z.array(z.string()),
+  maybeMade: z.boolean(),
   connectedHosts: optional(z.array(z.string())),
   connectedIncarnation: optional(z.string()),
   unexportedTime: optional(z.date()),

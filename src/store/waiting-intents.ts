@@ -1,6 +1,12 @@
 // Intents that wait for the writer's next transaction, and the outcome of each in it.
 import type { Span } from "@opentelemetry/api";
-import { admit, type AdmissionState, type Decision, type Mutation } from "../model/admission.ts";
+import {
+  admit,
+  changedIds,
+  type AdmissionState,
+  type Decision,
+  type Mutation,
+} from "../model/admission.ts";
 import { Refusal } from "../model/errors.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { endSpan, failed } from "../telemetry/trace.ts";
@@ -32,7 +38,8 @@ export function refuse(batch: readonly Waiting[], error: unknown): void {
  * Applies an intent to the state, where later intents of the batch see it, or returns a Refusal.
  */
 export function decide(state: AdmissionState, { mutation, span }: Waiting): Admitted | Refusal {
-  const wanted = () => state.lvols.get(mutation.id) ?? state.disks.get(mutation.id);
+  const ids = changedIds(mutation);
+  const wanted = () => ids.map((id) => state.lvols.get(id) ?? state.disks.get(id));
   const before = wanted();
   try {
     const decision = admit(state, mutation);
@@ -41,7 +48,7 @@ export function decide(state: AdmissionState, { mutation, span }: Waiting): Admi
     if (decision.kind === "lvol" && decision.row !== undefined) {
       span?.setAttribute(ATTR.diskId, decision.row.diskId);
     }
-    return { decision, written: wanted() !== before };
+    return { decision, written: wanted().some((row, index) => row !== before[index]) };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     if (span !== undefined) failed(span, error.message);

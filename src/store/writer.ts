@@ -124,7 +124,10 @@ export class Writer {
     });
     if (written) {
       const generation = decision.row?.generation.toString();
-      this.#options.log.info({ intent: kind, id, generation }, "intent committed");
+      this.#options.log.info(
+        { intent: kind, id, generation, ...auditOf(mutation) },
+        "intent committed",
+      );
     }
     return decision;
   }
@@ -321,4 +324,11 @@ export class Writer {
     await this.#running;
     refuse(this.#mutations.splice(0), databaseDown("the agent is stopping"));
   }
+}
+
+/** Who confirmed which hosts, and why: what lets a host in that an older database may name wrongly. */
+function auditOf(mutation: Mutation): object {
+  if (mutation.kind !== "confirmHosts") return {};
+  const { actor, reason, confirmations } = mutation;
+  return { actor, reason, confirmations };
 }

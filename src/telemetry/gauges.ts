@@ -13,6 +13,7 @@ export type NodeFigures = {
     readonly promisedBytes: bigint;
   };
   readonly exports: { readonly used: number; readonly limit: number };
+  readonly unconfirmedHosts: number;
   readonly orphans: { readonly lvols: number; readonly subsystems: number };
   readonly queues: Readonly<Record<string, number>>;
   readonly conditions: Readonly<Record<string, boolean>>;
@@ -29,13 +30,17 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "By",
   );
   const exports = gauge("storagenode.exports", "Exports in use, and their limit, by kind");
+  const unconfirmed = gauge(
+    "storagenode.unconfirmed_hosts",
+    "Hosts of volumes that may not connect before they are confirmed",
+  );
   const orphans = gauge("storagenode.orphans", "Objects on the target without a row, by kind");
   const queue = gauge("storagenode.queue.length", "Items that wait, by queue");
   const condition = gauge(
     "storagenode.condition",
     "1 if a condition of the node holds, otherwise 0",
   );
-  const all = [volumes, disks, capacity, exports, orphans, queue, condition];
+  const all = [volumes, disks, capacity, exports, unconfirmed, orphans, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
     for (const [state, count] of Object.entries(now.volumes)) {
@@ -50,6 +55,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     observe.observe(capacity, Number(promisedBytes), { kind: "promised" });
     observe.observe(exports, now.exports.used, { kind: "used" });
     observe.observe(exports, now.exports.limit, { kind: "limit" });
+    observe.observe(unconfirmed, now.unconfirmedHosts);
     observe.observe(orphans, now.orphans.lvols, { kind: "lvol" });
     observe.observe(orphans, now.orphans.subsystems, { kind: "subsystem" });
     for (const [name, length] of Object.entries(now.queues)) {

@@ -53,6 +53,7 @@ describe("/metrics", () => {
     expect(rise("rpc_server_call_duration_seconds_count", { rpc_status_code: "OK" })).toBe(3);
     expect(rise("storagenode_spdk_dumps_total")).toBe(0);
     expect(rise("storagenode_volumes", { state: "UP" })).toBe(3);
+    expect(after.get("storagenode_unconfirmed_hosts")).toBe(0);
     expect(rise("storagenode_capacity_bytes", { kind: "promised" })).toBeGreaterThan(0);
     const disks = [...agent.node.agent.rows.disks()].length;
     expect(valueOf(after, "storagenode_disks", { state: "UP" })).toBe(disks);

@@ -3,7 +3,9 @@ import { describe, expect, it } from "vitest";
 import { admit, type AdmissionState, type Mutation } from "../../src/model/admission.ts";
 import { promisableBytes } from "../../src/model/disk.ts";
 import { Refusal } from "../../src/model/errors.ts";
+import type { HostConfirmation } from "../../src/model/host-admission.ts";
 import { uuidV5 } from "../../src/model/identity.ts";
+import { ANY_HOST } from "../../src/model/lvol.ts";
 import { CLUSTER, creationRequest, DISK, diskRow, lvolRow, MIB, VOLUME } from "../support/model.ts";
 
 function state(change: Partial<AdmissionState> = {}): AdmissionState {
@@ -253,5 +255,58 @@ describe("admission of other changes", () => {
       admit(given, admission);
       expect(given.disks.get(DISK)).toMatchObject({ generation, attempt: was === "UP" ? 3 : 0 });
     }
+  });
+});
+
+describe("hosts of a row that comes from an older database", () => {
+  const [KNOWN, OTHER] = ["nqn.2026-11.io.host:known", "nqn.2026-11.io.host:other"];
+  const older = lvolRow({
+    hosts: [KNOWN, OTHER],
+    allowAnyHost: true,
+    unconfirmedHosts: [KNOWN, OTHER, ANY_HOST],
+  });
+  const given = () => state({ lvols: new Map([[older.id, older]]) });
+  const confirm = (confirmations: readonly HostConfirmation[]): Mutation => ({
+    kind: "confirmHosts",
+    id: "node-1",
+    confirmations,
+    reason: "looked at",
+    actor: "operator",
+    traceparent: undefined,
+  });
+  const waiting = (now: AdmissionState) => now.lvols.get(VOLUME)?.unconfirmedHosts;
+
+  it.each([
+    [[KNOWN], 1, [OTHER, ANY_HOST]],
+    [[ANY_HOST], 1, [KNOWN, OTHER]],
+    [[], 3, []],
+  ])("ConfirmHosts of %j confirms %i of them", (hosts, confirmed, left) => {
+    const now = given();
+    const asked = confirm([{ id: VOLUME, hosts }]);
+    expect(admit(now, asked)).toEqual({ kind: "hosts", confirmed });
+    expect(waiting(now)).toEqual(left);
+    expect(now.lvols.get(VOLUME)).toMatchObject({ generation: 2n, actor: "operator" });
+    const once = now.lvols.get(VOLUME);
+    expect(admit(now, asked)).toEqual({ kind: "hosts", confirmed: 0 });
+    expect(now.lvols.get(VOLUME)).toBe(once);
+  });
+
+  it.each([
+    ["a host that the row does not have", { id: VOLUME, hosts: ["nqn.2026-11.io.host:stranger"] }],
+    ["a volume that is not there", { id: uuidV5(VOLUME, "other"), hosts: [] }],
+  ])("ConfirmHosts that names %s confirms none", (_what, wrong) => {
+    const now = given();
+    const refused = refusal(() => admit(now, confirm([{ id: VOLUME, hosts: [] }, wrong])));
+    expect(["INVALID_FIELD", "NOT_FOUND"]).toContain(refused.reason);
+    expect(now.lvols.get(VOLUME)).toBe(older);
+  });
+
+  it("AllowHost confirms the host, RevokeHost removes it", () => {
+    const of = { id: VOLUME, traceparent: undefined };
+    const now = given();
+    lvolOf(now, { ...of, kind: "allowHost", host: KNOWN });
+    expect(waiting(now)).toEqual([OTHER, ANY_HOST]);
+    const row = lvolOf(now, { ...of, kind: "revokeHost", host: OTHER });
+    expect(row).toMatchObject({ hosts: [KNOWN], unconfirmedHosts: [ANY_HOST], generation: 3n });
   });
 });

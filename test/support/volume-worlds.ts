@@ -31,6 +31,7 @@ const PARTS = {
   refusedHosts: fc.constant<string[]>([]),
   unconfirmedHosts: fc.constant<string[]>([]),
   unconfirmed: fc.constant<boolean>(false),
+  maybeMade: fc.constant<boolean>(false),
   anyHost: fc.boolean(),
   presentAnyHost: fc.boolean(),
   listenAddresses: fc.subarray(ADDRESSES, { minLength: 1 }),
@@ -86,6 +87,7 @@ function rowOf(is: Parts, connected: readonly string[]): LvolRow {
     hosts: is.hosts,
     allowAnyHost: is.anyHost,
     unconfirmed: is.unconfirmed,
+    maybeMade: is.maybeMade,
     unconfirmedHosts: is.unconfirmedHosts.filter(
       (host) => host === ANY_HOST || is.hosts.includes(host),
     ),

@@ -29,7 +29,7 @@ function plan(view: VolumePlanView): VolumeStep | readonly VolumeStep[] | undefi
   // Nothing of a volume without data is made; a listener without its namespace is removed all the same.
   if (dataMissing(view)) return withdrawn(view);
   // A volume that never had an lvol is worth preparing only if it can get one now.
-  if (row.lvolUuid === undefined && !view.diskReady) return undefined;
+  if (row.lvolUuid === undefined && (row.maybeMade || !view.diskReady)) return undefined;
   if (subsystem.kind === "absent") return prepareExport(view);
   // A subsystem with our NQN and another serial number was not created by us: it is left unchanged and
   // reported by the conditions.

@@ -1,7 +1,8 @@
 // The loop `provision`: creates the lvol of a volume whose lvol was never observed.
 //
 // It never creates an lvol again that existed and is gone: the volume is DATA_MISSING until the
-// lvol reappears or the volume is deleted. It never touches NVMe-oF.
+// lvol reappears or the volume is deleted. Nor does it create one for a row of an older database, as
+// one may have been made since. It never touches NVMe-oF.
 import type { VolumeLoop } from "../loop.ts";
 import type { VolumeStep } from "../steps.ts";
 import type { VolumePlanView } from "./view.ts";
@@ -15,6 +16,7 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   if (row.deleteRequestedTime !== undefined && !view.restoreUntilUnexported) return undefined;
   if (observed.lvol === undefined) return observeLvol(view, store);
   if (observed.lvol.kind === "present" || row.lvolUuid !== undefined) return undefined;
+  if (row.maybeMade) return undefined;
   // The volume was admitted while the lvstore was clean; it may not be any more.
   if (!view.clean) return undefined;
   return {

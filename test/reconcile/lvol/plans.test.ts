@@ -107,6 +107,22 @@ describe("the volume loops together", () => {
     });
   });
 
+  it("make no lvol for a row of an older database, and take the one that was made since", () => {
+    const older = { ...KEPT, recorded: fc.constant(false), maybeMade: fc.constant(true) };
+    holds(worlds(older), (world) => {
+      const { lvol } = world.target;
+      const steps = converge(world).map(({ kind }) => kind);
+      expect(world.target.lvol).toBe(lvol);
+      expect(steps).not.toContain("create-lvol");
+      if (lvol !== undefined) expectAsWanted(world);
+      else {
+        expect(lvolState(view(world))).toBe("FAILED");
+        expect(steps).not.toContain("prepare-export");
+      }
+      expectLeftAlone(world);
+    });
+  });
+
   it("plan nothing for a subsystem with another serial number", () => {
     holds(worlds({ ...KEPT, ...WHOLE, subsystemThere: fc.constant(true) }), (world) => {
       const { target, observed } = world;

@@ -29,6 +29,11 @@ export interface Export {
   conditions: Condition[];
   /** Every host that is allowed, or that the target lets in although it is not allowed. */
   hosts: ExportHost[];
+  /**
+   * allow_any_host is wanted, and does not apply before ConfirmHosts: the row comes from an older
+   * database.
+   */
+  anyHostUnconfirmed: boolean;
 }
 
 /** One host of an export. */
@@ -79,6 +84,7 @@ function createBaseExport(): Export {
     ready: false,
     conditions: [],
     hosts: [],
+    anyHostUnconfirmed: false,
   };
 }
 
@@ -122,6 +128,9 @@ export const Export: MessageFns<Export> = {
     }
     for (const v of message.hosts) {
       ExportHost.encode(v!, writer.uint32(106).fork()).join();
+    }
+    if (message.anyHostUnconfirmed !== false) {
+      writer.uint32(112).bool(message.anyHostUnconfirmed);
     }
     return writer;
   },
@@ -243,6 +252,14 @@ export const Export: MessageFns<Export> = {
             message.hosts.push(ExportHost.decode(reader, reader.uint32()));
             continue;
           }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.anyHostUnconfirmed = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -273,6 +290,7 @@ export const Export: MessageFns<Export> = {
     message.ready = object.ready ?? false;
     message.conditions = object.conditions?.map((e) => Condition.fromPartial(e)) || [];
     message.hosts = object.hosts?.map((e) => ExportHost.fromPartial(e)) || [];
+    message.anyHostUnconfirmed = object.anyHostUnconfirmed ?? false;
     return message;
   },
 };

@@ -124,6 +124,11 @@ export interface GetHealthResponse {
   ready: boolean;
   components: Component[];
   disks: DiskHealth[];
+  /**
+   * Hosts of the node's volumes that may not connect before ConfirmHosts: their rows come from an
+   * older database.
+   */
+  unconfirmedHosts: number;
 }
 
 /** What StreamIostat is asked. */
@@ -555,15 +560,19 @@ export interface ListControllersResponse {
 
 /** What ConfirmHosts is asked. */
 export interface ConfirmHostsRequest {
-  /** Each names volumes and hosts that may connect again. At most 1,000. */
+  /** Each names a volume and hosts that may connect again. At most 1,000; all or none are committed. */
   confirmations: HostConfirmation[];
+  /** Kept in the agent's log, with the caller. */
   reason: string;
 }
 
 /** Hosts of one volume. */
 export interface HostConfirmation {
   lvolId: string;
-  /** Must be among the volume's hosts. Empty: all of them, allow_any_host included. */
+  /**
+   * Must be among the volume's hosts; "*" stands for allow_any_host. Empty: all of them, allow_any_host
+   * included.
+   */
   hostNqns: string[];
 }
 
@@ -1232,7 +1241,7 @@ export const GetHealthRequest: MessageFns<GetHealthRequest> = {
 };
 
 function createBaseGetHealthResponse(): GetHealthResponse {
-  return { ready: false, components: [], disks: [] };
+  return { ready: false, components: [], disks: [], unconfirmedHosts: 0 };
 }
 
 export const GetHealthResponse: MessageFns<GetHealthResponse> = {
@@ -1245,6 +1254,9 @@ export const GetHealthResponse: MessageFns<GetHealthResponse> = {
     }
     for (const v of message.disks) {
       DiskHealth.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.unconfirmedHosts !== 0) {
+      writer.uint32(32).uint32(message.unconfirmedHosts);
     }
     return writer;
   },
@@ -1286,6 +1298,14 @@ export const GetHealthResponse: MessageFns<GetHealthResponse> = {
             message.disks.push(DiskHealth.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.unconfirmedHosts = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1306,6 +1326,7 @@ export const GetHealthResponse: MessageFns<GetHealthResponse> = {
     message.ready = object.ready ?? false;
     message.components = object.components?.map((e) => Component.fromPartial(e)) || [];
     message.disks = object.disks?.map((e) => DiskHealth.fromPartial(e)) || [];
+    message.unconfirmedHosts = object.unconfirmedHosts ?? 0;
     return message;
   },
 };
@@ -6184,8 +6205,8 @@ export const StorageNodeService = {
     responseDeserialize: (value: Buffer): ListControllersResponse => ListControllersResponse.decode(value),
   },
   /**
-   * Confirms hosts of volumes whose rows come from an older database or from the disks: they may
-   * connect again.
+   * Confirms hosts of volumes whose rows come from an older database: they may connect again. A row that
+   * was made from a disk names no hosts; AllowHost does.
    */
   confirmHosts: {
     path: "/storagenode.v1.StorageNode/ConfirmHosts" as const,
@@ -6270,8 +6291,8 @@ export interface StorageNodeServer extends UntypedServiceImplementation {
   /** NVMe controllers of the machine, by address, whatever their driver. */
   listControllers: handleUnaryCall<ListControllersRequest, ListControllersResponse>;
   /**
-   * Confirms hosts of volumes whose rows come from an older database or from the disks: they may
-   * connect again.
+   * Confirms hosts of volumes whose rows come from an older database: they may connect again. A row that
+   * was made from a disk names no hosts; AllowHost does.
    */
   confirmHosts: handleUnaryCall<ConfirmHostsRequest, ConfirmHostsResponse>;
 }
@@ -6794,8 +6815,8 @@ export interface StorageNodeClient extends Client {
     callback: (error: ServiceError | null, response: ListControllersResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Confirms hosts of volumes whose rows come from an older database or from the disks: they may
-   * connect again.
+   * Confirms hosts of volumes whose rows come from an older database: they may connect again. A row that
+   * was made from a disk names no hosts; AllowHost does.
    */
   confirmHosts(
     request: ConfirmHostsRequest,

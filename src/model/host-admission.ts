@@ -1,0 +1,104 @@
+// Admission of intents about hosts: AllowHost, RevokeHost and ConfirmHosts. Pure, as admission.ts.
+import { invalidFields, Refusal, type FieldViolation } from "./errors.ts";
+import { ANY_HOST, everyHost, type LvolRow } from "./lvol.ts";
+
+export type HostChange = {
+  readonly kind: "allowHost" | "revokeHost";
+  readonly id: string;
+  readonly host: string;
+  readonly traceparent: string | undefined;
+};
+
+/** Hosts of one volume that may connect again; none: all of them. */
+export type HostConfirmation = { readonly id: string; readonly hosts: readonly string[] };
+
+export type ConfirmHosts = {
+  readonly kind: "confirmHosts";
+  /** Of the node. */
+  readonly id: string;
+  readonly confirmations: readonly HostConfirmation[];
+  readonly reason: string;
+  readonly actor: string;
+  readonly traceparent: string | undefined;
+};
+
+/** The part of the admission state that these intents see and change. */
+export type HostState = {
+  readonly policy: { readonly nodeId: string };
+  readonly now: Date;
+  readonly revision: bigint;
+  readonly lvols: Map<string, LvolRow>;
+};
+
+export function changeHost(state: HostState, mutation: HostChange): LvolRow {
+  const row = volumeOf(state, mutation.id);
+  const { host } = mutation;
+  const waits = row.unconfirmedHosts.includes(host);
+  const asWanted =
+    mutation.kind === "allowHost" ? row.hosts.includes(host) && !waits : !row.hosts.includes(host);
+  if (asWanted && !row.unconfirmed) return row;
+  if (row.deleteRequestedTime !== undefined) {
+    throw new Refusal("ID_RETIRED", `volume ${row.id} is being deleted`);
+  }
+  const others = row.hosts.filter((other) => other !== host);
+  const hosts = mutation.kind === "revokeHost" ? others : [...others, host].toSorted();
+  return write(state, row, {
+    hosts,
+    // The caller decides which hosts may connect, so from now on the export follows the row.
+    unconfirmed: false,
+    unconfirmedHosts: row.unconfirmedHosts.filter((other) => other !== host),
+    traceparent: mutation.traceparent,
+  });
+}
+
+/** All or none; returns how many hosts were unconfirmed and are not any more. */
+export function confirmHosts(state: HostState, mutation: ConfirmHosts): number {
+  const { confirmations, actor, traceparent } = mutation;
+  const rows = confirmations.map(({ id }) => volumeOf(state, id));
+  const faults = confirmations.flatMap(({ hosts }, index): readonly FieldViolation[] => {
+    const row = rows[index];
+    const strangers = hosts.filter((host) => row && !everyHost(row).includes(host));
+    return strangers.map((host) => ({
+      field: `confirmations[${index}].host_nqns`,
+      description: `${hostName(host)} is not allowed by volume ${row?.id}: call AllowHost`,
+    }));
+  });
+  if (faults.length > 0) throw invalidFields(faults);
+  let confirmed = 0;
+  for (const { id, hosts } of confirmations) {
+    const row = volumeOf(state, id);
+    const { unconfirmedHosts: before } = row;
+    const after = hosts.length === 0 ? [] : before.filter((host) => !hosts.includes(host));
+    if (after.length === before.length) continue;
+    confirmed += before.length - after.length;
+    write(state, row, { unconfirmedHosts: after, actor, traceparent });
+  }
+  return confirmed;
+}
+
+function hostName(host: string): string {
+  return host === ANY_HOST ? `"${ANY_HOST}" (any host)` : host;
+}
+
+function volumeOf({ lvols, policy }: HostState, id: string): LvolRow {
+  const row = lvols.get(id);
+  if (row === undefined || row.nodeId !== policy.nodeId || row.deleteTime !== undefined) {
+    throw new Refusal("NOT_FOUND", `volume ${id} is not on this node`);
+  }
+  return row;
+}
+
+function write(state: HostState, row: LvolRow, change: Partial<LvolRow>): LvolRow {
+  const changed: LvolRow = {
+    ...row,
+    ...change,
+    generation: row.generation + 1n,
+    failed: false,
+    attempt: 0,
+    nextTryTime: undefined,
+    revision: state.revision,
+    updateTime: state.now,
+  };
+  state.lvols.set(row.id, changed);
+  return changed;
+}
