@@ -1,11 +1,12 @@
 // Writes the rows of a rebuild and ends the hold, within the caller's transaction. It raises
 // revision and lease epoch to those that the node remembers, so that the database is no longer
-// behind them.
+// behind them, and takes back what the rows of an older database may have wrong.
 import type { Sql } from "../store/sql.ts";
 import type { Remembered } from "../local/local-memory.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import { records } from "../store/columns.ts";
+import { distrustRows, isOlder, type OlderRows } from "./older-rows.ts";
 import type { RebuildPlan } from "./plan.ts";
 
 /** An agent works with the rows: a rebuild may add to them only on hold or while no agent leads. */
@@ -26,12 +27,30 @@ export async function refuseIfLed(client: Sql, nodeId: string): Promise<void> {
   if (holder !== undefined && holder !== null) throw new NodeIsLed(holder);
 }
 
+export type Written = {
+  readonly disks: number;
+  readonly lvols: number;
+  readonly confirmed: number;
+  /** Undefined: the database was not older than what the node remembers. */
+  readonly older: OlderRows | undefined;
+};
+
 /** Returns how many rows were written. Rows whose ids belong to other nodes are not changed. */
 export async function applyRebuild(
   client: Sql,
   nodeId: string,
-  { plan, remembered }: { readonly plan: RebuildPlan; readonly remembered: Remembered | undefined },
-): Promise<{ readonly disks: number; readonly lvols: number }> {
+  {
+    plan,
+    remembered,
+    keepListed,
+  }: {
+    readonly plan: RebuildPlan;
+    readonly remembered: Remembered | undefined;
+    /** Confirm the hosts that the live target lists. */
+    readonly keepListed: boolean;
+  },
+): Promise<Written> {
+  const wasOlder = await isOlder(client, nodeId, remembered);
   const { rows } = await client.query<{ revision: bigint }>(
     `update node set hold = null, revision = greatest(revision, $2) + 1,
        lease_epoch = greatest(lease_epoch, $3)
@@ -39,6 +58,9 @@ export async function applyRebuild(
     [nodeId, remembered?.revision ?? 0n, remembered?.epoch ?? 0n],
   );
   const revision = rows[0]?.revision ?? 0n;
+  const older = wasOlder ? await distrustRows(client, nodeId, revision) : undefined;
+  await takeLargerSizes(client, plan.grown);
+  const confirmed = keepListed ? await confirmListed(client, plan.hosts, revision) : 0;
   const toRecords = (list: readonly (DiskRow | LvolRow)[]) =>
     records(list.map((row) => ({ ...row, revision })));
   // An existing row without an lvstore gets the one that was found: the disk was discovered in the
@@ -70,5 +92,35 @@ export async function applyRebuild(
      where d.id = disk.id and disk.node_id = $1`,
     [nodeId, revision],
   );
-  return { disks: disks.rowCount ?? 0, lvols: lvols.rowCount ?? 0 };
+  return { disks: disks.rowCount ?? 0, lvols: lvols.rowCount ?? 0, confirmed, older };
+}
+
+async function takeLargerSizes(client: Sql, grown: RebuildPlan["grown"]): Promise<void> {
+  await client.query(
+    `update lvol set size_bytes = r.size_bytes, promised_bytes = r.size_bytes
+     from jsonb_to_recordset($1::jsonb) as r (id uuid, size_bytes bigint)
+     where lvol.id = r.id and lvol.promised_bytes < r.size_bytes`,
+    [records(grown)],
+  );
+}
+
+/** Returns how many hosts were unconfirmed and are confirmed now. */
+async function confirmListed(
+  client: Sql,
+  compared: RebuildPlan["hosts"],
+  revision: bigint,
+): Promise<number> {
+  const pairs = compared.flatMap(({ lvolId: id, listed }) => listed.map((host) => ({ id, host })));
+  const { rows } = await client.query<{ confirmed: number }>(
+    `update lvol set
+       unconfirmed_hosts = array(select host from unnest(unconfirmed_hosts) host
+                                 where host <> all (r.hosts)),
+       generation = generation + 1, revision = $2, update_time = now()
+     from (select id, array_agg(host) as hosts
+           from jsonb_to_recordset($1::jsonb) as pair (id uuid, host text) group by id) r
+     where lvol.id = r.id and lvol.unconfirmed_hosts && r.hosts
+     returning cardinality(r.hosts) as confirmed`,
+    [records(pairs), revision],
+  );
+  return rows.reduce((sum, { confirmed }) => sum + confirmed, 0);
 }

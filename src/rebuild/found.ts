@@ -16,11 +16,24 @@ export type FoundLvol = {
   readonly thin: boolean;
   readonly snapshot: boolean;
   readonly clone: boolean;
-  /** NQN of the subsystem that exports it now. */
-  readonly nqn: string | undefined;
+  /** The subsystem that exports it now. */
+  readonly subsystem: FoundSubsystem | undefined;
 };
 
-export type Found = { readonly disks: readonly FoundDisk[]; readonly lvols: readonly FoundLvol[] };
+/** A subsystem that hosts may connect to. */
+export type FoundSubsystem = {
+  readonly nqn: string;
+  readonly serialNumber: string | undefined;
+  readonly modelNumber: string | undefined;
+  readonly hosts: readonly string[];
+  readonly allowAnyHost: boolean;
+};
+
+export type Found = {
+  readonly disks: readonly FoundDisk[];
+  readonly lvols: readonly FoundLvol[];
+  readonly subsystems: readonly FoundSubsystem[];
+};
 
 /**
  * Attaches the disks that `serve` would attach: the configured fabric disks, and local NVMe
@@ -62,21 +75,23 @@ export async function lookAtTarget(
     spdk.bdevLvolGetLvols(),
     spdk.nvmfGetSubsystems(),
   ]);
-  const nqns = new Map(
-    subsystems.flatMap(({ nqn, namespaces }) =>
-      namespaces.map(({ bdevName }) => [bdevName, nqn] as const),
+  const exporting = new Map(
+    subsystems.flatMap((subsystem) =>
+      subsystem.namespaces.map(({ bdevName }) => [bdevName, subsystem] as const),
     ),
   );
   const bdevs = await Promise.all(lvols.map(({ uuid }) => spdk.getBdev(uuid)));
   return {
     disks,
+    subsystems: subsystems.filter(({ subtype }) => subtype === "NVMe"),
     lvols: lvols.flatMap(({ name, uuid, store }, index) => {
       const bdev = bdevs[index];
       if (bdev?.kind !== "lvol") return [];
       const { thin, snapshot, clone } = bdev.lvol;
       const { sizeBytes } = bdev;
-      const nqn = nqns.get(uuid);
-      return [{ name, uuid, storeUuid: store.uuid, sizeBytes, thin, snapshot, clone, nqn }];
+      const subsystem = exporting.get(uuid);
+      const storeUuid = store.uuid;
+      return [{ name, uuid, storeUuid, sizeBytes, thin, snapshot, clone, subsystem }];
     }),
   };
 }

@@ -8,13 +8,20 @@ import { newDiskRow } from "../reconcile/disk/discover.ts";
 import type { FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import type { ObservedStore } from "../reconcile/target/observed.ts";
 import type { Found, FoundLvol } from "./found.ts";
+import { compareHosts, type ComparedHosts } from "./hosts.ts";
 
 export type RebuildPlan = {
   readonly disks: readonly DiskRow[];
   readonly lvols: readonly LvolRow[];
+  /** Volumes that have a row and are larger on the target: they were grown since. */
+  readonly grown: readonly GrownLvol[];
+  /** Hosts that the row, or the target, does not confirm. */
+  readonly hosts: readonly ComparedHosts[];
   /** The objects that get no row, and why: one line each. */
   readonly left: readonly string[];
 };
+
+export type GrownLvol = { readonly id: string; readonly sizeBytes: bigint };
 
 export type RebuildContext = {
   readonly nodeId: string;
@@ -23,8 +30,10 @@ export type RebuildContext = {
   readonly now: Date;
   /** Ids of the disks whose rows name an lvstore. */
   readonly knownStores: ReadonlySet<string>;
-  /** Ids of the volumes that have a row. */
-  readonly knownLvols: ReadonlySet<string>;
+  /** The volumes that have a row. */
+  readonly knownLvols: ReadonlyMap<string, LvolRow>;
+  /** The rows are those of a database that is older than what the node remembers. */
+  readonly older: boolean;
 };
 
 export function planRebuild(found: Found, context: RebuildContext): RebuildPlan {
@@ -49,7 +58,24 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
     lvols.push(...rows);
     if (!context.knownStores.has(id)) disks.push(diskRow(disk, store, context));
   }
-  return { disks, lvols, left };
+  const { knownLvols, older } = context;
+  return {
+    disks,
+    lvols,
+    grown: older ? found.lvols.flatMap((lvol) => grownLvol(lvol, knownLvols.get(lvol.name))) : [],
+    hosts: compareHosts([...knownLvols.values(), ...lvols], found.subsystems, older),
+    left,
+  };
+}
+
+/** Volumes only grow: of two sizes of one lvol the larger one is the later one. */
+function grownLvol(
+  { name: id, uuid, sizeBytes }: FoundLvol,
+  row: LvolRow | undefined,
+): readonly GrownLvol[] {
+  if (row === undefined || row.deleteTime !== undefined) return [];
+  const isIts = row.lvolUuid === undefined || row.lvolUuid === uuid;
+  return isIts && sizeBytes > row.promisedBytes ? [{ id, sizeBytes }] : [];
 }
 
 /** Why no rows may be made from an lvstore; undefined if they may. */
@@ -76,7 +102,7 @@ function reasonForNoRow(
 
 function lvolRow(lvol: FoundLvol, onDisk: string, context: RebuildContext): LvolRow {
   const { nodeId, nqnPrefix, now } = context;
-  const { name: id, sizeBytes, thin, uuid, storeUuid, nqn } = lvol;
+  const { name: id, sizeBytes, thin, uuid, storeUuid, subsystem } = lvol;
   const request = {
     sizeBytes,
     thin,
@@ -86,19 +112,25 @@ function lvolRow(lvol: FoundLvol, onDisk: string, context: RebuildContext): Lvol
     allowAnyHost: false,
     qos: undefined,
   };
+  const ownNqn = volumeNqn(nqnPrefix, id);
+  const row = newLvolRow({
+    id,
+    nodeId,
+    diskId: onDisk,
+    request,
+    promisedBytes: sizeBytes,
+    labels: { rebuilt: now.toISOString() },
+    nqn: subsystem?.nqn ?? ownNqn,
+    traceparent: undefined,
+    revision: 0n,
+    now,
+  });
+  // A volume keeps what it was made with; other versions of the agent may have made it.
+  const made = subsystem?.nqn === ownNqn ? subsystem : undefined;
   return {
-    ...newLvolRow({
-      id,
-      nodeId,
-      diskId: onDisk,
-      request,
-      promisedBytes: sizeBytes,
-      labels: { rebuilt: now.toISOString() },
-      nqn: nqn ?? volumeNqn(nqnPrefix, id),
-      traceparent: undefined,
-      revision: 0n,
-      now,
-    }),
+    ...row,
+    serialNumber: made?.serialNumber ?? row.serialNumber,
+    modelNumber: made?.modelNumber ?? row.modelNumber,
     lvolUuid: uuid,
     lvsUuid: storeUuid,
     observedSizeBytes: sizeBytes,

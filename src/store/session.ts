@@ -5,6 +5,7 @@ import type { Logger } from "pino";
 import type { LocalLock } from "../local/local-lock.ts";
 import { unlikeRemembered, type LocalMemory, type Remembered } from "../local/local-memory.ts";
 import { connect, isDatabaseDown, type Database } from "./database.ts";
+import { unconfirmedHostCount } from "../model/lvol.ts";
 import type { Fence } from "./fence.ts";
 import {
   releaseLease,
@@ -192,7 +193,7 @@ export class StoreSession {
   }
 
   async #renew(client: Parameters<typeof renewLease>[0], epoch: bigint): Promise<number> {
-    const { fence, config, leaseTermMs: termMs, writer, log } = this.#options;
+    const { fence, config, leaseTermMs: termMs } = this.#options;
     const startMs = performance.now();
     const renewed = await renewLease(client, { nodeId: config.nodeId, epoch, termMs });
     if (renewed === undefined) {
@@ -200,9 +201,7 @@ export class StoreSession {
       return LEASE_RETRY_MS;
     }
     if (fence.hold !== undefined && renewed.hold === undefined) {
-      await writer.readAsLeader(this.#closing.signal);
-      fence.setHold(undefined);
-      log.info("hold lifted");
+      await this.#endHold(client, renewed);
     } else if (fence.hold === undefined && renewed.hold !== undefined) {
       fence.setHold(renewed.hold);
     }
@@ -211,6 +210,24 @@ export class StoreSession {
     this.#database.set(true, "");
     if (fence.hold === undefined) this.#remember(renewed);
     return fence.hold === undefined ? renewalMs(termMs) : LEASE_RETRY_MS;
+  }
+
+  /**
+   * The hold is gone from the node's row. `rebuild --apply` has raised the revision to what the node
+   * remembers, and has written down which facts of the older rows must not act; whoever only removed the
+   * hold has not: the node is on hold again.
+   */
+  async #endHold(client: Parameters<typeof setHold>[0], lease: NodeLease): Promise<void> {
+    const { fence, memory, writer, rows, config, log } = this.#options;
+    const mismatch = unlikeRemembered(memory.read(), lease);
+    if (mismatch !== undefined) {
+      await setHold(client, config.nodeId, mismatch);
+      log.error({ hold: mismatch }, "hold was removed from the row of the node and is set again");
+      return;
+    }
+    await writer.readAsLeader(this.#closing.signal);
+    fence.setHold(undefined);
+    log.warn({ unconfirmed_hosts: unconfirmedHostCount(rows.lvols()) }, "hold lifted");
   }
 
   /**

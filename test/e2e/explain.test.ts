@@ -309,7 +309,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
       STORAGE_NODE_FLEET: "test",
       STORAGE_NODE_SPDK_SOCKET: target.socket,
     };
-    const rebuilt = await storageNode(["rebuild", "--apply"], { env: settings });
+    const rebuilt = await storageNode(["rebuild", "--keep-listed", "--apply"], { env: settings });
     expect(rebuilt).toMatchObject({ code: 0, err: "" });
     await untilExplained(agent, kept, new RegExp(`is UP: ${HOST} may connect`));
     const back = await untilExplained(

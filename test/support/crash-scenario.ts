@@ -128,7 +128,7 @@ const WRITTEN = 4_096;
 
 /** Writes bytes to a volume as a host would. False: the target does not have the lvol. */
 export function tag(
-  { target }: CrashScenario,
+  { target }: Pick<CrashScenario, "target">,
   lvolUuid: string,
   byte: number,
   length = WRITTEN,
@@ -145,7 +145,7 @@ export function tag(
  * Reads a volume as a host would: the distinct bytes in the part written by `tag`, and in the rest
  * of that cluster, which was not written since the volume was created.
  */
-export function readBack({ target }: CrashScenario, lvolUuid: string) {
+export function readBack({ target }: Pick<CrashScenario, "target">, lvolUuid: string) {
   const lvol = target.state().lvol(lvolUuid);
   if (lvol === undefined) return undefined;
   const rest = lvol.store.store.clusterBytes - WRITTEN;

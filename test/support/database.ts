@@ -13,14 +13,16 @@ export type TestDatabase = {
 };
 
 /**
- * Creates a database on the server of the test run: migrated, or empty. Disposing drops it, even if
+ * Creates a database on the server of the test run: migrated, empty, or a copy of another one to which
+ * nobody is connected. Disposing drops it, even if
  * connections to it are still open.
  */
 export async function testDatabase(
-  options: { readonly migrated?: boolean } = {},
+  options: { readonly migrated?: boolean; readonly template?: string } = {},
 ): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString("hex")}`;
-  const template = options.migrated === false ? "template0" : MIGRATED_TEMPLATE;
+  const empty = options.migrated === false ? "template0" : MIGRATED_TEMPLATE;
+  const template = options.template ?? empty;
   await administer(`create database ${name} template ${template}`);
   const url = inject("postgresUrl").replace("@/postgres?", `@/${name}?`);
   return {
