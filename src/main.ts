@@ -1,4 +1,6 @@
 // The process edge: arguments, environment, signals and exit codes. Nothing else touches `process`.
+import { once } from "node:events";
+import { createInterface } from "node:readline/promises";
 import { run } from "./cli/cli.ts";
 
 /**
@@ -24,4 +26,13 @@ process.exitCode = await run(process.argv.slice(2), {
   stdout: (text) => process.stdout.write(`${text}\n`),
   stderr: (text) => process.stderr.write(`${text}\n`),
   columns: () => (process.stdout.isTTY ? process.stdout.columns : undefined),
+  ask: process.stdin.isTTY ? ask : undefined,
 });
+
+/** The line that was typed; empty if the input ended or a signal came. */
+async function ask(question: string): Promise<string> {
+  using lines = createInterface({ input: process.stdin, output: process.stdout });
+  lines.once("SIGINT", () => stop.abort("SIGINT"));
+  const answered = lines.question(question, { signal: stop.signal }).catch(() => "");
+  return await Promise.race([answered, once(lines, "close").then(() => "")]);
+}

@@ -17,6 +17,14 @@ export class UsageFault extends Error {
   }
 }
 
+/** The command ends without having done what it was asked; the message says why. */
+export class CommandFault extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "CommandFault";
+  }
+}
+
 export type AgentCommand<Asked> = {
   readonly name: string;
   readonly usage: string;
@@ -27,7 +35,7 @@ export type AgentCommand<Asked> = {
     values: Readonly<Record<string, unknown>>,
     positionals: readonly string[],
   ) => Asked;
-  /** May throw AgentFault. */
+  /** May throw AgentFault and CommandFault. */
   readonly run: (agent: AgentClient, asked: Asked & AgentOptions, io: Io) => Promise<void>;
 };
 
@@ -54,7 +62,7 @@ export async function runAgentCommand<Asked>(
     await run(agent, asked, io);
     return 0;
   } catch (error) {
-    if (!(error instanceof AgentFault)) throw error;
+    if (!(error instanceof AgentFault || error instanceof CommandFault)) throw error;
     io.stderr(`storage-node ${name}: ${error.message}`);
     return EXIT_FAILED;
   }

@@ -10,6 +10,8 @@ const USAGE = `usage: storage-node COMMAND
   status     the node on one screen: components, disks, capacity, loops, errors ("status --help")
   explain    why a volume or a disk is not in its desired state, and what to do ("explain --help")
   rebuild    recreate rows that the database lost from what is on the target ("rebuild --help")
+  confirm-hosts
+             let hosts connect again that an older database names ("confirm-hosts --help")
   demo       a whole node on this machine: database, simulated disks, simulated target, agent
   sim        a simulated SPDK target on a Unix socket ("sim --help" lists its options)
 
@@ -29,6 +31,8 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
       return (await import("./explain.ts")).explain(rest, io);
     case "rebuild":
       return (await import("./rebuild.ts")).rebuild(rest, io);
+    case "confirm-hosts":
+      return (await import("./confirm-hosts.ts")).confirmHosts(rest, io);
     case "demo":
       return (await import("./demo.ts")).demo(rest, io);
     case "sim":

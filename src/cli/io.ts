@@ -8,6 +8,8 @@ export type Io = {
   readonly stderr: (text: string) => void;
   /** Width of the terminal that stdout is connected to; undefined if it is not a terminal. */
   readonly columns?: () => number | undefined;
+  /** Asks the user for one line; undefined if there is no terminal to ask on. */
+  readonly ask?: ((question: string) => Promise<string>) | undefined;
 };
 
 /** Exit code of wrong arguments (EX_USAGE of sysexits.h). */

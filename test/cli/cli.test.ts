@@ -52,20 +52,27 @@ describe("storage-node", () => {
     [["sim", "--frobnicate"], 64, "--frobnicate"],
     [["demo", "--frobnicate"], 64, "--frobnicate"],
     [["rebuild", "--frobnicate"], 64, "--frobnicate"],
+    [["confirm-hosts"], 64, "one of --file and --all"],
+    [["confirm-hosts", "--all", "--file", "x"], 64, "one of --file and --all"],
+    [["confirm-hosts", "--file", "/nowhere"], 64, "/nowhere"],
   ])("%j exits with 64 (usage) and reports the wrong argument", async (args, code, words) => {
     const result = await storageNode(args);
     expect(result).toMatchObject({ code, out: "" });
     expect(result.err).toContain(words);
   });
 
-  it.each(["--help", "help", "sim --help", "demo --help", "rebuild --help"])(
-    "%s prints the usage",
-    async (line) => {
-      const result = await storageNode(line.split(" "));
-      expect(result).toMatchObject({ code: 0, err: "" });
-      expect(result.out).toContain("usage: storage-node");
-    },
-  );
+  it.each([
+    "--help",
+    "help",
+    "sim --help",
+    "demo --help",
+    "rebuild --help",
+    "confirm-hosts --help",
+  ])("%s prints the usage", async (line) => {
+    const result = await storageNode(line.split(" "));
+    expect(result).toMatchObject({ code: 0, err: "" });
+    expect(result.out).toContain("usage: storage-node");
+  });
 });
 
 describe("serve", () => {

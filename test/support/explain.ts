@@ -35,10 +35,12 @@ export async function storageNode(
     readonly signal?: AbortSignal;
     readonly onOutput?: (text: string) => void;
     readonly columns?: number;
+    /** What the user types when asked; undefined: there is no terminal. */
+    readonly typed?: string;
   } = {},
 ): Promise<Said> {
   let [out, err] = ["", ""];
-  const { env = {}, signal = new AbortController().signal, onOutput, columns } = io;
+  const { env = {}, signal = new AbortController().signal, onOutput, columns, typed } = io;
   const code = await run(args, {
     env,
     signal,
@@ -48,6 +50,7 @@ export async function storageNode(
     },
     stderr: (text) => (err += `${text}\n`),
     columns: () => columns,
+    ask: typed === undefined ? undefined : () => Promise.resolve(typed),
   });
   return { code, out, err };
 }

@@ -9,8 +9,11 @@ import {
   type ServiceError,
 } from "@grpc/grpc-js";
 import type { Disk } from "../../gen/storagenode/v1/disk.ts";
+import type { Export } from "../../gen/storagenode/v1/export.ts";
 import {
   StorageNodeClient,
+  type ConfirmHostsRequest,
+  type ConfirmHostsResponse,
   type ExplainRequest,
   type ExplainResponse,
   type GetHealthResponse,
@@ -68,6 +71,23 @@ export class AgentClient implements Disposable {
   async listDisks(): Promise<readonly Disk[]> {
     const page = { pageSize: MAX_PAGE, pageToken: "" };
     return (await this.#ask(this.#rpc.listDisks.bind(this.#rpc), page)).disks;
+  }
+
+  /** All of them, page by page. */
+  async listExports(): Promise<readonly Export[]> {
+    const all: Export[] = [];
+    let pageToken = "";
+    do {
+      const request = { hostNqn: "", pageSize: MAX_PAGE, pageToken };
+      const page = await this.#ask(this.#rpc.listExports.bind(this.#rpc), request);
+      all.push(...page.exports);
+      pageToken = page.nextPageToken;
+    } while (pageToken !== "");
+    return all;
+  }
+
+  async confirmHosts(request: ConfirmHostsRequest): Promise<ConfirmHostsResponse> {
+    return await this.#ask(this.#rpc.confirmHosts.bind(this.#rpc), request);
   }
 
   [Symbol.dispose](): void {
