@@ -5,6 +5,7 @@ import { Buffer } from "node:buffer";
 import type { Duration } from "../gen/google/protobuf/duration.ts";
 import { invalidFields, Refusal, type FieldViolation } from "../model/errors.ts";
 import { isUuid } from "../model/identity.ts";
+import { isNqn } from "../model/nqn.ts";
 import {
   DEFAULT_PAGE_SIZE,
   MAX_HOSTS,
@@ -16,11 +17,6 @@ import {
 
 /** 4 EiB. Sizes are stored as PostgreSQL bigint, which ends at 2^63 - 1. */
 const MAX_SIZE_BYTES = 2n ** 62n;
-
-/** nqn.yyyy-mm.reverse.domain:anything, as the NVMe base specification has it (section 4.7). */
-const NQN = /^nqn\.\d{4}-(0[1-9]|1[0-2])\.[A-Za-z0-9.-]+(:[!-~]+)?$/;
-const NQN_MIN_BYTES = 11;
-const NQN_MAX_BYTES = 223;
 
 const LABEL_KEY = /^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
 
@@ -64,12 +60,24 @@ export class Fields {
     return value === "" ? undefined : this.uuid(field, value);
   }
 
-  nqn(field: string, value: string): string {
-    const bytes = Buffer.byteLength(value);
-    if (!NQN.test(value) || bytes < NQN_MIN_BYTES || bytes > NQN_MAX_BYTES) {
-      this.violation(field, "must be an NVMe qualified name, such as nqn.2014-08.org.example:host");
-    }
+  /** Any text that PostgreSQL can store: without NUL and without half of a surrogate pair. */
+  text(field: string, value: string): string {
+    if (value.includes("\0")) this.violation(field, "must not contain NUL");
+    else if (!value.isWellFormed()) this.violation(field, "must be well-formed Unicode");
     return value;
+  }
+
+  requiredText(field: string, value: string): string {
+    if (value === "") this.violation(field, "must be set");
+    return this.text(field, value);
+  }
+
+  nqn(field: string, value: string): string {
+    if (!isNqn(value)) {
+      this.violation(field, "must be an NVMe qualified name, such as nqn.2014-08.org.example:host");
+      return value;
+    }
+    return this.text(field, value);
   }
 
   optionalNqn(field: string, value: string): string | undefined {
@@ -112,6 +120,7 @@ export class Fields {
     for (const [key, value] of entries) {
       if (!LABEL_KEY.test(key))
         this.violation(`${field}["${key}"]`, "is not a label key of the form [prefix/]name");
+      this.text(`${field}["${key}"]`, value);
       if (Buffer.byteLength(value) > MAX_LABEL_VALUE_BYTES) {
         this.violation(
           `${field}["${key}"]`,

@@ -98,7 +98,7 @@ async function changeHost(
   },
 ): Promise<{ lvol: Lvol | undefined }> {
   const { signal, traceparent } = context;
-  const { id, host, waitMs } = requests.hostChange(request);
+  const { id, host, waitMs } = requests.hostChange(kind, request);
   const decision = await agent.writer.mutate({ kind, id, host, traceparent });
   if (decision.kind !== "lvol" || decision.row === undefined) return { lvol: undefined };
   const isDone = kind === "allowHost" ? hostIsLetIn : hostIsGone;

@@ -123,15 +123,23 @@ export function listExports(
 
 export type HostRequest = AllowHostRequest;
 
-export function hostChange(message: HostRequest): {
+/** A host that an earlier version accepted can be revoked, whatever its name is. */
+export function hostChange(
+  kind: "allowHost" | "revokeHost",
+  message: HostRequest,
+): {
   readonly id: string;
   readonly host: string;
   readonly waitMs: number;
 } {
   const fields = new Fields();
+  const { hostNqn } = message;
   return fields.doneWith({
     id: fields.uuid("lvol_id", message.lvolId),
-    host: fields.nqn("host_nqn", message.hostNqn),
+    host:
+      kind === "allowHost"
+        ? fields.nqn("host_nqn", hostNqn)
+        : fields.requiredText("host_nqn", hostNqn),
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
 }
@@ -169,6 +177,7 @@ export function deletion(message: DeleteRequest): {
   if (message.force && message.reason.trim() === "") {
     fields.violation("reason", "must be set when force is set");
   }
+  fields.text("reason", message.reason);
   const waitMs = fields.waitMs("wait_timeout", message.waitTimeout);
   const id =
     target === undefined
@@ -237,11 +246,11 @@ export function admitDisk(message: AdmitDiskRequest): {
   readonly waitMs: number;
 } {
   const fields = new Fields();
-  if (message.serial === "") fields.violation("serial", "must be set to the disk's serial number");
   return fields.doneWith({
     id: fields.uuid("disk_id", message.diskId),
-    serial: message.serial,
-    evidenceFingerprint: message.evidenceFingerprint || undefined,
+    serial: fields.requiredText("serial", message.serial),
+    evidenceFingerprint:
+      fields.text("evidence_fingerprint", message.evidenceFingerprint) || undefined,
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
 }

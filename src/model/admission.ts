@@ -46,9 +46,16 @@ export type AdmissionPolicy = {
   readonly isolation: "strict" | "trusted";
 };
 
+/** Limits that are no settings. */
+export type AdmissionLimits = {
+  /** Hosts of one volume. */
+  readonly hosts: number;
+};
+
 /** The part of the database that a batch of mutations can see and change. */
 export type AdmissionState = {
   readonly policy: AdmissionPolicy;
+  readonly limits: AdmissionLimits;
   readonly nodeCordoned: boolean;
   readonly now: Date;
   readonly revision: bigint;

@@ -25,6 +25,8 @@ export type ConfirmHosts = {
 /** The part of the admission state that these intents see and change. */
 export type HostState = {
   readonly policy: { readonly nodeId: string };
+  /** Most hosts of one volume. */
+  readonly limits: { readonly hosts: number };
   readonly now: Date;
   readonly revision: bigint;
   readonly lvols: Map<string, LvolRow>;
@@ -41,6 +43,12 @@ export function changeHost(state: HostState, mutation: HostChange): LvolRow {
     throw new Refusal("ID_RETIRED", `volume ${row.id} is being deleted`);
   }
   const others = row.hosts.filter((other) => other !== host);
+  if (mutation.kind === "allowHost" && others.length >= state.limits.hosts) {
+    const used = `${others.length} hosts, limit ${state.limits.hosts}`;
+    throw new Refusal("HOST_LIMIT", `volume ${row.id} has ${used}`, {
+      quota: [{ subject: `lvols/${row.id}/hosts`, description: used }],
+    });
+  }
   const hosts = mutation.kind === "revokeHost" ? others : [...others, host].toSorted();
   return write(state, row, {
     hosts,

@@ -3,6 +3,7 @@
 import { changedIds, type AdmissionPolicy, type AdmissionState } from "../model/admission.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import { MAX_HOSTS } from "../limits.ts";
 import type { Rows } from "./rows.ts";
 import type { Sql } from "./sql.ts";
 import * as sql from "./statements.ts";
@@ -48,6 +49,7 @@ export async function admitBatch(
   );
   const state: AdmissionState = {
     policy,
+    limits: { hosts: MAX_HOSTS },
     nodeCordoned,
     now,
     revision,

@@ -19,7 +19,7 @@ import { ServerReflectionClient as AlphaClient } from "../../src/gen/grpc/reflec
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { HOST, lvolSpec, provision, type ProvisionOptions } from "../support/volumes.ts";
+import { HOST, lvolSpec, provision, remove, type ProvisionOptions } from "../support/volumes.ts";
 
 const SERVICE = "storagenode.v1.StorageNode";
 const BUF = fileURLToPath(new URL("../../node_modules/@bufbuild/buf/bin/buf", import.meta.url));
@@ -94,6 +94,21 @@ describe("a request", () => {
       3,
       "spec.allowed_host_nqns[0]",
     ],
+    [
+      "a host that the target refuses",
+      { allowedHostNqns: ["nqn.2014-08.org.nvmexpress:uuid:1"] },
+      {},
+      3,
+      "spec.allowed_host_nqns[0]",
+    ],
+    [
+      "NUL in a host",
+      { allowedHostNqns: ["nqn.2026-11.io.example:a\0"] },
+      {},
+      3,
+      "spec.allowed_host_nqns[0]",
+    ],
+    ["NUL in a label", { labels: { app: "a\0" } }, {}, 3, 'spec.labels["app"]'],
   ])("for a volume with %s", async (_what, change, options, code, field) => {
     const refused = await refusal(provision(agent, change, options));
     expect(refused).toMatchObject({ code, reason: "INVALID_FIELD", fields: [field] });
@@ -177,6 +192,21 @@ describe("a request", () => {
     expect(await call(client, client.listDisks.bind(client), page)).toMatchObject({ disks: [] });
   });
 
+  it.each([
+    ["allowHost", "nqn.2026-11.io.example:a\0", "INVALID_FIELD"],
+    ["allowHost", "nqn.2026-11.io.example", "INVALID_FIELD"],
+    ["revokeHost", "nqn.2026-11.io.example:a\0", "INVALID_FIELD"],
+    ["revokeHost", "", "INVALID_FIELD"],
+    // Accepted by an earlier version, and to be removed.
+    ["revokeHost", "nqn.2026-11.io.example", "NOT_FOUND"],
+  ] as const)("to %s %j is refused with %s", async (method, hostNqn, reason) => {
+    const { client } = agent;
+    const request = { lvolId: randomUUID(), hostNqn, waitTimeout: undefined };
+    const refused = await refusal(call(client, client[method].bind(client), request));
+    const fields = reason === "INVALID_FIELD" ? ["host_nqn"] : [];
+    expect(refused).toMatchObject({ reason, fields });
+  });
+
   it("with force but without a reason is refused", async () => {
     const { client } = agent;
     const refused = await refusal(
@@ -188,6 +218,11 @@ describe("a request", () => {
         reason: " ",
       }),
     );
+    expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD", fields: ["reason"] });
+  });
+
+  it("with NUL in its reason is refused", async () => {
+    const refused = await refusal(remove(agent, randomUUID(), { force: true, reason: "a\0" }));
     expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD", fields: ["reason"] });
   });
 });

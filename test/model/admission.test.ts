@@ -18,6 +18,7 @@ function state(change: Partial<AdmissionState> = {}): AdmissionState {
       maxExports: 1022,
       isolation: "strict",
     },
+    limits: { hosts: 3 },
     nodeCordoned: false,
     now: new Date(),
     revision: 7n,
@@ -219,6 +220,22 @@ describe("admission of other changes", () => {
       generation: 3n,
       hosts: [],
     });
+  });
+
+  it("refuses a host beyond the limit, and neither one that is allowed already nor a revocation", () => {
+    const hosts = ["a", "b", "c"].map((name) => `nqn.2026-11.io.host:${name}`);
+    const given = state({ lvols: new Map([[VOLUME, lvolRow({ hosts })]]) });
+    const change = (kind: "allowHost" | "revokeHost", host = "nqn.2026-11.io.host:d"): Mutation => {
+      return { kind, id: VOLUME, host, traceparent: undefined };
+    };
+    const refused = refusal(() => admit(given, change("allowHost")));
+    expect(refused).toMatchObject({ reason: "HOST_LIMIT", code: "RESOURCE_EXHAUSTED" });
+    expect(refused.details.quota).toEqual([
+      { subject: `lvols/${VOLUME}/hosts`, description: "3 hosts, limit 3" },
+    ]);
+    expect(lvolOf(given, change("allowHost", hosts[0])).hosts).toEqual(hosts);
+    expect(lvolOf(given, change("revokeHost", hosts[0])).hosts).toEqual(hosts.slice(1));
+    expect(lvolOf(given, change("allowHost")).hosts).toHaveLength(3);
   });
 
   it("binds the admission of a disk to its serial number and to the evidence the caller saw", () => {

@@ -16,7 +16,7 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
  * text after ':' are not checked.
  */
 const NQN =
-  /^nqn\.\d{4}-\d{2}\.[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)*:./is;
+  /^nqn\.\d{4}-\d{2}\.[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*:./s;
 
 export function isNqn(nqn: string): boolean {
   const bytes = Buffer.byteLength(nqn);
