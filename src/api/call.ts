@@ -37,10 +37,10 @@ export type CallContext = {
    * stays committed.
    */
   readonly signal: AbortSignal;
+  /** Who calls: the address of the peer, as callers have no identity yet. */
+  readonly actor: string;
   /** W3C traceparent of this call's span, a child of the caller's; stored with the intent. */
   readonly traceparent: string | undefined;
-  /** Who calls: the address that the call came from. */
-  readonly actor: string;
 };
 
 type Service = typeof StorageNodeService;
@@ -193,7 +193,7 @@ export class OpenCalls {
         })
       : trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
     const traceparent = traceparentOf(span);
-    return { span, callContext: { method, signal, traceparent, actor: call.getPeer() } };
+    return { span, callContext: { method, signal, actor: `tcp:${call.getPeer()}`, traceparent } };
   }
 
   async #run<T>(work: () => Promise<T>): Promise<T> {

@@ -30,9 +30,9 @@ export function diskHandlers(
       return { disks: items.map(message), nextPageToken };
     },
 
-    async zeroFreeSpace(request, { signal, traceparent }) {
+    async zeroFreeSpace(request, { signal, actor, traceparent }) {
       const { id, waitMs } = requests.zeroFreeSpace(request);
-      const decision = await agent.writer.mutate({ kind: "zeroFreeSpace", id, traceparent });
+      const decision = await agent.writer.mutate({ kind: "zeroFreeSpace", id, actor, traceparent });
       if (decision.kind !== "disk") return { disk: undefined };
       const row = await waitForDisk(
         agent,
@@ -49,6 +49,7 @@ export function diskHandlers(
         id,
         serial,
         evidenceFingerprint,
+        actor: context.actor,
         traceparent: context.traceparent,
       });
       if (decision.kind !== "disk") return { disk: undefined };

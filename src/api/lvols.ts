@@ -26,6 +26,7 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
       const decision = await agent.writer.mutate({
         kind: "provision",
         ...wanted,
+        actor: context.actor,
         traceparent: context.traceparent,
       });
       if (decision.kind !== "lvol" || decision.row === undefined) return { lvol: undefined };
@@ -58,17 +59,18 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
     revokeHost: (request, context) => changeHost(agent, { kind: "revokeHost", request, context }),
 
     async delete(request, context) {
-      const { id, waitMs, force } = requests.deletion(request);
+      const { id, waitMs, force, reason } = requests.deletion(request);
       requireRows(agent);
       const row = agent.rows.lvol(id);
       // Check here to refuse at once; the step that deletes the subsystem checks again.
-      if (row !== undefined && row.deleteRequestedTime === undefined && !force) {
-        await refuseConnected(agent, row);
-      }
+      const isRepeat = row?.deleteRequestedTime !== undefined && !row.failed;
+      if (row !== undefined && !isRepeat && !force) await refuseConnected(agent, row);
       const decision = await agent.writer.mutate({
         kind: "delete",
         id,
         force,
+        reason,
+        actor: context.actor,
         traceparent: context.traceparent,
       });
       if (decision.kind === "lvol" && decision.row === undefined) return { done: true };
@@ -97,9 +99,9 @@ async function changeHost(
     readonly context: CallContext;
   },
 ): Promise<{ lvol: Lvol | undefined }> {
-  const { signal, traceparent } = context;
+  const { signal, actor, traceparent } = context;
   const { id, host, waitMs } = requests.hostChange(kind, request);
-  const decision = await agent.writer.mutate({ kind, id, host, traceparent });
+  const decision = await agent.writer.mutate({ kind, id, host, actor, traceparent });
   if (decision.kind !== "lvol" || decision.row === undefined) return { lvol: undefined };
   const isDone = kind === "allowHost" ? hostIsLetIn : hostIsGone;
   const row = await waitFor(

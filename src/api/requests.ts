@@ -171,6 +171,7 @@ export function deletion(message: DeleteRequest): {
   readonly id: string;
   readonly waitMs: number;
   readonly force: boolean;
+  readonly reason: string;
 } {
   const fields = new Fields();
   const { target } = message;
@@ -187,7 +188,7 @@ export function deletion(message: DeleteRequest): {
   if (target?.$case === "snapshotId") {
     throw new Refusal("NOT_IMPLEMENTED", "snapshots are not implemented yet");
   }
-  return { id: id ?? "", waitMs, force: message.force };
+  return { id: id ?? "", waitMs, force: message.force, reason: message.reason };
 }
 
 export type Explained = { readonly kind: "lvol" | "disk"; readonly id: string };

@@ -5,38 +5,28 @@ import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { changeHost, confirmHosts, type ConfirmHosts, type HostChange } from "./host-admission.ts";
 import { volumeNqn } from "./identity.ts";
+import { newIntent, type Intent } from "./intent.ts";
 import { newLvolRow, type CreationRequest, type LvolRow } from "./lvol.ts";
 import { place } from "./placement.ts";
 
-export type Mutation =
-  | {
-      readonly kind: "provision";
-      readonly id: string;
-      readonly request: CreationRequest;
-      readonly labels: Readonly<Record<string, string>>;
-      readonly validateOnly: boolean;
-      readonly traceparent: string | undefined;
-    }
-  | {
-      readonly kind: "delete";
-      readonly id: string;
-      readonly force: boolean;
-      readonly traceparent: string | undefined;
-    }
-  | HostChange
-  | ConfirmHosts
-  | {
-      readonly kind: "admitDisk";
-      readonly id: string;
-      readonly serial: string;
-      readonly evidenceFingerprint: string | undefined;
-      readonly traceparent: string | undefined;
-    }
-  | {
-      readonly kind: "zeroFreeSpace";
-      readonly id: string;
-      readonly traceparent: string | undefined;
-    };
+export type Mutation = Intent &
+  (
+    | {
+        readonly kind: "provision";
+        readonly request: CreationRequest;
+        readonly labels: Readonly<Record<string, string>>;
+        readonly validateOnly: boolean;
+      }
+    | { readonly kind: "delete"; readonly force: boolean; readonly reason: string }
+    | HostChange
+    | ConfirmHosts
+    | {
+        readonly kind: "admitDisk";
+        readonly serial: string;
+        readonly evidenceFingerprint: string | undefined;
+      }
+    | { readonly kind: "zeroFreeSpace" }
+  );
 
 export type AdmissionPolicy = {
   readonly nodeId: string;
@@ -131,6 +121,7 @@ function provision(
     promisedBytes,
     labels: mutation.labels,
     nqn: volumeNqn(state.policy.nqnPrefix, id),
+    actor: mutation.actor,
     traceparent: mutation.traceparent,
     revision: state.revision,
     now: state.now,
@@ -198,18 +189,16 @@ function requestDelete(
   if (row.nodeId !== state.policy.nodeId) {
     throw new Refusal("OTHER_NODE", `volume ${row.id} belongs to another node`);
   }
-  if (row.deleteRequestedTime !== undefined) return row;
+  if (row.deleteTime !== undefined) return row;
+  // A repeat is a new intent if it adds force, or if the deletion gave up.
+  const addsForce = mutation.force && !row.deleteForced;
+  if (row.deleteRequestedTime !== undefined && !addsForce && !row.failed) return row;
   const deleted: LvolRow = {
     ...row,
-    deleteRequestedTime: state.now,
-    deleteForced: mutation.force,
-    generation: row.generation + 1n,
-    traceparent: mutation.traceparent,
+    ...newIntent(state, row, mutation),
     failed: false,
-    attempt: 0,
-    nextTryTime: undefined,
-    revision: state.revision,
-    updateTime: state.now,
+    deleteRequestedTime: row.deleteRequestedTime ?? state.now,
+    ...(mutation.force && { deleteForced: true, deleteReason: mutation.reason }),
   };
   state.lvols.set(row.id, deleted);
   return deleted;
@@ -221,8 +210,9 @@ function requestDelete(
  */
 function zeroFreeSpace(
   state: AdmissionState,
-  { id, traceparent }: Extract<Mutation, { kind: "zeroFreeSpace" }>,
+  mutation: Extract<Mutation, { kind: "zeroFreeSpace" }>,
 ): DiskRow {
+  const { id } = mutation;
   const disk = state.disks.get(id);
   if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
   if (disk.lvsUuid === undefined) {
@@ -231,13 +221,8 @@ function zeroFreeSpace(
   if (disk.freeSpace === "ZEROED" || disk.zeroRequestedTime !== undefined) return disk;
   const asked: DiskRow = {
     ...disk,
+    ...newIntent(state, disk, mutation),
     zeroRequestedTime: state.now,
-    generation: disk.generation + 1n,
-    traceparent,
-    attempt: 0,
-    nextTryTime: undefined,
-    revision: state.revision,
-    updateTime: state.now,
   };
   state.disks.set(disk.id, asked);
   return asked;
@@ -264,16 +249,11 @@ function admitDisk(
   if (disk.admitted && disk.wanted === "take" && disk.state !== "FAILED") return disk;
   const admitted: DiskRow = {
     ...disk,
+    ...newIntent(state, disk, mutation),
     admitted: true,
     admittedSerial: mutation.serial,
     admittedEvidence: asked,
     wanted: "take",
-    generation: disk.generation + 1n,
-    traceparent: mutation.traceparent,
-    attempt: 0,
-    nextTryTime: undefined,
-    revision: state.revision,
-    updateTime: state.now,
   };
   state.disks.set(disk.id, admitted);
   return admitted;

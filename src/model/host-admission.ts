@@ -1,12 +1,11 @@
 // Admission of intents about hosts: AllowHost, RevokeHost and ConfirmHosts. Pure, as admission.ts.
 import { invalidFields, Refusal, type FieldViolation } from "./errors.ts";
+import { newIntent, type Intent } from "./intent.ts";
 import { ANY_HOST, everyHost, type LvolRow } from "./lvol.ts";
 
 export type HostChange = {
   readonly kind: "allowHost" | "revokeHost";
-  readonly id: string;
   readonly host: string;
-  readonly traceparent: string | undefined;
 };
 
 /** Hosts of one volume that may connect again; none: all of them. */
@@ -14,12 +13,8 @@ export type HostConfirmation = { readonly id: string; readonly hosts: readonly s
 
 export type ConfirmHosts = {
   readonly kind: "confirmHosts";
-  /** Of the node. */
-  readonly id: string;
   readonly confirmations: readonly HostConfirmation[];
   readonly reason: string;
-  readonly actor: string;
-  readonly traceparent: string | undefined;
 };
 
 /** The part of the admission state that these intents see and change. */
@@ -32,7 +27,7 @@ export type HostState = {
   readonly lvols: Map<string, LvolRow>;
 };
 
-export function changeHost(state: HostState, mutation: HostChange): LvolRow {
+export function changeHost(state: HostState, mutation: Intent & HostChange): LvolRow {
   const row = volumeOf(state, mutation.id);
   const { host } = mutation;
   const waits = row.unconfirmedHosts.includes(host);
@@ -50,18 +45,17 @@ export function changeHost(state: HostState, mutation: HostChange): LvolRow {
     });
   }
   const hosts = mutation.kind === "revokeHost" ? others : [...others, host].toSorted();
-  return write(state, row, {
+  return write(state, row, mutation, {
     hosts,
     // The caller decides which hosts may connect, so from now on the export follows the row.
     unconfirmed: false,
     unconfirmedHosts: row.unconfirmedHosts.filter((other) => other !== host),
-    traceparent: mutation.traceparent,
   });
 }
 
 /** All or none; returns how many hosts were unconfirmed and are not any more. */
-export function confirmHosts(state: HostState, mutation: ConfirmHosts): number {
-  const { confirmations, actor, traceparent } = mutation;
+export function confirmHosts(state: HostState, mutation: Intent & ConfirmHosts): number {
+  const { confirmations } = mutation;
   const rows = confirmations.map(({ id }) => volumeOf(state, id));
   const faults = confirmations.flatMap(({ hosts }, index): readonly FieldViolation[] => {
     const row = rows[index];
@@ -79,7 +73,7 @@ export function confirmHosts(state: HostState, mutation: ConfirmHosts): number {
     const after = hosts.length === 0 ? [] : before.filter((host) => !hosts.includes(host));
     if (after.length === before.length) continue;
     confirmed += before.length - after.length;
-    write(state, row, { unconfirmedHosts: after, actor, traceparent });
+    write(state, row, mutation, { unconfirmedHosts: after });
   }
   return confirmed;
 }
@@ -96,17 +90,13 @@ function volumeOf({ lvols, policy }: HostState, id: string): LvolRow {
   return row;
 }
 
-function write(state: HostState, row: LvolRow, change: Partial<LvolRow>): LvolRow {
-  const changed: LvolRow = {
-    ...row,
-    ...change,
-    generation: row.generation + 1n,
-    failed: false,
-    attempt: 0,
-    nextTryTime: undefined,
-    revision: state.revision,
-    updateTime: state.now,
-  };
+function write(
+  state: HostState,
+  row: LvolRow,
+  intent: Intent,
+  change: Pick<LvolRow, "unconfirmedHosts"> & Partial<LvolRow>,
+): LvolRow {
+  const changed = { ...row, ...newIntent(state, row, intent), failed: false, ...change };
   state.lvols.set(row.id, changed);
   return changed;
 }

@@ -146,11 +146,10 @@ export type LvolStatusPatch = Partial<
 export type NewLvol = Pick<
   LvolRow,
   "id" | "nodeId" | "diskId" | "request" | "promisedBytes" | "labels" | "nqn"
-> & {
-  readonly traceparent: string | undefined;
-  readonly revision: bigint;
-  readonly now: Date;
-};
+> &
+  Pick<LvolRow, "actor" | "traceparent" | "revision"> & {
+    readonly now: Date;
+  };
 
 /** The row of a volume that was just admitted: nothing of it was created or observed yet. */
 export function newLvolRow({ now, ...given }: NewLvol): LvolRow {
@@ -168,7 +167,6 @@ export function newLvolRow({ now, ...given }: NewLvol): LvolRow {
     deleteRequestedTime: undefined,
     deleteForced: false,
     deleteReason: undefined,
-    actor: undefined,
     observedGeneration: 0n,
     lvolUuid: undefined,
     lvsUuid: undefined,

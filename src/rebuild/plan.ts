@@ -121,6 +121,7 @@ function lvolRow(lvol: FoundLvol, onDisk: string, context: RebuildContext): Lvol
     promisedBytes: sizeBytes,
     labels: { rebuilt: now.toISOString() },
     nqn: subsystem?.nqn ?? ownNqn,
+    actor: "rebuild",
     traceparent: undefined,
     revision: 0n,
     now,

@@ -114,7 +114,7 @@ export class Writer {
    */
   async mutate(mutation: Mutation): Promise<Decision> {
     this.#refuseIfUnavailable();
-    const { kind, id } = mutation;
+    const { kind, id, actor } = mutation;
     const span = childSpan(this.#instruments.tracer, `commit ${kind}`, {
       attributes: { [ATTR.mutation]: kind, [ATTR.objectId]: id },
     });
@@ -125,7 +125,7 @@ export class Writer {
     if (written) {
       const generation = decision.row?.generation.toString();
       this.#options.log.info(
-        { intent: kind, id, generation, ...auditOf(mutation) },
+        { intent: kind, id, generation, actor, ...reasonOf(mutation) },
         "intent committed",
       );
     }
@@ -326,9 +326,10 @@ export class Writer {
   }
 }
 
-/** Who confirmed which hosts, and why: what lets a host in that an older database may name wrongly. */
-function auditOf(mutation: Mutation): object {
+/** Why, where a caller must say so: a deletion under hosts, and hosts that an older database may name wrongly. */
+function reasonOf(mutation: Mutation): object {
+  if (mutation.kind === "delete" && mutation.force) return { reason: mutation.reason };
   if (mutation.kind !== "confirmHosts") return {};
-  const { actor, reason, confirmations } = mutation;
-  return { actor, reason, confirmations };
+  const { reason, confirmations } = mutation;
+  return { reason, confirmations };
 }

@@ -243,6 +243,7 @@ function lvolRow({ id }: Named, diskId: string): LvolRow {
     promisedBytes: VOLUME_BYTES,
     labels: {},
     nqn: nqnOf(id),
+    actor: undefined,
     traceparent: undefined,
     revision: 1n,
     now: new Date(),

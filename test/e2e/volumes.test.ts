@@ -56,6 +56,20 @@ describe("a node whose disks are blank", () => {
 });
 
 describe("a volume", () => {
+  it("has in its row who asked for its last intent, and why a forced deletion was", async () => {
+    const id = idOf(await provision());
+    const row = async () =>
+      (
+        await database.query(
+          `select actor, delete_forced, delete_reason from lvol where id = '${id}'`,
+        )
+      )[0];
+    const actor = expect.stringMatching(/^tcp:127\.0\.0\.1:\d+$/);
+    expect(await row()).toEqual({ actor, delete_forced: false, delete_reason: null });
+    await volumes.remove(agent, id, { force: true, reason: "its host is dead" });
+    expect(await row()).toEqual({ actor, delete_forced: true, delete_reason: "its host is dead" });
+  });
+
   it("is UP and exported to its host when the waiting call returns", async () => {
     const lvol = await provision();
     expect(stateOf(lvol)).toBe("LVOL_STATE_UP");

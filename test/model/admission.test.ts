@@ -35,6 +35,7 @@ function provision(change: Partial<Extract<Mutation, { kind: "provision" }>> = {
     request: creationRequest(),
     labels: {},
     validateOnly: false,
+    actor: "test",
     traceparent: undefined,
     ...change,
   };
@@ -72,6 +73,7 @@ describe("admission of a new volume", () => {
       kind: "allowHost",
       id: VOLUME,
       host: "nqn.2014-08.org.nvmexpress:uuid:1",
+      actor: "test",
       traceparent: undefined,
     });
     const again = lvolOf(given, provision());
@@ -193,6 +195,8 @@ describe("admission of other changes", () => {
       kind: "delete",
       id: VOLUME,
       force: false,
+      reason: "",
+      actor: "test",
       traceparent: undefined,
     });
     expect(decision).toEqual({ kind: "lvol", row: undefined });
@@ -200,10 +204,70 @@ describe("admission of other changes", () => {
 
   it("keeps the first deletion's time when it is repeated", () => {
     const given = state({ lvols: new Map([[VOLUME, lvolRow()]]) });
-    const remove: Mutation = { kind: "delete", id: VOLUME, force: false, traceparent: undefined };
+    const remove: Mutation = {
+      kind: "delete",
+      id: VOLUME,
+      force: false,
+      reason: "",
+      actor: "test",
+      traceparent: undefined,
+    };
     const first = lvolOf(given, remove);
     expect(lvolOf(given, remove)).toBe(first);
     expect(first.generation).toBe(2n);
+  });
+
+  describe("a repeated deletion", () => {
+    const deletion = (force: boolean, actor: string): Mutation => ({
+      kind: "delete",
+      id: VOLUME,
+      force,
+      reason: force ? "the host is dead" : "",
+      actor,
+      traceparent: undefined,
+    });
+
+    it("that adds force is a new intent with its reason; one that takes it back is not", () => {
+      const given = state({ lvols: new Map([[VOLUME, lvolRow()]]) });
+      const first = lvolOf(given, deletion(false, "a"));
+      expect(first).toMatchObject({ deleteForced: false, deleteReason: undefined, actor: "a" });
+      const second = lvolOf({ ...given, now: new Date(0) }, deletion(true, "b"));
+      expect(second).toMatchObject({
+        generation: 3n,
+        deleteForced: true,
+        deleteReason: "the host is dead",
+        deleteRequestedTime: first.deleteRequestedTime,
+        actor: "b",
+      });
+      expect(lvolOf(given, deletion(true, "c"))).toBe(second);
+      expect(lvolOf(given, deletion(false, "c"))).toBe(second);
+    });
+
+    it("stores force and reason of a first one that is forced", () => {
+      const given = state({ lvols: new Map([[VOLUME, lvolRow()]]) });
+      const row = lvolOf(given, deletion(true, "a"));
+      expect(row).toMatchObject({ deleteForced: true, deleteReason: "the host is dead" });
+    });
+
+    it("is a new intent if the deletion gave up, and stays forced if it was", () => {
+      const deleteRequestedTime = new Date(0);
+      const row = lvolRow({ deleteRequestedTime, deleteForced: true, failed: true, attempt: 7 });
+      const given = state({ lvols: new Map([[VOLUME, row]]) });
+      expect(lvolOf(given, deletion(false, "b"))).toMatchObject({
+        generation: 2n,
+        failed: false,
+        attempt: 0,
+        deleteForced: true,
+        deleteRequestedTime,
+        actor: "b",
+      });
+    });
+
+    it("of a tombstone changes nothing", () => {
+      const row = lvolRow({ deleteRequestedTime: new Date(0), deleteTime: new Date(0) });
+      const given = state({ lvols: new Map([[VOLUME, row]]) });
+      expect(lvolOf(given, deletion(true, "b"))).toBe(row);
+    });
   });
 
   it("increments the generation when a host is allowed, and not when it was allowed already", () => {
@@ -212,6 +276,7 @@ describe("admission of other changes", () => {
       kind: "allowHost",
       id: VOLUME,
       host: "nqn.2026-11.io.host:a",
+      actor: "test",
       traceparent: undefined,
     };
     expect(lvolOf(given, allow).generation).toBe(2n);
@@ -226,7 +291,7 @@ describe("admission of other changes", () => {
     const hosts = ["a", "b", "c"].map((name) => `nqn.2026-11.io.host:${name}`);
     const given = state({ lvols: new Map([[VOLUME, lvolRow({ hosts })]]) });
     const change = (kind: "allowHost" | "revokeHost", host = "nqn.2026-11.io.host:d"): Mutation => {
-      return { kind, id: VOLUME, host, traceparent: undefined };
+      return { kind, id: VOLUME, host, actor: "test", traceparent: undefined };
     };
     const refused = refusal(() => admit(given, change("allowHost")));
     expect(refused).toMatchObject({ reason: "HOST_LIMIT", code: "RESOURCE_EXHAUSTED" });
@@ -245,6 +310,7 @@ describe("admission of other changes", () => {
       id: DISK,
       serial: "OTHER",
       evidenceFingerprint: undefined,
+      actor: "test",
       traceparent: undefined,
     };
     expect(refusal(() => admit(state({ disks }), admission)).reason).toBe("SERIAL_MISMATCH");
@@ -265,6 +331,7 @@ describe("admission of other changes", () => {
       id: DISK,
       serial: "SERIAL1",
       evidenceFingerprint: undefined,
+      actor: "test",
       traceparent: undefined,
     };
     for (const [was, generation] of [["UP", 1n] as const, ["FAILED", 2n] as const]) {
@@ -319,7 +386,7 @@ describe("hosts of a row that comes from an older database", () => {
   });
 
   it("AllowHost confirms the host, RevokeHost removes it", () => {
-    const of = { id: VOLUME, traceparent: undefined };
+    const of = { id: VOLUME, actor: "test", traceparent: undefined };
     const now = given();
     lvolOf(now, { ...of, kind: "allowHost", host: KNOWN });
     expect(waiting(now)).toEqual([OTHER, ANY_HOST]);

@@ -68,6 +68,7 @@ function provision(
     request: creationRequest({ sizeBytes: CLUSTER }),
     labels: { app: "db" },
     validateOnly: false,
+    actor: "test",
     traceparent: undefined,
     ...change,
   };
@@ -141,6 +142,8 @@ describe("the writer", () => {
       kind: "delete",
       id: uuidV5(VOLUME, "1"),
       force: false,
+      reason: "",
+      actor: "test",
       traceparent: undefined,
     });
     expect(await db.query("select cordoned from disk")).toEqual([{ cordoned: true }]);
@@ -191,6 +194,7 @@ describe("the writer", () => {
       kind: "allowHost",
       id: old.id,
       host: "nqn.2026-11.io.host:a",
+      actor: "test",
       traceparent: undefined,
     });
     expect(await writer.recordLvol(old, { observedGeneration: 1n })).toBe(false);
@@ -205,7 +209,14 @@ describe("the writer", () => {
     await using opened = await open(db.url);
     const { writer, rows } = opened;
     const { id } = rowOf(await writer.mutate(provision(1)));
-    await writer.mutate({ kind: "delete", id, force: false, traceparent: undefined });
+    await writer.mutate({
+      kind: "delete",
+      id,
+      force: false,
+      reason: "",
+      actor: "test",
+      traceparent: undefined,
+    });
     await writer.recordLvol(rows.lvol(id)!, { deleteTime: new Date(), exported: false });
     expect(rows.disk(DISK)).toMatchObject({ promisedBytes: 0n, lvolCount: 0 });
     expect(rows.lvol(id)?.deleteTime).toBeInstanceOf(Date);

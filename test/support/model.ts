@@ -50,6 +50,7 @@ export function lvolRow(change: Partial<LvolRow> = {}): LvolRow {
       promisedBytes: 12n * MIB,
       labels: {},
       nqn: volumeNqn(PREFIX, id),
+      actor: undefined,
       traceparent: undefined,
       revision: 1n,
       now: TIME,

@@ -335,6 +335,7 @@ export class Disks {
       id,
       serial,
       evidenceFingerprint: undefined,
+      actor: "policy",
       traceparent: undefined,
     });
     log.info({ disk: id, serial }, "disk admitted by policy");
