@@ -1,16 +1,23 @@
 -- Ids that are unique over the fleet, what outlives a deleted volume, and what is known of hosts and of
 -- the target's process.
 
+-- Stands for node_id where there are millions of rows.
+alter table node add column number integer generated always as identity unique;
+
 -- Every id that was ever given to a volume or a snapshot. Inserted in the transaction of the intent, so
 -- that two nodes cannot take one id; never deleted, so that no id is used twice.
 create table object_id (
   id uuid primary key,
-  node_id text not null,
+  -- Number of the node.
+  node integer not null,
   -- l: volume, s: snapshot.
   kind "char" not null check (kind in ('l', 's'))
 );
 
-insert into object_id (id, node_id, kind) select id, node_id, 'l' from lvol;
+insert into object_id (id, node, kind)
+  select lvol.id, node.number, 'l' from lvol join node on node.node_id = lvol.node_id;
+
+alter table lvol add constraint lvol_id_is_taken foreign key (id) references object_id;
 
 -- What identifies the lvol of a deleted volume once its row is gone: it may come back with its store
 -- after a delete that failed halfway, and is deleted again then. One row for each deleted volume whose

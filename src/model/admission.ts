@@ -42,6 +42,9 @@ export type AdmissionLimits = {
   readonly hosts: number;
 };
 
+/** An id that was used, though its row is gone: by a volume or snapshot of this node, or of another. */
+export type UsedId = { readonly ours: boolean };
+
 /** The part of the database that a batch of mutations can see and change. */
 export type AdmissionState = {
   readonly policy: AdmissionPolicy;
@@ -51,6 +54,8 @@ export type AdmissionState = {
   readonly revision: bigint;
   /** The volume rows, of any node of the fleet, whose ids the batch names. */
   readonly lvols: Map<string, LvolRow>;
+  /** The ids that the batch names and that were used by what has no row any more. */
+  readonly gone: ReadonlyMap<string, UsedId>;
   /** Every disk of this node. */
   readonly disks: Map<string, DiskRow>;
 };
@@ -96,6 +101,8 @@ function provision(
   const existing = state.lvols.get(mutation.id);
   if (existing !== undefined) return sameOrRefuse(state, existing, mutation.request);
   const { request, id } = mutation;
+  const used = state.gone.get(id);
+  if (used !== undefined) throw used.ours ? idRetired(id) : otherNode(id);
   if (state.nodeCordoned) {
     const message = `node ${state.policy.nodeId} is cordoned and takes no new volumes`;
     throw new Refusal("CORDONED", message);
@@ -138,15 +145,10 @@ function provision(
 
 /** The existing row if the request equals the one that created it; throws a Refusal otherwise. */
 function sameOrRefuse(state: AdmissionState, row: LvolRow, asked: CreationRequest): LvolRow {
-  if (row.nodeId !== state.policy.nodeId) {
-    throw new Refusal("OTHER_NODE", `volume ${row.id} belongs to another node`);
-  }
+  if (row.nodeId !== state.policy.nodeId) throw otherNode(row.id);
   const fields = differingFields(row.request, asked, row.diskId);
   if (row.deleteTime !== undefined || row.deleteRequestedTime !== undefined) {
-    throw new Refusal(
-      "ID_RETIRED",
-      `id ${row.id} was used by a volume that is deleted or being deleted`,
-    );
+    throw idRetired(row.id);
   }
   if (fields.length > 0) {
     throw new Refusal(
@@ -158,6 +160,14 @@ function sameOrRefuse(state: AdmissionState, row: LvolRow, asked: CreationReques
     );
   }
   return row;
+}
+
+function otherNode(id: string): Refusal {
+  return new Refusal("OTHER_NODE", `id ${id} belongs to another node`);
+}
+
+function idRetired(id: string): Refusal {
+  return new Refusal("ID_RETIRED", `id ${id} was used by what is deleted or being deleted`);
 }
 
 function differingFields(was: CreationRequest, asked: CreationRequest, diskId: string): string[] {
@@ -184,11 +194,13 @@ function requestDelete(
   mutation: Extract<Mutation, { kind: "delete" }>,
 ): LvolRow | undefined {
   const row = state.lvols.get(mutation.id);
+  const ofOtherNode =
+    row === undefined
+      ? state.gone.get(mutation.id)?.ours === false
+      : row.nodeId !== state.policy.nodeId;
+  if (ofOtherNode) throw otherNode(mutation.id);
   // Deleting an id that no volume has succeeds and writes nothing, as CSI requires.
   if (row === undefined) return undefined;
-  if (row.nodeId !== state.policy.nodeId) {
-    throw new Refusal("OTHER_NODE", `volume ${row.id} belongs to another node`);
-  }
   if (row.deleteTime !== undefined) return row;
   // A repeat is a new intent if it adds force, or if the deletion gave up.
   const addsForce = mutation.force && !row.deleteForced;

@@ -77,8 +77,16 @@ export async function applyRebuild(
      where disk.node_id = excluded.node_id and disk.lvs_uuid is null`,
     [toRecords(plan.disks)],
   );
+  await client.query(
+    `insert into object_id (id, node, kind)
+     select id, node.number, 'l' from unnest($1::uuid[]) id, node where node.node_id = $2
+     order by id on conflict (id) do nothing`,
+    [plan.lvols.map(({ id }) => id), nodeId],
+  );
   const lvols = await client.query(
-    `insert into lvol select * from jsonb_populate_recordset(null::lvol, $1::jsonb)
+    `insert into lvol select r.* from jsonb_populate_recordset(null::lvol, $1::jsonb) r
+       join object_id using (id) join node on node.number = object_id.node
+     where node.node_id = r.node_id
      on conflict (id) do nothing`,
     [toRecords(plan.lvols)],
   );

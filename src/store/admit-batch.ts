@@ -4,6 +4,7 @@ import { changedIds, type AdmissionPolicy, type AdmissionState } from "../model/
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import { MAX_HOSTS } from "../limits.ts";
+import { readIds, takeIds } from "./object-ids.ts";
 import type { Rows } from "./rows.ts";
 import type { Sql } from "./sql.ts";
 import * as sql from "./statements.ts";
@@ -16,7 +17,10 @@ export type Written = {
   readonly disks: readonly DiskRow[];
 };
 
-/** Writes the rows that the batch changes; returns the outcome of each intent, and these rows. */
+/**
+ * Writes the rows that the batch changes; returns the outcome of each intent, and these rows. Throws
+ * IdsTaken.
+ */
 export async function admitBatch(
   client: Sql,
   batch: readonly Waiting[],
@@ -39,7 +43,8 @@ export async function admitBatch(
     if (row !== undefined) known.set(row.id, row);
     else if (rows.disk(id) === undefined) unknown.push(id);
   }
-  for (const row of await sql.readLvols(client, unknown)) known.set(row.id, row);
+  const { lvols, gone } = await readIds(client, policy.nodeId, unknown);
+  for (const row of lvols) known.set(row.id, row);
   const { cordoned: nodeCordoned, cordonedDisks, now, revision } = node;
   const disks = new Map(
     [...rows.disks(), ...written.disks].map((row) => {
@@ -54,6 +59,7 @@ export async function admitBatch(
     now,
     revision,
     lvols: new Map(known),
+    gone,
     disks: new Map(disks),
   };
   const outcomes = batch.map((waiting) => ({ waiting, result: decide(state, waiting) }));
@@ -63,6 +69,8 @@ export async function admitBatch(
       disks.get(row.id) === row ? [] : [{ ...row, revision }],
     ),
   };
+  const created = changed.lvols.filter(({ id }) => !known.has(id)).map(({ id }) => id);
+  await takeIds(client, policy.nodeId, created);
   await sql.writeIntents(client, changed);
   return { outcomes, ...changed };
 }

@@ -1,7 +1,6 @@
 // SQL statements of the writer: set-based, one per purpose, a fixed number per transaction.
 import { z } from "zod";
 import { DISK_COLUMNS, type DiskRow } from "../model/disk.ts";
-import { Refusal } from "../model/errors.ts";
 import { LVOL_COLUMNS, type LvolRow } from "../model/lvol.ts";
 import { assignments, records } from "./columns.ts";
 import { parseDiskRows } from "./disk-rows.ts";
@@ -130,37 +129,18 @@ export async function raiseRevision(
   return { ...toNode(rows[0]), now, cordonedDisks: new Set(cordonedDisks) };
 }
 
-/** The rows with these ids, of any node: ids are unique in the fleet. */
-export async function readLvols(client: Sql, ids: readonly string[]): Promise<LvolRow[]> {
-  if (ids.length === 0) return [];
-  const { rows } = await client.query(`select * from lvol where id = any ($1::uuid[])`, [ids]);
-  return parseLvolRows(rows);
-}
-
 /** Writes the rows that admission has changed: desired state, and the sums of the disks. */
 export async function writeIntents(
   client: Sql,
   rows: { readonly lvols: readonly LvolRow[]; readonly disks: readonly DiskRow[] },
 ): Promise<void> {
   if (rows.lvols.length > 0) {
-    const { rowCount } = await client.query(
+    await client.query(
       `insert into lvol select * from jsonb_populate_recordset(null::lvol, $1::jsonb)
        on conflict (id) do update set ${LVOL_INTENT},
-         revision = excluded.revision, update_time = excluded.update_time
-       where lvol.node_id = excluded.node_id`,
+         revision = excluded.revision, update_time = excluded.update_time`,
       [records(rows.lvols)],
     );
-    // The agent of another node has inserted one of the ids since readLvols. The transaction is
-    // rolled back; a retry reads that row and is refused with OTHER_NODE.
-    if (rowCount !== rows.lvols.length) {
-      throw new Refusal(
-        "DATABASE_DOWN",
-        "another node has just used one of the volume ids; try again",
-        {
-          retryAfterMs: 100,
-        },
-      );
-    }
   }
   if (rows.disks.length > 0) {
     await client.query(

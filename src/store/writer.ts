@@ -13,6 +13,7 @@ import { childSpan } from "../telemetry/trace.ts";
 import { admitBatch } from "./admit-batch.ts";
 import { isDatabaseDown, type Database } from "./database.ts";
 import type { Fence } from "./fence.ts";
+import { IdsTaken } from "./object-ids.ts";
 import type { Rows } from "./rows.ts";
 import { inSharedCommit } from "./shared-commit.ts";
 import type { Sql } from "./sql.ts";
@@ -219,6 +220,10 @@ export class Writer {
         refuse(batch, notLeaseHolder());
         this.#options.fence.loseLease();
         this.#onLeaseLost();
+        return;
+      }
+      if (error instanceof IdsTaken) {
+        this.#mutations.unshift(...batch);
         return;
       }
       this.#stale = true;

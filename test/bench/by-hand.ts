@@ -91,7 +91,11 @@ export class ByHand implements AsyncDisposable {
   async insertRows(volumes: readonly HandMade[]): Promise<void> {
     const rows = volumes.map((one) => lvolRow(one, this.#rowsDisk));
     await this.#commit(
-      `insert into lvol select * from jsonb_populate_recordset(null::lvol, $1::jsonb)`,
+      `with given as (select * from jsonb_populate_recordset(null::lvol, $1::jsonb)),
+         taken as (insert into object_id (id, node, kind)
+           select given.id, node.number, 'l' from given join node on node.node_id = given.node_id
+           on conflict do nothing)
+       insert into lvol select * from given`,
       [records(rows)],
     );
   }

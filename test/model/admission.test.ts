@@ -23,6 +23,7 @@ function state(change: Partial<AdmissionState> = {}): AdmissionState {
     now: new Date(),
     revision: 7n,
     lvols: new Map(),
+    gone: new Map(),
     disks: new Map(disks.map((disk) => [disk.id, disk])),
     ...change,
   };
@@ -110,6 +111,15 @@ describe("admission of a new volume", () => {
   it("refuses an id that another node uses", () => {
     const given = state({ lvols: new Map([[VOLUME, lvolRow({ nodeId: "node-2" })]]) });
     expect(refusal(() => admit(given, provision())).reason).toBe("OTHER_NODE");
+  });
+
+  it.each([
+    [true, "ID_RETIRED"],
+    [false, "OTHER_NODE"],
+  ])("refuses an id whose row is gone, ours: %s, with %s", (ours, reason) => {
+    const given = state({ gone: new Map([[VOLUME, { ours }]]) });
+    expect(refusal(() => admit(given, provision())).reason).toBe(reason);
+    expect(refusal(() => admit(given, provision({ validateOnly: true }))).reason).toBe(reason);
   });
 
   it("is OUT_OF_RANGE above the largest disk and RESOURCE_EXHAUSTED above the bytes left", () => {

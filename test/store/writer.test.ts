@@ -6,6 +6,7 @@ import { uuidV5 } from "../../src/model/identity.ts";
 import { openDatabase, type Database } from "../../src/store/database.ts";
 import { Fence } from "../../src/store/fence.ts";
 import { acquireLease } from "../../src/store/lease.ts";
+import { takeIds } from "../../src/store/object-ids.ts";
 import { Rows } from "../../src/store/rows.ts";
 import { registerNode } from "../../src/store/statements.ts";
 import { Writer } from "../../src/store/writer.ts";
@@ -38,20 +39,23 @@ type Open = AsyncDisposable & {
   readonly writer: Writer;
 };
 
-/** A writer over a fresh database that has one UP disk. */
+/** A writer of one node over a database, whose node has one UP disk. */
 async function open(url: string, disk = diskRow()): Promise<Open> {
+  const { nodeId } = disk;
   await using stack = new AsyncDisposableStack();
   const database = stack.use(openDatabase({ url, log }));
   const rows = new Rows();
   await database.transaction((client) =>
-    registerNode(client, { nodeId: NODE, fleet: FLEET, nqnPrefix: PREFIX }),
+    registerNode(client, { nodeId, fleet: FLEET, nqnPrefix: PREFIX }),
   );
-  const claim = { nodeId: NODE, holder: "test", lock: "test", termMs: 60_000, atLeast: 0n };
+  const claim = { nodeId, holder: "test", lock: "test", termMs: 60_000, atLeast: 0n };
   const taken = await acquireLease(database.pool, claim);
   if ("heldBy" in taken) throw new Error(taken.heldBy);
   const fence = new Fence();
   fence.setLease(taken.epoch, Number.POSITIVE_INFINITY);
-  const writer = stack.use(new Writer({ database, rows, policy, fence, log }));
+  const writer = stack.use(
+    new Writer({ database, rows, policy: { ...policy, nodeId }, fence, log }),
+  );
   writer.start();
   await writer.insertDisk(disk);
   const owned = stack.move();
@@ -129,6 +133,73 @@ describe("the writer", () => {
     const [a, b] = await Promise.all([writer.mutate(provision(1)), writer.mutate(provision(1))]);
     expect(rowOf(a).createTime).toEqual(rowOf(b).createTime);
     expect(rows.disk(DISK)?.lvolCount).toBe(1);
+  });
+
+  it("gives an id that two nodes race for to exactly one of them", async () => {
+    await using db = await testDatabase();
+    await using one = await open(db.url);
+    await using two = await open(db.url, diskRow({ id: uuidV5(DISK, "2"), nodeId: "node-2" }));
+    const ask = ({ writer }: Open, order: readonly number[]) =>
+      Promise.allSettled(order.map((index) => writer.mutate(provision(index))));
+    const order = Array.from({ length: 100 }, (_, index) => index);
+    const [ofOne, ofTwo] = await Promise.all([ask(one, order), ask(two, order.toReversed())]);
+    for (const [index, result] of ofOne.entries()) {
+      const other = ofTwo[order.length - 1 - index];
+      const [won, lost] = result.status === "fulfilled" ? [result, other] : [other, result];
+      expect(won?.status).toBe("fulfilled");
+      expect(lost).toMatchObject({ status: "rejected", reason: { reason: "OTHER_NODE" } });
+    }
+    expect(await db.query("select id from lvol")).toHaveLength(order.length);
+  });
+
+  it("refuses an id that another node takes during its transaction, and only that", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer, database } = opened;
+    await using two = await open(db.url, diskRow({ id: uuidV5(DISK, "2"), nodeId: "node-2" }));
+    const taken = provision(2);
+    let asked: Promise<readonly PromiseSettledResult<Decision>[]> | undefined;
+    await two.database.transaction(async (client) => {
+      await takeIds(client, "node-2", [taken.id]);
+      asked = Promise.allSettled([1, 2, 3].map((index) => writer.mutate(provision(index))));
+      await until("the writer waits for that transaction", async () => {
+        const waiting = "select from pg_locks where not granted";
+        return (await database.pool.query(waiting)).rowCount === 1;
+      });
+    });
+    const [first, second, third] = (await asked) ?? [];
+    expect(second).toMatchObject({ reason: { reason: "OTHER_NODE", code: "ALREADY_EXISTS" } });
+    expect([first?.status, third?.status]).toEqual(["fulfilled", "fulfilled"]);
+  });
+
+  it("refuses an id of a volume whose row is gone, of any node", async () => {
+    await using db = await testDatabase();
+    await using one = await open(db.url);
+    await using two = await open(db.url, diskRow({ id: uuidV5(DISK, "2"), nodeId: "node-2" }));
+    const { id } = rowOf(await one.writer.mutate(provision(1)));
+    await db.query("delete from lvol");
+    one.writer.refresh();
+    await until("the row is gone", () => one.rows.lvol(id) === undefined);
+    await expect(one.writer.mutate(provision(1))).rejects.toMatchObject({ reason: "ID_RETIRED" });
+    await expect(two.writer.mutate(provision(1))).rejects.toMatchObject({ reason: "OTHER_NODE" });
+    const deletion = { kind: "delete", id, force: false, reason: "" } as const;
+    const caller = { actor: "test", traceparent: undefined };
+    expect(await one.writer.mutate({ ...deletion, ...caller })).toMatchObject({ row: undefined });
+    await expect(two.writer.mutate({ ...deletion, ...caller })).rejects.toMatchObject({
+      reason: "OTHER_NODE",
+    });
+  });
+
+  it("takes no id for a volume that is refused or only validated", async () => {
+    await using db = await testDatabase();
+    await using opened = await open(db.url);
+    const { writer } = opened;
+    const huge = { request: creationRequest({ sizeBytes: 2n ** 50n }) };
+    await expect(writer.mutate(provision(1, huge))).rejects.toThrow(Refusal);
+    await writer.mutate(provision(1, { validateOnly: true }));
+    expect(await db.query("select id from object_id")).toEqual([]);
+    await writer.mutate(provision(1));
+    expect(await db.query("select id from object_id")).toHaveLength(1);
   });
 
   it("respects a disk cordoned in the database by hand, and leaves it cordoned", async () => {
