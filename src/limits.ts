@@ -78,7 +78,9 @@ export const COMMIT_INTENTS = 256;
 /** Intents that wait for a transaction; further calls are refused with OVERLOADED. */
 export const QUEUED_INTENTS = 10_000;
 
-/** Between two transactions after one that failed: the first time, and at most. */
+/**
+ * Between two transactions after one that failed, the first time and at most. The latter also
+ * passes before the loop of a record that PostgreSQL refuses may record again. */
 export const COMMIT_RETRY_FIRST_MS = 100;
 export const COMMIT_RETRY_LAST_MS = 2_000;
 

@@ -6,7 +6,7 @@ import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
 import { endSpan } from "../telemetry/trace.ts";
 import type { Rows } from "./rows.ts";
 
-type Entry<Patch> = {
+export type Entry<Patch> = {
   readonly id: string;
   readonly generation: bigint;
   patch: Patch;
@@ -14,6 +14,15 @@ type Entry<Patch> = {
   /** Spans of the traced callers that wait for the commit. */
   readonly spans: Span[];
 };
+
+/** What waits to be recorded, in the order in which it is written. */
+export type StatusEntries = {
+  readonly inserts: readonly Entry<DiskRow>[];
+  readonly lvols: readonly Entry<LvolStatusPatch>[];
+  readonly disks: readonly Entry<DiskStatusPatch>[];
+};
+
+export const NO_STATUS: StatusEntries = { inserts: [], lvols: [], disks: [] };
 
 /**
  * Status for one transaction: complete new rows, written only where the generation is unchanged.
@@ -24,14 +33,6 @@ export type StatusBatch = {
   readonly newDisks: readonly DiskRow[];
   /** Volumes that become tombstones with this batch: their promised bytes are released. */
   readonly ended: readonly LvolRow[];
-  /** Tells each waiting loop whether its record was applied. */
-  readonly settle: (appliedIds: ReadonlySet<string>) => void;
-  readonly spans: readonly Span[];
-  readonly entries: {
-    readonly lvols: readonly Entry<LvolStatusPatch>[];
-    readonly disks: readonly Entry<DiskStatusPatch>[];
-    readonly inserts: readonly Entry<DiskRow>[];
-  };
 };
 
 export class StatusQueue {
@@ -63,48 +64,54 @@ export class StatusQueue {
     return add(this.#inserts, row, { patch: row, span });
   }
 
-  /** Takes all entries, as complete rows; entries whose generation is not the row's are dropped. */
-  take(rows: Rows): StatusBatch {
+  /** Takes all entries. */
+  take(): StatusEntries {
     const entries = {
+      inserts: [...this.#inserts.values()],
       lvols: [...this.#lvols.values()],
       disks: [...this.#disks.values()],
-      inserts: [...this.#inserts.values()],
     };
+    this.#inserts = new Map();
     this.#lvols = new Map();
     this.#disks = new Map();
-    this.#inserts = new Map();
-    const lvols: LvolRow[] = [];
-    const ended: LvolRow[] = [];
-    for (const entry of entries.lvols) {
-      const row = rows.lvol(entry.id);
-      if (row === undefined || row.generation !== entry.generation) continue;
-      const next = { ...row, ...entry.patch };
-      lvols.push(next);
-      if (row.deleteTime === undefined && next.deleteTime !== undefined) ended.push(next);
-    }
-    const disks = entries.disks.flatMap((entry) => {
-      const row = rows.disk(entry.id);
-      return row === undefined || row.generation !== entry.generation
-        ? []
-        : [{ ...row, ...entry.patch }];
-    });
-    const newDisks = entries.inserts.map((entry) => entry.patch);
-    const all = [...entries.lvols, ...entries.disks, ...entries.inserts];
-    const settle = (applied: ReadonlySet<string>) => {
-      for (const { id, waiting } of all) for (const resolve of waiting) resolve(applied.has(id));
-    };
-    // The spans end with this transaction, also if it fails and its entries are put back.
-    const spans = all.flatMap((entry) => entry.spans.splice(0));
-    return { lvols, disks, newDisks, ended, settle, spans, entries };
+    return entries;
   }
 
   /**
    * Puts back the entries of a failed transaction; newer records of the same object override them.
    */
-  putBack(batch: StatusBatch): void {
-    restore(this.#lvols, batch.entries.lvols);
-    restore(this.#disks, batch.entries.disks);
-    restore(this.#inserts, batch.entries.inserts);
+  putBack(entries: StatusEntries): void {
+    restore(this.#inserts, entries.inserts);
+    restore(this.#lvols, entries.lvols);
+    restore(this.#disks, entries.disks);
+  }
+}
+
+/** Entries as complete rows; those whose generation is not the row's are left out. */
+export function statusBatch({ inserts, lvols, disks }: StatusEntries, rows: Rows): StatusBatch {
+  const newLvols: LvolRow[] = [];
+  const ended: LvolRow[] = [];
+  for (const { id, generation, patch } of lvols) {
+    const row = rows.lvol(id);
+    if (row === undefined || row.generation !== generation) continue;
+    const next = { ...row, ...patch };
+    newLvols.push(next);
+    if (row.deleteTime === undefined && next.deleteTime !== undefined) ended.push(next);
+  }
+  const changed = disks.flatMap(({ id, generation, patch }) => {
+    const row = rows.disk(id);
+    return row === undefined || row.generation !== generation ? [] : [{ ...row, ...patch }];
+  });
+  return { lvols: newLvols, disks: changed, newDisks: inserts.map(({ patch }) => patch), ended };
+}
+
+/** Tells each waiting loop whether its record was applied. */
+export function settle(
+  { inserts, lvols, disks }: StatusEntries,
+  applied: ReadonlySet<string> = new Set(),
+): void {
+  for (const { id, waiting } of [...inserts, ...lvols, ...disks]) {
+    for (const resolve of waiting) resolve(applied.has(id));
   }
 }
 

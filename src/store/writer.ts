@@ -18,7 +18,7 @@ import type { Rows } from "./rows.ts";
 import { inSharedCommit } from "./shared-commit.ts";
 import type { Sql } from "./sql.ts";
 import * as sql from "./statements.ts";
-import { StatusQueue, type StatusBatch } from "./status-queue.ts";
+import { NO_STATUS, settle, statusBatch, StatusQueue } from "./status-queue.ts";
 import {
   databaseDown,
   notLeaseHolder,
@@ -26,18 +26,13 @@ import {
   type Admitted,
   type Waiting,
 } from "./waiting-intents.ts";
+import { dataRefusal, halves, isDataError, takeSpans, workSize, type Work } from "./work.ts";
 import {
   COMMIT_INTENTS,
   COMMIT_RETRY_FIRST_MS,
   COMMIT_RETRY_LAST_MS,
   QUEUED_INTENTS,
 } from "../limits.ts";
-
-type Batch = {
-  readonly batch: readonly Waiting[];
-  readonly status: StatusBatch;
-  readonly epoch: bigint;
-};
 
 export type WriterOptions = {
   readonly database: Database;
@@ -207,44 +202,79 @@ export class Writer {
   }
 
   async #cycle(): Promise<void> {
-    const batch = this.#mutations.splice(0, COMMIT_INTENTS);
+    // In order. A part whose data the database refuses is divided until only the culprit is refused.
+    const parts: Work[] = [{ ...NO_STATUS, intents: this.#mutations.splice(0, COMMIT_INTENTS) }];
     try {
       if (this.#stale) await this.#load();
       const { epoch } = this.#options.fence;
-      if (epoch === undefined) refuse(batch, notLeaseHolder());
-      else if (batch.length > 0 || this.#status.size > 0) await this.#commit(batch, epoch);
+      if (epoch === undefined) refuseAll(parts, notLeaseHolder());
+      else {
+        parts.push({ ...this.#status.take(), intents: parts.pop()?.intents ?? [] });
+        await this.#commitParts(parts, epoch);
+      }
       this.#retryMs = COMMIT_RETRY_FIRST_MS;
       this.#setConnected(true);
     } catch (error) {
-      if (error instanceof sql.LeaseLost) {
-        refuse(batch, notLeaseHolder());
-        this.#options.fence.loseLease();
-        this.#onLeaseLost();
-        return;
-      }
-      if (error instanceof IdsTaken) {
-        this.#mutations.unshift(...batch);
-        return;
-      }
-      this.#stale = true;
-      if (error instanceof sql.RowsBehind) {
-        this.#options.log.warn("rows were written by another process, reading them again");
-        this.#mutations.unshift(...batch);
-        return;
-      }
-      this.#retryMs = Math.min(this.#retryMs * 2, COMMIT_RETRY_LAST_MS);
-      const down = isDatabaseDown(error);
-      if (down) this.#setConnected(false);
-      const level = down && !this.#connected ? "debug" : "error";
-      this.#options.log[level]({ err: error, mutations: batch.length }, "transaction failed");
-      const refusal = down
-        ? databaseDown(
-            "the database cannot be reached; it is unknown whether the change was committed",
-            error,
-          )
-        : error;
-      refuse([...batch, ...this.#mutations.splice(0)], refusal);
+      for (const part of parts) this.#status.putBack(part);
+      this.#onFailed(parts, error);
     }
+  }
+
+  /** Keeps or refuses what was not committed, and decides how to go on. */
+  #onFailed(parts: readonly Work[], error: unknown): void {
+    if (error instanceof sql.LeaseLost) {
+      refuseAll(parts, notLeaseHolder());
+      this.#options.fence.loseLease();
+      this.#onLeaseLost();
+      return;
+    }
+    const left = parts.flatMap(({ intents }) => intents);
+    if (error instanceof IdsTaken) {
+      this.#mutations.unshift(...left);
+      return;
+    }
+    this.#stale = true;
+    if (error instanceof sql.RowsBehind) {
+      this.#options.log.warn("rows were written by another process, reading them again");
+      this.#mutations.unshift(...left);
+      return;
+    }
+    this.#retryMs = Math.min(this.#retryMs * 2, COMMIT_RETRY_LAST_MS);
+    const down = isDatabaseDown(error);
+    if (down) this.#setConnected(false);
+    const level = down && !this.#connected ? "debug" : "error";
+    this.#options.log[level]({ err: error, mutations: left.length }, "transaction failed");
+    const refusal = down
+      ? databaseDown(
+          "the database cannot be reached; it is unknown whether the change was committed",
+          error,
+        )
+      : error;
+    refuse([...left, ...this.#mutations.splice(0)], refusal);
+  }
+
+  async #commitParts(parts: Work[], epoch: bigint): Promise<void> {
+    for (let part = parts[0]; part !== undefined; part = parts[0]) {
+      const size = workSize(part);
+      try {
+        if (size > 0) await this.#commit(part, epoch);
+        parts.shift();
+      } catch (error) {
+        if (!isDataError(error)) throw error;
+        parts.splice(0, 1, ...(size > 1 ? halves(part) : []));
+        if (size === 1) this.#refuseData(part, error);
+      }
+    }
+  }
+
+  #refuseData(culprit: Work, error: unknown): void {
+    const { inserts, lvols, disks, intents } = culprit;
+    const ids = [...inserts, ...lvols, ...disks].map(({ id }) => id);
+    const what = { ids, intents: intents.map(({ mutation: { kind, id } }) => ({ kind, id })) };
+    this.#options.log.error({ err: error, ...what }, "the database refuses what is written");
+    refuse(intents, dataRefusal(error));
+    // Its loop observes it again and comes back with the same: not at once.
+    setTimeout(() => settle(culprit), COMMIT_RETRY_LAST_MS).unref();
   }
 
   async #load(): Promise<void> {
@@ -263,40 +293,38 @@ export class Writer {
     this.#leaderRead = undefined;
   }
 
-  async #commit(batch: readonly Waiting[], epoch: bigint): Promise<void> {
+  async #commit(work: Work, epoch: bigint): Promise<void> {
     const { database, rows } = this.#options;
     const { metrics } = this.#instruments;
-    const status = this.#status.take(rows);
-    const spans = [...batch.flatMap(({ span }) => span ?? []), ...status.spans];
-    const size = batch.length + status.lvols.length + status.disks.length + status.newDisks.length;
     const startMs = performance.now();
     try {
-      const { outcomes, committed, applied } = await inSharedCommit(spans, size, () =>
-        database.transaction((client) => this.#write(client, { batch, status, epoch })),
+      const { outcomes, committed, applied } = await inSharedCommit(
+        takeSpans(work),
+        workSize(work),
+        () => database.transaction((client) => this.#write(client, work, epoch)),
       );
       metrics.commit("ok", performance.now() - startMs);
       rows.apply(committed);
-      status.settle(applied);
+      settle(work, applied);
       for (const { waiting, result } of outcomes) {
         if (result instanceof Refusal) waiting.reject(result);
         else waiting.resolve(result);
       }
     } catch (error) {
       metrics.commit("failed", performance.now() - startMs);
-      this.#status.putBack(status);
       throw error;
     }
   }
 
-  async #write(client: Sql, { batch, status, epoch }: Batch) {
+  async #write(client: Sql, work: Work, epoch: bigint) {
     const { rows, policy } = this.#options;
     const node = await sql.raiseRevision(client, policy.nodeId, epoch);
     // Every writer increments the revision, and under this epoch only this process writes. Any
     // other revision means a restored database or rebuilt rows: nothing may be admitted on the rows
     // in memory.
     if (node.revision !== (rows.node?.revision ?? 0n) + 1n) throw new sql.RowsBehind();
-    const applied = await sql.writeStatus(client, status, node.revision);
-    const intents = await admitBatch(client, batch, {
+    const applied = await sql.writeStatus(client, statusBatch(work, rows), node.revision);
+    const intents = await admitBatch(client, work.intents, {
       rows,
       policy,
       written: { node, ...applied },
@@ -331,7 +359,11 @@ export class Writer {
   }
 }
 
-/** Why, where a caller must say so: a deletion under hosts, and hosts that an older database may name wrongly. */
+function refuseAll(parts: readonly Work[], error: unknown): void {
+  for (const { intents } of parts) refuse(intents, error);
+}
+
+/** Why, where a caller must say so: a forced deletion, and hosts of an older database. */
 function reasonOf(mutation: Mutation): object {
   if (mutation.kind === "delete" && mutation.force) return { reason: mutation.reason };
   if (mutation.kind !== "confirmHosts") return {};

@@ -1,92 +1,18 @@
-import { pino } from "pino";
 import { describe, expect, it } from "vitest";
-import type { Decision, Mutation } from "../../src/model/admission.ts";
+import type { Decision } from "../../src/model/admission.ts";
 import { Refusal } from "../../src/model/errors.ts";
 import { uuidV5 } from "../../src/model/identity.ts";
-import { openDatabase, type Database } from "../../src/store/database.ts";
-import { Fence } from "../../src/store/fence.ts";
-import { acquireLease } from "../../src/store/lease.ts";
+import { openDatabase } from "../../src/store/database.ts";
 import { takeIds } from "../../src/store/object-ids.ts";
-import { Rows } from "../../src/store/rows.ts";
-import { registerNode } from "../../src/store/statements.ts";
-import { Writer } from "../../src/store/writer.ts";
 import { until } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
-import {
-  CLUSTER,
-  creationRequest,
-  DISK,
-  diskRow,
-  FLEET,
-  MIB,
-  NODE,
-  PREFIX,
-  VOLUME,
-} from "../support/model.ts";
-
-const log = pino({ level: "silent" });
-const policy = {
-  nodeId: NODE,
-  nqnPrefix: PREFIX,
-  overcommit: 1,
-  maxExports: 1022,
-  isolation: "strict",
-} as const;
-
-type Open = AsyncDisposable & {
-  readonly database: Database;
-  readonly rows: Rows;
-  readonly writer: Writer;
-};
-
-/** A writer of one node over a database, whose node has one UP disk. */
-async function open(url: string, disk = diskRow()): Promise<Open> {
-  const { nodeId } = disk;
-  await using stack = new AsyncDisposableStack();
-  const database = stack.use(openDatabase({ url, log }));
-  const rows = new Rows();
-  await database.transaction((client) =>
-    registerNode(client, { nodeId, fleet: FLEET, nqnPrefix: PREFIX }),
-  );
-  const claim = { nodeId, holder: "test", lock: "test", termMs: 60_000, atLeast: 0n };
-  const taken = await acquireLease(database.pool, claim);
-  if ("heldBy" in taken) throw new Error(taken.heldBy);
-  const fence = new Fence();
-  fence.setLease(taken.epoch, Number.POSITIVE_INFINITY);
-  const writer = stack.use(
-    new Writer({ database, rows, policy: { ...policy, nodeId }, fence, log }),
-  );
-  writer.start();
-  await writer.insertDisk(disk);
-  const owned = stack.move();
-  return { database, rows, writer, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-}
-
-function provision(
-  index: number,
-  change: Partial<Extract<Mutation, { kind: "provision" }>> = {},
-): Mutation {
-  return {
-    kind: "provision",
-    id: uuidV5(VOLUME, `${index}`),
-    request: creationRequest({ sizeBytes: CLUSTER }),
-    labels: { app: "db" },
-    validateOnly: false,
-    actor: "test",
-    traceparent: undefined,
-    ...change,
-  };
-}
-
-function rowOf(decision: Decision) {
-  if (decision.kind !== "lvol" || decision.row === undefined) throw new Error("no volume");
-  return decision.row;
-}
+import { CLUSTER, creationRequest, DISK, diskRow, MIB, PREFIX, VOLUME } from "../support/model.ts";
+import { log, openWriter, provision, rowOf, type Open } from "../support/writer.ts";
 
 describe("the writer", () => {
   it("commits what it answers, and has in memory exactly the rows of the database", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, rows } = opened;
     const request = creationRequest({
       sizeBytes: 10n * MIB,
@@ -94,7 +20,7 @@ describe("the writer", () => {
       qos: { rwIops: 2n ** 60n, rwMibPerSecond: 1n, readMibPerSecond: 0n, writeMibPerSecond: 0n },
     });
     const { id } = rowOf(await writer.mutate(provision(1, { request })));
-    await using second = await open(db.url);
+    await using second = await openWriter(db.url);
     expect(second.rows.lvol(id)).toEqual(rows.lvol(id));
     expect(second.rows.disk(DISK)).toEqual(rows.disk(DISK));
     expect(second.rows.lvol(id)?.request.qos?.rwIops).toBe(2n ** 60n);
@@ -102,7 +28,7 @@ describe("the writer", () => {
 
   it("commits a thousand concurrent intents in a few transactions, none lost, none twice", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url, diskRow({ totalClusters: 5_000n }));
+    await using opened = await openWriter(db.url, diskRow({ totalClusters: 5_000n }));
     const { writer, rows } = opened;
     const before = rows.node?.revision ?? 0n;
     const asked = Array.from({ length: 1_000 }, (_, index) => writer.mutate(provision(index)));
@@ -115,7 +41,7 @@ describe("the writer", () => {
 
   it("refuses one intent of a batch and commits the others", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer } = opened;
     const huge = provision(2, { request: creationRequest({ sizeBytes: 2n ** 50n }) });
     const results = await Promise.allSettled([
@@ -128,7 +54,7 @@ describe("the writer", () => {
 
   it("gives two concurrent calls with one id one volume", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, rows } = opened;
     const [a, b] = await Promise.all([writer.mutate(provision(1)), writer.mutate(provision(1))]);
     expect(rowOf(a).createTime).toEqual(rowOf(b).createTime);
@@ -137,8 +63,11 @@ describe("the writer", () => {
 
   it("gives an id that two nodes race for to exactly one of them", async () => {
     await using db = await testDatabase();
-    await using one = await open(db.url);
-    await using two = await open(db.url, diskRow({ id: uuidV5(DISK, "2"), nodeId: "node-2" }));
+    await using one = await openWriter(db.url);
+    await using two = await openWriter(
+      db.url,
+      diskRow({ id: uuidV5(DISK, "2"), nodeId: "node-2" }),
+    );
     const ask = ({ writer }: Open, order: readonly number[]) =>
       Promise.allSettled(order.map((index) => writer.mutate(provision(index))));
     const order = Array.from({ length: 100 }, (_, index) => index);
@@ -154,9 +83,12 @@ describe("the writer", () => {
 
   it("refuses an id that another node takes during its transaction, and only that", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, database } = opened;
-    await using two = await open(db.url, diskRow({ id: uuidV5(DISK, "2"), nodeId: "node-2" }));
+    await using two = await openWriter(
+      db.url,
+      diskRow({ id: uuidV5(DISK, "2"), nodeId: "node-2" }),
+    );
     const taken = provision(2);
     let asked: Promise<readonly PromiseSettledResult<Decision>[]> | undefined;
     await two.database.transaction(async (client) => {
@@ -174,8 +106,11 @@ describe("the writer", () => {
 
   it("refuses an id of a volume whose row is gone, of any node", async () => {
     await using db = await testDatabase();
-    await using one = await open(db.url);
-    await using two = await open(db.url, diskRow({ id: uuidV5(DISK, "2"), nodeId: "node-2" }));
+    await using one = await openWriter(db.url);
+    await using two = await openWriter(
+      db.url,
+      diskRow({ id: uuidV5(DISK, "2"), nodeId: "node-2" }),
+    );
     const { id } = rowOf(await one.writer.mutate(provision(1)));
     await db.query("delete from lvol");
     one.writer.refresh();
@@ -192,7 +127,7 @@ describe("the writer", () => {
 
   it("takes no id for a volume that is refused or only validated", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer } = opened;
     const huge = { request: creationRequest({ sizeBytes: 2n ** 50n }) };
     await expect(writer.mutate(provision(1, huge))).rejects.toThrow(Refusal);
@@ -204,7 +139,7 @@ describe("the writer", () => {
 
   it("respects a disk cordoned in the database by hand, and leaves it cordoned", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, rows } = opened;
     await writer.mutate(provision(1));
     await db.query("update disk set cordoned = true");
@@ -225,7 +160,7 @@ describe("the writer", () => {
 
   it("admits nothing on rows that another process has changed: it reads them again first", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, rows } = opened;
     await writer.mutate(provision(1));
     // As a rebuild does: writes rows and sums, and increments the revision of the node.
@@ -240,7 +175,7 @@ describe("the writer", () => {
 
   it("gives up the lease when the database was restored, and keeps its rows until then", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, rows } = opened;
     let lost = 0;
     writer.onLeaseLost(() => (lost += 1));
@@ -258,7 +193,7 @@ describe("the writer", () => {
 
   it("drops a status record of an older generation, and resolves it false", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, rows } = opened;
     const old = rowOf(await writer.mutate(provision(1)));
     await writer.mutate({
@@ -277,7 +212,7 @@ describe("the writer", () => {
 
   it("releases the promised bytes of a tombstone in the same transaction", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, rows } = opened;
     const { id } = rowOf(await writer.mutate(provision(1)));
     await writer.mutate({
@@ -295,7 +230,7 @@ describe("the writer", () => {
 
   it("has the database refuse to clear the lvol uuid of a volume", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, rows, database } = opened;
     const { id } = rowOf(await writer.mutate(provision(1)));
     await writer.recordLvol(rows.lvol(id)!, { lvolUuid: VOLUME });
@@ -305,8 +240,8 @@ describe("the writer", () => {
 
   it("writes nothing once another agent has acquired the lease, even if its fence has an epoch", async () => {
     await using db = await testDatabase();
-    await using first = await open(db.url);
-    await using second = await open(db.url);
+    await using first = await openWriter(db.url);
+    await using second = await openWriter(db.url);
     const kept = rowOf(await second.writer.mutate(provision(1)));
     const late = first.writer.mutate(provision(2));
     await expect(late).rejects.toMatchObject({ reason: "NOT_LEASE_HOLDER", code: "UNAVAILABLE" });
@@ -319,7 +254,7 @@ describe("the writer", () => {
 
   it("answers DATABASE_DOWN while the database cannot be reached, and works again afterwards", async () => {
     await using db = await testDatabase();
-    await using opened = await open(db.url);
+    await using opened = await openWriter(db.url);
     const { writer, rows } = opened;
     await using admin = openDatabase({ url: db.url.replace(db.name, "postgres"), log });
     await admin.pool.query(`alter database ${db.name} with allow_connections false`);

@@ -1,0 +1,65 @@
+// What one transaction of the writer commits, and its division when PostgreSQL refuses the data of a part.
+import type { Span } from "@opentelemetry/api";
+import { Refusal } from "../model/errors.ts";
+import type { StatusEntries } from "./status-queue.ts";
+import type { Waiting } from "./waiting-intents.ts";
+
+export type Work = StatusEntries & {
+  /** Admitted after the status was written. */
+  readonly intents: readonly Waiting[];
+};
+
+export function workSize({ inserts, lvols, disks, intents }: Work): number {
+  return inserts.length + lvols.length + disks.length + intents.length;
+}
+
+/** The spans of all who wait, given away: they end with the first transaction that is tried. */
+export function takeSpans({ inserts, lvols, disks, intents }: Work): readonly Span[] {
+  const status = [...inserts, ...lvols, ...disks].flatMap(({ spans }) => spans.splice(0));
+  return [...intents.flatMap(({ span }) => span ?? []), ...status];
+}
+
+/** Both halves, in order. Whoever divides on until one is left finds a culprit in few transactions. */
+export function halves(work: Work): readonly [Work, Work] {
+  const size = workSize(work);
+  const middle = Math.floor(size / 2);
+  return [slice(work, 0, middle), slice(work, middle, size)];
+}
+
+function slice({ inserts, lvols, disks, intents }: Work, from: number, to: number): Work {
+  let start = 0;
+  const part = <T>(list: readonly T[]): readonly T[] => {
+    const [first, last] = [from - start, to - start].map((index) => Math.max(0, index));
+    start += list.length;
+    return list.slice(first, last);
+  };
+  return {
+    inserts: part(inserts),
+    lvols: part(lvols),
+    disks: part(disks),
+    intents: part(intents),
+  };
+}
+
+/**
+ * Whether PostgreSQL has refused what was to be written, by SQLSTATE: data exceptions (22), constraints
+ * (23), limits of the program (54). Repeating it cannot help.
+ */
+export function isDataError(error: unknown): boolean {
+  return /^(22|23|54)/.test(sqlStateOf(error));
+}
+
+/** The refusal of the one intent whose data PostgreSQL has refused. */
+export function dataRefusal(cause: unknown): Refusal {
+  // Admission keeps all constraints: one that is violated is a fault of the agent.
+  if (sqlStateOf(cause).startsWith("23")) {
+    return new Refusal("INTERNAL", "the change violates a constraint of the database", { cause });
+  }
+  const message = "the database cannot store a value of the request";
+  return new Refusal("INVALID_FIELD", message, { cause });
+}
+
+function sqlStateOf(error: unknown): string {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return typeof code === "string" && code.length === 5 ? code : "";
+}
