@@ -19,17 +19,17 @@ insert into object_id (id, node, kind)
 
 alter table lvol add constraint lvol_id_is_taken foreign key (id) references object_id;
 
--- What identifies the lvol of a deleted volume once its row is gone: it may come back with its store
--- after a delete that failed halfway, and is deleted again then. One row for each deleted volume whose
--- disk is still known; object_id has its id in any case.
+-- What is left of a deleted volume once its row is gone: its lvol may come back with its store after a
+-- delete that failed halfway, and is deleted again then. Millions may pile up: the columns are few, and
+-- the index has 4 bytes of a key. Goes with the disk's row; object_id has the id in any case.
 create table tombstone (
   id uuid not null,
-  disk_id uuid not null,
+  disk_id uuid not null references disk on delete cascade,
   -- Null: no lvol of it was ever observed; what comes back has its id as a name.
   lvol_uuid uuid
 );
 
-create index tombstone_lvol on tombstone (lvol_uuid);
+create index tombstone_lvol on tombstone (uuid_hash(coalesce(lvol_uuid, id)));
 
 alter table lvol
   -- Shown to hosts; /dev/disk/by-id is made of both, so a volume keeps what it was made with.

@@ -84,6 +84,16 @@ export const QUEUED_INTENTS = 10_000;
 export const COMMIT_RETRY_FIRST_MS = 100;
 export const COMMIT_RETRY_LAST_MS = 2_000;
 
+/**
+ * The row of a deleted volume is kept that long, and of these the newest so many of a node: one that
+ * exceeds either is compacted, and answers NOT_FOUND from then on.
+ */
+export const TOMBSTONE_MS = 86_400_000;
+export const TOMBSTONES = 1_000;
+
+/** Rows of deleted volumes that one transaction compacts. */
+export const COMMIT_TOMBSTONES = 1_000;
+
 // The SPDK connection.
 
 /** A request stays below this: releases before 26.05 close the connection at 32 KiB. */

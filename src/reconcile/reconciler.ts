@@ -236,6 +236,7 @@ export class Reconciler {
         this.#observed.setSubsystem(id, { kind: "absent" });
       }
       const row = rows.lvol(id);
+      if (row === undefined) this.#observed.forgetVolume(id);
       // A host that was revoked is gone only once a read from now on shows it.
       if (row !== undefined && change.revoked) this.#observed.expireSubsystem(id);
       this.#volumeDriver.retryIfIntentChanged(id, row?.generation);

@@ -29,6 +29,8 @@ type Committed = {
   readonly node?: NodeRow;
   readonly lvols?: readonly LvolRow[];
   readonly disks?: readonly DiskRow[];
+  /** Ids of volumes whose rows are gone. */
+  readonly compacted?: readonly string[];
 };
 
 const NONE: ReadonlySet<string> = new Set();
@@ -43,6 +45,8 @@ export class Rows {
   readonly #lvolsByDisk = new Map<string, Set<string>>();
   /** Volumes with a pending op, by disk: an index, as a disk may have thousands of volumes. */
   readonly #pendingByDisk = new Map<string, Set<string>>();
+  /** Rows of deleted volumes, the oldest first. */
+  readonly #tombstones = new Map<string, Date>();
   readonly #listeners = new Set<Listener>();
   readonly #waiting = new Map<string, Set<() => void>>();
   #node: NodeRow | undefined;
@@ -84,6 +88,24 @@ export class Rows {
     return this.#pendingByDisk.get(diskId) ?? NONE;
   }
 
+  /**
+   * Ids of the oldest rows of deleted volumes, at most `limit`, without the newest `kept` that are
+   * not older than `before`, and without those that are being deleted again.
+   */
+  oldTombstones(
+    before: Date,
+    { kept, limit }: { readonly kept: number; readonly limit: number },
+  ): readonly string[] {
+    const old: string[] = [];
+    let surplus = this.#tombstones.size - kept;
+    for (const [id, deleteTime] of this.#tombstones) {
+      if (old.length === limit || (surplus <= 0 && deleteTime > before)) break;
+      surplus -= 1;
+      if (this.#lvols.get(id)?.pendingOp === undefined) old.push(id);
+    }
+    return old;
+  }
+
   disks(): IterableIterator<DiskRow> {
     return this.#disks.values();
   }
@@ -97,6 +119,22 @@ export class Rows {
   /** Applies rows that this process has committed. */
   apply(committed: Committed): void {
     this.#applyRows(committed, true);
+    const compacted = (committed.compacted ?? []).flatMap((id) => this.#lvols.get(id) ?? []);
+    this.#announce(compacted.map((row) => this.#removeLvol(row)));
+  }
+
+  #announce(changes: readonly RowChange[]): void {
+    if (changes.length > 0) for (const listener of this.#listeners) listener(changes);
+  }
+
+  #removeLvol(row: LvolRow): RowChange {
+    this.#lvols.delete(row.id);
+    this.#tombstones.delete(row.id);
+    this.#lvolByNqn.delete(row.nqn);
+    if (row.lvolUuid !== undefined) this.#lvolByUuid.delete(row.lvolUuid);
+    this.#lvolsByDisk.get(row.diskId)?.delete(row.id);
+    this.#pendingByDisk.get(row.diskId)?.delete(row.id);
+    return { kind: "lvol", id: row.id, ours: false, created: false, revoked: false };
   }
 
   #applyRows(committed: Committed, ours: boolean): void {
@@ -109,9 +147,11 @@ export class Rows {
     }
     for (const row of committed.lvols ?? []) {
       const before = this.#lvols.get(row.id);
-      const created = ours && before === undefined;
+      // The row of a deleted volume comes back because its lvol has.
+      const created = ours && before === undefined && row.deleteTime === undefined;
       const revoked = before !== undefined && isRevoked(before, row);
       this.#lvols.set(row.id, row);
+      if (row.deleteTime !== undefined) this.#tombstones.set(row.id, row.deleteTime);
       this.#lvolByNqn.set(row.nqn, row.id);
       if (row.lvolUuid !== undefined) this.#lvolByUuid.set(row.lvolUuid, row.id);
       addTo(this.#lvolsByDisk, row.diskId, row.id);
@@ -141,7 +181,7 @@ export class Rows {
     };
     const removed = this.#removeAllBut(all);
     this.#applyRows(committed, false);
-    if (removed.length > 0) for (const listener of this.#listeners) listener(removed);
+    this.#announce(removed);
   }
 
   #removeAllBut(all: {
@@ -153,12 +193,7 @@ export class Rows {
     const removed: RowChange[] = [];
     for (const row of this.#lvols.values()) {
       if (lvols.has(row.id)) continue;
-      this.#lvols.delete(row.id);
-      this.#lvolByNqn.delete(row.nqn);
-      if (row.lvolUuid !== undefined) this.#lvolByUuid.delete(row.lvolUuid);
-      this.#lvolsByDisk.get(row.diskId)?.delete(row.id);
-      this.#pendingByDisk.get(row.diskId)?.delete(row.id);
-      removed.push({ kind: "lvol", id: row.id, ours: false, created: false, revoked: false });
+      removed.push(this.#removeLvol(row));
     }
     for (const row of this.#disks.values()) {
       if (disks.has(row.id)) continue;

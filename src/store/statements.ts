@@ -8,6 +8,7 @@ import { parseLvolRows } from "./lvol-rows.ts";
 import type { NodeRow } from "./rows.ts";
 import type { Sql } from "./sql.ts";
 import type { StatusBatch } from "./status-queue.ts";
+import { restoreRows } from "./tombstones.ts";
 
 /** NOTIFY channel for readers outside of the agent. The payload is a hint to read, never data. */
 const CHANNEL = "storage_node";
@@ -82,7 +83,9 @@ export async function loadNode(
     `select node_id, cordoned, revision from node where node_id = $1 for share`,
     [nodeId],
   );
-  const lvols = await client.query(`select * from lvol where node_id = $1`, [nodeId]);
+  const lvols = await client.query(`select * from lvol where node_id = $1 order by delete_time`, [
+    nodeId,
+  ]);
   const disks = await client.query(`select * from disk where node_id = $1`, [nodeId]);
   return {
     node: toNode(node.rows[0]),
@@ -164,12 +167,13 @@ export async function writeStatus(
   const ids = new Set<string>();
   const inserted = await insertDisks(client, batch.newDisks, revision);
   for (const row of inserted) ids.add(row.id);
+  const restored = await restoreRows(client, batch.restored, revision);
   const lvols = await writeLvolStatus(client, batch, revision);
   const disks = await writeDiskStatus(client, batch.disks, revision);
   const applied = new Set(lvols.map((row) => row.id));
   const ended = await releasePromises(client, batch.ended, { applied, revision });
-  for (const row of [...lvols, ...disks]) ids.add(row.id);
-  return { ids, lvols, disks: [...inserted, ...disks, ...ended] };
+  for (const row of [...restored, ...lvols, ...disks]) ids.add(row.id);
+  return { ids, lvols: [...restored, ...lvols], disks: [...inserted, ...disks, ...ended] };
 }
 
 async function insertDisks(

@@ -18,11 +18,12 @@ export type Entry<Patch> = {
 /** What waits to be recorded, in the order in which it is written. */
 export type StatusEntries = {
   readonly inserts: readonly Entry<DiskRow>[];
+  readonly restored: readonly Entry<LvolRow>[];
   readonly lvols: readonly Entry<LvolStatusPatch>[];
   readonly disks: readonly Entry<DiskStatusPatch>[];
 };
 
-export const NO_STATUS: StatusEntries = { inserts: [], lvols: [], disks: [] };
+export const NO_STATUS: StatusEntries = { inserts: [], restored: [], lvols: [], disks: [] };
 
 /**
  * Status for one transaction: complete new rows, written only where the generation is unchanged.
@@ -31,6 +32,8 @@ export type StatusBatch = {
   readonly lvols: readonly LvolRow[];
   readonly disks: readonly DiskRow[];
   readonly newDisks: readonly DiskRow[];
+  /** Rows of deleted volumes, in the place of their compacted tombstones. */
+  readonly restored: readonly LvolRow[];
   /** Volumes that become tombstones with this batch: their promised bytes are released. */
   readonly ended: readonly LvolRow[];
 };
@@ -39,9 +42,10 @@ export class StatusQueue {
   #lvols = new Map<string, Entry<LvolStatusPatch>>();
   #disks = new Map<string, Entry<DiskStatusPatch>>();
   #inserts = new Map<string, Entry<DiskRow>>();
+  #restored = new Map<string, Entry<LvolRow>>();
 
   get size(): number {
-    return this.#lvols.size + this.#disks.size + this.#inserts.size;
+    return this.#lvols.size + this.#disks.size + this.#inserts.size + this.#restored.size;
   }
 
   addLvol(
@@ -64,14 +68,20 @@ export class StatusQueue {
     return add(this.#inserts, row, { patch: row, span });
   }
 
+  restoreLvol(row: LvolRow): Promise<boolean> {
+    return add(this.#restored, row, { patch: row, span: undefined });
+  }
+
   /** Takes all entries. */
   take(): StatusEntries {
     const entries = {
       inserts: [...this.#inserts.values()],
+      restored: [...this.#restored.values()],
       lvols: [...this.#lvols.values()],
       disks: [...this.#disks.values()],
     };
     this.#inserts = new Map();
+    this.#restored = new Map();
     this.#lvols = new Map();
     this.#disks = new Map();
     return entries;
@@ -82,13 +92,15 @@ export class StatusQueue {
    */
   putBack(entries: StatusEntries): void {
     restore(this.#inserts, entries.inserts);
+    restore(this.#restored, entries.restored);
     restore(this.#lvols, entries.lvols);
     restore(this.#disks, entries.disks);
   }
 }
 
 /** Entries as complete rows; those whose generation is not the row's are left out. */
-export function statusBatch({ inserts, lvols, disks }: StatusEntries, rows: Rows): StatusBatch {
+export function statusBatch(entries: StatusEntries, rows: Rows): StatusBatch {
+  const { inserts, restored, lvols, disks } = entries;
   const newLvols: LvolRow[] = [];
   const ended: LvolRow[] = [];
   for (const { id, generation, patch } of lvols) {
@@ -102,15 +114,21 @@ export function statusBatch({ inserts, lvols, disks }: StatusEntries, rows: Rows
     const row = rows.disk(id);
     return row === undefined || row.generation !== generation ? [] : [{ ...row, ...patch }];
   });
-  return { lvols: newLvols, disks: changed, newDisks: inserts.map(({ patch }) => patch), ended };
+  return {
+    newDisks: inserts.map(({ patch }) => patch),
+    restored: restored.map(({ patch }) => patch),
+    lvols: newLvols,
+    disks: changed,
+    ended,
+  };
 }
 
 /** Tells each waiting loop whether its record was applied. */
 export function settle(
-  { inserts, lvols, disks }: StatusEntries,
+  { inserts, restored, lvols, disks }: StatusEntries,
   applied: ReadonlySet<string> = new Set(),
 ): void {
-  for (const { id, waiting } of [...inserts, ...lvols, ...disks]) {
+  for (const { id, waiting } of [...inserts, ...restored, ...lvols, ...disks]) {
     for (const resolve of waiting) resolve(applied.has(id));
   }
 }

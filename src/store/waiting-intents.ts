@@ -8,6 +8,7 @@ import {
   type Mutation,
 } from "../model/admission.ts";
 import { Refusal } from "../model/errors.ts";
+import type { Fence } from "./fence.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { endSpan, failed } from "../telemetry/trace.ts";
 
@@ -56,6 +57,16 @@ export function decide(state: AdmissionState, { mutation, span }: Waiting): Admi
   }
 }
 
+/** Throws a Refusal if the agent may not write now. `connected`: the database was reached. */
+export function refuseUnlessLeading(
+  { epoch, hold }: Pick<Fence, "epoch" | "hold">,
+  connected: boolean,
+): void {
+  if (hold !== undefined) throw new Refusal("ON_HOLD", hold);
+  if (epoch !== undefined) return;
+  throw connected ? notLeaseHolder() : databaseDown("the database was not reached yet");
+}
+
 export function notLeaseHolder(): Refusal {
   const message = "this agent does not hold the lease of its node";
   return new Refusal("NOT_LEASE_HOLDER", message, { retryAfterMs: 1_000 });
@@ -63,4 +74,25 @@ export function notLeaseHolder(): Refusal {
 
 export function databaseDown(message: string, cause?: unknown): Refusal {
   return new Refusal("DATABASE_DOWN", message, { retryAfterMs: 1_000, cause });
+}
+
+/** The transaction of the intent got no answer. */
+export function outcomeUnknown(cause: unknown): Refusal {
+  const message = "the database cannot be reached; it is unknown whether the change was committed";
+  return databaseDown(message, cause);
+}
+
+/** What the log says of a committed intent. */
+export function logFields(mutation: Mutation, { row }: Decision) {
+  const { kind, id, actor } = mutation;
+  const generation = row?.generation.toString();
+  return { intent: kind, id, generation, actor, ...reasonOf(mutation) };
+}
+
+/** Why, where a caller must say so: a forced deletion, and hosts of an older database. */
+function reasonOf(mutation: Mutation): object {
+  if (mutation.kind === "delete" && mutation.force) return { reason: mutation.reason };
+  if (mutation.kind !== "confirmHosts") return {};
+  const { reason, confirmations } = mutation;
+  return { reason, confirmations };
 }

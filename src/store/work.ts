@@ -9,14 +9,29 @@ export type Work = StatusEntries & {
   readonly intents: readonly Waiting[];
 };
 
-export function workSize({ inserts, lvols, disks, intents }: Work): number {
-  return inserts.length + lvols.length + disks.length + intents.length;
+/** Which objects it is about, for the log. */
+export function idsOf(work: Work) {
+  const intents = work.intents.map(({ mutation: { kind, id } }) => ({ intent: kind, id }));
+  return { records: statusOf(work).map(({ id }) => id), intents };
+}
+
+function statusOf({ inserts, restored, lvols, disks }: StatusEntries) {
+  return [...inserts, ...restored, ...lvols, ...disks];
+}
+
+export function workSize(work: Work): number {
+  return statusOf(work).length + work.intents.length;
+}
+
+/** The intents of parts that were not committed. */
+export function left(parts: readonly Work[]): readonly Waiting[] {
+  return parts.flatMap(({ intents }) => intents);
 }
 
 /** The spans of all who wait, given away: they end with the first transaction that is tried. */
-export function takeSpans({ inserts, lvols, disks, intents }: Work): readonly Span[] {
-  const status = [...inserts, ...lvols, ...disks].flatMap(({ spans }) => spans.splice(0));
-  return [...intents.flatMap(({ span }) => span ?? []), ...status];
+export function takeSpans(work: Work): readonly Span[] {
+  const status = statusOf(work).flatMap(({ spans }) => spans.splice(0));
+  return [...work.intents.flatMap(({ span }) => span ?? []), ...status];
 }
 
 /** Both halves, in order. Whoever divides on until one is left finds a culprit in few transactions. */
@@ -26,7 +41,7 @@ export function halves(work: Work): readonly [Work, Work] {
   return [slice(work, 0, middle), slice(work, middle, size)];
 }
 
-function slice({ inserts, lvols, disks, intents }: Work, from: number, to: number): Work {
+function slice({ inserts, restored, lvols, disks, intents }: Work, from: number, to: number): Work {
   let start = 0;
   const part = <T>(list: readonly T[]): readonly T[] => {
     const [first, last] = [from - start, to - start].map((index) => Math.max(0, index));
@@ -35,6 +50,7 @@ function slice({ inserts, lvols, disks, intents }: Work, from: number, to: numbe
   };
   return {
     inserts: part(inserts),
+    restored: part(restored),
     lvols: part(lvols),
     disks: part(disks),
     intents: part(intents),

@@ -10,23 +10,35 @@ import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
 import { childSpan } from "../telemetry/trace.ts";
-import { admitBatch } from "./admit-batch.ts";
 import { isDatabaseDown, type Database } from "./database.ts";
 import type { Fence } from "./fence.ts";
 import { IdsTaken } from "./object-ids.ts";
 import type { Rows } from "./rows.ts";
 import { inSharedCommit } from "./shared-commit.ts";
-import type { Sql } from "./sql.ts";
 import * as sql from "./statements.ts";
-import { NO_STATUS, settle, statusBatch, StatusQueue } from "./status-queue.ts";
+import { NO_STATUS, settle, StatusQueue } from "./status-queue.ts";
+import * as tombstones from "./tombstones.ts";
 import {
   databaseDown,
+  logFields,
   notLeaseHolder,
+  outcomeUnknown,
   refuse,
+  refuseUnlessLeading,
   type Admitted,
   type Waiting,
 } from "./waiting-intents.ts";
-import { dataRefusal, halves, isDataError, takeSpans, workSize, type Work } from "./work.ts";
+import {
+  dataRefusal,
+  halves,
+  idsOf,
+  isDataError,
+  left,
+  takeSpans,
+  workSize,
+  type Work,
+} from "./work.ts";
+import { writeWork } from "./write-work.ts";
 import {
   COMMIT_INTENTS,
   COMMIT_RETRY_FIRST_MS,
@@ -110,7 +122,7 @@ export class Writer {
    */
   async mutate(mutation: Mutation): Promise<Decision> {
     this.#refuseIfUnavailable();
-    const { kind, id, actor } = mutation;
+    const { kind, id } = mutation;
     const span = childSpan(this.#instruments.tracer, `commit ${kind}`, {
       attributes: { [ATTR.mutation]: kind, [ATTR.objectId]: id },
     });
@@ -119,11 +131,7 @@ export class Writer {
       this.#schedule();
     });
     if (written) {
-      const generation = decision.row?.generation.toString();
-      this.#options.log.info(
-        { intent: kind, id, generation, actor, ...reasonOf(mutation) },
-        "intent committed",
-      );
+      this.#options.log.info(logFields(mutation, decision), "intent committed");
     }
     return decision;
   }
@@ -138,10 +146,7 @@ export class Writer {
     if (!this.#connected && this.#retryTimer !== undefined) {
       throw databaseDown("the database cannot be reached");
     }
-    const { epoch, hold } = this.#options.fence;
-    if (hold !== undefined) throw new Refusal("ON_HOLD", hold);
-    if (epoch !== undefined) return;
-    throw this.#connected ? notLeaseHolder() : databaseDown("the database was not reached yet");
+    refuseUnlessLeading(this.#options.fence, this.#connected);
   }
 
   /**
@@ -169,6 +174,22 @@ export class Writer {
     return done;
   }
 
+  /** The compacted tombstones of these lvols. Throws if the database cannot be reached. */
+  findTombstones(
+    lvols: readonly tombstones.UnknownLvol[],
+  ): Promise<readonly tombstones.Tombstone[]> {
+    return this.#options.database.transaction((client) => tombstones.findTombstones(client, lvols));
+  }
+
+  /** Makes compacted tombstones rows of deleted volumes again; resolves once they are committed. */
+  async restoreTombstones(found: readonly tombstones.Tombstone[]): Promise<void> {
+    const { policy } = this.#options;
+    const rows = found.map((one) => tombstones.rowOfTombstone(one, policy, new Date()));
+    const restored = rows.map((row) => this.#status.restoreLvol(row));
+    this.#schedule();
+    await Promise.all(restored);
+  }
+
   #recordSpan(kind: "lvol" | "disk", id: string): Span | undefined {
     return childSpan(this.#instruments.tracer, "commit status", {
       attributes: { [ATTR.objectKind]: kind, [ATTR.objectId]: id },
@@ -194,8 +215,9 @@ export class Writer {
         .finally(() => {
           this.#running = undefined;
           const leads = this.#options.fence.epoch !== undefined;
-          const more =
-            this.#mutations.length > 0 || (leads && this.#status.size > 0) || this.#stale;
+          const records =
+            leads && (this.#status.size > 0 || tombstones.oldTombstones(this.#options).length > 0);
+          const more = this.#mutations.length > 0 || records || this.#stale;
           if (more) this.#schedule(this.#stale ? this.#retryMs : 0);
         });
     });
@@ -207,7 +229,7 @@ export class Writer {
     try {
       if (this.#stale) await this.#load();
       const { epoch } = this.#options.fence;
-      if (epoch === undefined) refuseAll(parts, notLeaseHolder());
+      if (epoch === undefined) refuse(left(parts), notLeaseHolder());
       else {
         parts.push({ ...this.#status.take(), intents: parts.pop()?.intents ?? [] });
         await this.#commitParts(parts, epoch);
@@ -223,44 +245,39 @@ export class Writer {
   /** Keeps or refuses what was not committed, and decides how to go on. */
   #onFailed(parts: readonly Work[], error: unknown): void {
     if (error instanceof sql.LeaseLost) {
-      refuseAll(parts, notLeaseHolder());
+      refuse(left(parts), notLeaseHolder());
       this.#options.fence.loseLease();
       this.#onLeaseLost();
       return;
     }
-    const left = parts.flatMap(({ intents }) => intents);
+    const intents = left(parts);
     if (error instanceof IdsTaken) {
-      this.#mutations.unshift(...left);
+      this.#mutations.unshift(...intents);
       return;
     }
     this.#stale = true;
     if (error instanceof sql.RowsBehind) {
       this.#options.log.warn("rows were written by another process, reading them again");
-      this.#mutations.unshift(...left);
+      this.#mutations.unshift(...intents);
       return;
     }
     this.#retryMs = Math.min(this.#retryMs * 2, COMMIT_RETRY_LAST_MS);
     const down = isDatabaseDown(error);
     if (down) this.#setConnected(false);
     const level = down && !this.#connected ? "debug" : "error";
-    this.#options.log[level]({ err: error, mutations: left.length }, "transaction failed");
-    const refusal = down
-      ? databaseDown(
-          "the database cannot be reached; it is unknown whether the change was committed",
-          error,
-        )
-      : error;
-    refuse([...left, ...this.#mutations.splice(0)], refusal);
+    this.#options.log[level]({ err: error, mutations: intents.length }, "transaction failed");
+    refuse([...intents, ...this.#mutations.splice(0)], down ? outcomeUnknown(error) : error);
   }
 
   async #commitParts(parts: Work[], epoch: bigint): Promise<void> {
     for (let part = parts[0]; part !== undefined; part = parts[0]) {
       const size = workSize(part);
       try {
-        if (size > 0) await this.#commit(part, epoch);
+        if (size > 0 || tombstones.oldTombstones(this.#options).length > 0)
+          await this.#commit(part, epoch);
         parts.shift();
       } catch (error) {
-        if (!isDataError(error)) throw error;
+        if (!isDataError(error) || size === 0) throw error;
         parts.splice(0, 1, ...(size > 1 ? halves(part) : []));
         if (size === 1) this.#refuseData(part, error);
       }
@@ -268,11 +285,11 @@ export class Writer {
   }
 
   #refuseData(culprit: Work, error: unknown): void {
-    const { inserts, lvols, disks, intents } = culprit;
-    const ids = [...inserts, ...lvols, ...disks].map(({ id }) => id);
-    const what = { ids, intents: intents.map(({ mutation: { kind, id } }) => ({ kind, id })) };
-    this.#options.log.error({ err: error, ...what }, "the database refuses what is written");
-    refuse(intents, dataRefusal(error));
+    this.#options.log.error(
+      { err: error, ...idsOf(culprit) },
+      "the database refuses what is written",
+    );
+    refuse(culprit.intents, dataRefusal(error));
     // Its loop observes it again and comes back with the same: not at once.
     setTimeout(() => settle(culprit), COMMIT_RETRY_LAST_MS).unref();
   }
@@ -297,11 +314,15 @@ export class Writer {
     const { database, rows } = this.#options;
     const { metrics } = this.#instruments;
     const startMs = performance.now();
+    const old = tombstones.oldTombstones(this.#options);
     try {
       const { outcomes, committed, applied } = await inSharedCommit(
         takeSpans(work),
         workSize(work),
-        () => database.transaction((client) => this.#write(client, work, epoch)),
+        () =>
+          database.transaction((client) =>
+            writeWork(client, work, { ...this.#options, epoch, old }),
+          ),
       );
       metrics.commit("ok", performance.now() - startMs);
       rows.apply(committed);
@@ -314,30 +335,6 @@ export class Writer {
       metrics.commit("failed", performance.now() - startMs);
       throw error;
     }
-  }
-
-  async #write(client: Sql, work: Work, epoch: bigint) {
-    const { rows, policy } = this.#options;
-    const node = await sql.raiseRevision(client, policy.nodeId, epoch);
-    // Every writer increments the revision, and under this epoch only this process writes. Any
-    // other revision means a restored database or rebuilt rows: nothing may be admitted on the rows
-    // in memory.
-    if (node.revision !== (rows.node?.revision ?? 0n) + 1n) throw new sql.RowsBehind();
-    const applied = await sql.writeStatus(client, statusBatch(work, rows), node.revision);
-    const intents = await admitBatch(client, work.intents, {
-      rows,
-      policy,
-      written: { node, ...applied },
-    });
-    return {
-      outcomes: intents.outcomes,
-      applied: applied.ids,
-      committed: {
-        node,
-        lvols: [...applied.lvols, ...intents.lvols],
-        disks: [...applied.disks, ...intents.disks],
-      },
-    };
   }
 
   #setConnected(connected: boolean): void {
@@ -357,16 +354,4 @@ export class Writer {
     await this.#running;
     refuse(this.#mutations.splice(0), databaseDown("the agent is stopping"));
   }
-}
-
-function refuseAll(parts: readonly Work[], error: unknown): void {
-  for (const { intents } of parts) refuse(intents, error);
-}
-
-/** Why, where a caller must say so: a forced deletion, and hosts of an older database. */
-function reasonOf(mutation: Mutation): object {
-  if (mutation.kind === "delete" && mutation.force) return { reason: mutation.reason };
-  if (mutation.kind !== "confirmHosts") return {};
-  const { reason, confirmations } = mutation;
-  return { reason, confirmations };
 }

@@ -1,9 +1,11 @@
 // Interrupted changes: sent and not answered, failed after half of the effect, or lost with the
 // target. When the outcome is unknown the agent assumes the worse one until it observes the result
 // or an operator zeroes the free space.
+import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { TestAgent } from "../support/agent.ts";
 import { call, refusal, until } from "../support/agent.ts";
+import { TOMBSTONE_MS } from "../../src/limits.ts";
 import type { StopAt } from "../../src/sim/target/gate.ts";
 import {
   crashScenario,
@@ -29,6 +31,19 @@ async function theDisk({ client }: TestAgent) {
 async function zeroFreeSpace({ client }: TestAgent, diskId: string) {
   const zero = client.zeroFreeSpace.bind(client);
   return await call(client, zero, { diskId, waitTimeout: { seconds: 30n, nanos: 0 } });
+}
+
+/** Makes the agent compact the rows of deleted volumes, as if they had been deleted days ago. */
+async function compact(scenario: CrashScenario, ids: readonly string[]): Promise<void> {
+  const agent = scenario.agent();
+  await scenario.query(`update lvol set revision = revision + 1,
+    delete_time = delete_time - ${2 * TOMBSTONE_MS} * interval '1 millisecond'
+    where id in ('${ids.join("', '")}')`);
+  await scenario.query("update node set revision = revision + 1");
+  // It notices with its next transaction that rows were changed.
+  await remove(agent, randomUUID());
+  const { rows } = agent.node.agent;
+  await until("the rows are compacted", () => ids.every((id) => rows.lvol(id) === undefined));
 }
 
 /** Kills the target at the next request of that method, and restarts it. */
@@ -153,30 +168,45 @@ describe("a delete during which the target is killed", () => {
 });
 
 describe("a deleted volume whose lvol reappears when its store is loaded", () => {
-  it("is deleted again; an lvol with its name and another uuid is not", async () => {
-    await using scenario = await crashScenario();
-    const agent = await scenario.start();
-    await agent.ready();
-    const [one, two] = await Promise.all([provision(agent, SMALL), provision(agent, SMALL)]);
-    const stores = () => [...scenario.target.state().stores.values()];
-    const blobs = stores().flatMap(({ lvols }) => [...lvols.values()].map(({ blob }) => blob));
-    await remove(agent, idOf(one));
-    await remove(agent, idOf(two));
-    expect(onTarget(scenario).lvols).toEqual([]);
-    // State after a delete that failed halfway: unlisted, and loaded again with the store.
-    const [disk] = stores().map(({ base }) => base.disk);
-    const stranger = "0b0e7f3a-7c7e-4d1a-9a64-6a5b1c2d3e4f";
-    for (const blob of blobs) {
-      const { name } = blob;
-      disk?.keep(name === idOf(one) ? blob : { ...blob, uuid: stranger });
-    }
-    disk?.flush();
-    await scenario.target.restart();
-    await until("the reappeared lvol is deleted", () => {
-      const { lvols } = onTarget(scenario);
-      return lvols.length === 1 && lvols[0] === idOf(two);
-    });
-    await settled(scenario);
-    expect(onTarget(scenario).lvols).toEqual([idOf(two)]);
-  });
+  it.each([
+    ["its row", false, false],
+    ["a compacted row", true, false],
+    ["a compacted row, before another agent starts", true, true],
+  ])(
+    "with %s is deleted again; one of its name with another uuid is not",
+    async (_, old, again) => {
+      await using scenario = await crashScenario();
+      const agent = await scenario.start();
+      await agent.ready();
+      const [one, two] = await Promise.all([provision(agent, SMALL), provision(agent, SMALL)]);
+      const stores = () => [...scenario.target.state().stores.values()];
+      const blobs = stores().flatMap(({ lvols }) => [...lvols.values()].map(({ blob }) => blob));
+      await remove(agent, idOf(one));
+      await remove(agent, idOf(two));
+      expect(onTarget(scenario).lvols).toEqual([]);
+      if (old) await compact(scenario, [idOf(one), idOf(two)]);
+      if (again) await scenario.killAgent();
+      // State after a delete that failed halfway: unlisted, and loaded again with the store.
+      const [disk] = stores().map(({ base }) => base.disk);
+      const stranger = "0b0e7f3a-7c7e-4d1a-9a64-6a5b1c2d3e4f";
+      for (const blob of blobs) {
+        const { name } = blob;
+        disk?.keep(name === idOf(one) ? blob : { ...blob, uuid: stranger });
+      }
+      disk?.flush();
+      await scenario.target.restart();
+      if (again) await scenario.start();
+      await until("the reappeared lvol is deleted", () => {
+        const { lvols } = onTarget(scenario);
+        return lvols.length === 1 && lvols[0] === idOf(two);
+      });
+      await settled(scenario);
+      expect(onTarget(scenario).lvols).toEqual([idOf(two)]);
+      const { node } = scenario.agent();
+      await until("the delete is recorded", () => {
+        const row = node.agent.rows.lvol(idOf(one));
+        return row?.deleteTime !== undefined && row.pendingOp === undefined;
+      });
+    },
+  );
 });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { inspect } from "node:util";
 import type { LvolRow } from "../../src/model/lvol.ts";
 import { startAgent, until, type TestAgent } from "./agent.ts";
-import { recycledDatabase } from "./database.ts";
+import { query, recycledDatabase } from "./database.ts";
 import { DatabaseProxy } from "./database-proxy.ts";
 import { inProcessTarget, type InProcessTarget } from "./in-process-target.ts";
 import { deaf, SocketProxy, type Overhear } from "./socket-proxy.ts";
@@ -30,6 +30,8 @@ export type CrashScenario = AsyncDisposable & {
   /** Kills agents that takeOver froze, resumed or not. */
   readonly killStopped: () => Promise<void>;
   readonly agent: () => TestAgent;
+  /** Runs a statement without the agent knowing of it. */
+  readonly query: (statement: string) => Promise<readonly unknown[]>;
 };
 
 type Running = {
@@ -96,6 +98,7 @@ export async function crashScenario(
     killAgent,
     killStopped,
     agent: () => current().agent,
+    query: (statement) => query(url, statement),
     database: () => current().db,
     loseConnection: () => current().spdk.drop(),
     takeOver: async () => {

@@ -60,7 +60,7 @@ async function administer(statement: string): Promise<void> {
   await query(inject("postgresUrl"), statement);
 }
 
-async function query(url: string, statement: string): Promise<readonly unknown[]> {
+export async function query(url: string, statement: string): Promise<readonly unknown[]> {
   const client = new Client({ connectionString: url });
   await client.connect();
   try {

@@ -94,7 +94,8 @@ export class Driver<View, Step extends { readonly kind: string }> {
    */
   retryIfIntentChanged(id: string, generation: bigint | undefined): void {
     const before = this.#generations.get(id);
-    if (generation !== undefined) this.#generations.set(id, generation);
+    if (generation === undefined) this.#generations.delete(id);
+    else this.#generations.set(id, generation);
     // A row that is seen for the first time brings the failures that an earlier agent recorded.
     if (before !== undefined && generation !== undefined && before !== generation) {
       this.retryNow(id);

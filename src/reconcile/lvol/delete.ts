@@ -14,8 +14,10 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   const { row, observed, store } = view;
   if (row.deleteRequestedTime === undefined || store === undefined) return undefined;
   const tombstone = row.deleteTime !== undefined;
-  // The lvol of a tombstone was confirmed gone: it is not read again unless a full scan finds it.
-  if (tombstone && observed.lvol?.kind !== "present") return undefined;
+  // The lvol of a tombstone was confirmed gone: it is not read again unless a full scan finds it, or to
+  // confirm that it was deleted again.
+  const confirmed = tombstone && row.pendingOp === undefined;
+  if (confirmed && observed.lvol?.kind !== "present") return undefined;
   if (!tombstone && observed.subsystem?.kind !== "absent") return undefined;
   if (!tombstone && view.restoreUntilUnexported) return undefined;
   if (observed.lvol === undefined) return observeLvol(view, store);

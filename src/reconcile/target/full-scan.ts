@@ -1,17 +1,21 @@
-// The full scan: reads everything that the target holds and matches it with the rows. Objects
-// without a row (orphans) are counted; orphan lvols are also named in the log.
+// The full scan: reads everything that the target holds and matches it with the rows. An lvol without a
+// row whose compacted tombstone is in the database brings its row back; other objects without a row
+// (orphans) are counted, and orphan lvols are also named in the log.
 //
 // It never changes and never removes an orphan.
 import { setImmediate } from "node:timers/promises";
 import type { Logger } from "pino";
-import { fleetHash, parseOwnerNqn, parseStoreName } from "../../model/identity.ts";
+import { fleetHash, isUuid, parseOwnerNqn, parseStoreName } from "../../model/identity.ts";
 import type { LvolRow } from "../../model/lvol.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { SpdkUnknownOutcome } from "../../spdk/errors.ts";
 import type { Bdev, LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Lvol } from "../../spdk/replies-lvol.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
+import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
+import { isOf, type UnknownLvol } from "../../store/tombstones.ts";
+import type { Writer } from "../../store/writer.ts";
 import type { FoundDisks } from "./disks-on-target.ts";
 import { observedSubsystem, type ObservedSince, type Observed } from "./observed.ts";
 
@@ -39,6 +43,8 @@ export type FullScanOptions = {
   readonly log: Logger;
   readonly fleet: string;
   readonly nqnPrefix: string;
+  readonly writer: Pick<Writer, "findTombstones" | "restoreTombstones">;
+  readonly writeMode: () => WriteMode;
   readonly disks: {
     /** @param bdevs the list of all bdevs, when the scan reads it anyway */
     readonly scan: (bdevs?: Promise<readonly Bdev[]>) => Promise<FoundDisks>;
@@ -65,6 +71,10 @@ export class FullScan {
    */
   #listTooLong = false;
   #orphanCounts: OrphanCounts = { orphanLvols: 0, orphanSubsystems: 0 };
+  /** The lvols without a row that the last scan showed. */
+  #unknown: readonly Listed[] = [];
+  /** Some of them may be known to tombstones that could not be read, or not be restored. */
+  #unsettled = false;
 
   constructor(options: FullScanOptions) {
     this.#options = options;
@@ -197,15 +207,53 @@ export class FullScan {
       else if (lvol !== undefined && before?.kind === "absent") observed.setLvol(row.id, undefined);
     }
     const ours = (lvol: Listed) => parseStoreName(lvol.store.name)?.fleet === fleetHash(fleet);
-    const orphans = lvols.filter((lvol) => !known.has(lvol.uuid) && ours(lvol));
-    this.#orphanCounts = { ...this.#orphanCounts, orphanLvols: orphans.length };
-    if (orphans.length > 0) {
-      const uuids = orphans.slice(0, 10).map(({ uuid }) => uuid);
-      this.#options.log.warn(
-        { count: orphans.length, uuids },
-        "found orphan lvols (no row), left unchanged",
-      );
+    this.#unknown = lvols.filter((lvol) => !known.has(lvol.uuid) && ours(lvol));
+    if (this.#unknown.length === 0) this.#setOrphans([]);
+    else this.#settleUnknown().catch((error: unknown) => this.#onUnsettled(error));
+  }
+
+  /** The write mode permits changes now: what could not be settled before is settled. */
+  onWriteMode(): void {
+    if (!this.#unsettled) return;
+    this.#settleUnknown().catch((error: unknown) => this.#onUnsettled(error));
+  }
+
+  /** Asks the database which of the lvols without a row belong to deleted volumes. */
+  async #settleUnknown(): Promise<void> {
+    const { writer, writeMode } = this.#options;
+    const unknown = this.#unknown;
+    this.#unsettled = false;
+    const asked = unknown.flatMap((lvol) => unknownLvol(lvol) ?? []);
+    const found = await writer.findTombstones(asked);
+    // A later scan settles what it has found.
+    if (unknown !== this.#unknown) return;
+    const deleted = asked.filter((lvol) => found.some((tombstone) => isOf(tombstone, lvol)));
+    const uuids = new Set(deleted.map(({ uuid }) => uuid));
+    this.#setOrphans(unknown.filter(({ uuid }) => !uuids.has(uuid)));
+    if (found.length === 0) return;
+    if (writeMode() !== "read-write") {
+      this.#unsettled = true;
+      return;
     }
+    await writer.restoreTombstones(found);
+    await this.now({ sizes: false, subsystems: false });
+  }
+
+  /** The database or the target is away: what has no row is an orphan until they are back. */
+  #onUnsettled(error: unknown): void {
+    this.#options.log.debug({ err: error }, "cannot look up lvols without a row");
+    this.#unsettled = true;
+    this.#setOrphans(this.#unknown);
+  }
+
+  #setOrphans(orphans: readonly Listed[]): void {
+    this.#orphanCounts = { ...this.#orphanCounts, orphanLvols: orphans.length };
+    if (orphans.length === 0) return;
+    const uuids = orphans.slice(0, 10).map(({ uuid }) => uuid);
+    this.#options.log.warn(
+      { count: orphans.length, uuids },
+      "found orphan lvols (no row), left unchanged",
+    );
   }
 
   /** The lvol of a tombstone is listed, because its delete failed halfway: it is deleted again. */
@@ -239,6 +287,14 @@ function matching(
   if (row.lvolUuid !== undefined) return lvols.byUuid.get(row.lvolUuid);
   const store = rows.disk(row.diskId)?.lvsName;
   return store === undefined ? undefined : lvols.byAlias.get(`${store}/${row.id}`);
+}
+
+function unknownLvol({ uuid, alias, store }: Listed): UnknownLvol | undefined {
+  const diskId = parseStoreName(store.name)?.diskId;
+  const name = alias.slice(store.name.length + 1);
+  return diskId === undefined
+    ? undefined
+    : { uuid, nameAsId: isUuid(name) ? name : undefined, diskId };
 }
 
 function lvolsOf(bdevs: readonly Bdev[]): readonly Listed[] {

@@ -106,6 +106,12 @@ export class Observed {
     return { ...observedSince, end: () => this.#openScans.delete(observedSince) };
   }
 
+  /** The row of the volume is gone. */
+  forgetVolume(id: string): void {
+    this.#volumes.delete(id);
+    this.#staleSince.delete(id);
+  }
+
   setLvol(id: string, lvol: ObservedLvol | undefined): void {
     for (const { lvols } of this.#openScans) lvols.add(id);
     this.#volumes.set(id, { ...this.volume(id), lvol });

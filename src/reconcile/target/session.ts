@@ -55,6 +55,7 @@ export type TargetSessionOptions = {
   /** The interval in which the target's events are polled. */
   readonly eventsMs: number;
   readonly writeMode: () => WriteMode;
+  readonly writer: FullScanOptions["writer"];
   readonly disks: FullScanOptions["disks"];
   readonly scanDisks: () => Promise<void>;
   /** Called when the target is identified and its full scan is applied: loops may plan. */
@@ -124,6 +125,7 @@ export class TargetSession {
    */
   onWriteMode(): void {
     const { observed, connection } = this.#options;
+    this.#scan.onWriteMode();
     const unmarked = observed.incarnation?.startsWith(UNMARKED) === true;
     if (connection.connected && (unmarked || this.#transportMissing)) this.#begin();
   }
