@@ -10,9 +10,10 @@ import { SpdkConnection } from "../spdk/connection.ts";
 import { openDatabase, type Database } from "../store/database.ts";
 import { MIGRATIONS_DIR, schemaState } from "../store/migrate.ts";
 import { loadNode, registerNode } from "../store/statements.ts";
+import { findTombstones, isOf } from "../store/tombstones.ts";
 import { openKernel } from "../sysfs/kernel.ts";
 import { applyRebuild, refuseIfLed, type Written } from "../rebuild/apply.ts";
-import { attachDisks, lookAtTarget } from "../rebuild/found.ts";
+import { attachDisks, lookAtTarget, unknownLvols, type Found } from "../rebuild/found.ts";
 import { comparedText } from "../rebuild/hosts.ts";
 import { isOlder } from "../rebuild/older-rows.ts";
 import { planRebuild, type RebuildContext, type RebuildPlan } from "../rebuild/plan.ts";
@@ -92,7 +93,8 @@ async function run(config: Config, { attach, apply, keepListed, io }: Asked): Pr
     for (const refusal of refused) io.stdout(`not attached  ${refusal}`);
   }
   const found = await lookAtTarget(spdk, config);
-  const plan = planRebuild(found, { ...config, ...known, now: new Date() });
+  const deletedLvols = await readDeleted(database, found);
+  const plan = planRebuild(found, { ...config, ...known, deletedLvols, now: new Date() });
   show(plan, keepListed, io);
   if (!apply) {
     io.stdout("nothing was written; run it again with --apply to write this and end the hold");
@@ -155,6 +157,14 @@ async function readKnown(
       older,
     };
   });
+}
+
+/** Uuids of the lvols that belong to deleted volumes. */
+async function readDeleted(database: Database, found: Found): Promise<ReadonlySet<string>> {
+  const lvols = unknownLvols(found);
+  const tombstones = await database.transaction((client) => findTombstones(client, lvols));
+  const deleted = lvols.filter((lvol) => tombstones.some((tombstone) => isOf(tombstone, lvol)));
+  return new Set(deleted.map(({ uuid }) => uuid));
 }
 
 function show(plan: RebuildPlan, keepListed: boolean, io: Io): void {

@@ -2,9 +2,10 @@
 // the target, except that attachDisks attaches controllers.
 import type { Config } from "../config.ts";
 import { addressFamily } from "../model/address.ts";
-import { controllerName } from "../model/identity.ts";
+import { controllerName, isUuid, parseStoreName } from "../model/identity.ts";
 import { disksOnTarget, type FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import type { SpdkClient } from "../spdk/client.ts";
+import type { UnknownLvol } from "../store/tombstones.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
 import { listNvme } from "../sysfs/nvme.ts";
 
@@ -63,6 +64,17 @@ export async function attachDisks(
   return attached.flatMap((result) =>
     result.status === "rejected" ? [String(result.reason)] : [],
   );
+}
+
+/** The lvols in stores of disks that were found, as tombstones are looked up by. */
+export function unknownLvols({ disks, lvols }: Found): readonly UnknownLvol[] {
+  return lvols.flatMap(({ uuid, name, storeUuid }) => {
+    const store = disks.find((disk) => disk.store?.uuid === storeUuid)?.store;
+    const diskId = store && parseStoreName(store.name)?.diskId;
+    return diskId === undefined
+      ? []
+      : [{ uuid, nameAsId: isUuid(name) ? name : undefined, diskId }];
+  });
 }
 
 export async function lookAtTarget(

@@ -34,6 +34,8 @@ export type RebuildContext = {
   readonly knownLvols: ReadonlyMap<string, LvolRow>;
   /** The rows are those of a database that is older than what the node remembers. */
   readonly older: boolean;
+  /** Uuids of lvols of deleted volumes, whose rows are compacted. */
+  readonly deletedLvols: ReadonlySet<string>;
 };
 
 export function planRebuild(found: Found, context: RebuildContext): RebuildPlan {
@@ -91,10 +93,11 @@ function foreignStoreReason(
 }
 
 function reasonForNoRow(
-  { name, snapshot, clone }: FoundLvol,
+  { name, uuid, snapshot, clone }: FoundLvol,
   context: RebuildContext,
 ): string | undefined {
   if (context.knownLvols.has(name)) return "already has a row";
+  if (context.deletedLvols.has(uuid)) return "belongs to a deleted volume: the agent deletes it";
   if (!isUuid(name)) return "is an orphan: its name is not a volume id";
   if (snapshot || clone) return "is a snapshot or a clone, which cannot be rebuilt yet";
   return undefined;

@@ -204,6 +204,25 @@ describe("storage-node rebuild", () => {
     expect(stateOf(await getLvol(agent, idOf(lvol)))).toBe("LVOL_STATE_UP");
   });
 
+  it("gives no row to the lvol of a deleted volume that came back", async () => {
+    await using stack = new AsyncDisposableStack();
+    const target = stack.use(await startTarget());
+    const folder = stack.use(await temporaryFolder());
+    const database = stack.use(await testDatabase());
+    const node = { target, database, stateDir: join(folder.path, "state") };
+    {
+      await using agent = await start(node);
+      await agent.ready();
+      await provision(agent);
+    }
+    // As compaction leaves it.
+    await database.query(`with old as (delete from lvol returning id, disk_id, lvol_uuid)
+      insert into tombstone (id, disk_id, lvol_uuid) select id, disk_id, lvol_uuid from old`);
+    const { output } = await rebuild(node, "--apply");
+    expect(output).toMatch(/left +lvol .*: belongs to a deleted volume/);
+    expect(await database.query("select id from lvol")).toEqual([]);
+  });
+
   it.skipIf(REAL_SOCKET !== undefined)(
     "lists lvols that it ignores because they are not named by a volume id",
     async () => {
