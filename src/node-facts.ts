@@ -98,6 +98,7 @@ function nodeFacts(
 ): NodeFacts {
   const { connected, ...target } = reconciler.target;
   const lease = session.leaseStatus;
+  const lvols = reconciler.orphans.known().filter(({ kind }) => kind === "lvol");
   return {
     now: new Date(),
     hold: fence.hold,
@@ -105,7 +106,13 @@ function nodeFacts(
     lock: { ok: fence.lockHeld, reason: lock.reason },
     lease: { ...lease, ok: fence.leaseHeld, reason: lease.reason || "the lease has expired" },
     kernel: reconciler.kernelStatus,
-    target: { ...target, ok: connected, socket: config.spdkSocket, unresponsive },
+    target: {
+      ...target,
+      ok: connected,
+      orphanLvols: lvols.length,
+      socket: config.spdkSocket,
+      unresponsive,
+    },
     ownAddresses: ownAddresses(),
     writeMode: fence.writeMode,
   };

@@ -80,13 +80,15 @@ function figures(parts: Parts): NodeFigures {
   );
   const { exports, ...capacity } = nodeCapacity(agent);
   const { target, lanes } = reconciler;
+  const orphans = reconciler.orphans.known();
+  const orphansOf = (wanted: string) => orphans.filter(({ kind }) => kind === wanted).length;
   return {
     volumes: tally(LVOL_STATES, volumes),
     disks: tally(DISK_STATES, disks),
     capacity,
     exports: { used: exports, limit: agent.maxExports },
     unconfirmedHosts: unconfirmedHostCount(rows.lvols()),
-    orphans: { lvols: target.orphanLvols, subsystems: target.orphanSubsystems },
+    orphans: { lvols: orphansOf("lvol"), subsystems: orphansOf("subsystem") },
     queues: {
       intents: writer.queued.intents,
       records: writer.queued.records,

@@ -10,6 +10,7 @@ import { explainHandlers } from "./api/explain.ts";
 import { exportHandlers } from "./api/exports.ts";
 import { lvolHandlers } from "./api/lvols.ts";
 import { nodeHandlers } from "./api/node.ts";
+import { orphanHandlers } from "./api/orphans.ts";
 import { startServer, type RunningServer } from "./api/server.ts";
 import type { Config } from "./config.ts";
 import { EVENTS_MS, GRACE_MS, LEASE_TERM_MS, REPEAT_MS, stallMs, STOP_MS } from "./limits.ts";
@@ -30,6 +31,7 @@ import { openDatabase } from "./store/database.ts";
 import { Fence } from "./store/fence.ts";
 import { Rows } from "./store/rows.ts";
 import { StoreSession } from "./store/session.ts";
+import { notLeaseHolder } from "./store/waiting-intents.ts";
 import { Writer } from "./store/writer.ts";
 import type { Kernel } from "./sysfs/kernel.ts";
 import { tracedKernel } from "./sysfs/traced-kernel.ts";
@@ -148,6 +150,7 @@ function handlersOf(agent: Agent): Partial<StorageNodeHandlers> {
     ...diskHandlers(agent),
     ...nodeHandlers(agent),
     ...explainHandlers(agent),
+    ...orphanHandlers(agent),
   };
 }
 
@@ -183,6 +186,7 @@ function agentOf(parts: Parts): Agent {
     writer,
     view: (row) => reconciler.volumeView(row),
     diskReadiness,
+    orphans: orphansOf(parts),
     ...factsOf(parts),
     connectedHosts: async (nqn) => {
       try {
@@ -206,6 +210,17 @@ function agentOf(parts: Parts): Agent {
     components: () => components(parts),
     conditions: () => conditions(parts),
     loops: () => reconciler.loops(),
+  };
+}
+
+function orphansOf({ reconciler, writer, fence }: Parts): Agent["orphans"] {
+  return {
+    ...reconciler.orphans,
+    purge: async (purge, signal) => {
+      writer.refuseIfUnavailable();
+      if (fence.writeMode !== "read-write") throw notLeaseHolder();
+      return await reconciler.orphans.purge(purge, signal);
+    },
   };
 }
 

@@ -1,11 +1,12 @@
 // The interface between the API handlers and the agent: committed rows, observed state, and the
-// writer of intents. Handlers never change the target; they read from it only the connected hosts
-// and what an explanation needs.
+// writer of intents. Handlers never change the target, but for the purge of an orphan, which has no
+// row; they read from it only the connected hosts, orphans, and what an explanation needs.
 import type { Condition, NodeConditionType } from "../model/condition.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import type { Orphan, Purge } from "../model/orphan.ts";
 import type { LvolFacts } from "../explain/lvol-causes.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
@@ -29,6 +30,17 @@ export type LoopFacts = {
 /** since: time of the last transition, if known. */
 export type NodeCondition = Condition<NodeConditionType> & { readonly since: Date | undefined };
 
+export type OrphansOfNode = {
+  /** Throws a Refusal if the target does not answer. */
+  readonly list: () => Promise<readonly Orphan[]>;
+  /** Those known, without a read; empty while the target does not answer. */
+  readonly known: () => readonly Orphan[];
+  /** What has a volume's id as its name, read from the target. Throws a Refusal if that is not known. */
+  readonly ofVolume: (id: string) => Promise<readonly Orphan[]>;
+  /** The only change that a handler makes: an orphan has no row. */
+  readonly purge: (purge: Purge, signal: AbortSignal) => Promise<boolean>;
+};
+
 export type Agent = {
   readonly nodeId: string;
   readonly version: string;
@@ -37,6 +49,7 @@ export type Agent = {
   readonly rows: Rows;
   readonly writer: Pick<Writer, "mutate">;
   readonly view: (row: LvolRow) => VolumeView;
+  readonly orphans: OrphansOfNode;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
   /** NQNs of the hosts connected to a subsystem. Throws a Refusal if the target does not answer. */
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;

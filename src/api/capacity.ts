@@ -1,6 +1,7 @@
 // Capacity of the node: total and free bytes of the disks that are UP, promised bytes and exports
 // of all disks.
 import { diskState, promisableBytes } from "../model/disk.ts";
+import { orphanBytes } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
 
 export type NodeCapacity = {
@@ -11,7 +12,7 @@ export type NodeCapacity = {
   readonly allocatedBytes: bigint;
   /** Filled once there are snapshots. */
   readonly snapshotBytes: bigint;
-  /** Filled once orphans are counted. */
+  /** Of allocatedBytes: what lvols without a row hold. */
   readonly orphanBytes: bigint;
   readonly exports: number;
 };
@@ -30,7 +31,7 @@ export function nodeCapacity(agent: Agent): NodeCapacity {
       ),
     ),
     snapshotBytes: 0n,
-    orphanBytes: 0n,
+    orphanBytes: sum([...orphanBytes(agent.orphans.known()).values()]),
     promisedBytes: sum(disks.map((disk) => disk.promisedBytes)),
     exports: disks.reduce((count, disk) => count + disk.lvolCount, 0),
   };

@@ -1,6 +1,7 @@
 // ListDisks, GetDisk, AdmitDisk and ZeroFreeSpace.
 import { diskState, type DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
+import { orphanBytes } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import { requireRows } from "./lvols.ts";
@@ -12,7 +13,10 @@ import { waitForDisk } from "./wait.ts";
 export function diskHandlers(
   agent: Agent,
 ): Pick<StorageNodeHandlers, "getDisk" | "listDisks" | "admitDisk" | "zeroFreeSpace"> {
-  const message = (row: DiskRow) => diskMessage(row, agent.diskReadiness(row));
+  const message = (row: DiskRow) => {
+    const bytes = orphanBytes(agent.orphans.known()).get(row.id) ?? 0n;
+    return diskMessage(row, agent.diskReadiness(row), bytes);
+  };
   const isUp = (row: DiskRow) => diskState(row, agent.diskReadiness(row)) === "UP";
   return {
     async getDisk(request) {

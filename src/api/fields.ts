@@ -144,21 +144,22 @@ export class Fields {
     return Math.ceil(milliseconds);
   }
 
-  paging(message: { readonly pageSize: number; readonly pageToken: string }): {
-    readonly pageSize: number;
-    readonly after: string | undefined;
-  } {
+  /** isKey: whether a page can start after it; the ids of rows are UUIDs. */
+  paging(
+    message: { readonly pageSize: number; readonly pageToken: string },
+    isKey: (after: string) => boolean = isUuid,
+  ): { readonly pageSize: number; readonly after: string | undefined } {
     const { pageSize: requested, pageToken: token } = message;
     if (requested < 0) this.violation("page_size", "must not be negative");
     const pageSize = requested === 0 ? DEFAULT_PAGE_SIZE : Math.min(requested, MAX_PAGE_SIZE);
     if (token === "") return { pageSize, after: undefined };
     const after = Buffer.from(token, "base64url").toString("utf8");
-    if (!isUuid(after)) this.violation("page_token", "is not a next_page_token of an earlier page");
+    if (!isKey(after)) this.violation("page_token", "is not a next_page_token of an earlier page");
     return { pageSize, after };
   }
 }
 
-/** The token of the page that starts after an id; opaque to clients. */
-export function pageToken(lastId: string): string {
-  return Buffer.from(lastId).toString("base64url");
+/** The token of the page that starts after a key; opaque to clients. */
+export function pageToken(last: string): string {
+  return Buffer.from(last).toString("base64url");
 }

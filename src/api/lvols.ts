@@ -5,6 +5,7 @@ import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
 import { hostIsGone, hostIsLetIn, lvolState } from "../model/lvol-state.ts";
 import { type LvolRow } from "../model/lvol.ts";
+import { orphanBytes, refuseOrphans } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
 import type { CallContext, StorageNodeHandlers } from "./call.ts";
 import { lvolMessage } from "./messages.ts";
@@ -23,10 +24,12 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
   return {
     async provisionLvol(request, context) {
       const wanted = requests.provision(request);
+      await refuseKnownOrphan(agent, wanted.id);
       const decision = await agent.writer.mutate({
         kind: "provision",
         ...wanted,
         actor: context.actor,
+        orphanBytes: orphanBytes(agent.orphans.known()),
         traceparent: context.traceparent,
       });
       if (decision.kind !== "lvol" || decision.row === undefined) return { lvol: undefined };
@@ -73,7 +76,10 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
         actor: context.actor,
         traceparent: context.traceparent,
       });
-      if (decision.kind === "lvol" && decision.row === undefined) return { done: true };
+      if (decision.kind === "lvol" && decision.row === undefined) {
+        refuseOrphans(id, await agent.orphans.ofVolume(id));
+        return { done: true };
+      }
       const latest = await waitFor(agent, { id, waitMs, signal: context.signal }, (now) => {
         return now.deleteTime !== undefined;
       });
@@ -110,6 +116,13 @@ async function changeHost(
     (now) => isOver(agent, now) || isDone(agent.view(now), host),
   );
   return { lvol: row && messageOf(agent, row) };
+}
+
+/** Refuses an id whose name an orphan has: a read before each volume would cost as much as the volume. */
+async function refuseKnownOrphan(agent: Agent, id: string): Promise<void> {
+  if (agent.rows.lvol(id) !== undefined) return;
+  if (!agent.orphans.known().some(({ likelyOwner }) => likelyOwner === id)) return;
+  refuseOrphans(id, await agent.orphans.ofVolume(id));
 }
 
 /** Refuses reads before the rows are loaded from the database, which would answer NOT_FOUND. */

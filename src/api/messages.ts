@@ -88,7 +88,8 @@ export function lvolMessage(view: VolumeView, clusterBytes: bigint | undefined):
   };
 }
 
-export function diskMessage(row: DiskRow, observed: DiskReadiness): Disk {
+/** orphanBytes: what lvols without a row hold on it. */
+export function diskMessage(row: DiskRow, observed: DiskReadiness, orphanBytes: bigint): Disk {
   const clusterBytes = row.clusterBytes ?? 0n;
   const store =
     row.lvsUuid === undefined
@@ -103,7 +104,7 @@ export function diskMessage(row: DiskRow, observed: DiskReadiness): Disk {
           freeSpace: FreeSpace[`FREE_SPACE_${row.freeSpace}`],
           allocatedBytes: ((row.totalClusters ?? 0n) - (row.freeClusters ?? 0n)) * clusterBytes,
           snapshotBytes: 0n,
-          orphanBytes: 0n,
+          orphanBytes,
         };
   return {
     meta: metaMessage(row),

@@ -13,9 +13,11 @@ import type {
   ListExportsRequest,
   ListLvolsRequest,
   ProvisionLvolRequest,
+  PurgeOrphanRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
 import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
+import type { Purge } from "../model/orphan.ts";
 import { MAX_CONFIRMATIONS } from "../limits.ts";
 import { Fields } from "./fields.ts";
 import type { PageRequest } from "./page.ts";
@@ -98,6 +100,33 @@ export function paging(message: {
 }): PageRequest {
   const fields = new Fields();
   return fields.doneWith(fields.paging(message));
+}
+
+/** Of objects that are listed by a name of any form. */
+export function pagingByName(message: {
+  readonly pageSize: number;
+  readonly pageToken: string;
+}): PageRequest {
+  const fields = new Fields();
+  return fields.doneWith(fields.paging(message, () => true));
+}
+
+type PurgeRequest = Purge extends infer One
+  ? One extends Purge
+    ? Omit<One, "actor">
+    : never
+  : never;
+
+export function purge({ kind, name, uuid, reason }: PurgeOrphanRequest): PurgeRequest {
+  const fields = new Fields();
+  if (name === "") fields.violation("name", "must be set to the orphan's name in ListOrphans");
+  if (reason.trim() === "") fields.violation("reason", "must be set");
+  if (kind === "lvol") {
+    return fields.doneWith({ kind, name, uuid: fields.uuid("uuid", uuid), reason });
+  }
+  if (kind !== "subsystem") fields.violation("kind", "must be lvol or subsystem");
+  if (uuid !== "") fields.violation("uuid", "must be empty: only an lvol has one");
+  return fields.doneWith({ kind: "subsystem", name, reason });
 }
 
 export function listLvols(

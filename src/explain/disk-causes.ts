@@ -261,7 +261,7 @@ const STORE_CAUSES: readonly Part[] = [
     const orphans =
       node.target.orphanLvols === 0
         ? ""
-        : `, or remove lvols without a volume (${node.target.orphanLvols} on the target)`;
+        : `, or PurgeOrphan for lvols without a volume (ListOrphans: ${node.target.orphanLvols} of them)`;
     return {
       cause:
         `it is full: 0 of ${total} clusters free (${formatBytes(total * clusterBytes)}); ` +

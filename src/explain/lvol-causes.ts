@@ -187,7 +187,7 @@ export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
   const orphans =
     node.target.orphanLvols === 0
       ? ""
-      : `, or remove lvols without a volume (${node.target.orphanLvols} on the target)`;
+      : `, or PurgeOrphan for lvols without a volume (ListOrphans: ${node.target.orphanLvols} of them)`;
   const room = `make room on it: call Delete for volumes nobody needs${orphans}`;
   if (observed.lvol?.kind === "present") {
     // A thick lvol has all of its clusters, and so has a thin one that was written everywhere.

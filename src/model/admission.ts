@@ -16,6 +16,8 @@ export type Mutation = Intent &
         readonly request: CreationRequest;
         readonly labels: Readonly<Record<string, string>>;
         readonly validateOnly: boolean;
+        /** Allocated bytes of orphans by disk, as observed; none: not known. */
+        readonly orphanBytes?: ReadonlyMap<string, bigint>;
       }
     | { readonly kind: "delete"; readonly force: boolean; readonly reason: string }
     | HostChange
@@ -119,7 +121,11 @@ function provision(
       },
     );
   }
-  const { disk, promisedBytes } = place(state.disks, state.policy, request);
+  const { disk, promisedBytes } = place(
+    state.disks,
+    { ...state.policy, orphanBytes: mutation.orphanBytes },
+    request,
+  );
   const row = newLvolRow({
     id,
     nodeId: state.policy.nodeId,

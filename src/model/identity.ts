@@ -60,6 +60,12 @@ export function parseStoreName(name: string): { fleet: string; diskId: string } 
   return { fleet, diskId };
 }
 
+/**
+ * The lvol over all free clusters while these are being zeroed. No volume has this name: lvols of
+ * volumes are named by volume id.
+ */
+export const ZERO_FREE_SPACE_LVOL = "zero-free-space";
+
 /** Name of a disk's NVMe controller on the target: a hash of the disk's transport address. */
 export function controllerName(at: {
   readonly traddr: string;

@@ -2,7 +2,8 @@
 // has one, no observation of the target proves that the change has ended; it may be running
 // (docs/architecture.md#r2-unknown-outcomes).
 
-export type PendingOpKind = "delete" | "attach" | "detach" | "create-store" | "zero-free-space";
+export type PendingOpKind =
+  "delete" | "attach" | "detach" | "create-store" | "zero-free-space" | "purge-orphan";
 
 export type PendingOp = {
   readonly op: PendingOpKind;

@@ -8,13 +8,18 @@ import type { CreationRequest } from "./lvol.ts";
 export type PlacementPolicy = {
   readonly overcommit: number;
   readonly isolation: "strict" | "trusted";
+  /** Bytes by disk that lvols without a row hold: they are promised to nobody, and not free. */
+  readonly orphanBytes?: ReadonlyMap<string, bigint> | undefined;
 };
 
 type Disks = ReadonlyMap<string, DiskRow>;
 
 export type Place = { readonly disk: DiskRow; readonly promisedBytes: bigint };
 
-/** The requested disk, or of those that fit the one with the most bytes left to promise. */
+/**
+ * The requested disk, or of those that fit the one with the most bytes left to promise; one without a
+ * free cluster only if every one is.
+ */
 export function place(disks: Disks, policy: PlacementPolicy, request: CreationRequest): Place {
   if (request.diskId !== undefined) return placeOn(disks, policy, request.diskId, request);
   const candidates = [...disks.values()].filter((disk) => refusalOf(disk, policy) === undefined);
@@ -22,7 +27,17 @@ export function place(disks: Disks, policy: PlacementPolicy, request: CreationRe
   const places = candidates
     .map((disk) => ({ disk, ...fit(disk, policy, request) }))
     .toSorted((a, b) =>
-      a.room === b.room ? (a.disk.id < b.disk.id ? -1 : 1) : a.room > b.room ? -1 : 1,
+      isFull(a.disk) !== isFull(b.disk)
+        ? isFull(a.disk)
+          ? 1
+          : -1
+        : a.room === b.room
+          ? a.disk.id < b.disk.id
+            ? -1
+            : 1
+          : a.room > b.room
+            ? -1
+            : 1,
     );
   const best = places.find((candidate) => candidate.fits);
   if (best !== undefined) return best;
@@ -36,6 +51,11 @@ export function place(disks: Disks, policy: PlacementPolicy, request: CreationRe
       },
     ],
   });
+}
+
+/** As last recorded: a preference and no refusal, as clusters may have been freed since. */
+function isFull({ freeClusters }: DiskRow): boolean {
+  return freeClusters === 0n;
 }
 
 function placeOn(
@@ -94,11 +114,12 @@ function noDisk(disks: Disks, policy: PlacementPolicy): Refusal {
 function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
   const cluster = disk.clusterBytes ?? 1n;
   const promisedBytes = alignUp(request.sizeBytes, cluster);
-  const room = promisableBytes(disk, policy.overcommit) - disk.promisedBytes;
+  const taken = disk.promisedBytes + (policy.orphanBytes?.get(disk.id) ?? 0n);
+  const room = promisableBytes(disk, policy.overcommit) - taken;
   // Thin volumes may be over-committed in sum, but none may be larger than its disk: it could never
   // be filled.
   const total = (disk.totalClusters ?? 0n) * cluster;
-  const thickLeft = total - disk.promisedBytes;
+  const thickLeft = total - taken;
   const fits =
     promisedBytes <= total && promisedBytes <= (request.thin ? room : min(room, thickLeft));
   // An lvstore has about one metadata page per cluster and each lvol takes at least one, so it

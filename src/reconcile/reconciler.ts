@@ -20,7 +20,10 @@ import { ConnectedHosts } from "./target/connected-hosts.ts";
 import { diskKind, permits, volumeKind, type Act } from "./kinds.ts";
 import { Lanes } from "./engine/lanes.ts";
 import { nextSteps } from "./next-steps.ts";
+import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
+import { Orphans } from "./target/orphans.ts";
+import { ReturnedLvols } from "./target/returned-lvols.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
 import { TargetSession, type TargetStatus } from "./target/session.ts";
 import { UnknownOutcomes } from "./target/unknown-outcomes.ts";
@@ -48,6 +51,7 @@ export type ReconcilerOptions = {
 export type PartStatus = { readonly ok: boolean; readonly reason: string; readonly since: Date };
 
 export class Reconciler {
+  readonly orphans: OrphanCalls;
   readonly #options: ReconcilerOptions;
   readonly #listeners = new Set<() => void>();
   readonly #observed: Observed;
@@ -85,7 +89,16 @@ export class Reconciler {
     };
     const afterLoss = () => this.#session.afterLoss();
     const lanes = this.#lanes;
-    const shared = { ...options, observed, lanes, outcomes, afterLoss, writeMode, pending };
+    const returned = new ReturnedLvols({
+      ...options,
+      writeMode,
+      onRestored: () => this.#session.scanSoon(),
+    });
+    const orphans = new Orphans({ ...options, ...config, observed, returned });
+    const target = { observed, orphans, lanes, outcomes, afterLoss, writeMode, pending };
+    const shared = { ...options, ...target, returned };
+    const diskReadiness = (row: DiskRow) => this.diskReadiness(row);
+    this.orphans = orphanCalls({ ...shared, nqnPrefix: config.nqnPrefix, diskReadiness });
     this.#disks = new Disks({
       ...shared,
       wake: (id) => this.#wakeDisk(id),

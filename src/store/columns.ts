@@ -16,7 +16,7 @@ export const jsonTime = z.iso.datetime().transform((text) => new Date(text));
 
 /** The pending_op column. */
 export const pendingOpColumn = z.object({
-  op: z.enum(["delete", "attach", "detach", "create-store", "zero-free-space"]),
+  op: z.enum(["delete", "attach", "detach", "create-store", "zero-free-space", "purge-orphan"]),
   run: z.string(),
   epoch: bigText,
   since: jsonTime,

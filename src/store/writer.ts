@@ -121,7 +121,7 @@ export class Writer {
    * reached, in which case the intent may or may not be committed and the call can be repeated.
    */
   async mutate(mutation: Mutation): Promise<Decision> {
-    this.#refuseIfUnavailable();
+    this.refuseIfUnavailable();
     const { kind, id } = mutation;
     const span = childSpan(this.#instruments.tracer, `commit ${kind}`, {
       attributes: { [ATTR.mutation]: kind, [ATTR.objectId]: id },
@@ -137,7 +137,7 @@ export class Writer {
   }
 
   /** Throws a Refusal if no transaction can be started now, or if too many intents wait for one. */
-  #refuseIfUnavailable(): void {
+  refuseIfUnavailable(): void {
     if (this.#closed) throw databaseDown("the agent is stopping");
     if (this.#mutations.length >= QUEUED_INTENTS) {
       const message = `too many changes wait for a commit; the limit is ${QUEUED_INTENTS}`;

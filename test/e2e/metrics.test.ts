@@ -64,6 +64,23 @@ describe("/metrics", () => {
     ).toBe(3);
   });
 
+  it("counts the orphans of each kind while they are there", async () => {
+    const { lvsUuid = "" } = [...agent.node.agent.rows.disks()][0] ?? {};
+    const orphans = async (kind: string) =>
+      valueOf(await scrape(), "storagenode_orphans", { kind });
+    expect([await orphans("lvol"), await orphans("subsystem")]).toEqual([0, 0]);
+    const name = await target.spdk.bdevLvolCreate({
+      lvsUuid,
+      lvolName: "by-hand",
+      sizeBytes: 8n * 1024n * 1024n,
+      thin: true,
+      clearMethod: "none",
+    });
+    await until("the orphan is counted", async () => (await orphans("lvol")) === 1);
+    await target.spdk.bdevLvolDelete({ lvsUuid, name });
+    await until("it is gone", async () => (await orphans("lvol")) === 0);
+  });
+
   it("has the status codes of refused calls", async () => {
     await refusal(getLvol(agent, "x"));
     const samples = await scrape();

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { admit, type AdmissionState, type Mutation } from "../../src/model/admission.ts";
-import { promisableBytes } from "../../src/model/disk.ts";
+import { promisableBytes, type DiskRow } from "../../src/model/disk.ts";
 import { Refusal } from "../../src/model/errors.ts";
 import type { HostConfirmation } from "../../src/model/host-admission.ts";
 import { uuidV5 } from "../../src/model/identity.ts";
@@ -134,6 +134,25 @@ describe("admission of a new volume", () => {
     const refused = refusal(() => admit(given, more));
     expect(refused.reason).toBe("NO_DISK_FITS");
     expect(refused.details.quota?.[0]?.description).toContain("20971520");
+  });
+
+  it("promises no bytes that orphans hold, and leaves a full disk for the last", () => {
+    const [one, two] = [DISK, uuidV5(DISK, "2")];
+    const disks = (change: Partial<DiskRow>) =>
+      new Map([
+        [one, diskRow({ id: one, ...change })],
+        [two, diskRow({ id: two, promisedBytes: CLUSTER })],
+      ]);
+    expect(lvolOf(state({ disks: disks({}) }), provision()).diskId).toBe(one);
+    const orphanBytes = new Map([[one, 2n * CLUSTER]]);
+    expect(lvolOf(state({ disks: disks({}) }), provision({ orphanBytes })).diskId).toBe(two);
+    const full = { freeClusters: 0n };
+    expect(lvolOf(state({ disks: disks(full) }), provision()).diskId).toBe(two);
+    const alone = state({ disks: new Map([[one, diskRow({ id: one, ...full })]]) });
+    expect(lvolOf(alone, provision()).diskId).toBe(one);
+    const all = new Map([[one, 2n ** 50n]]);
+    const named = provision({ request: creationRequest({ diskId: one }), orphanBytes: all });
+    expect(refusal(() => admit(state(), named)).reason).toBe("NO_CAPACITY");
   });
 
   it("refuses a disk whose free space may hold old bytes, unless tenants trust each other", () => {

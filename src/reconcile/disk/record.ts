@@ -44,6 +44,8 @@ function pendingEnded(view: DiskView): boolean {
       return onTarget?.store !== undefined;
     case "zero-free-space":
       return row.freeSpace === "ZEROED";
+    case "purge-orphan":
+      return phase === "over";
     case "delete":
       return false;
   }

@@ -2,14 +2,12 @@
 // write_zeroes and deletes it, while nothing else changes the lvstore
 // (docs/spdk-contract.md#zeroing-free-space).
 import type { DiskRow, DiskStatusPatch } from "../../model/disk.ts";
+import { ZERO_FREE_SPACE_LVOL } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { attempt, retryOf, type AfterLoss } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { Lane } from "../engine/lanes.ts";
 import type * as steps from "../steps.ts";
-
-/** The temporary lvol. No volume has this name: lvols of volumes are named by volume id. */
-const TEMPORARY_LVOL = "zero-free-space";
 
 export type ZeroFreeSpaceContext = {
   readonly spdk: SpdkClient;
@@ -30,7 +28,7 @@ export async function zeroFreeSpace(
   const { spdk, afterLoss, writer } = context;
   const trying = async <T>(call: Promise<T>) => await attempt(call, lane, afterLoss);
   // An interrupted run leaves its temporary lvol behind.
-  const leftover = await trying(spdk.getBdev(`${lvsName}/${TEMPORARY_LVOL}`));
+  const leftover = await trying(spdk.getBdev(`${lvsName}/${ZERO_FREE_SPACE_LVOL}`));
   if (leftover.kind !== "ok") return retryOf([leftover]);
   if (leftover.value !== undefined) {
     const removed = await trying(spdk.bdevLvolDelete({ lvsUuid, name: leftover.value.uuid }));
@@ -45,7 +43,7 @@ export async function zeroFreeSpace(
     const made = await trying(
       spdk.bdevLvolCreate({
         lvsUuid,
-        lvolName: TEMPORARY_LVOL,
+        lvolName: ZERO_FREE_SPACE_LVOL,
         sizeBytes: freeClusters * clusterBytes,
         thin: false,
         clearMethod: "write_zeroes",

@@ -8,11 +8,13 @@ import type { SpdkClient } from "../../spdk/client.ts";
 import type { Notification } from "../../spdk/replies-target.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Observed } from "./observed.ts";
+import type { Orphans } from "./orphans.ts";
 
 export type TargetEventsOptions = {
   readonly spdk: Pick<SpdkClient, "notifyGetNotifications">;
   readonly rows: Rows;
   readonly observed: Observed;
+  readonly orphans: Pick<Orphans, "applyEvents">;
   readonly periodMs: number;
   readonly scanAll: () => Promise<void>;
   readonly scanDisks: () => Promise<void>;
@@ -24,6 +26,8 @@ export type TargetEventsOptions = {
 export class TargetEvents {
   readonly #options: TargetEventsOptions;
   #nextId = 0;
+  /** Bdevs that were registered within the period before the last poll. */
+  #registered: ReadonlySet<string> = new Set();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: TargetEventsOptions) {
@@ -62,6 +66,13 @@ export class TargetEvents {
     const { spdk, scanAll } = this.#options;
     const events = await spdk.notifyGetNotifications({ id: this.#nextId });
     const [first, last] = [events[0], events.at(-1)];
+    const registered = this.#registered;
+    this.#registered = new Set();
+    // Read one period late: by then the lvol that this agent has made for a volume is in its row.
+    this.#options.orphans.applyEvents(
+      [...registered],
+      events.map(({ bdevName }) => bdevName),
+    );
     if (first === undefined || last === undefined) return;
     const eventsWereDropped = first.id > this.#nextId;
     this.#nextId = last.id + 1;
@@ -82,6 +93,7 @@ export class TargetEvents {
     );
     const resized = namesOfLast("bdev_resize");
     const registered = namesOfLast("bdev_register");
+    this.#registered = registered;
     // The bdev name of an lvol is the lvol's uuid.
     const rowsOf = (uuids: ReadonlySet<string>) =>
       [...uuids].flatMap((uuid) => rows.lvolByUuid(uuid) ?? []);

@@ -1,26 +1,19 @@
-// The full scan: reads everything that the target holds and matches it with the rows. An lvol without a
-// row whose compacted tombstone is in the database brings its row back; other objects without a row
-// (orphans) are counted, and orphan lvols are also named in the log.
+// The full scan: reads everything that the target holds and matches it with the rows. Objects
+// without a row are candidates for orphans (orphans.ts).
 //
-// It never changes and never removes an orphan.
+// It never changes anything on the target.
 import { setImmediate } from "node:timers/promises";
 import type { Logger } from "pino";
-import { fleetHash, isUuid, parseOwnerNqn, parseStoreName } from "../../model/identity.ts";
 import type { LvolRow } from "../../model/lvol.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { SpdkUnknownOutcome } from "../../spdk/errors.ts";
 import type { Bdev, LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Lvol } from "../../spdk/replies-lvol.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
-import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
-import { isOf, type UnknownLvol } from "../../store/tombstones.ts";
-import type { Writer } from "../../store/writer.ts";
 import type { FoundDisks } from "./disks-on-target.ts";
+import type { Orphans } from "./orphans.ts";
 import { observedSubsystem, type ObservedSince, type Observed } from "./observed.ts";
-
-/** Lvols in lvstores of this fleet, and NVMe subsystems, that have no row. */
-export type OrphanCounts = { readonly orphanLvols: number; readonly orphanSubsystems: number };
 
 /** An lvol as listed by the target; sizeBytes is undefined in a list by bdev_lvol_get_lvols. */
 type Listed = Pick<Lvol, "uuid" | "alias" | "thin" | "allocatedClusters" | "store"> & {
@@ -41,10 +34,7 @@ export type FullScanOptions = {
   readonly rows: Rows;
   readonly observed: Observed;
   readonly log: Logger;
-  readonly fleet: string;
-  readonly nqnPrefix: string;
-  readonly writer: Pick<Writer, "findTombstones" | "restoreTombstones">;
-  readonly writeMode: () => WriteMode;
+  readonly orphans: Orphans;
   readonly disks: {
     /** @param bdevs the list of all bdevs, when the scan reads it anyway */
     readonly scan: (bdevs?: Promise<readonly Bdev[]>) => Promise<FoundDisks>;
@@ -70,11 +60,6 @@ export class FullScan {
    * never answers a list of more than 32 MiB (docs/spdk-contract.md#limits).
    */
   #listTooLong = false;
-  #orphanCounts: OrphanCounts = { orphanLvols: 0, orphanSubsystems: 0 };
-  /** The lvols without a row that the last scan showed. */
-  #unknown: readonly Listed[] = [];
-  /** Some of them may be known to tombstones that could not be read, or not be restored. */
-  #unsettled = false;
 
   constructor(options: FullScanOptions) {
     this.#options = options;
@@ -83,10 +68,7 @@ export class FullScan {
   /** A new incarnation begins with few bdevs: the list of all bdevs may be requested again. */
   beginIncarnation(): void {
     this.#listTooLong = false;
-  }
-
-  get orphanCounts(): OrphanCounts {
-    return this.#orphanCounts;
+    this.#options.orphans.beginIncarnation();
   }
 
   /**
@@ -157,18 +139,14 @@ export class FullScan {
   }
 
   #applySubsystems(subsystems: readonly Subsystem[], observedSince: ObservedSince): void {
-    const { rows, observed, nqnPrefix } = this.#options;
+    const { rows, observed, orphans } = this.#options;
     const byNqn = new Map(subsystems.map((subsystem) => [subsystem.nqn, subsystem]));
     for (const row of rows.lvols()) {
       const found = byNqn.get(row.nqn);
-      byNqn.delete(row.nqn);
       if (observedSince.subsystems.has(row.id)) continue;
       if (row.deleteTime === undefined) observed.setSubsystem(row.id, observedSubsystem(found));
     }
-    const orphans = [...byNqn.values()].filter(
-      ({ nqn, subtype }) => subtype === "NVMe" && parseOwnerNqn(nqnPrefix, nqn) === undefined,
-    );
-    this.#orphanCounts = { ...this.#orphanCounts, orphanSubsystems: orphans.length };
+    orphans.applySubsystems(subsystems);
   }
 
   /**
@@ -178,13 +156,11 @@ export class FullScan {
    * they agree, the earlier observation stays.
    */
   #applyLvols(lvols: readonly Listed[], observedSince: ObservedSince): void {
-    const { rows, observed, fleet } = this.#options;
+    const { rows, observed, orphans } = this.#options;
     const byUuid = new Map(lvols.map((lvol) => [lvol.uuid, lvol]));
     const byAlias = new Map(lvols.map((lvol) => [lvol.alias, lvol]));
-    const known = new Set<string>();
     for (const row of rows.lvols()) {
       const lvol = matching(row, { byUuid, byAlias }, rows);
-      if (lvol !== undefined) known.add(lvol.uuid);
       if (observedSince.lvols.has(row.id)) continue;
       if (row.deleteTime !== undefined) {
         if (lvol !== undefined) this.#setReturned(row, lvol);
@@ -206,54 +182,7 @@ export class FullScan {
         observed.setLvol(row.id, undefined);
       else if (lvol !== undefined && before?.kind === "absent") observed.setLvol(row.id, undefined);
     }
-    const ours = (lvol: Listed) => parseStoreName(lvol.store.name)?.fleet === fleetHash(fleet);
-    this.#unknown = lvols.filter((lvol) => !known.has(lvol.uuid) && ours(lvol));
-    if (this.#unknown.length === 0) this.#setOrphans([]);
-    else this.#settleUnknown().catch((error: unknown) => this.#onUnsettled(error));
-  }
-
-  /** The write mode permits changes now: what could not be settled before is settled. */
-  onWriteMode(): void {
-    if (!this.#unsettled) return;
-    this.#settleUnknown().catch((error: unknown) => this.#onUnsettled(error));
-  }
-
-  /** Asks the database which of the lvols without a row belong to deleted volumes. */
-  async #settleUnknown(): Promise<void> {
-    const { writer, writeMode } = this.#options;
-    const unknown = this.#unknown;
-    this.#unsettled = false;
-    const asked = unknown.flatMap((lvol) => unknownLvol(lvol) ?? []);
-    const found = await writer.findTombstones(asked);
-    // A later scan settles what it has found.
-    if (unknown !== this.#unknown) return;
-    const deleted = asked.filter((lvol) => found.some((tombstone) => isOf(tombstone, lvol)));
-    const uuids = new Set(deleted.map(({ uuid }) => uuid));
-    this.#setOrphans(unknown.filter(({ uuid }) => !uuids.has(uuid)));
-    if (found.length === 0) return;
-    if (writeMode() !== "read-write") {
-      this.#unsettled = true;
-      return;
-    }
-    await writer.restoreTombstones(found);
-    await this.now({ sizes: false, subsystems: false });
-  }
-
-  /** The database or the target is away: what has no row is an orphan until they are back. */
-  #onUnsettled(error: unknown): void {
-    this.#options.log.debug({ err: error }, "cannot look up lvols without a row");
-    this.#unsettled = true;
-    this.#setOrphans(this.#unknown);
-  }
-
-  #setOrphans(orphans: readonly Listed[]): void {
-    this.#orphanCounts = { ...this.#orphanCounts, orphanLvols: orphans.length };
-    if (orphans.length === 0) return;
-    const uuids = orphans.slice(0, 10).map(({ uuid }) => uuid);
-    this.#options.log.warn(
-      { count: orphans.length, uuids },
-      "found orphan lvols (no row), left unchanged",
-    );
+    orphans.applyLvols(lvols);
   }
 
   /** The lvol of a tombstone is listed, because its delete failed halfway: it is deleted again. */
@@ -287,14 +216,6 @@ function matching(
   if (row.lvolUuid !== undefined) return lvols.byUuid.get(row.lvolUuid);
   const store = rows.disk(row.diskId)?.lvsName;
   return store === undefined ? undefined : lvols.byAlias.get(`${store}/${row.id}`);
-}
-
-function unknownLvol({ uuid, alias, store }: Listed): UnknownLvol | undefined {
-  const diskId = parseStoreName(store.name)?.diskId;
-  const name = alias.slice(store.name.length + 1);
-  return diskId === undefined
-    ? undefined
-    : { uuid, nameAsId: isUuid(name) ? name : undefined, diskId };
 }
 
 function lvolsOf(bdevs: readonly Bdev[]): readonly Listed[] {

@@ -16,19 +16,16 @@ import type { Instruments } from "../../telemetry/instruments.ts";
 import { inSpan } from "../../telemetry/trace.ts";
 import type { Observed } from "./observed.ts";
 import type { ConnectedHosts } from "./connected-hosts.ts";
-import {
-  FullScan,
-  type FullScanOptions,
-  type ScanOptions,
-  type OrphanCounts,
-} from "./full-scan.ts";
+import { FullScan, type FullScanOptions, type ScanOptions } from "./full-scan.ts";
+import type { Orphans } from "./orphans.ts";
+import type { ReturnedLvols } from "./returned-lvols.ts";
 import { TargetEvents } from "./events.ts";
 import { FULL_SCAN_MS, TARGET_RETRY_MS } from "../../limits.ts";
 
 /** Prefix of the provisional incarnation of a target that this agent may not mark yet. */
 const UNMARKED = "unmarked-";
 
-export type TargetStatus = OrphanCounts & {
+export type TargetStatus = {
   readonly connected: boolean;
   /** The socket answers, whether or not the target is identified and owned by this node. */
   readonly answers: boolean;
@@ -55,7 +52,8 @@ export type TargetSessionOptions = {
   /** The interval in which the target's events are polled. */
   readonly eventsMs: number;
   readonly writeMode: () => WriteMode;
-  readonly writer: FullScanOptions["writer"];
+  readonly orphans: Orphans;
+  readonly returned: ReturnedLvols;
   readonly disks: FullScanOptions["disks"];
   readonly scanDisks: () => Promise<void>;
   /** Called when the target is identified and its full scan is applied: loops may plan. */
@@ -65,7 +63,7 @@ export type TargetSessionOptions = {
 export class TargetSession {
   readonly #options: TargetSessionOptions;
   readonly #events: TargetEvents;
-  #status: Omit<TargetStatus, keyof OrphanCounts | "answers">;
+  #status: Omit<TargetStatus, "answers">;
   #timer: NodeJS.Timeout | undefined;
   #identifying: Promise<void> | undefined;
   readonly #scan: FullScan;
@@ -101,7 +99,7 @@ export class TargetSession {
   get status(): TargetStatus {
     const { fault } = this.#options.connection;
     const reason = fault ?? this.#status.reason;
-    return { ...this.#status, answers: fault === undefined, reason, ...this.#scan.orphanCounts };
+    return { ...this.#status, answers: fault === undefined, reason };
   }
 
   /**
@@ -119,13 +117,20 @@ export class TargetSession {
     return this.#scan.now(options);
   }
 
+  /** Reads the lists again, as rows were brought back; if that fails, the next full scan does. */
+  scanSoon(): void {
+    this.#scan.now({ sizes: false, subsystems: false }).catch((error: unknown) => {
+      this.#options.log.debug({ err: error }, "cannot list the objects of the SPDK target");
+    });
+  }
+
   /**
    * The write mode permits changes now: identifies the target again if its owner mark or its
    * transport is still to be created.
    */
   onWriteMode(): void {
-    const { observed, connection } = this.#options;
-    this.#scan.onWriteMode();
+    const { observed, connection, returned } = this.#options;
+    if (connection.connected && returned.unsettled) this.scanSoon();
     const unmarked = observed.incarnation?.startsWith(UNMARKED) === true;
     if (connection.connected && (unmarked || this.#transportMissing)) this.#begin();
   }
@@ -287,7 +292,7 @@ export class TargetSession {
     this.#timer.unref();
   }
 
-  #setStatus(change: Partial<Omit<TargetStatus, keyof OrphanCounts | "answers">>): void {
+  #setStatus(change: Partial<Omit<TargetStatus, "answers">>): void {
     const changed = change.connected !== undefined && change.connected !== this.#status.connected;
     this.#status = { ...this.#status, ...change, ...(changed ? { since: new Date() } : {}) };
   }

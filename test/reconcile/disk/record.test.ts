@@ -76,6 +76,26 @@ describe("an attached disk whose recorded lvstore is not observed", () => {
   });
 });
 
+describe("the pending op of a purge", () => {
+  const up = view({ onTarget: { ...ON_TARGET, store: STORE } });
+  const op = { op: "purge-orphan", run: "run", epoch: 1n, since: NOW, failed: false } as const;
+  const ends = (change: Partial<typeof op> | object, graceUntil = NOW) => {
+    const row = { ...up.row, pendingOp: { ...op, ...change } };
+    const pending = { ...up.pending, graceUntil };
+    return "pendingOp" in (diskRecord({ ...up, row, pending }) ?? {});
+  };
+
+  it("stays while the delete may be running: that of this agent, and within the grace", () => {
+    expect(ends({})).toBe(false);
+    expect(ends({ epoch: 0n }, new Date(NOW.getTime() + 1))).toBe(false);
+  });
+
+  it("ends with the grace, and with the incarnation of the target", () => {
+    expect(ends({ epoch: 0n })).toBe(true);
+    expect(ends({ run: "before" })).toBe(true);
+  });
+});
+
 describe("the failures of a disk's steps", () => {
   const nextTryTime = NOW;
   const failures = {

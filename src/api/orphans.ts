@@ -1,0 +1,40 @@
+// ListOrphans and PurgeOrphan. An orphan has no row: a purge is no intent that a loop acts on, it is
+// carried out within the call, and a call that ends before is repeated.
+import type { Orphan as OrphanMessage } from "../gen/storagenode/v1/node.ts";
+import type { Orphan } from "../model/orphan.ts";
+import type { Agent } from "./agent.ts";
+import type { StorageNodeHandlers } from "./call.ts";
+import { requireRows } from "./lvols.ts";
+import { page } from "./page.ts";
+import * as requests from "./requests.ts";
+
+export function orphanHandlers(
+  agent: Agent,
+): Pick<StorageNodeHandlers, "listOrphans" | "purgeOrphan"> {
+  return {
+    async listOrphans(request) {
+      const wanted = requests.pagingByName(request);
+      requireRows(agent);
+      const named = (await agent.orphans.list()).map((orphan) => ({ id: orphan.name, orphan }));
+      const { items, nextPageToken } = page(named, wanted);
+      return { orphans: items.map(({ orphan }) => orphanMessage(orphan)), nextPageToken };
+    },
+
+    async purgeOrphan(request, { signal, actor }) {
+      const purge = requests.purge(request);
+      requireRows(agent);
+      return { done: await agent.orphans.purge({ ...purge, actor }, signal) };
+    },
+  };
+}
+
+function orphanMessage(orphan: Orphan): OrphanMessage {
+  return {
+    ...orphan,
+    uuid: orphan.uuid ?? "",
+    diskId: orphan.diskId ?? "",
+    allocatedBytes: orphan.allocatedBytes ?? 0n,
+    nqn: orphan.nqn ?? "",
+    likelyOwner: orphan.likelyOwner ?? "",
+  };
+}

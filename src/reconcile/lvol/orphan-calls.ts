@@ -1,0 +1,29 @@
+// What callers of the API may ask about orphans, which no loop cares for.
+import type { Orphan, Purge } from "../../model/orphan.ts";
+import { orphansOfVolume, requireTarget } from "./orphans-of-volume.ts";
+import { purgeOrphan, type PurgeContext } from "./purge-orphan.ts";
+
+export type OrphanCalls = {
+  /** Those that the full scans and the events of this incarnation have shown. */
+  readonly known: () => readonly Orphan[];
+  /** As `known`, once what was named so far has been read. */
+  readonly list: () => Promise<readonly Orphan[]>;
+  readonly ofVolume: (id: string) => Promise<readonly Orphan[]>;
+  readonly purge: (purge: Purge, signal: AbortSignal) => Promise<boolean>;
+};
+
+export function orphanCalls(context: PurgeContext): OrphanCalls {
+  const { observed, orphans } = context;
+  const known = () => (observed.incarnation === undefined ? [] : orphans.list());
+  return {
+    known,
+    list: async () => {
+      requireTarget(observed);
+      await orphans.settled();
+      requireTarget(observed);
+      return known();
+    },
+    ofVolume: (id) => orphansOfVolume(context, id),
+    purge: (purge, signal) => purgeOrphan(context, purge, signal),
+  };
+}

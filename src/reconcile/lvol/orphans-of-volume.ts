@@ -1,0 +1,77 @@
+// What is on the node under a volume's id while no row has the id. It is read from the target by name, so
+// that "nothing" is an answer and no guess. Changes nothing.
+import { diskState, type DiskReadiness, type DiskRow } from "../../model/disk.ts";
+import { Refusal } from "../../model/errors.ts";
+import { volumeNqn } from "../../model/identity.ts";
+import type { Orphan } from "../../model/orphan.ts";
+import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "../../spdk/errors.ts";
+import type { Rows } from "../../store/rows.ts";
+import type { Observed } from "../target/observed.ts";
+import type { Orphans } from "../target/orphans.ts";
+
+export type OrphansOfVolumeContext = {
+  readonly rows: Rows;
+  readonly observed: Observed;
+  readonly orphans: Orphans;
+  readonly nqnPrefix: string;
+  readonly diskReadiness: (row: DiskRow) => DiskReadiness;
+};
+
+/** Throws a Refusal while the target, or a store of this node that is to be loaded, cannot be read. */
+export async function orphansOfVolume(
+  context: OrphansOfVolumeContext,
+  id: string,
+): Promise<readonly Orphan[]> {
+  const { rows, observed, orphans, nqnPrefix } = context;
+  requireTarget(observed);
+  requireStores(context);
+  const stores = [...rows.disks()].flatMap((row) => observed.disk(row.id)?.store ?? []);
+  const { incarnation } = observed;
+  await asking(
+    Promise.all([
+      // An lvol that was known and is gone is not known by its alias.
+      orphans.readLvols(orphans.named(id).flatMap(({ uuid }) => uuid ?? [])),
+      orphans.readLvols(stores.map(({ name }) => `${name}/${id}`)),
+      orphans.readSubsystems([volumeNqn(nqnPrefix, id)]),
+    ]),
+  );
+  // Another incarnation has loaded its stores anew: what was read is of the one before.
+  if (observed.incarnation !== incarnation) throw targetDown("the SPDK target was restarted");
+  requireStores(context);
+  return orphans.named(id);
+}
+
+export function requireTarget({ incarnation }: Pick<Observed, "incarnation">): void {
+  if (incarnation !== undefined) return;
+  throw targetDown("the SPDK target does not answer, or is not identified");
+}
+
+/** A disk that is MISSING, FAILED or not ours any more is not waited for. */
+function requireStores({ rows, diskReadiness }: OrphansOfVolumeContext): void {
+  for (const row of rows.disks()) {
+    if (row.lvsUuid === undefined || diskState(row, diskReadiness(row)) !== "CLAIMING") continue;
+    throw storeLoading(row.id);
+  }
+}
+
+export function storeLoading(diskId: string): Refusal {
+  return new Refusal("STORE_LOADING", `the lvstore of disk ${diskId} is not loaded yet`, {
+    metadata: { disk: diskId },
+    retryAfterMs: 1_000,
+  });
+}
+
+function targetDown(message: string, cause?: unknown): Refusal {
+  return new Refusal("TARGET_DOWN", message, { retryAfterMs: 1_000, cause });
+}
+
+/** A read of a call: without an answer of the target the call cannot be answered either. */
+export async function asking<T>(read: Promise<T>): Promise<T> {
+  try {
+    return await read;
+  } catch (error) {
+    const down = error instanceof SpdkUnknownOutcome || error instanceof SpdkNotSent;
+    if (down || error instanceof SpdkError) throw targetDown(error.message, error);
+    throw error;
+  }
+}

@@ -1,0 +1,244 @@
+// The orphans of the target: which objects no row names. Full scans and events only name candidates;
+// each is read by name, so that an object that went meanwhile is not listed again by an older scan.
+//
+// It never changes an orphan.
+import type { Logger } from "pino";
+import {
+  fleetHash,
+  isUuid,
+  parseOwnerNqn,
+  parseStoreName,
+  ZERO_FREE_SPACE_LVOL,
+} from "../../model/identity.ts";
+import type { Orphan } from "../../model/orphan.ts";
+import type { SpdkClient } from "../../spdk/client.ts";
+import type { LvolBdev } from "../../spdk/replies-bdev.ts";
+import type { Subsystem } from "../../spdk/replies-nvmf.ts";
+import type { Rows } from "../../store/rows.ts";
+import type { Observed } from "./observed.ts";
+import type { ReturnedLvols } from "./returned-lvols.ts";
+
+export type OrphansOptions = {
+  readonly spdk: Pick<SpdkClient, "getBdev" | "getSubsystem">;
+  readonly rows: Rows;
+  readonly observed: Observed;
+  readonly fleet: string;
+  readonly nqnPrefix: string;
+  readonly log: Logger;
+  /** Lvols of deleted volumes are not orphans. */
+  readonly returned: Pick<ReturnedLvols, "ofDeleted">;
+};
+
+type Listed = {
+  readonly uuid: string;
+  readonly alias: string;
+  readonly store: { readonly name: string };
+};
+
+type FoundLvol = { readonly bdev: LvolBdev; readonly firstSeenTime: Date };
+
+export class Orphans {
+  readonly #options: OrphansOptions;
+  /** By uuid; those that got a row since are left out when they are listed. */
+  readonly #lvols = new Map<string, FoundLvol>();
+  /** NQN to the time when it was first seen. */
+  readonly #subsystems = new Map<string, Date>();
+  /** Which subsystem shows a bdev, as of the last scan of subsystems. */
+  #nqnByBdev: ReadonlyMap<string, string> = new Map();
+  /** Reads under way of what a full scan or events have named. */
+  readonly #reads = new Set<Promise<void>>();
+
+  constructor(options: OrphansOptions) {
+    this.#options = options;
+  }
+
+  beginIncarnation(): void {
+    this.#lvols.clear();
+    this.#subsystems.clear();
+  }
+
+  /** Resolves once all that was named so far has been read. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#reads);
+  }
+
+  list(): readonly Orphan[] {
+    const lvols = [...this.#lvols.values()].filter(({ bdev }) => this.isOrphanLvol(bdev));
+    const subsystems = [...this.#subsystems].filter(([nqn]) => this.isOrphanNqn(nqn));
+    return [
+      ...lvols.map((found) => this.#lvolOrphan(found)),
+      ...subsystems.map(([nqn, firstSeenTime]) => this.#subsystemOrphan(nqn, firstSeenTime)),
+    ];
+  }
+
+  /** The lvol and the subsystem, of those known, that have the id of a volume as a name. */
+  named(id: string): readonly Orphan[] {
+    return this.list().filter(({ likelyOwner }) => likelyOwner === id);
+  }
+
+  /** The subsystems of a full scan. */
+  applySubsystems(subsystems: readonly Subsystem[]): void {
+    this.#nqnByBdev = new Map(
+      subsystems.flatMap(({ nqn, namespaces }) => namespaces.map((one) => [one.bdevName, nqn])),
+    );
+    const listed = subsystems.filter(
+      ({ nqn, subtype }) => subtype === "NVMe" && this.isOrphanNqn(nqn),
+    );
+    const nqns = new Set([...listed.map(({ nqn }) => nqn), ...this.#subsystems.keys()]);
+    this.#inBackground(this.readSubsystems([...nqns]));
+  }
+
+  /** The lvols of a full scan. */
+  applyLvols(lvols: readonly Listed[]): void {
+    const listed = lvols.filter(
+      ({ uuid, alias, store }) =>
+        this.#isOurStore(store.name) && !hasRow(this.#options.rows, uuid, alias),
+    );
+    const uuids = new Set([...listed.map(({ uuid }) => uuid), ...this.#lvols.keys()]);
+    if (uuids.size > 0) this.#inBackground(this.readLvols([...uuids]));
+  }
+
+  /** Events named these bdevs. Those of volumes are not read: they are observed by their loops. */
+  applyEvents(registered: readonly string[], changed: readonly string[]): void {
+    const candidates = registered.filter((name) => this.#isUnknownLvol(name));
+    const known = changed.filter((name) => this.#lvols.has(name));
+    const names = new Set([...candidates, ...known]);
+    if (names.size > 0) this.#inBackground(this.readLvols([...names]));
+  }
+
+  #isUnknownLvol(name: string): boolean {
+    return isUuid(name) && this.#options.rows.lvolByUuid(name) === undefined;
+  }
+
+  /** Reads these lvols, each by uuid or alias, and lists those that are orphans. */
+  async readLvols(names: readonly string[]): Promise<void> {
+    const { spdk, returned, log } = this.#options;
+    const bdevs = await Promise.all(names.map((name) => spdk.getBdev(name)));
+    const unknown = bdevs.flatMap((bdev) =>
+      bdev?.kind === "lvol" && this.isOrphanLvol(bdev) ? [bdev] : [],
+    );
+    const named = unknown.map((bdev) => ({ uuid: bdev.uuid, ...partsOf(bdev) }));
+    const deleted = await returned.ofDeleted(named);
+    const found = new Map(
+      unknown.flatMap((bdev) => (deleted.has(bdev.uuid) ? [] : [[bdev.uuid, bdev] as const])),
+    );
+    const fresh = [...found.keys()].filter((uuid) => !this.#lvols.has(uuid));
+    for (const [index, name] of names.entries()) {
+      const uuid = bdevs[index]?.uuid ?? name;
+      if (!found.has(uuid)) this.#lvols.delete(uuid);
+    }
+    for (const [uuid, bdev] of found) {
+      const firstSeenTime = this.#lvols.get(uuid)?.firstSeenTime ?? new Date();
+      this.#lvols.set(uuid, { bdev, firstSeenTime });
+    }
+    if (fresh.length === 0) return;
+    const some = { count: fresh.length, uuids: fresh.slice(0, 10) };
+    log.warn(some, "found orphan lvols (no row), left unchanged");
+  }
+
+  /** Reads these subsystems, and lists those that exist. */
+  async readSubsystems(nqns: readonly string[]): Promise<void> {
+    await Promise.all(
+      nqns.map(async (nqn) => {
+        const found = await this.#options.spdk.getSubsystem(nqn);
+        if (found === undefined) this.#subsystems.delete(nqn);
+        else if (!this.#subsystems.has(nqn)) this.#subsystems.set(nqn, new Date());
+      }),
+    );
+  }
+
+  isOrphanLvol(bdev: LvolBdev): boolean {
+    const { store, name } = partsOf(bdev);
+    const { rows } = this.#options;
+    if (!this.#isOurStore(store) || hasRow(rows, bdev.uuid, `${store}/${name}`)) return false;
+    // The agent is zeroing free space, and removes this lvol itself.
+    const zeroing = this.#diskOf(bdev)?.pendingOp?.op === "zero-free-space";
+    return !(name === ZERO_FREE_SPACE_LVOL && zeroing);
+  }
+
+  /** A subsystem of this node by its NQN, without a volume; a tombstone has none. */
+  isOrphanNqn(nqn: string): boolean {
+    const { rows, nqnPrefix } = this.#options;
+    if (!nqn.startsWith(`${nqnPrefix}:`) || parseOwnerNqn(nqnPrefix, nqn) !== undefined)
+      return false;
+    const row = rows.lvolByNqn(nqn);
+    return row === undefined || row.deleteTime !== undefined;
+  }
+
+  #isOurStore(name: string): boolean {
+    return parseStoreName(name)?.fleet === fleetHash(this.#options.fleet);
+  }
+
+  /** The disk of this node with the lvstore of an lvol. */
+  #diskOf({ lvol }: LvolBdev) {
+    return [...this.#options.rows.disks()].find(({ lvsUuid }) => lvsUuid === lvol.storeUuid);
+  }
+
+  #lvolOrphan({ bdev, firstSeenTime }: FoundLvol): Orphan {
+    const { uuid, sizeBytes, lvol } = bdev;
+    const { store, name } = partsOf(bdev);
+    const disk = this.#diskOf(bdev);
+    const { clusterBytes } = disk ?? {};
+    const allocated =
+      lvol.allocatedClusters !== undefined && clusterBytes !== undefined
+        ? lvol.allocatedClusters * clusterBytes
+        : undefined;
+    return {
+      kind: "lvol",
+      name: `${store}/${name}`,
+      uuid,
+      diskId: disk?.id ?? parseStoreName(store)?.diskId,
+      sizeBytes,
+      allocatedBytes: allocated ?? (lvol.thin ? undefined : sizeBytes),
+      nqn: this.#nqnByBdev.get(uuid),
+      firstSeenTime,
+      likelyOwner: isUuid(name) ? name : undefined,
+    };
+  }
+
+  #subsystemOrphan(nqn: string, firstSeenTime: Date): Orphan {
+    const id = nqn.slice(this.#options.nqnPrefix.length + 1);
+    return {
+      kind: "subsystem",
+      name: nqn,
+      uuid: undefined,
+      diskId: undefined,
+      sizeBytes: 0n,
+      allocatedBytes: undefined,
+      nqn,
+      firstSeenTime,
+      likelyOwner: isUuid(id) ? id : undefined,
+    };
+  }
+
+  /** A read that fails, as the connection was lost, is made again by the next full scan. */
+  #inBackground(read: Promise<void>): void {
+    const ended = read
+      .catch((error: unknown) =>
+        this.#options.log.debug({ err: error }, "cannot read orphans on the SPDK target"),
+      )
+      .finally(() => this.#reads.delete(ended));
+    this.#reads.add(ended);
+  }
+}
+
+/** An lvol's alias is `<lvstore name>/<lvol name>`; names of our lvstores have no slash. */
+export function partsOf({ aliases: [alias = ""] }: Pick<LvolBdev, "aliases">): {
+  readonly store: string;
+  readonly name: string;
+} {
+  const slash = Math.max(alias.indexOf("/"), 0);
+  return { store: alias.slice(0, slash), name: alias.slice(slash + 1) };
+}
+
+/**
+ * Whether an lvol is a volume's: by uuid, or by name while the volume may have been given an lvol
+ * whose uuid is not recorded yet.
+ */
+function hasRow(rows: Rows, uuid: string, alias: string): boolean {
+  if (rows.lvolByUuid(uuid) !== undefined) return true;
+  const { store, name } = partsOf({ aliases: [alias] });
+  const row = rows.lvol(name);
+  if (row === undefined || row.lvolUuid !== undefined) return false;
+  return rows.disk(row.diskId)?.lvsName === store;
+}
