@@ -47,6 +47,9 @@ alter table lvol
   -- The export was seen to be gone; a restart of the target restores the export of a volume that is
   -- being deleted, unless forced, until then.
   add column unexported_time timestamptz,
+  -- An lvol that was not made for this volume had its name: unless lvol_uuid says otherwise, nothing
+  -- of that name is the volume's.
+  add column name_taken boolean not null default false,
   add column delete_reason text,
   -- Who asked for the present intent.
   add column actor text,

@@ -118,7 +118,10 @@ async function changeHost(
   return { lvol: row && messageOf(agent, row) };
 }
 
-/** Refuses an id whose name an orphan has: a read before each volume would cost as much as the volume. */
+/**
+ * Refuses an id whose name an orphan has. One that is not known yet is found when the lvol is made, and
+ * the volume is FAILED then: a read before each volume would cost as much as the volume.
+ */
 async function refuseKnownOrphan(agent: Agent, id: string): Promise<void> {
   if (agent.rows.lvol(id) !== undefined) return;
   if (!agent.orphans.known().some(({ likelyOwner }) => likelyOwner === id)) return;

@@ -79,6 +79,11 @@ export type LvolRow = {
   readonly connectedIncarnation: string | undefined;
   /** Of a volume that is being deleted: its export was observed to be gone. */
   readonly unexportedTime: Date | undefined;
+  /**
+   * An lvol that the agent did not make for this volume had its name: nothing of that name on the
+   * target is the volume's, unless lvolUuid says so.
+   */
+  readonly nameTaken: boolean;
   readonly failures: StepFailures;
   readonly lastError: string | undefined;
   /** The last error is permanent: only a new intent can help. */
@@ -126,6 +131,7 @@ export const LVOL_COLUMNS = {
   connectedHosts: "status",
   connectedIncarnation: "status",
   unexportedTime: "both",
+  nameTaken: "status",
   failures: "both",
   lastError: "status",
   failed: "both",
@@ -179,6 +185,7 @@ export function newLvolRow({ now, ...given }: NewLvol): LvolRow {
     connectedHosts: undefined,
     connectedIncarnation: undefined,
     unexportedTime: undefined,
+    nameTaken: false,
     failures: {},
     lastError: undefined,
     failed: false,

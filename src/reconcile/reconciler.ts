@@ -20,6 +20,7 @@ import { ConnectedHosts } from "./target/connected-hosts.ts";
 import { diskKind, permits, volumeKind, type Act } from "./kinds.ts";
 import { Lanes } from "./engine/lanes.ts";
 import { nextSteps } from "./next-steps.ts";
+import { NewVolumes } from "./lvol/new-volumes.ts";
 import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
 import { Orphans } from "./target/orphans.ts";
@@ -56,6 +57,7 @@ export class Reconciler {
   readonly #listeners = new Set<() => void>();
   readonly #observed: Observed;
   readonly #outcomes: UnknownOutcomes;
+  readonly #newVolumes: NewVolumes;
   readonly #lanes = new Lanes();
   readonly #source: VolumeViewSource;
   readonly #disks: Disks;
@@ -89,6 +91,8 @@ export class Reconciler {
     };
     const afterLoss = () => this.#session.afterLoss();
     const lanes = this.#lanes;
+    const newVolumes = new NewVolumes(() => fence.epoch);
+    this.#newVolumes = newVolumes;
     const returned = new ReturnedLvols({
       ...options,
       writeMode,
@@ -96,7 +100,7 @@ export class Reconciler {
     });
     const orphans = new Orphans({ ...options, ...config, observed, returned });
     const target = { observed, orphans, lanes, outcomes, afterLoss, writeMode, pending };
-    const shared = { ...options, ...target, returned };
+    const shared = { ...options, ...target, returned, newVolumes };
     const diskReadiness = (row: DiskRow) => this.diskReadiness(row);
     this.orphans = orphanCalls({ ...shared, nqnPrefix: config.nqnPrefix, diskReadiness });
     this.#disks = new Disks({
@@ -250,6 +254,7 @@ export class Reconciler {
       }
       const row = rows.lvol(id);
       if (row === undefined) this.#observed.forgetVolume(id);
+      this.#newVolumes.follow(id, { created: change.created, row });
       // A host that was revoked is gone only once a read from now on shows it.
       if (row !== undefined && change.revoked) this.#observed.expireSubsystem(id);
       this.#volumeDriver.retryIfIntentChanged(id, row?.generation);

@@ -53,6 +53,7 @@ const lvolRow: z.ZodType<LvolRow> = z.object({
   connectedHosts: optional(z.array(z.string())),
   connectedIncarnation: optional(z.string()),
   unexportedTime: optional(z.date()),
+  nameTaken: z.boolean(),
   failures: failuresColumn,
   lastError: optional(z.string()),
   failed: z.boolean(),

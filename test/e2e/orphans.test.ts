@@ -319,4 +319,21 @@ describe("ProvisionLvol of the id of an orphan", () => {
     const refused = await refusal(provision(on.agent, SMALL, { id }));
     expect(refused).toMatchObject({ code: 9, reason: "ORPHAN_EXISTS", metadata: { uuid } });
   });
+
+  it("that was not known yet ends FAILED; the lvol is not taken over, nor deleted with the volume", async () => {
+    await using on = await start(3_600_000);
+    const id = randomUUID();
+    // Of the very shape that the volume asks for.
+    const uuid = await createLvol(on, id);
+    const lvol = await provision(on.agent, SMALL, { id });
+    expect(stateOf(lvol)).toBe("LVOL_STATE_FAILED");
+    expect(lvol.status?.lastError).toMatch(/^ORPHAN_EXISTS: /);
+    await untilListed(on, [alias(on, id)]);
+    await on.scenario.killAgent();
+    const next = await on.scenario.start();
+    await next.ready();
+    expect(await remove(next, id)).toEqual({ done: true });
+    expect(onTarget(on.scenario)).toEqual({ ...exactly([]), lvols: [id] });
+    expect((await on.spdk.getBdev(uuid))?.uuid).toBe(uuid);
+  });
 });

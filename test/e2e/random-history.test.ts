@@ -2,7 +2,7 @@
 // failing history is shrunk to a shorter failing one and printed with its seed.
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { histories, runHistory } from "../support/random-history.ts";
+import { histories, HOSTS, runHistory } from "../support/random-history.ts";
 
 const RUNS = Number(process.env["RUNS"] ?? 300);
 const SEED = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
@@ -15,6 +15,16 @@ function reportFailure(actions: unknown, error: unknown): never {
   process.stderr.write(`${String(error)} after ${JSON.stringify(actions)}\n`);
   throw error;
 }
+
+it("a history in which an lvol is made, its record outdated and the target killed loses no volume", async () => {
+  const { found, wanted } = await runHistory([
+    { do: "provision", slot: 3, wait: false },
+    { do: "allow", slot: 3, host: HOSTS[2], wait: false },
+    { do: "await answers" },
+    { do: "kill", victim: "target", when: "before", nth: 2 },
+  ]);
+  expect(found).toEqual(wanted);
+}, 60_000);
 
 describe.concurrent("a random history of calls and faults", () => {
   it.each(Array.from({ length: CONCURRENT }, (_, index) => index))(

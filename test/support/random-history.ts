@@ -18,7 +18,7 @@ import { BusyHost } from "./busy-host.ts";
 import { getLvol, HOST, lvolSpec, stateOf } from "./volumes.ts";
 
 const SLOTS = 5;
-const HOSTS = [HOST, `${HOST.slice(0, -1)}2`, `${HOST.slice(0, -1)}3`] as const;
+export const HOSTS = [HOST, `${HOST.slice(0, -1)}2`, `${HOST.slice(0, -1)}3`] as const;
 const SIZE = 64n * 1024n * 1024n;
 const NAMESPACE = "7b1d8a4e-2f5c-4e0a-8a51-1c6d9e7f3b20";
 /** Long enough that a busy agent on a slow machine keeps its lease. */

@@ -6,6 +6,7 @@ import type { ObservedLvol, LvolStatusPatch } from "../../model/lvol.ts";
 import { retryOf, type Attempt } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { LaneKey } from "../engine/lanes.ts";
+import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Observed } from "../target/observed.ts";
 import type * as steps from "../steps.ts";
 import * as exports from "./perform-export.ts";
@@ -168,21 +169,23 @@ async function observeLvol(on: PerformedStep, step: steps.ObserveLvol): Promise<
     thin: bdev.lvol.thin,
     allocatedClusters: bdev.lvol.allocatedClusters,
   };
-  const conflict = row.lvolUuid === undefined ? conflictOf(on.view, bdev.lvol, lvol) : undefined;
-  if (conflict !== undefined) return { kind: "fatal", message: conflict };
+  const conflict = row.lvolUuid === undefined ? conflictOf(on, bdev, lvol) : undefined;
+  if (conflict !== undefined) return await nameIsTaken(on, conflict);
   observed.setLvol(row.id, lvol);
   return { kind: "ok" };
 }
 
 /**
- * Why an lvol with the volume's name, found before the row has a uuid, cannot be the wanted one.
+ * Why an lvol with the volume's name, found before the row has a uuid, cannot be the volume's.
  */
 function conflictOf(
-  { row }: VolumePlanView,
-  shape: { readonly snapshot: boolean; readonly clone: boolean },
+  { context, view: { row } }: PerformedStep,
+  { lvol: shape }: LvolBdev,
   lvol: Extract<ObservedLvol, { kind: "present" }>,
 ): string | undefined {
-  if (row.deleteRequestedTime !== undefined) return undefined;
+  if (row.nameTaken || context.newVolumes.has(row.id)) {
+    return `lvol ${row.id} (uuid ${lvol.uuid}) was not made for this volume`;
+  }
   if (shape.snapshot || shape.clone) return `lvol ${row.id} is a snapshot or a clone`;
   if (lvol.thin !== row.thin) {
     return `lvol ${row.id} is ${lvol.thin ? "thin instead of thick" : "thick instead of thin"}`;
@@ -193,12 +196,37 @@ function conflictOf(
   return undefined;
 }
 
+/**
+ * The lvol that has the volume's name is somebody else's: it is an orphan, and left alone also when the
+ * volume is deleted. Recorded first, as only this process may know it.
+ */
+async function nameIsTaken(
+  { context, view: { row, store } }: PerformedStep,
+  conflict: string,
+): Promise<StepResult> {
+  const { writer, observed, orphans } = context;
+  const recorded = row.nameTaken || (await writer.recordLvol(row, { nameTaken: true }));
+  if (!recorded) {
+    return { kind: "retry", message: "the intent changed before the status was committed" };
+  }
+  observed.setLvol(row.id, { kind: "absent" });
+  // Else it is listed by the next full scan.
+  if (store !== undefined) await orphans.readLvols([`${store.name}/${row.id}`]).catch(() => {});
+  if (row.deleteRequestedTime !== undefined) return { kind: "ok" };
+  const message = `ORPHAN_EXISTS: ${conflict}; it is left alone, see ListOrphans and PurgeOrphan`;
+  return { kind: "fatal", message };
+}
+
 async function createLvol(on: PerformedStep, step: steps.CreateLvol): Promise<StepResult> {
-  const { spdk, observed } = on.context;
+  const { spdk, observed, newVolumes } = on.context;
   const { row } = on.view;
   const { lvsUuid, lvolName, sizeBytes, thin } = step;
   const create = { lvsUuid, lvolName, sizeBytes, thin, clearMethod: "write_zeroes" } as const;
   const made = await reading(on, spdk.bdevLvolCreate(create));
+  const exists = made.kind === "refused" && made.error.kind === "exists";
+  const taken = exists && (row.nameTaken || newVolumes.has(row.id));
+  // An lvol of that name may be of this creation from now on, also if its uuid is never recorded.
+  if (!taken) newVolumes.delete(row.id);
   if (made.kind === "ok") {
     const uuid = made.value;
     const allocatedClusters = thin ? 0n : undefined;
@@ -212,9 +240,10 @@ async function createLvol(on: PerformedStep, step: steps.CreateLvol): Promise<St
     });
     return { kind: "ok" };
   }
+  if (taken) return await nameIsTaken(on, `an lvol ${row.id} was there before this volume`);
   observed.setLvol(row.id, undefined);
   // The name is taken, perhaps by an earlier create whose answer was lost: reading back decides.
-  if (made.kind === "refused" && made.error.kind === "exists") return { kind: "ok" };
+  if (exists) return { kind: "ok" };
   return retryOf([made]);
 }
 

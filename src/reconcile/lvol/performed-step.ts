@@ -5,7 +5,9 @@ import type { Rows } from "../../store/rows.ts";
 import { attempt, type AfterLoss, type Attempt } from "../engine/attempt.ts";
 import type { Lane, Lanes } from "../engine/lanes.ts";
 import type { Observed } from "../target/observed.ts";
+import type { Orphans } from "../target/orphans.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
+import type { NewVolumes } from "./new-volumes.ts";
 import type { VolumePlanView } from "./view.ts";
 
 export type VolumeStepContext = {
@@ -14,6 +16,8 @@ export type VolumeStepContext = {
   readonly observed: Observed;
   readonly lanes: Lanes;
   readonly outcomes: UnknownOutcomes;
+  readonly orphans: Pick<Orphans, "readLvols">;
+  readonly newVolumes: Pick<NewVolumes, "has" | "delete">;
   readonly afterLoss: AfterLoss;
   /** After that long with an unknown outcome, what may be sent twice is sent. */
   readonly repeatMs: number;

@@ -214,6 +214,7 @@ function matching(
   rows: Rows,
 ): Listed | undefined {
   if (row.lvolUuid !== undefined) return lvols.byUuid.get(row.lvolUuid);
+  if (row.nameTaken) return undefined;
   const store = rows.disk(row.diskId)?.lvsName;
   return store === undefined ? undefined : lvols.byAlias.get(`${store}/${row.id}`);
 }

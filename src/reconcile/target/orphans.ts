@@ -239,6 +239,6 @@ function hasRow(rows: Rows, uuid: string, alias: string): boolean {
   if (rows.lvolByUuid(uuid) !== undefined) return true;
   const { store, name } = partsOf({ aliases: [alias] });
   const row = rows.lvol(name);
-  if (row === undefined || row.lvolUuid !== undefined) return false;
+  if (row === undefined || row.lvolUuid !== undefined || row.nameTaken) return false;
   return rows.disk(row.diskId)?.lvsName === store;
 }
