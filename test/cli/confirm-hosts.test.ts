@@ -93,7 +93,7 @@ describe("storage-node confirm-hosts", () => {
         .find((text) => text.includes('"intent":"confirmHosts"'));
       expect(JSON.parse(line ?? "{}")).toMatchObject({
         reason: "checked with the tenants",
-        actor: expect.stringMatching(/^127\.0\.0\.1:\d+$/),
+        actor: expect.stringMatching(/^tcp:127\.0\.0\.1:\d+$/),
         confirmations: [
           { id: one.id, hosts: [HOST] },
           { id: open.id, hosts: ["*"] },
