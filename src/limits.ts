@@ -72,6 +72,9 @@ export const DATABASE_STATEMENT_MS = 15_000;
 /** Longer than DATABASE_STATEMENT_MS, so that the server's own limit is the one that is met. */
 export const DATABASE_QUERY_MS = 20_000;
 
+/** A database that does not answer for that long counts as away until it does. */
+export const DATABASE_SILENT_MS = 2_000;
+
 /** Intents in one transaction; a larger one gains nothing. */
 export const COMMIT_INTENTS = 256;
 
@@ -93,6 +96,14 @@ export const TOMBSTONES = 1_000;
 
 /** Rows of deleted volumes that one transaction compacts. */
 export const COMMIT_TOMBSTONES = 1_000;
+
+// The local copy.
+
+/** Below that size the file is only appended to; above, it is replaced at twice its live size. */
+export const COPY_COMPACT_BYTES = 65_536;
+
+/** After the file could not be written. */
+export const COPY_RETRY_MS = 5_000;
 
 // The SPDK connection.
 

@@ -24,11 +24,13 @@ import { callTelemetry } from "./spdk/call-telemetry.ts";
 import { spdkClient } from "./spdk/client.ts";
 import { SpdkConnection } from "./spdk/connection.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "./spdk/errors.ts";
+import { CopyFile } from "./local/copy-file.ts";
 import { LocalLock } from "./local/local-lock.ts";
 import { LocalMemory } from "./local/local-memory.ts";
 import { restores } from "./spdk/restoring.ts";
 import { openDatabase } from "./store/database.ts";
 import { Fence } from "./store/fence.ts";
+import { LocalCopy } from "./store/local-copy.ts";
 import { Rows } from "./store/rows.ts";
 import { StoreSession } from "./store/session.ts";
 import { notLeaseHolder } from "./store/waiting-intents.ts";
@@ -91,17 +93,18 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const database = stack.use(
     openDatabase({ url: config.databaseUrl, log, stallMs: stallMs(leaseTermMs), instruments }),
   );
-  const writer = stack.use(new Writer({ database, rows, policy: config, fence, log, instruments }));
+  const file = stack.use(new CopyFile(config.stateDir));
+  const copy = stack.use(new LocalCopy({ file, rows, node: config, log }));
+  const shared = { database, rows, fence, copy, log };
+  const writer = stack.use(new Writer({ ...shared, policy: config, instruments }));
   const lock = stack.use(new LocalLock(options.lockPath ?? config.spdkSocket));
   const memory = new LocalMemory(config.stateDir);
   const holder = `${hostname()}/${process.pid}/${randomUUID()}`;
   const session = stack.use(
     new StoreSession({
       ...options,
-      database,
+      ...shared,
       writer,
-      rows,
-      fence,
       lock,
       memory,
       holder,
@@ -109,6 +112,9 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     }),
   );
   const connection = stack.use(connectTarget(config.spdkSocket, fence, instruments));
+  // Whether a target that is gone or back is restored or changed depends on the database.
+  connection.onDisconnected(() => session.check());
+  connection.onConnected(() => session.check());
   const spdk = spdkClient(connection);
   const reconciler = new Reconciler({
     config,
@@ -123,7 +129,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     instruments,
   });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
-  const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock });
+  const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock, copy });
   const { listen } = config;
   const handlers = handlersOf(agent);
   const server = stack.use(await startServer({ listen, log, instruments, handlers }));
@@ -172,6 +178,7 @@ type Parts = {
   readonly spdk: ReturnType<typeof spdkClient>;
   readonly fence: Fence;
   readonly lock: LocalLock;
+  readonly copy: LocalCopy;
 };
 
 function agentOf(parts: Parts): Agent {
@@ -224,13 +231,14 @@ function orphansOf({ reconciler, writer, fence }: Parts): Agent["orphans"] {
   };
 }
 
-function components({ session, reconciler }: Parts): readonly ComponentHealth[] {
+function components({ session, reconciler, copy }: Parts): readonly ComponentHealth[] {
   const { target } = reconciler;
   return [
     { name: "database", ...session.status },
     { name: "target", ok: target.connected, reason: target.reason, since: target.since },
     { name: "lease", ...session.leaseStatus },
     { name: "kernel", ...reconciler.kernelStatus },
+    { name: "copy", ...copy.status },
   ];
 }
 

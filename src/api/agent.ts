@@ -12,7 +12,7 @@ import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
 export type ComponentHealth = {
-  readonly name: "database" | "target" | "lease" | "kernel";
+  readonly name: "database" | "target" | "lease" | "kernel" | "copy";
   readonly ok: boolean;
   readonly reason: string;
   readonly since: Date;

@@ -21,7 +21,8 @@ import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/v
 export type Act = Step["kind"] | "record";
 
 export function permits(writeMode: WriteMode, act: Act): boolean {
-  const effect = act === "record" ? "restore" : STEP_EFFECT[act];
+  // Nothing can be recorded while the database is away; all objects are woken when it is back.
+  const effect = act === "record" ? "change" : STEP_EFFECT[act];
   switch (effect) {
     case "observe":
       return true;

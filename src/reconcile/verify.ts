@@ -31,7 +31,12 @@ export class Verification {
 
   #isVerified(): boolean {
     const { rows, observed, disksListed, inFlight } = this.#options;
-    if (rows.node === undefined || observed.incarnation === undefined || !disksListed())
+    if (
+      rows.node === undefined ||
+      rows.copied ||
+      observed.incarnation === undefined ||
+      !disksListed()
+    )
       return false;
     // A disk is settled when it is on the target, or when its recorded state is not UP. One that is
     // neither delays readiness, unless a step on it is in flight.

@@ -27,6 +27,8 @@ export type Database = {
   readonly pool: Pool;
   /** Runs act in one transaction on one connection; throws what act or the commit threw. */
   transaction<T>(act: (sql: Sql) => Promise<T>): Promise<T>;
+  /** Calls listener when a connection broke while nothing used it: the database may be gone. */
+  onConnectionLost(listener: () => void): void;
   [Symbol.asyncDispose](): Promise<void>;
 };
 
@@ -43,6 +45,8 @@ export function openDatabase(options: DatabaseOptions): Database {
   const pool = new Pool({
     connectionString: options.url,
     max: DATABASE_CONNECTIONS,
+    // One connection stays open: it breaks at once when the database dies.
+    min: 1,
     connectionTimeoutMillis: DATABASE_CONNECT_MS,
     statement_timeout: DATABASE_STATEMENT_MS,
     query_timeout: DATABASE_QUERY_MS,
@@ -53,11 +57,16 @@ export function openDatabase(options: DatabaseOptions): Database {
   });
   // The pool replaces a broken idle connection at the next use; without a listener the event
   // throws.
-  pool.on("error", (error) => options.log.debug({ err: error }, "idle database connection lost"));
+  const lost = new Set<() => void>();
+  pool.on("error", (error) => {
+    options.log.debug({ err: error }, "idle database connection lost");
+    for (const listener of lost) listener();
+  });
   // A connection that breaks while in use rejects its query; pg emits an error event as well.
   pool.on("connect", (client) => client.on("error", () => {}));
   return {
     pool,
+    onConnectionLost: (listener) => void lost.add(listener),
     transaction: (act) => inTransaction(pool, instruments, act),
     [Symbol.asyncDispose]: () => pool.end(),
   };

@@ -4,8 +4,8 @@
 
 /**
  * - `read-only`: no change of the target.
- * - `restore-only`: only the calls that restore exports that were wanted; the lease has expired
- *   because the database cannot be reached.
+ * - `restore-only`: only the calls that restore exports that were wanted, as the database cannot be
+ *   reached, whether or not the lease has expired meanwhile.
  * - `read-write`: every change.
  */
 export type WriteMode = "read-only" | "restore-only" | "read-write";
@@ -20,6 +20,8 @@ export class Fence {
   #databaseAwayUntilMs = Number.NEGATIVE_INFINITY;
   #epoch: bigint | undefined;
   #hold: string | undefined;
+  /** The rows come from the local copy, so that exports may be restored without a lease. */
+  #copied = false;
   /** The mode that a listener or a reader of `writeMode` knows. */
   #knownMode: WriteMode = "read-only";
 
@@ -40,6 +42,11 @@ export class Fence {
     return this.#epoch !== undefined && this.#now() < this.#leaseUntilMs;
   }
 
+  /** The last attempt to reach the database failed, and recently: nothing can be committed. */
+  get databaseAway(): boolean {
+    return this.#now() < this.#databaseAwayUntilMs;
+  }
+
   /** Why the node is on hold until an operator decides; undefined if it is not. */
   get hold(): string | undefined {
     return this.#hold;
@@ -54,13 +61,14 @@ export class Fence {
   }
 
   #writeModeNow(): WriteMode {
-    if (!this.#lockHeld || this.#epoch === undefined || this.#hold !== undefined)
-      return "read-only";
-    const now = this.#now();
-    if (now < this.#leaseUntilMs) return "read-write";
+    if (!this.#lockHeld || this.#hold !== undefined) return "read-only";
+    if (this.#epoch === undefined && !this.#copied) return "read-only";
+    // Also while the lease holds: what needs a commit cannot be done, and what was wanted can be
+    // restored at once.
+    if (this.databaseAway) return "restore-only";
     // The lease also expires while this process is stopped, and another agent may have acquired it
     // since: restoring is allowed only if the database could not be reached just now.
-    return now < this.#databaseAwayUntilMs ? "restore-only" : "read-only";
+    return this.leaseHeld ? "read-write" : "read-only";
   }
 
   setLock(held: boolean): void {
@@ -72,7 +80,19 @@ export class Fence {
   setLease(epoch: bigint, untilMs: number): void {
     this.#epoch = epoch;
     this.#leaseUntilMs = untilMs;
+    this.#databaseAwayUntilMs = Number.NEGATIVE_INFINITY;
     this.#notify();
+  }
+
+  /** The rows come from the local copy, or do not any more. */
+  setCopied(copied: boolean): void {
+    this.#copied = copied;
+    this.#notify();
+  }
+
+  /** The database answers; what this process may do is decided by its lease again. */
+  setDatabaseReached(): void {
+    this.setDatabaseAway(Number.NEGATIVE_INFINITY);
   }
 
   /** The database could not be reached; until untilMs, no other agent is expected to reach it. */

@@ -50,6 +50,12 @@ export class Rows {
   readonly #listeners = new Set<Listener>();
   readonly #waiting = new Map<string, Set<() => void>>();
   #node: NodeRow | undefined;
+  #copied = false;
+
+  /** The rows are those of the local copy: the database was not read yet. */
+  get copied(): boolean {
+    return this.#copied;
+  }
 
   get node(): NodeRow | undefined {
     return this.#node;
@@ -166,14 +172,16 @@ export class Rows {
   }
 
   /**
-   * Replaces all rows by those of the database and calls the listeners with those that differ. Rows
+   * Replaces all rows by those of the database, or of the local copy, and calls the listeners with those that differ. Rows
    * that the database no longer has, as it was restored, are removed.
    */
   replace(all: {
     readonly node: NodeRow;
     readonly lvols: readonly LvolRow[];
     readonly disks: readonly DiskRow[];
+    readonly copied?: boolean;
   }): void {
+    this.#copied = all.copied === true;
     const committed = {
       node: all.node,
       disks: all.disks.filter((row) => this.#disks.get(row.id)?.revision !== row.revision),

@@ -4,6 +4,8 @@
 import type { Logger } from "pino";
 import type { LocalLock } from "../local/local-lock.ts";
 import { unlikeRemembered, type LocalMemory, type Remembered } from "../local/local-memory.ts";
+import { Component, type StoreStatus } from "./component.ts";
+import { rowsOf } from "./copied-rows.ts";
 import { connect, isDatabaseDown, type Database } from "./database.ts";
 import { unconfirmedHostCount } from "../model/lvol.ts";
 import type { Fence } from "./fence.ts";
@@ -15,13 +17,12 @@ import {
   acquireLease,
   type NodeLease,
 } from "./lease.ts";
+import type { LocalCopy } from "./local-copy.ts";
 import { schemaState } from "./migrate.ts";
 import type { Rows } from "./rows.ts";
 import { NodeMismatch, registerNode } from "./statements.ts";
 import type { Writer } from "./writer.ts";
-import { LEASE_RETRY_MS, leaseUseMs, renewalMs } from "../limits.ts";
-
-export type StoreStatus = { readonly ok: boolean; readonly reason: string; readonly since: Date };
+import { DATABASE_SILENT_MS, LEASE_RETRY_MS, leaseUseMs, renewalMs } from "../limits.ts";
 
 /** The agent must not use this database, and a retry cannot help. */
 class WrongDatabase extends Error {
@@ -38,6 +39,7 @@ export type StoreSessionOptions = {
   readonly fence: Fence;
   readonly lock: LocalLock;
   readonly memory: LocalMemory;
+  readonly copy: LocalCopy;
   /** Identifies this process among all agents. */
   readonly holder: string;
   /** Lease term in ms. The lease is renewed every third of it and relied on for two thirds. */
@@ -67,6 +69,14 @@ export class StoreSession {
     this.#failed.promise.catch(() => {});
     options.writer.onConnectedChange((connected) => {
       this.#database.set(connected, connected ? "" : "the database cannot be reached");
+      if (connected) this.check();
+    });
+    // An attempt of its own tells whether the database is away: the transaction may have failed since
+    // this process was stopped.
+    options.writer.onUnreachable(() => this.check());
+    options.database.onConnectionLost(() => this.check());
+    options.rows.subscribe(() => {
+      if (!options.rows.copied) options.fence.setCopied(false);
     });
     options.writer.onLeaseLost(() => this.#loseLease("another agent has taken the lease"));
   }
@@ -84,6 +94,14 @@ export class StoreSession {
   }
 
   start(): void {
+    this.check();
+  }
+
+  /**
+   * Asks the database now instead of at the next renewal: what may be done to the target depends on
+   * whether it answers.
+   */
+  check(): void {
     clearTimeout(this.#timer);
     if (this.#closing.signal.aborted || this.#turn !== undefined) return;
     // Begin the turn in a microtask, when #turn is set: a turn that loses the lease would otherwise
@@ -92,14 +110,22 @@ export class StoreSession {
     this.#turn = turn.then((nextMs) => {
       this.#turn = undefined;
       if (this.#closing.signal.aborted || nextMs === undefined) return;
-      this.#timer = setTimeout(() => this.start(), nextMs);
+      this.#timer = setTimeout(() => this.check(), nextMs);
     });
   }
 
   /** Runs one turn; resolves with the ms until the next one, undefined for none. */
   async #runTurn(): Promise<number | undefined> {
+    const startMs = performance.now();
+    // Slow is as good as away; what is restored meanwhile is what was wanted. A timer that is late
+    // says nothing about the database: this process was stopped.
+    const silent = setTimeout(() => {
+      if (performance.now() - startMs < 2 * DATABASE_SILENT_MS) this.#databaseAway(startMs);
+    }, DATABASE_SILENT_MS);
     try {
-      return await this.#step();
+      const nextMs = await this.#step();
+      this.#options.fence.setDatabaseReached();
+      return nextMs;
     } catch (error) {
       if (error instanceof WrongDatabase || error instanceof NodeMismatch) {
         this.#database.set(false, error.message);
@@ -109,11 +135,36 @@ export class StoreSession {
       const down = isDatabaseDown(error);
       const message = error instanceof Error ? error.message : String(error);
       this.#database.set(false, down ? `the database cannot be reached: ${message}` : message);
-      if (down) this.#options.fence.setDatabaseAway(performance.now() + this.#options.leaseTermMs);
+      if (down) this.#databaseAway(startMs);
       this.#options.log[down ? "debug" : "error"]({ err: error }, "database is not usable");
       this.#reportExpiredLease();
       return LEASE_RETRY_MS;
+    } finally {
+      clearTimeout(silent);
     }
+  }
+
+  /**
+   * An attempt to reach the database that began at sinceMs has failed. It counts for one lease term:
+   * after that another agent may have reached it, as this process may have been stopped.
+   */
+  #databaseAway(sinceMs: number): void {
+    const { fence, writer, rows, leaseTermMs } = this.#options;
+    fence.setDatabaseAway(sinceMs + leaseTermMs);
+    writer.endWaits();
+    if (rows.node === undefined && fence.lockHeld) this.#readCopy();
+  }
+
+  /** The database was never reached: what the local copy says was wanted is restored and shown. */
+  #readCopy(): void {
+    const { fence, rows, copy, memory, log } = this.#options;
+    const found = copy.read(memory);
+    if (found === undefined) return;
+    const { header } = found;
+    copy.restored(header);
+    rows.replace({ ...rowsOf(found), copied: true });
+    fence.setCopied(header.hold === undefined);
+    log.warn({ as_of: header.time, hold: header.hold }, "rows come from the local copy");
   }
 
   async #step(): Promise<number> {
@@ -122,6 +173,8 @@ export class StoreSession {
     if (!held && fence.lockHeld) this.#loseLease(lock.reason);
     fence.setLock(held);
     const client = await connect(database.pool);
+    // It answers: rows of the local copy must not meet those of a database that may be older.
+    if (fence.epoch === undefined) fence.setDatabaseReached();
     try {
       if (!this.#schemaChecked) {
         const reason = await this.#checkAndRegister(client);
@@ -166,7 +219,7 @@ export class StoreSession {
   }
 
   async #acquire(client: Parameters<typeof acquireLease>[0]): Promise<number> {
-    const { fence, lock, memory, holder, config, leaseTermMs: termMs, log } = this.#options;
+    const { fence, lock, memory, copy, holder, config, leaseTermMs: termMs, log } = this.#options;
     const { nodeId } = config;
     // The file is only written when the lease is acquired or renewed: include what was read since.
     const remembered = atLeast(memory.read(), this.#options.rows.node?.revision);
@@ -176,6 +229,7 @@ export class StoreSession {
     const claim = { nodeId, holder, lock: lock.identity, termMs, atLeast: epoch };
     const lease = await acquireLease(client, claim);
     if ("heldBy" in lease) {
+      await copy.standDown();
       this.#standBy(`the lease is held by ${lease.heldBy}`);
       return LEASE_RETRY_MS;
     }
@@ -184,8 +238,11 @@ export class StoreSession {
     if (lease.hold === undefined && mismatch !== undefined) await setHold(client, nodeId, mismatch);
     fence.setHold(hold);
     await this.#options.writer.readAsLeader(this.#closing.signal);
+    // Before the first intent is admitted, as its answer may have to wait for the copy.
+    if (hold !== undefined) await copy.hold(hold, lease.epoch);
+    const copied = hold === undefined ? copy.lead(lease.epoch) : Promise.resolve();
     fence.setLease(lease.epoch, startMs + leaseUseMs(termMs));
-    if (hold === undefined) this.#remember(lease);
+    if (hold === undefined) await this.#remember(lease, copied);
     else log.error({ hold }, "node is on hold: nothing is changed until an operator decides");
     this.#lease.set(true, "");
     log.info({ epoch: lease.epoch.toString() }, "lease acquired");
@@ -193,22 +250,24 @@ export class StoreSession {
   }
 
   async #renew(client: Parameters<typeof renewLease>[0], epoch: bigint): Promise<number> {
-    const { fence, config, leaseTermMs: termMs } = this.#options;
+    const { fence, config, leaseTermMs: termMs, copy } = this.#options;
     const startMs = performance.now();
     const renewed = await renewLease(client, { nodeId: config.nodeId, epoch, termMs });
     if (renewed === undefined) {
+      await copy.standDown();
       this.#loseLease("another agent has taken the lease");
       return LEASE_RETRY_MS;
     }
     if (fence.hold !== undefined && renewed.hold === undefined) {
-      await this.#endHold(client, renewed);
+      await this.#endHold(client, renewed, epoch);
     } else if (fence.hold === undefined && renewed.hold !== undefined) {
       fence.setHold(renewed.hold);
+      await copy.hold(renewed.hold, epoch);
     }
     fence.setLease(epoch, startMs + leaseUseMs(termMs));
     this.#lease.set(true, "");
     this.#database.set(true, "");
-    if (fence.hold === undefined) this.#remember(renewed);
+    if (fence.hold === undefined) await this.#remember(renewed, copy.keep());
     return fence.hold === undefined ? renewalMs(termMs) : LEASE_RETRY_MS;
   }
 
@@ -217,8 +276,12 @@ export class StoreSession {
    * remembers, and has written down which facts of the older rows must not act; whoever only removed the
    * hold has not: the node is on hold again.
    */
-  async #endHold(client: Parameters<typeof setHold>[0], lease: NodeLease): Promise<void> {
-    const { fence, memory, writer, rows, config, log } = this.#options;
+  async #endHold(
+    client: Parameters<typeof setHold>[0],
+    lease: NodeLease,
+    epoch: bigint,
+  ): Promise<void> {
+    const { fence, memory, writer, rows, copy, config, log } = this.#options;
     const mismatch = unlikeRemembered(memory.read(), lease);
     if (mismatch !== undefined) {
       await setHold(client, config.nodeId, mismatch);
@@ -226,6 +289,7 @@ export class StoreSession {
       return;
     }
     await writer.readAsLeader(this.#closing.signal);
+    copy.lead(epoch).catch(() => {});
     fence.setHold(undefined);
     log.warn({ unconfirmed_hosts: unconfirmedHostCount(rows.lvols()) }, "hold lifted");
   }
@@ -241,8 +305,9 @@ export class StoreSession {
   #loseLease(reason: string): void {
     this.#options.log.warn({ reason }, "lease lost");
     this.#options.fence.loseLease();
+    this.#options.copy.pause();
     this.#lease.set(false, reason);
-    if (this.#turn === undefined) this.start();
+    this.check();
   }
 
   /** Reports a lease that has expired because it could not be renewed. */
@@ -251,20 +316,24 @@ export class StoreSession {
     if (!fence.leaseHeld) this.#lease.set(false, "the lease was not renewed in time");
   }
 
-  #remember({ epoch }: NodeLease): void {
+  /** The memory never knows more than the copy, which would be taken for an old one. */
+  async #remember({ epoch }: Pick<NodeLease, "epoch">, copied: Promise<void>): Promise<void> {
     const { memory, config, rows } = this.#options;
     const { nodeId, fleet } = config;
-    memory.write({ nodeId, fleet, epoch, revision: rows.node?.revision ?? 0n });
+    const revision = rows.node?.revision ?? 0n;
+    // A copy that could not be kept says so itself.
+    await copied.catch(() => {});
+    memory.write({ nodeId, fleet, epoch, revision });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new Error("the agent is stopping"));
     clearTimeout(this.#timer);
     await this.#turn;
-    const { fence, database, config, rows, lock } = this.#options;
+    const { fence, database, config, rows, copy, lock } = this.#options;
     const { epoch } = fence;
     if (epoch !== undefined && fence.hold === undefined && rows.node !== undefined) {
-      this.#remember({ epoch, revision: rows.node.revision, hold: undefined });
+      await this.#remember({ epoch }, copy.keep());
     }
     fence.loseLease();
     if (epoch !== undefined) {
@@ -280,23 +349,4 @@ function atLeast(
 ): Remembered | undefined {
   if (remembered === undefined || revision === undefined) return remembered;
   return revision > remembered.revision ? { ...remembered, revision } : remembered;
-}
-
-/** A component of GetHealth: whether it is ok, why not, and since when. */
-class Component {
-  #status: StoreStatus;
-
-  constructor(reason: string) {
-    this.#status = { ok: false, reason, since: new Date() };
-  }
-
-  get status(): StoreStatus {
-    return this.#status;
-  }
-
-  set(ok: boolean, reason: string): void {
-    const { status } = this;
-    if (ok === status.ok && reason === status.reason) return;
-    this.#status = { ok, reason, since: ok === status.ok ? status.since : new Date() };
-  }
 }

@@ -43,6 +43,8 @@ export class StatusQueue {
   #disks = new Map<string, Entry<DiskStatusPatch>>();
   #inserts = new Map<string, Entry<DiskRow>>();
   #restored = new Map<string, Entry<LvolRow>>();
+  /** What the transaction in flight has taken. */
+  #taken: readonly Pick<Entry<unknown>, "waiting">[] = [];
 
   get size(): number {
     return this.#lvols.size + this.#disks.size + this.#inserts.size + this.#restored.size;
@@ -84,7 +86,20 @@ export class StatusQueue {
     this.#restored = new Map();
     this.#lvols = new Map();
     this.#disks = new Map();
+    this.#taken = [...entries.inserts, ...entries.restored, ...entries.lvols, ...entries.disks];
     return entries;
+  }
+
+  /**
+   * No transaction can be made: tells each waiting loop that its record is not applied. What is
+   * recorded stays queued, and so does what the transaction in flight may yet apply.
+   */
+  endWaits(): void {
+    const maps = [this.#inserts, this.#restored, this.#lvols, this.#disks];
+    const queued = maps.flatMap((map) => [...map.values()]);
+    for (const { waiting } of [...queued, ...this.#taken]) {
+      for (const resolve of waiting.splice(0)) resolve(false);
+    }
   }
 
   /**

@@ -36,6 +36,43 @@ export function refuse(batch: readonly Waiting[], error: unknown): void {
 }
 
 /**
+ * Answers the intents of a batch that was committed. One that takes something away is answered once the
+ * local copy says so, too: an agent that starts without the database must not give it back.
+ */
+export function answer(
+  outcomes: readonly Outcome[],
+  copy: { readonly keep: () => Promise<void> } | undefined,
+): void {
+  let kept: Promise<void> | undefined;
+  for (const { waiting, result } of outcomes) {
+    const { mutation, resolve, reject } = waiting;
+    if (result instanceof Refusal) reject(result);
+    else if (!takesAway(mutation)) resolve(result);
+    else {
+      kept ??= copy?.keep() ?? Promise.resolve();
+      kept.then(
+        () => resolve(result),
+        (cause: unknown) => reject(copyStale(cause)),
+      );
+    }
+  }
+}
+
+function takesAway({ kind }: Mutation): boolean {
+  switch (kind) {
+    case "delete":
+    case "revokeHost":
+      return true;
+    case "provision":
+    case "allowHost":
+    case "confirmHosts":
+    case "admitDisk":
+    case "zeroFreeSpace":
+      return false;
+  }
+}
+
+/**
  * Applies an intent to the state, where later intents of the batch see it, or returns a Refusal.
  */
 export function decide(state: AdmissionState, { mutation, span }: Waiting): Admitted | Refusal {
@@ -95,4 +132,10 @@ function reasonOf(mutation: Mutation): object {
   if (mutation.kind !== "confirmHosts") return {};
   const { reason, confirmations } = mutation;
   return { reason, confirmations };
+}
+
+function copyStale(cause: unknown): Refusal {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  const message = `the change is committed, but the local copy of what was wanted before could not be removed: ${why}`;
+  return new Refusal("LOCAL_COPY_STALE", message, { retryAfterMs: 1_000, cause });
 }

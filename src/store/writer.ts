@@ -12,6 +12,7 @@ import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
 import { childSpan } from "../telemetry/trace.ts";
 import { isDatabaseDown, type Database } from "./database.ts";
 import type { Fence } from "./fence.ts";
+import type { LocalCopy } from "./local-copy.ts";
 import { IdsTaken } from "./object-ids.ts";
 import type { Rows } from "./rows.ts";
 import { inSharedCommit } from "./shared-commit.ts";
@@ -19,6 +20,7 @@ import * as sql from "./statements.ts";
 import { NO_STATUS, settle, StatusQueue } from "./status-queue.ts";
 import * as tombstones from "./tombstones.ts";
 import {
+  answer,
   databaseDown,
   logFields,
   notLeaseHolder,
@@ -50,7 +52,9 @@ export type WriterOptions = {
   readonly database: Database;
   readonly rows: Rows;
   readonly policy: AdmissionPolicy;
-  readonly fence: Pick<Fence, "epoch" | "hold" | "loseLease">;
+  readonly fence: Pick<Fence, "epoch" | "hold" | "loseLease" | "databaseAway">;
+  /** What was taken away is in the local copy before it is answered. */
+  readonly copy?: Pick<LocalCopy, "keep">;
   readonly log: Logger;
   readonly instruments?: Instruments;
 };
@@ -69,9 +73,10 @@ export class Writer {
   #closed = false;
   #connected = false;
   #onConnectedChange: (connected: boolean) => void = () => {};
+  #onUnreachable: () => void = () => {};
   #onLeaseLost: () => void = () => {};
-  /** Resolves readAsLeader; undefined if it is not waiting. */
-  #leaderRead: (() => void) | undefined;
+  /** Settles readAsLeader; undefined if it is not waiting. */
+  #leaderRead: PromiseWithResolvers<void> | undefined;
 
   constructor(options: WriterOptions) {
     this.#options = options;
@@ -92,6 +97,11 @@ export class Writer {
     this.#onConnectedChange = listener;
   }
 
+  /** Calls listener after each transaction that could not reach the database. */
+  onUnreachable(listener: () => void): void {
+    this.#onUnreachable = listener;
+  }
+
   onLeaseLost(listener: () => void): void {
     this.#onLeaseLost = listener;
   }
@@ -107,13 +117,16 @@ export class Writer {
     this.#schedule();
   }
 
-  /** For the acquisition of the lease: resolves once the rows were read again, rejects on abort. */
+  /**
+   * For the acquisition of the lease: resolves once the rows were read again; rejects if the database
+   * cannot be reached, and on abort.
+   */
   readAsLeader(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#leaderRead = resolve;
-      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-      this.refresh();
-    });
+    const read = Promise.withResolvers<void>();
+    this.#leaderRead = read;
+    signal.addEventListener("abort", () => read.reject(signal.reason), { once: true });
+    this.refresh();
+    return read.promise;
   }
 
   /**
@@ -152,24 +165,24 @@ export class Writer {
   /**
    * Records what was observed of a volume at this generation. Resolves true once committed, false
    * if the generation has changed since (observe again). The record is kept and retried while the
-   * database cannot be reached.
+   * database cannot be reached; who waits for it is told false at once.
    */
   recordLvol(row: Pick<LvolRow, "id" | "generation">, patch: LvolStatusPatch): Promise<boolean> {
-    const done = this.#status.addLvol(row, patch, this.#recordSpan("lvol", row.id));
-    this.#schedule();
-    return done;
+    return this.#recorded(this.#status.addLvol(row, patch, this.#recordSpan("lvol", row.id)));
   }
 
   /** As recordLvol, for a disk. */
   recordDisk(row: Pick<DiskRow, "id" | "generation">, patch: DiskStatusPatch): Promise<boolean> {
-    const done = this.#status.addDisk(row, patch, this.#recordSpan("disk", row.id));
-    this.#schedule();
-    return done;
+    return this.#recorded(this.#status.addDisk(row, patch, this.#recordSpan("disk", row.id)));
   }
 
   /** Inserts the row of a new disk; a row that exists already is not changed. */
   insertDisk(row: DiskRow): Promise<boolean> {
-    const done = this.#status.insertDisk(row, this.#recordSpan("disk", row.id));
+    return this.#recorded(this.#status.insertDisk(row, this.#recordSpan("disk", row.id)));
+  }
+
+  #recorded(done: Promise<boolean>): Promise<boolean> {
+    if (this.#options.fence.databaseAway) this.endWaits();
     this.#schedule();
     return done;
   }
@@ -181,13 +194,17 @@ export class Writer {
     return this.#options.database.transaction((client) => tombstones.findTombstones(client, lvols));
   }
 
-  /** Makes compacted tombstones rows of deleted volumes again; resolves once they are committed. */
-  async restoreTombstones(found: readonly tombstones.Tombstone[]): Promise<void> {
+  /** Makes compacted tombstones rows of deleted volumes again; resolves true once they are committed. */
+  async restoreTombstones(found: readonly tombstones.Tombstone[]): Promise<boolean> {
     const { policy } = this.#options;
     const rows = found.map((one) => tombstones.rowOfTombstone(one, policy, new Date()));
-    const restored = rows.map((row) => this.#status.restoreLvol(row));
-    this.#schedule();
-    await Promise.all(restored);
+    const restored = rows.map((row) => this.#recorded(this.#status.restoreLvol(row)));
+    return (await Promise.all(restored)).every(Boolean);
+  }
+
+  /** The database cannot be reached: nobody waits any longer for what is recorded. */
+  endWaits(): void {
+    this.#status.endWaits();
   }
 
   #recordSpan(kind: "lvol" | "disk", id: string): Span | undefined {
@@ -263,7 +280,7 @@ export class Writer {
     }
     this.#retryMs = Math.min(this.#retryMs * 2, COMMIT_RETRY_LAST_MS);
     const down = isDatabaseDown(error);
-    if (down) this.#setConnected(false);
+    if (down) this.#onDown(error);
     const level = down && !this.#connected ? "debug" : "error";
     this.#options.log[level]({ err: error, mutations: intents.length }, "transaction failed");
     refuse([...intents, ...this.#mutations.splice(0)], down ? outcomeUnknown(error) : error);
@@ -294,6 +311,13 @@ export class Writer {
     setTimeout(() => settle(culprit), COMMIT_RETRY_LAST_MS).unref();
   }
 
+  #onDown(error: unknown): void {
+    this.#setConnected(false);
+    this.#onUnreachable();
+    this.#leaderRead?.reject(error);
+    this.#leaderRead = undefined;
+  }
+
   async #load(): Promise<void> {
     const { database, policy, rows, fence } = this.#options;
     const leaderRead = this.#leaderRead;
@@ -306,7 +330,7 @@ export class Writer {
     this.#stale = this.#leaderRead !== leaderRead;
     rows.replace(all);
     if (this.#stale) return;
-    leaderRead?.();
+    leaderRead?.resolve();
     this.#leaderRead = undefined;
   }
 
@@ -327,10 +351,7 @@ export class Writer {
       metrics.commit("ok", performance.now() - startMs);
       rows.apply(committed);
       settle(work, applied);
-      for (const { waiting, result } of outcomes) {
-        if (result instanceof Refusal) waiting.reject(result);
-        else waiting.resolve(result);
-      }
+      answer(outcomes, this.#options.copy);
     } catch (error) {
       metrics.commit("failed", performance.now() - startMs);
       throw error;

@@ -191,6 +191,49 @@ describe("the writer", () => {
     expect(rows.lvolByNqn(`${PREFIX}:${id}`)).toBeUndefined();
   });
 
+  it("answers what takes something away only once the local copy is kept, and the rest at once", async () => {
+    await using db = await testDatabase();
+    const kept = Promise.withResolvers<void>();
+    await using opened = await openWriter(db.url, diskRow(), { keep: () => kept.promise });
+    const { writer, rows } = opened;
+    const host = "nqn.2026-11.io.host:a";
+    const request = creationRequest({ sizeBytes: CLUSTER, hosts: [host] });
+    const { id } = rowOf(await writer.mutate(provision(1, { request })));
+    const answered: string[] = [];
+    const asked = [
+      writer.mutate({ kind: "revokeHost", id, host, actor: "test", traceparent: undefined }),
+      writer.mutate({
+        kind: "delete",
+        id,
+        force: false,
+        reason: "",
+        actor: "test",
+        traceparent: undefined,
+      }),
+    ].map((answer) => answer.then(({ kind }) => answered.push(kind)));
+    await until("both are committed", () => rows.lvol(id)?.deleteRequestedTime !== undefined);
+    // A call that is made later and answered shows that those before it could have been.
+    await writer.mutate(provision(2));
+    expect(answered).toEqual([]);
+    kept.resolve();
+    await Promise.all(asked);
+    expect(answered).toEqual(["lvol", "lvol"]);
+  });
+
+  it("answers LOCAL_COPY_STALE to a revocation that an old local copy could undo", async () => {
+    await using db = await testDatabase();
+    const copy = { keep: () => Promise.reject(new Error("EROFS")) };
+    await using opened = await openWriter(db.url, diskRow(), copy);
+    const { writer, rows } = opened;
+    const host = "nqn.2026-11.io.host:a";
+    const request = creationRequest({ sizeBytes: CLUSTER, hosts: [host] });
+    const { id } = rowOf(await writer.mutate(provision(1, { request })));
+    const revoke = { kind: "revokeHost", id, host, actor: "test", traceparent: undefined } as const;
+    await expect(writer.mutate(revoke)).rejects.toMatchObject({ reason: "LOCAL_COPY_STALE" });
+    expect(rows.lvol(id)?.hosts).toEqual([]);
+    await expect(writer.mutate(revoke)).rejects.toMatchObject({ reason: "LOCAL_COPY_STALE" });
+  });
+
   it("drops a status record of an older generation, and resolves it false", async () => {
     await using db = await testDatabase();
     await using opened = await openWriter(db.url);

@@ -15,8 +15,10 @@ import { temporaryFolder } from "./temporary-folder.ts";
 
 export type CrashScenario = AsyncDisposable & {
   readonly target: InProcessTarget;
+  /** Of every agent of this scenario. */
+  readonly stateDir: string;
   /** Starts an agent; the previous one must have been killed. */
-  readonly start: () => Promise<TestAgent>;
+  readonly start: (how?: StartOptions) => Promise<TestAgent>;
   /** The database proxy of the current agent. */
   readonly database: () => DatabaseProxy;
   readonly killAgent: () => Promise<void>;
@@ -32,6 +34,11 @@ export type CrashScenario = AsyncDisposable & {
   readonly agent: () => TestAgent;
   /** Runs a statement without the agent knowing of it. */
   readonly query: (statement: string) => Promise<readonly unknown[]>;
+};
+
+type StartOptions = {
+  /** The database is away until `database().up()`. */
+  readonly databaseAway?: boolean;
 };
 
 type Running = {
@@ -75,12 +82,13 @@ export async function crashScenario(
     if (running === undefined) throw new Error("no agent is running");
     return running;
   };
-  const start = async (lockPath: string) => {
+  const start = async (lockPath: string, { databaseAway = false }: StartOptions = {}) => {
     // Each agent has its own proxy socket; they share one lock file, next to the socket of the
     // target.
     const path = join(folder.path, `agent${(count += 1)}`);
     const spdk = await SocketProxy.open(path, target.socket, overhear);
     const db = await DatabaseProxy.open(url);
+    if (databaseAway) await db.down();
     const agent = await startAgent(
       {
         url: db.url,
@@ -95,6 +103,7 @@ export async function crashScenario(
   };
   return {
     target,
+    stateDir,
     killAgent,
     killStopped,
     agent: () => current().agent,
@@ -115,7 +124,7 @@ export async function crashScenario(
         first.spdk.thaw();
       };
     },
-    start: () => start(target.socket),
+    start: (how) => start(target.socket, how),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
 }

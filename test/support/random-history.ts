@@ -297,7 +297,7 @@ class History implements AsyncDisposable {
     this.#resumeStopped = undefined;
     const killing = scenario.killAgent();
     scenario.target.resume();
-    await this.#replaced(killing.then(scenario.start));
+    await this.#replaced(killing.then(() => scenario.start()));
   }
 
   async #replaced<T>(by: Promise<T>): Promise<T> {

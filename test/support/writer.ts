@@ -26,7 +26,11 @@ export type Open = AsyncDisposable & {
 };
 
 /** A writer of one node over a database, whose node has one UP disk. */
-export async function openWriter(url: string, disk = diskRow()): Promise<Open> {
+export async function openWriter(
+  url: string,
+  disk = diskRow(),
+  copy: { readonly keep: () => Promise<void> } = { keep: () => Promise.resolve() },
+): Promise<Open> {
   const { nodeId } = disk;
   await using stack = new AsyncDisposableStack();
   const database = stack.use(openDatabase({ url, log }));
@@ -40,7 +44,7 @@ export async function openWriter(url: string, disk = diskRow()): Promise<Open> {
   const fence = new Fence();
   fence.setLease(taken.epoch, Number.POSITIVE_INFINITY);
   const writer = stack.use(
-    new Writer({ database, rows, policy: { ...policy, nodeId }, fence, log }),
+    new Writer({ database, rows, policy: { ...policy, nodeId }, fence, copy, log }),
   );
   writer.start();
   await writer.insertDisk(disk);

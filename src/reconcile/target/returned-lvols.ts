@@ -57,10 +57,8 @@ export class ReturnedLvols {
       (isDeleted ? deleted : this.#others).add(lvol.uuid);
     }
     if (found.length === 0) return deleted;
-    if (writeMode() === "read-write") {
-      await writer.restoreTombstones(found);
-      onRestored();
-    } else this.#unsettled = true;
+    if (writeMode() === "read-write" && (await writer.restoreTombstones(found))) onRestored();
+    else this.#unsettled = true;
     return deleted;
   }
 }

@@ -307,6 +307,7 @@ export class TargetSession {
 }
 
 async function rowsRead(rows: Rows): Promise<void> {
+  if (rows.node !== undefined) return;
   const { promise, resolve } = Promise.withResolvers<void>();
   const stop = rows.subscribe(() => {
     if (rows.node !== undefined) resolve();

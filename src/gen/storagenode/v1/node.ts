@@ -187,7 +187,7 @@ export interface Capabilities {
 
 /** The health of one part of the agent. */
 export interface Component {
-  /** database, target, lease or kernel. */
+  /** database, target, lease, kernel or copy. */
   name: string;
   ok: boolean;
   reason: string;

@@ -1,0 +1,128 @@
+// Rows to the lines of the local copy and back. Back come rows for restoring and for reads: everything
+// that only a commit could use is as in a new row, and the rows of the database replace all of them.
+import type { CopiedDisk, CopiedVolume, Copy } from "../local/copy-format.ts";
+import { DISK_STATES, type DiskRow } from "../model/disk.ts";
+import { fingerprint } from "../model/evidence.ts";
+import { newLvolRow, type LvolRow } from "../model/lvol.ts";
+import type { NodeRow } from "./rows.ts";
+
+/** Below that of every row of the database. */
+const REVISION = 0n;
+
+export function copiedDisk(row: DiskRow): CopiedDisk {
+  return {
+    id: row.id,
+    serial: row.serial,
+    model: row.model,
+    nsid: row.nsid,
+    transport: row.transport,
+    address: row.address,
+    controllerName: row.controllerName,
+    storeName: row.lvsName,
+    storeUuid: row.lvsUuid,
+    sizeBytes: row.sizeBytes,
+    blockSize: row.blockSize,
+    admitted: row.admitted,
+    wanted: row.wanted,
+    state: row.state,
+  };
+}
+
+export function copiedVolume(row: LvolRow): CopiedVolume {
+  return {
+    id: row.id,
+    diskId: row.diskId,
+    nqn: row.nqn,
+    serialNumber: row.serialNumber,
+    modelNumber: row.modelNumber,
+    hosts: [...row.hosts],
+    unconfirmedHosts: [...row.unconfirmedHosts],
+    allowAnyHost: row.allowAnyHost,
+    unconfirmed: row.unconfirmed,
+    lvolUuid: row.lvolUuid,
+    storeUuid: row.lvsUuid,
+    sizeBytes: row.sizeBytes,
+    promisedBytes: row.promisedBytes,
+    thin: row.thin,
+    exported: row.exported,
+    nameTaken: row.nameTaken,
+    maybeMade: row.maybeMade,
+    deleteRequested: row.deleteRequestedTime,
+  };
+}
+
+export type CopiedRows = {
+  readonly node: NodeRow;
+  readonly disks: readonly DiskRow[];
+  readonly lvols: readonly LvolRow[];
+};
+
+export function rowsOf({ header, disks, volumes }: Copy): CopiedRows {
+  const { nodeId, revision, time } = header;
+  return {
+    node: { nodeId, cordoned: false, revision },
+    disks: disks.map((disk) => diskRow(disk, nodeId, time)),
+    lvols: volumes.map((volume) => lvolRow(volume, nodeId, time)),
+  };
+}
+
+function lvolRow(copied: CopiedVolume, nodeId: string, now: Date): LvolRow {
+  const { storeUuid, deleteRequested, ...volume } = copied;
+  const { id, diskId, nqn, promisedBytes, sizeBytes, thin, hosts, allowAnyHost } = volume;
+  const asked = { sizeBytes, thin, hosts, allowAnyHost };
+  const request = { ...asked, diskId: undefined, sourceSnapshotId: undefined, qos: undefined };
+  const fixed = { id, nodeId, diskId, request, promisedBytes, labels: {}, nqn };
+  return {
+    ...newLvolRow({ ...fixed, actor: undefined, traceparent: undefined, revision: REVISION, now }),
+    ...volume,
+    lvolUuid: volume.lvolUuid,
+    lvsUuid: storeUuid,
+    observedGeneration: volume.lvolUuid === undefined ? 0n : 1n,
+    deleteRequestedTime: deleteRequested,
+    // A request of an earlier agent may be deleting its lvol, which must not be exported meanwhile.
+    unexportedTime: deleteRequested,
+  };
+}
+
+function diskRow(copied: CopiedDisk, nodeId: string, time: Date): DiskRow {
+  const { storeName, storeUuid, controllerName, ...disk } = copied;
+  return {
+    ...disk,
+    nodeId,
+    state: DISK_STATES.find((state) => state === disk.state) ?? "CLAIMING",
+    admittedSerial: disk.admitted ? disk.serial : undefined,
+    admittedEvidence: undefined,
+    cordoned: false,
+    zeroRequestedTime: undefined,
+    discardZeroes: false,
+    actor: undefined,
+    generation: 1n,
+    traceparent: undefined,
+    observedGeneration: 1n,
+    stateReason: "",
+    kernelName: undefined,
+    driver: undefined,
+    originalDriver: undefined,
+    controllerName,
+    lvsName: storeName,
+    lvsUuid: storeUuid,
+    freeSpace: "UNKNOWN",
+    pendingOp: undefined,
+    zeroing: undefined,
+    clusterBytes: undefined,
+    totalClusters: undefined,
+    freeClusters: undefined,
+    evidence: [],
+    evidenceFingerprint: fingerprint([]),
+    failures: {},
+    lastError: undefined,
+    attempt: 0,
+    nextTryTime: undefined,
+    lastSeenTime: time,
+    promisedBytes: 0n,
+    lvolCount: 0,
+    revision: REVISION,
+    createTime: time,
+    updateTime: time,
+  };
+}
