@@ -39,9 +39,6 @@ export const BACKOFF_LAST_MS = 60_000;
 /** Between two full scans of a target on which nothing seems to happen. */
 export const FULL_SCAN_MS = 300_000;
 
-/** After a target that is connected could not be read. */
-export const TARGET_RETRY_MS = 1_000;
-
 /** The hosts connected to each export are asked for at most that often. */
 export const CONNECTED_HOSTS_MS = 60_000;
 

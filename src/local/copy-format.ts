@@ -11,6 +11,13 @@ const bigText = z
 
 const time = z.iso.datetime().transform((text) => new Date(text));
 
+const targetProcess = z.strictObject({
+  mark: z.string(),
+  socketMtimeNs: bigText.optional(),
+  pid: z.number().optional(),
+  clock: z.strictObject({ startTicks: bigText, ticks: bigText, tickRate: bigText }).optional(),
+});
+
 const header = z.strictObject({
   version: z.literal(1),
   nodeId: z.string(),
@@ -21,6 +28,8 @@ const header = z.strictObject({
   revision: bigText,
   /** The node is on hold: nothing may be restored from this copy. */
   hold: z.string().optional(),
+  /** The process of the target that was known last. */
+  targetProcess: targetProcess.optional(),
   time,
 });
 

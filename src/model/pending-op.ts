@@ -23,22 +23,26 @@ export type PendingContext = {
   readonly now: Date;
   /** End of the grace: by then, requests of an earlier agent to this incarnation have ended. */
   readonly graceUntil: Date;
+  /** It is not known whether the earlier incarnation has exited: what was sent to it may be running. */
+  readonly earlierMayRun: boolean;
 };
 
 /**
  * - own: written by this agent under its present lease; its lanes know whether it is running.
- * - running: written by an earlier agent, which may have sent it; it may still be running.
+ * - running: written by an earlier agent, or for an earlier incarnation that may not have exited; it may
+ *   still be running.
  * - over: written by an earlier agent, and the grace has passed: observations are reliable again.
- * - interrupted: meant for another incarnation of the target; it may have been left half done.
+ * - interrupted: meant for another incarnation of the target, and not running any more; it may have been
+ *   left half done.
  */
 export type PendingOpPhase = "none" | "own" | "running" | "over" | "interrupted";
 
 export function pendingOpPhase(
   op: PendingOp | undefined,
-  { incarnation, epoch, now, graceUntil }: PendingContext,
+  { incarnation, epoch, now, graceUntil, earlierMayRun }: PendingContext,
 ): PendingOpPhase {
   if (op === undefined) return "none";
-  if (op.run !== incarnation) return "interrupted";
+  if (op.run !== incarnation) return earlierMayRun && now < graceUntil ? "running" : "interrupted";
   if (op.epoch === epoch) return "own";
   return now < graceUntil ? "running" : "over";
 }

@@ -133,6 +133,7 @@ export class Reconciler {
         ensureFabricDisksAttached: (disks) => this.#disks.ensureFabricDisksAttached(disks),
       },
       scanDisks: () => this.#disks.rescanTarget(),
+      recordProcess: (targetProcess) => writer.recordTargetProcess(targetProcess),
       onReady: () => this.#beginGrace(),
     });
     this.#verification = new Verification({
@@ -295,6 +296,7 @@ export class Reconciler {
       epoch: fence.epoch,
       now,
       graceUntil: this.#graceUntil,
+      earlierMayRun: this.#observed.earlierMayRun,
     };
   }
 
@@ -332,11 +334,14 @@ export class Reconciler {
   /** The grace ended: reads the lvols that requests of earlier agents may have changed. */
   #endGrace(): void {
     const { rows, fence } = this.#options;
+    const { incarnation } = this.#observed;
     // Date.now() may still be a fraction of a millisecond before graceUntil, and no second wake
     // follows: mark the grace as over.
     this.#graceUntil = new Date(0);
     for (const { id, pendingOp, lvolUuid, deleteRequestedTime, deleteTime } of rows.lvols()) {
-      const mayHaveEnded = pendingOp !== undefined && pendingOp.epoch !== fence.epoch;
+      const mayHaveEnded =
+        pendingOp !== undefined &&
+        (pendingOp.epoch !== fence.epoch || pendingOp.run !== incarnation);
       const mayHaveBegun = lvolUuid === undefined && deleteRequestedTime !== undefined;
       if (mayHaveEnded || (mayHaveBegun && deleteTime === undefined)) {
         this.#observed.setLvol(id, undefined);

@@ -11,7 +11,15 @@ import { lvolCalls, type LvolCalls } from "./client-lvol.ts";
 import { nvmfCalls, type NvmfCalls } from "./client-nvmf.ts";
 import type { SpdkConnection } from "./connection.ts";
 import { list, text } from "./fields.ts";
-import { notification, version, type Notification, type Version } from "./replies-target.ts";
+import {
+  notification,
+  reactors,
+  tracePid,
+  version,
+  type Notification,
+  type Reactors,
+  type Version,
+} from "./replies-target.ts";
 import { Rpc, type CallerOptions } from "./rpc.ts";
 
 export type SpdkClient = TargetCalls & BdevCalls & LvolCalls & NvmfCalls;
@@ -34,6 +42,16 @@ function targetCalls(rpc: Rpc) {
 
     async rpcGetMethods(options?: CallerOptions): Promise<readonly string[]> {
       return await rpc.read("rpc_get_methods", undefined, list(text), options);
+    },
+
+    /** Ticks of each reactor; the pid from 24.09 on. */
+    async frameworkGetReactors(options?: CallerOptions): Promise<Reactors> {
+      return await rpc.read("framework_get_reactors", undefined, reactors, options);
+    },
+
+    /** The pid as the name of the trace file has it (trace_get_info), for releases before 24.09. */
+    async tracePid(options?: CallerOptions): Promise<number | undefined> {
+      return await rpc.read("trace_get_info", undefined, tracePid, options);
     },
 
     /** Events from `id` on, at most the newest 1,024; older ones are lost, so it is only a hint. */

@@ -4,7 +4,7 @@
 
 import { createConnection, type Socket } from "node:net";
 import { parseExactJson } from "./exact-json.ts";
-import { LineReader, MAX_ANSWER_BYTES } from "./lines.ts";
+import { AnswerTooLong, LineReader, MAX_ANSWER_BYTES } from "./lines.ts";
 import type { CallObserver } from "./observer.ts";
 import type { Call, Outcome, Settled } from "./outcome.ts";
 import { reconnectDelayMs } from "./reconnect.ts";
@@ -313,8 +313,9 @@ export class SpdkConnection implements AsyncDisposable {
     const unsent = [...this.#queue, ...this.#window.clear()];
     this.#queue = [];
     for (const request of unsent) this.#settle(request, { kind: "not_sent", reason: "down" });
+    const reason = cause.cause instanceof AnswerTooLong ? "too_long" : "disconnected";
     for (const request of this.#pending.values()) {
-      this.#settle(request, { kind: "unknown", reason: "disconnected" });
+      this.#settle(request, { kind: "unknown", reason });
     }
     if (!this.#disposed) {
       const now = performance.now();

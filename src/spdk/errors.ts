@@ -124,7 +124,7 @@ export class SpdkError extends Error {
 /** The request was sent and its effect is unknown: assume neither success nor failure. */
 export class SpdkUnknownOutcome extends Error {
   readonly method: string;
-  readonly reason: "timeout" | "aborted" | "disconnected";
+  readonly reason: "timeout" | "aborted" | "disconnected" | "too_long";
   /**
    * Resolves with the late answer or with the loss of the connection. After a loss the request may
    * still run: its lane is released only when the target is known to have restarted

@@ -11,6 +11,14 @@ const NEWLINE = 0x0a;
  */
 export const MAX_ANSWER_BYTES = 33_554_432;
 
+/** The rest of the answer never comes (docs/spdk-contract.md#limits). */
+export class AnswerTooLong extends Error {
+  constructor() {
+    super("answer longer than 32 MiB");
+    this.name = "AnswerTooLong";
+  }
+}
+
 export class LineReader {
   readonly #maxBytes: number;
   #chunks: Buffer[] = [];
@@ -27,12 +35,12 @@ export class LineReader {
       const end = chunk.indexOf(NEWLINE, start);
       if (end < 0) break;
       this.#keep(chunk.subarray(start, end));
-      if (this.#bytes >= this.#maxBytes) throw new Error("answer longer than 32 MiB");
+      if (this.#bytes >= this.#maxBytes) throw new AnswerTooLong();
       yield this.#take();
       start = end + 1;
     }
     this.#keep(chunk.subarray(start));
-    if (this.#bytes >= this.#maxBytes) throw new Error("answer cut at 32 MiB");
+    if (this.#bytes >= this.#maxBytes) throw new AnswerTooLong();
   }
 
   #keep(part: Buffer): void {

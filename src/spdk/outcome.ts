@@ -17,8 +17,11 @@ export type NotSent = {
   readonly reason: "down" | "fenced" | "timeout" | "aborted";
 };
 
-/** The request was sent and the connection was lost before the answer: it may still be running. */
-export type Lost = { readonly kind: "unknown"; readonly reason: "disconnected" };
+/**
+ * The request was sent and the connection was lost before the answer: it may still be running.
+ * `too_long`: lost because an answer, perhaps that of this request, is longer than SPDK can send.
+ */
+export type Lost = { readonly kind: "unknown"; readonly reason: "disconnected" | "too_long" };
 
 /** The final outcome of a call. Never a timeout: a timed-out request is still running. */
 export type Settled = Answer | NotSent | Lost;

@@ -23,6 +23,14 @@ export const pendingOpColumn = z.object({
   failed: z.boolean(),
 });
 
+/** The target_process column. */
+export const targetProcessColumn = z.object({
+  mark: z.string(),
+  socketMtimeNs: optional(bigText),
+  pid: optional(z.number()),
+  clock: optional(z.object({ startTicks: bigText, ticks: bigText, tickRate: bigText })),
+});
+
 /** Failures of steps, by step and part. */
 export const failuresColumn = z.record(
   z.string(),
@@ -46,8 +54,13 @@ export function records(rows: readonly object[]): string {
       Object.entries(row).map(([key, value]): [string, unknown] => [snake(key), value ?? null]),
     ),
   );
-  return JSON.stringify(columns, (_key, value: unknown) =>
-    typeof value === "bigint" ? value.toString() : value,
+  return json(columns);
+}
+
+/** JSON of a value, with bigint as text. */
+export function json(value: object): string {
+  return JSON.stringify(value, (_key, part: unknown) =>
+    typeof part === "bigint" ? part.toString() : part,
   );
 }
 

@@ -6,6 +6,8 @@ import { fingerprint } from "../model/evidence.ts";
 import { newLvolRow, type LvolRow } from "../model/lvol.ts";
 import type { NodeRow } from "./rows.ts";
 
+const NOTHING_SHOWN = { socketMtimeNs: undefined, pid: undefined, clock: undefined };
+
 /** Below that of every row of the database. */
 const REVISION = 0n;
 
@@ -59,8 +61,9 @@ export type CopiedRows = {
 
 export function rowsOf({ header, disks, volumes }: Copy): CopiedRows {
   const { nodeId, revision, time } = header;
+  const targetProcess = header.targetProcess && { ...NOTHING_SHOWN, ...header.targetProcess };
   return {
-    node: { nodeId, cordoned: false, revision },
+    node: { nodeId, cordoned: false, revision, targetProcess },
     disks: disks.map((disk) => diskRow(disk, nodeId, time)),
     lvols: volumes.map((volume) => lvolRow(volume, nodeId, time)),
   };

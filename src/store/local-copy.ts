@@ -233,7 +233,9 @@ export class LocalCopy implements AsyncDisposable {
     const { rows, node } = this.#options;
     const { nodeId, fleet, nqnPrefix } = node;
     const revision = rows.node?.revision ?? 0n;
-    return { version: 1, nodeId, fleet, nqnPrefix, epoch, revision, time: new Date() };
+    const { targetProcess } = rows.node ?? {};
+    const at = { epoch, revision, targetProcess, time: new Date() };
+    return { version: 1, nodeId, fleet, nqnPrefix, ...at };
   }
 
   /** The copy is behind what is committed: it is invalidated, and made anew a while later. */

@@ -3,11 +3,14 @@
 // rows are the last known desired state.
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import type { TargetProcess } from "../model/target-process.ts";
 
 export type NodeRow = {
   readonly nodeId: string;
   readonly cordoned: boolean;
   readonly revision: bigint;
+  /** The process of the target that the rows were last written for; undefined: none was recorded. */
+  readonly targetProcess: TargetProcess | undefined;
 };
 
 /**

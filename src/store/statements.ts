@@ -2,7 +2,8 @@
 import { z } from "zod";
 import { DISK_COLUMNS, type DiskRow } from "../model/disk.ts";
 import { LVOL_COLUMNS, type LvolRow } from "../model/lvol.ts";
-import { assignments, records } from "./columns.ts";
+import type { TargetProcess } from "../model/target-process.ts";
+import { assignments, json, optional, records, targetProcessColumn } from "./columns.ts";
 import { parseDiskRows } from "./disk-rows.ts";
 import { parseLvolRows } from "./lvol-rows.ts";
 import type { NodeRow } from "./rows.ts";
@@ -28,13 +29,15 @@ const nodeSql = z.object({
   node_id: z.string(),
   cordoned: z.boolean(),
   revision: z.bigint(),
+  target_process: optional(targetProcessColumn),
 });
 
 const lockedSql = nodeSql.extend({ now: z.date(), cordoned_disks: z.array(z.string()) });
 
 function toNode(row: unknown): NodeRow {
-  const { node_id: nodeId, cordoned, revision } = nodeSql.parse(row);
-  return { nodeId, cordoned, revision };
+  const parsed = nodeSql.parse(row);
+  const { node_id: nodeId, cordoned, revision, target_process: targetProcess } = parsed;
+  return { nodeId, cordoned, revision, targetProcess };
 }
 
 /** A node whose identity in the database is not the configured one. */
@@ -80,7 +83,7 @@ export async function loadNode(
   nodeId: string,
 ): Promise<{ node: NodeRow; lvols: LvolRow[]; disks: DiskRow[] }> {
   const node = await client.query(
-    `select node_id, cordoned, revision from node where node_id = $1 for share`,
+    `select node_id, cordoned, revision, target_process from node where node_id = $1 for share`,
     [nodeId],
   );
   const lvols = await client.query(`select * from lvol where node_id = $1 order by delete_time`, [
@@ -121,7 +124,7 @@ export async function raiseRevision(
 ): Promise<LockedNode> {
   const { rows } = await client.query(
     `update node set revision = revision + 1 where node_id = $1 and lease_epoch = $2
-     returning node_id, cordoned, revision, now() as now,
+     returning node_id, cordoned, revision, target_process, now() as now,
        array(select id::text from disk where disk.node_id = node.node_id and disk.cordoned)
          as cordoned_disks,
        pg_notify('${CHANNEL}', node_id || ':' || revision)`,
@@ -153,6 +156,18 @@ export async function writeIntents(
       [records(rows.disks)],
     );
   }
+}
+
+/** Records which process of the target the node's rows are written for from now on. */
+export async function writeTargetProcess(
+  client: Sql,
+  nodeId: string,
+  targetProcess: TargetProcess,
+): Promise<void> {
+  await client.query(`update node set target_process = $2::jsonb where node_id = $1`, [
+    nodeId,
+    json(targetProcess),
+  ]);
 }
 
 /**

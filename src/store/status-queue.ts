@@ -3,6 +3,7 @@
 import type { Span } from "@opentelemetry/api";
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
+import type { TargetProcess } from "../model/target-process.ts";
 import { endSpan } from "../telemetry/trace.ts";
 import type { Rows } from "./rows.ts";
 
@@ -17,13 +18,21 @@ export type Entry<Patch> = {
 
 /** What waits to be recorded, in the order in which it is written. */
 export type StatusEntries = {
+  /** Undefined: as recorded before. */
+  readonly targetProcess: TargetProcess | undefined;
   readonly inserts: readonly Entry<DiskRow>[];
   readonly restored: readonly Entry<LvolRow>[];
   readonly lvols: readonly Entry<LvolStatusPatch>[];
   readonly disks: readonly Entry<DiskStatusPatch>[];
 };
 
-export const NO_STATUS: StatusEntries = { inserts: [], restored: [], lvols: [], disks: [] };
+export const NO_STATUS: StatusEntries = {
+  targetProcess: undefined,
+  inserts: [],
+  restored: [],
+  lvols: [],
+  disks: [],
+};
 
 /**
  * Status for one transaction: complete new rows, written only where the generation is unchanged.
@@ -46,8 +55,16 @@ export class StatusQueue {
   /** What the transaction in flight has taken. */
   #taken: readonly Pick<Entry<unknown>, "waiting">[] = [];
 
+  #targetProcess: TargetProcess | undefined;
+
   get size(): number {
-    return this.#lvols.size + this.#disks.size + this.#inserts.size + this.#restored.size;
+    const processes = this.#targetProcess === undefined ? 0 : 1;
+    const records = this.#lvols.size + this.#disks.size + this.#inserts.size + this.#restored.size;
+    return records + processes;
+  }
+
+  setTargetProcess(targetProcess: TargetProcess): void {
+    this.#targetProcess = targetProcess;
   }
 
   addLvol(
@@ -77,6 +94,7 @@ export class StatusQueue {
   /** Takes all entries. */
   take(): StatusEntries {
     const entries = {
+      targetProcess: this.#targetProcess,
       inserts: [...this.#inserts.values()],
       restored: [...this.#restored.values()],
       lvols: [...this.#lvols.values()],
@@ -86,6 +104,7 @@ export class StatusQueue {
     this.#restored = new Map();
     this.#lvols = new Map();
     this.#disks = new Map();
+    this.#targetProcess = undefined;
     this.#taken = [...entries.inserts, ...entries.restored, ...entries.lvols, ...entries.disks];
     return entries;
   }
@@ -110,6 +129,7 @@ export class StatusQueue {
     restore(this.#restored, entries.restored);
     restore(this.#lvols, entries.lvols);
     restore(this.#disks, entries.disks);
+    this.#targetProcess ??= entries.targetProcess;
   }
 }
 

@@ -19,8 +19,10 @@ function statusOf({ inserts, restored, lvols, disks }: StatusEntries) {
   return [...inserts, ...restored, ...lvols, ...disks];
 }
 
+/** Objects and intents, and the process of the target. */
 export function workSize(work: Work): number {
-  return statusOf(work).length + work.intents.length;
+  const processes = work.targetProcess === undefined ? 0 : 1;
+  return processes + statusOf(work).length + work.intents.length;
 }
 
 /** The intents of parts that were not committed. */
@@ -41,14 +43,17 @@ export function halves(work: Work): readonly [Work, Work] {
   return [slice(work, 0, middle), slice(work, middle, size)];
 }
 
-function slice({ inserts, restored, lvols, disks, intents }: Work, from: number, to: number): Work {
+function slice(work: Work, from: number, to: number): Work {
+  const { targetProcess, inserts, restored, lvols, disks, intents } = work;
   let start = 0;
   const part = <T>(list: readonly T[]): readonly T[] => {
     const [first, last] = [from - start, to - start].map((index) => Math.max(0, index));
     start += list.length;
     return list.slice(first, last);
   };
+  const [first] = part(targetProcess === undefined ? [] : [targetProcess]);
   return {
+    targetProcess: first,
     inserts: part(inserts),
     restored: part(restored),
     lvols: part(lvols),

@@ -25,11 +25,15 @@ export async function writeWork(
     readonly old: readonly string[];
   },
 ) {
-  const node = await sql.raiseRevision(client, policy.nodeId, epoch);
+  const locked = await sql.raiseRevision(client, policy.nodeId, epoch);
+  const { targetProcess = locked.targetProcess } = work;
+  const node = { ...locked, targetProcess };
   // Every writer increments the revision, and under this epoch only this process writes. Any
   // other revision means a restored database or rebuilt rows: nothing may be admitted on the rows
   // in memory.
   if (node.revision !== (rows.node?.revision ?? 0n) + 1n) throw new sql.RowsBehind();
+  if (work.targetProcess !== undefined)
+    await sql.writeTargetProcess(client, policy.nodeId, work.targetProcess);
   const applied = await sql.writeStatus(client, statusBatch(work, rows), node.revision);
   const intents = await admitBatch(client, work.intents, {
     rows,

@@ -7,6 +7,7 @@ import type { AdmissionPolicy, Decision, Mutation } from "../model/admission.ts"
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
+import type { TargetProcess } from "../model/target-process.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
 import { childSpan } from "../telemetry/trace.ts";
@@ -205,6 +206,15 @@ export class Writer {
   /** The database cannot be reached: nobody waits any longer for what is recorded. */
   endWaits(): void {
     this.#status.endWaits();
+  }
+
+  /**
+   * Records the process of the target in the node's row. It is committed with or before every pending op
+   * that is recorded later, and kept and retried while the database cannot be reached.
+   */
+  recordTargetProcess(targetProcess: TargetProcess): void {
+    this.#status.setTargetProcess(targetProcess);
+    this.#schedule();
   }
 
   #recordSpan(kind: "lvol" | "disk", id: string): Span | undefined {

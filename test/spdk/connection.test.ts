@@ -312,14 +312,18 @@ describe("an invalid answer closes the connection", () => {
     ["an answer cut at 32 MiB", () => Buffer.alloc(MAX_ANSWER_BYTES, "x")],
   ];
 
-  test.each(broken)("%s", async (_name, bytes) => {
+  test.each(broken)("%s", async (name, bytes) => {
+    const reason = name.includes("32 MiB") ? "too_long" : "disconnected";
     await using target = await ScriptedTarget.listening();
     await using connection = await connected(target);
     const calls = [1, 2].map(() => connection.call("bdev_get_bdevs", undefined, PATIENT));
     const [id = 0] = await arrived(target, 2);
     target.send(bytes(id));
     const outcomes = await Promise.all(calls.map(({ settled }) => settled));
-    expect(outcomes).toEqual([UNKNOWN, UNKNOWN]);
+    expect(outcomes).toEqual([
+      { kind: "unknown", reason },
+      { kind: "unknown", reason },
+    ]);
     await expect.poll(() => connection.connectionNumber).toBe(2);
     target.script = echo;
     expect(await connection.call("echo", undefined, PATIENT).outcome).toMatchObject({ kind: "ok" });

@@ -38,7 +38,10 @@ afterEach(async () => {
 
 function commit(changed: Omit<Parameters<Rows["apply"]>[0], "node">): void {
   revision += 1n;
-  rows.apply({ node: { nodeId: NODE, cordoned: false, revision }, ...changed });
+  rows.apply({
+    node: { nodeId: NODE, cordoned: false, targetProcess: undefined, revision },
+    ...changed,
+  });
 }
 
 const copyFile = () => files.use(new CopyFile(folder.path));
@@ -73,7 +76,11 @@ describe("the copy of an agent that leads", () => {
     commit({ lvols: [lvolRow({ deleteRequestedTime: time, deleteTime: time })] });
     await copy.keep();
     expect(parseCopy(await text())?.volumes.map(({ id }) => id)).toEqual([gone]);
-    rows.replace({ node: { nodeId: NODE, cordoned: false, revision }, lvols: [], disks: [] });
+    rows.replace({
+      node: { nodeId: NODE, cordoned: false, targetProcess: undefined, revision },
+      lvols: [],
+      disks: [],
+    });
     await copy.keep();
     expect(parseCopy(await text())).toMatchObject({ volumes: [], disks: [] });
   });
@@ -132,7 +139,11 @@ describe("a copy that must not be used", () => {
     await using copy = open();
     await copy.lead(7n);
     const known = revision;
-    rows.replace({ node: { nodeId: NODE, cordoned: false, revision: 1n }, lvols: [], disks: [] });
+    rows.replace({
+      node: { nodeId: NODE, cordoned: false, targetProcess: undefined, revision: 1n },
+      lvols: [],
+      disks: [],
+    });
     await copy.hold("older database", 9n);
     const said = parseCopy(await text());
     expect(said?.header).toMatchObject({ hold: "older database", epoch: 7n, revision: known });

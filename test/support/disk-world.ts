@@ -124,6 +124,7 @@ function view(world: World): DiskView {
       epoch: writeMode === "read-only" ? undefined : EPOCH,
       now: NOW,
       graceUntil: new Date(NOW.getTime() + (world.graceOver ? 0 : 1)),
+      earlierMayRun: false,
     },
     writeMode,
     mayBeDirty: world.dirty,

@@ -1,7 +1,7 @@
 // A Unix socket proxy. For the server behind it, a cut looks like a kill -9 of the client: bytes
 // that were passed on are still read, answers are lost.
 import { once } from "node:events";
-import { rmSync } from "node:fs";
+import { rmSync, statSync, utimesSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 
 /** Called for each connection; returns callbacks for the bytes of each direction. */
@@ -34,6 +34,10 @@ export class SocketProxy implements AsyncDisposable {
     const proxy = new SocketProxy(path, behind, overhear);
     proxy.#server.listen(path);
     await once(proxy.#server, "listening");
+    // Clients tell processes apart by the time of the socket file: successive proxies of one process show
+    // the same, that of its own file.
+    const own = statSync(behind, { throwIfNoEntry: false });
+    if (own !== undefined) utimesSync(path, own.mtime, own.mtime);
     return proxy;
   }
 

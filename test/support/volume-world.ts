@@ -84,7 +84,13 @@ export function view(world: World, inFlight = false): VolumePlanView {
     reconnectGraceMs: graceMs,
     listenAddresses: () => listenAddresses,
     isolation: "strict",
-    pending: () => ({ incarnation: RUN, epoch: EPOCH, now: NOW, graceUntil: NOW }),
+    pending: () => ({
+      incarnation: RUN,
+      epoch: EPOCH,
+      now: NOW,
+      graceUntil: NOW,
+      earlierMayRun: false,
+    }),
   } as const;
   const failures = Object.fromEntries(world.failures);
   return volumeView(source, row, { now: NOW, inFlight, failures });

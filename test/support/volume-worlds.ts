@@ -112,7 +112,7 @@ export function worldOf(is: Parts): World {
   const row = rowOf(is, connected);
   const target = { lvol: is.lvolThere ? LVOL : undefined, subsystem, connected };
   const observed = new Observed(() => undefined);
-  observed.beginIncarnation(RUN);
+  observed.beginIncarnation(RUN, false);
   if (is.storeLoaded) loadStore(observed);
   const lvolKnown = is.lvolKnown && is.storeLoaded;
   if (lvolKnown) observed.setLvol(VOLUME, target.lvol ?? { kind: "absent" });

@@ -18,7 +18,7 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   // confirm that it was deleted again.
   const confirmed = tombstone && row.pendingOp === undefined;
   if (confirmed && observed.lvol?.kind !== "present") return undefined;
-  if (!tombstone && observed.subsystem?.kind !== "absent") return undefined;
+  if (observed.subsystem?.kind !== "absent") return undefined;
   if (!tombstone && view.restoreUntilUnexported) return undefined;
   if (observed.lvol === undefined) return observeLvol(view, store);
   if (observed.lvol.kind === "absent") return undefined;

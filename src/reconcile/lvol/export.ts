@@ -19,8 +19,9 @@ export const exportLoop: VolumeLoop = { name: "export", over: "lvol", plan };
 
 function plan(view: VolumePlanView): VolumeStep | readonly VolumeStep[] | undefined {
   const { row, observed, targetConnected } = view;
-  if (!targetConnected || row.deleteTime !== undefined) return undefined;
+  if (!targetConnected) return undefined;
   const { subsystem } = observed;
+  if (row.deleteTime !== undefined) return endAgain(view);
   if (subsystem === undefined) return { kind: "observe-subsystem", nqn: row.nqn };
   if (row.deleteRequestedTime !== undefined && !view.restoreUntilUnexported) {
     return subsystem.kind === "absent" ? undefined : endExport(view, subsystem);
@@ -44,6 +45,21 @@ function plan(view: VolumePlanView): VolumeStep | readonly VolumeStep[] | undefi
   // Answered, a change shows that the one whose answer was lost has ended; this one changes nothing.
   const { allowAnyHost } = confirmedHosts(row);
   return { kind: "set-any-host", nqn: row.nqn, allowAnyHost };
+}
+
+/**
+ * The subsystem of a tombstone came with a saved configuration of the target. It is ended before an lvol
+ * that came back is deleted; a host that is connected to it has lost its volume long ago.
+ */
+function endAgain(view: VolumePlanView): VolumeStep | undefined {
+  const { row, observed } = view;
+  const { subsystem, lvol } = observed;
+  if (subsystem === undefined) {
+    const deleting = lvol?.kind === "present" || row.pendingOp !== undefined;
+    return deleting ? { kind: "observe-subsystem", nqn: row.nqn } : undefined;
+  }
+  if (subsystem.kind === "absent" || subsystem.serialNumber !== row.serialNumber) return undefined;
+  return { ...endExport(view, subsystem), forced: true };
 }
 
 function prepareExport({ row }: VolumePlanView): VolumeStep {

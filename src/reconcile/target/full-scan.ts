@@ -20,10 +20,17 @@ type Listed = Pick<Lvol, "uuid" | "alias" | "thin" | "allocatedClusters" | "stor
   readonly sizeBytes: bigint | undefined;
 };
 
+/** Subsystems as read from the target. */
+export type FoundSubsystems = {
+  readonly subsystems: readonly Subsystem[];
+  /** False: the list is too long, and they were asked for by name: others may be there as well. */
+  readonly all: boolean;
+};
+
 /** The result of one scan. It is applied in one tick: no plan may see one half of it. */
 export type Found = {
   /** Undefined when the scan did not include subsystems. */
-  readonly subsystems: readonly Subsystem[] | undefined;
+  readonly subsystems: FoundSubsystems | undefined;
   readonly lvols: readonly Listed[];
   readonly disks: FoundDisks;
   readonly observedSince: ObservedSince;
@@ -60,15 +67,18 @@ export class FullScan {
    * never answers a list of more than 32 MiB (docs/spdk-contract.md#limits).
    */
   #listTooLong = false;
+  /** The same of the list of all subsystems. */
+  #subsystemsTooLong = false;
 
   constructor(options: FullScanOptions) {
     this.#options = options;
   }
 
-  /** A new incarnation begins with few bdevs: the list of all bdevs may be requested again. */
-  beginIncarnation(): void {
+  /** A new process begins with few objects: lists of all may be requested again. */
+  beginProcess(): void {
     this.#listTooLong = false;
-    this.#options.orphans.beginIncarnation();
+    this.#subsystemsTooLong = false;
+    this.#options.orphans.beginProcess();
   }
 
   /**
@@ -99,12 +109,12 @@ export class FullScan {
   }
 
   async read({ sizes, subsystems: all }: ScanOptions): Promise<Found> {
-    const { observed, spdk, disks } = this.#options;
+    const { observed, disks } = this.#options;
     const observedSince = observed.beginScan();
     const bdevs = sizes && !this.#listTooLong ? this.#listBdevs() : undefined;
     try {
       const [subsystems, lvols, found] = await Promise.all([
-        all ? spdk.nvmfGetSubsystems() : undefined,
+        all ? this.readSubsystems([]) : undefined,
         bdevs === undefined ? this.#listLvols() : bdevs.then(lvolsOf),
         disks.scan(bdevs),
       ]);
@@ -124,6 +134,31 @@ export class FullScan {
     this.#options.disks.ensureFabricDisksAttached(disks);
   }
 
+  /**
+   * All subsystems; where their list is too long, those of rows, and those of the NQNs that are given.
+   */
+  async readSubsystems(nqns: readonly string[]): Promise<FoundSubsystems> {
+    const { spdk, rows } = this.#options;
+    if (!this.#subsystemsTooLong) {
+      try {
+        return { subsystems: await spdk.nvmfGetSubsystems(), all: true };
+      } catch (error) {
+        this.#subsystemsTooLong = isTooLong(error);
+        throw error;
+      }
+    }
+    const wanted = [...rows.lvols()].filter(({ deleteTime }) => deleteTime === undefined);
+    const names = [...nqns, ...wanted.map(({ nqn }) => nqn)];
+    const found = await Promise.all(names.map((nqn) => spdk.getSubsystem(nqn)));
+    return { subsystems: found.flatMap((subsystem) => subsystem ?? []), all: false };
+  }
+
+  /** The error of a target whose owner cannot be told: its list is tried once more. */
+  subsystemsUnknown(): Error {
+    this.#subsystemsTooLong = false;
+    return new Error("the list of subsystems is too long, and none of them is a known owner mark");
+  }
+
   async #listLvols(): Promise<readonly Listed[]> {
     const lvols = await this.#options.spdk.bdevLvolGetLvols();
     return lvols.map((lvol) => ({ ...lvol, sizeBytes: undefined }));
@@ -133,18 +168,20 @@ export class FullScan {
     try {
       return await this.#options.spdk.bdevGetBdevs();
     } catch (error) {
-      this.#listTooLong = error instanceof SpdkUnknownOutcome;
+      this.#listTooLong = isTooLong(error);
       throw error;
     }
   }
 
-  #applySubsystems(subsystems: readonly Subsystem[], observedSince: ObservedSince): void {
+  #applySubsystems({ subsystems }: FoundSubsystems, observedSince: ObservedSince): void {
     const { rows, observed, orphans } = this.#options;
     const byNqn = new Map(subsystems.map((subsystem) => [subsystem.nqn, subsystem]));
     for (const row of rows.lvols()) {
       const found = byNqn.get(row.nqn);
       if (observedSince.subsystems.has(row.id)) continue;
-      if (row.deleteTime === undefined) observed.setSubsystem(row.id, observedSubsystem(found));
+      // The subsystem of a tombstone came with a saved configuration: it is ended again.
+      if (row.deleteTime === undefined || found !== undefined)
+        observed.setSubsystem(row.id, observedSubsystem(found));
     }
     orphans.applySubsystems(subsystems);
   }
@@ -229,4 +266,9 @@ function listed({ uuid, sizeBytes, aliases, lvol }: LvolBdev): Listed {
   const { thin, allocatedClusters, storeUuid } = lvol;
   const store = { uuid: storeUuid, name: alias.slice(0, Math.max(alias.indexOf("/"), 0)) };
   return { uuid, alias, thin, allocatedClusters, store, sizeBytes };
+}
+
+/** The list was cut off, or got no answer in time. */
+function isTooLong(error: unknown): boolean {
+  return error instanceof SpdkUnknownOutcome && error.reason !== "disconnected";
 }

@@ -62,6 +62,7 @@ export class Observed {
   readonly #staleSince = new Map<string, number>();
   #staleEvents = 0;
   #incarnation: string | undefined;
+  #earlierMayRun = false;
 
   constructor(onChange: (change: ObservedChange) => void) {
     this.#onChange = onChange;
@@ -70,6 +71,11 @@ export class Observed {
   /** The incarnation of the observations; undefined while the target is disconnected. */
   get incarnation(): string | undefined {
     return this.#incarnation;
+  }
+
+  /** Whether the incarnation before this one may not have exited. */
+  get earlierMayRun(): boolean {
+    return this.#earlierMayRun;
   }
 
   volume(id: string): ObservedVolume {
@@ -81,9 +87,12 @@ export class Observed {
   }
 
   /** The target was identified. Clears the observations if this is another incarnation. */
-  beginIncarnation(incarnation: string): void {
-    if (incarnation !== this.#incarnation) this.#forget();
+  beginIncarnation(incarnation: string, earlierMayRun: boolean): void {
+    // Identified once more on the same connection: nothing has changed.
+    if (incarnation === this.#incarnation) return;
+    this.#forget();
     this.#incarnation = incarnation;
+    this.#earlierMayRun = earlierMayRun;
   }
 
   /**

@@ -52,7 +52,7 @@ export class Orphans {
     this.#options = options;
   }
 
-  beginIncarnation(): void {
+  beginProcess(): void {
     this.#lvols.clear();
     this.#subsystems.clear();
   }

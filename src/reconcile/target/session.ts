@@ -1,26 +1,31 @@
-// The session with the target. On each connection it identifies the target: its owner, its
-// incarnation and what it holds. A full scan runs once per connection and then every five minutes;
+// The session with the target. On each connection it identifies the target: its owner, which process of
+// it answers, and what it holds. A full scan runs once per connection and then every five minutes;
 // in between, objects are read by name, when a step or an event of the target names them.
 //
 // It never changes a target that carries another owner's mark.
-import { randomBytes } from "node:crypto";
 import { ROOT_CONTEXT } from "@opentelemetry/api";
 import type { Logger } from "pino";
-import { fleetHash, ownerNqn, parseOwnerNqn, type OwnerMark } from "../../model/identity.ts";
+import type { OwnerMark } from "../../model/identity.ts";
+import type { ListenAddress } from "../../model/lvol.ts";
+import type { Continuity, TargetProcess } from "../../model/target-process.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { SpdkConnection } from "../../spdk/connection.ts";
-import type { Subsystem, Transport } from "../../spdk/replies-nvmf.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Instruments } from "../../telemetry/instruments.ts";
 import { inSpan } from "../../telemetry/trace.ts";
+import { backoffMs } from "../engine/backoff.ts";
+import { DiscoveryListeners } from "./discovery.ts";
 import type { Observed } from "./observed.ts";
 import type { ConnectedHosts } from "./connected-hosts.ts";
 import { FullScan, type FullScanOptions, type ScanOptions } from "./full-scan.ts";
 import type { Orphans } from "./orphans.ts";
 import type { ReturnedLvols } from "./returned-lvols.ts";
 import { TargetEvents } from "./events.ts";
-import { FULL_SCAN_MS, TARGET_RETRY_MS } from "../../limits.ts";
+import { socketMtimeNs } from "./process-facts.ts";
+import { TargetIdentity, type Missing } from "./target-identity.ts";
+import { ensureTransport } from "./transport.ts";
+import { FULL_SCAN_MS } from "../../limits.ts";
 
 /** Prefix of the provisional incarnation of a target that this agent may not mark yet. */
 const UNMARKED = "unmarked-";
@@ -46,6 +51,9 @@ export type TargetSessionOptions = {
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly trtype: string;
+  readonly spdkSocket: string;
+  /** Addresses at which hosts are told by discovery what they may connect to. */
+  readonly listenAddresses: readonly ListenAddress[];
   /** How long a request may still run in the same incarnation after its connection was lost. */
   readonly graceMs: number;
   readonly connectedHosts: ConnectedHosts;
@@ -56,6 +64,8 @@ export type TargetSessionOptions = {
   readonly returned: ReturnedLvols;
   readonly disks: FullScanOptions["disks"];
   readonly scanDisks: () => Promise<void>;
+  /** Keeps what identifies the process of the target, for the next agent. */
+  readonly recordProcess: (targetProcess: TargetProcess) => void;
   /** Called when the target is identified and its full scan is applied: loops may plan. */
   readonly onReady: () => void;
 };
@@ -67,16 +77,23 @@ export class TargetSession {
   #timer: NodeJS.Timeout | undefined;
   #identifying: Promise<void> | undefined;
   readonly #scan: FullScan;
-  #identified = Promise.withResolvers<{ readonly sameIncarnation: boolean }>();
+  readonly #identity: TargetIdentity;
+  readonly #discovery: DiscoveryListeners;
+  #identified = Promise.withResolvers<Continuity>();
+  #socketMtimeNs: bigint | undefined;
   #lastIncarnation: string | undefined;
   readonly #closing = Promise.withResolvers<void>();
-  /** The NVMe-oF transport is missing, and the write mode did not permit creating it. */
-  #transportMissing = false;
+  /** What the write mode did not permit; the target is identified once more when it does. */
+  #missing: Missing | undefined;
+  /** Identifications that failed in a row. */
+  #failures = 0;
   #closed = false;
 
   constructor(options: TargetSessionOptions) {
     this.#options = options;
     this.#scan = new FullScan(options);
+    this.#identity = new TargetIdentity(options);
+    this.#discovery = new DiscoveryListeners(options);
     this.#events = new TargetEvents({
       ...options,
       scanAll: () => this.scanAll({ sizes: false, subsystems: true }),
@@ -103,12 +120,20 @@ export class TargetSession {
   }
 
   /**
-   * Resolves once a request whose connection was lost can no longer be running: the target is
-   * identified as a new incarnation, or as the same one and the grace has passed.
+   * What identifies the process of the target that is connected, or was last; undefined until one was
+   * marked.
+   */
+  get process(): TargetProcess | undefined {
+    return this.#identity.process;
+  }
+
+  /**
+   * Resolves once a request whose connection was lost can no longer be running: the target is known to
+   * have restarted, or the grace has passed.
    */
   async afterLoss(): Promise<void> {
-    const { sameIncarnation } = await this.#identified.promise;
-    if (!sameIncarnation) return;
+    const continuity = await this.#identified.promise;
+    if (continuity === "restarted") return;
     await new Promise<void>((resolve) => setTimeout(resolve, this.#options.graceMs).unref());
   }
 
@@ -124,44 +149,56 @@ export class TargetSession {
     });
   }
 
-  /**
-   * The write mode permits changes now: identifies the target again if its owner mark or its
-   * transport is still to be created.
-   */
+  /** The write mode permits changes now: makes up for what it did not permit before. */
   onWriteMode(): void {
     const { observed, connection, returned } = this.#options;
-    if (connection.connected && returned.unsettled) this.scanSoon();
-    const unmarked = observed.incarnation?.startsWith(UNMARKED) === true;
-    if (connection.connected && (unmarked || this.#transportMissing)) this.#begin();
+    if (!connection.connected) return;
+    if (returned.unsettled) this.scanSoon();
+    this.#identity.record();
+    if (this.#mayContinue()) {
+      // No change may be planned, or recorded as pending, in a provisional incarnation.
+      if (observed.incarnation?.startsWith(UNMARKED) === true) observed.endIncarnation();
+      this.#begin();
+    } else this.#discovery.resume();
+  }
+
+  /** Whether the write mode permits what it did not permit when the target was identified. */
+  #mayContinue(): boolean {
+    const writeMode = this.#options.writeMode();
+    if (this.#missing === undefined || writeMode === "read-only") return false;
+    return this.#missing === "any change" || writeMode === "read-write";
   }
 
   #begin(): void {
     if (this.#identifying !== undefined || this.#closed) return;
     clearTimeout(this.#timer);
-    const { connectionNumber } = this.#options.connection;
+    const { connection } = this.#options;
+    const { connectionNumber } = connection;
+    const lost = () => !connection.connected || connection.connectionNumber !== connectionNumber;
     this.#identifying = this.#waitForRows()
       .then((rowsAreRead) => (rowsAreRead ? this.#identifyTraced() : undefined))
-      .catch((error: unknown) => {
-        const message = error instanceof Error ? error.message : String(error);
-        this.#options.log.warn(
-          { err: error },
-          "SPDK target is connected but cannot be identified, retrying",
-        );
-        this.#setStatus({ connected: false, reason: message });
-        this.#timer = setTimeout(() => this.#begin(), TARGET_RETRY_MS);
-      })
+      .catch((error: unknown) => this.#retryLater(error, lost()))
       .finally(() => {
         this.#identifying = undefined;
-        // The connection was lost and made again meanwhile.
-        if (
-          this.#options.connection.connected &&
-          this.#options.connection.connectionNumber !== connectionNumber
-        ) {
-          this.#begin();
-        }
-        // The write mode may have changed meanwhile, too.
-        if (this.#options.writeMode() !== "read-only") this.onWriteMode();
+        // The connection was made again, or the write mode has changed meanwhile.
+        if ((connection.connected && lost()) || this.#mayContinue()) this.#begin();
       });
+  }
+
+  #retryLater(error: unknown, connectionLost: boolean): void {
+    // The next connection begins anew.
+    if (connectionLost || this.#closed) return;
+    this.#failures += 1;
+    const delayMs = backoffMs(this.#failures);
+    const nextTry = new Date(Date.now() + delayMs).toISOString();
+    const reason = `${asError(error).message}; next try at ${nextTry}`;
+    this.#options.log.warn(
+      { reason, attempt: this.#failures },
+      "SPDK target is connected but cannot be identified",
+    );
+    this.#setStatus({ connected: false, reason });
+    this.#timer = setTimeout(() => this.#begin(), delayMs);
+    this.#timer.unref();
   }
 
   /**
@@ -170,7 +207,8 @@ export class TargetSession {
    */
   async #waitForRows(): Promise<boolean> {
     const { spdk, rows } = this.#options;
-    if (!this.#status.connected) this.#setStatus({ reason: "being identified" });
+    if (!this.#status.connected && this.#failures === 0)
+      this.#setStatus({ reason: "being identified" });
     if (rows.node !== undefined) return true;
     const { version } = await spdk.capabilities();
     this.#setStatus({ connected: true, reason: "waiting for the database", version });
@@ -187,91 +225,84 @@ export class TargetSession {
   }
 
   async #identifyTarget(): Promise<void> {
-    const { spdk, observed, log } = this.#options;
+    const { spdk, observed, log, connection } = this.#options;
+    const { connectionNumber } = connection;
+    await this.#beginSocket();
     // One write for all reads: after a restart of the target every export waits for them.
     const [, { version }, scan, subsystems, transports] = await Promise.all([
       // Before the lists: a change during the scan is then reported by an event as well.
       this.#events.begin(),
       spdk.capabilities(),
       this.#scan.read({ sizes: true, subsystems: false }),
-      spdk.nvmfGetSubsystems(),
+      this.#scan.readSubsystems(this.#identity.knownMarks()),
       spdk.nvmfGetTransports(),
     ]);
     const found = { ...scan, subsystems };
-    if (this.#refuseForeign(found.subsystems)) {
+    const { ours, foreign } = this.#identity.marks.among(subsystems.subsystems);
+    if (foreign !== undefined) {
       found.observedSince.end();
+      this.#refuse(foreign);
       return;
     }
-    const [incarnation] = await Promise.all([
-      this.#ensureOwnerMark(found.subsystems),
-      this.#ensureTransport(transports),
-    ]);
-    const sameIncarnation = incarnation === this.#lastIncarnation;
-    if (!sameIncarnation && this.#lastIncarnation !== undefined)
-      this.#options.connectedHosts.begin();
-    this.#lastIncarnation = incarnation;
-    observed.beginIncarnation(incarnation);
-    if (!sameIncarnation) this.#scan.beginIncarnation();
-    this.#scan.apply(found);
-    this.#identified.resolve({ sameIncarnation });
-    this.#identified = Promise.withResolvers();
+    try {
+      if (!subsystems.all && ours.length === 0) throw this.#scan.subsystemsUnknown();
+      this.#missing = undefined;
+      // Its failure is reported when the process is known.
+      const transport = ensureTransport(this.#options, transports).then(
+        (missing) => ({ missing }),
+        (error: unknown) => ({ error }),
+      );
+      const { disks, lvols } = found;
+      const someBdev = disks.found[0]?.bdevName ?? lvols[0]?.uuid;
+      const identity = await this.#identity.identify(connectionNumber, ours, someBdev);
+      const made = await transport;
+      if ("error" in made) throw made.error;
+      const { continuity } = identity;
+      const incarnation = identity.incarnation ?? `${UNMARKED}${connectionNumber}`;
+      this.#missing = made.missing ?? identity.missing;
+      // A change may be permitted since, and none is planned in a provisional incarnation.
+      if (incarnation.startsWith(UNMARKED) && this.#mayContinue()) return;
+      const last = this.#lastIncarnation;
+      this.#lastIncarnation = incarnation;
+      if (continuity === "restarted" && last !== undefined && last !== incarnation)
+        this.#scan.beginProcess();
+      observed.beginIncarnation(incarnation, continuity === "unsure");
+      this.#scan.apply(found);
+      this.#identified.resolve(continuity);
+      this.#identified = Promise.withResolvers();
+      log.info({ incarnation, continuity, version }, "SPDK target identified");
+    } finally {
+      found.observedSince.end();
+    }
+    this.#failures = 0;
     this.#setStatus({ connected: true, reason: "", version });
-    log.info({ incarnation, same_incarnation: sameIncarnation, version }, "SPDK target identified");
     this.#scheduleFullScan();
     this.#events.follow();
+    this.#discovery.begin();
     this.#options.onReady();
   }
 
-  #marks(subsystems: readonly Subsystem[]): readonly OwnerMark[] {
-    const { nqnPrefix } = this.#options;
-    return subsystems.flatMap(({ nqn }) => parseOwnerNqn(nqnPrefix, nqn) ?? []);
+  /** Another socket file is another process: its lists may be asked for again. */
+  async #beginSocket(): Promise<void> {
+    const mtimeNs = await socketMtimeNs(this.#options.spdkSocket);
+    if (mtimeNs !== this.#socketMtimeNs) this.#scan.beginProcess();
+    this.#socketMtimeNs = mtimeNs;
   }
 
-  /** Whether the target carries another owner's mark: then it is reported and never changed. */
-  #refuseForeign(subsystems: readonly Subsystem[]): boolean {
-    const { nodeId, fleet, log } = this.#options;
-    const foreign = this.#marks(subsystems).find(
-      (mark) => mark.fleet !== fleetHash(fleet) || mark.node !== nodeId,
-    );
-    if (foreign === undefined) return false;
+  /** The target carries another owner's mark: it is reported and never changed. */
+  #refuse(foreign: OwnerMark): void {
     const reason = `the target belongs to node ${foreign.node} of fleet ${foreign.fleet}`;
     this.#setStatus({ connected: false, reason });
-    log.error({ owner: foreign }, "SPDK target belongs to another node, left unchanged");
-    return true;
-  }
-
-  async #ensureTransport(transports: readonly Transport[]): Promise<void> {
-    const { trtype: wanted, spdk, writeMode } = this.#options;
-    const exists = ({ trtype }: Transport) => trtype.toUpperCase() === wanted.toUpperCase();
-    this.#transportMissing = !transports.some(exists);
-    if (!this.#transportMissing || writeMode() === "read-only") return;
-    await spdk.nvmfCreateTransport(wanted);
-    this.#transportMissing = false;
-  }
-
-  /** The incarnation that the owner mark names; creates the mark if there is none. */
-  async #ensureOwnerMark(subsystems: readonly Subsystem[]): Promise<string> {
-    const { nodeId, fleet, nqnPrefix, spdk, connection } = this.#options;
-    const ours = this.#marks(subsystems)[0];
-    if (ours !== undefined) return ours.incarnation;
-    // The write mode does not permit a mark: observations belong to a provisional incarnation,
-    // which ends when the target is marked.
-    if (this.#options.writeMode() === "read-only")
-      return `${UNMARKED}${connection.connectionNumber}`;
-    const incarnation = randomBytes(8).toString("hex");
-    await spdk.nvmfCreateSubsystem({
-      nqn: ownerNqn(nqnPrefix, { fleet, node: nodeId, incarnation }),
-      serialNumber: incarnation,
-      modelNumber: "storage-node owner",
-      maxNamespaces: 1,
-      allowAnyHost: false,
-    });
-    return incarnation;
+    this.#options.log.error(
+      { owner: foreign },
+      "SPDK target belongs to another node, left unchanged",
+    );
   }
 
   #end(reason: string): void {
     clearTimeout(this.#timer);
     this.#events.stop();
+    this.#discovery.stop();
     this.#options.observed.endIncarnation();
     this.#setStatus({ connected: false, reason });
     this.#options.log.warn({ reason }, "SPDK target disconnected");
@@ -301,12 +332,14 @@ export class TargetSession {
     this.#closed = true;
     this.#closing.resolve();
     clearTimeout(this.#timer);
-    await this.#identifying;
+    this.#discovery.stop();
+    await Promise.all([this.#identifying, this.#discovery.idle()]);
     this.#events.stop();
   }
 }
 
 async function rowsRead(rows: Rows): Promise<void> {
+  // They may have been read while the target was asked for its version.
   if (rows.node !== undefined) return;
   const { promise, resolve } = Promise.withResolvers<void>();
   const stop = rows.subscribe(() => {
@@ -314,4 +347,8 @@ async function rowsRead(rows: Rows): Promise<void> {
   });
   await promise;
   stop();
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }

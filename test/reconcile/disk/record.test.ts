@@ -45,7 +45,7 @@ function view(change: Partial<DiskView> = {}): DiskView {
     loadEnded: false,
     foundEmpty: false,
     fleet: FLEET,
-    pending: { incarnation, epoch: 1n, now: NOW, graceUntil: NOW },
+    pending: { incarnation, epoch: 1n, now: NOW, graceUntil: NOW, earlierMayRun: false },
     writeMode: "read-write",
     mayBeDirty: false,
     ...change,
