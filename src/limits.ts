@@ -36,6 +36,9 @@ export const PASS_OBJECTS = 64;
 export const BACKOFF_FIRST_MS = 200;
 export const BACKOFF_LAST_MS = 60_000;
 
+/** Suspects of a crash let other steps go first, but not for longer than that. */
+export const SUSPECTS_WAIT_MS = 30_000;
+
 /** Between two full scans of a target on which nothing seems to happen. */
 export const FULL_SCAN_MS = 300_000;
 
@@ -56,6 +59,9 @@ export const NVMF_WAIT_MS = 15_000;
 
 /** After that long with an unknown outcome, what may be sent twice is sent again. */
 export const REPEAT_MS = 10_000;
+
+/** An outcome that stays unknown for longer than that is a fault of the node. */
+export const OUTCOME_LATE_MS = 60_000;
 
 /** Between the removal of a namespace and that of its subsystem, when a connected host is cut off. */
 export const CUT_OFF_MS = 2_000;

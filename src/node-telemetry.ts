@@ -6,6 +6,8 @@ import { startHttp } from "./api/http.ts";
 import { DISK_STATES, diskState } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
 import { unconfirmedHostCount } from "./model/lvol.ts";
+import { SUSPECT_STATES } from "./reconcile/engine/suspects.ts";
+import { OUTCOME_SUBJECTS } from "./model/unknown-outcome.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
 import type { SpdkConnection } from "./spdk/connection.ts";
 import type { Fence } from "./store/fence.ts";
@@ -89,6 +91,14 @@ function figures(parts: Parts): NodeFigures {
     exports: { used: exports, limit: agent.maxExports },
     unconfirmedHosts: unconfirmedHostCount(rows.lvols()),
     orphans: { lvols: orphansOf("lvol"), subsystems: orphansOf("subsystem") },
+    suspects: tally(
+      SUSPECT_STATES,
+      reconciler.suspects().map(({ state }) => state),
+    ),
+    unknownOutcomes: tally(
+      OUTCOME_SUBJECTS,
+      reconciler.unknownOutcomes().map(({ of }) => of),
+    ),
     queues: {
       intents: writer.queued.intents,
       records: writer.queued.records,

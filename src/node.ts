@@ -3,21 +3,29 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import type { Logger } from "pino";
-import type { Agent, ComponentHealth, NodeCondition } from "./api/agent.ts";
+import type { Agent } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
 import { diskHandlers } from "./api/disks.ts";
 import { explainHandlers } from "./api/explain.ts";
 import { exportHandlers } from "./api/exports.ts";
 import { lvolHandlers } from "./api/lvols.ts";
+import { outcomeHandlers } from "./api/outcomes.ts";
 import { nodeHandlers } from "./api/node.ts";
 import { orphanHandlers } from "./api/orphans.ts";
 import { startServer, type RunningServer } from "./api/server.ts";
 import type { Config } from "./config.ts";
-import { EVENTS_MS, GRACE_MS, LEASE_TERM_MS, REPEAT_MS, stallMs, STOP_MS } from "./limits.ts";
-import type { NodeConditionType } from "./model/condition.ts";
+import {
+  EVENTS_MS,
+  GRACE_MS,
+  LEASE_TERM_MS,
+  NVMF_WAIT_MS,
+  REPEAT_MS,
+  stallMs,
+  STOP_MS,
+} from "./limits.ts";
 import type { DiskRow, DiskReadiness } from "./model/disk.ts";
-import { unconfirmedHostCount } from "./model/lvol.ts";
 import { factsOf } from "./node-facts.ts";
+import { components, conditions } from "./node-health.ts";
 import { showNode } from "./node-telemetry.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { callTelemetry } from "./spdk/call-telemetry.ts";
@@ -69,6 +77,7 @@ export type Timing = {
   readonly graceMs: number;
   readonly eventsMs: number;
   readonly repeatMs: number;
+  readonly nvmfWaitMs: number;
   readonly stopMs: number;
 };
 
@@ -77,6 +86,7 @@ const TIMING: Timing = {
   graceMs: GRACE_MS,
   eventsMs: EVENTS_MS,
   repeatMs: REPEAT_MS,
+  nvmfWaitMs: NVMF_WAIT_MS,
   stopMs: STOP_MS,
 };
 
@@ -131,7 +141,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
   const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock, copy });
   const { listen } = config;
-  const handlers = handlersOf(agent);
+  const handlers = handlersOf(agent, log);
   const server = stack.use(await startServer({ listen, log, instruments, handlers }));
   const observed = { agent, rows, reconciler, writer, connection, fence };
   const http = stack.use(await showNode(config.httpListen, telemetry, observed));
@@ -149,7 +159,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   };
 }
 
-function handlersOf(agent: Agent): Partial<StorageNodeHandlers> {
+function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
   return {
     ...lvolHandlers(agent),
     ...exportHandlers(agent),
@@ -157,6 +167,7 @@ function handlersOf(agent: Agent): Partial<StorageNodeHandlers> {
     ...nodeHandlers(agent),
     ...explainHandlers(agent),
     ...orphanHandlers(agent),
+    ...outcomeHandlers(agent, log),
   };
 }
 
@@ -207,6 +218,8 @@ function agentOf(parts: Parts): Agent {
         throw error;
       }
     },
+    readExportAgain: (id) => reconciler.readExportAgain(id),
+    resolveOutcome: (id) => reconciler.resolveOutcome(id),
     targetVersion: () => reconciler.target.version,
     ready: () =>
       session.status.ok &&
@@ -229,48 +242,6 @@ function orphansOf({ reconciler, writer, fence }: Parts): Agent["orphans"] {
       return await reconciler.orphans.purge(purge, signal);
     },
   };
-}
-
-function components({ session, reconciler, copy }: Parts): readonly ComponentHealth[] {
-  const { target } = reconciler;
-  return [
-    { name: "database", ...session.status },
-    { name: "target", ok: target.connected, reason: target.reason, since: target.since },
-    { name: "lease", ...session.leaseStatus },
-    { name: "kernel", ...reconciler.kernelStatus },
-    { name: "copy", ...copy.status },
-  ];
-}
-
-function conditions({ rows, session, reconciler, fence, lock }: Parts): readonly NodeCondition[] {
-  const condition = (
-    type: NodeConditionType,
-    ok: boolean,
-    message: string,
-    since?: Date,
-  ): NodeCondition => ({
-    type,
-    status: ok ? "TRUE" : "FALSE",
-    reason: ok ? "Yes" : "No",
-    message,
-    since,
-  });
-  const { target } = reconciler;
-  const { status, leaseStatus } = session;
-  const unconfirmed = unconfirmedHostCount(rows.lvols());
-  return [
-    condition("DatabaseReachable", status.ok, status.reason, status.since),
-    condition("TargetConnected", target.connected, target.reason, target.since),
-    condition("LeaseHeld", fence.leaseHeld, leaseStatus.reason, leaseStatus.since),
-    condition("LocalLockHeld", fence.lockHeld, lock.reason),
-    condition("OnHold", fence.hold !== undefined, fence.hold ?? ""),
-    condition("HostsUnconfirmed", unconfirmed > 0, unconfirmedText(unconfirmed)),
-  ];
-}
-
-function unconfirmedText(hosts: number): string {
-  if (hosts === 0) return "";
-  return `${hosts} hosts of volumes may not connect before ConfirmHosts: their rows come from an older database`;
 }
 
 /** Reports each change of readiness to the health service and to the log. */

@@ -12,7 +12,7 @@ import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
 export type ComponentHealth = {
-  readonly name: "database" | "target" | "lease" | "kernel" | "copy";
+  readonly name: "database" | "target" | "lease" | "kernel" | "copy" | "suspects" | "outcomes";
   readonly ok: boolean;
   readonly reason: string;
   readonly since: Date;
@@ -59,6 +59,10 @@ export type Agent = {
    */
   readonly lvolFacts: (row: LvolRow) => Promise<LvolFacts>;
   readonly diskFacts: (row: DiskRow) => Promise<DiskFacts>;
+  /** What was observed of the volume's export no longer counts: it is read again. */
+  readonly readExportAgain: (id: string) => void;
+  /** Ends what is unknown of a volume or a disk, as an operator says so; the methods of the requests. */
+  readonly resolveOutcome: (id: string) => readonly string[];
   readonly targetVersion: () => string;
   readonly ready: () => boolean;
   /** Reason of the operator stop; undefined if the node is not on hold. */

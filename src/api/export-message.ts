@@ -4,6 +4,7 @@ import { exportNguid } from "../model/identity.ts";
 import { allowHostKey, listenKey } from "../model/export-parts.ts";
 import { lvolConditions, lvolState, namespaceState, type VolumeView } from "../model/lvol-state.ts";
 import { ANY_HOST, confirmedHosts, sameAddress } from "../model/lvol.ts";
+import { takesAway } from "../model/unknown-outcome.ts";
 import { conditionMessage } from "./messages.ts";
 
 /** Whether hosts can connect now, and if not, why. hostNqn: checks that host too. */
@@ -36,6 +37,11 @@ function exportReadiness(
   const { hosts, allowAnyHost } = observed.subsystem;
   if (hostNqn !== undefined && !allowAnyHost && !hosts.includes(hostNqn)) {
     return no("HOST_NOT_ALLOWED_YET", `the target does not allow ${hostNqn} yet`);
+  }
+  const { subsystemUnknown: unknown } = view;
+  if (hostNqn !== undefined && unknown !== undefined && takesAway(unknown)) {
+    const since = unknown.since.toISOString();
+    return no("HOST_NOT_ALLOWED_YET", `the outcome of ${unknown.method} is unknown since ${since}`);
   }
   return { ready: true, reason: "READY", message: "" };
 }

@@ -88,6 +88,9 @@ function sameView(a: VolumeView, b: VolumeView): boolean {
   return (
     a.row === b.row &&
     a.observed === b.observed &&
+    a.failures === b.failures &&
+    a.outcomeUnknown === b.outcomeUnknown &&
+    a.subsystemUnknown === b.subsystemUnknown &&
     a.targetConnected === b.targetConnected &&
     a.diskReady === b.diskReady &&
     a.diskReason === b.diskReason &&

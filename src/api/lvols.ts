@@ -3,7 +3,7 @@
 // wait_timeout only waits for that. The handlers never change the target.
 import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
-import { hostIsGone, hostIsLetIn, lvolState } from "../model/lvol-state.ts";
+import { hostIsGone, hostIsLetIn, lvolState, type VolumeView } from "../model/lvol-state.ts";
 import { type LvolRow } from "../model/lvol.ts";
 import { orphanBytes, refuseOrphans } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
@@ -107,9 +107,16 @@ async function changeHost(
 ): Promise<{ lvol: Lvol | undefined }> {
   const { signal, actor, traceparent } = context;
   const { id, host, waitMs } = requests.hostChange(kind, request);
+  const wasAllowed = agent.rows.lvol(id)?.hosts.includes(host) === true;
   const decision = await agent.writer.mutate({ kind, id, host, actor, traceparent });
   if (decision.kind !== "lvol" || decision.row === undefined) return { lvol: undefined };
-  const isDone = kind === "allowHost" ? hostIsLetIn : hostIsGone;
+  // Nothing to change in the row, but somebody else may have changed the target: only a read tells.
+  const reads = wasAllowed === (kind === "allowHost");
+  if (reads) agent.readExportAgain(id);
+  const isDone = (view: VolumeView, nqn: string) => {
+    if (reads && view.observed.subsystemStale) return false;
+    return kind === "allowHost" ? hostIsLetIn(view, nqn) : hostIsGone(view, nqn);
+  };
   const row = await waitFor(
     agent,
     { id, waitMs, signal },

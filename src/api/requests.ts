@@ -14,6 +14,7 @@ import type {
   ListLvolsRequest,
   ProvisionLvolRequest,
   PurgeOrphanRequest,
+  ResolveOutcomeRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
 import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
@@ -283,4 +284,16 @@ export function admitDisk(message: AdmitDiskRequest): {
       fields.text("evidence_fingerprint", message.evidenceFingerprint) || undefined,
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
+}
+
+export function resolveOutcome(message: ResolveOutcomeRequest): {
+  readonly id: string;
+  readonly reason: string;
+} {
+  const fields = new Fields();
+  const id = fields.uuid("object_id", message.objectId);
+  const reason = message.reason.trim();
+  if (reason === "") fields.violation("reason", "must say what was found out");
+  fields.done();
+  return { id, reason };
 }

@@ -4,9 +4,13 @@ import { formatBytes } from "../model/bytes.ts";
 import { refusing } from "../model/disk-claim.ts";
 import { promisableBytes, type DiskRow, type DiskState } from "../model/disk.ts";
 import type { Evidence, EvidenceKind } from "../model/evidence.ts";
+import type { StepFailures } from "../model/failure.ts";
+import type { UnknownOutcome } from "../model/unknown-outcome.ts";
 import {
   instant,
   nodeCause,
+  outcomeCause,
+  suspectCause,
   unresponsiveTargetCause,
   targetCause,
   type NextStep,
@@ -20,6 +24,9 @@ export type DiskFacts = {
   readonly state: DiskState;
   /** Why the disk is not ready now; empty when it is. */
   readonly reason: string;
+  readonly failures: StepFailures;
+  /** A change of the disk whose outcome is not known; undefined: there is none. */
+  readonly outcomeUnknown: UnknownOutcome | undefined;
   readonly targetConnected: boolean;
   /** Whether the disks on the target were listed in this incarnation. */
   readonly targetListed: boolean;
@@ -79,6 +86,8 @@ export function diskCauses(facts: DiskFacts) {
     node,
     target,
     unresponsive,
+    suspectCause(facts.failures),
+    outcomeCause(facts.row.id, facts.outcomeUnknown),
     presence,
     evidence,
     admission,

@@ -3,6 +3,9 @@
 //
 // It never guesses: what was not observed in this incarnation of the target is UNKNOWN.
 
+import type { StepFailures } from "../model/failure.ts";
+import type { UnknownOutcome } from "../model/unknown-outcome.ts";
+
 /** Questions are worded so that YES means that all is well. */
 export type Answer = "YES" | "NO" | "UNKNOWN";
 
@@ -136,6 +139,35 @@ export function unresponsiveTargetCause({ target }: NodeFacts): Cause | undefine
       `see whether it hangs or is stopped (its log, top): once it answers or is restarted, the ` +
       `agent continues by itself`,
     waits: "waits for the target",
+  };
+}
+
+/** A step of the object was in flight when the target died, so that it waits. */
+export function suspectCause(failures: StepFailures): Cause | undefined {
+  const [worst] = Object.values(failures)
+    .filter(({ crashTime }) => crashTime !== undefined)
+    .toSorted((a, b) => b.attempt - a.attempt);
+  if (worst === undefined) return undefined;
+  return {
+    cause: `${worst.message}; next try at ${instant(worst.nextTryTime)} or later`,
+    cure:
+      "see the target's log and core file for why it died, and keep this object from it (Delete) if " +
+      "each try kills it: all other exports are interrupted then",
+    waits: "waits until all others are done, and longer after each crash",
+  };
+}
+
+/** The answer to a change of the object was lost. */
+export function outcomeCause(id: string, unknown: UnknownOutcome | undefined): Cause | undefined {
+  if (unknown === undefined) return undefined;
+  return {
+    cause: `${unknown.method} was sent and not answered since ${instant(unknown.since)}`,
+    cure:
+      `see whether the target still works on it (its log); if you know that it does not, call ` +
+      `ResolveOutcome {"objectId": "${id}", "reason": "WHY"}; a restart of the target ends it, too`,
+    waits:
+      "waits for the answer, a later one of the same connection, a restart of the target, or the grace " +
+      "after a lost connection",
   };
 }
 

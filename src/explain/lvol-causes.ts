@@ -6,6 +6,8 @@ import type { DiskRow, DiskState } from "../model/disk.ts";
 import {
   instant,
   nodeCause,
+  outcomeCause,
+  suspectCause,
   unresponsiveTargetCause,
   targetCause,
   type NextStep,
@@ -52,6 +54,8 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   ({ node, view }) => targetCause(node, view.targetConnected),
   ({ node }) => unresponsiveTargetCause(node),
   diskCause,
+  ({ view }) => suspectCause(view.failures),
+  ({ view }) => outcomeCause(view.row.id, view.outcomeUnknown),
   deleting,
   maybeLostCause,
   notZeroedCause,

@@ -11,7 +11,14 @@ export type LvolWarning = "ListenerMissing" | "HostRefused" | "HostsUnconfirmed"
 export type LvolConditionType = LvolNeed | LvolWarning;
 
 export type DiskConditionType =
-  "Claimed" | "Attached" | "StoreReady" | "FreeSpaceZeroed" | "Healthy" | "Schedulable";
+  | "Claimed"
+  | "Attached"
+  | "StoreReady"
+  | "FreeSpaceZeroed"
+  | "Healthy"
+  | "Schedulable"
+  /** Listed only while it holds. */
+  | "OutcomeUnknown";
 
 export type NodeConditionType =
   | "DatabaseReachable"

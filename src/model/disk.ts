@@ -3,6 +3,7 @@ import type { ColumnOwner, OwnedBy } from "./column-owner.ts";
 import type { Condition, DiskConditionType } from "./condition.ts";
 import type { Evidence } from "./evidence.ts";
 import type { StepFailures } from "./failure.ts";
+import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 import type { PendingOp } from "./pending-op.ts";
 
 export const DISK_STATES = [
@@ -156,6 +157,8 @@ export type DiskReadiness = {
   readonly ready: boolean;
   /** Why the disk is not ready, for people; empty if it is. */
   readonly reason: string;
+  /** A change of the disk whose outcome is not known; undefined: there is none. */
+  readonly outcomeUnknown?: UnknownOutcome | undefined;
 };
 
 function conditionOf(
@@ -192,5 +195,6 @@ export function diskConditions(
     ),
     { type: "Healthy", status: "UNKNOWN", reason: "NotMeasured", message: "" },
     conditionOf("Schedulable", schedulable, row.cordoned ? "Cordoned" : "NotUp", why),
+    ...outcomeConditions(observed.outcomeUnknown),
   ];
 }

@@ -6,6 +6,16 @@ export type StepFailure = {
   readonly attempt: number;
   readonly message: string;
   readonly nextTryTime: Date;
+  /**
+   * Nothing was refused: the step was not sent, or its answer was lost. Undefined: target or kernel
+   * answered.
+   */
+  readonly unanswered?: true | undefined;
+  /**
+   * The step was in flight when the target died at that time, and has not been answered since: `attempt`
+   * counts such deaths. Steps with the same time are suspects of one crash.
+   */
+  readonly crashTime?: Date | undefined;
 };
 
 /**
@@ -19,13 +29,27 @@ export function worstFailure(failures: StepFailures): StepFailure | undefined {
   return Object.values(failures).toSorted((a, b) => b.attempt - a.attempt)[0];
 }
 
+/** The target, or the kernel, answered the step with an error. */
+export function wasRefused(failures: StepFailures, key: string): boolean {
+  const failure = failures[key];
+  return (
+    failure !== undefined && failure.unanswered === undefined && failure.crashTime === undefined
+  );
+}
+
 export function sameFailures(a: StepFailures, b: StepFailures): boolean {
   const keys = Object.keys(a);
   return (
     keys.length === Object.keys(b).length &&
     keys.every((key) => {
       const other = b[key];
-      return other?.attempt === a[key]?.attempt && other?.message === a[key]?.message;
+      const one = a[key];
+      return (
+        other?.attempt === one?.attempt &&
+        other?.message === one?.message &&
+        other?.unanswered === one?.unanswered &&
+        other?.crashTime?.getTime() === one?.crashTime?.getTime()
+      );
     })
   );
 }

@@ -2,7 +2,7 @@
 import { addressText } from "./address.ts";
 import type { Condition, LvolConditionType, LvolWarning } from "./condition.ts";
 import { allowHostKey, listenKey } from "./export-parts.ts";
-import type { StepFailures } from "./failure.ts";
+import { wasRefused, type StepFailures } from "./failure.ts";
 import {
   sameAddress,
   type ListenAddress,
@@ -10,6 +10,7 @@ import {
   type ObservedSubsystem,
   type ObservedVolume,
 } from "./lvol.ts";
+import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 
 export const LVOL_STATES = [
   "CREATING",
@@ -32,17 +33,16 @@ export type VolumeView = {
   readonly observed: ObservedVolume;
   /** Failures of the volume's steps that are not overcome yet, by `LOOP/STEP PART`. */
   readonly failures: StepFailures;
-  /** A request on its subsystem whose outcome is not known; undefined: there is none. */
+  /** The oldest change whose outcome is not known, of whatever; undefined: there is none. */
   readonly outcomeUnknown: UnknownOutcome | undefined;
+  /** As outcomeUnknown, of its subsystem: what is read of that proves nothing. */
+  readonly subsystemUnknown: UnknownOutcome | undefined;
   readonly targetConnected: boolean;
   readonly diskReady: boolean;
   readonly diskReason: string;
   /** Addresses of the listeners that every subsystem of the node should have. */
   readonly listenAddresses: readonly ListenAddress[];
 };
-
-/** A request that was sent and whose answer was lost, so that it may have been carried out or not. */
-export type UnknownOutcome = { readonly method: string; readonly since: Date };
 
 export type PresentSubsystem = Extract<ObservedSubsystem, { kind: "present" }>;
 
@@ -161,21 +161,21 @@ function exportProblem(view: VolumeView): { reason: string; message: string } | 
   return { reason: "NoListener", message: `not listening on ${where}` };
 }
 
-/** The target lets the host in, as observed, or has refused to. */
-export function hostIsLetIn({ observed, failures }: VolumeView, host: string): boolean {
-  const { subsystem } = observed;
-  if (subsystem?.kind !== "present") return false;
+/** The target lets the host in, as observed and with nothing to come, or has refused to. */
+export function hostIsLetIn(view: VolumeView, host: string): boolean {
+  const { subsystem } = view.observed;
+  if (subsystem?.kind !== "present" || view.subsystemUnknown !== undefined) return false;
   const letIn = subsystem.allowAnyHost || subsystem.hosts.includes(host);
-  return letIn || failures[allowHostKey(host)] !== undefined;
+  return letIn || wasRefused(view.failures, allowHostKey(host));
 }
 
 /**
  * The host can no longer reach the volume: a read that began after every change of the subsystem was
  * answered shows neither the host nor a connection of it.
  */
-export function hostIsGone({ observed }: VolumeView, host: string): boolean {
+export function hostIsGone({ observed, subsystemUnknown }: VolumeView, host: string): boolean {
   const { subsystem, subsystemStale, connected } = observed;
-  if (subsystem === undefined || subsystemStale) return false;
+  if (subsystem === undefined || subsystemStale || subsystemUnknown !== undefined) return false;
   if (subsystem.kind === "absent") return true;
   const letIn = subsystem.allowAnyHost || subsystem.hosts.includes(host);
   return !letIn && connected?.includes(host) !== true;
@@ -228,12 +228,7 @@ function warnings(view: VolumeView): readonly LvolCondition[] {
     const message = `${row.unconfirmedHosts.join(", ")} may not connect before ConfirmHosts is called`;
     warn("HostsUnconfirmed", "OlderDatabase", message);
   }
-  if (outcomeUnknown !== undefined) {
-    const { method, since } = outcomeUnknown;
-    const message = `${method} was sent and not answered since ${since.toISOString()}`;
-    warn("OutcomeUnknown", "AnswerLost", message);
-  }
-  return found;
+  return [...found, ...outcomeConditions(outcomeUnknown)];
 }
 
 /** All conditions of a volume: what it needs to be UP, then what is wrong with single parts. */

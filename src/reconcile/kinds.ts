@@ -12,7 +12,7 @@ import type { Disks } from "./disk/disks.ts";
 import type { Kind } from "./engine/kind.ts";
 import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
 import { volumeRecord } from "./lvol/record.ts";
-import { STEP_EFFECT, type DiskStep, type Step, type VolumeStep } from "./steps.ts";
+import { STEP_EFFECT, STEP_SENDS, type DiskStep, type Step, type VolumeStep } from "./steps.ts";
 import { performVolumeStep } from "./lvol/perform.ts";
 import type { VolumeStepContext } from "./lvol/performed-step.ts";
 import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
@@ -50,6 +50,7 @@ export function volumeKind(
     loops: VOLUME_LOOPS,
     intent: ({ row }) => intentOf(row),
     changes: (act) => STEP_EFFECT[act] !== "observe",
+    sends: (act) => STEP_SENDS[act],
     view: (id, moment) => {
       const row = source.rows.lvol(id);
       return row === undefined ? undefined : volumeView(source, row, moment);
@@ -62,7 +63,7 @@ export function volumeKind(
     },
     part: partOf,
     recordedFailures: ({ row }) => row.failures,
-    works: (view) => lvolState(view) === "UP",
+    works: (view) => ["UP", "DELETED"].includes(lvolState(view)),
     wakeTime: ({ unexportDue }) => unexportDue,
     recordFatal: ({ row, failures }, lastError) =>
       writer.recordLvol(row, { failed: true, failures, lastError, nextTryTime: undefined }),
@@ -105,6 +106,7 @@ export function diskKind(
     loops: DISK_LOOPS,
     intent: ({ row }) => intentOf(row),
     changes: (act) => STEP_EFFECT[act] !== "observe",
+    sends: (act) => STEP_SENDS[act],
     view: (id, moment) => {
       const row = rows.disk(id);
       return row === undefined ? undefined : disks.view(row, moment);

@@ -1,70 +1,41 @@
 // Composes the session with the target, the disks, the drivers and the loops, and wakes objects
 // when rows, observations or the write mode change. loops.ts lists the loops.
-import type { Logger } from "pino";
-import type { Config } from "../config.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
-import type { SpdkClient } from "../spdk/client.ts";
-import type { SpdkConnection } from "../spdk/connection.ts";
+import type { OutcomeSubject } from "../model/unknown-outcome.ts";
 import type { PendingContext } from "../model/pending-op.ts";
-import type { Fence } from "../store/fence.ts";
-import type { RowChange, Rows } from "../store/rows.ts";
-import type { Writer } from "../store/writer.ts";
-import type { Kernel } from "../sysfs/kernel.ts";
-import type { Instruments } from "../telemetry/instruments.ts";
+import type { RowChange } from "../store/rows.ts";
 import { Disks } from "./disk/disks.ts";
 import { Driver } from "./engine/driver.ts";
 import type { LoopStatus, Moment } from "./engine/kind.ts";
-import type { DiskView } from "./disk/view.ts";
+import { Suspects, type Suspect } from "./engine/suspects.ts";
+import { concernsVolumes, type DiskView } from "./disk/view.ts";
+import type { ReconcilerOptions } from "./reconciler-options.ts";
+import { sharedParts, type SharedParts } from "./shared-parts.ts";
 import { ConnectedHosts } from "./target/connected-hosts.ts";
 import { diskKind, permits, volumeKind, type Act } from "./kinds.ts";
-import { Lanes } from "./engine/lanes.ts";
 import { nextSteps } from "./next-steps.ts";
-import { NewVolumes } from "./lvol/new-volumes.ts";
 import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
-import { Observed, type ObservedChange } from "./target/observed.ts";
-import { Orphans } from "./target/orphans.ts";
-import { ReturnedLvols } from "./target/returned-lvols.ts";
+import type { ObservedChange } from "./target/observed.ts";
 import type { DiskStep, VolumeStep } from "./steps.ts";
 import { TargetSession, type TargetStatus } from "./target/session.ts";
-import { UnknownOutcomes } from "./target/unknown-outcomes.ts";
+import type { UnknownOutcomeOf } from "./target/unknown-outcomes.ts";
 import { Verification } from "./verify.ts";
 import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
-
-export type ReconcilerOptions = {
-  readonly config: Config;
-  readonly rows: Rows;
-  readonly writer: Writer;
-  readonly kernel: Kernel;
-  readonly connection: SpdkConnection;
-  readonly spdk: SpdkClient;
-  readonly fence: Fence;
-  /** How long a request of an earlier agent may still be running in the same incarnation. */
-  readonly graceMs: number;
-  /** The interval in which the target's events are polled. */
-  readonly eventsMs: number;
-  /** After that long with an unknown outcome, what may be sent twice is sent again. */
-  readonly repeatMs: number;
-  readonly log: Logger;
-  readonly instruments: Instruments;
-};
 
 export type PartStatus = { readonly ok: boolean; readonly reason: string; readonly since: Date };
 
 export class Reconciler {
   readonly orphans: OrphanCalls;
-  readonly #options: ReconcilerOptions;
   readonly #listeners = new Set<() => void>();
-  readonly #observed: Observed;
-  readonly #outcomes: UnknownOutcomes;
-  readonly #newVolumes: NewVolumes;
-  readonly #lanes = new Lanes();
+  readonly #shared: SharedParts;
   readonly #source: VolumeViewSource;
   readonly #disks: Disks;
   readonly #volumeDriver: Driver<VolumePlanView, VolumeStep>;
   readonly #diskDriver: Driver<DiskView, DiskStep>;
   readonly #session: TargetSession;
   readonly #verification: Verification;
+  readonly #suspects: Suspects;
   readonly #unsubscribe: DisposableStack;
   #rowsLoaded = false;
   #graceUntil = new Date(0);
@@ -72,35 +43,24 @@ export class Reconciler {
   #graceTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ReconcilerOptions) {
-    const { config, rows, writer, log, fence } = options;
-    this.#options = options;
-    const writeMode = () => fence.writeMode;
-    const pending = (now: Date) => this.#pending(now);
-    const observed = new Observed((change) => this.#onObserved(change));
-    this.#observed = observed;
-    const outcomes = new UnknownOutcomes((nqn) => this.#onOutcomeKnown(nqn));
-    this.#outcomes = outcomes;
+    const { config, rows, writer, log, fence, connection } = options;
+    const suspects = new Suspects(log);
+    this.#suspects = suspects;
+    const shared = sharedParts(options, {
+      pending: (now) => this.#pending(now),
+      afterLoss: () => this.#session.afterLoss(),
+      onObserved: (change) => this.#onObserved(change),
+      onOutcomeKnown: (id, of) => this.#onOutcomeKnown(id, of),
+      onRestored: () => this.#session.scanSoon(),
+    });
+    const { observed } = shared;
+    this.#shared = shared;
     this.#source = {
-      rows,
-      observed,
-      outcomes,
+      ...shared,
       isolation: config.isolation,
       reconnectGraceMs: config.reconnectGraceMs,
       listenAddresses: () => config.listenAddresses,
-      pending,
     };
-    const afterLoss = () => this.#session.afterLoss();
-    const lanes = this.#lanes;
-    const newVolumes = new NewVolumes(() => fence.epoch);
-    this.#newVolumes = newVolumes;
-    const returned = new ReturnedLvols({
-      ...options,
-      writeMode,
-      onRestored: () => this.#session.scanSoon(),
-    });
-    const orphans = new Orphans({ ...options, ...config, observed, returned });
-    const target = { observed, orphans, lanes, outcomes, afterLoss, writeMode, pending };
-    const shared = { ...options, ...target, returned, newVolumes };
     const diskReadiness = (row: DiskRow) => this.diskReadiness(row);
     this.orphans = orphanCalls({ ...shared, nqnPrefix: config.nqnPrefix, diskReadiness });
     this.#disks = new Disks({
@@ -116,12 +76,9 @@ export class Reconciler {
       ...volumeKind(this.#source, writer, steps, mayPerform),
       first: (id: string) => connectedHosts.has(id),
     };
-    this.#volumeDriver = new Driver(volumes, log, instruments);
-    this.#diskDriver = new Driver(
-      diskKind(this.#disks, rows, writer, mayPerform),
-      log,
-      instruments,
-    );
+    this.#volumeDriver = new Driver(volumes, log, instruments, suspects);
+    const disks = diskKind(this.#disks, rows, writer, mayPerform);
+    this.#diskDriver = new Driver(disks, log, instruments, suspects);
     this.#session = new TargetSession({
       ...shared,
       ...config,
@@ -134,7 +91,10 @@ export class Reconciler {
       },
       scanDisks: () => this.#disks.rescanTarget(),
       recordProcess: (targetProcess) => writer.recordTargetProcess(targetProcess),
-      onReady: () => this.#beginGrace(),
+      onReady: (ready) => {
+        suspects.identified(ready);
+        this.#beginGrace();
+      },
     });
     this.#verification = new Verification({
       rows,
@@ -143,6 +103,7 @@ export class Reconciler {
       inFlight: (id) => this.#diskDriver.inFlight(id),
     });
     this.#unsubscribe = new DisposableStack();
+    this.#unsubscribe.defer(connection.onDisconnected(() => suspects.disconnected()));
     this.#unsubscribe.defer(rows.subscribe((changes) => this.#onRows(changes)));
     this.#unsubscribe.defer(fence.onChange(() => this.#onFence()));
   }
@@ -209,7 +170,7 @@ export class Reconciler {
 
   /** How many steps wait for their lanes, and how many hold them. */
   get lanes(): { readonly waiting: number; readonly running: number } {
-    return this.#lanes.counts;
+    return this.#shared.lanes.counts;
   }
 
   /**
@@ -224,6 +185,7 @@ export class Reconciler {
   async stop(signal: AbortSignal): Promise<void> {
     this.#unsubscribe.dispose();
     clearTimeout(this.#graceTimer);
+    this.#suspects.close();
     await this.#disks.stop();
     await Promise.all([this.#diskDriver.stop(signal), this.#volumeDriver.stop(signal)]);
     await this.#session[Symbol.asyncDispose]();
@@ -232,12 +194,12 @@ export class Reconciler {
   #onObserved({ kind, id }: ObservedChange): void {
     if (kind === "lvol") this.#volumeDriver.wake(id);
     else this.#wakeDisk(id);
-    this.#options.rows.touch(id);
+    this.#shared.rows.touch(id);
     for (const listener of this.#listeners) listener();
   }
 
   #onRows(changes: readonly RowChange[]): void {
-    const { rows } = this.#options;
+    const { rows } = this.#shared;
     for (const change of changes) {
       const { id } = change;
       if (change.kind === "disk") {
@@ -248,16 +210,16 @@ export class Reconciler {
         if (concernsVolumes(change.before, now)) this.#wakeDisk(id);
         continue;
       }
-      if (change.created && this.#observed.incarnation !== undefined) {
+      if (change.created && this.#shared.observed.incarnation !== undefined) {
         // The volume was created by this commit, so nothing of it exists yet and no read is needed.
-        this.#observed.setLvol(id, { kind: "absent" });
-        this.#observed.setSubsystem(id, { kind: "absent" });
+        this.#shared.observed.setLvol(id, { kind: "absent" });
+        this.#shared.observed.setSubsystem(id, { kind: "absent" });
       }
       const row = rows.lvol(id);
-      if (row === undefined) this.#observed.forgetVolume(id);
-      this.#newVolumes.follow(id, { created: change.created, row });
+      if (row === undefined) this.#shared.observed.forgetVolume(id);
+      this.#shared.newVolumes.follow(id, { created: change.created, row });
       // A host that was revoked is gone only once a read from now on shows it.
-      if (row !== undefined && change.revoked) this.#observed.expireSubsystem(id);
+      if (row !== undefined && change.revoked) this.#shared.observed.expireSubsystem(id);
       this.#volumeDriver.retryIfIntentChanged(id, row?.generation);
       // A failed delete may leave old bytes in free clusters, which the disk's row has to record.
       if (row?.pendingOp !== undefined) this.#diskDriver.wake(row.diskId);
@@ -267,44 +229,60 @@ export class Reconciler {
     this.#disks.scanKernelNow();
   }
 
-  /** Requests whose answers were lost and that may still be running. */
-  get unknownOutcomes(): number {
-    return this.#outcomes.count;
+  /** Steps that may have killed the target. */
+  suspects(): readonly Suspect[] {
+    return this.#suspects.list();
   }
 
-  /** An operator found out what became of the lost requests on a volume's subsystem: their methods. */
-  resolveOutcome(row: LvolRow): readonly string[] {
-    return this.#outcomes.end(row.nqn);
+  /** What was observed of the volume's export no longer counts: it is read again. */
+  readExportAgain(id: string): void {
+    this.#shared.observed.expireSubsystem(id);
   }
 
-  #onOutcomeKnown(nqn: string): void {
-    const row = this.#options.rows.lvolByNqn(nqn);
-    if (row === undefined) return;
-    // What was read meanwhile may have been read before the lost request had its effect.
-    this.#observed.expireSubsystem(row.id);
-    this.#volumeDriver.retrySoon(row.id);
+  /** Changes whose answers were lost and that may still be running. */
+  unknownOutcomes(): readonly UnknownOutcomeOf[] {
+    return this.#shared.outcomes.list();
+  }
+
+  /** An operator found out what became of the lost changes of a volume or a disk: their methods. */
+  resolveOutcome(id: string): readonly string[] {
+    return this.#shared.outcomes.resolve(id);
+  }
+
+  /** What was read meanwhile may have been read before the lost change had its effect. */
+  #onOutcomeKnown(id: string, of: OutcomeSubject): void {
+    if (of === "disk") {
+      this.#disks.rescanTarget().catch((error: unknown) => {
+        this.#shared.log.warn({ err: error }, "cannot list the disks on the SPDK target");
+      });
+      this.#diskDriver.retrySoon(id);
+      return;
+    }
+    if (of === "subsystem") this.#shared.observed.expireSubsystem(id);
+    else this.#shared.observed.setLvol(id, undefined);
+    this.#volumeDriver.retrySoon(id);
   }
 
   #permits(act: Act): boolean {
-    return permits(this.#options.fence.writeMode, act);
+    return permits(this.#shared.fence.writeMode, act);
   }
 
   #pending(now: Date): PendingContext {
-    const { fence } = this.#options;
+    const { fence } = this.#shared;
     return {
-      incarnation: this.#observed.incarnation,
+      incarnation: this.#shared.observed.incarnation,
       epoch: fence.epoch,
       now,
       graceUntil: this.#graceUntil,
-      earlierMayRun: this.#observed.earlierMayRun,
+      earlierMayRun: this.#shared.observed.earlierMayRun,
     };
   }
 
   #onFence(): void {
-    const { fence, log } = this.#options;
+    const { fence, log } = this.#shared;
     if (fence.writeMode !== "read-only") this.#session.onWriteMode();
     this.#disks.scanKernelNow();
-    if (fence.writeMode === "read-write" && this.#observed.incarnation !== undefined) {
+    if (fence.writeMode === "read-write" && this.#shared.observed.incarnation !== undefined) {
       // Disks found in another write mode could not be recorded: scan again.
       this.#disks.rescanTarget().catch((error: unknown) => {
         log.warn({ err: error }, "cannot list the disks on the SPDK target");
@@ -320,7 +298,7 @@ export class Reconciler {
    * agents sent before are no longer running when it ends.
    */
   #beginGrace(): void {
-    const { graceMs, fence } = this.#options;
+    const { graceMs, fence } = this.#shared;
     // A lease that lapsed and was renewed in the same epoch belonged to no other agent meanwhile:
     // it does not restart the grace.
     this.#graceOfEpoch = fence.epoch;
@@ -333,8 +311,8 @@ export class Reconciler {
 
   /** The grace ended: reads the lvols that requests of earlier agents may have changed. */
   #endGrace(): void {
-    const { rows, fence } = this.#options;
-    const { incarnation } = this.#observed;
+    const { rows, fence } = this.#shared;
+    const { incarnation } = this.#shared.observed;
     // Date.now() may still be a fraction of a millisecond before graceUntil, and no second wake
     // follows: mark the grace as over.
     this.#graceUntil = new Date(0);
@@ -344,7 +322,7 @@ export class Reconciler {
         (pendingOp.epoch !== fence.epoch || pendingOp.run !== incarnation);
       const mayHaveBegun = lvolUuid === undefined && deleteRequestedTime !== undefined;
       if (mayHaveEnded || (mayHaveBegun && deleteTime === undefined)) {
-        this.#observed.setLvol(id, undefined);
+        this.#shared.observed.setLvol(id, undefined);
       }
     }
     this.#wakeAll();
@@ -353,24 +331,15 @@ export class Reconciler {
   /** Wakes a disk and its volumes: their plans depend on the state of the disk. */
   #wakeDisk(id: string): void {
     this.#diskDriver.wake(id);
-    for (const volume of this.#options.rows.lvolIdsOn(id)) this.#volumeDriver.wake(volume);
+    for (const volume of this.#shared.rows.lvolIdsOn(id)) this.#volumeDriver.wake(volume);
   }
 
   #wakeAll(): void {
-    const { rows } = this.#options;
+    const { rows } = this.#shared;
     this.#volumeDriver.retryAllNow();
     this.#diskDriver.retryAllNow();
     for (const row of rows.lvols()) this.#volumeDriver.wake(row.id);
     for (const row of rows.disks()) this.#diskDriver.wake(row.id);
     for (const listener of this.#listeners) listener();
   }
-}
-
-/** Whether a disk's row changed in a column that plans of its volumes depend on. */
-function concernsVolumes(before: DiskRow | undefined, now: DiskRow | undefined): boolean {
-  return (
-    before?.state !== now?.state ||
-    before?.lvsUuid !== now?.lvsUuid ||
-    before?.freeSpace !== now?.freeSpace
-  );
 }

@@ -155,6 +155,42 @@ export type DiskStep =
 
 export type Step = VolumeStep | DiskStep;
 
+/** Sent twice, these do no harm whatever became of the first (docs/architecture.md#r2-unknown-outcomes). */
+export const REPEATABLE: ReadonlySet<Step["kind"]> = new Set([
+  "allow-host",
+  "deny-host",
+  "set-any-host",
+  "add-listener",
+  "remove-listener",
+]);
+
+/**
+ * The change that a step sends to the target, or the first one; undefined: it sends none. By such a
+ * change the target may die.
+ */
+export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
+  "observe-lvol": undefined,
+  "observe-subsystem": undefined,
+  "create-lvol": "bdev_lvol_create",
+  "prepare-export": "nvmf_create_subsystem",
+  "allow-host": "nvmf_subsystem_add_host",
+  "deny-host": "nvmf_subsystem_remove_host",
+  "set-any-host": "nvmf_subsystem_allow_any_host",
+  "add-namespace": "nvmf_subsystem_add_ns",
+  "add-listener": "nvmf_subsystem_add_listener",
+  "remove-listener": "nvmf_subsystem_remove_listener",
+  "end-export": "nvmf_delete_subsystem",
+  "record-lvol": undefined,
+  "delete-lvol": "bdev_lvol_delete",
+  "record-disk": undefined,
+  "claim-disk": undefined,
+  "release-function": undefined,
+  "attach-disk": "bdev_nvme_attach_controller",
+  "detach-disk": "bdev_nvme_detach_controller",
+  "create-store": "bdev_lvol_create_lvstore",
+  "zero-free-space": "bdev_lvol_create",
+};
+
 /**
  * - observe: reads the target and changes nothing.
  * - restore: restores what was wanted and recorded before; permitted without the database.

@@ -34,7 +34,13 @@ export const targetProcessColumn = z.object({
 /** Failures of steps, by step and part. */
 export const failuresColumn = z.record(
   z.string(),
-  z.object({ attempt: z.number(), message: z.string(), nextTryTime: jsonTime }),
+  z.object({
+    attempt: z.number(),
+    message: z.string(),
+    nextTryTime: jsonTime,
+    unanswered: z.literal(true).optional(),
+    crashTime: jsonTime.optional(),
+  }),
 );
 
 /** A parser of `select *` rows from a schema over the camelCase names. */

@@ -67,13 +67,13 @@ export class StoreSession {
     this.#options = options;
     // A rejection before anything awaits `failed` must not count as unhandled.
     this.#failed.promise.catch(() => {});
-    options.writer.onConnectedChange((connected) => {
+    options.writer.reachability.onChange((connected) => {
       this.#database.set(connected, connected ? "" : "the database cannot be reached");
       if (connected) this.check();
     });
     // An attempt of its own tells whether the database is away: the transaction may have failed since
     // this process was stopped.
-    options.writer.onUnreachable(() => this.check());
+    options.writer.reachability.onUnreachable(() => this.check());
     options.database.onConnectionLost(() => this.check());
     options.rows.subscribe(() => {
       if (!options.rows.copied) options.fence.setCopied(false);

@@ -15,6 +15,7 @@ import { isDatabaseDown, type Database } from "./database.ts";
 import type { Fence } from "./fence.ts";
 import type { LocalCopy } from "./local-copy.ts";
 import { IdsTaken } from "./object-ids.ts";
+import { Reachability } from "./reachability.ts";
 import type { Rows } from "./rows.ts";
 import { inSharedCommit } from "./shared-commit.ts";
 import * as sql from "./statements.ts";
@@ -63,6 +64,7 @@ export type WriterOptions = {
 export class Writer {
   readonly #options: WriterOptions;
   readonly #instruments: Instruments;
+  readonly reachability: Reachability;
   readonly #status = new StatusQueue();
   readonly #mutations: Waiting[] = [];
   #scheduled = false;
@@ -72,15 +74,13 @@ export class Writer {
   /** The rows in memory may be outdated (a commit failed): read them before the next commit. */
   #stale = true;
   #closed = false;
-  #connected = false;
-  #onConnectedChange: (connected: boolean) => void = () => {};
-  #onUnreachable: () => void = () => {};
   #onLeaseLost: () => void = () => {};
   /** Settles readAsLeader; undefined if it is not waiting. */
   #leaderRead: PromiseWithResolvers<void> | undefined;
 
   constructor(options: WriterOptions) {
     this.#options = options;
+    this.reachability = new Reachability(options.log);
     this.#instruments = options.instruments ?? NO_INSTRUMENTS;
   }
 
@@ -91,16 +91,7 @@ export class Writer {
 
   /** Whether the last transaction reached the database. */
   get connected(): boolean {
-    return this.#connected;
-  }
-
-  onConnectedChange(listener: (connected: boolean) => void): void {
-    this.#onConnectedChange = listener;
-  }
-
-  /** Calls listener after each transaction that could not reach the database. */
-  onUnreachable(listener: () => void): void {
-    this.#onUnreachable = listener;
+    return this.reachability.connected;
   }
 
   onLeaseLost(listener: () => void): void {
@@ -157,10 +148,10 @@ export class Writer {
       const message = `too many changes wait for a commit; the limit is ${QUEUED_INTENTS}`;
       throw new Refusal("OVERLOADED", message, { retryAfterMs: 1_000 });
     }
-    if (!this.#connected && this.#retryTimer !== undefined) {
+    if (!this.connected && this.#retryTimer !== undefined) {
       throw databaseDown("the database cannot be reached");
     }
-    refuseUnlessLeading(this.#options.fence, this.#connected);
+    refuseUnlessLeading(this.#options.fence, this.connected);
   }
 
   /**
@@ -262,7 +253,7 @@ export class Writer {
         await this.#commitParts(parts, epoch);
       }
       this.#retryMs = COMMIT_RETRY_FIRST_MS;
-      this.#setConnected(true);
+      this.reachability.reached();
     } catch (error) {
       for (const part of parts) this.#status.putBack(part);
       this.#onFailed(parts, error);
@@ -291,7 +282,7 @@ export class Writer {
     this.#retryMs = Math.min(this.#retryMs * 2, COMMIT_RETRY_LAST_MS);
     const down = isDatabaseDown(error);
     if (down) this.#onDown(error);
-    const level = down && !this.#connected ? "debug" : "error";
+    const level = down && !this.connected ? "debug" : "error";
     this.#options.log[level]({ err: error, mutations: intents.length }, "transaction failed");
     refuse([...intents, ...this.#mutations.splice(0)], down ? outcomeUnknown(error) : error);
   }
@@ -322,8 +313,7 @@ export class Writer {
   }
 
   #onDown(error: unknown): void {
-    this.#setConnected(false);
-    this.#onUnreachable();
+    this.reachability.unreachable();
     this.#leaderRead?.reject(error);
     this.#leaderRead = undefined;
   }
@@ -366,16 +356,6 @@ export class Writer {
       metrics.commit("failed", performance.now() - startMs);
       throw error;
     }
-  }
-
-  #setConnected(connected: boolean): void {
-    if (connected === this.#connected) return;
-    this.#connected = connected;
-    this.#options.log.info(
-      { connected },
-      connected ? "database connected" : "database disconnected",
-    );
-    this.#onConnectedChange(connected);
   }
 
   /** Waits for the transaction in flight; then refuses the intents that still wait. */

@@ -15,6 +15,10 @@ export type NodeFigures = {
   readonly exports: { readonly used: number; readonly limit: number };
   readonly unconfirmedHosts: number;
   readonly orphans: { readonly lvols: number; readonly subsystems: number };
+  /** Steps that may have killed the target, by state, zero included. */
+  readonly suspects: Readonly<Record<string, number>>;
+  /** Changes whose answers were lost, by what they change, zero included. */
+  readonly unknownOutcomes: Readonly<Record<string, number>>;
   readonly queues: Readonly<Record<string, number>>;
   readonly conditions: Readonly<Record<string, boolean>>;
 };
@@ -35,12 +39,18 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "Hosts of volumes that may not connect before they are confirmed",
   );
   const orphans = gauge("storagenode.orphans", "Objects on the target without a row, by kind");
+  const suspects = gauge("storagenode.suspects", "Steps that may have killed the target, by state");
+  const outcomes = gauge(
+    "storagenode.unknown_outcomes",
+    "Changes of the target whose answers were lost, by what they change",
+  );
   const queue = gauge("storagenode.queue.length", "Items that wait, by queue");
   const condition = gauge(
     "storagenode.condition",
     "1 if a condition of the node holds, otherwise 0",
   );
-  const all = [volumes, disks, capacity, exports, unconfirmed, orphans, queue, condition];
+  const needs = [unconfirmed, orphans, suspects, outcomes];
+  const all = [volumes, disks, capacity, exports, ...needs, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
     for (const [state, count] of Object.entries(now.volumes)) {
@@ -58,6 +68,12 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     observe.observe(unconfirmed, now.unconfirmedHosts);
     observe.observe(orphans, now.orphans.lvols, { kind: "lvol" });
     observe.observe(orphans, now.orphans.subsystems, { kind: "subsystem" });
+    for (const [state, count] of Object.entries(now.suspects)) {
+      observe.observe(suspects, count, { state });
+    }
+    for (const [of, count] of Object.entries(now.unknownOutcomes)) {
+      observe.observe(outcomes, count, { of });
+    }
     for (const [name, length] of Object.entries(now.queues)) {
       observe.observe(queue, length, { queue: name });
     }

@@ -122,7 +122,11 @@ describe("a warning", () => {
   });
 
   it("names the request whose answer was lost, and since when", () => {
-    const outcomeUnknown = { method: "nvmf_subsystem_add_host", since: new Date(0) };
+    const outcomeUnknown = {
+      method: "nvmf_subsystem_add_host",
+      since: new Date(0),
+      of: "subsystem",
+    } as const;
     expect(warningsOf(viewOf({ outcomeUnknown }))).toMatchObject([
       {
         type: "OutcomeUnknown",
@@ -153,7 +157,7 @@ describe("any volume", () => {
           ...quiet,
           row: { ...quiet.row, unconfirmedHosts },
           failures: Object.fromEntries(failed.map((key) => [key, failure])),
-          outcomeUnknown: lost ? { method: "m", since: new Date(0) } : undefined,
+          outcomeUnknown: lost ? { method: "m", since: new Date(0), of: "subsystem" } : undefined,
         };
         const reachable = wanted.some((address) => listeners.includes(address));
         expect(lvolState(view)).toBe(reachable ? "UP" : exported ? "DEGRADED" : "CREATING");

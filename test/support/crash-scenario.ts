@@ -39,6 +39,8 @@ export type CrashScenario = AsyncDisposable & {
 type StartOptions = {
   /** The database is away until `database().up()`. */
   readonly databaseAway?: boolean;
+  /** Settings of this agent, over those of the scenario. */
+  readonly env?: Readonly<Record<string, string>>;
 };
 
 type Running = {
@@ -82,7 +84,10 @@ export async function crashScenario(
     if (running === undefined) throw new Error("no agent is running");
     return running;
   };
-  const start = async (lockPath: string, { databaseAway = false }: StartOptions = {}) => {
+  const start = async (
+    lockPath: string,
+    { databaseAway = false, env: own = {} }: StartOptions = {},
+  ) => {
     // Each agent has its own proxy socket; they share one lock file, next to the socket of the
     // target.
     const path = join(folder.path, `agent${(count += 1)}`);
@@ -95,7 +100,7 @@ export async function crashScenario(
         target: { socket: path, fabricDisks: target.fabricDisks },
         timing: { graceMs: 200, stopMs: 20, ...timing },
       },
-      { STORAGE_NODE_STATE_DIR: stateDir, ...env },
+      { STORAGE_NODE_STATE_DIR: stateDir, ...env, ...own },
       { lockPath },
     );
     running = { agent, spdk, db };

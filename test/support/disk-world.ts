@@ -118,6 +118,7 @@ function view(world: World): DiskView {
     claimedBlank: world.claimedBlank,
     loadEnded: world.loadEnded,
     foundEmpty: world.foundEmpty,
+    outcomeUnknown: undefined,
     fleet: FLEET,
     pending: {
       incarnation: RUN,

@@ -94,6 +94,7 @@ export function lvolFacts(
       observed: observedVolume({ lvol: LVOL, subsystem: SUBSYSTEM }),
       failures: {},
       outcomeUnknown: undefined,
+      subsystemUnknown: undefined,
       targetConnected: true,
       diskReady: true,
       diskReason: "",
@@ -109,6 +110,8 @@ export function diskFacts(change: Partial<DiskFacts> = {}): DiskFacts {
     row,
     state: row.state,
     reason: "",
+    failures: row.failures,
+    outcomeUnknown: undefined,
     targetConnected: true,
     targetListed: true,
     onTarget: {

@@ -165,7 +165,7 @@ const REPEATABLE = ["allow-host", "deny-host", "set-any-host", "add-listener", "
 function act(world: World, step: VolumeStep): string | undefined {
   const { observed, outcomes, row } = world;
   const { restoreUntilUnexported } = view(world);
-  const unknown = outcomes.of(row.nqn) !== undefined;
+  const unknown = outcomes.of(row.id, "subsystem") !== undefined;
   switch (step.kind) {
     case "observe-lvol":
     case "create-lvol":
@@ -187,7 +187,7 @@ function act(world: World, step: VolumeStep): string | undefined {
       if (unknown && !REPEATABLE.includes(step.kind)) return "waits for a lost answer";
       if (step.kind === "end-export") must(!restoreUntilUnexported, "ended what is to be kept");
       const failure = actOnExport(world, step);
-      if (unknown) outcomes.end(row.nqn);
+      if (unknown) outcomes.answeredLater(row.id);
       return failure;
     }
   }
@@ -316,7 +316,7 @@ function timePasses(world: World): boolean {
     loadStore(observed);
     return true;
   }
-  if (outcomes.end(row.nqn).length > 0) return true;
+  if (outcomes.resolve(row.id).length > 0) return true;
   if (reachable && world.returning.length > 0) {
     const { allowAnyHost, hosts } = subsystem;
     target.connected = world.returning.filter((host) => allowAnyHost || hosts.includes(host));

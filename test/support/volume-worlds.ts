@@ -118,8 +118,13 @@ export function worldOf(is: Parts): World {
   if (lvolKnown) observed.setLvol(VOLUME, target.lvol ?? { kind: "absent" });
   if (is.subsystemKnown) observed.setSubsystem(VOLUME, subsystem ?? { kind: "absent" });
   if (is.stale || is.answerLost) observed.expireSubsystem(VOLUME);
-  const outcomes = new UnknownOutcomes(() => observed.expireSubsystem(VOLUME));
-  if (is.answerLost) void outcomes.add(row.nqn, "nvmf_method", new Promise(() => undefined));
+  const outcomes = new UnknownOutcomes({
+    connectionNumber: () => 1,
+    onEnd: () => observed.expireSubsystem(VOLUME),
+  });
+  if (is.answerLost) {
+    void outcomes.add(row.id, "subsystem", "nvmf_method", new Promise(() => undefined));
+  }
   return {
     row,
     target,

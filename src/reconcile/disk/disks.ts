@@ -23,7 +23,7 @@ import {
   type KernelFindings,
   inspectOptions,
 } from "./discover.ts";
-import { diskPhase } from "./record.ts";
+import { readiness } from "./record.ts";
 import { performDiskStep, type ClaimMemory } from "./perform.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
@@ -34,6 +34,7 @@ import type { Lanes } from "../engine/lanes.ts";
 import { KernelStatus } from "./kernel-status.ts";
 import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
+import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
 import { mayBeDirty } from "./free-space.ts";
 import { EVIDENCE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
@@ -48,6 +49,7 @@ export type DisksOptions = {
   readonly lanes: Lanes;
   readonly log: Logger;
   readonly afterLoss: AfterLoss;
+  readonly outcomes: UnknownOutcomes;
   readonly pending: (now: Date) => PendingContext;
   readonly writeMode: () => WriteMode;
   readonly wake: (id: string) => void;
@@ -154,19 +156,15 @@ export class Disks {
       fleet: config.fleet,
       pending: pending(moment.now),
       writeMode: writeMode(),
+      outcomeUnknown: this.#options.outcomes.of(row.id),
       mayBeDirty: mayBeDirty(rows, row.id, observed.incarnation),
     };
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {
-    const { observed } = this.#options;
-    if (observed.incarnation === undefined)
-      return { ready: false, reason: "the SPDK target does not answer" };
-    const phase = diskPhase(
-      this.view(row, { now: new Date(), inFlight: false, failures: row.failures }),
-    );
-    if (phase?.state === "UP" && row.lvsUuid !== undefined) return { ready: true, reason: "" };
-    return { ready: false, reason: phase?.stateReason ?? row.stateReason };
+    const { failures } = row;
+    const view = this.view(row, { now: new Date(), inFlight: false, failures });
+    return { ...readiness(view), outcomeUnknown: view.outcomeUnknown };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {

@@ -12,7 +12,8 @@ import { inspectFunction } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme } from "../../sysfs/nvme.ts";
 import { claimForVfio, releaseToDriver } from "../../sysfs/vfio.ts";
-import { attempt, retryOf, type AfterLoss } from "../engine/attempt.ts";
+import { attempt, retryOf } from "../engine/attempt.ts";
+import { changing, type ChangeContext } from "./changing.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget } from "../target/disks-on-target.ts";
 import type { StepResult } from "../engine/kind.ts";
@@ -35,13 +36,12 @@ export type ClaimMemory = {
   readonly empty: Set<string>;
 };
 
-export type DiskStepContext = {
+export type DiskStepContext = ChangeContext & {
   readonly spdk: SpdkClient;
   readonly kernel: Kernel;
   readonly observed: Observed;
   readonly lanes: Lanes;
   readonly claims: ClaimMemory;
-  readonly afterLoss: AfterLoss;
   readonly log: Logger;
   readonly writer: {
     readonly recordDisk: (
@@ -65,6 +65,12 @@ export async function performDiskStep(
     return written
       ? { kind: "ok" }
       : { kind: "retry", message: "the intent changed before the status was committed" };
+  }
+  const unknown = context.outcomes.of(view.row.id);
+  if (unknown !== undefined) {
+    const { method, since } = unknown;
+    const message = `waits for the outcome of ${method}, whose answer was lost at ${since.toISOString()}`;
+    return { kind: "retry", message, unanswered: "not-sent" };
   }
   if (step.kind === "attach-disk") return await attach(context, view, step);
   return await inLane(context, view, (lane) => act({ context, view, lane }, step));
@@ -141,15 +147,14 @@ async function attach(
   view: DiskView,
   step: steps.AttachDisk,
 ): Promise<StepResult> {
-  const { spdk, observed, claims, afterLoss } = context;
+  const { spdk, observed, claims } = context;
   const { row } = view;
   const { controllerName: name, trtype, traddr, trsvcid, subnqn } = step;
   const adrfam = trtype === "PCIe" ? undefined : addressFamily(traddr);
   const attached = await inLane(context, view, (lane) =>
-    attempt(
+    changing(
+      { context, row, lane },
       spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam }),
-      lane,
-      afterLoss,
     ),
   );
   if (attached.kind === "open") return retryOf([attached]);
@@ -197,7 +202,7 @@ async function scanAfterAttach(
  * The attach succeeded and the disk was not found: another disk has its address. Detaches that one.
  */
 async function detachOtherDisk({ context, view, lane }: Act, name: string): Promise<StepResult> {
-  const { spdk, log, afterLoss } = context;
+  const { spdk, log } = context;
   const { row } = view;
   const found = await disksOnTarget(spdk, new Set([row.nsid]));
   // The scan after the attach was too early: the disk has appeared since.
@@ -208,7 +213,7 @@ async function detachOtherDisk({ context, view, lane }: Act, name: string): Prom
     { disk: row.id, serial: row.serial, found: other?.serial },
     "another disk has the address of this disk, detaching it",
   );
-  const detached = await attempt(spdk.bdevNvmeDetachController(name), lane, afterLoss);
+  const detached = await changing({ context, row, lane }, spdk.bdevNvmeDetachController(name));
   if (detached.kind === "open") return retryOf([detached]);
   return {
     kind: "retry",
@@ -217,12 +222,9 @@ async function detachOtherDisk({ context, view, lane }: Act, name: string): Prom
 }
 
 async function detach(on: Act, step: steps.DetachDisk): Promise<StepResult> {
-  const { spdk, observed, afterLoss } = on.context;
-  const detached = await attempt(
-    spdk.bdevNvmeDetachController(step.controllerName),
-    on.lane,
-    afterLoss,
-  );
+  const { spdk, observed } = on.context;
+  const call = spdk.bdevNvmeDetachController(step.controllerName);
+  const detached = await changing({ ...on, row: on.view.row }, call);
   if (detached.kind === "ok" || (detached.kind === "refused" && detached.error.kind === "absent")) {
     observed.setDisk(on.view.row.id, undefined);
     return { kind: "ok" };
@@ -231,26 +233,25 @@ async function detach(on: Act, step: steps.DetachDisk): Promise<StepResult> {
 }
 
 async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult> {
-  const { spdk, observed, afterLoss, log } = on.context;
+  const { spdk, observed, log } = on.context;
   const { row, onTarget } = on.view;
   const { bdevName, storeName, clusterBytes } = step;
   log.info(
     { disk: row.id, bdev: bdevName, store: storeName },
     "creating lvstore (formats the disk)",
   );
-  const made = await attempt(
+  const made = await changing(
+    { ...on, row },
     spdk.bdevLvolCreateLvstore({
       bdevName,
       lvsName: storeName,
       clusterBytes,
       clearMethod: "write_zeroes",
     }),
-    on.lane,
-    afterLoss,
   );
   // The lvstore may exist from this call, or from an earlier one whose answer was lost: read it
   // back.
-  const store = await attempt(spdk.getLvstore({ name: storeName }), on.lane, afterLoss);
+  const store = await attempt(spdk.getLvstore({ name: storeName }));
   if (store.kind === "ok" && store.value?.baseBdev === bdevName && onTarget !== undefined) {
     observed.setDisk(row.id, { ...onTarget, store: store.value });
     return { kind: "ok" };

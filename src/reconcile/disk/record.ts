@@ -56,6 +56,14 @@ function noStoreExpected({ row, loadEnded }: DiskView): boolean {
   return row.lvsUuid === undefined || loadEnded;
 }
 
+/** Whether volumes can be made and exported on the disk now, and if not, why. */
+export function readiness(view: DiskView): { readonly ready: boolean; readonly reason: string } {
+  if (!view.targetConnected) return { ready: false, reason: "the SPDK target does not answer" };
+  const phase = diskPhase(view);
+  if (phase?.state === "UP" && view.row.lvsUuid !== undefined) return { ready: true, reason: "" };
+  return { ready: false, reason: phase?.stateReason ?? view.row.stateReason };
+}
+
 /** The state of the disk and its reason; undefined while too little is observed. */
 export function diskPhase(view: DiskView): DiskPhase | undefined {
   const { row, onTarget } = view;

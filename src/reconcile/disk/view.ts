@@ -3,6 +3,7 @@
 import type { DiskRow } from "../../model/disk.ts";
 import type { StepFailures } from "../../model/failure.ts";
 import type { Evidence } from "../../model/evidence.ts";
+import type { UnknownOutcome } from "../../model/unknown-outcome.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { ObservedDisk } from "../target/observed.ts";
@@ -49,6 +50,8 @@ export type DiskView = {
   readonly loadEnded: boolean;
   /** The disk was attached without being found blank, and no lvstore was loaded: to be released. */
   readonly foundEmpty: boolean;
+  /** A change of the disk whose outcome is not known; undefined: there is none. */
+  readonly outcomeUnknown: UnknownOutcome | undefined;
   readonly fleet: string;
   /** For deciding whether a pending op of an earlier agent may still be running. */
   readonly pending: PendingContext;
@@ -56,3 +59,12 @@ export type DiskView = {
   /** A delete on this disk may have left clusters uncleared. */
   readonly mayBeDirty: boolean;
 };
+
+/** Whether a disk's row changed in a column that plans of its volumes depend on. */
+export function concernsVolumes(before: DiskRow | undefined, now: DiskRow | undefined): boolean {
+  return (
+    before?.state !== now?.state ||
+    before?.lvsUuid !== now?.lvsUuid ||
+    before?.freeSpace !== now?.freeSpace
+  );
+}

@@ -4,14 +4,14 @@
 import type { DiskRow, DiskStatusPatch } from "../../model/disk.ts";
 import { ZERO_FREE_SPACE_LVOL } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
-import { attempt, retryOf, type AfterLoss } from "../engine/attempt.ts";
+import { attempt, retryOf } from "../engine/attempt.ts";
+import { changing, type ChangeContext } from "./changing.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { Lane } from "../engine/lanes.ts";
 import type * as steps from "../steps.ts";
 
-export type ZeroFreeSpaceContext = {
+export type ZeroFreeSpaceContext = ChangeContext & {
   readonly spdk: SpdkClient;
-  readonly afterLoss: AfterLoss;
   readonly writer: {
     readonly recordDisk: (
       row: Pick<DiskRow, "id" | "generation">,
@@ -25,22 +25,22 @@ export async function zeroFreeSpace(
   { context, row, lane }: { context: ZeroFreeSpaceContext; row: DiskRow; lane: Lane },
   { lvsUuid, lvsName }: steps.ZeroFreeSpace,
 ): Promise<StepResult> {
-  const { spdk, afterLoss, writer } = context;
-  const trying = async <T>(call: Promise<T>) => await attempt(call, lane, afterLoss);
+  const { spdk, writer } = context;
+  const change = <T>(call: Promise<T>) => changing({ context, row, lane }, call);
   // An interrupted run leaves its temporary lvol behind.
-  const leftover = await trying(spdk.getBdev(`${lvsName}/${ZERO_FREE_SPACE_LVOL}`));
+  const leftover = await attempt(spdk.getBdev(`${lvsName}/${ZERO_FREE_SPACE_LVOL}`));
   if (leftover.kind !== "ok") return retryOf([leftover]);
   if (leftover.value !== undefined) {
-    const removed = await trying(spdk.bdevLvolDelete({ lvsUuid, name: leftover.value.uuid }));
+    const removed = await change(spdk.bdevLvolDelete({ lvsUuid, name: leftover.value.uuid }));
     if (removed.kind !== "ok") return retryOf([removed]);
   }
-  const before = await trying(spdk.getLvstore({ uuid: lvsUuid }));
+  const before = await attempt(spdk.getLvstore({ uuid: lvsUuid }));
   if (before.kind !== "ok") return retryOf([before]);
   if (before.value === undefined)
     return { kind: "retry", message: `lvstore ${lvsUuid} is not loaded` };
   const { freeClusters, clusterBytes } = before.value;
   if (freeClusters > 0n) {
-    const made = await trying(
+    const made = await change(
       spdk.bdevLvolCreate({
         lvsUuid,
         lvolName: ZERO_FREE_SPACE_LVOL,
@@ -50,7 +50,7 @@ export async function zeroFreeSpace(
       }),
     );
     if (made.kind !== "ok") return retryOf([made]);
-    const deleted = await trying(spdk.bdevLvolDelete({ lvsUuid, name: made.value }));
+    const deleted = await change(spdk.bdevLvolDelete({ lvsUuid, name: made.value }));
     if (deleted.kind !== "ok") return retryOf([deleted]);
   }
   const written = await writer.recordDisk(row, {

@@ -10,6 +10,10 @@ export function backoffMs(attempt: number, random: () => number = Math.random): 
   return Math.min(BACKOFF_FIRST_MS * 2 ** (attempt - 1), BACKOFF_LAST_MS) * jitter;
 }
 
+function nextTry(attempt: number): Date {
+  return new Date(Date.now() + backoffMs(attempt));
+}
+
 type Entry = { readonly failure: StepFailure; due: boolean; readonly timer: NodeJS.Timeout };
 
 const NONE: StepFailures = {};
@@ -57,13 +61,72 @@ export class Backoffs {
     return this.#objects.get(id)?.get(key)?.failure.attempt ?? 0;
   }
 
-  fail(id: string, key: string, message: string): StepFailure {
-    const attempt = this.attempts(id, key) + 1;
-    const nextTryTime = new Date(Date.now() + backoffMs(attempt));
-    const failure = { attempt, message, nextTryTime };
-    this.#seeded.add(id);
-    this.#set(id, key, failure);
-    return failure;
+  /** unanswered: the step was not sent, or its answer was lost. */
+  fail(id: string, key: string, message: string, unanswered: boolean): StepFailure {
+    const before = this.#objects.get(id)?.get(key);
+    const suspect = before?.failure.crashTime === undefined ? undefined : before;
+    if (suspect !== undefined && unanswered) {
+      // It is a suspect as before. Blamed just now, it has its delay already.
+      if (!suspect.due) return suspect.failure;
+      const { attempt } = suspect.failure;
+      return this.#put(id, key, { ...suspect.failure, nextTryTime: nextTry(attempt) });
+    }
+    const attempt = suspect === undefined ? this.attempts(id, key) + 1 : 1;
+    return this.#put(id, key, {
+      attempt,
+      message,
+      nextTryTime: nextTry(attempt),
+      ...(unanswered ? { unanswered } : {}),
+    });
+  }
+
+  /**
+   * The step was in flight when the target died. Its failures count these deaths, and neither a new
+   * intent nor a new connection ends its wait. message: of the count.
+   */
+  blame(
+    id: string,
+    key: string,
+    crash: {
+      readonly time: Date;
+      readonly alone: boolean;
+      readonly message: (count: number) => string;
+    },
+  ): StepFailure {
+    const attempt = this.crashTime(id, key) === undefined ? 1 : this.attempts(id, key) + 1;
+    const nextTryTime = crash.alone ? nextTry(attempt) : new Date();
+    const message = crash.message(attempt);
+    return this.#put(id, key, { attempt, message, nextTryTime, crashTime: crash.time });
+  }
+
+  failure(id: string, key: string): StepFailure | undefined {
+    return this.#objects.get(id)?.get(key)?.failure;
+  }
+
+  /** Of the crash that the step is a suspect of; undefined: it is none. */
+  crashTime(id: string, key: string): Date | undefined {
+    return this.failure(id, key)?.crashTime;
+  }
+
+  /** Takes back what `blame` did. */
+  restore(id: string, key: string, before: StepFailure | undefined): void {
+    if (before === undefined) this.succeed(id, key);
+    else this.#set(id, key, before);
+  }
+
+  /** Every step that is a suspect of a crash. */
+  *suspects(): Generator<{
+    readonly id: string;
+    readonly key: string;
+    readonly failure: StepFailure;
+    readonly crashTime: Date;
+  }> {
+    for (const [id, entries] of this.#objects) {
+      for (const [key, { failure }] of entries) {
+        const { crashTime } = failure;
+        if (crashTime !== undefined) yield { id, key, failure, crashTime };
+      }
+    }
   }
 
   succeed(id: string, key: string): void {
@@ -75,13 +138,16 @@ export class Backoffs {
     this.#publish(id, entries);
   }
 
-  /** Forgets the failures of an object: its intent is new. */
+  /** Forgets the failures of an object, as its intent is new: all but those that killed the target. */
   clear(id: string): void {
     this.#seeded.add(id);
     const entries = this.#objects.get(id);
     if (entries === undefined) return;
-    for (const { timer } of entries.values()) clearTimeout(timer);
-    entries.clear();
+    for (const [key, { timer, failure }] of entries) {
+      if (failure.crashTime !== undefined) continue;
+      clearTimeout(timer);
+      entries.delete(key);
+    }
     this.#publish(id, entries);
   }
 
@@ -92,6 +158,7 @@ export class Backoffs {
 
   endWaitsOf(id: string): void {
     for (const entry of this.#objects.get(id)?.values() ?? []) {
+      if (entry.failure.crashTime !== undefined) continue;
       clearTimeout(entry.timer);
       entry.due = true;
     }
@@ -103,6 +170,12 @@ export class Backoffs {
     for (const entries of this.#objects.values()) {
       for (const { timer } of entries.values()) clearTimeout(timer);
     }
+  }
+
+  #put(id: string, key: string, failure: StepFailure): StepFailure {
+    this.#seeded.add(id);
+    this.#set(id, key, failure);
+    return failure;
   }
 
   #set(id: string, key: string, failure: StepFailure): void {

@@ -8,12 +8,24 @@ import type { Logger } from "pino";
 import { ATTR } from "../../telemetry/attributes.ts";
 import type { Instruments } from "../../telemetry/instruments.ts";
 import { endSpan, failed, traceIds } from "../../telemetry/trace.ts";
-import type { FailedPart, Kind, Loop, LoopStatus, StepResult } from "./kind.ts";
+import {
+  keyOf,
+  listOf,
+  unansweredOf,
+  type FailedPart,
+  type Kind,
+  type Loop,
+  type LoopStatus,
+  type StepResult,
+} from "./kind.ts";
+import { LoopStatuses } from "./loop-statuses.ts";
 import { InFlight } from "./in-flight.ts";
 import { PassTrace } from "./pass-trace.ts";
 import { PASS_OBJECTS } from "../../limits.ts";
 import type { StepFailures } from "../../model/failure.ts";
 import { Backoffs } from "./backoff.ts";
+import type { Sent, Steps, Suspects } from "./suspects.ts";
+import { WakeTimes } from "./wake-times.ts";
 
 type Dispatched<View, Step> = {
   readonly loop: string;
@@ -22,6 +34,8 @@ type Dispatched<View, Step> = {
   readonly key: string;
   readonly view: View;
   readonly step: Step;
+  /** Undefined: the step sends no change to the target. */
+  readonly sent: Sent | undefined;
   readonly span: Span;
   readonly startMs: number;
 };
@@ -38,31 +52,31 @@ export class Driver<View, Step extends { readonly kind: string }> {
   readonly #recording = new Set<string>();
   readonly #generations = new Map<string, bigint>();
   readonly #backoffs = new Backoffs((id) => this.wake(id));
-  readonly #status = new Map<string, { -readonly [Key in keyof LoopStatus]: LoopStatus[Key] }>();
-  readonly #wakeTimers = new Map<string, NodeJS.Timeout>();
+  readonly #suspects: Suspects;
+  readonly #steps: Steps;
+  readonly #status: LoopStatuses;
+  readonly #wakeTimes = new WakeTimes((id) => this.wake(id));
   #scheduled = false;
   #paused = true;
   #closed = false;
 
-  constructor(kind: Kind<View, Step>, log: Logger, instruments: Instruments) {
+  constructor(kind: Kind<View, Step>, log: Logger, instruments: Instruments, suspects: Suspects) {
     this.#kind = kind;
+    this.#suspects = suspects;
+    this.#steps = {
+      name: kind.name,
+      backoffs: this.#backoffs,
+      idle: () => this.idle,
+      wake: (id) => this.wake(id),
+    };
+    suspects.join(this.#steps);
     this.#log = log.child({ over: kind.name });
     this.#instruments = instruments;
-    for (const { name } of kind.loops) {
-      this.#status.set(name, {
-        name,
-        passes: 0,
-        lastReason: undefined,
-        steps: 0,
-        lastPassTime: undefined,
-        lastDurationMs: 0,
-        lastError: undefined,
-      });
-    }
+    this.#status = new LoopStatuses(kind.loops);
   }
 
   get status(): readonly LoopStatus[] {
-    return [...this.#status.values()];
+    return this.#status.all;
   }
 
   /** Whether nothing waits to be planned and no step or record is in flight. */
@@ -145,13 +159,9 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const passTrace = new PassTrace(this.#instruments.tracer, this.#kind.name, ids.length);
     for (const id of ids) this.#planObject(id, now, passTrace);
     passTrace.end();
-    for (const status of this.#status.values()) {
-      this.#instruments.metrics.pass(status.name);
-      status.lastReason = status.passes === 0 ? "start" : "wake";
-      status.passes += 1;
-      status.lastPassTime = now;
-      status.lastDurationMs = performance.now() - started;
-    }
+    for (const { name } of this.#kind.loops) this.#instruments.metrics.pass(name);
+    this.#status.passed(now, performance.now() - started);
+    this.#suspects.passed();
     this.#schedule();
   }
 
@@ -173,11 +183,15 @@ export class Driver<View, Step extends { readonly kind: string }> {
   }
 
   #planObject(id: string, now: Date, passTrace: PassTrace): void {
+    this.#suspects.planning(id);
     const view = this.#viewOf(id, now);
     if (view === undefined) return;
     const planned = this.#kind.loops.flatMap((loop) => this.#stepsOf(loop, view));
     for (const { loop, step, key } of planned) {
       if (this.#mustWait(loop, id, { step, key }) || !this.#kind.permits(step.kind)) continue;
+      const sends = this.#kind.sends(step.kind);
+      const sent = sends === undefined ? undefined : { steps: this.#steps, id, key, sends };
+      if (sent !== undefined && !this.#suspects.mayGo(sent)) continue;
       const attributes = {
         [ATTR.objectKind]: this.#kind.name,
         [ATTR.objectId]: id,
@@ -186,10 +200,10 @@ export class Driver<View, Step extends { readonly kind: string }> {
         [ATTR.attempt]: this.#backoffs.attempts(id, key) + 1,
       };
       const span = passTrace.step(step.kind, this.#kind.intent(view), attributes);
-      this.#dispatch({ loop, id, key, view, step, span, startMs: performance.now() });
+      this.#dispatch({ loop, id, key, view, step, sent, span, startMs: performance.now() });
     }
     if (this.#kind.works(view)) this.#forgetUnwanted(id, new Set(planned.map(({ key }) => key)));
-    this.#wakeAt(id, this.#kind.wakeTime(view));
+    this.#wakeTimes.set(id, this.#kind.wakeTime(view));
     const current = this.#viewOf(id, now) ?? view;
     context.with(passTrace.contextFor(this.#kind.intent(view)), () => this.#record(id, current));
   }
@@ -201,14 +215,6 @@ export class Driver<View, Step extends { readonly kind: string }> {
       return view;
     }
     return this.#kind.view(id, moment());
-  }
-
-  #wakeAt(id: string, time: Date | undefined): void {
-    clearTimeout(this.#wakeTimers.get(id));
-    this.#wakeTimers.delete(id);
-    if (time === undefined || this.#closed) return;
-    const timer = setTimeout(() => this.wake(id), Math.max(1, time.getTime() - Date.now()));
-    this.#wakeTimers.set(id, timer.unref());
   }
 
   /** Failures of steps that no loop plans any more, e.g. of a host that is not wanted any more. */
@@ -234,24 +240,20 @@ export class Driver<View, Step extends { readonly kind: string }> {
     return this.#kind.loops.flatMap((loop) => this.#stepsOf(loop, view));
   }
 
-  #stepsOf(loop: Loop<View, Step>, view: View) {
-    const plan = loop.plan(view) ?? [];
-    const steps: readonly Step[] = isList(plan) ? plan : [plan];
+  #stepsOf({ name: loop, plan }: Loop<View, Step>, view: View) {
+    const steps = listOf(plan(view) ?? []);
     const gaveUp = steps.length > 0 && this.#kind.gaveUp(view);
+    const { changes, part } = this.#kind;
     return steps
-      .filter(({ kind }) => !gaveUp || !this.#kind.changes(kind))
-      .map((step) => ({ loop: loop.name, step, key: this.#keyOf(loop.name, step) }));
-  }
-
-  #keyOf(loop: string, step: Step): string {
-    return keyOf(loop, step.kind, this.#kind.part(step));
+      .filter(({ kind }) => !gaveUp || !changes(kind))
+      .map((step) => ({ loop, step, key: keyOf(loop, step.kind, part(step)) }));
   }
 
   #dispatch(dispatched: Dispatched<View, Step>): void {
-    const { loop, id, key, view, step, span } = dispatched;
+    const { loop, id, key, view, step, sent, span } = dispatched;
     this.#inFlight.begin(id);
-    const status = this.#status.get(loop);
-    if (status !== undefined) status.steps += 1;
+    if (sent !== undefined) this.#suspects.began(sent);
+    this.#status.dispatched(loop);
     const done = context
       .with(trace.setSpan(ROOT_CONTEXT, span), () => this.#kind.perform(view, step))
       .catch((error: unknown): StepResult => {
@@ -266,6 +268,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
       })
       .then((result) => {
         this.#inFlight.end(loop, id, key);
+        if (sent !== undefined) this.#suspects.ended(sent, unansweredOf(result));
         if (result.kind === "ok") this.#succeeded(dispatched, result.failedParts ?? []);
         else this.#onStepFailed(dispatched, result);
         this.#endSpan(dispatched, result);
@@ -294,10 +297,12 @@ export class Driver<View, Step extends { readonly kind: string }> {
 
   #onStepFailed(
     dispatched: Dispatched<View, Step>,
-    { kind, message }: Exclude<StepResult, { kind: "ok" }>,
+    result: Exclude<StepResult, { kind: "ok" }>,
   ): void {
     const { id, key, view, span } = dispatched;
-    if (kind === "retry") return this.#failed(dispatched, key, message);
+    const { kind, message } = result;
+    const unanswered = unansweredOf(result) !== undefined;
+    if (kind === "retry") return this.#failed(dispatched, key, message, unanswered);
     this.#logFailure(dispatched, message, { level: "error" });
     if (!this.#kind.permits("record")) return this.#failed(dispatched, key, message);
     const written = context.with(trace.setSpan(ROOT_CONTEXT, span), () =>
@@ -306,8 +311,13 @@ export class Driver<View, Step extends { readonly kind: string }> {
     this.#whileRecording(id, written);
   }
 
-  #failed(dispatched: Dispatched<View, Step>, key: string, message: string): void {
-    const { attempt } = this.#backoffs.fail(dispatched.id, key, message);
+  #failed(
+    dispatched: Dispatched<View, Step>,
+    key: string,
+    message: string,
+    unanswered = false,
+  ): void {
+    const { attempt } = this.#backoffs.fail(dispatched.id, key, message, unanswered);
     this.#logFailure(dispatched, message, { level: "warn", attempt });
   }
 
@@ -316,8 +326,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
     reason: string,
     { level, attempt }: { readonly level: "warn" | "error"; readonly attempt?: number },
   ): void {
-    const status = this.#status.get(loop);
-    if (status !== undefined) status.lastError = `${id}: ${reason}`;
+    this.#status.failed(loop, `${id}: ${reason}`);
     const fields = { loop, id, step: step.kind, attempt, ...traceIds(span), reason };
     this.#log[level](fields, "step failed");
   }
@@ -343,19 +352,11 @@ export class Driver<View, Step extends { readonly kind: string }> {
   async stop(signal: AbortSignal): Promise<void> {
     this.#closed = true;
     this.#backoffs.close();
-    for (const timer of this.#wakeTimers.values()) clearTimeout(timer);
+    this.#wakeTimes.close();
     const aborted = new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       signal.addEventListener("abort", () => resolve(), { once: true });
     });
     await Promise.race([this.#inFlight.ended(), aborted]);
   }
-}
-
-function keyOf(loop: string, step: string, part: string | undefined): string {
-  return part === undefined ? `${loop}/${step}` : `${loop}/${step} ${part}`;
-}
-
-function isList<T>(plan: T | readonly T[]): plan is readonly T[] {
-  return Array.isArray(plan);
 }

@@ -11,7 +11,12 @@ export type StepResult =
       /** Parts that failed although the step as a whole did what the next one needs. */
       readonly failedParts?: readonly FailedPart[];
     }
-  | { readonly kind: "retry"; readonly message: string }
+  | {
+      readonly kind: "retry";
+      readonly message: string;
+      /** Why there is no answer; undefined: target or kernel answered. */
+      readonly unanswered?: "not-sent" | "lost";
+    }
   | { readonly kind: "fatal"; readonly message: string };
 
 /** A part that is tried again as a step of its own, of the named kind. */
@@ -48,6 +53,8 @@ export type Kind<View, Step extends { readonly kind: string }> = {
   readonly permits: (act: Step["kind"] | "record") => boolean;
   /** Whether a step changes something, as opposed to only reading. */
   readonly changes: (act: Step["kind"]) => boolean;
+  /** The name of the change that a step sends to the target; undefined: it sends none. */
+  readonly sends: (act: Step["kind"]) => string | undefined;
   /**
    * Whether an earlier step of the current intent ended as `fatal`: steps that read are still
    * taken, steps that change something are not until a new intent is committed.
@@ -86,3 +93,20 @@ export type LoopStatus = {
   readonly lastDurationMs: number;
   readonly lastError: string | undefined;
 };
+
+export function unansweredOf(result: StepResult): "not-sent" | "lost" | undefined {
+  return result.kind === "retry" ? result.unanswered : undefined;
+}
+
+/** `LOOP/STEP PART`: of the back-off. */
+export function keyOf(loop: string, step: string, part: string | undefined): string {
+  return part === undefined ? `${loop}/${step}` : `${loop}/${step} ${part}`;
+}
+
+export function listOf<T>(plan: T | readonly T[]): readonly T[] {
+  return isList(plan) ? plan : [plan];
+}
+
+function isList<T>(plan: T | readonly T[]): plan is readonly T[] {
+  return Array.isArray(plan);
+}

@@ -8,11 +8,12 @@
 // It never removes what no row names, never exports a volume whose data is missing, and never lets in a
 // host that is not confirmed.
 import { allowHostKey, listenKey } from "../../model/export-parts.ts";
+import { wasRefused } from "../../model/failure.ts";
 import { exportNguid } from "../../model/identity.ts";
-import { confirmedHosts, sameAddress, type ListenAddress } from "../../model/lvol.ts";
+import { confirmedHosts, sameAddress, type ListenAddress, type LvolRow } from "../../model/lvol.ts";
 import { dataMissing, namespaceState, type PresentSubsystem } from "../../model/lvol-state.ts";
 import type { VolumeLoop } from "../loop.ts";
-import type { EndExport, VolumeStep } from "../steps.ts";
+import { REPEATABLE, type EndExport, type VolumeStep } from "../steps.ts";
 import type { VolumePlanView } from "./view.ts";
 
 export const exportLoop: VolumeLoop = { name: "export", over: "lvol", plan };
@@ -24,7 +25,8 @@ function plan(view: VolumePlanView): VolumeStep | readonly VolumeStep[] | undefi
   if (row.deleteTime !== undefined) return endAgain(view);
   if (subsystem === undefined) return { kind: "observe-subsystem", nqn: row.nqn };
   if (row.deleteRequestedTime !== undefined && !view.restoreUntilUnexported) {
-    return subsystem.kind === "absent" ? undefined : endExport(view, subsystem);
+    if (subsystem.kind === "absent") return undefined;
+    return view.subsystemUnknown === undefined ? endExport(view, subsystem) : probe(row, subsystem);
   }
   if (row.unconfirmed) return undefined;
   // Nothing of a volume without data is made; a listener without its namespace is removed all the same.
@@ -40,10 +42,18 @@ function plan(view: VolumePlanView): VolumeStep | readonly VolumeStep[] | undefi
     ...namespace(view, subsystem),
     ...listeners(view, subsystem),
   ];
-  if (parts.length > 0 || !observed.subsystemStale) return parts;
-  if (view.outcomeUnknown === undefined) return { kind: "observe-subsystem", nqn: row.nqn };
-  // Answered, a change shows that the one whose answer was lost has ended; this one changes nothing.
-  const { allowAnyHost } = confirmedHosts(row);
+  if (view.subsystemUnknown !== undefined) {
+    const repeatable = parts.filter(({ kind }) => REPEATABLE.has(kind));
+    return repeatable.length > 0 ? repeatable : probe(row, subsystem);
+  }
+  if (!observed.subsystemStale) return parts;
+  // Behind the parts, but not kept away by one that is refused again and again.
+  return [...parts, { kind: "observe-subsystem", nqn: row.nqn }];
+}
+
+/** Lets nobody in; answered, it shows that an earlier change whose answer was lost has ended. */
+function probe(row: LvolRow, subsystem: PresentSubsystem): VolumeStep {
+  const allowAnyHost = subsystem.allowAnyHost && confirmedHosts(row).allowAnyHost;
   return { kind: "set-any-host", nqn: row.nqn, allowAnyHost };
 }
 
@@ -114,7 +124,7 @@ function listeners(view: VolumePlanView, subsystem: PresentSubsystem): readonly 
   const missing = listenAddresses.filter((address) => !isIn(subsystem.listeners)(address));
   const add = missing.map((address) => ({ kind: "add-listener", nqn, address }) as const);
   // Addresses that are not configured any more go once the new ones are up, or cannot be had.
-  const settled = missing.every((address) => failures[listenKey(address)] !== undefined);
+  const settled = missing.every((address) => wasRefused(failures, listenKey(address)));
   const unwanted = subsystem.listeners.filter((address) => !isIn(listenAddresses)(address));
   const moved = settled && subsystem.listeners.length > unwanted.length;
   return [...add, ...(moved ? remove(unwanted) : [])];
@@ -144,8 +154,9 @@ export function exportSettled(view: VolumePlanView): boolean {
   const { row, observed, failures, listenAddresses } = view;
   const { subsystem } = observed;
   if (subsystem?.kind !== "present" || observed.subsystemStale || view.inFlight) return false;
+  if (view.subsystemUnknown !== undefined) return false;
   const wanted = confirmedHosts(row);
-  const refused = (key: string) => failures[key] !== undefined;
+  const refused = (key: string) => wasRefused(failures, key);
   return (
     subsystem.allowAnyHost === wanted.allowAnyHost &&
     subsystem.hosts.every((host) => wanted.hosts.includes(host)) &&

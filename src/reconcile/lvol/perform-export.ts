@@ -4,11 +4,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { sameAddress } from "../../model/lvol.ts";
 import type { PresentSubsystem } from "../../model/lvol-state.ts";
 import { CUT_OFF_MS } from "../../limits.ts";
-import { retryOf, type Attempt } from "../engine/attempt.ts";
+import { attempt, retryOf, type Attempt } from "../engine/attempt.ts";
 import type { FailedPart, StepResult } from "../engine/kind.ts";
 import type * as steps from "../steps.ts";
 import { observedSubsystem } from "../target/observed.ts";
-import { trying, type PerformedStep } from "./performed-step.ts";
+import { changing, type PerformedStep } from "./performed-step.ts";
 
 export async function observeSubsystem(
   on: PerformedStep,
@@ -21,6 +21,8 @@ export async function observeSubsystem(
   if (subsystem.kind !== "ok") return retryOf([subsystem]);
   if (hosts.kind === "ok") observed.setConnected(id, hosts.value);
   const found = observedSubsystem(subsystem.value);
+  // SPDK begins the requests of a connection in their order, and nothing runs on a subsystem that is gone.
+  if (found.kind === "absent" && !on.settled) on.context.outcomes.answeredLater(id);
   // A host that the subsystem does not let in and that is connected all the same keeps it stale.
   const intruder =
     found.kind === "present" && hosts.kind === "ok" && !found.allowAnyHost
@@ -33,10 +35,8 @@ export async function observeSubsystem(
 
 /** The subsystem and the NQNs of the hosts connected to it, in one write. */
 async function readBack(on: PerformedStep, nqn: string) {
-  const { context, lane } = on;
-  const { spdk, afterLoss } = context;
   const [subsystem, hosts] = await Promise.all([
-    trying({ context, lane, afterLoss, nqn: undefined }, spdk.getSubsystem(nqn)),
+    attempt(on.context.spdk.getSubsystem(nqn)),
     connectedHosts(on, nqn),
   ]);
   return { subsystem, hosts };
@@ -44,12 +44,10 @@ async function readBack(on: PerformedStep, nqn: string) {
 
 /** The NQNs of the hosts connected to a subsystem. */
 async function connectedHosts(
-  { context, lane }: PerformedStep,
+  { context }: PerformedStep,
   nqn: string,
 ): Promise<Attempt<readonly string[]>> {
-  const { spdk, afterLoss } = context;
-  const call = spdk.nvmfSubsystemGetControllers(nqn);
-  const answer = await trying({ context, lane, afterLoss, nqn: undefined }, call);
+  const answer = await attempt(context.spdk.nvmfSubsystemGetControllers(nqn));
   if (answer.kind !== "ok") return answer;
   return { kind: "ok", value: [...new Set(answer.value.map(({ hostNqn }) => hostNqn))] };
 }
@@ -62,9 +60,10 @@ export async function prepareExport(
   const { row } = on.view;
   const { nqn, serialNumber, modelNumber, allowAnyHost, hosts } = step;
   const create = { nqn, serialNumber, modelNumber, allowAnyHost, maxNamespaces: 1 };
+  const wait = waiting(on);
   const [created, ...allowed] = await changeSubsystem(on, [
-    () => spdk.nvmfCreateSubsystem(create),
-    ...hosts.map((host) => () => spdk.nvmfSubsystemAddHost({ nqn, host })),
+    () => spdk.nvmfCreateSubsystem(create, wait),
+    ...hosts.map((host) => () => spdk.nvmfSubsystemAddHost({ nqn, host }, wait)),
   ]);
   const open = allowed.find(({ kind }) => kind === "open");
   if (created?.kind !== "ok" || open !== undefined) {
@@ -100,7 +99,7 @@ export async function allowHost(on: PerformedStep, step: steps.AllowHost): Promi
   const { nqn, host } = step;
   // The intent may have changed while this step waited for its lane.
   if (rows.lvol(on.view.row.id)?.hosts.includes(host) !== true) return { kind: "ok" };
-  return await changed(on, spdk.nvmfSubsystemAddHost({ nqn, host }), (before) => ({
+  return await changed(on, spdk.nvmfSubsystemAddHost({ nqn, host }, waiting(on)), (before) => ({
     hosts: [...before.hosts.filter((one) => one !== host), host],
   }));
 }
@@ -110,7 +109,7 @@ export async function denyHost(on: PerformedStep, step: steps.DenyHost): Promise
   const { spdk, observed } = on.context;
   const { id } = on.view.row;
   const { nqn, host } = step;
-  const removed = await change(on, spdk.nvmfSubsystemRemoveHost({ nqn, host }));
+  const removed = await change(on, spdk.nvmfSubsystemRemoveHost({ nqn, host }, waiting(on)));
   if (removed.kind === "open") {
     observed.setSubsystem(id, undefined);
     return retryOf([removed]);
@@ -133,7 +132,7 @@ export async function denyHost(on: PerformedStep, step: steps.DenyHost): Promise
 
 export async function setAnyHost(on: PerformedStep, step: steps.SetAnyHost): Promise<StepResult> {
   const { nqn, allowAnyHost } = step;
-  const call = on.context.spdk.nvmfSubsystemAllowAnyHost({ nqn, allowAnyHost });
+  const call = on.context.spdk.nvmfSubsystemAllowAnyHost({ nqn, allowAnyHost }, waiting(on));
   return await changed(on, call, () => ({ allowAnyHost }));
 }
 
@@ -143,7 +142,8 @@ export async function addListener(on: PerformedStep, step: steps.AddListener): P
   // Never reachable without its namespace, whatever happened since this was planned.
   const { subsystem } = observed.volume(on.view.row.id);
   if (subsystem?.kind !== "present" || subsystem.namespaces.length === 0) return { kind: "ok" };
-  return await changed(on, spdk.nvmfSubsystemAddListener({ nqn, address }), ({ listeners }) => ({
+  const call = spdk.nvmfSubsystemAddListener({ nqn, address }, waiting(on));
+  return await changed(on, call, ({ listeners }) => ({
     listeners: [...listeners.filter((one) => !sameAddress(one, address)), address],
   }));
 }
@@ -153,7 +153,7 @@ export async function removeListener(
   step: steps.RemoveListener,
 ): Promise<StepResult> {
   const { nqn, address } = step;
-  const call = on.context.spdk.nvmfSubsystemRemoveListener({ nqn, address });
+  const call = on.context.spdk.nvmfSubsystemRemoveListener({ nqn, address }, waiting(on));
   return await changed(on, call, ({ listeners }) => ({
     listeners: listeners.filter((one) => !sameAddress(one, address)),
   }));
@@ -166,7 +166,8 @@ export async function addNamespace(
   const { spdk, observed } = on.context;
   const { id } = on.view.row;
   const { nqn, lvolUuid, uuid, nguid } = step;
-  const call = spdk.nvmfSubsystemAddNs({ nqn, bdevName: lvolUuid, nsid: 1, uuid, nguid });
+  const namespace = { nqn, bdevName: lvolUuid, nsid: 1, uuid, nguid };
+  const call = spdk.nvmfSubsystemAddNs(namespace, waiting(on));
   const result = await changed(on, call, () => ({
     namespaces: [{ nsid: 1, bdevName: lvolUuid, uuid }],
   }));
@@ -183,7 +184,7 @@ export async function endExport(on: PerformedStep, step: steps.EndExport): Promi
   const { nqn, forced } = step;
   if (forced) {
     if (step.attached) {
-      const cut = await change(on, spdk.nvmfSubsystemRemoveNs({ nqn, nsid: 1 }));
+      const cut = await change(on, spdk.nvmfSubsystemRemoveNs({ nqn, nsid: 1 }, waiting(on)));
       if (cut.kind !== "ok") {
         observed.setSubsystem(id, undefined);
         return retryOf([cut]);
@@ -194,7 +195,7 @@ export async function endExport(on: PerformedStep, step: steps.EndExport): Promi
     const inUse = await withdraw(on, step);
     if (inUse !== undefined) return inUse;
   }
-  const deleted = await change(on, spdk.nvmfDeleteSubsystem(nqn));
+  const deleted = await change(on, spdk.nvmfDeleteSubsystem(nqn, waiting(on)));
   if (deleted.kind === "ok") {
     observed.setExportEnded(id);
     return { kind: "ok" };
@@ -217,7 +218,9 @@ async function withdraw(
   if (listeners.length === 0) return undefined;
   const removed = await changeSubsystem(
     on,
-    listeners.map((address) => () => spdk.nvmfSubsystemRemoveListener({ nqn, address })),
+    listeners.map(
+      (address) => () => spdk.nvmfSubsystemRemoveListener({ nqn, address }, waiting(on)),
+    ),
   );
   const after = await connectedHosts(on, nqn);
   const connected = after.kind === "ok" ? after.value : [];
@@ -226,7 +229,7 @@ async function withdraw(
   // Connected in between, or the listeners did not go: everything stays reachable as it was.
   const back = await changeSubsystem(
     on,
-    listeners.map((address) => () => spdk.nvmfSubsystemAddListener({ nqn, address })),
+    listeners.map((address) => () => spdk.nvmfSubsystemAddListener({ nqn, address }, waiting(on))),
   );
   observed.setSubsystem(id, undefined);
   if (connected.length > 0) return inUseBy(connected);
@@ -256,13 +259,14 @@ async function changed(
   return retryOf([answer]);
 }
 
+function waiting({ context }: PerformedStep): { readonly waitMs: number } {
+  return { waitMs: context.nvmfWaitMs };
+}
+
 /** A change of the subsystem. Answered, it shows that all earlier ones of it have ended, too. */
 async function change<T>(on: PerformedStep, call: Promise<T>): Promise<Attempt<T>> {
-  const { context, lane, view } = on;
-  const { afterLoss, outcomes } = context;
-  const { nqn } = view.row;
-  const answer = await trying({ context, lane, afterLoss, nqn }, call);
-  if (answer.kind === "ok" && !on.settled) outcomes.end(nqn);
+  const answer = await changing(on, "subsystem", call);
+  if (answer.kind === "ok" && !on.settled) on.context.outcomes.answeredLater(on.view.row.id);
   return answer;
 }
 

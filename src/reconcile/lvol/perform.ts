@@ -2,15 +2,16 @@
 // answer the object becomes unknown, and the next plan reads it. An "exists" or "absent" error is
 // never believed by itself: only reading back decides (docs/architecture.md#r5-read-back).
 import { trace } from "@opentelemetry/api";
+import type { UnknownOutcome } from "../../model/unknown-outcome.ts";
 import type { ObservedLvol, LvolStatusPatch } from "../../model/lvol.ts";
-import { retryOf, type Attempt } from "../engine/attempt.ts";
+import { attempt, retryOf } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { LaneKey } from "../engine/lanes.ts";
 import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Observed } from "../target/observed.ts";
-import type * as steps from "../steps.ts";
+import * as steps from "../steps.ts";
 import * as exports from "./perform-export.ts";
-import { trying, type PerformedStep, type VolumeStepContext } from "./performed-step.ts";
+import { changing, type PerformedStep, type VolumeStepContext } from "./performed-step.ts";
 import type { VolumePlanView } from "./view.ts";
 
 export async function performVolumeStep(
@@ -21,39 +22,58 @@ export async function performVolumeStep(
   if (step.kind === "record-lvol") return await recordLvol(context, view, step.patch);
   const { row } = view;
   if (step.kind === "deny-host") noLongerLetIn(context.observed, row.id, step.host);
-  const unknown = context.outcomes.of(row.nqn);
-  const changesSubsystem = laneKeys(view, step).some(({ kind }) => kind === "nqn");
-  if (unknown === undefined || !changesSubsystem) {
-    return await inLanes(context, view, { step, keys: laneKeys(view, step), settled: true });
+  const keys = laneKeys(view, step);
+  const unknown = context.outcomes.of(row.id, "subsystem");
+  if (unknown !== undefined && keys.some(({ kind }) => kind === "nqn")) {
+    return await unsettled(context, view, step, unknown);
   }
-  // The lane is closed until the lost answer is accounted for. A read needs no lane, and shows something
-  // that is not concluded from; of changes, only those that may be made twice are sent after a while.
-  const { method, since } = unknown;
-  const aged = view.now.getTime() - since.getTime() >= context.repeatMs;
-  if (step.kind === "observe-subsystem" || (aged && REPEATABLE.has(step.kind))) {
-    const keys: LaneKey[] = [{ kind: "nqn", nqn: `${row.nqn} (repeats)` }];
+  const unknownLvol = context.outcomes.of(row.id, "lvol");
+  if (unknownLvol !== undefined && keys.some(({ kind }) => kind === "family")) {
+    return waitsFor(unknownLvol);
+  }
+  return await inLanes(context, view, { step, keys, settled: true });
+}
+
+/**
+ * The lane of the subsystem is closed until the lost answer is accounted for. A read needs no lane, and
+ * shows something that is not concluded from; of changes, only those that may be made twice are sent,
+ * after a while. In place of any other, the subsystem is read.
+ */
+async function unsettled(
+  context: VolumeStepContext,
+  view: VolumePlanView,
+  step: TargetStep,
+  unknown: UnknownOutcome,
+): Promise<StepResult> {
+  const { id, nqn } = view.row;
+  const aged = view.now.getTime() - unknown.since.getTime() >= context.repeatMs;
+  const keys: LaneKey[] = [{ kind: "nqn", nqn: `${nqn} (repeats)` }];
+  if (aged && steps.REPEATABLE.has(step.kind)) {
     return await inLanes(context, view, { step, keys, settled: false });
   }
+  const read: steps.ObserveSubsystem = { kind: "observe-subsystem", nqn };
+  const result = await inLanes(context, view, { step: read, keys, settled: false });
+  if (step.kind === read.kind || context.outcomes.of(id, "subsystem") === undefined) return result;
+  return waitsFor(unknown);
+}
+
+function waitsFor({ method, since }: UnknownOutcome): StepResult {
   return {
     kind: "retry",
     message: `waits for the outcome of ${method}, whose answer was lost at ${since.toISOString()}`,
+    unanswered: "not-sent",
   };
 }
 
-/** Sent twice, these do no harm whatever became of the first (docs/architecture.md). */
-const REPEATABLE: ReadonlySet<steps.Step["kind"]> = new Set([
-  "allow-host",
-  "deny-host",
-  "set-any-host",
-  "add-listener",
-  "remove-listener",
-]);
-
-/** Before its removal is sent: a host whose access is being taken away is not ready to connect. */
+/**
+ * Before its removal is sent: a host whose access is being taken away is not ready to connect, and is
+ * not gone before a read from now on shows it.
+ */
 function noLongerLetIn(observed: Observed, id: string, host: string): void {
   const { subsystem } = observed.volume(id);
   if (subsystem?.kind !== "present") return;
   const hosts = subsystem.hosts.filter((one) => one !== host);
+  observed.expireSubsystem(id);
   observed.setSubsystem(id, { ...subsystem, hosts });
 }
 
@@ -137,18 +157,14 @@ function act(on: PerformedStep, step: TargetStep): Promise<StepResult> {
   }
 }
 
-function reading<T>({ context, lane }: PerformedStep, call: Promise<T>): Promise<Attempt<T>> {
-  return trying({ context, lane, afterLoss: context.afterLoss, nqn: undefined }, call);
-}
-
 async function observeLvol(on: PerformedStep, step: steps.ObserveLvol): Promise<StepResult> {
   const { spdk, observed, lostStore } = on.context;
   const { row } = on.view;
-  const found = await reading(on, spdk.getBdev(step.name));
+  const found = await attempt(spdk.getBdev(step.name));
   if (found.kind !== "ok") return retryOf([found]);
   if (found.value === undefined) {
     // The lvol is absent only if its lvstore is loaded; without the lvstore nothing is known of it.
-    const store = await reading(on, spdk.getLvstore({ uuid: step.lvsUuid }));
+    const store = await attempt(spdk.getLvstore({ uuid: step.lvsUuid }));
     if (store.kind !== "ok") return retryOf([store]);
     if (store.value === undefined) lostStore(row.diskId);
     else observed.setLvol(row.id, { kind: "absent" });
@@ -222,7 +238,7 @@ async function createLvol(on: PerformedStep, step: steps.CreateLvol): Promise<St
   const { row } = on.view;
   const { lvsUuid, lvolName, sizeBytes, thin } = step;
   const create = { lvsUuid, lvolName, sizeBytes, thin, clearMethod: "write_zeroes" } as const;
-  const made = await reading(on, spdk.bdevLvolCreate(create));
+  const made = await changing(on, "lvol", spdk.bdevLvolCreate(create));
   const exists = made.kind === "refused" && made.error.kind === "exists";
   const taken = exists && (row.nameTaken || newVolumes.has(row.id));
   // An lvol of that name may be of this creation from now on, also if its uuid is never recorded.
@@ -252,8 +268,9 @@ async function deleteLvol(on: PerformedStep, step: steps.DeleteLvol): Promise<St
   const { row, store } = on.view;
   if (store === undefined)
     return { kind: "retry", message: "the lvstore of the volume is not loaded" };
-  const deleted = await reading(
+  const deleted = await changing(
     on,
+    "lvol",
     spdk.bdevLvolDelete({ lvsUuid: store.uuid, name: step.lvolUuid }),
   );
   // Reading back decides whatever the answer is: a repeated delete fails, and a failed one may have

@@ -21,6 +21,8 @@ export type VolumeStepContext = {
   readonly afterLoss: AfterLoss;
   /** After that long with an unknown outcome, what may be sent twice is sent. */
   readonly repeatMs: number;
+  /** How long the answer to a change of a subsystem is waited for. */
+  readonly nvmfWaitMs: number;
   readonly writer: {
     readonly recordLvol: (
       row: Pick<LvolRow, "id" | "generation">,
@@ -39,17 +41,14 @@ export type PerformedStep = {
   readonly settled: boolean;
 };
 
-/** One call of a step. nqn: the call changes that subsystem, so a lost answer is kept account of. */
-export function trying<T>(
-  on: Pick<PerformedStep, "context" | "lane"> & {
-    readonly afterLoss: AfterLoss;
-    readonly nqn: string | undefined;
-  },
+/** One call that changes the volume's subsystem or lvol: a lost answer is kept account of. */
+export function changing<T>(
+  { context, lane, view }: PerformedStep,
+  of: "subsystem" | "lvol",
   call: Promise<T>,
 ): Promise<Attempt<T>> {
-  const { context, lane, afterLoss, nqn } = on;
-  if (nqn === undefined) return attempt(call, lane, afterLoss);
-  return attempt(call, lane, afterLoss, (method, ended) =>
-    context.outcomes.add(nqn, method, ended),
-  );
+  const { outcomes, afterLoss } = context;
+  const lost = (method: string, ended: Promise<void>) =>
+    outcomes.add(view.row.id, of, method, ended);
+  return attempt(call, { lane, afterLoss, lost });
 }

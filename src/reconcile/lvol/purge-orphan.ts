@@ -11,9 +11,10 @@ import { pendingOp, pendingOpPhase, type PendingContext } from "../../model/pend
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
-import { attempt, type AfterLoss, type Attempt } from "../engine/attempt.ts";
+import { attempt, type AfterLoss, type Attempt, type Change } from "../engine/attempt.ts";
 import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
 import { partsOf } from "../target/orphans.ts";
+import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import {
   asking,
   requireTarget,
@@ -25,6 +26,7 @@ export type PurgeContext = OrphansOfVolumeContext & {
   readonly spdk: SpdkClient;
   readonly lanes: Lanes;
   readonly afterLoss: AfterLoss;
+  readonly outcomes: Pick<UnknownOutcomes, "add">;
   readonly pending: (now: Date) => PendingContext;
   readonly log: Logger;
   readonly writer: {
@@ -68,7 +70,10 @@ async function purgeLvol(
     requireDoubt(context, disk.id);
     logPurge(context, purge);
     const target = { lvsUuid: now.lvol.storeUuid, name: now.uuid };
-    const deleted = await attempt(context.spdk.bdevLvolDelete(target), lane, context.afterLoss);
+    const deleted = await attempt(context.spdk.bdevLvolDelete(target), {
+      ...unaccounted(context, lane),
+      lost: (method, ended) => context.outcomes.add(disk.id, "disk", method, ended),
+    });
     if (deleted.kind === "ok") return (await asking(context.spdk.getBdev(now.uuid))) === undefined;
     logUnfinished(context, purge, deleted);
     return false;
@@ -181,7 +186,10 @@ async function purgeSubsystem(
     if (now === undefined) return true;
     logPurge(context, purge);
     if (!(await withdraw(context, lane, now))) return false;
-    const deleted = await attempt(context.spdk.nvmfDeleteSubsystem(nqn), lane, context.afterLoss);
+    const deleted = await attempt(
+      context.spdk.nvmfDeleteSubsystem(nqn),
+      unaccounted(context, lane),
+    );
     if (deleted.kind === "ok") return (await asking(context.spdk.getSubsystem(nqn))) === undefined;
     logUnfinished(context, purge, deleted);
     return false;
@@ -237,20 +245,26 @@ async function withdraw(
   lane: Lane,
   { nqn, listenAddresses }: Subsystem,
 ): Promise<boolean> {
-  const { spdk, afterLoss } = context;
+  const { spdk } = context;
+  const change = unaccounted(context, lane);
   for (const address of listenAddresses) {
     const call = spdk.nvmfSubsystemRemoveListener({ nqn, address });
-    if ((await attempt(call, lane, afterLoss)).kind === "open") return false;
+    if ((await attempt(call, change)).kind === "open") return false;
   }
   try {
     await refuseConnected(context, nqn);
   } catch (error) {
     for (const address of listenAddresses) {
-      await attempt(spdk.nvmfSubsystemAddListener({ nqn, address }), lane, afterLoss);
+      await attempt(spdk.nvmfSubsystemAddListener({ nqn, address }), change);
     }
     throw error;
   }
   return true;
+}
+
+/** A lost answer keeps the lane closed; no volume or disk is concerned that could show it. */
+function unaccounted({ afterLoss }: PurgeContext, lane: Lane): Change {
+  return { lane, afterLoss, lost: (_method, ended) => ended };
 }
 
 function logPurge({ log }: PurgeContext, purge: Purge): void {

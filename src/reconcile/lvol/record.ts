@@ -58,8 +58,10 @@ function isUnexported({
   observed,
   restoreUntilUnexported,
   inFlight,
+  subsystemUnknown,
 }: VolumePlanView): boolean {
   if (row.deleteRequestedTime === undefined || row.unexportedTime !== undefined) return false;
+  if (subsystemUnknown !== undefined) return false;
   if (observed.exportEnded) return true;
   return observed.subsystem?.kind === "absent" && !restoreUntilUnexported && !inFlight;
 }
@@ -114,6 +116,7 @@ function deleteIsComplete(view: VolumePlanView): boolean {
     row.deleteRequestedTime !== undefined &&
     row.deleteTime === undefined &&
     !view.inFlight &&
+    view.outcomeUnknown === undefined &&
     observed.lvol?.kind === "absent" &&
     observed.subsystem?.kind === "absent" &&
     row.unexportedTime !== undefined &&
@@ -134,7 +137,13 @@ function absenceIsFinal({ row, pending, diskDoubtful }: VolumePlanView): boolean
 
 /** Ends the pending op of a tombstone whose lvol had come back and was deleted again. */
 function endOfRepeatedDelete(view: VolumePlanView): LvolStatusPatch | undefined {
-  const { row, observed, inFlight } = view;
-  if (row.pendingOp === undefined || inFlight || observed.lvol?.kind !== "absent") return undefined;
+  const { row, observed, inFlight, outcomeUnknown } = view;
+  if (
+    row.pendingOp === undefined ||
+    inFlight ||
+    outcomeUnknown !== undefined ||
+    observed.lvol?.kind !== "absent"
+  )
+    return undefined;
   return absenceIsFinal(view) ? { pendingOp: undefined } : undefined;
 }

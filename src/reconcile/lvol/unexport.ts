@@ -2,7 +2,7 @@
 // off because the target restarts: its export comes back, and ends only once it is known that no host is
 // connected or about to connect again. Pure.
 import { listenKey } from "../../model/export-parts.ts";
-import type { StepFailures } from "../../model/failure.ts";
+import { wasRefused, type StepFailures } from "../../model/failure.ts";
 import type { ListenAddress, LvolRow, ObservedVolume } from "../../model/lvol.ts";
 
 export type UnexportFacts = {
@@ -54,6 +54,6 @@ function mayEndAtOnce(
   // No host can reach it at any of its addresses.
   return (
     observed.listeningSinceMs === undefined &&
-    listenAddresses.every((address) => failures[listenKey(address)] !== undefined)
+    listenAddresses.every((address) => wasRefused(failures, listenKey(address)))
   );
 }

@@ -63,7 +63,8 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
   return {
     row,
     observed: volume,
-    outcomeUnknown: source.outcomes.of(row.nqn),
+    outcomeUnknown: source.outcomes.of(row.id),
+    subsystemUnknown: source.outcomes.of(row.id, "subsystem"),
     ...unexport(row, volume, {
       ...moment,
       incarnation: observed.incarnation,

@@ -66,8 +66,11 @@ export type TargetSessionOptions = {
   readonly scanDisks: () => Promise<void>;
   /** Keeps what identifies the process of the target, for the next agent. */
   readonly recordProcess: (targetProcess: TargetProcess) => void;
-  /** Called when the target is identified and its full scan is applied: loops may plan. */
-  readonly onReady: () => void;
+  /**
+   * Called when the target is identified and its full scan is applied: loops may plan. restarted: since
+   * this agent last worked with it.
+   */
+  readonly onReady: (ready: { readonly restarted: boolean }) => void;
 };
 
 export class TargetSession {
@@ -244,6 +247,7 @@ export class TargetSession {
       this.#refuse(foreign);
       return;
     }
+    let restarted = false;
     try {
       if (!subsystems.all && ours.length === 0) throw this.#scan.subsystemsUnknown();
       this.#missing = undefined;
@@ -264,8 +268,8 @@ export class TargetSession {
       if (incarnation.startsWith(UNMARKED) && this.#mayContinue()) return;
       const last = this.#lastIncarnation;
       this.#lastIncarnation = incarnation;
-      if (continuity === "restarted" && last !== undefined && last !== incarnation)
-        this.#scan.beginProcess();
+      restarted = continuity === "restarted" && last !== undefined && last !== incarnation;
+      if (restarted) this.#scan.beginProcess();
       observed.beginIncarnation(incarnation, continuity === "unsure");
       this.#scan.apply(found);
       this.#identified.resolve(continuity);
@@ -279,7 +283,7 @@ export class TargetSession {
     this.#scheduleFullScan();
     this.#events.follow();
     this.#discovery.begin();
-    this.#options.onReady();
+    this.#options.onReady({ restarted });
   }
 
   /** Another socket file is another process: its lists may be asked for again. */

@@ -1,56 +1,76 @@
-// Changes of subsystems that were sent and whose answers were lost, by NQN. Until one is known to have
-// ended, nothing is concluded from what is read of its subsystem, and only what may be sent twice is sent
-// (docs/architecture.md).
+// Changes that were sent and whose answers were lost, by the id of the volume or disk. Until one is known
+// to have ended its lanes stay closed, nothing is concluded from what is read of a subsystem, and only what
+// may be sent twice is sent to it (docs/architecture.md#r2-unknown-outcomes).
 //
-// It ends when a later change of the same subsystem is answered on the same connection, as SPDK makes the
-// changes of one subsystem in their order; when the target was restarted; after the grace on a new
-// connection; or when an operator says so (ResolveOutcome).
-import type { UnknownOutcome } from "../../model/lvol-state.ts";
+// It ends with its own late answer; when the target was restarted; after the grace on a new connection; or
+// when an operator says so (ResolveOutcome). A change of a subsystem also ends when a later one of the same
+// subsystem is answered on the same connection, as SPDK makes them in their order.
+import type { OutcomeSubject, UnknownOutcome } from "../../model/unknown-outcome.ts";
 
-type Lost = UnknownOutcome & { readonly end: () => void };
+/** id: of the volume or the disk. */
+export type UnknownOutcomeOf = UnknownOutcome & { readonly id: string };
+
+type Lost = UnknownOutcomeOf & { readonly connectionNumber: number; readonly end: () => void };
+
+export type UnknownOutcomesOptions = {
+  /** Number of the present connection, or of the last one. */
+  readonly connectionNumber: () => number;
+  /** Nothing of that subject is unknown any more: it has to be read. */
+  readonly onEnd: (id: string, of: OutcomeSubject) => void;
+};
 
 export class UnknownOutcomes {
   readonly #lost = new Map<string, Set<Lost>>();
-  readonly #onEnd: (nqn: string) => void;
+  readonly #options: UnknownOutcomesOptions;
 
-  /** onEnd: nothing about the subsystem is unknown any more; it has to be read. */
-  constructor(onEnd: (nqn: string) => void) {
-    this.#onEnd = onEnd;
+  constructor(options: UnknownOutcomesOptions) {
+    this.#options = options;
   }
 
-  get count(): number {
-    return [...this.#lost.values()].reduce((sum, { size }) => sum + size, 0);
+  list(): readonly UnknownOutcomeOf[] {
+    return [...this.#lost.values()].flatMap((requests) => [...requests]);
   }
 
-  /** The oldest request on a subsystem whose outcome is unknown. */
-  of(nqn: string): UnknownOutcome | undefined {
-    const [oldest] = this.#lost.get(nqn) ?? [];
-    return oldest;
+  /** The oldest one of an object, of the subject if that is given. */
+  of(id: string, subject?: OutcomeSubject): UnknownOutcome | undefined {
+    for (const lost of this.#lost.get(id) ?? []) {
+      if (subject === undefined || lost.of === subject) return lost;
+    }
+    return undefined;
   }
 
   /**
    * Adds a request; `settled` ends it, as its own answer came late or it cannot be running any more.
    * Resolves when it has ended, in whichever way.
    */
-  add(nqn: string, method: string, settled: Promise<unknown>): Promise<void> {
+  add(id: string, of: OutcomeSubject, method: string, settled: Promise<unknown>): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    const requests = this.#lost.get(nqn) ?? new Set<Lost>();
+    const requests = this.#lost.get(id) ?? new Set<Lost>();
     const end = () => {
       if (!requests.delete(lost)) return;
-      if (requests.size === 0 && this.#lost.get(nqn) === requests) this.#lost.delete(nqn);
+      if (requests.size === 0 && this.#lost.get(id) === requests) this.#lost.delete(id);
       resolve();
-      if (!this.#lost.has(nqn)) this.#onEnd(nqn);
+      if (this.of(id, of) === undefined) this.#options.onEnd(id, of);
     };
-    const lost: Lost = { method, since: new Date(), end };
+    const connectionNumber = this.#options.connectionNumber();
+    const lost: Lost = { id, of, method, since: new Date(), connectionNumber, end };
     requests.add(lost);
-    this.#lost.set(nqn, requests);
+    this.#lost.set(id, requests);
     settled.then(end, end);
     return promise;
   }
 
-  /** Ends all requests on a subsystem; the methods of those that were open. */
-  end(nqn: string): readonly string[] {
-    const requests = [...(this.#lost.get(nqn) ?? [])];
+  /** A change of the subsystem that was sent after all of these was answered on this connection. */
+  answeredLater(id: string): void {
+    const now = this.#options.connectionNumber();
+    for (const { of, connectionNumber, end } of this.#lost.get(id) ?? []) {
+      if (of === "subsystem" && connectionNumber === now) end();
+    }
+  }
+
+  /** Ends all of an object, as an operator says so; their methods. */
+  resolve(id: string): readonly string[] {
+    const requests = [...(this.#lost.get(id) ?? [])];
     for (const { end } of requests) end();
     return requests.map(({ method }) => method);
   }

@@ -44,6 +44,7 @@ function view(change: Partial<DiskView> = {}): DiskView {
     claimedBlank: false,
     loadEnded: false,
     foundEmpty: false,
+    outcomeUnknown: undefined,
     fleet: FLEET,
     pending: { incarnation, epoch: 1n, now: NOW, graceUntil: NOW, earlierMayRun: false },
     writeMode: "read-write",

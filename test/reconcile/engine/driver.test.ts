@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { BACKOFF_FIRST_MS } from "../../../src/limits.ts";
 import type { StepFailures } from "../../../src/model/failure.ts";
 import { Driver } from "../../../src/reconcile/engine/driver.ts";
+import { Suspects } from "../../../src/reconcile/engine/suspects.ts";
 import type { Kind, StepResult } from "../../../src/reconcile/engine/kind.ts";
 import { NO_INSTRUMENTS } from "../../../src/telemetry/instruments.ts";
 import { until } from "../../support/agent.ts";
@@ -32,6 +33,7 @@ function kindOf(parts: Parts): Kind<string, Step> {
     permits: () => true,
     intent: () => ({ traceparent: undefined, open: true }),
     changes: (act) => act !== "observe",
+    sends: (act) => (act === "observe" ? undefined : act),
     gaveUp: parts.gaveUp ?? (() => false),
     part: ({ part }) => part,
     recordedFailures: () => parts.recordedFailures ?? {},
@@ -50,7 +52,8 @@ const drivers: Driver<string, Step>[] = [];
 
 /** A driver that has begun to plan the object "a". */
 function started(parts: Parts): Driver<string, Step> {
-  const driver = new Driver(kindOf(parts), pino({ level: "silent" }), NO_INSTRUMENTS);
+  const log = pino({ level: "silent" });
+  const driver = new Driver(kindOf(parts), log, NO_INSTRUMENTS, new Suspects(log));
   drivers.push(driver);
   driver.start();
   driver.wake("a");

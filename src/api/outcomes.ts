@@ -1,0 +1,26 @@
+// ResolveOutcome: an operator says that changes whose answers were lost are not running any more. Their
+// lanes open, and what they changed is read again.
+import type { Logger } from "pino";
+import { Refusal } from "../model/errors.ts";
+import type { Agent } from "./agent.ts";
+import type { StorageNodeHandlers } from "./call.ts";
+import { requireRows } from "./lvols.ts";
+import * as requests from "./requests.ts";
+
+export function outcomeHandlers(
+  agent: Agent,
+  log: Logger,
+): Pick<StorageNodeHandlers, "resolveOutcome"> {
+  return {
+    async resolveOutcome(request, { actor }) {
+      const { id, reason } = requests.resolveOutcome(request);
+      requireRows(agent);
+      if (agent.rows.lvol(id) === undefined && agent.rows.disk(id) === undefined) {
+        throw new Refusal("NOT_FOUND", `neither a volume nor a disk ${id} is on this node`);
+      }
+      const methods = agent.resolveOutcome(id);
+      log.warn({ id, reason, actor, methods }, "unknown outcome resolved by an operator");
+      return { requests: [...methods] };
+    },
+  };
+}

@@ -1,0 +1,40 @@
+// What the drivers, the disks and the session with the target share: what was observed of the target,
+// what is not known of it, and the lanes in which it is changed.
+import type { OutcomeSubject } from "../model/unknown-outcome.ts";
+import type { PendingContext } from "../model/pending-op.ts";
+import { Lanes } from "./engine/lanes.ts";
+import { NewVolumes } from "./lvol/new-volumes.ts";
+import type { ReconcilerOptions } from "./reconciler-options.ts";
+import { Observed, type ObservedChange } from "./target/observed.ts";
+import { Orphans } from "./target/orphans.ts";
+import { ReturnedLvols } from "./target/returned-lvols.ts";
+import { UnknownOutcomes } from "./target/unknown-outcomes.ts";
+
+export type SharedParts = ReturnType<typeof sharedParts>;
+
+export function sharedParts(
+  options: ReconcilerOptions,
+  on: {
+    readonly pending: (now: Date) => PendingContext;
+    /** Resolves once a request whose connection was lost can no longer be running. */
+    readonly afterLoss: () => Promise<void>;
+    readonly onObserved: (change: ObservedChange) => void;
+    readonly onOutcomeKnown: (id: string, of: OutcomeSubject) => void;
+    /** Rows of deleted volumes were brought back. */
+    readonly onRestored: () => void;
+  },
+) {
+  const { config, fence, connection } = options;
+  const writeMode = () => fence.writeMode;
+  const observed = new Observed(on.onObserved);
+  const outcomes = new UnknownOutcomes({
+    connectionNumber: () => connection.connectionNumber,
+    onEnd: on.onOutcomeKnown,
+  });
+  const { onRestored, pending, afterLoss } = on;
+  const returned = new ReturnedLvols({ ...options, writeMode, onRestored });
+  const orphans = new Orphans({ ...options, ...config, observed, returned });
+  const newVolumes = new NewVolumes(() => fence.epoch);
+  const known = { observed, outcomes, orphans, returned, newVolumes };
+  return { ...options, ...known, lanes: new Lanes(), afterLoss, writeMode, pending };
+}
