@@ -7,6 +7,7 @@ import { z } from "zod";
 import type { Postgres } from "../../src/demo/postgres.ts";
 import { call } from "../support/agent.ts";
 import { migratedDatabase } from "../support/migrated-database.ts";
+import { NODE } from "../support/model.ts";
 import {
   realTarget,
   simulatedTarget,
@@ -156,6 +157,8 @@ export class BenchNode implements AsyncDisposable {
     for (let existing = (await this.volumes()).length; existing < count; existing += AT_A_TIME) {
       await this.provision(Math.min(AT_A_TIME, count - existing));
     }
+    const { length } = await this.volumes();
+    if (length < count) throw new Error(`the database has ${length} of ${count} volumes`);
   }
 
   async remove(ids: readonly string[]): Promise<void> {
@@ -170,7 +173,8 @@ export class BenchNode implements AsyncDisposable {
   async volumes(): Promise<readonly VolumeOnNode[]> {
     const { rows } = await this.database.query(
       `select id, disk_id as "diskId", nqn, lvol_uuid as "lvolUuid" from lvol
-       where node_id = 'bench' and delete_requested_time is null order by create_time, id`,
+       where node_id = $1 and delete_requested_time is null order by create_time, id`,
+      [NODE],
     );
     return z.array(volumeRow).parse(rows);
   }
@@ -178,7 +182,8 @@ export class BenchNode implements AsyncDisposable {
   /** Total number of transactions in which the agent wrote rows (the revision of the node). */
   async writes(): Promise<number> {
     const { rows } = await this.database.query(
-      `select revision::int as revision from node where node_id = 'bench'`,
+      `select revision::int as revision from node where node_id = $1`,
+      [NODE],
     );
     return z.array(z.object({ revision: z.number() })).parse(rows)[0]?.revision ?? 0;
   }

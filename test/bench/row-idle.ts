@@ -1,6 +1,7 @@
 // Cost of an idle node with many volumes: CPU, full lists and written rows while no client calls.
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
+import { NODE } from "../support/model.ts";
 import type { BenchNode } from "./bench-node.ts";
 import { spread } from "./measure.ts";
 import type { Row } from "./row.ts";
@@ -58,7 +59,8 @@ async function stateOf(node: BenchNode) {
   const { rows } = await node.database.query(
     `select revision::int as revision, (select sum(n_tup_ins + n_tup_upd + n_tup_del)::int
        from pg_stat_user_tables where relname in ('lvol', 'disk')) as rows
-     from node where node_id = 'bench'`,
+     from node where node_id = $1`,
+    [NODE],
   );
   const { rows: rowsWritten, revision } = written.parse(rows[0]);
   return { cpuMs: node.agent.cpuMs(), rowsWritten: rowsWritten + revision, revision };

@@ -45,19 +45,23 @@ export async function restartsInTurns(
   const agentCpuMs: number[] = [];
   const ours = async () => {
     const cpuBefore = node.agent.cpuMs();
-    const { acceptedMs } = await restarted(node.target);
+    const { acceptedMs, ended } = await restarted(node.target);
     const ms = (await allBack(node, volumes)) - acceptedMs;
     agentCpuMs.push(node.agent.cpuMs() - cpuBefore);
+    await ended;
     return ms;
   };
   const limit = async () => {
     // Stop the agent instead of ending it, so that it stays warm.
     node.agent.signal("SIGSTOP");
-    const { acceptedMs } = await restarted(node.target);
+    const { acceptedMs, ended } = await restarted(node.target);
     await using raw = await RawConnection.open(node.target.socket);
     await restoreByHand(raw, node, volumes);
     const ms = (await allBack(node, volumes)) - acceptedMs;
-    await restarted(node.target);
+    await ended;
+    await (
+      await restarted(node.target)
+    ).ended;
     node.agent.signal("SIGCONT");
     await allBack(node, volumes);
     return ms;
@@ -66,23 +70,28 @@ export async function restartsInTurns(
   return { taken, agentCpuMs: agentCpuMs.slice(warmUps) };
 }
 
-/** Kills and restarts the target; returns the time at which its socket accepted. */
-async function restarted(target: TestTarget): Promise<{ readonly acceptedMs: number }> {
-  const back = acceptsAgain(target.socket);
-  const [acceptedMs] = await Promise.all([back, target.restart()]);
-  if (target.pid() !== undefined) return { acceptedMs };
-  // A real target may accept before it is initialized: measure from the end of its initialization.
+/**
+ * Kills and restarts the target; resolves when it takes calls. The command that restarts a real target
+ * may need longer to see that, and is to be awaited with `ended`.
+ */
+async function restarted(
+  target: TestTarget,
+): Promise<{ readonly acceptedMs: number; readonly ended: Promise<void> }> {
+  const ended = target.restart();
+  ended.catch(() => {});
+  await Promise.race([acceptsAgain(target.socket), ended.then(() => new Promise(() => {}))]);
+  // A real target accepts before it is initialized.
   await using raw = await RawConnection.open(target.socket);
   await raw.call("framework_wait_init");
-  return { acceptedMs: performance.now() };
+  return { acceptedMs: performance.now(), ended };
 }
 
-async function acceptsAgain(socket: string): Promise<number> {
+async function acceptsAgain(socket: string): Promise<void> {
   const end = performance.now() + LIMIT_MS;
   let wasGone = false;
   for (;;) {
     const accepting = await accepts(socket);
-    if (accepting && wasGone) return performance.now();
+    if (accepting && wasGone) return;
     wasGone ||= !accepting;
     if (performance.now() > end)
       throw new Error(`the target did not accept connections within ${LIMIT_MS} ms`);
