@@ -6,6 +6,7 @@ import { setTimeout as after } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { copyLine, parseCopy } from "../../src/local/copy-format.ts";
 import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { BusyHost } from "../support/busy-host.ts";
 import {
   crashScenario,
   exactly,
@@ -191,10 +192,11 @@ describe.each([
     let agent = await scenario.start();
     await agent.ready();
     const allowedHostNqns = [HOST, OTHER_HOST];
-    const ids = [
-      idOf(await provision(agent, SMALL)),
-      idOf(await provision(agent, { ...SMALL, allowedHostNqns })),
-    ];
+    const used = await provision(agent, SMALL);
+    const ids = [idOf(used), idOf(await provision(agent, { ...SMALL, allowedHostNqns }))];
+    const { fabric } = scenario.target;
+    const nqn = used.status?.nqn ?? "";
+    await using host = await BusyHost.connect({ fabric, host: HOST, nqn });
     for (const distanceMs of DISTANCES) {
       await scenario.database().down();
       await after(distanceMs);
@@ -206,9 +208,11 @@ describe.each([
       });
       expect(onTarget(scenario)).toEqual(exactly(ids));
       expect(hostsOn(scenario, ids[1]!)?.toSorted()).toEqual(allowedHostNqns);
+      await host.writesAgain();
       await scenario.database().up();
       await agent.ready();
       await settled(scenario);
     }
+    expect(await host.stop()).toEqual([]);
   }, 120_000);
 });
