@@ -1,8 +1,9 @@
 // A disk: its row, what was observed of it, and the pure rules that derive its state from the two.
 import type { ColumnOwner, OwnedBy } from "./column-owner.ts";
 import type { Condition, DiskConditionType } from "./condition.ts";
-import type { Evidence } from "./evidence.ts";
+import { fingerprint, type Evidence } from "./evidence.ts";
 import type { StepFailures } from "./failure.ts";
+import { diskId } from "./identity.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 import type { PendingOp } from "./pending-op.ts";
 
@@ -197,4 +198,56 @@ export function diskConditions(
     conditionOf("Schedulable", schedulable, row.cordoned ? "Cordoned" : "NotUp", why),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
+}
+
+type NewDisk = Pick<
+  DiskRow,
+  "serial" | "model" | "nsid" | "transport" | "address" | "sizeBytes" | "blockSize"
+> &
+  Partial<Pick<DiskRow, "kernelName" | "driver" | "controllerName">>;
+
+/** The row of a newly found disk, without anything that was observed or asked for later. */
+export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
+  return {
+    kernelName: undefined,
+    driver: undefined,
+    controllerName: undefined,
+    ...disk,
+    id: diskId(disk),
+    nodeId,
+    admitted: false,
+    admittedSerial: undefined,
+    admittedEvidence: undefined,
+    cordoned: false,
+    wanted: "take",
+    zeroRequestedTime: undefined,
+    discardZeroes: false,
+    actor: undefined,
+    generation: 1n,
+    traceparent: undefined,
+    observedGeneration: 0n,
+    state: "DISCOVERED",
+    stateReason: "not admitted",
+    originalDriver: undefined,
+    lvsName: undefined,
+    lvsUuid: undefined,
+    freeSpace: "UNKNOWN",
+    pendingOp: undefined,
+    zeroing: undefined,
+    clusterBytes: undefined,
+    totalClusters: undefined,
+    freeClusters: undefined,
+    evidence: [],
+    evidenceFingerprint: fingerprint([]),
+    failures: {},
+    lastError: undefined,
+    attempt: 0,
+    nextTryTime: undefined,
+    lastSeenTime: now,
+    promisedBytes: 0n,
+    lvolCount: 0,
+    revision: 0n,
+    createTime: now,
+    updateTime: now,
+  };
 }

@@ -1,10 +1,9 @@
 // Plans a rebuild: a pure function from what a target holds to the rows to write. It only adds:
 // objects that have a row keep it, and objects that are not certainly this node's are listed and
 // get no row.
-import type { DiskRow } from "../model/disk.ts";
+import { newDiskRow, type DiskRow } from "../model/disk.ts";
 import { diskId, fleetHash, isUuid, parseStoreName, volumeNqn } from "../model/identity.ts";
 import { newLvolRow, type LvolRow } from "../model/lvol.ts";
-import { newDiskRow } from "../reconcile/disk/discover.ts";
 import type { FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import type { ObservedStore } from "../reconcile/target/observed.ts";
 import type { Found, FoundLvol } from "./found.ts";

@@ -1,8 +1,7 @@
 // Rows to the lines of the local copy and back. Back come rows for restoring and for reads: everything
 // that only a commit could use is as in a new row, and the rows of the database replace all of them.
 import type { CopiedDisk, CopiedVolume, Copy } from "../local/copy-format.ts";
-import { DISK_STATES, type DiskRow } from "../model/disk.ts";
-import { fingerprint } from "../model/evidence.ts";
+import { DISK_STATES, newDiskRow, type DiskRow } from "../model/disk.ts";
 import { newLvolRow, type LvolRow } from "../model/lvol.ts";
 import type { NodeRow } from "./rows.ts";
 
@@ -90,42 +89,14 @@ function lvolRow(copied: CopiedVolume, nodeId: string, now: Date): LvolRow {
 function diskRow(copied: CopiedDisk, nodeId: string, time: Date): DiskRow {
   const { storeName, storeUuid, controllerName, ...disk } = copied;
   return {
+    ...newDiskRow(nodeId, { ...disk, controllerName }, time),
     ...disk,
-    nodeId,
     state: DISK_STATES.find((state) => state === disk.state) ?? "CLAIMING",
-    admittedSerial: disk.admitted ? disk.serial : undefined,
-    admittedEvidence: undefined,
-    cordoned: false,
-    zeroRequestedTime: undefined,
-    discardZeroes: false,
-    actor: undefined,
-    generation: 1n,
-    traceparent: undefined,
-    observedGeneration: 1n,
     stateReason: "",
-    kernelName: undefined,
-    driver: undefined,
-    originalDriver: undefined,
-    controllerName,
+    admittedSerial: disk.admitted ? disk.serial : undefined,
+    observedGeneration: 1n,
     lvsName: storeName,
     lvsUuid: storeUuid,
-    freeSpace: "UNKNOWN",
-    pendingOp: undefined,
-    zeroing: undefined,
-    clusterBytes: undefined,
-    totalClusters: undefined,
-    freeClusters: undefined,
-    evidence: [],
-    evidenceFingerprint: fingerprint([]),
-    failures: {},
-    lastError: undefined,
-    attempt: 0,
-    nextTryTime: undefined,
-    lastSeenTime: time,
-    promisedBytes: 0n,
-    lvolCount: 0,
     revision: REVISION,
-    createTime: time,
-    updateTime: time,
   };
 }

@@ -5,7 +5,7 @@
 // or attached to the target is present. It never claims a disk.
 import { isAllowed, type Config, type FabricDisk } from "../../config.ts";
 import type { DiskRow } from "../../model/disk.ts";
-import { blank, fingerprint, type Evidence } from "../../model/evidence.ts";
+import { blank, type Evidence } from "../../model/evidence.ts";
 import { diskId } from "../../model/identity.ts";
 import type { InspectOptions } from "../../sysfs/disk-evidence.ts";
 import type { NvmeNamespace, NvmeTopology } from "../../sysfs/nvme.ts";
@@ -51,58 +51,6 @@ export function findInKernel(topology: NvmeTopology, rows: Iterable<DiskRow>): K
     disks.set(row.id, { address: row.address, driver, kernelName: undefined, evidence: undefined });
   }
   return { disks, duplicates, withoutSerial };
-}
-
-type NewDisk = Pick<
-  DiskRow,
-  "serial" | "model" | "nsid" | "transport" | "address" | "sizeBytes" | "blockSize"
-> &
-  Partial<Pick<DiskRow, "kernelName" | "driver" | "controllerName">>;
-
-/** The row of a newly found disk. */
-export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
-  return {
-    kernelName: undefined,
-    driver: undefined,
-    controllerName: undefined,
-    ...disk,
-    id: diskId(disk),
-    nodeId,
-    admitted: false,
-    admittedSerial: undefined,
-    admittedEvidence: undefined,
-    cordoned: false,
-    wanted: "take",
-    zeroRequestedTime: undefined,
-    discardZeroes: false,
-    actor: undefined,
-    generation: 1n,
-    traceparent: undefined,
-    observedGeneration: 0n,
-    state: "DISCOVERED",
-    stateReason: "not admitted",
-    originalDriver: undefined,
-    lvsName: undefined,
-    lvsUuid: undefined,
-    freeSpace: "UNKNOWN",
-    pendingOp: undefined,
-    zeroing: undefined,
-    clusterBytes: undefined,
-    totalClusters: undefined,
-    freeClusters: undefined,
-    evidence: [],
-    evidenceFingerprint: fingerprint([]),
-    failures: {},
-    lastError: undefined,
-    attempt: 0,
-    nextTryTime: undefined,
-    lastSeenTime: now,
-    promisedBytes: 0n,
-    lvolCount: 0,
-    revision: 0n,
-    createTime: now,
-    updateTime: now,
-  };
 }
 
 /** Whether the policy `auto` admits a disk: it is on the allow list, and its evidence is blank. */

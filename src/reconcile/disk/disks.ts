@@ -4,7 +4,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
-import type { DiskRow, DiskReadiness } from "../../model/disk.ts";
+import { newDiskRow, type DiskRow, type DiskReadiness } from "../../model/disk.ts";
 import type { Evidence } from "../../model/evidence.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Bdev } from "../../spdk/replies-bdev.ts";
@@ -16,13 +16,7 @@ import { gatherEvidence } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme, type NvmeTopology } from "../../sysfs/nvme.ts";
 import type { AfterLoss } from "../engine/attempt.ts";
-import {
-  admittedByPolicy,
-  findInKernel,
-  newDiskRow,
-  type KernelFindings,
-  inspectOptions,
-} from "./discover.ts";
+import { admittedByPolicy, findInKernel, type KernelFindings, inspectOptions } from "./discover.ts";
 import { readiness } from "./record.ts";
 import { performDiskStep, type ClaimMemory } from "./perform.ts";
 import type { DiskView } from "./view.ts";

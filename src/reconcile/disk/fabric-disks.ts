@@ -5,14 +5,13 @@
 // It never inserts a disk whose serial differs from its entry: that disk is detached.
 import type { Logger } from "pino";
 import type { Config, FabricDisk } from "../../config.ts";
-import type { DiskRow } from "../../model/disk.ts";
+import { newDiskRow, type DiskRow } from "../../model/disk.ts";
 import { addressFamily } from "../../model/address.ts";
 import { controllerName } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
-import { newDiskRow } from "./discover.ts";
 import type { FoundDisk } from "../target/disks-on-target.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import type { Observed } from "../target/observed.ts";
