@@ -8,7 +8,7 @@ const RUNS = Number(process.env["RUNS"] ?? 300);
 const SEED = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
 /** Histories that run concurrently: each waits most of the time. */
 const CONCURRENT = 10;
-const LIMIT_MS = Math.max(RUNS * 500, 60_000);
+const LIMIT_MS = Math.max(RUNS * 1_000, 60_000);
 
 /** Prints a failing history immediately: shrinking it may take longer than the time limit. */
 function reportFailure(actions: unknown, error: unknown): never {
