@@ -47,14 +47,21 @@ export type StatusBatch = {
   readonly ended: readonly LvolRow[];
 };
 
+type ObjectEntry = Pick<Entry<unknown>, "id" | "waiting" | "spans">;
+
+/** All entries that are about an object, in the order in which they are written. */
+export function objectEntries(entries: StatusEntries): readonly ObjectEntry[] {
+  const { inserts, restored, lvols, disks } = entries;
+  return [...inserts, ...restored, ...lvols, ...disks];
+}
+
 export class StatusQueue {
   #lvols = new Map<string, Entry<LvolStatusPatch>>();
   #disks = new Map<string, Entry<DiskStatusPatch>>();
   #inserts = new Map<string, Entry<DiskRow>>();
   #restored = new Map<string, Entry<LvolRow>>();
   /** What the transaction in flight has taken. */
-  #taken: readonly Pick<Entry<unknown>, "waiting">[] = [];
-
+  #taken: readonly ObjectEntry[] = [];
   #targetProcess: TargetProcess | undefined;
 
   get size(): number {
@@ -105,7 +112,7 @@ export class StatusQueue {
     this.#lvols = new Map();
     this.#disks = new Map();
     this.#targetProcess = undefined;
-    this.#taken = [...entries.inserts, ...entries.restored, ...entries.lvols, ...entries.disks];
+    this.#taken = objectEntries(entries);
     return entries;
   }
 
@@ -159,11 +166,8 @@ export function statusBatch(entries: StatusEntries, rows: Rows): StatusBatch {
 }
 
 /** Tells each waiting loop whether its record was applied. */
-export function settle(
-  { inserts, restored, lvols, disks }: StatusEntries,
-  applied: ReadonlySet<string> = new Set(),
-): void {
-  for (const { id, waiting } of [...inserts, ...restored, ...lvols, ...disks]) {
+export function settle(entries: StatusEntries, applied: ReadonlySet<string> = new Set()): void {
+  for (const { id, waiting } of objectEntries(entries)) {
     for (const resolve of waiting) resolve(applied.has(id));
   }
 }

@@ -1,7 +1,7 @@
 // What one transaction of the writer commits, and its division when PostgreSQL refuses the data of a part.
 import type { Span } from "@opentelemetry/api";
 import { Refusal } from "../model/errors.ts";
-import type { StatusEntries } from "./status-queue.ts";
+import { objectEntries, type StatusEntries } from "./status-queue.ts";
 import type { Waiting } from "./waiting-intents.ts";
 
 export type Work = StatusEntries & {
@@ -12,17 +12,13 @@ export type Work = StatusEntries & {
 /** Which objects it is about, for the log. */
 export function idsOf(work: Work) {
   const intents = work.intents.map(({ mutation: { kind, id } }) => ({ intent: kind, id }));
-  return { records: statusOf(work).map(({ id }) => id), intents };
-}
-
-function statusOf({ inserts, restored, lvols, disks }: StatusEntries) {
-  return [...inserts, ...restored, ...lvols, ...disks];
+  return { records: objectEntries(work).map(({ id }) => id), intents };
 }
 
 /** Objects and intents, and the process of the target. */
 export function workSize(work: Work): number {
   const processes = work.targetProcess === undefined ? 0 : 1;
-  return processes + statusOf(work).length + work.intents.length;
+  return processes + objectEntries(work).length + work.intents.length;
 }
 
 /** The intents of parts that were not committed. */
@@ -32,7 +28,7 @@ export function left(parts: readonly Work[]): readonly Waiting[] {
 
 /** The spans of all who wait, given away: they end with the first transaction that is tried. */
 export function takeSpans(work: Work): readonly Span[] {
-  const status = statusOf(work).flatMap(({ spans }) => spans.splice(0));
+  const status = objectEntries(work).flatMap(({ spans }) => spans.splice(0));
   return [...work.intents.flatMap(({ span }) => span ?? []), ...status];
 }
 
