@@ -63,6 +63,26 @@ describe("of two addresses one that cannot be had", () => {
   });
 });
 
+describe("an address that is refused again and again", () => {
+  it("leaves the volume UP each time", async () => {
+    const heard = new OverheardRequests();
+    const { overhear } = heard;
+    const { env } = addresses(`127.0.0.1,${DEAD}`);
+    await using scenario = await crashScenario({}, { env, overhear });
+    const agent = await scenario.start();
+    await agent.ready();
+    const id = idOf(await provision(agent, SMALL));
+    heard.take();
+    // Asked without a pause, so that no moment in between stays unseen.
+    const states = new Set<string | undefined>();
+    for (let tries = 0; tries < 3;) {
+      states.add((await getLvol(agent, id)).status?.state);
+      tries += heard.take().filter(({ method }) => method === "nvmf_subsystem_add_listener").length;
+    }
+    expect([...states]).toEqual(["LVOL_STATE_UP"]);
+  });
+});
+
 describe("an address that is not configured any more", () => {
   it("goes once the new one is up, and hosts that use both notice nothing", async () => {
     const heard = new OverheardRequests();

@@ -241,7 +241,10 @@ function inUseBy(hosts: readonly string[]): StepResult {
   return { kind: "retry", message: `still in use by ${hosts.length} connected host(s)` };
 }
 
-/** One change; its success is an observation, anything else makes the subsystem unknown. */
+/**
+ * One change; its success is an observation. Refused, the subsystem is read again, and is meanwhile what
+ * it was: a part that the target refuses again and again makes nothing else of the volume unknown.
+ */
 async function changed(
   on: PerformedStep,
   call: Promise<unknown>,
@@ -255,7 +258,8 @@ async function changed(
     observed.setSubsystem(id, { ...before, ...effect(before) });
     return { kind: "ok" };
   }
-  observed.setSubsystem(id, undefined);
+  if (answer.kind === "refused") observed.expireSubsystem(id);
+  else observed.setSubsystem(id, undefined);
   return retryOf([answer]);
 }
 
