@@ -157,6 +157,18 @@ function lvolChanges(rpc: Rpc) {
     },
 
     /**
+     * Makes a thin lvol a clone of a snapshot of the same store and size (24.05 and later). Unlike an
+     * lvol of bdev_lvol_clone it keeps its clear method (docs/spdk-contract.md#clearing-of-clones).
+     */
+    async bdevLvolSetParent(
+      { lvsUuid, name, parentName }: LvolInStore & { readonly parentName: string },
+      options?: CallerOptions,
+    ): Promise<void> {
+      const params = { lvol_name: name, parent_name: parentName };
+      await rpc.change("bdev_lvol_set_parent", params, flag, within(lvsUuid, options));
+    },
+
+    /**
      * After any error the lvol may be unlisted, and listed again after a reload
      * (docs/spdk-contract.md#a-delete-that-fails-halfway).
      */

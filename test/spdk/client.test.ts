@@ -137,6 +137,7 @@ describe("requests", () => {
       await client.bdevLvolResize({ ...u1, sizeBytes: 21_474_836_480n });
       expect(await client.bdevLvolSnapshot({ ...u1, snapshotName: "s1" })).toBe("u2");
       expect(await client.bdevLvolClone({ ...u1, name: "u2", cloneName: "c1" })).toBe("u3");
+      await client.bdevLvolSetParent({ ...u1, parentName: "u2" });
       const nqn = "nqn.2026-11.io.storage-node:v1";
       const named = { nqn, serialNumber: "S", modelNumber: "M", maxNamespaces: 1 };
       await client.nvmfCreateSubsystem(named);
@@ -163,6 +164,7 @@ describe("requests", () => {
         ["bdev_lvol_resize", { name: "u1", size_in_mib: 20_480 }],
         ["bdev_lvol_snapshot", { lvol_name: "u1", snapshot_name: "s1" }],
         ["bdev_lvol_clone", { snapshot_name: "u2", clone_name: "c1" }],
+        ["bdev_lvol_set_parent", { lvol_name: "u1", parent_name: "u2" }],
         [
           "nvmf_create_subsystem",
           { nqn, serial_number: "S", model_number: "M", max_namespaces: 1 },

@@ -23,12 +23,26 @@ export function lvolNamed({ target }: Context, name: string): LvolBdev {
 
 /**
  * Starts a change of an lvol. Changes of one clone family take effect in the order of their starts.
+ * `parent`: a second lvol that the change locks.
  */
-export function changeLvol(context: Context, lvol: LvolBdev, effect: Effect): Later {
+export function changeLvol(
+  context: Context,
+  lvol: LvolBdev,
+  effect: Effect,
+  parent?: LvolBdev,
+): Later {
   const { operations, id, method } = context;
   const { store } = lvol;
   const family = familyOf(lvol);
-  const operation: Operation = { method, id, store, lvol, family, disk: store.base.name };
+  const operation: Operation = {
+    method,
+    id,
+    store,
+    lvol,
+    family,
+    disk: store.base.name,
+    ...(parent !== undefined && { parent: { lvol: parent, family: familyOf(parent) } }),
+  };
   checkWindow(context, store);
   const overlap = operations.start(operation);
   return {

@@ -1,4 +1,5 @@
-// RPC methods on clone families: snapshot, clone, inflate, decouple (docs/spdk-contract.md#lvols).
+// RPC methods on clone families: snapshot, clone, inflate, decouple, set parent
+// (docs/spdk-contract.md#lvols).
 import { randomUUID } from "node:crypto";
 import { decode, required, text } from "./decode.ts";
 import { Extents } from "./extents.ts";
@@ -15,6 +16,7 @@ import type { LoadedStore } from "./target.ts";
 export const lvolFamilyMethods: Methods = {
   bdev_lvol_snapshot: snapshot,
   bdev_lvol_clone: clone,
+  bdev_lvol_set_parent: setParent,
   bdev_lvol_inflate: (context, params) => {
     const lvol = lvolNamed(context, decode(params, { name: required(text) }).name);
     return changeLvol(context, lvol, () => {
@@ -96,6 +98,27 @@ function clone(context: Context, params: JsonValue | undefined): Started {
     });
   });
   return reserving(store, name, later);
+}
+
+/** The lvol keeps its own clusters and its clear method; what it lacks is read from the snapshot. */
+function setParent(context: Context, params: JsonValue | undefined): Started {
+  const shape = { lvol_name: required(text), parent_name: required(text) };
+  const asked = decode(params, shape);
+  const lvol = lvolNamed(context, asked.lvol_name);
+  const parent = lvolNamed(context, asked.parent_name);
+  const { blob, store } = lvol;
+  if (lvol === parent) throw asyncErrno("EINVAL");
+  if (blob.parent === parent.uuid) throw asyncErrno("EEXIST");
+  const hang = () => {
+    // The target looks for the parent in the store of the lvol.
+    if (parent.store !== store) throw asyncErrno("ENOENT");
+    const fits = blob.thin && parent.blob.snapshot && blob.clusters === parent.blob.clusters;
+    if (!fits) throw asyncErrno("EINVAL");
+    blob.parent = parent.uuid;
+    store.base.disk.keep(blob);
+    return true;
+  };
+  return changeLvol(context, lvol, hang, parent);
 }
 
 function checkNewName(store: LoadedStore, name: string): void {

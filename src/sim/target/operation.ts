@@ -12,6 +12,8 @@ export type Operation = {
   readonly lvol: LvolBdev | undefined;
   /** Root blob of the clone tree that it changes. */
   readonly family: string | undefined;
+  /** A second lvol that it changes, with the root of its clone tree: the new parent. */
+  readonly parent?: { readonly lvol: LvolBdev; readonly family: string };
   /** Name of the bdev of the disk, to detect the deletion of its store or its detach. */
   readonly disk: string | undefined;
   /** Set by a later overlapping operation: this one ends with EBUSY. */
@@ -30,6 +32,7 @@ const RESIZE = "bdev_lvol_resize";
 const SNAPSHOT = "bdev_lvol_snapshot";
 const CLONE = "bdev_lvol_clone";
 const INFLATE = "bdev_lvol_inflate";
+const SET_PARENT = "bdev_lvol_set_parent";
 const DELETE_STORE = "bdev_lvol_delete_lvstore";
 const DETACH = "bdev_nvme_detach_controller";
 
@@ -95,8 +98,10 @@ export class Operations {
   #overlap(first: Operation, second: Operation): Overlap {
     const existence = existenceOverlap(first, second);
     if (existence !== undefined) return existence;
-    if (first.family === undefined || first.family !== second.family) return "none";
+    if (!shareFamily(first, second)) return "none";
     if (this.#strict) throw abortOf(first, second, "two changes of one family in flight");
+    if (first.method === SET_PARENT || second.method === SET_PARENT)
+      return lockedByParent(first, second);
     return first.lvol === second.lvol ? onOneLvol(first, second) : inOneFamily(first, second);
   }
 }
@@ -113,6 +118,23 @@ function existenceOverlap(first: Operation, second: Operation): Overlap | undefi
     throw abortOf(first, second, "lvols change while their store is deleted or detached");
   }
   return change === second ? "gone" : undefined;
+}
+
+function shareFamily(first: Operation, second: Operation): boolean {
+  const others = new Set([second.family, second.parent?.family]);
+  return [first.family, first.parent?.family].some(
+    (family) => family !== undefined && others.has(family),
+  );
+}
+
+/** From the source: both lvols of bdev_lvol_set_parent are locked until it ends. */
+function lockedByParent(first: Operation, second: Operation): Overlap {
+  const locked = new Set([second.lvol, second.parent?.lvol]);
+  const meets = [first.lvol, first.parent?.lvol].some(
+    (lvol) => lvol !== undefined && locked.has(lvol),
+  );
+  if (!meets) return "none";
+  return second.method === DELETE ? "half_deleted" : "busy";
 }
 
 function onOneLvol(first: Operation, second: Operation): Overlap {

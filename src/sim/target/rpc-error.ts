@@ -12,6 +12,7 @@ export class RpcError extends Error {
 
 const ERRNO_TEXTS = {
   EPERM: [1, "Operation not permitted"],
+  ENOENT: [2, "No such file or directory"],
   EIO: [5, "Input/output error"],
   ENXIO: [6, "No such device or address"],
   ENOMEM: [12, "Cannot allocate memory"],

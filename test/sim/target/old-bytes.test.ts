@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { spdkClient, type SpdkClient } from "../../../src/spdk/client.ts";
 import { SpdkConnection } from "../../../src/spdk/connection.ts";
+import { SpdkError } from "../../../src/spdk/errors.ts";
 import { Control } from "../../support/control.ts";
 import { simulator } from "./simulator.ts";
 
@@ -185,6 +186,53 @@ describe("snapshots and clones", () => {
     await spdk.bdevLvolDelete({ lvsUuid, name: snapshot });
     expect(await first(lvol)).toEqual([[1], [2]]);
     expect(await first(clone)).toEqual([[3], [OLD]]);
+  });
+});
+
+describe("an lvol whose parent is set", () => {
+  it("reads what the snapshot has, keeps what it wrote and is cleared when it is deleted", async () => {
+    await using one = await scenario("write_zeroes");
+    const { lvsUuid } = one;
+    const spdk = one.spdk();
+    const source = await one.make("source", true, "write_zeroes");
+    await one.write(source, 0, 1);
+    await one.write(source, CLUSTER, 2);
+    const parentName = await spdk.bdevLvolSnapshot({ lvsUuid, name: source, snapshotName: "s" });
+    const clone = await one.make("clone", true, "write_zeroes");
+    await one.write(clone, CLUSTER, 3);
+    await spdk.bdevLvolSetParent({ lvsUuid, name: clone, parentName });
+    expect(await one.found(clone, 0)).toEqual([1]);
+    expect(await one.found(clone, CLUSTER)).toEqual([3]);
+    const listed = await spdk.bdevLvolGetLvols();
+    expect(listed.find(({ uuid }) => uuid === clone)).toMatchObject({ clone: true });
+    await one.restart();
+    expect(await one.found(clone, 0)).toEqual([1]);
+    await one.spdk().bdevLvolDelete({ lvsUuid, name: clone });
+    const next = await one.make("next", false, "write_zeroes");
+    expect(await one.found(next, 0)).toEqual([0]);
+  });
+
+  it("has the snapshot's size and store, is thin, and gets it as its parent once", async () => {
+    await using one = await scenario("write_zeroes");
+    const { lvsUuid } = one;
+    const spdk = one.spdk();
+    const source = await one.make("source", true, "write_zeroes");
+    const parentName = await spdk.bdevLvolSnapshot({ lvsUuid, name: source, snapshotName: "s" });
+    const refusal = async (name: string, parent = parentName) =>
+      await spdk.bdevLvolSetParent({ lvsUuid, name, parentName: parent }).then(
+        () => "done",
+        (error: unknown) => (error instanceof SpdkError ? error.kind : "another"),
+      );
+    const thin = await one.make("thin", true, "write_zeroes");
+    expect(await refusal(source)).toBe("exists");
+    expect(await refusal(await one.make("thick", false, "write_zeroes"))).toBe("invalid");
+    expect(await refusal(thin, source)).toBe("invalid");
+    await spdk.bdevLvolResize({ lvsUuid, name: thin, sizeBytes: 9n * MIB });
+    expect(await refusal(thin)).toBe("invalid");
+    expect(await refusal(thin, "nobody")).toBe("absent");
+    await spdk.bdevLvolResize({ lvsUuid, name: thin, sizeBytes: 8n * MIB });
+    expect(await refusal(thin)).toBe("done");
+    expect(await refusal(thin)).toBe("exists");
   });
 });
 

@@ -157,6 +157,18 @@ describe("a strict target", () => {
     expect(await aborted(setup)).toContain("two changes of one family in flight");
   });
 
+  it("aborts on the deletion of a snapshot that is being made a parent", async () => {
+    await using setup = await scenario(["--strict"]);
+    const { spdk, lvsUuid, create } = setup;
+    const [source, name] = [await create("source"), await create("clone")];
+    const parentName = await spdk.bdevLvolSnapshot({ lvsUuid, name: source, snapshotName: "s" });
+    void setup.together(
+      () => spdk.bdevLvolSetParent({ lvsUuid, name, parentName }),
+      () => spdk.bdevLvolDelete({ lvsUuid, name: parentName }),
+    );
+    expect(await aborted(setup)).toContain("two changes of one family in flight");
+  });
+
   it.each([
     ["shrinks", "a shrink"],
     ["exported", "the delete of an exported lvol"],
