@@ -10,6 +10,8 @@ import type { DiskFacts } from "./explain/disk-causes.ts";
 import type { NodeFacts } from "./explain/explanation.ts";
 import type { LvolRow } from "./model/lvol.ts";
 import type { LvolFacts } from "./explain/lvol-causes.ts";
+import type { SnapshotFacts } from "./explain/snapshot.ts";
+import type { SnapshotRow } from "./model/snapshot.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
 import type { SpdkClient } from "./spdk/client.ts";
 import { SpdkUnknownOutcome } from "./spdk/errors.ts";
@@ -30,8 +32,11 @@ export type FactSources = {
   readonly lock: Pick<LocalLock, "reason">;
 };
 
-export function factsOf(sources: FactSources): Pick<Agent, "lvolFacts" | "diskFacts"> {
+export function factsOf(
+  sources: FactSources,
+): Pick<Agent, "lvolFacts" | "snapshotFacts" | "diskFacts"> {
   return {
+    snapshotFacts: (row) => snapshotFacts(sources, row),
     lvolFacts: (row) => lvolFacts(sources, row),
     diskFacts: (row) => diskFacts(sources, row),
   };
@@ -66,6 +71,17 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
     steps,
     inFlight,
     loopError: loopErrorOf(reconciler, row.id),
+  };
+}
+
+function snapshotFacts(sources: FactSources, row: SnapshotRow): SnapshotFacts {
+  const { rows, reconciler } = sources;
+  const disk = rows.disk(row.diskId);
+  return {
+    ...reconciler.planOfSnapshot(row),
+    disk,
+    diskState: disk && diskState(disk, reconciler.diskReadiness(disk)),
+    node: nodeFacts(sources, false),
   };
 }
 

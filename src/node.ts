@@ -9,6 +9,8 @@ import { diskHandlers } from "./api/disks.ts";
 import { explainHandlers } from "./api/explain.ts";
 import { exportHandlers } from "./api/exports.ts";
 import { lvolHandlers } from "./api/lvols.ts";
+import { deletionHandlers } from "./api/deletion.ts";
+import { snapshotHandlers } from "./api/snapshots.ts";
 import { outcomeHandlers } from "./api/outcomes.ts";
 import { nodeHandlers } from "./api/node.ts";
 import { orphanHandlers } from "./api/orphans.ts";
@@ -162,6 +164,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
 function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
   return {
     ...lvolHandlers(agent),
+    ...snapshotHandlers(agent),
+    ...deletionHandlers(agent),
     ...exportHandlers(agent),
     ...diskHandlers(agent),
     ...nodeHandlers(agent),
@@ -203,6 +207,7 @@ function agentOf(parts: Parts): Agent {
     rows,
     writer,
     view: (row) => reconciler.volumeView(row),
+    snapshotView: (row) => reconciler.snapshotView(row),
     diskReadiness,
     orphans: orphansOf(parts),
     ...factsOf(parts),

@@ -6,8 +6,10 @@ import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
 import type { Orphan, Purge } from "../model/orphan.ts";
 import type { LvolFacts } from "../explain/lvol-causes.ts";
+import type { SnapshotFacts } from "../explain/snapshot.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
@@ -49,6 +51,7 @@ export type Agent = {
   readonly rows: Rows;
   readonly writer: Pick<Writer, "mutate">;
   readonly view: (row: LvolRow) => VolumeView;
+  readonly snapshotView: (row: SnapshotRow) => SnapshotView;
   readonly orphans: OrphansOfNode;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
   /** NQNs of the hosts connected to a subsystem. Throws a Refusal if the target does not answer. */
@@ -58,6 +61,7 @@ export type Agent = {
    * timeout.
    */
   readonly lvolFacts: (row: LvolRow) => Promise<LvolFacts>;
+  readonly snapshotFacts: (row: SnapshotRow) => SnapshotFacts;
   readonly diskFacts: (row: DiskRow) => Promise<DiskFacts>;
   /** What was observed of the volume's export no longer counts: it is read again. */
   readonly readExportAgain: (id: string) => void;

@@ -4,7 +4,7 @@ import { Refusal } from "../model/errors.ts";
 import { orphanBytes } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
-import { requireRows } from "./lvols.ts";
+import { requireRows } from "./preconditions.ts";
 import { diskMessage } from "./messages.ts";
 import { page } from "./page.ts";
 import * as requests from "./requests.ts";

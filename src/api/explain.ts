@@ -6,6 +6,7 @@ import { Refusal } from "../model/errors.ts";
 import type { Explanation } from "../explain/explanation.ts";
 import { explainDisk } from "../explain/disk.ts";
 import { explainLvol } from "../explain/lvol.ts";
+import { explainSnapshot } from "../explain/snapshot.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import * as requests from "./requests.ts";
@@ -15,17 +16,39 @@ export function explainHandlers(agent: Agent): Pick<StorageNodeHandlers, "explai
     async explain(request) {
       const { kind, id } = requests.explain(request);
       requireRowsRead(agent);
-      return explanationMessage(
-        kind === "lvol" ? await explainedLvol(agent, id) : await explainedDisk(agent, id),
-      );
+      return explanationMessage(await explained(agent, kind, id));
     },
   };
+}
+
+async function explained(
+  agent: Agent,
+  kind: requests.Explained["kind"],
+  id: string,
+): Promise<Explanation> {
+  switch (kind) {
+    case "lvol":
+      return await explainedLvol(agent, id);
+    case "snapshot":
+      return explainedSnapshot(agent, id);
+    case "disk":
+      return await explainedDisk(agent, id);
+  }
+}
+
+function explainedSnapshot(agent: Agent, id: string): Explanation {
+  const row = agent.rows.snapshots.get(id);
+  if (row !== undefined) return explainSnapshot(agent.snapshotFacts(row));
+  const hint = agent.rows.lvol(id) === undefined ? "" : "; a volume has that id";
+  throw notFound(agent, `snapshot ${id} is not on this node${hint}`);
 }
 
 async function explainedLvol(agent: Agent, id: string): Promise<Explanation> {
   const row = agent.rows.lvol(id);
   if (row !== undefined) return explainLvol(await agent.lvolFacts(row));
-  const hint = agent.rows.disk(id) === undefined ? "" : "; a disk has that id";
+  const isSnapshot = agent.rows.snapshots.get(id) !== undefined;
+  const kind = isSnapshot ? "snapshot" : agent.rows.disk(id) === undefined ? undefined : "disk";
+  const hint = kind === undefined ? "" : `; a ${kind} has that id`;
   throw notFound(agent, `volume ${id} is not on this node${hint}`);
 }
 

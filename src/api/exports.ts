@@ -7,7 +7,7 @@ import type { VolumeView } from "../model/lvol-state.ts";
 import { unconfirmedHostCount, type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
-import { requireRows } from "./lvols.ts";
+import { requireRows } from "./preconditions.ts";
 import { exportMessage } from "./export-message.ts";
 import { page } from "./page.ts";
 import * as requests from "./requests.ts";

@@ -1,21 +1,22 @@
-// ProvisionLvol, GetLvol, ListLvols, AllowHost, RevokeHost and Delete of volumes: validate the
+// ProvisionLvol, GetLvol, ListLvols, AllowHost and RevokeHost: validate the
 // request, commit the intent, and answer with the row. The loops apply the intent to the target; a
 // wait_timeout only waits for that. The handlers never change the target.
 import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
 import { hostIsGone, hostIsLetIn, lvolState, type VolumeView } from "../model/lvol-state.ts";
 import { type LvolRow } from "../model/lvol.ts";
-import { orphanBytes, refuseOrphans } from "../model/orphan.ts";
+import { orphanBytes } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
 import type { CallContext, StorageNodeHandlers } from "./call.ts";
 import { lvolMessage } from "./messages.ts";
 import { page } from "./page.ts";
+import { refuseKnownOrphan, requireRows } from "./preconditions.ts";
 import * as requests from "./requests.ts";
 import { waitFor } from "./wait.ts";
 
 type LvolHandlers = Pick<
   StorageNodeHandlers,
-  "provisionLvol" | "getLvol" | "listLvols" | "allowHost" | "revokeHost" | "delete"
+  "provisionLvol" | "getLvol" | "listLvols" | "allowHost" | "revokeHost"
 >;
 
 export function lvolHandlers(agent: Agent): LvolHandlers {
@@ -60,31 +61,6 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
 
     allowHost: (request, context) => changeHost(agent, { kind: "allowHost", request, context }),
     revokeHost: (request, context) => changeHost(agent, { kind: "revokeHost", request, context }),
-
-    async delete(request, context) {
-      const { id, waitMs, force, reason } = requests.deletion(request);
-      requireRows(agent);
-      const row = agent.rows.lvol(id);
-      // Check here to refuse at once; the step that deletes the subsystem checks again.
-      const isRepeat = row?.deleteRequestedTime !== undefined && !row.failed;
-      if (row !== undefined && !isRepeat && !force) await refuseConnected(agent, row);
-      const decision = await agent.writer.mutate({
-        kind: "delete",
-        id,
-        force,
-        reason,
-        actor: context.actor,
-        traceparent: context.traceparent,
-      });
-      if (decision.kind === "lvol" && decision.row === undefined) {
-        refuseOrphans(id, await agent.orphans.ofVolume(id));
-        return { done: true };
-      }
-      const latest = await waitFor(agent, { id, waitMs, signal: context.signal }, (now) => {
-        return now.deleteTime !== undefined;
-      });
-      return { done: latest?.deleteTime !== undefined };
-    },
   };
 }
 
@@ -125,29 +101,12 @@ async function changeHost(
   return { lvol: row && messageOf(agent, row) };
 }
 
-/**
- * Refuses an id whose name an orphan has. One that is not known yet is found when the lvol is made, and
- * the volume is FAILED then: a read before each volume would cost as much as the volume.
- */
-async function refuseKnownOrphan(agent: Agent, id: string): Promise<void> {
-  if (agent.rows.lvol(id) !== undefined) return;
-  if (!agent.orphans.known().some(({ likelyOwner }) => likelyOwner === id)) return;
-  refuseOrphans(id, await agent.orphans.ofVolume(id));
-}
-
-/** Refuses reads before the rows are loaded from the database, which would answer NOT_FOUND. */
-export function requireRows(agent: Agent): void {
-  if (agent.rows.node !== undefined) return;
-  throw new Refusal("DATABASE_DOWN", "the agent has not read its rows from the database yet", {
-    retryAfterMs: 1_000,
-  });
-}
-
 function knownLvol(agent: Agent, id: string): LvolRow {
   requireRows(agent);
   const row = agent.rows.lvol(id);
-  if (row === undefined) throw new Refusal("NOT_FOUND", `volume ${id} is not on this node`);
-  return row;
+  if (row !== undefined) return row;
+  const hint = agent.rows.snapshots.get(id) === undefined ? "" : "; a snapshot has that id";
+  throw new Refusal("NOT_FOUND", `volume ${id} is not on this node${hint}`);
 }
 
 /** In a state that only a new intent or an operator can change: waiting longer is of no use. */
@@ -160,17 +119,4 @@ function isOver(agent: Agent, row: LvolRow): boolean {
 function isSettled(agent: Agent, row: LvolRow): boolean {
   const isUp = lvolState(agent.view(row)) === "UP";
   return isUp ? row.observedGeneration === row.generation : isOver(agent, row);
-}
-
-async function refuseConnected(agent: Agent, row: LvolRow): Promise<void> {
-  if (!row.exported || !agent.view(row).targetConnected) return;
-  const hosts = await agent.connectedHosts(row.nqn);
-  if (hosts.length === 0) return;
-  throw new Refusal("IN_USE", `volume ${row.id} is in use by ${hosts.join(", ")}`, {
-    metadata: { hosts: hosts.join(",") },
-    preconditions: hosts.map((host) => ({
-      subject: host,
-      description: `is connected to ${row.nqn}`,
-    })),
-  });
 }

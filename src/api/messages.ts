@@ -5,10 +5,17 @@ import type { Disk } from "../gen/storagenode/v1/disk.ts";
 import { DiskState, FreeSpace } from "../gen/storagenode/v1/disk.ts";
 import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { LvolState, Provisioning } from "../gen/storagenode/v1/lvol.ts";
+import { SnapshotState, type Snapshot } from "../gen/storagenode/v1/snapshot.ts";
 import type { Condition } from "../model/condition.ts";
 import { diskConditions, diskState, type DiskRow, type DiskReadiness } from "../model/disk.ts";
 import { lvolConditions, lvolState, type VolumeView } from "../model/lvol-state.ts";
 import type { QosLimits } from "../model/lvol.ts";
+import {
+  deleteBlockers,
+  snapshotConditions,
+  snapshotState,
+  type SnapshotView,
+} from "../model/snapshot.ts";
 
 const NO_LIMITS: QosLimits = {
   rwIops: 0n,
@@ -79,9 +86,30 @@ export function lvolMessage(view: VolumeView, clusterBytes: bigint | undefined):
       nqn: row.nqn,
       sizeBytes: lvol?.sizeBytes ?? row.observedSizeBytes ?? 0n,
       allocatedBytes: (lvol?.allocatedClusters ?? 0n) * (clusterBytes ?? 0n),
-      thin: row.thin,
+      thin: lvol?.thin ?? row.thin,
       qos: row.qos ?? NO_LIMITS,
       conditions: lvolConditions(view).map((condition) => conditionMessage(condition)),
+      lastError: row.lastError ?? "",
+      nextTryTime: row.nextTryTime,
+    },
+  };
+}
+
+export function snapshotMessage(view: SnapshotView, clusterBytes: bigint | undefined): Snapshot {
+  const { row, observed, clones } = view;
+  const lvol = observed?.kind === "present" ? observed : undefined;
+  return {
+    meta: metaMessage(row),
+    spec: { sourceLvolId: row.sourceLvolId ?? "", labels: { ...row.labels } },
+    status: {
+      state: SnapshotState[`SNAPSHOT_STATE_${snapshotState(view)}`],
+      observedGeneration: row.observedGeneration,
+      diskId: row.diskId,
+      lvolUuid: row.lvolUuid ?? "",
+      sizeBytes: lvol?.sizeBytes ?? row.observedSizeBytes ?? 0n,
+      allocatedBytes: (lvol?.allocatedClusters ?? 0n) * (clusterBytes ?? 0n),
+      blockingLvolIds: [...deleteBlockers(clones)],
+      conditions: snapshotConditions(view).map((condition) => conditionMessage(condition)),
       lastError: row.lastError ?? "",
       nextTryTime: row.nextTryTime,
     },

@@ -3,6 +3,7 @@ import { DiskHealthState, type ObjectError } from "../gen/storagenode/v1/node.ts
 import type { DiskRow } from "../model/disk.ts";
 import { lvolState } from "../model/lvol-state.ts";
 import { unconfirmedHostCount, type LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
 import type { Agent } from "./agent.ts";
 import { nodeCapacity } from "./capacity.ts";
 import type { StorageNodeHandlers } from "./call.ts";
@@ -77,13 +78,20 @@ function lvolsByState(agent: Agent): Record<string, bigint> {
 const MAX_ERRORS = 10;
 
 function lastErrors(agent: Agent): ObjectError[] {
-  const failing = (kind: "lvol" | "disk", rows: Iterable<LvolRow | DiskRow>) =>
+  const failing = (
+    kind: "lvol" | "snapshot" | "disk",
+    rows: Iterable<LvolRow | SnapshotRow | DiskRow>,
+  ) =>
     [...rows].flatMap(({ id, lastError, attempt, nextTryTime }) =>
       lastError === undefined
         ? []
         : [{ objectKind: kind, objectId: id, lastError, attempt, nextTryTime }],
     );
-  const all = [...failing("disk", agent.rows.disks()), ...failing("lvol", agent.rows.lvols())];
+  const all = [
+    ...failing("disk", agent.rows.disks()),
+    ...failing("lvol", agent.rows.lvols()),
+    ...failing("snapshot", agent.rows.snapshots.all()),
+  ];
   return all.toSorted((a, b) => b.attempt - a.attempt).slice(0, MAX_ERRORS);
 }
 

@@ -4,7 +4,7 @@ import type { Orphan as OrphanMessage } from "../gen/storagenode/v1/node.ts";
 import type { Orphan } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
-import { requireRows } from "./lvols.ts";
+import { requireRows } from "./preconditions.ts";
 import { page } from "./page.ts";
 import * as requests from "./requests.ts";
 

@@ -4,7 +4,7 @@ import type { Logger } from "pino";
 import { Refusal } from "../model/errors.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
-import { requireRows } from "./lvols.ts";
+import { requireRows } from "./preconditions.ts";
 import * as requests from "./requests.ts";
 
 export function outcomeHandlers(

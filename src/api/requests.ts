@@ -22,6 +22,7 @@ import type { Purge } from "../model/orphan.ts";
 import { MAX_CONFIRMATIONS } from "../limits.ts";
 import { Fields } from "./fields.ts";
 import type { PageRequest } from "./page.ts";
+import { snapshotId } from "./snapshot-requests.ts";
 
 export type Provision = {
   readonly id: string;
@@ -42,9 +43,6 @@ export function provision(message: ProvisionLvolRequest): Provision {
   };
   fields.done();
   // Refuse what is not implemented rather than ignore the field.
-  if (checked.request.sourceSnapshotId !== undefined) {
-    throw new Refusal("NOT_IMPLEMENTED", "clones of snapshots are not implemented yet");
-  }
   if (checked.request.qos !== undefined) {
     throw new Refusal("NOT_IMPLEMENTED", "QoS limits are not implemented yet");
   }
@@ -197,12 +195,16 @@ export function confirmHosts(message: ConfirmHostsRequest): {
   return fields.doneWith({ confirmations: checked, reason });
 }
 
-export function deletion(message: DeleteRequest): {
+export type Deletion = {
+  readonly kind: "lvol" | "snapshot";
   readonly id: string;
   readonly waitMs: number;
   readonly force: boolean;
   readonly reason: string;
-} {
+  readonly deferred: boolean;
+};
+
+export function deletion(message: DeleteRequest): Deletion {
   const fields = new Fields();
   const { target } = message;
   if (message.force && message.reason.trim() === "") {
@@ -214,14 +216,18 @@ export function deletion(message: DeleteRequest): {
     target === undefined
       ? fields.violation("target", "lvol_id or snapshot_id must be set")
       : fields.uuid(target.$case === "lvolId" ? "lvol_id" : "snapshot_id", target.value);
-  fields.done();
-  if (target?.$case === "snapshotId") {
-    throw new Refusal("NOT_IMPLEMENTED", "snapshots are not implemented yet");
+  const kind = target?.$case === "snapshotId" ? "snapshot" : "lvol";
+  if (kind === "lvol" && message.deferred) {
+    fields.violation("deferred", "is for snapshots; a volume is deleted once its hosts are gone");
   }
-  return { id: id ?? "", waitMs, force: message.force, reason: message.reason };
+  if (kind === "snapshot" && message.force) {
+    fields.violation("force", "is for volumes; delete the clones of the snapshot first");
+  }
+  const { force, reason, deferred } = message;
+  return fields.doneWith({ kind, id: id ?? "", waitMs, force, reason, deferred });
 }
 
-export type Explained = { readonly kind: "lvol" | "disk"; readonly id: string };
+export type Explained = { readonly kind: "lvol" | "snapshot" | "disk"; readonly id: string };
 
 export function explain({ target }: ExplainRequest): Explained {
   const fields = new Fields();
@@ -235,9 +241,7 @@ export function explain({ target }: ExplainRequest): Explained {
     case "diskId":
       return { kind: "disk", id: diskId(target.value) };
     case "snapshotId":
-      fields.uuid("snapshot_id", target.value);
-      fields.done();
-      throw new Refusal("NOT_IMPLEMENTED", "snapshots are not implemented yet");
+      return { kind: "snapshot", id: snapshotId(target.value) };
   }
 }
 

@@ -1,6 +1,7 @@
 // wait_timeout: waits until a row satisfies a test. An expired wait is not an error.
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
 import type { Agent } from "./agent.ts";
 
 type Wait = { readonly id: string; readonly waitMs: number; readonly signal: AbortSignal };
@@ -14,6 +15,15 @@ export function waitFor(
   test: (row: LvolRow) => boolean,
 ): Promise<LvolRow | undefined> {
   return waitForRow(agent, wait, () => agent.rows.lvol(wait.id), test);
+}
+
+/** As waitFor, for a snapshot. */
+export function waitForSnapshot(
+  agent: Pick<Agent, "rows">,
+  wait: Wait,
+  test: (row: SnapshotRow) => boolean,
+): Promise<SnapshotRow | undefined> {
+  return waitForRow(agent, wait, () => agent.rows.snapshots.get(wait.id), test);
 }
 
 /** As waitFor, for a disk. */

@@ -1,5 +1,5 @@
-// `storage-node explain`: asks the running agent why a volume or a disk is not in its desired
-// state.
+// `storage-node explain`: asks the running agent why a volume, a snapshot or a disk is not in its
+// desired state.
 import { runAgentCommand, UsageFault, type AgentCommand } from "./agent-command.ts";
 import { protobufJson } from "./client/protobuf-json.ts";
 import { widthOf } from "./client/text.ts";
@@ -8,10 +8,10 @@ import { ExplainResponse, type ExplainRequest } from "../gen/storagenode/v1/stor
 import { isUuid } from "../model/identity.ts";
 import { explanationText } from "./explanation-text.ts";
 
-const USAGE = `usage: storage-node explain volume|disk ID [--address HOST:PORT] [--output text|json]
+const USAGE = `usage: storage-node explain volume|snapshot|disk ID [--address HOST:PORT] [--output text|json]
 
-  Asks the running agent six questions about the volume or the disk, and prints the answers, the cause,
-  the cure, and what the agent does next. Changes nothing.
+  Asks the running agent questions about the volume, the snapshot or the disk, and prints the answers,
+  the cause, the cure, and what the agent does next. Changes nothing.
 
   --address HOST:PORT   the agent's API (STORAGE_NODE_LISTEN, or 127.0.0.1:50051)
   --output json         the answer as protobuf JSON
@@ -36,15 +36,22 @@ export async function explain(args: readonly string[], io: Io): Promise<number> 
   return await runAgentCommand(COMMAND, args, io);
 }
 
+const TARGETS = [
+  ["volume", "lvolId"],
+  ["snapshot", "snapshotId"],
+  ["disk", "diskId"],
+] as const;
+
 function targetOf([kind, id, ...more]: readonly string[]): Asked["target"] {
-  if (kind !== "volume" && kind !== "disk") {
-    throw new UsageFault(`the first argument must be "volume" or "disk"`);
+  const target = TARGETS.find(([name]) => name === kind)?.[1];
+  if (target === undefined) {
+    throw new UsageFault(`the first argument must be "volume", "snapshot" or "disk"`);
   }
   if (id === undefined || more.length > 0) throw new UsageFault(`expected exactly one ${kind} id`);
   if (!isUuid(id)) {
     throw new UsageFault(`"${id}" is not an id: expected a UUID in lower case with dashes`);
   }
-  return { $case: kind === "volume" ? "lvolId" : "diskId", value: id };
+  return { $case: target, value: id };
 }
 
 function jsonOf(answer: ExplainResponse): string {

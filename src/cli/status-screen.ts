@@ -123,7 +123,7 @@ function errorLines({ lastErrors }: GetNodeResponse, now: Date): string[] {
   });
   return [
     "",
-    `failing (storage-node explain volume|disk ID says what to do)`,
+    `failing (storage-node explain volume|snapshot|disk ID says what to do)`,
     ...table(rows),
     ...more(lastErrors.length - MAX_ERRORS, "or more"),
   ];

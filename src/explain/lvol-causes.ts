@@ -96,12 +96,17 @@ function failed({ view: { row } }: LvolFacts): Cause | undefined {
   };
 }
 
+/** What a volume or a snapshot lies on. */
+export type OnDisk = Pick<LvolFacts, "disk" | "diskState"> & {
+  readonly view: Pick<VolumeView, "diskReady"> & { readonly row: { readonly diskId: string } };
+};
+
 /** A disk in texts for operators. */
 export function diskName({ serial, id }: Pick<DiskRow, "serial" | "id">): string {
   return `disk ${serial} (${id})`;
 }
 
-export function diskCause({ view, disk, diskState }: LvolFacts): Cause | undefined {
+export function diskCause({ view, disk, diskState }: OnDisk): Cause | undefined {
   if (view.diskReady) return undefined;
   const { diskId } = view.row;
   if (disk === undefined) {

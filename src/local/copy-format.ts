@@ -67,6 +67,8 @@ const volume = z.strictObject({
   promisedBytes: bigText,
   thin: z.boolean(),
   exported: z.boolean(),
+  /** It does not have the data of its snapshot yet: no host may see it. */
+  cloning: z.boolean().default(false),
   /** An lvol that has its name is not its own. */
   nameTaken: z.boolean(),
   /** Its lvol may have been made and lost: none is made. */

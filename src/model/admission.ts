@@ -8,6 +8,9 @@ import { volumeNqn } from "./identity.ts";
 import { newIntent, type Intent } from "./intent.ts";
 import { newLvolRow, type CreationRequest, type LvolRow } from "./lvol.ts";
 import { place } from "./placement.ts";
+import { cloneSource, deleteSnapshot, takeSnapshot, wrongKind } from "./snapshot-admission.ts";
+import type { SnapshotRow } from "./snapshot.ts";
+import { idRetired, otherNode } from "./used-ids.ts";
 
 export type Mutation = Intent &
   (
@@ -20,6 +23,13 @@ export type Mutation = Intent &
         readonly orphanBytes?: ReadonlyMap<string, bigint>;
       }
     | { readonly kind: "delete"; readonly force: boolean; readonly reason: string }
+    | {
+        readonly kind: "snapshot";
+        readonly sourceLvolId: string;
+        readonly labels: Readonly<Record<string, string>>;
+        readonly orphanBytes?: ReadonlyMap<string, bigint>;
+      }
+    | { readonly kind: "deleteSnapshot"; readonly deferred: boolean }
     | HostChange
     | ConfirmHosts
     | {
@@ -56,6 +66,8 @@ export type AdmissionState = {
   readonly revision: bigint;
   /** The volume rows, of any node of the fleet, whose ids the batch names. */
   readonly lvols: Map<string, LvolRow>;
+  /** The snapshots that the batch names, and with them all volumes and snapshots of their families. */
+  readonly snapshots: Map<string, SnapshotRow>;
   /** The ids that the batch names and that were used by what has no row any more. */
   readonly gone: ReadonlyMap<string, UsedId>;
   /** Every disk of this node. */
@@ -64,6 +76,7 @@ export type AdmissionState = {
 
 export type Decision =
   | { readonly kind: "lvol"; readonly row: LvolRow | undefined }
+  | { readonly kind: "snapshot"; readonly row: SnapshotRow | undefined }
   | { readonly kind: "disk"; readonly row: DiskRow }
   | { readonly kind: "hosts"; readonly confirmed: number; readonly row?: undefined };
 
@@ -72,6 +85,14 @@ export function changedIds(mutation: Mutation): readonly string[] {
   return mutation.kind === "confirmHosts"
     ? mutation.confirmations.map(({ id }) => id)
     : [mutation.id];
+}
+
+/** Ids of the rows that a mutation reads or may change, but for disks. */
+export function namedIds(mutation: Mutation): readonly string[] {
+  const ids = changedIds(mutation);
+  if (mutation.kind === "snapshot") return [...ids, mutation.sourceLvolId];
+  const source = mutation.kind === "provision" ? mutation.request.sourceSnapshotId : undefined;
+  return source === undefined ? ids : [...ids, source];
 }
 
 /**
@@ -84,6 +105,10 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "lvol", row: provision(state, mutation) };
     case "delete":
       return { kind: "lvol", row: requestDelete(state, mutation) };
+    case "snapshot":
+      return { kind: "snapshot", row: takeSnapshot(state, mutation) };
+    case "deleteSnapshot":
+      return { kind: "snapshot", row: deleteSnapshot(state, mutation) };
     case "allowHost":
     case "revokeHost":
       return { kind: "lvol", row: changeHost(state, mutation) };
@@ -105,6 +130,10 @@ function provision(
   const { request, id } = mutation;
   const used = state.gone.get(id);
   if (used !== undefined) throw used.ours ? idRetired(id) : otherNode(id);
+  const snapshot = state.snapshots.get(id);
+  if (snapshot?.deleteRequestedTime !== undefined) throw idRetired(id);
+  if (snapshot !== undefined) throw wrongKind("id", id, "a snapshot");
+  const source = cloneSource(state, request);
   if (state.nodeCordoned) {
     const message = `node ${state.policy.nodeId} is cordoned and takes no new volumes`;
     throw new Refusal("CORDONED", message);
@@ -124,12 +153,13 @@ function provision(
   const { disk, promisedBytes } = place(
     state.disks,
     { ...state.policy, orphanBytes: mutation.orphanBytes },
-    request,
+    source === undefined ? request : { ...request, diskId: source.diskId },
   );
   const row = newLvolRow({
     id,
     nodeId: state.policy.nodeId,
     diskId: disk.id,
+    familyRoot: source?.familyRoot ?? id,
     request,
     promisedBytes,
     labels: mutation.labels,
@@ -168,14 +198,6 @@ function sameOrRefuse(state: AdmissionState, row: LvolRow, asked: CreationReques
   return row;
 }
 
-function otherNode(id: string): Refusal {
-  return new Refusal("OTHER_NODE", `id ${id} belongs to another node`);
-}
-
-function idRetired(id: string): Refusal {
-  return new Refusal("ID_RETIRED", `id ${id} was used by what is deleted or being deleted`);
-}
-
 function differingFields(was: CreationRequest, asked: CreationRequest, diskId: string): string[] {
   const fields: string[] = [];
   if (was.sizeBytes !== asked.sizeBytes) fields.push("size_bytes");
@@ -205,6 +227,7 @@ function requestDelete(
       ? state.gone.get(mutation.id)?.ours === false
       : row.nodeId !== state.policy.nodeId;
   if (ofOtherNode) throw otherNode(mutation.id);
+  if (state.snapshots.has(mutation.id)) throw wrongKind("lvol_id", mutation.id, "a snapshot");
   // Deleting an id that no volume has succeeds and writes nothing, as CSI requires.
   if (row === undefined) return undefined;
   if (row.deleteTime !== undefined) return row;

@@ -83,6 +83,7 @@ export type DiskRow = {
   // sums over the volumes of the disk, updated in the transaction that changes these volumes
   readonly promisedBytes: bigint;
   readonly lvolCount: number;
+  readonly snapshotCount: number;
   readonly revision: bigint;
   readonly createTime: Date;
   readonly updateTime: Date;
@@ -133,6 +134,7 @@ export const DISK_COLUMNS = {
   lastSeenTime: "status",
   promisedBytes: "intent",
   lvolCount: "intent",
+  snapshotCount: "intent",
   revision: "writer",
   createTime: "fixed",
   updateTime: "writer",
@@ -246,6 +248,7 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     lastSeenTime: now,
     promisedBytes: 0n,
     lvolCount: 0,
+    snapshotCount: 0,
     revision: 0n,
     createTime: now,
     updateTime: now,

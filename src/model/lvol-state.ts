@@ -86,6 +86,10 @@ function lvolCreated(view: VolumeView): LvolCondition {
       "no empty lvol is created: delete the volume";
     return { type, status: "FALSE", reason: "OlderDatabase", message };
   }
+  if (observed.lvol?.kind === "present" && row.cloning) {
+    const message = `it does not have the data of snapshot ${row.request.sourceSnapshotId} yet`;
+    return { type, status: "FALSE", reason: "Cloning", message };
+  }
   if (observed.lvol?.kind === "present" && row.lvolUuid === undefined) {
     // TRUE only after the uuid is committed: a row without it would allow a second, empty lvol.
     return {

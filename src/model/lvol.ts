@@ -32,6 +32,8 @@ export type LvolRow = {
   readonly id: string;
   readonly nodeId: string;
   readonly diskId: string;
+  /** The volume that its clone family began with; itself, unless it is a clone. */
+  readonly familyRoot: string;
   readonly request: CreationRequest;
   // desired state
   readonly sizeBytes: bigint;
@@ -60,6 +62,10 @@ export type LvolRow = {
   readonly lvolUuid: string | undefined;
   readonly lvsUuid: string | undefined;
   readonly observedSizeBytes: bigint | undefined;
+  /** The snapshot that its lvol was last observed to be a clone of. */
+  readonly parentId: string | undefined;
+  /** A clone that does not have the data of its snapshot yet: no host may see it. */
+  readonly cloning: boolean;
   readonly exported: boolean;
   readonly pendingOp: PendingOp | undefined;
   /** Rebuilt from an lvol on the disk: the allowed hosts are unknown, the export is not changed. */
@@ -102,6 +108,7 @@ export const LVOL_COLUMNS = {
   id: "fixed",
   nodeId: "fixed",
   diskId: "fixed",
+  familyRoot: "fixed",
   request: "fixed",
   sizeBytes: "intent",
   promisedBytes: "intent",
@@ -123,6 +130,8 @@ export const LVOL_COLUMNS = {
   lvolUuid: "status",
   lvsUuid: "status",
   observedSizeBytes: "status",
+  parentId: "status",
+  cloning: "status",
   exported: "status",
   pendingOp: "status",
   unconfirmed: "intent",
@@ -153,14 +162,16 @@ export type NewLvol = Pick<
   LvolRow,
   "id" | "nodeId" | "diskId" | "request" | "promisedBytes" | "labels" | "nqn"
 > &
+  Partial<Pick<LvolRow, "familyRoot">> &
   Pick<LvolRow, "actor" | "traceparent" | "revision"> & {
     readonly now: Date;
   };
 
 /** The row of a volume that was just admitted: nothing of it was created or observed yet. */
 export function newLvolRow({ now, ...given }: NewLvol): LvolRow {
-  const { sizeBytes, thin, hosts, allowAnyHost, qos } = given.request;
+  const { sizeBytes, thin, hosts, allowAnyHost, qos, sourceSnapshotId } = given.request;
   return {
+    familyRoot: given.id,
     ...given,
     sizeBytes,
     thin,
@@ -177,6 +188,8 @@ export function newLvolRow({ now, ...given }: NewLvol): LvolRow {
     lvolUuid: undefined,
     lvsUuid: undefined,
     observedSizeBytes: undefined,
+    parentId: undefined,
+    cloning: sourceSnapshotId !== undefined,
     exported: false,
     pendingOp: undefined,
     unconfirmed: false,
@@ -207,6 +220,8 @@ export type ObservedLvol =
       readonly sizeBytes: bigint;
       readonly thin: boolean;
       readonly allocatedClusters: bigint | undefined;
+      /** Name of the snapshot that it is a clone of. */
+      readonly parent: string | undefined;
     };
 
 export type ListenAddress = {

@@ -2,8 +2,23 @@
 // has one, no observation of the target proves that the change has ended; it may be running
 // (docs/architecture.md#r2-unknown-outcomes).
 
-export type PendingOpKind =
-  "delete" | "attach" | "detach" | "create-store" | "zero-free-space" | "purge-orphan";
+export const PENDING_OPS = [
+  "delete",
+  "snapshot",
+  "clone",
+  "inflate",
+  "attach",
+  "detach",
+  "create-store",
+  "zero-free-space",
+  "purge-orphan",
+] as const;
+
+/**
+ * clone: what makes an lvol the clone of its snapshot, but for the inflation of a thick one. delete: of a
+ * volume or a snapshot; the latter merges it into its clone.
+ */
+export type PendingOpKind = (typeof PENDING_OPS)[number];
 
 export type PendingOp = {
   readonly op: PendingOpKind;
@@ -55,10 +70,11 @@ export function pendingOp(op: PendingOpKind, context: PendingContext): PendingOp
 }
 
 /**
- * Whether free clusters of the lvstore may hold data that this delete was to clear: the delete
- * failed, or the incarnation that it was sent to has exited.
+ * Whether free clusters of the lvstore may hold data: this delete was to clear them, or the inflation of
+ * a clone was filling them, and it failed or the incarnation that it was sent to has exited.
  */
 export function leavesDirt(op: PendingOp | undefined, incarnation: string | undefined): boolean {
-  if (op === undefined || incarnation === undefined || op.op !== "delete") return false;
+  if (op === undefined || incarnation === undefined) return false;
+  if (op.op !== "delete" && op.op !== "inflate") return false;
   return op.failed || op.run !== incarnation;
 }

@@ -83,6 +83,29 @@ function placeOn(
   });
 }
 
+/**
+ * Whether a disk has room for what one of its volumes will need: throws a Refusal if it has not. Neither a
+ * cordon nor free space that is not zeroed is in the way.
+ */
+export function placeMore(disk: DiskRow, policy: PlacementPolicy, bytes: bigint): void {
+  const taken = disk.promisedBytes + (policy.orphanBytes?.get(disk.id) ?? 0n);
+  const left = max(promisableBytes(disk, policy.overcommit) - taken, 0n);
+  const count = disk.lvolCount + disk.snapshotCount;
+  if (BigInt(count) >= (disk.totalClusters ?? 0n)) {
+    const description = `its lvstore has ${count} lvols, and no room for one more`;
+    throw new Refusal("NO_CAPACITY", `disk ${disk.id} is full: ${description}`, {
+      quota: [{ subject: `disks/${disk.id}`, description }],
+    });
+  }
+  if (bytes <= left) return;
+  const message = `disk ${disk.id} has no room for ${bytes} bytes, ${left} left to promise`;
+  throw new Refusal("NO_CAPACITY", message, {
+    quota: [
+      { subject: `disks/${disk.id}`, description: `asked ${bytes} bytes, ${left} bytes left` },
+    ],
+  });
+}
+
 /** Why a disk takes no new volume at all, undefined if it does. */
 function refusalOf(disk: DiskRow, policy: PlacementPolicy): Refusal | undefined {
   if (disk.state !== "UP") {
@@ -124,7 +147,7 @@ function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
     promisedBytes <= total && promisedBytes <= (request.thin ? room : min(room, thickLeft));
   // An lvstore has about one metadata page per cluster and each lvol takes at least one, so it
   // holds at most about as many lvols as clusters (docs/spdk-contract.md#limits).
-  const belowLvolLimit = BigInt(disk.lvolCount) < (disk.totalClusters ?? 0n);
+  const belowLvolLimit = BigInt(disk.lvolCount + disk.snapshotCount) < (disk.totalClusters ?? 0n);
   return { promisedBytes, room, fits: fits && belowLvolLimit, tooLarge: promisedBytes > total };
 }
 

@@ -6,15 +6,26 @@ import type { LvolRow } from "../model/lvol.ts";
 import type { WriteMode } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
+import { snapshotState } from "../model/snapshot.ts";
 import type { DiskView } from "./disk/view.ts";
 import { diskRecord } from "./disk/record.ts";
 import type { Disks } from "./disk/disks.ts";
 import type { Kind } from "./engine/kind.ts";
-import { DISK_LOOPS, VOLUME_LOOPS } from "./loops.ts";
+import { DISK_LOOPS, SNAPSHOT_LOOPS, VOLUME_LOOPS } from "./loops.ts";
 import { volumeRecord } from "./lvol/record.ts";
-import { STEP_EFFECT, STEP_SENDS, type DiskStep, type Step, type VolumeStep } from "./steps.ts";
+import {
+  STEP_EFFECT,
+  STEP_SENDS,
+  type DiskStep,
+  type SnapshotStep,
+  type Step,
+  type VolumeStep,
+} from "./steps.ts";
 import { performVolumeStep } from "./lvol/perform.ts";
+import { performSnapshotStep, type SnapshotStepContext } from "./lvol/perform-snapshot.ts";
 import type { VolumeStepContext } from "./lvol/performed-step.ts";
+import { snapshotRecord } from "./lvol/snapshot-record.ts";
+import { snapshotView, type SnapshotPlanView } from "./lvol/snapshot-view.ts";
 import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
 
 /** A step, or recording status columns in a row. */
@@ -86,12 +97,47 @@ function partOf(step: VolumeStep): string | undefined {
     case "observe-lvol":
     case "observe-subsystem":
     case "create-lvol":
+    case "set-parent":
+    case "resize-lvol":
+    case "inflate-lvol":
     case "prepare-export":
     case "end-export":
     case "record-lvol":
     case "delete-lvol":
       return undefined;
   }
+}
+
+export function snapshotKind(
+  source: VolumeViewSource,
+  writer: Writer,
+  context: SnapshotStepContext,
+  permits: (act: Act) => boolean,
+): Kind<SnapshotPlanView, SnapshotStep> {
+  return {
+    name: "snapshot",
+    permits,
+    loops: SNAPSHOT_LOOPS,
+    intent: ({ row }) => intentOf(row),
+    changes: (act) => STEP_EFFECT[act] !== "observe",
+    sends: (act) => STEP_SENDS[act],
+    view: (id, moment) => {
+      const row = source.rows.snapshots.get(id);
+      return row === undefined ? undefined : snapshotView(source, row, moment);
+    },
+    gaveUp: ({ row }) => row.failed,
+    perform: (view, step) => performSnapshotStep(context, view, step),
+    record: (view) => {
+      const patch = snapshotRecord(view);
+      return patch === undefined ? undefined : writer.recordSnapshot(view.row, patch);
+    },
+    part: () => undefined,
+    recordedFailures: ({ row }) => row.failures,
+    works: (view) => ["UP", "DELETED"].includes(snapshotState(view)),
+    wakeTime: () => undefined,
+    recordFatal: ({ row, failures }, lastError) =>
+      writer.recordSnapshot(row, { failed: true, failures, lastError, nextTryTime: undefined }),
+  };
 }
 
 export function diskKind(

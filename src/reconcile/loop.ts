@@ -10,7 +10,8 @@
 // A pass dispatches steps to lanes and does not wait for them. While a step of a loop is in flight
 // for an object, the loop does not plan that object; it does again when the step is answered.
 import type { DiskView } from "./disk/view.ts";
-import type { DiskStep, VolumeStep } from "./steps.ts";
+import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
+import type { DiskStep, SnapshotStep, VolumeStep } from "./steps.ts";
 import type { VolumePlanView } from "./lvol/view.ts";
 
 type Common = { readonly name: string };
@@ -18,6 +19,11 @@ type Common = { readonly name: string };
 export type VolumeLoop = Common & {
   readonly over: "lvol";
   readonly plan: (view: VolumePlanView) => VolumeStep | readonly VolumeStep[] | undefined;
+};
+
+export type SnapshotLoop = Common & {
+  readonly over: "snapshot";
+  readonly plan: (view: SnapshotPlanView) => SnapshotStep | undefined;
 };
 
 export type DiskLoop = Common & {

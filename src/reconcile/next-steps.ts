@@ -28,6 +28,18 @@ function describeStep(step: Step): string {
       const kind = thin ? "thin" : "thick";
       return `create the ${kind} lvol ${lvolName} of ${sizeBytes} bytes in lvstore ${lvsUuid}`;
     }
+    case "set-parent":
+      return `make lvol ${step.lvolUuid} a clone of snapshot ${step.parentUuid}`;
+    case "resize-lvol":
+      return `grow lvol ${step.lvolUuid} to ${step.sizeBytes} bytes`;
+    case "inflate-lvol":
+      return `allocate every cluster of lvol ${step.lvolUuid}`;
+    case "observe-snapshot":
+      return `read snapshot ${step.name}`;
+    case "create-snapshot":
+      return `take snapshot ${step.snapshotName} of lvol ${step.sourceUuid}`;
+    case "delete-snapshot":
+      return `delete snapshot ${step.lvolUuid}`;
     case "prepare-export": {
       const whom = step.allowAnyHost ? "any host" : hostsText(step.hosts);
       return `create subsystem ${step.nqn} for ${whom}`;
@@ -51,6 +63,7 @@ function describeStep(step: Step): string {
     case "delete-lvol":
       return `delete lvol ${step.lvolUuid}`;
     case "record-lvol":
+    case "record-snapshot":
     case "record-disk":
       return `record ${announced(step.patch.pendingOp)}`;
     case "claim-disk":

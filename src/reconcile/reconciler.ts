@@ -2,26 +2,25 @@
 // when rows, observations or the write mode change. loops.ts lists the loops.
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
 import type { OutcomeSubject } from "../model/unknown-outcome.ts";
 import type { PendingContext } from "../model/pending-op.ts";
 import type { RowChange } from "../store/rows.ts";
 import { Disks } from "./disk/disks.ts";
-import { Driver } from "./engine/driver.ts";
-import type { LoopStatus, Moment } from "./engine/kind.ts";
+import { Drivers } from "./drivers.ts";
+import type { LoopStatus } from "./engine/kind.ts";
 import { Suspects, type Suspect } from "./engine/suspects.ts";
-import { concernsVolumes, type DiskView } from "./disk/view.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { sharedParts, type SharedParts } from "./shared-parts.ts";
 import { ConnectedHosts } from "./target/connected-hosts.ts";
-import { diskKind, permits, volumeKind, type Act } from "./kinds.ts";
-import { nextSteps } from "./next-steps.ts";
+import { diskKind, permits, snapshotKind, volumeKind, type Act } from "./kinds.ts";
 import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import type { ObservedChange } from "./target/observed.ts";
-import type { DiskStep, VolumeStep } from "./steps.ts";
-import { TargetSession, type TargetStatus } from "./target/session.ts";
+import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
+import { TargetSession, type TargetSessionOptions, type TargetStatus } from "./target/session.ts";
 import type { UnknownOutcomeOf } from "./target/unknown-outcomes.ts";
 import { Verification } from "./verify.ts";
-import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
+import type { VolumePlanView, VolumeViewSource } from "./lvol/view.ts";
 
 export type PartStatus = { readonly ok: boolean; readonly reason: string; readonly since: Date };
 
@@ -29,10 +28,8 @@ export class Reconciler {
   readonly orphans: OrphanCalls;
   readonly #listeners = new Set<() => void>();
   readonly #shared: SharedParts;
-  readonly #source: VolumeViewSource;
   readonly #disks: Disks;
-  readonly #volumeDriver: Driver<VolumePlanView, VolumeStep>;
-  readonly #diskDriver: Driver<DiskView, DiskStep>;
+  readonly #drivers: Drivers;
   readonly #session: TargetSession;
   readonly #verification: Verification;
   readonly #suspects: Suspects;
@@ -43,9 +40,8 @@ export class Reconciler {
   #graceTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ReconcilerOptions) {
-    const { config, rows, writer, log, fence, connection } = options;
-    const suspects = new Suspects(log);
-    this.#suspects = suspects;
+    const { config, rows, writer, log, fence, connection, spdk } = options;
+    const suspects = (this.#suspects = new Suspects(log));
     const shared = sharedParts(options, {
       pending: (now) => this.#pending(now),
       afterLoss: () => this.#session.afterLoss(),
@@ -55,40 +51,45 @@ export class Reconciler {
     });
     const { observed } = shared;
     this.#shared = shared;
-    this.#source = {
+    const source: VolumeViewSource = {
       ...shared,
       isolation: config.isolation,
       reconnectGraceMs: config.reconnectGraceMs,
       listenAddresses: () => config.listenAddresses,
     };
-    const diskReadiness = (row: DiskRow) => this.diskReadiness(row);
-    this.orphans = orphanCalls({ ...shared, nqnPrefix: config.nqnPrefix, diskReadiness });
+    this.orphans = orphanCalls({
+      ...shared,
+      nqnPrefix: config.nqnPrefix,
+      diskReadiness: (row) => this.diskReadiness(row),
+    });
     this.#disks = new Disks({
       ...shared,
-      wake: (id) => this.#wakeDisk(id),
+      wake: (id) => this.#drivers.wakeDisk(id),
       scanAll: (options) => this.#session.scanAll(options),
     });
     const mayPerform = (act: Act) => permits(fence.writeMode, act);
     const steps = { ...shared, lostStore: (id: string) => observed.setDisk(id, undefined) };
-    const { instruments, spdk } = options;
     const connectedHosts = new ConnectedHosts({ spdk, rows, observed });
-    const volumes = {
-      ...volumeKind(this.#source, writer, steps, mayPerform),
-      first: (id: string) => connectedHosts.has(id),
-    };
-    this.#volumeDriver = new Driver(volumes, log, instruments, suspects);
-    const disks = diskKind(this.#disks, rows, writer, mayPerform);
-    this.#diskDriver = new Driver(disks, log, instruments, suspects);
+    this.#drivers = new Drivers({
+      ...options,
+      shared,
+      source: source,
+      disks: this.#disks,
+      volumeKind: {
+        ...volumeKind(source, writer, steps, mayPerform),
+        first: (id: string) => connectedHosts.has(id),
+      },
+      snapshotKind: snapshotKind(source, writer, steps, mayPerform),
+      diskKind: diskKind(this.#disks, rows, writer, mayPerform),
+      permits: mayPerform,
+      suspects,
+    });
     this.#session = new TargetSession({
       ...shared,
       ...config,
       connectedHosts,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
-      disks: {
-        scan: (bdevs) => this.#disks.scanTargetDisks(bdevs),
-        apply: (disks) => this.#disks.applyTargetScan(disks),
-        ensureFabricDisksAttached: (disks) => this.#disks.ensureFabricDisksAttached(disks),
-      },
+      disks: sessionDisks(this.#disks),
       scanDisks: () => this.#disks.rescanTarget(),
       recordProcess: (targetProcess) => writer.recordTargetProcess(targetProcess),
       onReady: (ready) => {
@@ -100,7 +101,7 @@ export class Reconciler {
       rows,
       observed,
       disksListed: () => this.#disks.listed,
-      inFlight: (id) => this.#diskDriver.inFlight(id),
+      inFlight: (id) => this.#drivers.diskInFlight(id),
     });
     this.#unsubscribe = new DisposableStack();
     this.#unsubscribe.defer(connection.onDisconnected(() => suspects.disconnected()));
@@ -109,8 +110,7 @@ export class Reconciler {
   }
 
   start(): void {
-    this.#volumeDriver.start();
-    this.#diskDriver.start();
+    this.#drivers.start();
     this.#disks.scanKernelNow();
   }
 
@@ -130,34 +130,24 @@ export class Reconciler {
   }
 
   volumeView(row: LvolRow): VolumePlanView {
-    const inFlight = this.#volumeDriver.inFlight(row.id);
-    return volumeView(this.#source, row, this.#moment(row, inFlight));
+    return this.#drivers.volumeView(row);
   }
 
-  #moment({ id, failures }: LvolRow, inFlight: boolean): Moment {
-    return { now: new Date(), inFlight, failures: this.#volumeDriver.failures(id, failures) };
+  snapshotView(row: SnapshotRow): SnapshotPlanView {
+    return this.#drivers.snapshotView(row);
   }
 
   /** The view of a volume and the steps that its loops plan from it; nothing is dispatched. */
   planOfVolume(row: LvolRow) {
-    const inFlight = this.#volumeDriver.inFlight(row.id);
-    const view = volumeView(this.#source, row, this.#moment(row, inFlight));
-    return {
-      view,
-      inFlight,
-      steps: nextSteps(this.#volumeDriver.planned(view), (act) => this.#permits(act)),
-    };
+    return this.#drivers.planOfVolume(row);
+  }
+
+  planOfSnapshot(row: SnapshotRow) {
+    return this.#drivers.planOfSnapshot(row);
   }
 
   planOfDisk(row: DiskRow) {
-    const inFlight = this.#diskDriver.inFlight(row.id);
-    const failures = this.#diskDriver.failures(row.id, row.failures);
-    const view = this.#disks.view(row, { now: new Date(), inFlight, failures });
-    return {
-      view,
-      inFlight,
-      steps: nextSteps(this.#diskDriver.planned(view), (act) => this.#permits(act)),
-    };
+    return this.#drivers.planOfDisk(row);
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {
@@ -165,7 +155,7 @@ export class Reconciler {
   }
 
   loops(): readonly LoopStatus[] {
-    return [...this.#disks.loops(), ...this.#diskDriver.status, ...this.#volumeDriver.status];
+    return [...this.#disks.loops(), ...this.#drivers.status];
   }
 
   /** How many steps wait for their lanes, and how many hold them. */
@@ -187,43 +177,19 @@ export class Reconciler {
     clearTimeout(this.#graceTimer);
     this.#suspects.close();
     await this.#disks.stop();
-    await Promise.all([this.#diskDriver.stop(signal), this.#volumeDriver.stop(signal)]);
+    await this.#drivers.stop(signal);
     await this.#session[Symbol.asyncDispose]();
   }
 
-  #onObserved({ kind, id }: ObservedChange): void {
-    if (kind === "lvol") this.#volumeDriver.wake(id);
-    else this.#wakeDisk(id);
-    this.#shared.rows.touch(id);
+  #onObserved(change: ObservedChange): void {
+    this.#drivers.onObserved(change);
+    this.#shared.rows.touch(change.id);
     for (const listener of this.#listeners) listener();
   }
 
   #onRows(changes: readonly RowChange[]): void {
     const { rows } = this.#shared;
-    for (const change of changes) {
-      const { id } = change;
-      if (change.kind === "disk") {
-        const now = rows.disk(id);
-        this.#diskDriver.retryIfIntentChanged(id, now?.generation);
-        // promisedBytes changes with every volume on the disk, and no plan of another volume uses
-        // it.
-        if (concernsVolumes(change.before, now)) this.#wakeDisk(id);
-        continue;
-      }
-      if (change.created && this.#shared.observed.incarnation !== undefined) {
-        // The volume was created by this commit, so nothing of it exists yet and no read is needed.
-        this.#shared.observed.setLvol(id, { kind: "absent" });
-        this.#shared.observed.setSubsystem(id, { kind: "absent" });
-      }
-      const row = rows.lvol(id);
-      if (row === undefined) this.#shared.observed.forgetVolume(id);
-      this.#shared.newVolumes.follow(id, { created: change.created, row });
-      // A host that was revoked is gone only once a read from now on shows it.
-      if (row !== undefined && change.revoked) this.#shared.observed.expireSubsystem(id);
-      this.#volumeDriver.retryIfIntentChanged(id, row?.generation);
-      // A failed delete may leave old bytes in free clusters, which the disk's row has to record.
-      if (row?.pendingOp !== undefined) this.#diskDriver.wake(row.diskId);
-    }
+    for (const change of changes) this.#drivers.onRow(change);
     if (this.#rowsLoaded || rows.node === undefined) return;
     this.#rowsLoaded = true;
     this.#disks.scanKernelNow();
@@ -251,20 +217,15 @@ export class Reconciler {
 
   /** What was read meanwhile may have been read before the lost change had its effect. */
   #onOutcomeKnown(id: string, of: OutcomeSubject): void {
+    const { rows, observed, log } = this.#shared;
     if (of === "disk") {
       this.#disks.rescanTarget().catch((error: unknown) => {
-        this.#shared.log.warn({ err: error }, "cannot list the disks on the SPDK target");
+        log.warn({ err: error }, "cannot list the disks on the SPDK target");
       });
-      this.#diskDriver.retrySoon(id);
-      return;
-    }
-    if (of === "subsystem") this.#shared.observed.expireSubsystem(id);
-    else this.#shared.observed.setLvol(id, undefined);
-    this.#volumeDriver.retrySoon(id);
-  }
-
-  #permits(act: Act): boolean {
-    return permits(this.#shared.fence.writeMode, act);
+    } else if (of === "subsystem") observed.expireSubsystem(id);
+    else if (rows.snapshots.get(id) === undefined) observed.setLvol(id, undefined);
+    else observed.setSnapshot(id, undefined);
+    this.#drivers.retrySoon(id);
   }
 
   #pending(now: Date): PendingContext {
@@ -325,21 +286,28 @@ export class Reconciler {
         this.#shared.observed.setLvol(id, undefined);
       }
     }
+    for (const { id, pendingOp, lvolUuid, deleteTime } of rows.snapshots.all()) {
+      const mayHaveEnded =
+        pendingOp !== undefined &&
+        (pendingOp.epoch !== fence.epoch || pendingOp.run !== incarnation);
+      if (mayHaveEnded || (lvolUuid === undefined && deleteTime === undefined)) {
+        this.#shared.observed.setSnapshot(id, undefined);
+      }
+    }
     this.#wakeAll();
   }
 
-  /** Wakes a disk and its volumes: their plans depend on the state of the disk. */
-  #wakeDisk(id: string): void {
-    this.#diskDriver.wake(id);
-    for (const volume of this.#shared.rows.lvolIdsOn(id)) this.#volumeDriver.wake(volume);
-  }
-
   #wakeAll(): void {
-    const { rows } = this.#shared;
-    this.#volumeDriver.retryAllNow();
-    this.#diskDriver.retryAllNow();
-    for (const row of rows.lvols()) this.#volumeDriver.wake(row.id);
-    for (const row of rows.disks()) this.#diskDriver.wake(row.id);
+    this.#drivers.wakeAll();
     for (const listener of this.#listeners) listener();
   }
+}
+
+/** What the session with the target does to disks. */
+function sessionDisks(disks: Disks): TargetSessionOptions["disks"] {
+  return {
+    scan: (bdevs) => disks.scanTargetDisks(bdevs),
+    apply: (found) => disks.applyTargetScan(found),
+    ensureFabricDisksAttached: (found) => disks.ensureFabricDisksAttached(found),
+  };
 }

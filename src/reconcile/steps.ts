@@ -3,6 +3,7 @@
 // the plan.
 import type { DiskStatusPatch } from "../model/disk.ts";
 import type { ListenAddress, LvolStatusPatch } from "../model/lvol.ts";
+import type { SnapshotStatusPatch } from "../model/snapshot.ts";
 
 /** Reads one lvol by name: its uuid once known, else its alias `<lvstore name>/<volume id>`. */
 export type ObserveLvol = {
@@ -86,10 +87,30 @@ export type RecordLvol = { readonly kind: "record-lvol"; readonly patch: LvolSta
 
 export type DeleteLvol = { readonly kind: "delete-lvol"; readonly lvolUuid: string };
 
+/** Makes an lvol without data the clone of a snapshot of its size. */
+export type SetParent = {
+  readonly kind: "set-parent";
+  readonly lvolUuid: string;
+  readonly parentUuid: string;
+};
+
+export type ResizeLvol = {
+  readonly kind: "resize-lvol";
+  readonly lvolUuid: string;
+  /** A multiple of the cluster size, never less than the lvol has. */
+  readonly sizeBytes: bigint;
+};
+
+/** Allocates all clusters of an lvol, with the data of its snapshots: it has no parent any more. */
+export type InflateLvol = { readonly kind: "inflate-lvol"; readonly lvolUuid: string };
+
 export type VolumeStep =
   | ObserveLvol
   | ObserveSubsystem
   | CreateLvol
+  | SetParent
+  | ResizeLvol
+  | InflateLvol
   | PrepareExport
   | AllowHost
   | DenyHost
@@ -100,6 +121,39 @@ export type VolumeStep =
   | EndExport
   | RecordLvol
   | DeleteLvol;
+
+/** Reads one snapshot by name: its uuid once known, else its alias `<lvstore name>/<snapshot id>`. */
+export type ObserveSnapshot = {
+  readonly kind: "observe-snapshot";
+  readonly name: string;
+  readonly lvsUuid: string;
+};
+
+/** Takes a snapshot: the volume becomes its thin clone. */
+export type CreateSnapshot = {
+  readonly kind: "create-snapshot";
+  readonly lvsUuid: string;
+  readonly sourceId: string;
+  readonly sourceUuid: string;
+  readonly snapshotName: string;
+};
+
+/** Deletes a snapshot with at most one clone, which takes over its data. */
+export type DeleteSnapshot = {
+  readonly kind: "delete-snapshot";
+  readonly lvsUuid: string;
+  readonly lvolUuid: string;
+  /** Ids of volumes and snapshots that are read again, as their parent and data change. */
+  readonly cloneIds: readonly string[];
+};
+
+/** Records in the snapshot's row what is about to be done to it. */
+export type RecordSnapshot = {
+  readonly kind: "record-snapshot";
+  readonly patch: SnapshotStatusPatch;
+};
+
+export type SnapshotStep = ObserveSnapshot | CreateSnapshot | DeleteSnapshot | RecordSnapshot;
 
 /** Records in the disk's row what is about to be done to the disk. */
 export type RecordDisk = { readonly kind: "record-disk"; readonly patch: DiskStatusPatch };
@@ -153,7 +207,7 @@ export type ZeroFreeSpace = {
 export type DiskStep =
   RecordDisk | ClaimDisk | ReleaseFunction | AttachDisk | DetachDisk | CreateStore | ZeroFreeSpace;
 
-export type Step = VolumeStep | DiskStep;
+export type Step = VolumeStep | SnapshotStep | DiskStep;
 
 /** Sent twice, these do no harm whatever became of the first (docs/architecture.md#r2-unknown-outcomes). */
 export const REPEATABLE: ReadonlySet<Step["kind"]> = new Set([
@@ -172,6 +226,13 @@ export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
   "observe-lvol": undefined,
   "observe-subsystem": undefined,
   "create-lvol": "bdev_lvol_create",
+  "set-parent": "bdev_lvol_set_parent",
+  "resize-lvol": "bdev_lvol_resize",
+  "inflate-lvol": "bdev_lvol_inflate",
+  "observe-snapshot": undefined,
+  "create-snapshot": "bdev_lvol_snapshot",
+  "delete-snapshot": "bdev_lvol_delete",
+  "record-snapshot": undefined,
   "prepare-export": "nvmf_create_subsystem",
   "allow-host": "nvmf_subsystem_add_host",
   "deny-host": "nvmf_subsystem_remove_host",
@@ -203,6 +264,13 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "observe-lvol": "observe",
   "observe-subsystem": "observe",
   "create-lvol": "change",
+  "set-parent": "change",
+  "resize-lvol": "change",
+  "inflate-lvol": "change",
+  "observe-snapshot": "observe",
+  "create-snapshot": "change",
+  "delete-snapshot": "change",
+  "record-snapshot": "change",
   "prepare-export": "restore",
   "allow-host": "restore",
   "deny-host": "restore",

@@ -49,6 +49,10 @@ export class Verification {
       const { lvol, subsystem } = observed.volume(row.id);
       if (lvol === undefined || subsystem === undefined) return false;
     }
+    for (const row of rows.snapshots.all()) {
+      if (row.deleteTime !== undefined || observed.disk(row.diskId)?.store === undefined) continue;
+      if (observed.snapshot(row.id) === undefined) return false;
+    }
     return true;
   }
 }

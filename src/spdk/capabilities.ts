@@ -11,6 +11,8 @@ export type Capabilities = {
   readonly iostatFilter: "name" | "names";
   /** True: several changes of one subsystem may be in flight; false: one at a time. */
   readonly pipelinePerSubsystem: boolean;
+  /** bdev_lvol_set_parent exists, without which no clone is made whose deletion clears its clusters. */
+  readonly setParent: boolean;
 };
 
 /** The release is older than the oldest measured one: the agent sends it no changes. */
@@ -31,5 +33,6 @@ export function capabilitiesOf({ major, minor, version }: Version): Capabilities
     version,
     iostatFilter: since(26, 5) ? "names" : "name",
     pipelinePerSubsystem: since(24, 9),
+    setParent: since(24, 5),
   };
 }

@@ -1,8 +1,9 @@
 // Admits a batch of intents inside the transaction that writes them, on the rows in memory, which
 // equal those of the database, and on the rows that this transaction has written before.
-import { changedIds, type AdmissionPolicy, type AdmissionState } from "../model/admission.ts";
+import { namedIds, type AdmissionPolicy, type AdmissionState } from "../model/admission.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
 import { MAX_HOSTS } from "../limits.ts";
 import { readIds, takeIds } from "./object-ids.ts";
 import type { Rows } from "./rows.ts";
@@ -14,6 +15,7 @@ import { decide, type Outcome, type Waiting } from "./waiting-intents.ts";
 export type Written = {
   readonly node: sql.LockedNode;
   readonly lvols: readonly LvolRow[];
+  readonly snapshots: readonly SnapshotRow[];
   readonly disks: readonly DiskRow[];
 };
 
@@ -33,16 +35,10 @@ export async function admitBatch(
     readonly policy: AdmissionPolicy;
     readonly written: Written;
   },
-): Promise<{ outcomes: readonly Outcome[]; lvols: LvolRow[]; disks: DiskRow[] }> {
-  if (batch.length === 0) return { outcomes: [], lvols: [], disks: [] };
+): Promise<{ readonly outcomes: readonly Outcome[] } & Changed> {
+  if (batch.length === 0) return { outcomes: [], lvols: [], snapshots: [], disks: [] };
   const { node } = written;
-  const known = new Map(written.lvols.map((row) => [row.id, row]));
-  const unknown: string[] = [];
-  for (const id of batch.flatMap(({ mutation }) => changedIds(mutation))) {
-    const row = known.get(id) ?? rows.lvol(id);
-    if (row !== undefined) known.set(row.id, row);
-    else if (rows.disk(id) === undefined) unknown.push(id);
-  }
+  const { known, knownSnapshots, unknown } = knownRows(batch, rows, written);
   const { lvols, gone } = await readIds(client, policy.nodeId, unknown);
   for (const row of lvols) known.set(row.id, row);
   const { cordoned: nodeCordoned, cordonedDisks, now, revision } = node;
@@ -59,18 +55,53 @@ export async function admitBatch(
     now,
     revision,
     lvols: new Map(known),
+    snapshots: new Map(knownSnapshots),
     gone,
     disks: new Map(disks),
   };
   const outcomes = batch.map((waiting) => ({ waiting, result: decide(state, waiting) }));
   const changed = {
     lvols: [...state.lvols.values()].filter((row) => known.get(row.id) !== row),
+    snapshots: [...state.snapshots.values()].filter((row) => knownSnapshots.get(row.id) !== row),
     disks: [...state.disks.values()].flatMap((row) =>
       disks.get(row.id) === row ? [] : [{ ...row, revision }],
     ),
   };
-  const created = changed.lvols.filter(({ id }) => !known.has(id)).map(({ id }) => id);
-  await takeIds(client, policy.nodeId, created);
+  await takeIds(client, policy.nodeId, [
+    ...changed.lvols.flatMap(({ id }) => (known.has(id) ? [] : [{ id, kind: "l" } as const])),
+    ...changed.snapshots.flatMap(({ id }) =>
+      knownSnapshots.has(id) ? [] : [{ id, kind: "s" } as const],
+    ),
+  ]);
   await sql.writeIntents(client, changed);
   return { outcomes, ...changed };
+}
+
+type Changed = {
+  readonly lvols: readonly LvolRow[];
+  readonly snapshots: readonly SnapshotRow[];
+  readonly disks: readonly DiskRow[];
+};
+
+/**
+ * The rows that the batch names, those of a whole family where it names a snapshot or what has one, and
+ * the ids that have no row in memory.
+ */
+function knownRows(batch: readonly Waiting[], rows: Rows, written: Written) {
+  const known = new Map(written.lvols.map((row) => [row.id, row]));
+  const knownSnapshots = new Map(written.snapshots.map((row) => [row.id, row]));
+  const unknown: string[] = [];
+  const families = new Set<string>();
+  for (const id of new Set(batch.flatMap(({ mutation }) => namedIds(mutation)))) {
+    const row = known.get(id) ?? rows.lvol(id);
+    const snapshot = knownSnapshots.get(id) ?? rows.snapshots.get(id);
+    if (row !== undefined) known.set(row.id, row);
+    else if (snapshot !== undefined) families.add(snapshot.familyRoot);
+    else if (rows.disk(id) === undefined) unknown.push(id);
+  }
+  for (const { lvols, snapshots } of [...families].map((root) => rows.family(root))) {
+    for (const row of lvols) if (!known.has(row.id)) known.set(row.id, row);
+    for (const row of snapshots) if (!knownSnapshots.has(row.id)) knownSnapshots.set(row.id, row);
+  }
+  return { known, knownSnapshots, unknown };
 }

@@ -2,6 +2,7 @@
 // and of rows to jsonb for set-based statements. No other module converts names.
 import { z } from "zod";
 import type { ColumnOwner } from "../model/column-owner.ts";
+import { PENDING_OPS } from "../model/pending-op.ts";
 
 /** A nullable column: SQL's null becomes undefined. */
 export function optional<T extends z.ZodType>(type: T) {
@@ -16,7 +17,7 @@ export const jsonTime = z.iso.datetime().transform((text) => new Date(text));
 
 /** The pending_op column. */
 export const pendingOpColumn = z.object({
-  op: z.enum(["delete", "attach", "detach", "create-store", "zero-free-space", "purge-orphan"]),
+  op: z.enum(PENDING_OPS),
   run: z.string(),
   epoch: bigText,
   since: jsonTime,

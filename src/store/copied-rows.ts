@@ -46,6 +46,7 @@ export function copiedVolume(row: LvolRow): CopiedVolume {
     promisedBytes: row.promisedBytes,
     thin: row.thin,
     exported: row.exported,
+    cloning: row.cloning,
     nameTaken: row.nameTaken,
     maybeMade: row.maybeMade,
     deleteRequested: row.deleteRequestedTime,

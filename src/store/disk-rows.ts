@@ -57,6 +57,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   lastSeenTime: z.date(),
   promisedBytes: z.bigint(),
   lvolCount: z.number(),
+  snapshotCount: z.number(),
   revision: z.bigint(),
   createTime: z.date(),
   updateTime: z.date(),

@@ -36,18 +36,21 @@ export async function readIds(
   return { lvols, gone: new Map(gone) };
 }
 
+/** A volume or a snapshot, as object_id.kind names it. */
+export type NewId = { readonly id: string; readonly kind: "l" | "s" };
+
 /**
- * Takes ids for new volumes of the node. Waits for a transaction that is taking one of them, and throws
+ * Takes ids for new volumes and snapshots of the node. Waits for a transaction that is taking one of them, and throws
  * IdsTaken if it commits.
  */
-export async function takeIds(client: Sql, nodeId: string, ids: readonly string[]): Promise<void> {
+export async function takeIds(client: Sql, nodeId: string, ids: readonly NewId[]): Promise<void> {
   if (ids.length === 0) return;
   // In one order for all nodes: two transactions must not wait for each other.
   const { rowCount } = await client.query(
     `insert into object_id (id, node, kind)
-     select id, node.number, 'l' from unnest($1::uuid[]) id, node where node.node_id = $2
-     order by id on conflict (id) do nothing`,
-    [ids, nodeId],
+     select id, node.number, kind::"char" from unnest($1::uuid[], $3::text[]) new (id, kind), node
+     where node.node_id = $2 order by id on conflict (id) do nothing`,
+    [ids.map(({ id }) => id), nodeId, ids.map(({ kind }) => kind)],
   );
   if (rowCount !== ids.length) throw new IdsTaken();
 }

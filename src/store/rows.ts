@@ -3,7 +3,9 @@
 // rows are the last known desired state.
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
+import { addTo, SnapshotIndex, type Family } from "./snapshot-index.ts";
 
 export type NodeRow = {
   readonly nodeId: string;
@@ -26,13 +28,15 @@ export type RowChange =
       /** A host that could connect may not any more. */
       readonly revoked: boolean;
     }
+  | { readonly kind: "snapshot"; readonly id: string; readonly created: boolean }
   | { readonly kind: "disk"; readonly id: string; readonly before: DiskRow | undefined };
 
 type Committed = {
   readonly node?: NodeRow;
   readonly lvols?: readonly LvolRow[];
+  readonly snapshots?: readonly SnapshotRow[];
   readonly disks?: readonly DiskRow[];
-  /** Ids of volumes whose rows are gone. */
+  /** Ids of volumes and snapshots whose rows are gone. */
   readonly compacted?: readonly string[];
 };
 
@@ -46,9 +50,10 @@ export class Rows {
   readonly #lvolByNqn = new Map<string, string>();
   readonly #lvolByUuid = new Map<string, string>();
   readonly #lvolsByDisk = new Map<string, Set<string>>();
-  /** Volumes with a pending op, by disk: an index, as a disk may have thousands of volumes. */
+  readonly #snapshots = new SnapshotIndex();
+  /** Volumes and snapshots with a pending op, by disk: an index, as a disk may have thousands of them. */
   readonly #pendingByDisk = new Map<string, Set<string>>();
-  /** Rows of deleted volumes, the oldest first. */
+  /** Rows of deleted volumes and snapshots, the oldest first. */
   readonly #tombstones = new Map<string, Date>();
   readonly #listeners = new Set<Listener>();
   readonly #waiting = new Map<string, Set<() => void>>();
@@ -79,6 +84,24 @@ export class Rows {
     return id === undefined ? undefined : this.#lvols.get(id);
   }
 
+  get snapshots(): Pick<SnapshotIndex, "get" | "all" | "byUuid" | "idsOn"> {
+    return this.#snapshots;
+  }
+
+  /** The rows of one clone family, tombstones included. */
+  family(root: string): Family {
+    const ids = [...this.#snapshots.familyIds(root)];
+    return {
+      lvols: ids.flatMap((id) => this.#lvols.get(id) ?? []),
+      snapshots: ids.flatMap((id) => this.#snapshots.get(id) ?? []),
+    };
+  }
+
+  /** Number of volumes and snapshots in a clone family, tombstones included. */
+  familySize(root: string): number {
+    return this.#snapshots.familyIds(root).size;
+  }
+
   disk(id: string): DiskRow | undefined {
     return this.#disks.get(id);
   }
@@ -92,7 +115,7 @@ export class Rows {
     return this.#lvolsByDisk.get(diskId) ?? NONE;
   }
 
-  /** Ids of the volumes on a disk with a pending_op in their row. */
+  /** Ids of the volumes and snapshots on a disk with a pending_op in their row. */
   pendingIdsOn(diskId: string): ReadonlySet<string> {
     return this.#pendingByDisk.get(diskId) ?? NONE;
   }
@@ -110,7 +133,8 @@ export class Rows {
     for (const [id, deleteTime] of this.#tombstones) {
       if (old.length === limit || (surplus <= 0 && deleteTime > before)) break;
       surplus -= 1;
-      if (this.#lvols.get(id)?.pendingOp === undefined) old.push(id);
+      const row = this.#lvols.get(id) ?? this.#snapshots.get(id);
+      if (row?.pendingOp === undefined) old.push(id);
     }
     return old;
   }
@@ -128,8 +152,13 @@ export class Rows {
   /** Applies rows that this process has committed. */
   apply(committed: Committed): void {
     this.#applyRows(committed, true);
-    const compacted = (committed.compacted ?? []).flatMap((id) => this.#lvols.get(id) ?? []);
-    this.#announce(compacted.map((row) => this.#removeLvol(row)));
+    const compacted = committed.compacted ?? [];
+    this.#announce([
+      ...compacted.flatMap((id) => this.#lvols.get(id) ?? []).map((row) => this.#removeLvol(row)),
+      ...compacted
+        .flatMap((id) => this.#snapshots.get(id) ?? [])
+        .map((row) => this.#removeSnapshot(row)),
+    ]);
   }
 
   #announce(changes: readonly RowChange[]): void {
@@ -143,7 +172,28 @@ export class Rows {
     if (row.lvolUuid !== undefined) this.#lvolByUuid.delete(row.lvolUuid);
     this.#lvolsByDisk.get(row.diskId)?.delete(row.id);
     this.#pendingByDisk.get(row.diskId)?.delete(row.id);
+    this.#snapshots.leave(row);
     return { kind: "lvol", id: row.id, ours: false, created: false, revoked: false };
+  }
+
+  #removeSnapshot(row: SnapshotRow): RowChange {
+    this.#snapshots.delete(row);
+    this.#tombstones.delete(row.id);
+    this.#pendingByDisk.get(row.diskId)?.delete(row.id);
+    return { kind: "snapshot", id: row.id, created: false };
+  }
+
+  #setSnapshot(row: SnapshotRow, ours: boolean): RowChange {
+    const created = ours && this.#snapshots.get(row.id) === undefined;
+    this.#snapshots.set(row);
+    this.#index(row);
+    return { kind: "snapshot", id: row.id, created };
+  }
+
+  #index(row: Pick<LvolRow, "id" | "diskId" | "deleteTime" | "pendingOp">): void {
+    if (row.deleteTime !== undefined) this.#tombstones.set(row.id, row.deleteTime);
+    if (row.pendingOp === undefined) this.#pendingByDisk.get(row.diskId)?.delete(row.id);
+    else addTo(this.#pendingByDisk, row.diskId, row.id);
   }
 
   #applyRows(committed: Committed, ours: boolean): void {
@@ -160,14 +210,14 @@ export class Rows {
       const created = ours && before === undefined && row.deleteTime === undefined;
       const revoked = before !== undefined && isRevoked(before, row);
       this.#lvols.set(row.id, row);
-      if (row.deleteTime !== undefined) this.#tombstones.set(row.id, row.deleteTime);
+      this.#index(row);
       this.#lvolByNqn.set(row.nqn, row.id);
       if (row.lvolUuid !== undefined) this.#lvolByUuid.set(row.lvolUuid, row.id);
       addTo(this.#lvolsByDisk, row.diskId, row.id);
-      if (row.pendingOp === undefined) this.#pendingByDisk.get(row.diskId)?.delete(row.id);
-      else addTo(this.#pendingByDisk, row.diskId, row.id);
+      this.#snapshots.join(row);
       changes.push({ kind: "lvol", id: row.id, ours, created, revoked });
     }
+    for (const row of committed.snapshots ?? []) changes.push(this.#setSnapshot(row, ours));
     // A read calls the listeners even if nothing has changed: the first read makes the rows known.
     if (changes.length === 0 && ours) return;
     for (const listener of this.#listeners) listener(changes);
@@ -181,6 +231,7 @@ export class Rows {
   replace(all: {
     readonly node: NodeRow;
     readonly lvols: readonly LvolRow[];
+    readonly snapshots: readonly SnapshotRow[];
     readonly disks: readonly DiskRow[];
     readonly copied?: boolean;
   }): void {
@@ -189,6 +240,9 @@ export class Rows {
       node: all.node,
       disks: all.disks.filter((row) => this.#disks.get(row.id)?.revision !== row.revision),
       lvols: all.lvols.filter((row) => this.#lvols.get(row.id)?.revision !== row.revision),
+      snapshots: all.snapshots.filter(
+        (row) => this.#snapshots.get(row.id)?.revision !== row.revision,
+      ),
     };
     const removed = this.#removeAllBut(all);
     this.#applyRows(committed, false);
@@ -197,14 +251,19 @@ export class Rows {
 
   #removeAllBut(all: {
     readonly lvols: readonly LvolRow[];
+    readonly snapshots: readonly SnapshotRow[];
     readonly disks: readonly DiskRow[];
   }): readonly RowChange[] {
     const lvols = new Set(all.lvols.map(({ id }) => id));
+    const snapshots = new Set(all.snapshots.map(({ id }) => id));
     const disks = new Set(all.disks.map(({ id }) => id));
     const removed: RowChange[] = [];
     for (const row of this.#lvols.values()) {
       if (lvols.has(row.id)) continue;
       removed.push(this.#removeLvol(row));
+    }
+    for (const row of this.#snapshots.all()) {
+      if (!snapshots.has(row.id)) removed.push(this.#removeSnapshot(row));
     }
     for (const row of this.#disks.values()) {
       if (disks.has(row.id)) continue;
@@ -244,12 +303,6 @@ export class Rows {
       signal.addEventListener("abort", onAbort, { once: true });
     });
   }
-}
-
-function addTo(sets: Map<string, Set<string>>, key: string, id: string): void {
-  const set = sets.get(key);
-  if (set === undefined) sets.set(key, new Set([id]));
-  else set.add(id);
 }
 
 function isRevoked(before: LvolRow, now: LvolRow): boolean {

@@ -162,7 +162,7 @@ export class StoreSession {
     if (found === undefined) return;
     const { header } = found;
     copy.restored(header);
-    rows.replace({ ...rowsOf(found), copied: true });
+    rows.replace({ ...rowsOf(found), snapshots: [], copied: true });
     fence.setCopied(header.hold === undefined);
     log.warn({ as_of: header.time, hold: header.hold }, "rows come from the local copy");
   }

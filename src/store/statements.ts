@@ -2,11 +2,13 @@
 import { z } from "zod";
 import { DISK_COLUMNS, type DiskRow } from "../model/disk.ts";
 import { LVOL_COLUMNS, type LvolRow } from "../model/lvol.ts";
+import { SNAPSHOT_COLUMNS, type SnapshotRow } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
 import { assignments, json, optional, records, targetProcessColumn } from "./columns.ts";
 import { parseDiskRows } from "./disk-rows.ts";
 import { parseLvolRows } from "./lvol-rows.ts";
 import type { NodeRow } from "./rows.ts";
+import { parseSnapshotRows } from "./snapshot-rows.ts";
 import type { Sql } from "./sql.ts";
 import type { StatusBatch } from "./status-queue.ts";
 import { restoreRows } from "./tombstones.ts";
@@ -16,6 +18,8 @@ const CHANNEL = "storage_node";
 
 const LVOL_INTENT = assignments(LVOL_COLUMNS, ["intent", "both"], "excluded");
 const LVOL_STATUS = assignments(LVOL_COLUMNS, ["status", "both"], "r");
+const SNAPSHOT_INTENT = assignments(SNAPSHOT_COLUMNS, ["intent", "both"], "excluded");
+const SNAPSHOT_STATUS = assignments(SNAPSHOT_COLUMNS, ["status", "both"], "r");
 const DISK_INTENT = assignments(DISK_COLUMNS, ["intent", "both"], "r");
 const DISK_STATUS = assignments(DISK_COLUMNS, ["status", "both"], "r");
 
@@ -81,7 +85,7 @@ export async function registerNode(
 export async function loadNode(
   client: Sql,
   nodeId: string,
-): Promise<{ node: NodeRow; lvols: LvolRow[]; disks: DiskRow[] }> {
+): Promise<{ node: NodeRow; lvols: LvolRow[]; snapshots: SnapshotRow[]; disks: DiskRow[] }> {
   const node = await client.query(
     `select node_id, cordoned, revision, target_process from node where node_id = $1 for share`,
     [nodeId],
@@ -89,8 +93,13 @@ export async function loadNode(
   const lvols = await client.query(`select * from lvol where node_id = $1 order by delete_time`, [
     nodeId,
   ]);
+  const snapshots = await client.query(
+    `select * from snapshot where node_id = $1 order by delete_time`,
+    [nodeId],
+  );
   const disks = await client.query(`select * from disk where node_id = $1`, [nodeId]);
   return {
+    snapshots: parseSnapshotRows(snapshots.rows),
     node: toNode(node.rows[0]),
     lvols: parseLvolRows(lvols.rows),
     disks: parseDiskRows(disks.rows),
@@ -138,7 +147,11 @@ export async function raiseRevision(
 /** Writes the rows that admission has changed: desired state, and the sums of the disks. */
 export async function writeIntents(
   client: Sql,
-  rows: { readonly lvols: readonly LvolRow[]; readonly disks: readonly DiskRow[] },
+  rows: {
+    readonly lvols: readonly LvolRow[];
+    readonly snapshots: readonly SnapshotRow[];
+    readonly disks: readonly DiskRow[];
+  },
 ): Promise<void> {
   if (rows.lvols.length > 0) {
     await client.query(
@@ -146,6 +159,14 @@ export async function writeIntents(
        on conflict (id) do update set ${LVOL_INTENT},
          revision = excluded.revision, update_time = excluded.update_time`,
       [records(rows.lvols)],
+    );
+  }
+  if (rows.snapshots.length > 0) {
+    await client.query(
+      `insert into snapshot select * from jsonb_populate_recordset(null::snapshot, $1::jsonb)
+       on conflict (id) do update set ${SNAPSHOT_INTENT},
+         revision = excluded.revision, update_time = excluded.update_time`,
+      [records(rows.snapshots)],
     );
   }
   if (rows.disks.length > 0) {
@@ -178,18 +199,26 @@ export async function writeStatus(
   client: Sql,
   batch: StatusBatch,
   revision: bigint,
-): Promise<{ ids: Set<string>; lvols: LvolRow[]; disks: DiskRow[] }> {
+): Promise<{ ids: Set<string>; lvols: LvolRow[]; snapshots: SnapshotRow[]; disks: DiskRow[] }> {
   const ids = new Set<string>();
   const inserted = await insertDisks(client, batch.newDisks, revision);
   for (const row of inserted) ids.add(row.id);
   const restored = await restoreRows(client, batch.restored, revision);
-  const lvols = await writeLvolStatus(client, batch, revision);
+  const lvols = await writeObjectStatus(client, LVOL_TABLE, { rows: batch.lvols, revision });
+  const snapshots = await writeObjectStatus(client, SNAPSHOT_TABLE, {
+    rows: batch.snapshots,
+    revision,
+  });
   const disks = await writeDiskStatus(client, batch.disks, revision);
-  const applied = new Set(lvols.map((row) => row.id));
+  const applied = new Set([...lvols, ...snapshots].map((row) => row.id));
   const ended = await releasePromises(client, batch.ended, { applied, revision });
-  for (const row of [...restored, ...lvols, ...disks]) ids.add(row.id);
-  return { ids, lvols: [...restored, ...lvols], disks: [...inserted, ...disks, ...ended] };
+  for (const row of [...restored, ...lvols, ...snapshots, ...disks]) ids.add(row.id);
+  const changed = { lvols: [...restored, ...lvols], snapshots };
+  return { ids, ...changed, disks: [...inserted, ...disks, ...ended] };
 }
+
+const LVOL_TABLE = { table: "lvol", assigned: LVOL_STATUS };
+const SNAPSHOT_TABLE = { table: "snapshot", assigned: SNAPSHOT_STATUS };
 
 async function insertDisks(
   client: Sql,
@@ -205,21 +234,22 @@ async function insertDisks(
   return parseDiskRows(result.rows);
 }
 
-async function writeLvolStatus(
+/** Of volumes or snapshots. */
+async function writeObjectStatus<Row extends LvolRow | SnapshotRow>(
   client: Sql,
-  batch: StatusBatch,
-  revision: bigint,
-): Promise<LvolRow[]> {
-  if (batch.lvols.length === 0) return [];
-  const { rows } = await client.query<{ id: string; update_time: Date }>(
-    `update lvol set ${LVOL_STATUS}, revision = $2, update_time = now()
-     from jsonb_populate_recordset(null::lvol, $1::jsonb) r
-     where lvol.id = r.id and lvol.generation = r.generation
-     returning lvol.id, lvol.update_time`,
-    [records(batch.lvols), revision],
+  { table, assigned }: { readonly table: string; readonly assigned: string },
+  { rows, revision }: { readonly rows: readonly Row[]; readonly revision: bigint },
+): Promise<Row[]> {
+  if (rows.length === 0) return [];
+  const written = await client.query<{ id: string; update_time: Date }>(
+    `update ${table} set ${assigned}, revision = $2, update_time = now()
+     from jsonb_populate_recordset(null::${table}, $1::jsonb) r
+     where ${table}.id = r.id and ${table}.generation = r.generation
+     returning ${table}.id, ${table}.update_time`,
+    [records(rows), revision],
   );
-  const times = new Map(rows.map((row) => [row.id, row.update_time]));
-  return batch.lvols.flatMap((row) => {
+  const times = new Map(written.rows.map((row) => [row.id, row.update_time]));
+  return rows.flatMap((row) => {
     const updateTime = times.get(row.id);
     return updateTime === undefined ? [] : [{ ...row, revision, updateTime }];
   });
@@ -244,16 +274,20 @@ async function writeDiskStatus(
 /** Subtracts new tombstones from the sums of their disks, in the same transaction. */
 async function releasePromises(
   client: Sql,
-  ended: readonly LvolRow[],
+  ended: readonly (LvolRow | SnapshotRow)[],
   { applied, revision }: { readonly applied: ReadonlySet<string>; readonly revision: bigint },
 ): Promise<DiskRow[]> {
   const ids = ended.filter((row) => applied.has(row.id)).map((row) => row.id);
   if (ids.length === 0) return [];
   const { rows } = await client.query(
     `update disk set promised_bytes = disk.promised_bytes - gone.promised_bytes,
-                     lvol_count = disk.lvol_count - gone.lvol_count, revision = $2
-     from (select disk_id, sum(promised_bytes)::bigint as promised_bytes, count(*)::integer as lvol_count
-           from lvol where id = any ($1::uuid[]) group by disk_id) gone
+                     lvol_count = disk.lvol_count - gone.lvols,
+                     snapshot_count = disk.snapshot_count - gone.snapshots, revision = $2
+     from (select disk_id, sum(promised_bytes)::bigint as promised_bytes,
+                  sum(lvols)::integer as lvols, sum(snapshots)::integer as snapshots
+           from (select id, disk_id, promised_bytes, 1 as lvols, 0 as snapshots from lvol
+                 union all select id, disk_id, promised_bytes, 0, 1 from snapshot) object
+           where id = any ($1::uuid[]) group by disk_id) gone
      where disk.id = gone.disk_id
      returning disk.*`,
     [ids, revision],

@@ -3,6 +3,7 @@
 import type { Span } from "@opentelemetry/api";
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
+import type { SnapshotRow, SnapshotStatusPatch } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
 import { endSpan } from "../telemetry/trace.ts";
 import type { Rows } from "./rows.ts";
@@ -23,6 +24,7 @@ export type StatusEntries = {
   readonly inserts: readonly Entry<DiskRow>[];
   readonly restored: readonly Entry<LvolRow>[];
   readonly lvols: readonly Entry<LvolStatusPatch>[];
+  readonly snapshots: readonly Entry<SnapshotStatusPatch>[];
   readonly disks: readonly Entry<DiskStatusPatch>[];
 };
 
@@ -31,6 +33,7 @@ export const NO_STATUS: StatusEntries = {
   inserts: [],
   restored: [],
   lvols: [],
+  snapshots: [],
   disks: [],
 };
 
@@ -39,24 +42,26 @@ export const NO_STATUS: StatusEntries = {
  */
 export type StatusBatch = {
   readonly lvols: readonly LvolRow[];
+  readonly snapshots: readonly SnapshotRow[];
   readonly disks: readonly DiskRow[];
   readonly newDisks: readonly DiskRow[];
   /** Rows of deleted volumes, in the place of their compacted tombstones. */
   readonly restored: readonly LvolRow[];
-  /** Volumes that become tombstones with this batch: their promised bytes are released. */
-  readonly ended: readonly LvolRow[];
+  /** What becomes a tombstone with this batch: its promised bytes are released. */
+  readonly ended: readonly (LvolRow | SnapshotRow)[];
 };
 
 type ObjectEntry = Pick<Entry<unknown>, "id" | "waiting" | "spans">;
 
 /** All entries that are about an object, in the order in which they are written. */
 export function objectEntries(entries: StatusEntries): readonly ObjectEntry[] {
-  const { inserts, restored, lvols, disks } = entries;
-  return [...inserts, ...restored, ...lvols, ...disks];
+  const { inserts, restored, lvols, snapshots, disks } = entries;
+  return [...inserts, ...restored, ...lvols, ...snapshots, ...disks];
 }
 
 export class StatusQueue {
   #lvols = new Map<string, Entry<LvolStatusPatch>>();
+  #snapshots = new Map<string, Entry<SnapshotStatusPatch>>();
   #disks = new Map<string, Entry<DiskStatusPatch>>();
   #inserts = new Map<string, Entry<DiskRow>>();
   #restored = new Map<string, Entry<LvolRow>>();
@@ -66,8 +71,11 @@ export class StatusQueue {
 
   get size(): number {
     const processes = this.#targetProcess === undefined ? 0 : 1;
-    const records = this.#lvols.size + this.#disks.size + this.#inserts.size + this.#restored.size;
-    return records + processes;
+    return this.#maps().reduce((sum, { size }) => sum + size, processes);
+  }
+
+  #maps() {
+    return [this.#inserts, this.#restored, this.#lvols, this.#snapshots, this.#disks] as const;
   }
 
   setTargetProcess(targetProcess: TargetProcess): void {
@@ -80,6 +88,14 @@ export class StatusQueue {
     span: Span | undefined,
   ): Promise<boolean> {
     return add(this.#lvols, row, { patch, span });
+  }
+
+  addSnapshot(
+    row: Pick<SnapshotRow, "id" | "generation">,
+    patch: SnapshotStatusPatch,
+    span: Span | undefined,
+  ): Promise<boolean> {
+    return add(this.#snapshots, row, { patch, span });
   }
 
   addDisk(
@@ -105,11 +121,13 @@ export class StatusQueue {
       inserts: [...this.#inserts.values()],
       restored: [...this.#restored.values()],
       lvols: [...this.#lvols.values()],
+      snapshots: [...this.#snapshots.values()],
       disks: [...this.#disks.values()],
     };
     this.#inserts = new Map();
     this.#restored = new Map();
     this.#lvols = new Map();
+    this.#snapshots = new Map();
     this.#disks = new Map();
     this.#targetProcess = undefined;
     this.#taken = objectEntries(entries);
@@ -121,8 +139,7 @@ export class StatusQueue {
    * recorded stays queued, and so does what the transaction in flight may yet apply.
    */
   endWaits(): void {
-    const maps = [this.#inserts, this.#restored, this.#lvols, this.#disks];
-    const queued = maps.flatMap((map) => [...map.values()]);
+    const queued = this.#maps().flatMap((map): ObjectEntry[] => [...map.values()]);
     for (const { waiting } of [...queued, ...this.#taken]) {
       for (const resolve of waiting.splice(0)) resolve(false);
     }
@@ -135,6 +152,7 @@ export class StatusQueue {
     restore(this.#inserts, entries.inserts);
     restore(this.#restored, entries.restored);
     restore(this.#lvols, entries.lvols);
+    restore(this.#snapshots, entries.snapshots);
     restore(this.#disks, entries.disks);
     this.#targetProcess ??= entries.targetProcess;
   }
@@ -142,27 +160,32 @@ export class StatusQueue {
 
 /** Entries as complete rows; those whose generation is not the row's are left out. */
 export function statusBatch(entries: StatusEntries, rows: Rows): StatusBatch {
-  const { inserts, restored, lvols, disks } = entries;
-  const newLvols: LvolRow[] = [];
-  const ended: LvolRow[] = [];
-  for (const { id, generation, patch } of lvols) {
-    const row = rows.lvol(id);
-    if (row === undefined || row.generation !== generation) continue;
-    const next = { ...row, ...patch };
-    newLvols.push(next);
-    if (row.deleteTime === undefined && next.deleteTime !== undefined) ended.push(next);
-  }
-  const changed = disks.flatMap(({ id, generation, patch }) => {
-    const row = rows.disk(id);
-    return row === undefined || row.generation !== generation ? [] : [{ ...row, ...patch }];
-  });
+  const { inserts, restored } = entries;
+  const lvols = patched(entries.lvols, (id) => rows.lvol(id));
+  const snapshots = patched(entries.snapshots, (id) => rows.snapshots.get(id));
+  const ends = ({ before, row }: { readonly before: Deletable; readonly row: Deletable }) =>
+    before.deleteTime === undefined && row.deleteTime !== undefined;
   return {
     newDisks: inserts.map(({ patch }) => patch),
     restored: restored.map(({ patch }) => patch),
-    lvols: newLvols,
-    disks: changed,
-    ended,
+    lvols: lvols.map(({ row }) => row),
+    snapshots: snapshots.map(({ row }) => row),
+    disks: patched(entries.disks, (id) => rows.disk(id)).map(({ row }) => row),
+    ended: [...lvols.filter(ends), ...snapshots.filter(ends)].map(({ row }) => row),
   };
+}
+
+type Deletable = { readonly deleteTime: Date | undefined };
+
+function patched<Patch extends object, Row extends Patch & { readonly generation: bigint }>(
+  entries: readonly Entry<Patch>[],
+  rowOf: (id: string) => Row | undefined,
+): readonly { readonly before: Row; readonly row: Row }[] {
+  return entries.flatMap(({ id, generation, patch }) => {
+    const before = rowOf(id);
+    if (before === undefined || before.generation !== generation) return [];
+    return [{ before, row: { ...before, ...patch } }];
+  });
 }
 
 /** Tells each waiting loop whether its record was applied. */

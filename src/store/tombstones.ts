@@ -15,6 +15,8 @@ export type Tombstone = {
   readonly diskId: string;
   /** Undefined: no lvol was ever observed; what comes back is named by the id. */
   readonly lvolUuid: string | undefined;
+  /** As observed when it came back; undefined: it is alone. */
+  readonly familyRoot?: string;
 };
 
 /** An lvol in a store of this node that no row names. */
@@ -55,8 +57,14 @@ export async function compact(client: Sql, ids: readonly string[]): Promise<read
     `with old as (
        delete from lvol
        where id = any ($1::uuid[]) and delete_time is not null and pending_op is null
+       returning id, disk_id, lvol_uuid),
+     old_snapshot as (
+       delete from snapshot
+       where id = any ($1::uuid[]) and delete_time is not null and pending_op is null
        returning id, disk_id, lvol_uuid)
-     insert into tombstone (id, disk_id, lvol_uuid) select id, disk_id, lvol_uuid from old
+     insert into tombstone (id, disk_id, lvol_uuid)
+       select id, disk_id, lvol_uuid from old
+       union all select id, disk_id, lvol_uuid from old_snapshot
      returning id`,
     [ids],
   );
@@ -95,7 +103,7 @@ const SIZE_BYTES = 1n;
 
 /** The row of the deleted volume: what else it once had is not known any more. */
 export function rowOfTombstone(
-  { id, diskId, lvolUuid }: Tombstone,
+  { id, diskId, lvolUuid, familyRoot = id }: Tombstone,
   { nodeId, nqnPrefix }: { readonly nodeId: string; readonly nqnPrefix: string },
   now: Date,
 ): LvolRow {
@@ -112,6 +120,7 @@ export function rowOfTombstone(
     id,
     nodeId,
     diskId,
+    familyRoot,
     request,
     promisedBytes: SIZE_BYTES,
     labels: {},

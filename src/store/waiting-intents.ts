@@ -63,6 +63,8 @@ function takesAway({ kind }: Mutation): boolean {
     case "delete":
     case "revokeHost":
       return true;
+    case "snapshot":
+    case "deleteSnapshot":
     case "provision":
     case "allowHost":
     case "confirmHosts":
@@ -77,13 +79,14 @@ function takesAway({ kind }: Mutation): boolean {
  */
 export function decide(state: AdmissionState, { mutation, span }: Waiting): Admitted | Refusal {
   const ids = changedIds(mutation);
-  const wanted = () => ids.map((id) => state.lvols.get(id) ?? state.disks.get(id));
+  const wanted = () =>
+    ids.map((id) => state.lvols.get(id) ?? state.snapshots.get(id) ?? state.disks.get(id));
   const before = wanted();
   try {
     const decision = admit(state, mutation);
     const { row } = decision;
     if (row !== undefined) span?.setAttribute(ATTR.generation, row.generation.toString());
-    if (decision.kind === "lvol" && decision.row !== undefined) {
+    if ((decision.kind === "lvol" || decision.kind === "snapshot") && decision.row !== undefined) {
       span?.setAttribute(ATTR.diskId, decision.row.diskId);
     }
     return { decision, written: wanted().some((row, index) => row !== before[index]) };

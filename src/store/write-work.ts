@@ -47,6 +47,7 @@ export async function writeWork(
     committed: {
       node,
       lvols: [...applied.lvols, ...intents.lvols],
+      snapshots: [...applied.snapshots, ...intents.snapshots],
       disks: [...applied.disks, ...intents.disks],
       compacted,
     },

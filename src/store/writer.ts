@@ -7,6 +7,7 @@ import type { AdmissionPolicy, Decision, Mutation } from "../model/admission.ts"
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
+import type { SnapshotRow, SnapshotStatusPatch } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
@@ -21,17 +22,8 @@ import { inSharedCommit } from "./shared-commit.ts";
 import * as sql from "./statements.ts";
 import { NO_STATUS, settle, StatusQueue } from "./status-queue.ts";
 import * as tombstones from "./tombstones.ts";
-import {
-  answer,
-  databaseDown,
-  logFields,
-  notLeaseHolder,
-  outcomeUnknown,
-  refuse,
-  refuseUnlessLeading,
-  type Admitted,
-  type Waiting,
-} from "./waiting-intents.ts";
+import * as intents from "./waiting-intents.ts";
+import type { Admitted, Waiting } from "./waiting-intents.ts";
 import {
   dataRefusal,
   halves,
@@ -136,22 +128,22 @@ export class Writer {
       this.#schedule();
     });
     if (written) {
-      this.#options.log.info(logFields(mutation, decision), "intent committed");
+      this.#options.log.info(intents.logFields(mutation, decision), "intent committed");
     }
     return decision;
   }
 
   /** Throws a Refusal if no transaction can be started now, or if too many intents wait for one. */
   refuseIfUnavailable(): void {
-    if (this.#closed) throw databaseDown("the agent is stopping");
+    if (this.#closed) throw intents.databaseDown("the agent is stopping");
     if (this.#mutations.length >= QUEUED_INTENTS) {
       const message = `too many changes wait for a commit; the limit is ${QUEUED_INTENTS}`;
       throw new Refusal("OVERLOADED", message, { retryAfterMs: 1_000 });
     }
     if (!this.connected && this.#retryTimer !== undefined) {
-      throw databaseDown("the database cannot be reached");
+      throw intents.databaseDown("the database cannot be reached");
     }
-    refuseUnlessLeading(this.#options.fence, this.connected);
+    intents.refuseUnlessLeading(this.#options.fence, this.connected);
   }
 
   /**
@@ -161,6 +153,15 @@ export class Writer {
    */
   recordLvol(row: Pick<LvolRow, "id" | "generation">, patch: LvolStatusPatch): Promise<boolean> {
     return this.#recorded(this.#status.addLvol(row, patch, this.#recordSpan("lvol", row.id)));
+  }
+
+  /** As recordLvol, for a snapshot. */
+  recordSnapshot(
+    row: Pick<SnapshotRow, "id" | "generation">,
+    patch: SnapshotStatusPatch,
+  ): Promise<boolean> {
+    const span = this.#recordSpan("snapshot", row.id);
+    return this.#recorded(this.#status.addSnapshot(row, patch, span));
   }
 
   /** As recordLvol, for a disk. */
@@ -208,7 +209,7 @@ export class Writer {
     this.#schedule();
   }
 
-  #recordSpan(kind: "lvol" | "disk", id: string): Span | undefined {
+  #recordSpan(kind: "lvol" | "snapshot" | "disk", id: string): Span | undefined {
     return childSpan(this.#instruments.tracer, "commit status", {
       attributes: { [ATTR.objectKind]: kind, [ATTR.objectId]: id },
     });
@@ -247,7 +248,7 @@ export class Writer {
     try {
       if (this.#stale) await this.#load();
       const { epoch } = this.#options.fence;
-      if (epoch === undefined) refuse(left(parts), notLeaseHolder());
+      if (epoch === undefined) intents.refuse(left(parts), intents.notLeaseHolder());
       else {
         parts.push({ ...this.#status.take(), intents: parts.pop()?.intents ?? [] });
         await this.#commitParts(parts, epoch);
@@ -263,28 +264,31 @@ export class Writer {
   /** Keeps or refuses what was not committed, and decides how to go on. */
   #onFailed(parts: readonly Work[], error: unknown): void {
     if (error instanceof sql.LeaseLost) {
-      refuse(left(parts), notLeaseHolder());
+      intents.refuse(left(parts), intents.notLeaseHolder());
       this.#options.fence.loseLease();
       this.#onLeaseLost();
       return;
     }
-    const intents = left(parts);
+    const waiting = left(parts);
     if (error instanceof IdsTaken) {
-      this.#mutations.unshift(...intents);
+      this.#mutations.unshift(...waiting);
       return;
     }
     this.#stale = true;
     if (error instanceof sql.RowsBehind) {
       this.#options.log.warn("rows were written by another process, reading them again");
-      this.#mutations.unshift(...intents);
+      this.#mutations.unshift(...waiting);
       return;
     }
     this.#retryMs = Math.min(this.#retryMs * 2, COMMIT_RETRY_LAST_MS);
     const down = isDatabaseDown(error);
     if (down) this.#onDown(error);
     const level = down && !this.connected ? "debug" : "error";
-    this.#options.log[level]({ err: error, mutations: intents.length }, "transaction failed");
-    refuse([...intents, ...this.#mutations.splice(0)], down ? outcomeUnknown(error) : error);
+    this.#options.log[level]({ err: error, mutations: waiting.length }, "transaction failed");
+    intents.refuse(
+      [...waiting, ...this.#mutations.splice(0)],
+      down ? intents.outcomeUnknown(error) : error,
+    );
   }
 
   async #commitParts(parts: Work[], epoch: bigint): Promise<void> {
@@ -307,7 +311,7 @@ export class Writer {
       { err: error, ...idsOf(culprit) },
       "the database refuses what is written",
     );
-    refuse(culprit.intents, dataRefusal(error));
+    intents.refuse(culprit.intents, dataRefusal(error));
     // Its loop observes it again and comes back with the same: not at once.
     setTimeout(() => settle(culprit), COMMIT_RETRY_LAST_MS).unref();
   }
@@ -351,7 +355,7 @@ export class Writer {
       metrics.commit("ok", performance.now() - startMs);
       rows.apply(committed);
       settle(work, applied);
-      answer(outcomes, this.#options.copy);
+      intents.answer(outcomes, this.#options.copy);
     } catch (error) {
       metrics.commit("failed", performance.now() - startMs);
       throw error;
@@ -363,6 +367,6 @@ export class Writer {
     this.#closed = true;
     clearTimeout(this.#retryTimer);
     await this.#running;
-    refuse(this.#mutations.splice(0), databaseDown("the agent is stopping"));
+    intents.refuse(this.#mutations.splice(0), intents.databaseDown("the agent is stopping"));
   }
 }

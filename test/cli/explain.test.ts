@@ -92,7 +92,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node explain", () => {
   it.each([
     [["volume", "NOT-AN-ID"], '"NOT-AN-ID" is not an id'],
     [["volume"], "expected exactly one volume id"],
-    [["snapshot", NOBODY], 'the first argument must be "volume" or "disk"'],
+    [["node", NOBODY], 'the first argument must be "volume", "snapshot" or "disk"'],
     [["volume", NOBODY, "--output", "xml"], "--output must be text or json"],
     [["volume", NOBODY, "--frobnicate"], "--frobnicate"],
   ])("%j exits with 64 and reports the wrong argument", async (args, words) => {

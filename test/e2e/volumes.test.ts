@@ -244,7 +244,7 @@ describe("bad input", () => {
     ["2^63 bytes", { sizeBytes: 2n ** 63n }, 11],
     ["more than any disk has", { sizeBytes: 2n ** 50n }, 11],
     ["a disk that does not exist", { diskId: randomUUID() }, 5],
-    ["a clone, which is not implemented", { sourceSnapshotId: randomUUID() }, 12],
+    ["a clone of a snapshot that does not exist", { sourceSnapshotId: randomUUID() }, 5],
   ])("of %s is refused", async (_what, change, code) => {
     expect((await refusal(provision(change))).code).toBe(code);
   });

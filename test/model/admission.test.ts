@@ -23,6 +23,7 @@ function state(change: Partial<AdmissionState> = {}): AdmissionState {
     now: new Date(),
     revision: 7n,
     lvols: new Map(),
+    snapshots: new Map(),
     gone: new Map(),
     disks: new Map(disks.map((disk) => [disk.id, disk])),
     ...change,

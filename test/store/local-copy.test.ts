@@ -79,6 +79,7 @@ describe("the copy of an agent that leads", () => {
     rows.replace({
       node: { nodeId: NODE, cordoned: false, targetProcess: undefined, revision },
       lvols: [],
+      snapshots: [],
       disks: [],
     });
     await copy.keep();
@@ -142,6 +143,7 @@ describe("a copy that must not be used", () => {
     rows.replace({
       node: { nodeId: NODE, cordoned: false, targetProcess: undefined, revision: 1n },
       lvols: [],
+      snapshots: [],
       disks: [],
     });
     await copy.hold("older database", 9n);

@@ -17,9 +17,9 @@ async function insertDeleted(db: TestDatabase, count: number, hoursAgo: number):
       select gen_random_uuid() as id, n from generate_series(1, ${count}) n;
     insert into object_id (id, node, kind) select id, number, 'l' from made, node
       where node_id = '${NODE}';
-    insert into lvol (id, node_id, disk_id, request, size_bytes, promised_bytes, thin, nqn, serial_number,
+    insert into lvol (id, node_id, disk_id, family_root, request, size_bytes, promised_bytes, thin, nqn, serial_number,
         lvol_uuid, revision, delete_requested_time, delete_time)
-      select id, '${NODE}', '${DISK}', '{"sizeBytes": "1", "thin": true, "hosts": [],
+      select id, '${NODE}', '${DISK}', id, '{"sizeBytes": "1", "thin": true, "hosts": [],
         "allowAnyHost": false}', 1, 1, true, id::text, 'x', gen_random_uuid(), 0, now(),
         now() - interval '${hoursAgo} hours' - (${count} - n) * interval '1 second' from made;
     update node set revision = revision + 1 where node_id = '${NODE}';`);

@@ -92,7 +92,7 @@ describe("the writer", () => {
     const taken = provision(2);
     let asked: Promise<readonly PromiseSettledResult<Decision>[]> | undefined;
     await two.database.transaction(async (client) => {
-      await takeIds(client, "node-2", [taken.id]);
+      await takeIds(client, "node-2", [{ id: taken.id, kind: "l" }]);
       asked = Promise.allSettled([1, 2, 3].map((index) => writer.mutate(provision(index))));
       await until("the writer waits for that transaction", async () => {
         const waiting = "select from pg_locks where not granted";

@@ -61,6 +61,7 @@ export const LVOL = {
   sizeBytes: 12n * MIB,
   thin: true,
   allocatedClusters: 1n,
+  parent: undefined,
 } as const;
 
 export function volumeRow(change: Partial<LvolRow> = {}): LvolRow {

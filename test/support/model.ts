@@ -118,6 +118,7 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     lastSeenTime: TIME,
     promisedBytes: 0n,
     lvolCount: 0,
+    snapshotCount: 0,
     revision: 1n,
     createTime: TIME,
     updateTime: TIME,

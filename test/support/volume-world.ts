@@ -37,6 +37,7 @@ export const LVOL: PresentLvol = {
   sizeBytes: 12n * MIB,
   thin: true,
   allocatedClusters: 0n,
+  parent: undefined,
 };
 
 export type Target = {
@@ -170,8 +171,12 @@ function act(world: World, step: VolumeStep): string | undefined {
     case "observe-lvol":
     case "create-lvol":
     case "record-lvol":
+    case "resize-lvol":
+    case "inflate-lvol":
     case "delete-lvol":
       return actOnLvol(world, step);
+    case "set-parent":
+      throw new Error("must never be: made a clone of a volume that is none");
     case "observe-subsystem": {
       const mark = unknown ? undefined : observed.readMark;
       const { subsystem } = world.target;
@@ -212,6 +217,9 @@ function actOnLvol(
       target.lvol = { ...LVOL, sizeBytes: step.sizeBytes, thin: step.thin };
       observed.setLvol(VOLUME, target.lvol);
       return undefined;
+    case "resize-lvol":
+    case "inflate-lvol":
+      throw new Error("must never be: grew or inflated an lvol that is as wanted");
     case "delete-lvol":
       must(row.deleteRequestedTime !== undefined, "deleted an lvol unasked");
       must(row.unexportedTime !== undefined, "deleted before the end of the export was recorded");
@@ -224,7 +232,10 @@ function actOnLvol(
   }
 }
 
-type ExportStep = Exclude<VolumeStep, { readonly kind: `${string}-lvol` | "observe-subsystem" }>;
+type ExportStep = Exclude<
+  VolumeStep,
+  { readonly kind: `${string}-lvol` | "observe-subsystem" | "set-parent" }
+>;
 
 function actOnExport(world: World, step: ExportStep): string | undefined {
   const { row, target, observed, refusedHosts, listenAddresses } = world;

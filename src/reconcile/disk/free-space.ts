@@ -8,7 +8,8 @@ import type { Rows } from "../../store/rows.ts";
  */
 export function mayBeDirty(rows: Rows, diskId: string, incarnation: string | undefined): boolean {
   for (const id of rows.pendingIdsOn(diskId)) {
-    if (leavesDirt(rows.lvol(id)?.pendingOp, incarnation)) return true;
+    const row = rows.lvol(id) ?? rows.snapshots.get(id);
+    if (leavesDirt(row?.pendingOp, incarnation)) return true;
   }
   return false;
 }

@@ -47,6 +47,9 @@ function pendingEnded(view: DiskView): boolean {
     case "purge-orphan":
       return phase === "over";
     case "delete":
+    case "snapshot":
+    case "clone":
+    case "inflate":
       return false;
   }
 }

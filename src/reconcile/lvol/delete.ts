@@ -20,6 +20,7 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   if (confirmed && observed.lvol?.kind !== "present") return undefined;
   if (observed.subsystem?.kind !== "absent") return undefined;
   if (!tombstone && view.restoreUntilUnexported) return undefined;
+  if (view.family.busy || view.family.snapshotDue) return undefined;
   if (observed.lvol === undefined) return observeLvol(view, store);
   if (observed.lvol.kind === "absent") return undefined;
   // The uuid is recorded before the delete, since a tombstone is matched with a returning lvol by
@@ -34,6 +35,8 @@ function recordThenDelete(view: VolumePlanView, lvolUuid: string): VolumeStep | 
   const { row, pending } = view;
   switch (pendingOpPhase(row.pendingOp, pending)) {
     case "own":
+      // What was announced before the deletion was asked for was something else.
+      if (row.pendingOp?.op !== "delete") break;
       // A restart restores the export until its end is committed, so nothing is deleted before that.
       if (row.unexportedTime === undefined) return undefined;
       return { kind: "delete-lvol", lvolUuid };

@@ -104,6 +104,8 @@ function hosts({ row }: VolumePlanView, subsystem: PresentSubsystem): readonly V
 function namespace(view: VolumePlanView, subsystem: PresentSubsystem): readonly VolumeStep[] {
   const { row, observed } = view;
   if (observed.lvol?.kind !== "present" || subsystem.listeners.length > 0) return [];
+  // Nobody sees a clone before it has the data of its snapshot.
+  if (row.cloning) return [];
   const { uuid: lvolUuid } = observed.lvol;
   if (namespaceState(row, subsystem, lvolUuid) !== "absent") return [];
   const { nqn, id: uuid } = row;

@@ -3,13 +3,15 @@
 // never believed by itself: only reading back decides (docs/architecture.md#r5-read-back).
 import { trace } from "@opentelemetry/api";
 import type { UnknownOutcome } from "../../model/unknown-outcome.ts";
-import type { ObservedLvol, LvolStatusPatch } from "../../model/lvol.ts";
+import type { LvolStatusPatch, ObservedLvol } from "../../model/lvol.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { LaneKey } from "../engine/lanes.ts";
 import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Observed } from "../target/observed.ts";
 import * as steps from "../steps.ts";
+import { observedLvol } from "./observed-lvol.ts";
+import * as clones from "./perform-clone.ts";
 import * as exports from "./perform-export.ts";
 import { changing, type PerformedStep, type VolumeStepContext } from "./performed-step.ts";
 import type { VolumePlanView } from "./view.ts";
@@ -107,11 +109,14 @@ type TargetStep = Exclude<steps.VolumeStep, steps.RecordLvol>;
 
 function laneKeys(view: VolumePlanView, step: TargetStep): LaneKey[] {
   const { row } = view;
-  const family: LaneKey = { kind: "family", disk: row.diskId, root: row.id };
+  const family: LaneKey = { kind: "family", disk: row.diskId, root: row.familyRoot };
   const nqn: LaneKey = { kind: "nqn", nqn: row.nqn };
   switch (step.kind) {
     case "observe-lvol":
     case "create-lvol":
+    case "set-parent":
+    case "resize-lvol":
+    case "inflate-lvol":
     case "delete-lvol":
       return [family];
     case "add-namespace":
@@ -134,6 +139,12 @@ function act(on: PerformedStep, step: TargetStep): Promise<StepResult> {
       return observeLvol(on, step);
     case "create-lvol":
       return createLvol(on, step);
+    case "set-parent":
+      return clones.setParent(on, step);
+    case "resize-lvol":
+      return clones.resizeLvol(on, step);
+    case "inflate-lvol":
+      return clones.inflateLvol(on, step);
     case "delete-lvol":
       return deleteLvol(on, step);
     case "observe-subsystem":
@@ -177,14 +188,7 @@ async function observeLvol(on: PerformedStep, step: steps.ObserveLvol): Promise<
       message: `bdev ${step.name} is not an lvol of lvstore ${step.lvsUuid}`,
     };
   }
-  const lvol: ObservedLvol = {
-    kind: "present",
-    uuid: bdev.uuid,
-    lvsUuid: bdev.lvol.storeUuid,
-    sizeBytes: bdev.sizeBytes,
-    thin: bdev.lvol.thin,
-    allocatedClusters: bdev.lvol.allocatedClusters,
-  };
+  const lvol = observedLvol(bdev);
   const conflict = row.lvolUuid === undefined ? conflictOf(on, bdev, lvol) : undefined;
   if (conflict !== undefined) return await nameIsTaken(on, conflict);
   observed.setLvol(row.id, lvol);
@@ -203,6 +207,7 @@ function conflictOf(
     return `lvol ${row.id} (uuid ${lvol.uuid}) was not made for this volume`;
   }
   if (shape.snapshot || shape.clone) return `lvol ${row.id} is a snapshot or a clone`;
+  if (row.cloning) return undefined;
   if (lvol.thin !== row.thin) {
     return `lvol ${row.id} is ${lvol.thin ? "thin instead of thick" : "thick instead of thin"}`;
   }
@@ -253,6 +258,7 @@ async function createLvol(on: PerformedStep, step: steps.CreateLvol): Promise<St
       sizeBytes,
       thin,
       allocatedClusters,
+      parent: undefined,
     });
     return { kind: "ok" };
   }

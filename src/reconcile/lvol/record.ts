@@ -4,6 +4,7 @@ import type { LvolRow, LvolStatusPatch } from "../../model/lvol.ts";
 import { lvolState, namespaceState } from "../../model/lvol-state.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
+import { isCloned } from "./clone.ts";
 import { exportSettled } from "./export.ts";
 import type { VolumePlanView } from "./view.ts";
 
@@ -19,7 +20,13 @@ export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined 
     if (row.lvolUuid === undefined) {
       patch.lvolUuid = observed.lvol.uuid;
       // From now on hosts may reach it, whatever of its export is there already.
-      if (row.deleteRequestedTime === undefined && !row.unconfirmed) patch.exported = true;
+      if (mayBeExported(row)) patch.exported = true;
+    }
+    if (row.parentId !== observed.lvol.parent) patch.parentId = observed.lvol.parent;
+    if (row.cloning && isCloned(view)) {
+      patch.cloning = false;
+      patch.pendingOp = undefined;
+      if (mayBeExported({ ...row, cloning: false })) patch.exported = true;
     }
     if (row.lvsUuid !== observed.lvol.lvsUuid) patch.lvsUuid = observed.lvol.lvsUuid;
     if (row.observedSizeBytes !== observed.lvol.sizeBytes)
@@ -47,6 +54,10 @@ export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined 
   if (isNews || Object.keys(patch).length > 0) Object.assign(patch, connected);
   if (patch.deleteTime === undefined) Object.assign(patch, failuresPatch(view));
   return Object.keys(patch).length === 0 ? undefined : patch;
+}
+
+function mayBeExported({ deleteRequestedTime, unconfirmed, cloning }: LvolRow): boolean {
+  return deleteRequestedTime === undefined && !unconfirmed && !cloning;
 }
 
 /**

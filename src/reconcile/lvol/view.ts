@@ -2,11 +2,13 @@
 import type { VolumeView } from "../../model/lvol-state.ts";
 import type { ListenAddress, LvolRow } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
+import type { SnapshotRow } from "../../model/snapshot.ts";
 import type { Rows } from "../../store/rows.ts";
 import { mayBeDirty } from "../disk/free-space.ts";
 import type { Moment } from "../engine/kind.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
+import { familyView, type FamilyView } from "./family.ts";
 import { unexport } from "./unexport.ts";
 
 export type VolumePlanView = VolumeView & {
@@ -31,10 +33,31 @@ export type VolumePlanView = VolumeView & {
    * A delete may have left old bytes in free clusters, and the disk's row does not record it yet.
    */
   readonly diskDoubtful: boolean;
+  readonly family: FamilyView;
+  /** The snapshot that the volume is to become a clone of. */
+  readonly cloneOf: SnapshotRow | undefined;
   /** The lvstore of the volume; undefined while it is not observed loaded in this incarnation. */
-  readonly store:
-    { readonly uuid: string; readonly name: string; readonly clusterBytes: bigint } | undefined;
+  readonly store: StoreView | undefined;
 };
+
+export type StoreView = {
+  readonly uuid: string;
+  readonly name: string;
+  readonly clusterBytes: bigint;
+};
+
+/** The lvstore that the row of a disk names, if it is loaded. */
+export function storeView(
+  { rows, observed }: { readonly rows: Rows; readonly observed: Observed },
+  diskId: string,
+): StoreView | undefined {
+  const uuid = rows.disk(diskId)?.lvsUuid;
+  const loaded = observed.disk(diskId)?.store;
+  if (observed.incarnation === undefined || uuid === undefined || loaded?.uuid !== uuid) {
+    return undefined;
+  }
+  return { uuid, name: loaded.name, clusterBytes: loaded.clusterBytes };
+}
 
 export type VolumeViewSource = {
   readonly rows: Rows;
@@ -50,15 +73,12 @@ export type VolumeViewSource = {
 export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Moment): VolumePlanView {
   const { rows, observed } = source;
   const disk = rows.disk(row.diskId);
-  const onTarget = observed.disk(row.diskId);
   const connected = observed.incarnation !== undefined;
-  const uuid = disk?.lvsUuid;
-  const loaded = onTarget?.store;
-  const dirty = row.lvolUuid === undefined && mayBeDirty(rows, row.diskId, observed.incarnation);
-  const store =
-    connected && uuid !== undefined && loaded?.uuid === uuid
-      ? { uuid, name: loaded.name, clusterBytes: loaded.clusterBytes }
-      : undefined;
+  const takesClusters = row.lvolUuid === undefined || row.cloning;
+  const dirty = takesClusters && mayBeDirty(rows, row.diskId, observed.incarnation);
+  const store = storeView({ rows, observed }, row.diskId);
+  const pending = source.pending(moment.now);
+  const { sourceSnapshotId } = row.request;
   const volume = observed.volume(row.id);
   return {
     row,
@@ -79,7 +99,12 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
       : "the SPDK target does not answer",
     listenAddresses: source.listenAddresses(),
     ...moment,
-    pending: source.pending(moment.now),
+    pending,
+    family: familyView(rows, row, pending),
+    cloneOf:
+      row.cloning && sourceSnapshotId !== undefined
+        ? rows.snapshots.get(sourceSnapshotId)
+        : undefined,
     clean: source.isolation === "trusted" || (disk?.freeSpace === "ZEROED" && !dirty),
     diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row.pendingOp, observed.incarnation),
     store,

@@ -98,6 +98,11 @@ export class TargetEvents {
     const rowsOf = (uuids: ReadonlySet<string>) =>
       [...uuids].flatMap((uuid) => rows.lvolByUuid(uuid) ?? []);
     const lvolReturned = rowsOf(registered).some((row) => hasReturned(row, observed));
+    for (const uuid of gone) {
+      const snapshot = rows.snapshots.byUuid(uuid);
+      if (snapshot?.deleteRequestedTime === undefined && snapshot !== undefined)
+        observed.setSnapshot(snapshot.id, undefined);
+    }
     for (const { id, deleteRequestedTime } of [...rowsOf(gone), ...rowsOf(resized)]) {
       // The agent itself deletes the lvol of a volume whose deletion was requested.
       if (deleteRequestedTime !== undefined) continue;

@@ -4,7 +4,8 @@
 // It never changes anything on the target.
 import { setImmediate } from "node:timers/promises";
 import type { Logger } from "pino";
-import type { LvolRow } from "../../model/lvol.ts";
+import type { LvolRow, ObservedLvol } from "../../model/lvol.ts";
+import type { SnapshotRow } from "../../model/snapshot.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { SpdkUnknownOutcome } from "../../spdk/errors.ts";
 import type { Bdev, LvolBdev } from "../../spdk/replies-bdev.ts";
@@ -18,6 +19,8 @@ import { observedSubsystem, type ObservedSince, type Observed } from "./observed
 /** An lvol as listed by the target; sizeBytes is undefined in a list by bdev_lvol_get_lvols. */
 type Listed = Pick<Lvol, "uuid" | "alias" | "thin" | "allocatedClusters" | "store"> & {
   readonly sizeBytes: bigint | undefined;
+  /** Undefined in a list by bdev_lvol_get_lvols, too. */
+  readonly parent: string | undefined;
 };
 
 /** Subsystems as read from the target. */
@@ -161,7 +164,7 @@ export class FullScan {
 
   async #listLvols(): Promise<readonly Listed[]> {
     const lvols = await this.#options.spdk.bdevLvolGetLvols();
-    return lvols.map((lvol) => ({ ...lvol, sizeBytes: undefined }));
+    return lvols.map((lvol) => ({ ...lvol, sizeBytes: undefined, parent: undefined }));
   }
 
   async #listBdevs(): Promise<readonly Bdev[]> {
@@ -205,21 +208,29 @@ export class FullScan {
       }
       const before = observed.volume(row.id).lvol;
       if (lvol?.sizeBytes !== undefined && lvol.uuid === row.lvolUuid) {
-        const { uuid, sizeBytes, thin, allocatedClusters, store } = lvol;
-        const lvsUuid = store.uuid;
-        observed.setLvol(row.id, {
-          kind: "present",
-          uuid,
-          lvsUuid,
-          sizeBytes,
-          thin,
-          allocatedClusters,
-        });
+        observed.setLvol(row.id, asPresent(lvol, lvol.sizeBytes));
       } else if (lvol === undefined && before?.kind === "present")
         observed.setLvol(row.id, undefined);
       else if (lvol !== undefined && before?.kind === "absent") observed.setLvol(row.id, undefined);
     }
+    for (const row of rows.snapshots.all()) {
+      if (observedSince.lvols.has(row.id)) continue;
+      this.#applySnapshot(row, matching(row, { byUuid, byAlias }, rows));
+    }
     orphans.applyLvols(lvols);
+  }
+
+  /** As of volumes; the snapshot of a tombstone that is listed is deleted again. */
+  #applySnapshot(row: SnapshotRow, lvol: Listed | undefined): void {
+    const { observed } = this.#options;
+    const before = observed.snapshot(row.id);
+    if (row.deleteTime !== undefined) {
+      if (lvol !== undefined) observed.setSnapshot(row.id, asPresent(lvol, row.promisedBytes));
+    } else if (lvol?.sizeBytes !== undefined && lvol.uuid === row.lvolUuid) {
+      observed.setSnapshot(row.id, asPresent(lvol, lvol.sizeBytes));
+    } else if ((lvol === undefined ? "present" : "absent") === before?.kind) {
+      observed.setSnapshot(row.id, undefined);
+    }
   }
 
   /** The lvol of a tombstone is listed, because its delete failed halfway: it is deleted again. */
@@ -228,22 +239,23 @@ export class FullScan {
       { id: row.id, uuid: lvol.uuid },
       "lvol of a deleted volume found, deleting it again",
     );
-    this.#options.observed.setLvol(row.id, {
-      kind: "present",
-      uuid: lvol.uuid,
-      lvsUuid: lvol.store.uuid,
-      sizeBytes: row.promisedBytes,
-      thin: lvol.thin,
-      allocatedClusters: lvol.allocatedClusters,
-    });
+    this.#options.observed.setLvol(row.id, asPresent(lvol, row.promisedBytes));
   }
+}
+
+function asPresent(
+  { uuid, store, thin, allocatedClusters, parent }: Listed,
+  sizeBytes: bigint,
+): ObservedLvol {
+  const lvsUuid = store.uuid;
+  return { kind: "present", uuid, lvsUuid, sizeBytes, thin, allocatedClusters, parent };
 }
 
 /**
  * The lvol of a row: by uuid once the row has one, else by the alias it was to be created under.
  */
 function matching(
-  row: LvolRow,
+  row: Pick<LvolRow, "id" | "diskId" | "lvolUuid"> & { readonly nameTaken?: boolean },
   lvols: {
     readonly byUuid: ReadonlyMap<string, Listed>;
     readonly byAlias: ReadonlyMap<string, Listed>;
@@ -251,7 +263,7 @@ function matching(
   rows: Rows,
 ): Listed | undefined {
   if (row.lvolUuid !== undefined) return lvols.byUuid.get(row.lvolUuid);
-  if (row.nameTaken) return undefined;
+  if (row.nameTaken === true) return undefined;
   const store = rows.disk(row.diskId)?.lvsName;
   return store === undefined ? undefined : lvols.byAlias.get(`${store}/${row.id}`);
 }
@@ -263,9 +275,9 @@ function lvolsOf(bdevs: readonly Bdev[]): readonly Listed[] {
 /** An lvol's alias is `<lvstore name>/<lvol name>`. */
 function listed({ uuid, sizeBytes, aliases, lvol }: LvolBdev): Listed {
   const [alias = ""] = aliases;
-  const { thin, allocatedClusters, storeUuid } = lvol;
+  const { thin, allocatedClusters, storeUuid, baseSnapshot: parent } = lvol;
   const store = { uuid: storeUuid, name: alias.slice(0, Math.max(alias.indexOf("/"), 0)) };
-  return { uuid, alias, thin, allocatedClusters, store, sizeBytes };
+  return { uuid, alias, thin, allocatedClusters, store, sizeBytes, parent };
 }
 
 /** The list was cut off, or got no answer in time. */

@@ -26,7 +26,7 @@ export type ObservedDisk = {
   readonly store: ObservedStore | undefined;
 };
 
-/** Ids of volumes whose lvol, or whose subsystem, was observed after a full scan was sent. */
+/** Ids of volumes and snapshots whose lvol, or whose subsystem, was observed after a full scan was sent. */
 export type ObservedSince = {
   readonly lvols: ReadonlySet<string>;
   readonly subsystems: ReadonlySet<string>;
@@ -47,10 +47,11 @@ const NOTHING: ObservedVolume = {
 /** Orders reads against what makes observations stale. */
 export type ReadMark = number;
 
-export type ObservedChange = { readonly kind: "lvol" | "disk"; readonly id: string };
+export type ObservedChange = { readonly kind: "lvol" | "snapshot" | "disk"; readonly id: string };
 
 export class Observed {
   readonly #volumes = new Map<string, ObservedVolume>();
+  readonly #snapshots = new Map<string, ObservedLvol>();
   readonly #disks = new Map<string, ObservedDisk>();
   readonly #onChange: (change: ObservedChange) => void;
   /** For each full scan that is not applied yet: the volumes observed since it was sent. */
@@ -80,6 +81,11 @@ export class Observed {
 
   volume(id: string): ObservedVolume {
     return this.#volumes.get(id) ?? NOTHING;
+  }
+
+  /** Undefined: unknown. */
+  snapshot(id: string): ObservedLvol | undefined {
+    return this.#snapshots.get(id);
   }
 
   disk(id: string): ObservedDisk | undefined {
@@ -121,10 +127,22 @@ export class Observed {
     this.#staleSince.delete(id);
   }
 
+  /** The row of the snapshot is gone. */
+  forgetSnapshot(id: string): void {
+    this.#snapshots.delete(id);
+  }
+
   setLvol(id: string, lvol: ObservedLvol | undefined): void {
     for (const { lvols } of this.#openScans) lvols.add(id);
     this.#volumes.set(id, { ...this.volume(id), lvol });
     this.#onChange({ kind: "lvol", id });
+  }
+
+  setSnapshot(id: string, lvol: ObservedLvol | undefined): void {
+    for (const { lvols } of this.#openScans) lvols.add(id);
+    if (lvol === undefined) this.#snapshots.delete(id);
+    else this.#snapshots.set(id, lvol);
+    this.#onChange({ kind: "snapshot", id });
   }
 
   /**
@@ -189,12 +207,15 @@ export class Observed {
 
   #forget(): void {
     const volumes = [...this.#volumes.keys()];
+    const snapshots = [...this.#snapshots.keys()];
     const disks = [...this.#disks.keys()];
     this.#volumes.clear();
+    this.#snapshots.clear();
     this.#disks.clear();
     this.#staleSince.clear();
     for (const id of disks) this.#onChange({ kind: "disk", id });
     for (const id of volumes) this.#onChange({ kind: "lvol", id });
+    for (const id of snapshots) this.#onChange({ kind: "snapshot", id });
   }
 }
 

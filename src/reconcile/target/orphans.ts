@@ -107,7 +107,9 @@ export class Orphans {
   }
 
   #isUnknownLvol(name: string): boolean {
-    return isUuid(name) && this.#options.rows.lvolByUuid(name) === undefined;
+    const { rows } = this.#options;
+    if (!isUuid(name) || rows.lvolByUuid(name) !== undefined) return false;
+    return rows.snapshots.byUuid(name) === undefined;
   }
 
   /** Reads these lvols, each by uuid or alias, and lists those that are orphans. */
@@ -117,7 +119,11 @@ export class Orphans {
     const unknown = bdevs.flatMap((bdev) =>
       bdev?.kind === "lvol" && this.isOrphanLvol(bdev) ? [bdev] : [],
     );
-    const named = unknown.map((bdev) => ({ uuid: bdev.uuid, ...partsOf(bdev) }));
+    const named = unknown.map((bdev) => ({
+      uuid: bdev.uuid,
+      ...partsOf(bdev),
+      relatives: [bdev.lvol.baseSnapshot ?? [], bdev.lvol.clones].flat(),
+    }));
     const deleted = await returned.ofDeleted(named);
     const found = new Map(
       unknown.flatMap((bdev) => (deleted.has(bdev.uuid) ? [] : [[bdev.uuid, bdev] as const])),
@@ -232,12 +238,17 @@ export function partsOf({ aliases: [alias = ""] }: Pick<LvolBdev, "aliases">): {
 }
 
 /**
- * Whether an lvol is a volume's: by uuid, or by name while the volume may have been given an lvol
+ * Whether an lvol is a volume's or a snapshot's: by uuid, or by name while the volume may have been given an lvol
  * whose uuid is not recorded yet.
  */
 function hasRow(rows: Rows, uuid: string, alias: string): boolean {
-  if (rows.lvolByUuid(uuid) !== undefined) return true;
+  if (rows.lvolByUuid(uuid) !== undefined || rows.snapshots.byUuid(uuid) !== undefined) return true;
   const { store, name } = partsOf({ aliases: [alias] });
+  const snapshot = rows.snapshots.get(name);
+  if (snapshot !== undefined) {
+    if (snapshot.lvolUuid !== undefined || snapshot.pendingOp === undefined) return false;
+    return rows.disk(snapshot.diskId)?.lvsName === store;
+  }
   const row = rows.lvol(name);
   if (row === undefined || row.lvolUuid !== undefined || row.nameTaken) return false;
   return rows.disk(row.diskId)?.lvsName === store;

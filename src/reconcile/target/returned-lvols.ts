@@ -4,17 +4,25 @@ import type { Logger } from "pino";
 import { isUuid, parseStoreName } from "../../model/identity.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import { isOf, type UnknownLvol } from "../../store/tombstones.ts";
+import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
 
 export type ReturnedLvolsOptions = {
   readonly writer: Pick<Writer, "findTombstones" | "restoreTombstones">;
+  readonly rows: Pick<Rows, "lvol" | "snapshots">;
   readonly writeMode: () => WriteMode;
   readonly log: Logger;
   /** Called when rows were brought back. */
   readonly onRestored: () => void;
 };
 
-export type NamedLvol = { readonly uuid: string; readonly store: string; readonly name: string };
+export type NamedLvol = {
+  readonly uuid: string;
+  readonly store: string;
+  readonly name: string;
+  /** Names of the snapshot that it is a clone of and of its own clones. */
+  readonly relatives: readonly string[];
+};
 
 export class ReturnedLvols {
   readonly #options: ReturnedLvolsOptions;
@@ -36,7 +44,7 @@ export class ReturnedLvols {
    * and none is.
    */
   async ofDeleted(lvols: readonly NamedLvol[]): Promise<ReadonlySet<string>> {
-    const asked = lvols.flatMap((lvol) => (this.#others.has(lvol.uuid) ? [] : unknownLvol(lvol)));
+    const asked = lvols.flatMap((lvol) => (this.#others.has(lvol.uuid) ? [] : this.#asked(lvol)));
     if (asked.length === 0) return new Set();
     this.#unsettled = false;
     try {
@@ -48,7 +56,16 @@ export class ReturnedLvols {
     }
   }
 
-  async #lookUp(asked: readonly UnknownLvol[]): Promise<ReadonlySet<string>> {
+  #asked({ uuid, store, name, relatives }: NamedLvol): readonly Asked[] {
+    const diskId = parseStoreName(store)?.diskId;
+    if (diskId === undefined) return [];
+    const { rows } = this.#options;
+    const [relative] = relatives.flatMap((id) => rows.lvol(id) ?? rows.snapshots.get(id) ?? []);
+    const nameAsId = isUuid(name) ? name : undefined;
+    return [{ uuid, nameAsId, diskId, familyRoot: relative?.familyRoot }];
+  }
+
+  async #lookUp(asked: readonly Asked[]): Promise<ReadonlySet<string>> {
     const { writer, writeMode, onRestored } = this.#options;
     const found = await writer.findTombstones(asked);
     const deleted = new Set<string>();
@@ -57,13 +74,16 @@ export class ReturnedLvols {
       (isDeleted ? deleted : this.#others).add(lvol.uuid);
     }
     if (found.length === 0) return deleted;
-    if (writeMode() === "read-write" && (await writer.restoreTombstones(found))) onRestored();
+    // A deleted snapshot comes back as a volume's row: only its deletion is wanted, in its family's lane.
+    const restored = found.map((tombstone) => {
+      const familyRoot = asked.find((lvol) => isOf(tombstone, lvol))?.familyRoot;
+      return familyRoot === undefined ? tombstone : { ...tombstone, familyRoot };
+    });
+    if (writeMode() === "read-write" && (await writer.restoreTombstones(restored))) onRestored();
     else this.#unsettled = true;
     return deleted;
   }
 }
 
-function unknownLvol({ uuid, store, name }: NamedLvol): readonly UnknownLvol[] {
-  const diskId = parseStoreName(store)?.diskId;
-  return diskId === undefined ? [] : [{ uuid, nameAsId: isUuid(name) ? name : undefined, diskId }];
-}
+/** familyRoot: of the clone family that a relative of it is known to be in. */
+type Asked = UnknownLvol & { readonly familyRoot: string | undefined };

@@ -1,0 +1,212 @@
+// The drivers of volumes, snapshots and disks, and which objects are planned when others change: a disk
+// wakes what lies on it, and a member of a clone family wakes the others.
+import type { Logger } from "pino";
+import type { DiskRow } from "../model/disk.ts";
+import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
+import type { RowChange } from "../store/rows.ts";
+import type { Instruments } from "../telemetry/instruments.ts";
+import type { Disks } from "./disk/disks.ts";
+import { concernsVolumes, type DiskView } from "./disk/view.ts";
+import { Driver } from "./engine/driver.ts";
+import type { Kind, LoopStatus, Moment } from "./engine/kind.ts";
+import type { Suspects } from "./engine/suspects.ts";
+import type { Act } from "./kinds.ts";
+import { snapshotView, type SnapshotPlanView } from "./lvol/snapshot-view.ts";
+import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
+import { nextSteps } from "./next-steps.ts";
+import type { SharedParts } from "./shared-parts.ts";
+import type { DiskStep, SnapshotStep, VolumeStep } from "./steps.ts";
+import type { ObservedChange } from "./target/observed.ts";
+
+export type DriversOptions = {
+  readonly shared: Pick<SharedParts, "rows" | "observed" | "newVolumes">;
+  readonly source: VolumeViewSource;
+  readonly disks: Pick<Disks, "view">;
+  readonly volumeKind: Kind<VolumePlanView, VolumeStep>;
+  readonly snapshotKind: Kind<SnapshotPlanView, SnapshotStep>;
+  readonly diskKind: Kind<DiskView, DiskStep>;
+  readonly permits: (act: Act) => boolean;
+  readonly log: Logger;
+  readonly instruments: Instruments;
+  readonly suspects: Suspects;
+};
+
+export class Drivers {
+  readonly #options: DriversOptions;
+  readonly #volumes: Driver<VolumePlanView, VolumeStep>;
+  readonly #snapshots: Driver<SnapshotPlanView, SnapshotStep>;
+  readonly #disks: Driver<DiskView, DiskStep>;
+
+  constructor(options: DriversOptions) {
+    const { log, instruments, suspects } = options;
+    this.#options = options;
+    this.#volumes = new Driver(options.volumeKind, log, instruments, suspects);
+    this.#snapshots = new Driver(options.snapshotKind, log, instruments, suspects);
+    this.#disks = new Driver(options.diskKind, log, instruments, suspects);
+  }
+
+  get #all() {
+    return [this.#disks, this.#volumes, this.#snapshots] as const;
+  }
+
+  start(): void {
+    for (const driver of this.#all) driver.start();
+  }
+
+  get status(): readonly LoopStatus[] {
+    return this.#all.flatMap(({ status }) => status);
+  }
+
+  diskInFlight(id: string): boolean {
+    return this.#disks.inFlight(id);
+  }
+
+  /** Stops planning and waits for the steps in flight, or until the signal aborts. */
+  async stop(signal: AbortSignal): Promise<void> {
+    await Promise.all(this.#all.map((driver) => driver.stop(signal)));
+  }
+
+  volumeView(row: LvolRow): VolumePlanView {
+    const inFlight = this.#volumes.inFlight(row.id);
+    const moment = momentOf(this.#volumes.failures(row.id, row.failures), inFlight);
+    return volumeView(this.#options.source, row, moment);
+  }
+
+  snapshotView(row: SnapshotRow): SnapshotPlanView {
+    const inFlight = this.#snapshots.inFlight(row.id);
+    const moment = momentOf(this.#snapshots.failures(row.id, row.failures), inFlight);
+    return snapshotView(this.#options.source, row, moment);
+  }
+
+  /** The view of a volume and the steps that its loops plan from it; nothing is dispatched. */
+  planOfVolume(row: LvolRow) {
+    const view = this.volumeView(row);
+    return {
+      view,
+      inFlight: view.inFlight,
+      steps: nextSteps(this.#volumes.planned(view), this.#options.permits),
+    };
+  }
+
+  /** As planOfVolume. */
+  planOfSnapshot(row: SnapshotRow) {
+    const view = this.snapshotView(row);
+    return {
+      view,
+      inFlight: view.inFlight,
+      steps: nextSteps(this.#snapshots.planned(view), this.#options.permits),
+    };
+  }
+
+  /** As planOfVolume. */
+  planOfDisk(row: DiskRow) {
+    const inFlight = this.#disks.inFlight(row.id);
+    const moment = momentOf(this.#disks.failures(row.id, row.failures), inFlight);
+    const view = this.#options.disks.view(row, moment);
+    return {
+      view,
+      inFlight,
+      steps: nextSteps(this.#disks.planned(view), this.#options.permits),
+    };
+  }
+
+  onObserved({ kind, id }: ObservedChange): void {
+    switch (kind) {
+      case "lvol":
+        this.#volumes.wake(id);
+        return this.#wakeFamily(id);
+      case "snapshot":
+        this.#snapshots.wake(id);
+        return this.#wakeFamily(id);
+      case "disk":
+        return this.wakeDisk(id);
+    }
+  }
+
+  onRow(change: RowChange): void {
+    switch (change.kind) {
+      case "lvol":
+        return this.#onVolumeRow(change);
+      case "snapshot":
+        return this.#onSnapshotRow(change);
+      case "disk": {
+        const now = this.#options.shared.rows.disk(change.id);
+        this.#disks.retryIfIntentChanged(change.id, now?.generation);
+        // promisedBytes changes with every volume on the disk, and no plan of another volume uses it.
+        if (concernsVolumes(change.before, now)) this.wakeDisk(change.id);
+      }
+    }
+  }
+
+  #onVolumeRow({ id, created, revoked }: Extract<RowChange, { kind: "lvol" }>): void {
+    const { rows, observed, newVolumes } = this.#options.shared;
+    if (created && observed.incarnation !== undefined) {
+      // The volume was created by this commit, so nothing of it exists yet and no read is needed.
+      observed.setLvol(id, { kind: "absent" });
+      observed.setSubsystem(id, { kind: "absent" });
+    }
+    const row = rows.lvol(id);
+    if (row === undefined) observed.forgetVolume(id);
+    newVolumes.follow(id, { created, row });
+    // A host that was revoked is gone only once a read from now on shows it.
+    if (row !== undefined && revoked) observed.expireSubsystem(id);
+    this.#volumes.retryIfIntentChanged(id, row?.generation);
+    this.#wakeFamily(id);
+    // A failed delete may leave old bytes in free clusters, which the disk's row has to record.
+    if (row?.pendingOp !== undefined) this.#disks.wake(row.diskId);
+  }
+
+  #onSnapshotRow({ id, created }: Extract<RowChange, { kind: "snapshot" }>): void {
+    const { rows, observed } = this.#options.shared;
+    // As of a volume.
+    if (created && observed.incarnation !== undefined) observed.setSnapshot(id, { kind: "absent" });
+    const row = rows.snapshots.get(id);
+    if (row === undefined) observed.forgetSnapshot(id);
+    this.#snapshots.retryIfIntentChanged(id, row?.generation);
+    this.#wakeFamily(id);
+    if (row?.pendingOp !== undefined) this.#disks.wake(row.diskId);
+  }
+
+  /** Plans of the other members of a clone family depend on each of them. */
+  #wakeFamily(id: string): void {
+    const { rows } = this.#options.shared;
+    const row = rows.lvol(id) ?? rows.snapshots.get(id);
+    if (row === undefined || rows.familySize(row.familyRoot) < 2) return;
+    const { lvols, snapshots } = rows.family(row.familyRoot);
+    for (const member of lvols) {
+      if (member.deleteTime === undefined && member.id !== id) this.#volumes.wake(member.id);
+    }
+    for (const member of snapshots) {
+      if (member.deleteTime === undefined && member.id !== id) this.#snapshots.wake(member.id);
+    }
+  }
+
+  /** Wakes a disk and what lies on it: its plans depend on the state of the disk. */
+  wakeDisk(id: string): void {
+    const { rows } = this.#options.shared;
+    this.#disks.wake(id);
+    for (const volume of rows.lvolIdsOn(id)) this.#volumes.wake(volume);
+    for (const snapshot of rows.snapshots.idsOn(id)) this.#snapshots.wake(snapshot);
+  }
+
+  wakeAll(): void {
+    const { rows } = this.#options.shared;
+    for (const driver of this.#all) driver.retryAllNow();
+    for (const row of rows.lvols()) this.#volumes.wake(row.id);
+    for (const row of rows.snapshots.all()) this.#snapshots.wake(row.id);
+    for (const row of rows.disks()) this.#disks.wake(row.id);
+  }
+
+  /** The outcome of a lost change of this object is known. */
+  retrySoon(id: string): void {
+    const { rows } = this.#options.shared;
+    if (rows.snapshots.get(id) !== undefined) this.#snapshots.retrySoon(id);
+    else if (rows.disk(id) !== undefined) this.#disks.retrySoon(id);
+    else this.#volumes.retrySoon(id);
+  }
+}
+
+function momentOf(failures: Moment["failures"], inFlight: boolean): Moment {
+  return { now: new Date(), inFlight, failures };
+}

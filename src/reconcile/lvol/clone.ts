@@ -1,0 +1,57 @@
+// What makes a new lvol the clone of its snapshot, step by step, before any host sees it. Part of provision.
+//
+// SPDK's own bdev_lvol_clone makes lvols whose deletion clears nothing. So the lvol of a clone is created as
+// that of any volume, of exactly the snapshot's size, and then given the snapshot as its parent
+// (docs/architecture.md#r7-tenants-and-free-space); after that it grows to its own size, and a thick one is
+// inflated. Pure.
+import { pendingOp, pendingOpPhase, type PendingOpKind } from "../../model/pending-op.ts";
+import type { ObservedLvol } from "../../model/lvol.ts";
+import type { VolumeStep } from "../steps.ts";
+import type { VolumePlanView } from "./view.ts";
+
+type Present = Extract<ObservedLvol, { kind: "present" }>;
+
+/** The next step of a clone whose lvol exists; undefined: it waits, or it has the data of its snapshot. */
+export function cloneStep(view: VolumePlanView, lvol: Present): VolumeStep | undefined {
+  const { row, cloneOf, family, store } = view;
+  if (store === undefined || row.lvolUuid === undefined || family.busy) return undefined;
+  const { uuid: lvolUuid } = lvol;
+  if (lvol.thin && lvol.parent === undefined) {
+    if (cloneOf?.lvolUuid === undefined) return undefined;
+    const parentUuid = cloneOf.lvolUuid;
+    return announced(view, "clone", { kind: "set-parent", lvolUuid, parentUuid });
+  }
+  if (lvol.sizeBytes < row.promisedBytes) {
+    return announced(view, "clone", {
+      kind: "resize-lvol",
+      lvolUuid,
+      sizeBytes: row.promisedBytes,
+    });
+  }
+  // What it allocates it copies from the snapshot, and leaves as it is where that has nothing.
+  if (!row.thin && lvol.thin && view.clean) {
+    return announced(view, "inflate", { kind: "inflate-lvol", lvolUuid });
+  }
+  return undefined;
+}
+
+/** Whether the lvol has the data of the snapshot, its own size and its own kind. */
+export function isCloned({ row, observed, inFlight }: VolumePlanView): boolean {
+  const { lvol } = observed;
+  if (inFlight || lvol?.kind !== "present" || lvol.sizeBytes < row.promisedBytes) return false;
+  return row.thin ? lvol.parent === row.request.sourceSnapshotId : !lvol.thin;
+}
+
+/** The pending op first, then the step; neither while that of an earlier agent may be running. */
+function announced(
+  view: VolumePlanView,
+  kind: PendingOpKind,
+  step: VolumeStep,
+): VolumeStep | undefined {
+  const { row, pending } = view;
+  const phase = pendingOpPhase(row.pendingOp, pending);
+  if (phase === "own" && row.pendingOp?.op === kind) return step;
+  if (phase === "running" || (phase === "interrupted" && view.diskDoubtful)) return undefined;
+  const op = pendingOp(kind, pending);
+  return op && { kind: "record-lvol", patch: { pendingOp: op } };
+}

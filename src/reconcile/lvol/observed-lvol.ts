@@ -1,0 +1,19 @@
+// An lvol as read from the target, as an observation.
+import type { ObservedLvol } from "../../model/lvol.ts";
+import type { LvolBdev } from "../../spdk/replies-bdev.ts";
+
+export function observedLvol({
+  uuid,
+  sizeBytes,
+  lvol,
+}: LvolBdev): Extract<ObservedLvol, { kind: "present" }> {
+  return {
+    kind: "present",
+    uuid,
+    lvsUuid: lvol.storeUuid,
+    sizeBytes,
+    thin: lvol.thin,
+    allocatedClusters: lvol.allocatedClusters,
+    parent: lvol.baseSnapshot,
+  };
+}

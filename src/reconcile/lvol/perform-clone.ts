@@ -1,0 +1,48 @@
+// Performs what makes an lvol a clone: set-parent, resize-lvol and inflate-lvol, in the lane of the family.
+// The lvol is read back before the lane opens, whatever the answer was.
+import { attempt, retryOf } from "../engine/attempt.ts";
+import type { StepResult } from "../engine/kind.ts";
+import type * as steps from "../steps.ts";
+import { observedLvol } from "./observed-lvol.ts";
+import { changing, type PerformedStep } from "./performed-step.ts";
+
+export async function setParent(on: PerformedStep, step: steps.SetParent): Promise<StepResult> {
+  const { spdk } = on.context;
+  const { setParent: supported } = await spdk.capabilities();
+  if (!supported) {
+    const message =
+      "this SPDK release cannot give an lvol a parent: clones need SPDK 24.05 or newer";
+    return { kind: "fatal", message };
+  }
+  return await changed(on, step.lvolUuid, (lvsUuid) =>
+    spdk.bdevLvolSetParent({ lvsUuid, name: step.lvolUuid, parentName: step.parentUuid }),
+  );
+}
+
+export async function resizeLvol(on: PerformedStep, step: steps.ResizeLvol): Promise<StepResult> {
+  const { lvolUuid: name, sizeBytes } = step;
+  return await changed(on, name, (lvsUuid) =>
+    on.context.spdk.bdevLvolResize({ lvsUuid, name, sizeBytes }),
+  );
+}
+
+export async function inflateLvol(on: PerformedStep, step: steps.InflateLvol): Promise<StepResult> {
+  const { lvolUuid: name } = step;
+  return await changed(on, name, (lvsUuid) => on.context.spdk.bdevLvolInflate({ lvsUuid, name }));
+}
+
+async function changed(
+  on: PerformedStep,
+  lvolUuid: string,
+  send: (lvsUuid: string) => Promise<void>,
+): Promise<StepResult> {
+  const { observed, spdk } = on.context;
+  const { row, store } = on.view;
+  if (store === undefined)
+    return { kind: "retry", message: "the lvstore of the volume is not loaded" };
+  const answer = await changing(on, "lvol", send(store.uuid));
+  const found = answer.kind === "open" ? undefined : await attempt(spdk.getBdev(lvolUuid));
+  const bdev = found?.kind === "ok" ? found.value : undefined;
+  observed.setLvol(row.id, bdev?.kind === "lvol" ? observedLvol(bdev) : undefined);
+  return retryOf([answer]);
+}
