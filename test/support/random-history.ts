@@ -15,7 +15,7 @@ import {
   type CrashScenario,
 } from "./crash-scenario.ts";
 import { BusyHost } from "./busy-host.ts";
-import { getLvol, HOST, lvolSpec, stateOf } from "./volumes.ts";
+import { getLvol, HOST, lvolSpec, stateOf, zeroFreeSpace } from "./volumes.ts";
 
 const SLOTS = 5;
 export const HOSTS = [HOST, `${HOST.slice(0, -1)}2`, `${HOST.slice(0, -1)}3`] as const;
@@ -152,20 +152,6 @@ async function sendOnce(volume: Volume, one: Mutation, { client }: TestAgent): P
   function ofHost(hostNqn: string) {
     return { lvolId: volume.id, hostNqn, waitTimeout };
   }
-}
-
-async function zeroFreeSpace({ client }: TestAgent): Promise<void> {
-  const page = { pageSize: 0, pageToken: "" };
-  const { disks } = await call(client, client.listDisks.bind(client), page);
-  const waitTimeout = { seconds: 10n, nanos: 0 };
-  await Promise.all(
-    disks
-      .filter((disk) => disk.status?.lvstore?.freeSpace !== "FREE_SPACE_ZEROED")
-      .map(async (disk) => {
-        const request = { diskId: disk.meta?.id ?? "", waitTimeout };
-        await call(client, client.zeroFreeSpace.bind(client), request);
-      }),
-  );
 }
 
 type Found = {

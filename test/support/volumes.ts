@@ -63,6 +63,21 @@ export async function remove(
   });
 }
 
+/** Of every disk whose free space is not zeroed. */
+export async function zeroFreeSpace({ client }: Client): Promise<void> {
+  const page = { pageSize: 0, pageToken: "" };
+  const { disks } = await call(client, client.listDisks.bind(client), page);
+  const waitTimeout = { seconds: 10n, nanos: 0 };
+  await Promise.all(
+    disks
+      .filter((disk) => disk.status?.lvstore?.freeSpace !== "FREE_SPACE_ZEROED")
+      .map(async (disk) => {
+        const request = { diskId: disk.meta?.id ?? "", waitTimeout };
+        await call(client, client.zeroFreeSpace.bind(client), request);
+      }),
+  );
+}
+
 export async function getLvol({ client }: Client, id: string): Promise<Lvol> {
   const { lvol } = await call(client, client.getLvol.bind(client), { lvolId: id });
   if (lvol === undefined) throw new Error("no volume in the answer");

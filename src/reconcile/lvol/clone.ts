@@ -28,11 +28,11 @@ export function cloneStep(view: VolumePlanView, lvol: Present): VolumeStep | und
       sizeBytes: row.promisedBytes,
     });
   }
-  // What it allocates it copies from the snapshot, and leaves as it is where that has nothing.
-  if (!row.thin && lvol.thin && view.clean) {
-    return announced(view, "inflate", { kind: "inflate-lvol", lvolUuid });
-  }
-  return undefined;
+  if (row.thin || !lvol.thin) return undefined;
+  const step = announced(view, "inflate", { kind: "inflate-lvol", lvolUuid });
+  // What it allocates it copies from the snapshot, and leaves as it is where that has nothing. An
+  // interrupted attempt counts as dirt until it is announced anew, whatever the free space is.
+  return step?.kind === "inflate-lvol" && !view.clean ? undefined : step;
 }
 
 /** Whether the lvol has the data of the snapshot, its own size and its own kind. */
