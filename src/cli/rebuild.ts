@@ -108,8 +108,9 @@ async function run(config: Config, { attach, apply, keepListed, io }: Asked): Pr
   for (const line of writtenLines(written)) io.stdout(line);
 }
 
-function writtenLines({ disks, lvols, confirmed, older }: Written): readonly string[] {
-  const lines = [`written: ${disks} disks, ${lvols} volumes; the hold is ended`];
+function writtenLines({ disks, lvols, snapshots, confirmed, older }: Written): readonly string[] {
+  const what = `${disks} disks, ${lvols} volumes, ${snapshots} snapshots`;
+  const lines = [`written: ${what}; the hold is ended`];
   if (confirmed > 0) lines.push(`${confirmed} hosts are confirmed, as the target lists them`);
   if (older === undefined || older.volumes + older.stores === 0) return lines;
   const { unconfirmedHosts, neverSeen, stores } = older;
@@ -141,19 +142,23 @@ async function readKnown(
   database: Database,
   { nodeId }: Config,
   remembered: Remembered | undefined,
-): Promise<Pick<RebuildContext, "knownStores" | "knownLvols" | "older">> {
+): Promise<Pick<RebuildContext, "knownStores" | "knownLvols" | "knownSnapshots" | "older">> {
   return await database.transaction(async (client) => {
     const schema = await schemaState(client, MIGRATIONS_DIR);
     if (schema.kind !== "current")
       throw new Error(`the schema is ${schema.kind}: run "storage-node migrate"`);
     const exists = await client.query(`select from node where node_id = $1`, [nodeId]);
     const older = await isOlder(client, nodeId, remembered);
-    if (exists.rows.length === 0) return { knownStores: new Set(), knownLvols: new Map(), older };
-    const { disks, lvols } = await loadNode(client, nodeId);
+    if (exists.rows.length === 0) {
+      const knownLvols = new Map();
+      return { knownStores: new Set(), knownLvols, knownSnapshots: new Map(), older };
+    }
+    const { disks, lvols, snapshots } = await loadNode(client, nodeId);
     const withStore = disks.filter(({ lvsUuid }) => lvsUuid !== undefined);
     return {
       knownStores: new Set(withStore.map(({ id }) => id)),
       knownLvols: new Map(lvols.map((row) => [row.id, row])),
+      knownSnapshots: new Map(snapshots.map((row) => [row.id, row])),
       older,
     };
   });
@@ -168,13 +173,17 @@ async function readDeleted(database: Database, found: Found): Promise<ReadonlySe
 }
 
 function show(plan: RebuildPlan, keepListed: boolean, io: Io): void {
-  const { disks, lvols, grown, hosts, left } = plan;
+  const { disks, lvols, snapshots, grown, hosts, left } = plan;
   for (const disk of disks) io.stdout(`disk    ${disk.id}  ${disk.serial}  store ${disk.lvsUuid}`);
   for (const lvol of lvols) {
     const kind = lvol.thin ? "thin" : "thick";
     io.stdout(
       `volume  ${lvol.id}  ${lvol.sizeBytes} bytes ${kind}  lvol ${lvol.lvolUuid}  ${lvol.nqn}`,
     );
+  }
+  for (const { id, observedSizeBytes, lvolUuid, parentId } of snapshots) {
+    const parent = parentId === undefined ? "" : `  clone of ${parentId}`;
+    io.stdout(`snapshot  ${id}  ${observedSizeBytes} bytes  lvol ${lvolUuid}${parent}`);
   }
   for (const { id, sizeBytes } of grown) io.stdout(`grown   ${id}  ${sizeBytes} bytes`);
   for (const compared of hosts) io.stdout(comparedText(compared, keepListed));

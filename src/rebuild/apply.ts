@@ -5,6 +5,7 @@ import type { Sql } from "../store/sql.ts";
 import type { Remembered } from "../local/local-memory.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
 import { records } from "../store/columns.ts";
 import { distrustRows, isOlder, type OlderRows } from "./older-rows.ts";
 import type { RebuildPlan } from "./plan.ts";
@@ -30,6 +31,7 @@ export async function refuseIfLed(client: Sql, nodeId: string): Promise<void> {
 export type Written = {
   readonly disks: number;
   readonly lvols: number;
+  readonly snapshots: number;
   readonly confirmed: number;
   /** Undefined: the database was not older than what the node remembers. */
   readonly older: OlderRows | undefined;
@@ -61,7 +63,9 @@ export async function applyRebuild(
   const older = wasOlder ? await distrustRows(client, nodeId, revision) : undefined;
   await takeLargerSizes(client, plan.grown);
   const confirmed = keepListed ? await confirmListed(client, plan.hosts, revision) : 0;
-  const toRecords = (list: readonly (DiskRow | LvolRow)[]) =>
+  await recordTaken(client, plan.taken);
+  if (wasOlder) await giveUpNeverTaken(client, nodeId);
+  const toRecords = (list: readonly (DiskRow | LvolRow | SnapshotRow)[]) =>
     records(list.map((row) => ({ ...row, revision })));
   // An existing row without an lvstore gets the one that was found: the disk was discovered in the
   // meantime, or the database was restored to a time before the lvstore was created.
@@ -79,9 +83,14 @@ export async function applyRebuild(
   );
   await client.query(
     `insert into object_id (id, node, kind)
-     select id, node.number, 'l' from unnest($1::uuid[]) id, node where node.node_id = $2
-     order by id on conflict (id) do nothing`,
-    [plan.lvols.map(({ id }) => id), nodeId],
+     select id, node.number, kind::"char"
+     from unnest($1::uuid[], $3::text[]) found (id, kind), node
+     where node.node_id = $2 order by id on conflict (id) do nothing`,
+    [
+      [...plan.lvols, ...plan.snapshots].map(({ id }) => id),
+      nodeId,
+      [...plan.lvols.map(() => "l"), ...plan.snapshots.map(() => "s")],
+    ],
   );
   const lvols = await client.query(
     `insert into lvol select r.* from jsonb_populate_recordset(null::lvol, $1::jsonb) r
@@ -90,17 +99,54 @@ export async function applyRebuild(
      on conflict (id) do nothing`,
     [toRecords(plan.lvols)],
   );
+  const snapshots = await client.query(
+    `insert into snapshot select r.* from jsonb_populate_recordset(null::snapshot, $1::jsonb) r
+       join object_id using (id) join node on node.number = object_id.node
+     where node.node_id = r.node_id
+     on conflict (id) do nothing`,
+    [toRecords(plan.snapshots)],
+  );
   await client.query(
-    `update disk set promised_bytes = coalesce(sums.bytes, 0), lvol_count = coalesce(sums.count, 0),
-       revision = $2
+    `update disk set promised_bytes = coalesce(sums.bytes, 0), lvol_count = coalesce(sums.lvols, 0),
+       snapshot_count = coalesce(sums.snapshots, 0), revision = $2
      from disk d left join (
-       select disk_id, sum(promised_bytes)::bigint as bytes, count(*)::integer as count
-       from lvol where delete_time is null group by disk_id
+       select disk_id, sum(promised_bytes)::bigint as bytes,
+         sum(lvols)::integer as lvols, sum(snapshots)::integer as snapshots
+       from (select disk_id, promised_bytes, 1 as lvols, 0 as snapshots
+             from lvol where delete_time is null
+             union all select disk_id, promised_bytes, 0, 1
+             from snapshot where delete_time is null) object
+       group by disk_id
      ) sums on sums.disk_id = d.id
      where d.id = disk.id and disk.node_id = $1`,
     [nodeId, revision],
   );
-  return { disks: disks.rowCount ?? 0, lvols: lvols.rowCount ?? 0, confirmed, older };
+  return {
+    disks: disks.rowCount ?? 0,
+    lvols: lvols.rowCount ?? 0,
+    snapshots: snapshots.rowCount ?? 0,
+    confirmed,
+    older,
+  };
+}
+
+async function recordTaken(client: Sql, taken: RebuildPlan["taken"]): Promise<void> {
+  await client.query(
+    `update snapshot set lvol_uuid = r.lvol_uuid
+     from jsonb_to_recordset($1::jsonb) as r (id uuid, lvol_uuid uuid)
+     where snapshot.id = r.id and snapshot.lvol_uuid is null`,
+    [records(taken)],
+  );
+}
+
+/** As of volumes: taken now, they would have the data of another moment than was asked for. */
+async function giveUpNeverTaken(client: Sql, nodeId: string): Promise<void> {
+  await client.query(
+    `update snapshot set failed = true, last_error =
+       'the row comes from an older database: the snapshot may have been taken and deleted since'
+     where node_id = $1 and lvol_uuid is null and delete_time is null`,
+    [nodeId],
+  );
 }
 
 async function takeLargerSizes(client: Sql, grown: RebuildPlan["grown"]): Promise<void> {

@@ -16,7 +16,8 @@ export type FoundLvol = {
   readonly sizeBytes: bigint;
   readonly thin: boolean;
   readonly snapshot: boolean;
-  readonly clone: boolean;
+  /** Name of the snapshot that it is a clone of. */
+  readonly parent: string | undefined;
   /** The subsystem that exports it now. */
   readonly subsystem: FoundSubsystem | undefined;
 };
@@ -99,11 +100,11 @@ export async function lookAtTarget(
     lvols: lvols.flatMap(({ name, uuid, store }, index) => {
       const bdev = bdevs[index];
       if (bdev?.kind !== "lvol") return [];
-      const { thin, snapshot, clone } = bdev.lvol;
+      const { thin, snapshot, baseSnapshot: parent } = bdev.lvol;
       const { sizeBytes } = bdev;
       const subsystem = exporting.get(uuid);
       const storeUuid = store.uuid;
-      return [{ name, uuid, storeUuid, sizeBytes, thin, snapshot, clone, subsystem }];
+      return [{ name, uuid, storeUuid, sizeBytes, thin, snapshot, parent, subsystem }];
     }),
   };
 }

@@ -58,6 +58,14 @@ export async function distrustRows(
      returning lvs_uuid is not null as with_store`,
     [nodeId, revision],
   );
+  await client.query(
+    `update snapshot set
+       failed = false, failures = '{}', last_error = null, attempt = 0, next_try_time = null,
+       generation = generation + 1, traceparent = null, actor = null,
+       revision = $2, update_time = now()
+     where node_id = $1 and delete_time is null`,
+    [nodeId, revision],
+  );
   return {
     unconfirmedHosts: lvols.rows.reduce((sum, { hosts }) => sum + hosts, 0),
     volumes: lvols.rows.length,

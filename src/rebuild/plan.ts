@@ -4,14 +4,19 @@
 import { newDiskRow, type DiskRow } from "../model/disk.ts";
 import { diskId, fleetHash, isUuid, parseStoreName, volumeNqn } from "../model/identity.ts";
 import { newLvolRow, type LvolRow } from "../model/lvol.ts";
+import { newSnapshotRow, type SnapshotRow } from "../model/snapshot.ts";
 import type { FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import type { ObservedStore } from "../reconcile/target/observed.ts";
+import { familyRoots } from "./families.ts";
 import type { Found, FoundLvol } from "./found.ts";
 import { compareHosts, type ComparedHosts } from "./hosts.ts";
 
 export type RebuildPlan = {
   readonly disks: readonly DiskRow[];
   readonly lvols: readonly LvolRow[];
+  readonly snapshots: readonly SnapshotRow[];
+  /** Snapshots whose rows do not say yet that they were taken. */
+  readonly taken: readonly { readonly id: string; readonly lvolUuid: string }[];
   /** Volumes that have a row and are larger on the target: they were grown since. */
   readonly grown: readonly GrownLvol[];
   /** Hosts that the row, or the target, does not confirm. */
@@ -31,6 +36,7 @@ export type RebuildContext = {
   readonly knownStores: ReadonlySet<string>;
   /** The volumes that have a row. */
   readonly knownLvols: ReadonlyMap<string, LvolRow>;
+  readonly knownSnapshots: ReadonlyMap<string, SnapshotRow>;
   /** The rows are those of a database that is older than what the node remembers. */
   readonly older: boolean;
   /** Uuids of lvols of deleted volumes, whose rows are compacted. */
@@ -40,6 +46,7 @@ export type RebuildContext = {
 export function planRebuild(found: Found, context: RebuildContext): RebuildPlan {
   const disks: DiskRow[] = [];
   const lvols: LvolRow[] = [];
+  const snapshots: SnapshotRow[] = [];
   const left: string[] = [];
   for (const disk of found.disks) {
     const { store } = disk;
@@ -51,22 +58,39 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
     }
     const id = diskId(disk);
     const onDisk = found.lvols.filter(({ storeUuid }) => storeUuid === store.uuid);
-    const rows = onDisk.flatMap((lvol) => {
+    const roots = familyRoots(onDisk, knownMembers(context));
+    for (const lvol of onDisk) {
       const why = reasonForNoRow(lvol, context);
+      const place = { diskId: id, familyRoot: roots.get(lvol.name) ?? lvol.name };
       if (why !== undefined) left.push(`lvol ${store.name}/${lvol.name}: ${why}`);
-      return why === undefined ? [lvolRow(lvol, id, context)] : [];
-    });
-    lvols.push(...rows);
+      else if (lvol.snapshot) snapshots.push(snapshotRow(lvol, place, context));
+      else lvols.push(lvolRow(lvol, place, context));
+    }
     if (!context.knownStores.has(id)) disks.push(diskRow(disk, store, context));
   }
-  const { knownLvols, older } = context;
+  const { knownLvols, knownSnapshots, older } = context;
   return {
     disks,
     lvols,
+    snapshots,
+    taken: older ? found.lvols.flatMap((lvol) => takenSnapshot(lvol, knownSnapshots)) : [],
     grown: older ? found.lvols.flatMap((lvol) => grownLvol(lvol, knownLvols.get(lvol.name))) : [],
     hosts: compareHosts([...knownLvols.values(), ...lvols], found.subsystems, older),
     left,
   };
+}
+
+function knownMembers({ knownLvols, knownSnapshots }: RebuildContext) {
+  return new Map<string, { readonly familyRoot: string }>([...knownLvols, ...knownSnapshots]);
+}
+
+function takenSnapshot(
+  { name: id, uuid: lvolUuid, snapshot }: FoundLvol,
+  known: ReadonlyMap<string, SnapshotRow>,
+): RebuildPlan["taken"] {
+  const row = known.get(id);
+  const isNews = row?.lvolUuid === undefined && row?.deleteTime === undefined;
+  return snapshot && row !== undefined && isNews ? [{ id, lvolUuid }] : [];
 }
 
 /** Volumes only grow: of two sizes of one lvol the larger one is the later one. */
@@ -92,17 +116,45 @@ function foreignStoreReason(
 }
 
 function reasonForNoRow(
-  { name, uuid, snapshot, clone }: FoundLvol,
+  { name, uuid }: FoundLvol,
   context: RebuildContext,
 ): string | undefined {
-  if (context.knownLvols.has(name)) return "already has a row";
-  if (context.deletedLvols.has(uuid)) return "belongs to a deleted volume: the agent deletes it";
+  const { knownLvols, knownSnapshots, deletedLvols } = context;
+  if (knownLvols.has(name) || knownSnapshots.has(name)) return "already has a row";
+  if (deletedLvols.has(uuid)) return "belongs to a deleted volume: the agent deletes it";
   if (!isUuid(name)) return "is an orphan: its name is not a volume id";
-  if (snapshot || clone) return "is a snapshot or a clone, which cannot be rebuilt yet";
   return undefined;
 }
 
-function lvolRow(lvol: FoundLvol, onDisk: string, context: RebuildContext): LvolRow {
+type Place = { readonly diskId: string; readonly familyRoot: string };
+
+/** Which of its clones is the volume that it was taken of is not written on the disk. */
+function snapshotRow(
+  { name: id, uuid, storeUuid, sizeBytes, parent }: FoundLvol,
+  place: Place,
+  { nodeId, now }: RebuildContext,
+): SnapshotRow {
+  const row = newSnapshotRow({
+    id,
+    nodeId,
+    ...place,
+    sourceLvolId: undefined,
+    promisedBytes: sizeBytes,
+    labels: { rebuilt: now.toISOString() },
+    actor: "rebuild",
+    traceparent: undefined,
+    revision: 0n,
+    now,
+  });
+  const parentId = idOf(parent);
+  return { ...row, lvolUuid: uuid, lvsUuid: storeUuid, observedSizeBytes: sizeBytes, parentId };
+}
+
+function idOf(name: string | undefined): string | undefined {
+  return name !== undefined && isUuid(name) ? name : undefined;
+}
+
+function lvolRow(lvol: FoundLvol, place: Place, context: RebuildContext): LvolRow {
   const { nodeId, nqnPrefix, now } = context;
   const { name: id, sizeBytes, thin, uuid, storeUuid, subsystem } = lvol;
   const request = {
@@ -118,7 +170,7 @@ function lvolRow(lvol: FoundLvol, onDisk: string, context: RebuildContext): Lvol
   const row = newLvolRow({
     id,
     nodeId,
-    diskId: onDisk,
+    ...place,
     request,
     promisedBytes: sizeBytes,
     labels: { rebuilt: now.toISOString() },
@@ -137,6 +189,7 @@ function lvolRow(lvol: FoundLvol, onDisk: string, context: RebuildContext): Lvol
     lvolUuid: uuid,
     lvsUuid: storeUuid,
     observedSizeBytes: sizeBytes,
+    parentId: idOf(lvol.parent),
     unconfirmed: true,
   };
 }

@@ -6,6 +6,7 @@ import { run } from "../../src/cli/cli.ts";
 import { agentEnv, call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
+import { deleteSnapshot, getSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { getLvol, HOST, idOf, provision, remove, stateOf } from "../support/volumes.ts";
 
@@ -35,8 +36,11 @@ async function holdOf({ client }: TestAgent): Promise<string | undefined> {
   return hold?.held === true ? hold.message : undefined;
 }
 
-/** A node with two volumes, a stopped agent, and an empty database in place of its own. */
-async function lostDatabase(stack: AsyncDisposableStack) {
+const twoVolumes = async (agent: TestAgent) =>
+  await Promise.all([provision(agent), provision(agent)]);
+
+/** A node with volumes, a stopped agent, and an empty database in place of its own. */
+async function lostWith<T>(stack: AsyncDisposableStack, make: (agent: TestAgent) => Promise<T>) {
   const target = stack.use(await startTarget());
   const folder = stack.use(await temporaryFolder());
   const stateDir = join(folder.path, "state");
@@ -44,7 +48,7 @@ async function lostDatabase(stack: AsyncDisposableStack) {
   const volumes = await (async () => {
     await using agent = await start({ database: first, target, stateDir });
     await agent.ready();
-    return await Promise.all([provision(agent), provision(agent)]);
+    return await make(agent);
   })();
   const database = stack.use(await testDatabase());
   return { node: { database, target, stateDir }, volumes };
@@ -59,7 +63,7 @@ const exportsOf = async ({ spdk }: TestTarget) =>
 describe("a node whose database was lost", () => {
   it("is on hold: it changes nothing on the target and refuses changes, naming the cure", async () => {
     await using stack = new AsyncDisposableStack();
-    const { node } = await lostDatabase(stack);
+    const { node } = await lostWith(stack, twoVolumes);
     const before = await exportsOf(node.target);
     const agent = stack.use(await start(node));
     await until("it is on hold", async () => (await holdOf(agent)) !== undefined);
@@ -73,7 +77,7 @@ describe("a node whose database was lost", () => {
 
   it("gets its rows back from the disks: a dry run prints them, --apply writes them", async () => {
     await using stack = new AsyncDisposableStack();
-    const { node, volumes } = await lostDatabase(stack);
+    const { node, volumes } = await lostWith(stack, twoVolumes);
     const agent = stack.use(await start(node));
     await until("it is on hold", async () => (await holdOf(agent)) !== undefined);
 
@@ -106,7 +110,7 @@ describe("a node whose database was lost", () => {
 
   it("adjusts the hosts of a rebuilt volume after AllowHost, and deletes one on request", async () => {
     await using stack = new AsyncDisposableStack();
-    const { node, volumes } = await lostDatabase(stack);
+    const { node, volumes } = await lostWith(stack, twoVolumes);
     expect(await rebuild(node, "--apply")).toMatchObject({ code: 0 });
     const agent = stack.use(await start(node));
     await agent.ready();
@@ -127,9 +131,40 @@ describe("a node whose database was lost", () => {
     expect(await node.target.spdk.bdevLvolGetLvols()).toHaveLength(1);
   });
 
+  it("gets snapshots and clones back, and knows what stands on what", async () => {
+    await using stack = new AsyncDisposableStack();
+    const { node, volumes } = await lostWith(stack, async (agent) => {
+      const source = await provision(agent);
+      const first = await takeSnapshot(agent, idOf(source));
+      const second = await takeSnapshot(agent, idOf(source));
+      const id = snapshotIdOf(first);
+      const clone = await provision(agent, { sourceSnapshotId: id });
+      return { source, clone, first, second };
+    });
+    const { source, clone, first, second } = volumes;
+    expect(await rebuild(node, "--apply")).toMatchObject({ code: 0 });
+    const agent = stack.use(await start(node));
+    await agent.ready();
+    const [firstId, secondId] = [first, second].map(snapshotIdOf);
+    for (const snapshot of [first, second]) {
+      const rebuilt = await getSnapshot(agent, snapshotIdOf(snapshot));
+      expect(rebuilt.spec?.sourceLvolId).toBe("");
+      const { lvolUuid, sizeBytes } = snapshot.status ?? {};
+      expect(rebuilt.status).toMatchObject({ state: "SNAPSHOT_STATE_UP", lvolUuid, sizeBytes });
+    }
+    const blockers = [idOf(clone), secondId].toSorted().join(",");
+    const refused = await refusal(deleteSnapshot(agent, firstId ?? ""));
+    expect(refused).toMatchObject({ reason: "HAS_CLONES", metadata: { clones: blockers } });
+    // From the top down: nothing overlaps, and nothing is left.
+    expect(await deleteSnapshot(agent, secondId ?? "")).toEqual({ done: true });
+    await Promise.all([remove(agent, idOf(source)), remove(agent, idOf(clone))]);
+    expect(await deleteSnapshot(agent, firstId ?? "")).toEqual({ done: true });
+    expect(await node.target.spdk.bdevLvolGetLvols()).toEqual([]);
+  });
+
   it("refuses new volumes on a rebuilt store until its free space is zeroed", async () => {
     await using stack = new AsyncDisposableStack();
-    const { node, volumes } = await lostDatabase(stack);
+    const { node, volumes } = await lostWith(stack, twoVolumes);
     expect(await rebuild(node, "--apply")).toMatchObject({ code: 0 });
     const agent = stack.use(await start(node));
     await agent.ready();
@@ -151,7 +186,7 @@ describe("a node whose database was lost", () => {
 
   it("attaches disks that the target does not have only with --attach", async () => {
     await using stack = new AsyncDisposableStack();
-    const { node, volumes } = await lostDatabase(stack);
+    const { node, volumes } = await lostWith(stack, twoVolumes);
     await node.target.restart();
     const without = await rebuild(node);
     expect(without.output).not.toContain(volumes[0]?.meta?.id);
@@ -230,7 +265,7 @@ describe("storage-node rebuild", () => {
     "lists lvols that it ignores because they are not named by a volume id",
     async () => {
       await using stack = new AsyncDisposableStack();
-      const { node } = await lostDatabase(stack);
+      const { node } = await lostWith(stack, twoVolumes);
       const [store] = await node.target.spdk.bdevLvolGetLvstores();
       await node.target.spdk.bdevLvolCreate({
         lvsUuid: store?.uuid ?? "",
