@@ -2,11 +2,12 @@
 // target that STORAGE_NODE_TEST_SPDK_SOCKET names.
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
+import { Provisioning, type LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
 import { exportSerial } from "../../src/model/identity.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
+import { deleteSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
 import * as volumes from "../support/volumes.ts";
 
 const WAIT = { seconds: 30n, nanos: 0 };
@@ -281,5 +282,31 @@ describe("bad input", () => {
     }
     expect(refused).toMatchObject({ code: 8, reason: "NO_CAPACITY" });
     for (const id of made) expect(await remove(id)).toEqual({ done: true });
+  });
+});
+
+describe("a snapshot", () => {
+  it("is cloned, outlives its volume, and goes with its last clone", async () => {
+    const source = await provision();
+    const snapshot = await takeSnapshot(agent, idOf(source));
+    const id = snapshotIdOf(snapshot);
+    expect(snapshot.status?.state).toBe("SNAPSHOT_STATE_UP");
+    const thick = Provisioning.PROVISIONING_THICK;
+    const cloned = { sourceSnapshotId: id };
+    const [small, large, full] = await Promise.all([
+      provision(cloned),
+      provision({ ...cloned, sizeBytes: 2n * GIB }),
+      provision({ ...cloned, provisioning: thick }),
+    ]);
+    expect([small, large, full].map(stateOf)).toEqual(Array(3).fill("LVOL_STATE_UP"));
+    expect(large.status?.sizeBytes).toBe(2n * GIB);
+    expect(full.status?.thin).toBe(false);
+    expect((await refusal(deleteSnapshot(agent, id))).reason).toBe("HAS_CLONES");
+    const deferred = { deferred: true, wait: false };
+    expect(await deleteSnapshot(agent, id, deferred)).toEqual({ done: false });
+    for (const lvol of [source, small, full]) await remove(idOf(lvol));
+    expect(await deleteSnapshot(agent, id)).toEqual({ done: true });
+    expect(stateOf(await getLvol(idOf(large)))).toBe("LVOL_STATE_UP");
+    await remove(idOf(large));
   });
 });
