@@ -5,6 +5,7 @@ import { nodeCapacity } from "./api/capacity.ts";
 import { startHttp } from "./api/http.ts";
 import { DISK_STATES, diskState } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
+import { SNAPSHOT_STATES, snapshotState } from "./model/snapshot.ts";
 import { unconfirmedHostCount } from "./model/lvol.ts";
 import { SUSPECT_STATES } from "./reconcile/engine/suspects.ts";
 import { OUTCOME_SUBJECTS } from "./model/unknown-outcome.ts";
@@ -80,12 +81,16 @@ function figures(parts: Parts): NodeFigures {
   const volumes = [...rows.lvols()].map((row) =>
     row.deleteTime === undefined ? lvolState(agent.view(row)) : "DELETED",
   );
+  const snapshots = [...rows.snapshots.all()].map((row) =>
+    row.deleteTime === undefined ? snapshotState(agent.snapshotView(row)) : "DELETED",
+  );
   const { exports, ...capacity } = nodeCapacity(agent);
   const { target, lanes } = reconciler;
   const orphans = reconciler.orphans.known();
   const orphansOf = (wanted: string) => orphans.filter(({ kind }) => kind === wanted).length;
   return {
     volumes: tally(LVOL_STATES, volumes),
+    snapshots: tally(SNAPSHOT_STATES, snapshots),
     disks: tally(DISK_STATES, disks),
     capacity,
     exports: { used: exports, limit: agent.maxExports },

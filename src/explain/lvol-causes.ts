@@ -61,6 +61,7 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   notZeroedCause,
   outOfSpaceCause,
   dataMissingCause,
+  cloningCause,
   foreignSubsystemCause,
   listenerCause,
   hostCause,
@@ -138,6 +139,20 @@ export function diskCause({ view, disk, diskState }: OnDisk): Cause | undefined 
   };
 }
 
+function cloningCause({ view, disk }: LvolFacts): Cause | undefined {
+  const { row } = view;
+  if (!row.cloning || row.deleteRequestedTime !== undefined) return undefined;
+  const snapshot = `snapshot ${row.request.sourceSnapshotId}`;
+  return {
+    cause: `it does not have the data of ${snapshot} yet, so no host may see it`,
+    cure:
+      `wait: the agent makes it a clone step by step; "storage-node explain snapshot ` +
+      `${row.request.sourceSnapshotId}" says more of the snapshot` +
+      (disk === undefined ? "" : `, "storage-node explain disk ${disk.id}" of the disk`),
+    waits: `waits for ${snapshot}`,
+  };
+}
+
 function maybeLostCause({ view, disk }: LvolFacts): Cause | undefined {
   if (!maybeLost(view) || view.row.deleteRequestedTime !== undefined) return undefined;
   const where = disk === undefined ? "" : ` on ${diskName(disk)}`;
@@ -154,12 +169,13 @@ function maybeLostCause({ view, disk }: LvolFacts): Cause | undefined {
 
 function notZeroedCause({ view, disk, clean }: LvolFacts): Cause | undefined {
   const { row, observed } = view;
-  if (clean || disk === undefined || observed.lvol?.kind === "present") return undefined;
-  if (row.lvolUuid !== undefined) return undefined;
+  const inflates = row.cloning && !row.thin;
+  const isNew = row.lvolUuid === undefined && observed.lvol?.kind !== "present";
+  if (clean || disk === undefined || !(inflates || isNew)) return undefined;
   return {
     cause:
-      `free space of its ${diskName(disk)} may hold bytes of a deleted volume, so no new lvol ` +
-      `is created there`,
+      `free space of its ${diskName(disk)} may hold bytes of a deleted volume, so ` +
+      (isNew ? "no new lvol is created there" : "no thick clone is filled there"),
     cure: `call ZeroFreeSpace {"diskId": "${disk.id}"}: the volume is then created by itself`,
     waits: "waits for the free space to be zeroed",
   };

@@ -5,6 +5,8 @@ import type { Meter } from "@opentelemetry/api";
 export type NodeFigures = {
   /** Number of volumes by state, zero included. */
   readonly volumes: Readonly<Record<string, number>>;
+  /** Number of snapshots by state, zero included. */
+  readonly snapshots: Readonly<Record<string, number>>;
   /** Number of disks by state, zero included. */
   readonly disks: Readonly<Record<string, number>>;
   readonly capacity: {
@@ -27,6 +29,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
   const gauge = (name: string, description: string, unit = "") =>
     meter.createObservableGauge(name, { description, unit });
   const volumes = gauge("storagenode.volumes", "Volumes by state");
+  const snapshots = gauge("storagenode.snapshots", "Snapshots by state");
   const disks = gauge("storagenode.disks", "Disks by state");
   const capacity = gauge(
     "storagenode.capacity",
@@ -50,11 +53,14 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "1 if a condition of the node holds, otherwise 0",
   );
   const needs = [unconfirmed, orphans, suspects, outcomes];
-  const all = [volumes, disks, capacity, exports, ...needs, queue, condition];
+  const all = [volumes, snapshots, disks, capacity, exports, ...needs, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
     for (const [state, count] of Object.entries(now.volumes)) {
       observe.observe(volumes, count, { state });
+    }
+    for (const [state, count] of Object.entries(now.snapshots)) {
+      observe.observe(snapshots, count, { state });
     }
     for (const [state, count] of Object.entries(now.disks)) {
       observe.observe(disks, count, { state });
