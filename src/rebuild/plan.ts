@@ -115,10 +115,7 @@ function foreignStoreReason(
   return undefined;
 }
 
-function reasonForNoRow(
-  { name, uuid }: FoundLvol,
-  context: RebuildContext,
-): string | undefined {
+function reasonForNoRow({ name, uuid }: FoundLvol, context: RebuildContext): string | undefined {
   const { knownLvols, knownSnapshots, deletedLvols } = context;
   if (knownLvols.has(name) || knownSnapshots.has(name)) return "already has a row";
   if (deletedLvols.has(uuid)) return "belongs to a deleted volume: the agent deletes it";
