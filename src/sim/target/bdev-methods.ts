@@ -11,6 +11,7 @@ import {
   unsigned,
 } from "./decode.ts";
 import { done, type Context, type Methods, type Started } from "./method.ts";
+import { TargetAbort } from "./operation.ts";
 import { TICK_RATE, ticksNow } from "./process-identity.ts";
 import { errno, RpcError } from "./rpc-error.ts";
 import { clonesOf, type Bdev, type DiskBdev, type LvolBdev, type RateLimits } from "./target.ts";
@@ -56,25 +57,40 @@ export const bdevMethods: Methods = {
   bdev_set_qos_limit: setQosLimit,
 };
 
-function iostat({ target }: Context, params: Parameters<Methods[string]>[1]): Started {
-  const { names, per_channel: perChannel } = decode(params, {
+function iostat(
+  { target, strict, method, id }: Context,
+  params: Parameters<Methods[string]>[1],
+): Started {
+  const {
+    names,
+    per_channel: perChannel,
+    reset_mode: resetMode = "none",
+  } = decode(params, {
     names: optional(list(text)),
     per_channel: optional(flag),
     reset_mode: optional(oneOf("all", "maxmin", "error", "none")),
   });
   if (perChannel === true && names?.length !== 1) throw errno("EINVAL");
+  if (strict && resetMode !== "none") {
+    throw new TargetAbort(
+      `${method} (id ${id}) takes away what all others count: reset_mode (strict)`,
+    );
+  }
   const bdevs =
     names?.map((name) => {
       const found = target.bdev(name);
       if (found === undefined) throw errno("ENODEV");
       return found;
     }) ?? lvolsFirst(target);
-  const head = { tick_rate: TICK_RATE, ticks: ticksNow() };
-  const result =
-    perChannel === true
+  const complete = () => {
+    const head = { tick_rate: TICK_RATE, ticks: ticksNow() };
+    const entries = bdevs.map(countersJson);
+    for (const { io } of bdevs) io.reset(resetMode);
+    return perChannel === true
       ? { ...head, name: bdevs[0]?.name, channels: [] }
-      : { ...head, bdevs: bdevs.map(countersJson) };
-  return { kind: "later", polls: 0, complete: () => result };
+      : { ...head, bdevs: entries };
+  };
+  return { kind: "later", polls: 0, complete };
 }
 
 /** In the answer of bdev_get_iostat, disks come after the lvols on them (transcript 15). */
@@ -84,16 +100,9 @@ function lvolsFirst({ bdevs }: Context["target"]): readonly Bdev[] {
 }
 
 function countersJson(bdev: Bdev): object {
-  const none = (...names: readonly string[]) => Object.fromEntries(names.map((name) => [name, 0]));
   return {
     name: bdev.name,
-    ...none("bytes_read", "num_read_ops", "bytes_written", "num_write_ops", "bytes_unmapped"),
-    ...none("num_unmap_ops", "bytes_copied", "num_copy_ops"),
-    ...none("read_latency_ticks", "max_read_latency_ticks", "min_read_latency_ticks"),
-    ...none("write_latency_ticks", "max_write_latency_ticks", "min_write_latency_ticks"),
-    ...none("unmap_latency_ticks", "max_unmap_latency_ticks", "min_unmap_latency_ticks"),
-    ...none("copy_latency_ticks", "max_copy_latency_ticks", "min_copy_latency_ticks"),
-    io_error: {},
+    ...bdev.io.json(),
     ...(bdev.kind === "disk" ? { driver_specific: {} } : {}),
   };
 }

@@ -64,6 +64,17 @@ export function readLvol({ store: { store, base }, blob }: LvolBdev, at: number,
   );
 }
 
+/** How much of a range is stored on the disk, own or of an ancestor: the rest reads as zeros. */
+export function storedBytes(
+  { store: { store }, blob }: LvolBdev,
+  at: number,
+  length: number,
+): number {
+  return pieces(store, at, length)
+    .filter(({ cluster }) => placeOf(store, blob, cluster) !== undefined)
+    .reduce((sum, { count }) => sum + count, 0);
+}
+
 /**
  * Writes bytes as a host would; the rest of a newly allocated cluster is not cleared. Throws
  * ENOSPC.

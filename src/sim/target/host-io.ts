@@ -1,6 +1,14 @@
 // I/O of a connected host on namespace 1, with its access checks and with what a discard frees
 // (docs/spdk-contract.md#discard-by-hosts).
-import { discardLvol, readLvol, refuseGrownClone, writeLvol, zeroLvol } from "./clusters.ts";
+import {
+  discardLvol,
+  readLvol,
+  refuseGrownClone,
+  storedBytes,
+  writeLvol,
+  zeroLvol,
+} from "./clusters.ts";
+import type { CountedKind } from "./io-counters.ts";
 import type { Release } from "./release.ts";
 import { RpcError } from "./rpc-error.ts";
 import type { Namespace, Subsystem } from "./nvmf-objects.ts";
@@ -42,9 +50,19 @@ export function hostIo(context: HostIoContext, io: HostOperation): Buffer | unde
   if (io.offset + length > namespaceBytes(namespace)) {
     throw new IoFailed("LBA out of range (sct 0 sc 0x80)");
   }
-  if (namespace.bdev.kind === "disk") return diskIo(namespace.bdev, io);
+  const { bdev } = namespace;
+  const counted = COUNTED[io.kind];
+  if (bdev.kind === "disk") {
+    const read = diskIo(bdev, io);
+    if (counted !== undefined) bdev.io.count(counted, length);
+    return read;
+  }
   try {
-    return lvolIo(context, namespace.bdev, io);
+    // Of a discard: what it frees is not stored any more afterwards.
+    const before = storedBytes(bdev, io.offset, length);
+    const read = lvolIo(context, bdev, io);
+    if (counted !== undefined) countLvolIo(bdev, counted, { length, before, at: io.offset });
+    return read;
   } catch (error) {
     // No free cluster is left: Linux reports EIO.
     if (error instanceof RpcError) throw new IoFailed("internal error (sct 0 sc 6)");
@@ -53,6 +71,25 @@ export function hostIo(context: HostIoContext, io: HostOperation): Buffer | unde
     // What was answered is on the disk.
     context.target.flush();
   }
+}
+
+/** Written zeros are counted nowhere. */
+const COUNTED: Readonly<Record<HostOperation["kind"], CountedKind | undefined>> = {
+  read: "read",
+  write: "write",
+  discard: "unmap",
+  write_zeroes: undefined,
+};
+
+/** What an lvol does counts on its disk too, as far as it reaches the disk. */
+function countLvolIo(
+  lvol: LvolBdev,
+  kind: CountedKind,
+  { at, length, before }: { readonly at: number; readonly length: number; readonly before: number },
+): void {
+  lvol.io.count(kind, length);
+  const onDisk = kind === "write" ? storedBytes(lvol, at, length) : before;
+  if (onDisk > 0) lvol.store.base.io.count(kind, onDisk);
 }
 
 function lvolIo(context: HostIoContext, lvol: LvolBdev, io: HostOperation): Buffer | undefined {

@@ -2,6 +2,7 @@
 // use maps; lists keep the order of registration. No socket, no timer, no randomness except uuids.
 import { randomUUID } from "node:crypto";
 import { announceNamespaces, dropHosts } from "./host-connections.ts";
+import { IoCounters } from "./io-counters.ts";
 import type { Blob, Disk, Store } from "./media.ts";
 import type { Address, Subsystem } from "./nvmf-objects.ts";
 import { nextProcess } from "./process-identity.ts";
@@ -17,6 +18,7 @@ type BdevCommon = {
   readonly name: string;
   readonly uuid: string;
   readonly limits: RateLimits;
+  readonly io: IoCounters;
   /**
    * QoS was set while the bdev was not open: later changes always fail (docs/spdk-contract.md#qos).
    */
@@ -154,6 +156,7 @@ export class Target {
       // A drive without NGUID and EUI64 gets a new uuid at every attach (recorded-pcie.json).
       uuid: randomUUID(),
       limits: noLimits(),
+      io: new IoCounters(),
       qosStuck: false,
       exportedBy: undefined,
       controller,
@@ -187,6 +190,7 @@ export class Target {
       name: blob.uuid,
       uuid: blob.uuid,
       limits: noLimits(),
+      io: new IoCounters(),
       qosStuck: false,
       exportedBy: undefined,
       store,
