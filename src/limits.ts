@@ -113,6 +113,9 @@ export const COPY_RETRY_MS = 5_000;
 /** A request stays below this: releases before 26.05 close the connection at 32 KiB. */
 export const SPDK_REQUEST_BYTES = 30_000;
 
+/** Names in one bdev_get_iostat: SPDK takes about 1,024. More: the counters of all are read. */
+export const IOSTAT_NAMES = 900;
+
 /** Unanswered requests for one lvstore; SPDK refuses from about 512 on. */
 export const STORE_WINDOW = 256;
 

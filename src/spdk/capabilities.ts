@@ -31,7 +31,7 @@ export function capabilitiesOf({ major, minor, version }: Version): Capabilities
   return {
     release: [major, minor],
     version,
-    iostatFilter: since(26, 5) ? "names" : "name",
+    iostatFilter: since(26, 1) ? "names" : "name",
     pipelinePerSubsystem: since(24, 9),
     setParent: since(24, 5),
   };

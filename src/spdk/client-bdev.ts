@@ -2,6 +2,7 @@
 // methods.
 
 import { isIPv4, isIPv6 } from "node:net";
+import { IOSTAT_NAMES, SPDK_REQUEST_BYTES } from "../limits.ts";
 import {
   bdev,
   controller,
@@ -34,11 +35,6 @@ export type QosLimit = {
   readonly wMbytesPerSec?: bigint | undefined;
 };
 
-/**
- * More names may exceed SPDK_REQUEST_BYTES: the counters of all bdevs are read and filtered then.
- */
-const MAX_IOSTAT_NAMES = 600;
-
 export function bdevCalls(rpc: Rpc) {
   return { ...anyBdevCalls(rpc), ...controllerCalls(rpc) };
 }
@@ -68,15 +64,15 @@ function anyBdevCalls(rpc: Rpc) {
 
     /**
      * Counters of the named bdevs; without names, of all bdevs. Where the target filters by name,
-     * an unknown name fails the whole call. Where the release cannot filter by that many names, all
-     * counters are read and filtered here.
+     * an unknown name fails the whole call. Where release or size of the request do not let it filter by
+     * that many names, the counters of all are read and filtered here.
      */
     async bdevGetIostat(names?: readonly string[], options?: CallerOptions): Promise<Iostat> {
       if (names === undefined) {
         return await rpc.read("bdev_get_iostat", undefined, iostat, { ...options, dump: true });
       }
       const { iostatFilter } = await rpc.capabilities();
-      if (iostatFilter === "names" && names.length <= MAX_IOSTAT_NAMES) {
+      if (iostatFilter === "names" && fitOneRequest(names)) {
         return await rpc.read("bdev_get_iostat", { names }, iostat, options);
       }
       const [name] = names;
@@ -102,6 +98,15 @@ function anyBdevCalls(rpc: Rpc) {
       await rpc.change("bdev_set_qos_limit", params, flag, options);
     },
   };
+}
+
+/** Room in a request for all but its params. */
+const ENVELOPE_BYTES = 100;
+
+function fitOneRequest(names: readonly string[]): boolean {
+  if (names.length > IOSTAT_NAMES) return false;
+  const bytes = Buffer.byteLength(JSON.stringify(names));
+  return bytes + ENVELOPE_BYTES < SPDK_REQUEST_BYTES;
 }
 
 function controllerCalls(rpc: Rpc) {

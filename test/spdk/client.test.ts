@@ -85,6 +85,8 @@ describe("the release", () => {
     [24, 1, "name", false],
     [24, 9, "name", true],
     [25, 5, "name", true],
+    [25, 9, "name", true],
+    [26, 1, "names", true],
     [26, 5, "names", true],
     [27, 1, "names", true],
   ] as const)("%i.%i filters by %s", async (major, minor, filter, pipelined) => {
@@ -213,10 +215,20 @@ describe("requests", () => {
     await withClient(release(26, 9, answers), async ({ target, client }) => {
       await client.bdevGetIostat(["a", "b"]);
       await client.bdevGetIostat();
-      const many = await client.bdevGetIostat([...Array(2_000).keys()].map((n) => `lvol ${n}`));
+      const named = (count: number, length: number) =>
+        [...Array(count).keys()].map((n) => String(n).padStart(length, "0"));
+      const [short, long] = [named(900, 10), named(700, 36)];
+      await client.bdevGetIostat(short);
+      await client.bdevGetIostat(long);
+      // More names than SPDK takes, and a longer request than it takes.
+      const many = await client.bdevGetIostat(named(901, 10));
       expect(many.bdevs).toEqual([]);
+      await client.bdevGetIostat(named(900, 36));
       expect(sent(target)).toEqual([
         ["bdev_get_iostat", { names: ["a", "b"] }],
+        ["bdev_get_iostat", undefined],
+        ["bdev_get_iostat", { names: short }],
+        ["bdev_get_iostat", { names: long }],
         ["bdev_get_iostat", undefined],
         ["bdev_get_iostat", undefined],
       ]);
