@@ -66,6 +66,22 @@ export const OUTCOME_LATE_MS = 60_000;
 /** Between the removal of a namespace and that of its subsystem, when a connected host is cut off. */
 export const CUT_OFF_MS = 2_000;
 
+// The I/O counters.
+
+/** Interval of a reader of I/O counters: shortest, longest, and if it names none. */
+export const IOSTAT_MIN_MS = 100;
+export const IOSTAT_MAX_MS = 300_000;
+export const IOSTAT_DEFAULT_MS = 1_000;
+
+/** Counters that are younger are not read again for a scrape of the metrics. */
+export const IOSTAT_FRESH_MS = 1_000;
+
+/** The answer with the counters is waited for that long; the next call waits for it in any case. */
+export const IOSTAT_WAIT_MS = 5_000;
+
+/** After counters could not be read, as the target is away or refused; or after the interval, if shorter. */
+export const IOSTAT_RETRY_MS = 1_000;
+
 // The database.
 
 export const DATABASE_CONNECTIONS = 4;

@@ -104,6 +104,7 @@ function figures(parts: Parts): NodeFigures {
       OUTCOME_SUBJECTS,
       reconciler.unknownOutcomes().map(({ of }) => of),
     ),
+    iostatReaders: reconciler.iostat.readers,
     queues: {
       intents: writer.queued.intents,
       records: writer.queued.records,

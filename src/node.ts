@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import type { Agent } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
 import { diskHandlers } from "./api/disks.ts";
+import { iostatHandlers } from "./api/iostat.ts";
 import { explainHandlers } from "./api/explain.ts";
 import { exportHandlers } from "./api/exports.ts";
 import { lvolHandlers } from "./api/lvols.ts";
@@ -170,6 +171,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...diskHandlers(agent),
     ...nodeHandlers(agent),
     ...explainHandlers(agent),
+    ...iostatHandlers(agent),
     ...orphanHandlers(agent),
     ...outcomeHandlers(agent, log),
   };
@@ -208,6 +210,7 @@ function agentOf(parts: Parts): Agent {
     writer,
     view: (row) => reconciler.volumeView(row),
     snapshotView: (row) => reconciler.snapshotView(row),
+    iostat: reconciler.iostat,
     diskReadiness,
     orphans: orphansOf(parts),
     ...factsOf(parts),

@@ -10,6 +10,7 @@ import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
 import type { Orphan, Purge } from "../model/orphan.ts";
 import type { LvolFacts } from "../explain/lvol-causes.ts";
 import type { SnapshotFacts } from "../explain/snapshot.ts";
+import type { IoReading, IostatReader } from "../model/iostat.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
@@ -43,6 +44,15 @@ export type OrphansOfNode = {
   readonly purge: (purge: Purge, signal: AbortSignal) => Promise<boolean>;
 };
 
+export type IostatOfNode = {
+  /** Frames come until the returned function is called. */
+  readonly subscribe: (reader: IostatReader) => () => void;
+  /** The last reading in this incarnation of the target. */
+  readonly latest: (kind: "lvol" | "disk", id: string) => IoReading | undefined;
+  /** A reader was too slow for a frame. */
+  readonly countDropped: () => void;
+};
+
 export type Agent = {
   readonly nodeId: string;
   readonly version: string;
@@ -53,6 +63,7 @@ export type Agent = {
   readonly view: (row: LvolRow) => VolumeView;
   readonly snapshotView: (row: SnapshotRow) => SnapshotView;
   readonly orphans: OrphansOfNode;
+  readonly iostat: IostatOfNode;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
   /** NQNs of the hosts connected to a subsystem. Throws a Refusal if the target does not answer. */
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;

@@ -64,6 +64,12 @@ export type StorageNodeHandlers = {
     : UnaryHandler<RequestOf<Service[Method]>, ResponseOf<Service[Method]>>;
 };
 
+/**
+ * When a stream takes its next item: when the buffer has room for it, or only once the item before was
+ * handed to the connection, whose flow control a slow reader holds up.
+ */
+export type Pacing = "buffered" | "sent";
+
 type AnyCall<Request, Response> =
   ServerUnaryCall<Request, Response> | ServerWritableStream<Request, Response>;
 
@@ -124,11 +130,15 @@ export class OpenCalls {
 
   stream<Request, Response>(
     method: string,
+    pacing: Pacing,
     handler: StreamHandler<Request, Response>,
   ): handleServerStreamingCall<Request, Response> {
     return (call) => {
       this.#serve(method, call, (callContext) =>
-        this.#pump(call, handler(call.request, callContext), callContext.signal),
+        this.#pump(call, handler(call.request, callContext), {
+          pacing,
+          signal: callContext.signal,
+        }),
       )
         .then(() => call.end())
         .catch((error: ServiceError) => {
@@ -213,15 +223,16 @@ export class OpenCalls {
     }
   }
 
-  /** Writes with back-pressure: takes the next item only when the stream has room for it. */
+  /** Writes with back-pressure: takes the next item only when the pacing allows it. */
   async #pump<Request, Response>(
     call: ServerWritableStream<Request, Response>,
     items: AsyncIterable<Response>,
-    signal: AbortSignal,
+    { pacing, signal }: { readonly pacing: Pacing; readonly signal: AbortSignal },
   ): Promise<void> {
     for await (const item of items) {
       if (signal.aborted) break;
-      if (!call.write(item)) await drained(call, signal);
+      if (pacing === "sent") await untilAbort(signal, (done) => call.write(item, done));
+      else if (!call.write(item)) await untilAbort(signal, (done) => call.once("drain", done));
     }
     if (this.#draining) throw stopping();
   }
@@ -232,12 +243,14 @@ function stopping(): Refusal {
   return new Refusal("NOT_LEASE_HOLDER", "the agent is stopping", { retryAfterMs: 1_000 });
 }
 
-function drained<Request, Response>(
-  call: ServerWritableStream<Request, Response>,
-  signal: AbortSignal,
-): Promise<void> {
+/** Resolves when `begin` calls back or the signal aborts; leaves no listener on the signal. */
+function untilAbort(signal: AbortSignal, begin: (done: () => void) => void): Promise<void> {
   return new Promise((resolve) => {
-    call.once("drain", () => resolve());
-    signal.addEventListener("abort", () => resolve(), { once: true });
+    const end = () => {
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    signal.addEventListener("abort", end, { once: true });
+    begin(end);
   });
 }

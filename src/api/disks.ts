@@ -14,8 +14,9 @@ export function diskHandlers(
   agent: Agent,
 ): Pick<StorageNodeHandlers, "getDisk" | "listDisks" | "admitDisk" | "zeroFreeSpace"> {
   const message = (row: DiskRow) => {
-    const bytes = orphanBytes(agent.orphans.known()).get(row.id) ?? 0n;
-    return diskMessage(row, agent.diskReadiness(row), bytes);
+    const onDisk = orphanBytes(agent.orphans.known()).get(row.id) ?? 0n;
+    const io = agent.iostat.latest("disk", row.id);
+    return diskMessage(row, agent.diskReadiness(row), { orphanBytes: onDisk, io });
   };
   const isUp = (row: DiskRow) => diskState(row, agent.diskReadiness(row)) === "UP";
   return {

@@ -144,6 +144,22 @@ export class Fields {
     return Math.ceil(milliseconds);
   }
 
+  /** Milliseconds; `unset` if there is none. */
+  durationMs(
+    field: string,
+    value: Duration | undefined,
+    { min, max, unset }: { readonly min: number; readonly max: number; readonly unset: number },
+  ): number {
+    if (value === undefined) return unset;
+    const { seconds, nanos } = value;
+    const milliseconds = Number(seconds) * 1_000 + nanos / 1e6;
+    const malformed = nanos < 0 || nanos > 999_999_999;
+    if (malformed || milliseconds < min || milliseconds > max) {
+      this.violation(field, `must be between ${min / 1_000} and ${max / 1_000} seconds`);
+    }
+    return milliseconds;
+  }
+
   /** isKey: whether a page can start after it; the ids of rows are UUIDs. */
   paging(
     message: { readonly pageSize: number; readonly pageToken: string },

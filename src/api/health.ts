@@ -25,7 +25,7 @@ export class Health {
         if (status !== Serving.SERVICE_UNKNOWN) return { status };
         throw new Refusal("NOT_FOUND", `unknown service "${service}"`);
       }),
-      watch: calls.stream("grpc.health.v1.Health/Watch", ({ service }, { signal }) =>
+      watch: calls.stream("grpc.health.v1.Health/Watch", "buffered", ({ service }, { signal }) =>
         this.#watch(service, signal),
       ),
     };

@@ -65,7 +65,8 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
 }
 
 function messageOf(agent: Agent, row: LvolRow): Lvol {
-  return lvolMessage(agent.view(row), agent.rows.disk(row.diskId)?.clusterBytes);
+  const io = agent.iostat.latest("lvol", row.id);
+  return lvolMessage(agent.view(row), agent.rows.disk(row.diskId)?.clusterBytes, io);
 }
 
 /** AllowHost and RevokeHost: each waits for its own host, whatever the state of the volume. */

@@ -1,5 +1,7 @@
 // Converts rows and views to proto messages. It never reads or changes anything else.
 import type { Condition as ConditionMessage, Meta } from "../gen/storagenode/v1/meta.ts";
+import type { Duration } from "../gen/google/protobuf/duration.ts";
+import type { Iostat } from "../gen/storagenode/v1/node.ts";
 import { ConditionStatus } from "../gen/storagenode/v1/meta.ts";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
 import { DiskState, FreeSpace } from "../gen/storagenode/v1/disk.ts";
@@ -9,6 +11,7 @@ import { SnapshotState, type Snapshot } from "../gen/storagenode/v1/snapshot.ts"
 import type { Condition } from "../model/condition.ts";
 import { diskConditions, diskState, type DiskRow, type DiskReadiness } from "../model/disk.ts";
 import { lvolConditions, lvolState, type VolumeView } from "../model/lvol-state.ts";
+import type { IoReading } from "../model/iostat.ts";
 import type { QosLimits } from "../model/lvol.ts";
 import {
   deleteBlockers,
@@ -62,7 +65,12 @@ export function conditionMessage(condition: Condition, since?: Date): ConditionM
   };
 }
 
-export function lvolMessage(view: VolumeView, clusterBytes: bigint | undefined): Lvol {
+/** io: the last reading of its counters in this incarnation of the target. */
+export function lvolMessage(
+  view: VolumeView,
+  clusterBytes: bigint | undefined,
+  io: IoReading | undefined,
+): Lvol {
   const { row, observed } = view;
   const lvol = observed.lvol?.kind === "present" ? observed.lvol : undefined;
   const state = lvolState(view);
@@ -91,6 +99,8 @@ export function lvolMessage(view: VolumeView, clusterBytes: bigint | undefined):
       conditions: lvolConditions(view).map((condition) => conditionMessage(condition)),
       lastError: row.lastError ?? "",
       nextTryTime: row.nextTryTime,
+      ...iostatStatus(io),
+      allocatedTime: lvol?.allocatedClusters === undefined ? undefined : observed.lvolTime,
     },
   };
 }
@@ -116,8 +126,17 @@ export function snapshotMessage(view: SnapshotView, clusterBytes: bigint | undef
   };
 }
 
+/** What was read of an object's counters last, for its status. */
+function iostatStatus(io: IoReading | undefined) {
+  return { iostat: io && iostatMessage(io, false), iostatTime: io?.time };
+}
+
 /** orphanBytes: what lvols without a row hold on it. */
-export function diskMessage(row: DiskRow, observed: DiskReadiness, orphanBytes: bigint): Disk {
+export function diskMessage(
+  row: DiskRow,
+  observed: DiskReadiness,
+  { orphanBytes, io }: { readonly orphanBytes: bigint; readonly io: IoReading | undefined },
+): Disk {
   const clusterBytes = row.clusterBytes ?? 0n;
   const store =
     row.lvsUuid === undefined
@@ -164,6 +183,30 @@ export function diskMessage(row: DiskRow, observed: DiskReadiness, orphanBytes: 
       nextTryTime: row.nextTryTime,
       zeroing: row.zeroing,
       discardZeroes: row.discardZeroes,
+      ...iostatStatus(io),
     },
   };
+}
+
+export function iostatMessage(
+  { lvolId = "", diskId, read, write }: IoReading,
+  reset: boolean,
+): Iostat {
+  return {
+    lvolId,
+    diskId,
+    bytesRead: read.bytes,
+    numReadOps: read.operations,
+    readLatency: durationOf(read.latencyNs),
+    bytesWritten: write.bytes,
+    numWriteOps: write.operations,
+    writeLatency: durationOf(write.latencyNs),
+    reset,
+  };
+}
+
+const NS_PER_SECOND = 1_000_000_000n;
+
+function durationOf(ns: bigint): Duration {
+  return { seconds: ns / NS_PER_SECOND, nanos: Number(ns % NS_PER_SECOND) };
 }

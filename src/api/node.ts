@@ -36,7 +36,7 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
           resize: false,
           snapshots: false,
           qos: false,
-          iostat: false,
+          iostat: true,
           hostKeys: false,
         },
         conditions: agent

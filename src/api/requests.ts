@@ -15,11 +15,13 @@ import type {
   ProvisionLvolRequest,
   PurgeOrphanRequest,
   ResolveOutcomeRequest,
+  StreamIostatRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
 import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Purge } from "../model/orphan.ts";
-import { MAX_CONFIRMATIONS } from "../limits.ts";
+import type { IostatFilter } from "../model/iostat.ts";
+import { IOSTAT_DEFAULT_MS, IOSTAT_MAX_MS, IOSTAT_MIN_MS, MAX_CONFIRMATIONS } from "../limits.ts";
 import { Fields } from "./fields.ts";
 import type { PageRequest } from "./page.ts";
 import { snapshotId } from "./snapshot-requests.ts";
@@ -300,4 +302,25 @@ export function resolveOutcome(message: ResolveOutcomeRequest): {
   if (reason === "") fields.violation("reason", "must say what was found out");
   fields.done();
   return { id, reason };
+}
+
+/** Equal filters are equal in every part, whatever the order and repetition of ids. */
+export function streamIostat(message: StreamIostatRequest): {
+  readonly filter: IostatFilter;
+  readonly intervalMs: number;
+} {
+  const fields = new Fields();
+  const ids = (field: string, values: readonly string[]) => {
+    for (const [index, value] of values.entries()) fields.uuid(`${field}[${index}]`, value);
+    return values.length === 0 ? ("all" as const) : [...new Set(values)].toSorted();
+  };
+  const { includeDisks } = message;
+  const filter = {
+    lvolIds: ids("lvol_ids", message.lvolIds),
+    diskIds: ids("disk_ids", message.diskIds),
+    includeDisks,
+  };
+  const interval = { min: IOSTAT_MIN_MS, max: IOSTAT_MAX_MS, unset: IOSTAT_DEFAULT_MS };
+  const intervalMs = fields.durationMs("interval", message.interval, interval);
+  return fields.doneWith({ filter, intervalMs });
 }

@@ -10,6 +10,7 @@ import { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { OpenCalls, type StorageNodeHandlers } from "./call.ts";
+import { encodedOnce, iostatsEncodedOnce } from "./encoded-once.ts";
 import { Health, SERVICE } from "./health.ts";
 import { Reflection } from "./reflection.ts";
 import { DRAIN_MS, MAX_MESSAGE_BYTES } from "../limits.ts";
@@ -20,6 +21,9 @@ const REFLECTED = [
   "grpc.reflection.v1.ServerReflection",
   "grpc.reflection.v1alpha.ServerReflection",
 ];
+
+/** Streams whose items lose their worth while they wait in a buffer. */
+const NEWEST_ONLY: ReadonlySet<string> = new Set<keyof StorageNodeHandlers>(["streamIostat"]);
 
 /** Listening failed: the address is in use, not of this machine, or not permitted. */
 export class ListenError extends Error {
@@ -61,7 +65,11 @@ export async function startServer({
   const health = new Health();
   const reflection = new Reflection(REFLECTED);
   server.addService(
-    { ...StorageNodeService, getExport: encodedOnce(StorageNodeService.getExport) },
+    {
+      ...StorageNodeService,
+      getExport: encodedOnce(StorageNodeService.getExport),
+      streamIostat: iostatsEncodedOnce(StorageNodeService.streamIostat),
+    },
     serviceOf(calls, handlers),
   );
   server.addService(HealthService, { ...health.handlers(calls) });
@@ -78,21 +86,6 @@ export async function startServer({
       await stop(server, calls);
     },
   };
-}
-
-/** Caches the encoded bytes per answer object. Handlers must not change an answer they returned. */
-function encodedOnce<Definition extends { responseSerialize: (answer: never) => Buffer }>(
-  definition: Definition,
-): Definition {
-  const encoded = new WeakMap<object, Buffer>();
-  const responseSerialize = (answer: object & Parameters<Definition["responseSerialize"]>[0]) => {
-    const known = encoded.get(answer);
-    if (known !== undefined) return known;
-    const bytes = definition.responseSerialize(answer);
-    encoded.set(answer, bytes);
-    return bytes;
-  };
-  return { ...definition, responseSerialize };
 }
 
 function bind(server: Server, listen: string): Promise<number> {
@@ -118,7 +111,8 @@ function serviceOf(
       return new Refusal("NOT_IMPLEMENTED", `${rpc} is not implemented yet`);
     };
     if (definition.responseStream) {
-      service[name] = calls.stream(method, (request, context) => {
+      const pacing = NEWEST_ONLY.has(name) ? "sent" : "buffered";
+      service[name] = calls.stream(method, pacing, (request, context) => {
         if (!isFunction(handler)) throw missing();
         return handler(request, context);
       });

@@ -252,6 +252,8 @@ export type ObservedSubsystem =
 /** Undefined parts were not observed yet in this incarnation of the target. */
 export type ObservedVolume = {
   readonly lvol: ObservedLvol | undefined;
+  /** When `lvol` was read from the target. */
+  readonly lvolTime: Date | undefined;
   readonly subsystem: ObservedSubsystem | undefined;
   /**
    * What was observed of the subsystem may be out of date: a host was revoked since, or the outcome of

@@ -14,6 +14,7 @@ import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { sharedParts, type SharedParts } from "./shared-parts.ts";
 import { ConnectedHosts } from "./target/connected-hosts.ts";
 import { diskKind, permits, snapshotKind, volumeKind, type Act } from "./kinds.ts";
+import type { IostatLoop } from "./target/iostat.ts";
 import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import type { ObservedChange } from "./target/observed.ts";
 import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
@@ -26,6 +27,7 @@ export type PartStatus = { readonly ok: boolean; readonly reason: string; readon
 
 export class Reconciler {
   readonly orphans: OrphanCalls;
+  readonly iostat: IostatLoop;
   readonly #listeners = new Set<() => void>();
   readonly #shared: SharedParts;
   readonly #disks: Disks;
@@ -48,6 +50,7 @@ export class Reconciler {
       onObserved: (change) => this.#onObserved(change),
       onOutcomeKnown: (id, of) => this.#onOutcomeKnown(id, of),
       onRestored: () => this.#session.scanSoon(),
+      scanDisks: () => this.#disks.rescanTarget(),
     });
     const { observed } = shared;
     this.#shared = shared;
@@ -67,6 +70,7 @@ export class Reconciler {
       wake: (id) => this.#drivers.wakeDisk(id),
       scanAll: (options) => this.#session.scanAll(options),
     });
+    this.iostat = shared.iostat;
     const mayPerform = (act: Act) => permits(fence.writeMode, act);
     const steps = { ...shared, lostStore: (id: string) => observed.setDisk(id, undefined) };
     const connectedHosts = new ConnectedHosts({ spdk, rows, observed });
@@ -90,7 +94,6 @@ export class Reconciler {
       connectedHosts,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
       disks: sessionDisks(this.#disks),
-      scanDisks: () => this.#disks.rescanTarget(),
       recordProcess: (targetProcess) => writer.recordTargetProcess(targetProcess),
       onReady: (ready) => {
         suspects.identified(ready);
@@ -155,7 +158,7 @@ export class Reconciler {
   }
 
   loops(): readonly LoopStatus[] {
-    return [...this.#disks.loops(), ...this.#drivers.status];
+    return [...this.#disks.loops(), ...this.#drivers.status, this.iostat.status];
   }
 
   /** How many steps wait for their lanes, and how many hold them. */
@@ -176,6 +179,7 @@ export class Reconciler {
     this.#unsubscribe.dispose();
     clearTimeout(this.#graceTimer);
     this.#suspects.close();
+    this.iostat.stop();
     await this.#disks.stop();
     await this.#drivers.stop(signal);
     await this.#session[Symbol.asyncDispose]();

@@ -5,6 +5,7 @@ import type { PendingContext } from "../model/pending-op.ts";
 import { Lanes } from "./engine/lanes.ts";
 import { NewVolumes } from "./lvol/new-volumes.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
+import { IostatLoop } from "./target/iostat.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
 import { Orphans } from "./target/orphans.ts";
 import { ReturnedLvols } from "./target/returned-lvols.ts";
@@ -22,6 +23,7 @@ export function sharedParts(
     readonly onOutcomeKnown: (id: string, of: OutcomeSubject) => void;
     /** Rows of deleted volumes were brought back. */
     readonly onRestored: () => void;
+    readonly scanDisks: () => Promise<void>;
   },
 ) {
   const { config, fence, connection } = options;
@@ -31,10 +33,12 @@ export function sharedParts(
     connectionNumber: () => connection.connectionNumber,
     onEnd: on.onOutcomeKnown,
   });
-  const { onRestored, pending, afterLoss } = on;
+  const { onRestored, pending, afterLoss, scanDisks } = on;
   const returned = new ReturnedLvols({ ...options, writeMode, onRestored });
   const orphans = new Orphans({ ...options, ...config, observed, returned });
   const newVolumes = new NewVolumes(() => fence.epoch);
-  const known = { observed, outcomes, orphans, returned, newVolumes };
-  return { ...options, ...known, lanes: new Lanes(), afterLoss, writeMode, pending };
+  const iostat = new IostatLoop({ ...options, observed, scanDisks });
+  const known = { observed, outcomes, orphans, returned, newVolumes, iostat };
+  const asked = { afterLoss, writeMode, pending, scanDisks };
+  return { ...options, ...known, ...asked, lanes: new Lanes() };
 }

@@ -21,6 +21,8 @@ export type NodeFigures = {
   readonly suspects: Readonly<Record<string, number>>;
   /** Changes whose answers were lost, by what they change, zero included. */
   readonly unknownOutcomes: Readonly<Record<string, number>>;
+  /** Streams of I/O counters. */
+  readonly iostatReaders: number;
   readonly queues: Readonly<Record<string, number>>;
   readonly conditions: Readonly<Record<string, boolean>>;
 };
@@ -47,12 +49,13 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "storagenode.unknown_outcomes",
     "Changes of the target whose answers were lost, by what they change",
   );
+  const readers = gauge("storagenode.iostat.readers", "Streams that read I/O counters");
   const queue = gauge("storagenode.queue.length", "Items that wait, by queue");
   const condition = gauge(
     "storagenode.condition",
     "1 if a condition of the node holds, otherwise 0",
   );
-  const needs = [unconfirmed, orphans, suspects, outcomes];
+  const needs = [unconfirmed, orphans, suspects, outcomes, readers];
   const all = [volumes, snapshots, disks, capacity, exports, ...needs, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
@@ -80,6 +83,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     for (const [of, count] of Object.entries(now.unknownOutcomes)) {
       observe.observe(outcomes, count, { of });
     }
+    observe.observe(readers, now.iostatReaders);
     for (const [name, length] of Object.entries(now.queues)) {
       observe.observe(queue, length, { queue: name });
     }

@@ -34,6 +34,7 @@ export class Metrics {
   readonly #statements: Histogram;
   readonly #commits: Histogram;
   readonly #intentObserved: Histogram;
+  readonly #iostatDropped: Counter;
 
   constructor(meter: Meter) {
     const seconds = (name: string, description: string) =>
@@ -63,6 +64,9 @@ export class Metrics {
       "storagenode.intent.observed.duration",
       "From the commit of a volume's intent until it was observed on the target and recorded",
     );
+    this.#iostatDropped = meter.createCounter("storagenode.iostat.dropped", {
+      description: "Answers of StreamIostat that were dropped because the reader was too slow",
+    });
   }
 
   pass(loop: string): void {
@@ -106,6 +110,10 @@ export class Metrics {
 
   commit(result: "ok" | "failed", durationMs: number): void {
     this.#commits.record(durationMs / 1_000, { result });
+  }
+
+  iostatDropped(): void {
+    this.#iostatDropped.add(1);
   }
 
   intentObserved(intent: IntentKind, durationMs: number): void {

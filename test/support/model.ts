@@ -65,6 +65,7 @@ export function observedVolume(known: Partial<ObservedVolume> = {}): ObservedVol
     lvol: undefined,
     subsystem: undefined,
     subsystemStale: false,
+    lvolTime: undefined,
     listeningSinceMs: undefined,
     isNewExport: false,
     exportEnded: false,

@@ -7,6 +7,7 @@ import type { LvolRow } from "../../model/lvol.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Notification } from "../../spdk/replies-target.ts";
 import type { Rows } from "../../store/rows.ts";
+import type { IostatLoop } from "./iostat.ts";
 import type { Observed } from "./observed.ts";
 import type { Orphans } from "./orphans.ts";
 
@@ -20,6 +21,7 @@ export type TargetEventsOptions = {
   readonly scanDisks: () => Promise<void>;
   /** Another poll, sent to the target in the same write as this one. */
   readonly alsoPoll: () => Promise<void>;
+  readonly iostat: Pick<IostatLoop, "bdevsUnregistered">;
   readonly onError: (error: unknown) => void;
 };
 
@@ -91,6 +93,7 @@ export class TargetEvents {
     const gone = new Set(
       events.flatMap(({ bdevName, type }) => (type === "bdev_unregister" ? [bdevName] : [])),
     );
+    if (gone.size > 0) this.#options.iostat.bdevsUnregistered(gone);
     const resized = namesOfLast("bdev_resize");
     const registered = namesOfLast("bdev_register");
     this.#registered = registered;

@@ -36,6 +36,7 @@ export type ObservedSince = {
 
 const NOTHING: ObservedVolume = {
   lvol: undefined,
+  lvolTime: undefined,
   subsystem: undefined,
   subsystemStale: false,
   listeningSinceMs: undefined,
@@ -134,7 +135,7 @@ export class Observed {
 
   setLvol(id: string, lvol: ObservedLvol | undefined): void {
     for (const { lvols } of this.#openScans) lvols.add(id);
-    this.#volumes.set(id, { ...this.volume(id), lvol });
+    this.#volumes.set(id, { ...this.volume(id), lvol, lvolTime: lvol && new Date() });
     this.#onChange({ kind: "lvol", id });
   }
 

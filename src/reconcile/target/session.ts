@@ -16,6 +16,7 @@ import type { Instruments } from "../../telemetry/instruments.ts";
 import { inSpan } from "../../telemetry/trace.ts";
 import { backoffMs } from "../engine/backoff.ts";
 import { DiscoveryListeners } from "./discovery.ts";
+import type { IostatLoop } from "./iostat.ts";
 import type { Observed } from "./observed.ts";
 import type { ConnectedHosts } from "./connected-hosts.ts";
 import { FullScan, type FullScanOptions, type ScanOptions } from "./full-scan.ts";
@@ -64,6 +65,7 @@ export type TargetSessionOptions = {
   readonly returned: ReturnedLvols;
   readonly disks: FullScanOptions["disks"];
   readonly scanDisks: () => Promise<void>;
+  readonly iostat: Pick<IostatLoop, "bdevsUnregistered">;
   /** Keeps what identifies the process of the target, for the next agent. */
   readonly recordProcess: (targetProcess: TargetProcess) => void;
   /**

@@ -8,6 +8,7 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.ts";
 import { Condition, Meta } from "./meta.ts";
+import { Iostat } from "./node.ts";
 
 export const protobufPackage = "storagenode.v1";
 
@@ -216,6 +217,12 @@ export interface DiskStatus {
     | undefined;
   /** An operator asserted that a discarded block of this disk reads as zeros. */
   discardZeroes: boolean;
+  /**
+   * The last counters that were read, and when: while somebody reads them (StreamIostat, metrics).
+   * Unset if they were not read since the target started.
+   */
+  iostat: Iostat | undefined;
+  iostatTime: Date | undefined;
 }
 
 /** How far the zeroing of a store's free space has come. */
@@ -436,6 +443,8 @@ function createBaseDiskStatus(): DiskStatus {
     nextTryTime: undefined,
     zeroing: undefined,
     discardZeroes: false,
+    iostat: undefined,
+    iostatTime: undefined,
   };
 }
 
@@ -512,6 +521,12 @@ export const DiskStatus: MessageFns<DiskStatus> = {
     }
     if (message.discardZeroes !== false) {
       writer.uint32(176).bool(message.discardZeroes);
+    }
+    if (message.iostat !== undefined) {
+      Iostat.encode(message.iostat, writer.uint32(242).fork()).join();
+    }
+    if (message.iostatTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.iostatTime), writer.uint32(250).fork()).join();
     }
     return writer;
   },
@@ -705,6 +720,22 @@ export const DiskStatus: MessageFns<DiskStatus> = {
             message.discardZeroes = reader.bool();
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.iostat = Iostat.decode(reader, reader.uint32());
+            continue;
+          }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.iostatTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -750,6 +781,10 @@ export const DiskStatus: MessageFns<DiskStatus> = {
       ? ZeroingProgress.fromPartial(object.zeroing)
       : undefined;
     message.discardZeroes = object.discardZeroes ?? false;
+    message.iostat = (object.iostat !== undefined && object.iostat !== null)
+      ? Iostat.fromPartial(object.iostat)
+      : undefined;
+    message.iostatTime = object.iostatTime ?? undefined;
     return message;
   },
 };

@@ -8,6 +8,7 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.ts";
 import { Condition, Meta } from "./meta.ts";
+import { Iostat } from "./node.ts";
 
 export const protobufPackage = "storagenode.v1";
 
@@ -204,7 +205,19 @@ export interface LvolStatus {
   qos: QosLimits | undefined;
   conditions: Condition[];
   lastError: string;
-  nextTryTime: Date | undefined;
+  nextTryTime:
+    | Date
+    | undefined;
+  /**
+   * The last counters that were read, and when: while somebody reads them (StreamIostat, metrics).
+   * Unset if they were not read since the target started.
+   */
+  iostat: Iostat | undefined;
+  iostatTime:
+    | Date
+    | undefined;
+  /** When allocated_bytes was read from the target. */
+  allocatedTime: Date | undefined;
 }
 
 function createBaseLvol(): Lvol {
@@ -640,6 +653,9 @@ function createBaseLvolStatus(): LvolStatus {
     conditions: [],
     lastError: "",
     nextTryTime: undefined,
+    iostat: undefined,
+    iostatTime: undefined,
+    allocatedTime: undefined,
   };
 }
 
@@ -689,6 +705,15 @@ export const LvolStatus: MessageFns<LvolStatus> = {
     }
     if (message.nextTryTime !== undefined) {
       Timestamp.encode(toTimestamp(message.nextTryTime), writer.uint32(98).fork()).join();
+    }
+    if (message.iostat !== undefined) {
+      Iostat.encode(message.iostat, writer.uint32(242).fork()).join();
+    }
+    if (message.iostatTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.iostatTime), writer.uint32(250).fork()).join();
+    }
+    if (message.allocatedTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.allocatedTime), writer.uint32(258).fork()).join();
     }
     return writer;
   },
@@ -802,6 +827,30 @@ export const LvolStatus: MessageFns<LvolStatus> = {
             message.nextTryTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.iostat = Iostat.decode(reader, reader.uint32());
+            continue;
+          }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.iostatTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 32: {
+            if (tag !== 258) {
+              break;
+            }
+
+            message.allocatedTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -835,6 +884,11 @@ export const LvolStatus: MessageFns<LvolStatus> = {
     message.conditions = object.conditions?.map((e) => Condition.fromPartial(e)) || [];
     message.lastError = object.lastError ?? "";
     message.nextTryTime = object.nextTryTime ?? undefined;
+    message.iostat = (object.iostat !== undefined && object.iostat !== null)
+      ? Iostat.fromPartial(object.iostat)
+      : undefined;
+    message.iostatTime = object.iostatTime ?? undefined;
+    message.allocatedTime = object.allocatedTime ?? undefined;
     return message;
   },
 };

@@ -269,19 +269,28 @@ export interface Event {
   time: Date | undefined;
 }
 
-/** Counters of one volume since it was registered with the target. */
+/**
+ * Counters of one volume, or of one disk, since it was registered with the target. What a volume
+ * does counts on its disk too.
+ */
 export interface Iostat {
+  /** Empty for a disk. */
   lvolId: string;
   bytesRead: bigint;
   numReadOps: bigint;
   bytesWritten: bigint;
   numWriteOps: bigint;
+  /** Sums over all operations: their rise, divided by that of the operations, is the mean latency. */
   readLatency: Duration | undefined;
   writeLatency:
     | Duration
     | undefined;
-  /** Counters start anew with this sample: the target restarted or the volume was attached again. */
+  /**
+   * Counters start anew since the answer before on this stream: the target restarted or the volume
+   * was attached again. No difference with earlier counters means anything.
+   */
   reset: boolean;
+  /** The disk, or the disk that the volume is on. */
   diskId: string;
 }
 

@@ -135,16 +135,26 @@ export interface GetHealthResponse {
 export interface StreamIostatRequest {
   /** Empty: all. */
   lvolIds: string[];
+  /**
+   * 0.1 s to 5 min; 1 s if unset. All readers share one sample per shortest interval: another
+   * interval is rounded up to a multiple of that one.
+   */
   interval:
     | Duration
     | undefined;
   /** Only volumes on these disks, if set. */
   diskIds: string[];
+  /** Also the disks themselves: those of disk_ids, or all. */
+  includeDisks: boolean;
 }
 
 /** What StreamIostat answers, each time. */
 export interface StreamIostatResponse {
-  time: Date | undefined;
+  /** When the target answered with these counters. */
+  time:
+    | Date
+    | undefined;
+  /** Of the volumes, then of the disks; without those that the target does not have now. */
   iostats: Iostat[];
   /** Samples that this reader missed since the last one, because it reads too slowly. */
   dropped: bigint;
@@ -1332,7 +1342,7 @@ export const GetHealthResponse: MessageFns<GetHealthResponse> = {
 };
 
 function createBaseStreamIostatRequest(): StreamIostatRequest {
-  return { lvolIds: [], interval: undefined, diskIds: [] };
+  return { lvolIds: [], interval: undefined, diskIds: [], includeDisks: false };
 }
 
 export const StreamIostatRequest: MessageFns<StreamIostatRequest> = {
@@ -1345,6 +1355,9 @@ export const StreamIostatRequest: MessageFns<StreamIostatRequest> = {
     }
     for (const v of message.diskIds) {
       writer.uint32(26).string(v!);
+    }
+    if (message.includeDisks !== false) {
+      writer.uint32(32).bool(message.includeDisks);
     }
     return writer;
   },
@@ -1386,6 +1399,14 @@ export const StreamIostatRequest: MessageFns<StreamIostatRequest> = {
             message.diskIds.push(reader.string());
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.includeDisks = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1408,6 +1429,7 @@ export const StreamIostatRequest: MessageFns<StreamIostatRequest> = {
       ? Duration.fromPartial(object.interval)
       : undefined;
     message.diskIds = object.diskIds?.map((e) => e) || [];
+    message.includeDisks = object.includeDisks ?? false;
     return message;
   },
 };
@@ -5917,7 +5939,11 @@ export const StorageNodeService = {
     responseSerialize: (value: GetHealthResponse): Buffer => Buffer.from(GetHealthResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetHealthResponse => GetHealthResponse.decode(value),
   },
-  /** Counters of the named volumes, once per interval. */
+  /**
+   * Counters of volumes and disks, once per interval. An id that is not on the node is NOT_FOUND; a
+   * volume that is deleted later leaves the answers, a new one that the filter lets in joins them.
+   * While the target is away there are no answers, and the stream stays open.
+   */
   streamIostat: {
     path: "/storagenode.v1.StorageNode/StreamIostat" as const,
     requestStream: false as const,
@@ -6234,7 +6260,11 @@ export interface StorageNodeServer extends UntypedServiceImplementation {
   delete: handleUnaryCall<DeleteRequest, DeleteResponse>;
   /** Health of the agent's parts and of the disks. */
   getHealth: handleUnaryCall<GetHealthRequest, GetHealthResponse>;
-  /** Counters of the named volumes, once per interval. */
+  /**
+   * Counters of volumes and disks, once per interval. An id that is not on the node is NOT_FOUND; a
+   * volume that is deleted later leaves the answers, a new one that the filter lets in joins them.
+   * While the target is away there are no answers, and the stream stays open.
+   */
   streamIostat: handleServerStreamingCall<StreamIostatRequest, StreamIostatResponse>;
   /** One volume; a deleted one answers with its delete_time for a while. */
   getLvol: handleUnaryCall<GetLvolRequest, GetLvolResponse>;
@@ -6381,7 +6411,11 @@ export interface StorageNodeClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetHealthResponse) => void,
   ): ClientUnaryCall;
-  /** Counters of the named volumes, once per interval. */
+  /**
+   * Counters of volumes and disks, once per interval. An id that is not on the node is NOT_FOUND; a
+   * volume that is deleted later leaves the answers, a new one that the filter lets in joins them.
+   * While the target is away there are no answers, and the stream stays open.
+   */
   streamIostat(
     request: StreamIostatRequest,
     options?: Partial<CallOptions>,
