@@ -50,6 +50,8 @@ export type Config = {
   readonly isolation: "strict" | "trusted";
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
+  /** Whose I/O counters stand in the metrics. */
+  readonly metricsIostat: "off" | "disks" | "volumes";
   readonly logLevel: "fatal" | "error" | "warn" | "info" | "debug" | "trace";
   readonly telemetry: TelemetryConfig;
 };
@@ -145,6 +147,9 @@ const environment = z.object({
     .string()
     .regex(/^\d{1,4}(\.\d{1,3})?$/, { error: "must be a number of seconds, such as 30" })
     .default("30"),
+  STORAGE_NODE_METRICS_IOSTAT: z
+    .enum(["off", "disks", "volumes"], { error: "must be off, disks or volumes" })
+    .default("disks"),
   LOG_LEVEL: z
     .enum(["fatal", "error", "warn", "info", "debug", "trace"], {
       error: "must be fatal, error, warn, info, debug or trace",
@@ -196,6 +201,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,
     reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
+    metricsIostat: values.STORAGE_NODE_METRICS_IOSTAT,
     logLevel: values.LOG_LEVEL,
     telemetry: telemetryConfig(values),
   });

@@ -77,7 +77,7 @@ export const IOSTAT_DEFAULT_MS = 1_000;
 export const IOSTAT_FRESH_MS = 1_000;
 
 /** The answer with the counters is waited for that long; the next call waits for it in any case. */
-export const IOSTAT_WAIT_MS = 5_000;
+export const IOSTAT_WAIT_MS = 3_000;
 
 /** After counters could not be read, as the target is away or refused; or after the interval, if shorter. */
 export const IOSTAT_RETRY_MS = 1_000;

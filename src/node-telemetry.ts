@@ -3,6 +3,7 @@
 import type { Agent } from "./api/agent.ts";
 import { nodeCapacity } from "./api/capacity.ts";
 import { startHttp } from "./api/http.ts";
+import type { Config } from "./config.ts";
 import { DISK_STATES, diskState } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
 import { SNAPSHOT_STATES, snapshotState } from "./model/snapshot.ts";
@@ -16,9 +17,11 @@ import type { Rows } from "./store/rows.ts";
 import type { Writer } from "./store/writer.ts";
 import { registerGauges, type NodeFigures } from "./telemetry/gauges.ts";
 import { IntentClock } from "./telemetry/intent-clock.ts";
+import { iostatText } from "./telemetry/iostat-text.ts";
 import type { Telemetry } from "./telemetry/telemetry.ts";
 
 type Parts = {
+  readonly config: Pick<Config, "metricsIostat">;
   readonly agent: Agent;
   readonly rows: Rows;
   readonly reconciler: Reconciler;
@@ -45,12 +48,22 @@ export async function showNode(
     registerGauges(telemetry.meter, () => figures(parts));
     if (listen !== undefined) {
       const notReady = () => reasons(parts.agent);
-      const http = await startHttp({ listen, scrape: telemetry.scrape, notReady });
+      const scrape = async () => (await telemetry.scrape()) + (await iostat(parts));
+      const http = await startHttp({ listen, scrape, notReady });
       address = stack.use(http).address;
     }
   }
   const owned = stack.move();
   return { address, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** Read for this scrape, unless somebody else has just read them. Nothing while the target is away. */
+async function iostat({ config, reconciler }: Parts): Promise<string> {
+  const { metricsIostat } = config;
+  if (metricsIostat === "off") return "";
+  const lvolIds = metricsIostat === "volumes" ? "all" : "none";
+  const filter = { lvolIds, diskIds: "all", includeDisks: true } as const;
+  return iostatText(await reconciler.iostat.current(filter));
 }
 
 function timeIntents({ metrics }: Telemetry, rows: Rows): () => void {

@@ -146,7 +146,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { listen } = config;
   const handlers = handlersOf(agent, log);
   const server = stack.use(await startServer({ listen, log, instruments, handlers }));
-  const observed = { agent, rows, reconciler, writer, connection, fence };
+  const observed = { config, agent, rows, reconciler, writer, connection, fence };
   const http = stack.use(await showNode(config.httpListen, telemetry, observed));
   stack.defer(watchReadiness(agent, reconciler, server, log));
   reconciler.start();

@@ -45,6 +45,8 @@ export type OrphansOfNode = {
 };
 
 export type IostatOfNode = {
+  /** Number of readers now. */
+  readonly readers: number;
   /** Frames come until the returned function is called. */
   readonly subscribe: (reader: IostatReader) => () => void;
   /** The last reading in this incarnation of the target. */

@@ -1,11 +1,12 @@
 // StreamIostat: what hosts do to volumes, as a client of the API sees it, and what it costs the target.
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
 import { SimulatedHost } from "../../src/sim/host/simulated-host.ts";
 import { call, until } from "../support/agent.ts";
 import { crashScenario, type CrashScenario } from "../support/crash-scenario.ts";
-import { entryOf, IostatStream, OFTEN, type Frame } from "../support/iostat-stream.ts";
+import { entryOf, IostatStream, type Frame } from "../support/iostat-stream.ts";
 import { OverheardRequests } from "../support/overheard-requests.ts";
+import { TcpRelay } from "../support/tcp-relay.ts";
 import { getLvol, HOST, idOf, provision, remove } from "../support/volumes.ts";
 
 const SIZE = { sizeBytes: 64n * 1024n ** 2n };
@@ -39,6 +40,8 @@ function reading(request: ConstructorParameters<typeof IostatStream>[1] = {}): I
   return stack.use(new IostatStream(scenario.agent(), request));
 }
 
+const timeOf = (time: Date | undefined) => time?.getTime() ?? Number.NaN;
+
 const idsOf = ({ iostats }: Frame) => iostats.map(({ lvolId }) => lvolId).toSorted();
 
 describe("StreamIostat", () => {
@@ -68,5 +71,217 @@ describe("StreamIostat", () => {
     // Two writes to a disk that takes 80 us for each.
     expect(nanos).toBeGreaterThan(160_000);
     expect(nanos).toBeLessThan(1_000_000);
+  });
+
+  it("shows the volumes and disks that the filter lets in, as they come and go", async () => {
+    const agent = scenario.agent();
+    const [one, two] = [await provision(agent, SIZE), await provision(agent, SIZE)].map(idOf);
+    if (one === undefined || two === undefined) throw new Error("two");
+    const disk = [...agent.node.agent.rows.disks()][0]?.id ?? "";
+    const all = reading();
+    const onlyOne = reading({ lvolIds: [one] });
+    const ofDisk = reading({ diskIds: [disk], includeDisks: true });
+    expect(idsOf(await all.next("of all"))).toEqual([one, two].toSorted());
+    expect(idsOf(await onlyOne.next("of one"))).toEqual([one]);
+    const { iostats } = await ofDisk.next("of the disk");
+    expect(iostats.map(({ lvolId, diskId }) => [lvolId, diskId]).toSorted()).toEqual(
+      [
+        ["", disk],
+        [one, disk],
+        [two, disk],
+      ].toSorted(),
+    );
+
+    const three = idOf(await provision(agent, SIZE));
+    const joined = (frame: Frame) => entryOf(frame, three) !== undefined;
+    await all.next("with the new volume", joined);
+    await ofDisk.next("with the new volume", joined);
+    expect(idsOf(await onlyOne.next("of one, still"))).toEqual([one]);
+
+    await remove(agent, one);
+    await all.next("without the deleted volume", (frame) => entryOf(frame, one) === undefined);
+    await onlyOne.next("of nothing", ({ iostats: none }) => none.length === 0);
+    expect(idsOf(await all.next("of those that are left"))).toEqual([two, three].toSorted());
+  });
+
+  it("refuses what is not on the node, and intervals out of bounds", async () => {
+    const agent = scenario.agent();
+    const none = "7c5d1e9a-0009-4000-8000-000000000009";
+    const refused = async (request: ConstructorParameters<typeof IostatStream>[1]) =>
+      await reading(request).ended;
+    expect(await refused({ lvolIds: [none] })).toMatchObject({ code: 5 });
+    expect(await refused({ diskIds: [none] })).toMatchObject({ code: 5 });
+    const gone = idOf(await provision(agent, SIZE));
+    await remove(agent, gone);
+    expect(await refused({ lvolIds: [gone] })).toEqual({
+      code: 5,
+      details: `volume ${gone} was deleted`,
+    });
+    expect(await refused({ lvolIds: ["x"] })).toMatchObject({ code: 3 });
+    for (const interval of [
+      { seconds: 0n, nanos: 99_000_000 },
+      { seconds: 301n, nanos: 0 },
+      { seconds: -1n, nanos: 0 },
+      { seconds: 1n, nanos: -5 },
+    ]) {
+      expect(await refused({ interval })).toMatchObject({
+        code: 3,
+        details: "interval: must be between 0.1 and 300 seconds",
+      });
+    }
+    expect(agent.node.agent.loops().find(({ name }) => name === "iostat")).toMatchObject({
+      passes: 0,
+    });
+  });
+
+  it("is silent while the target is away, and marks counters that began anew after that", async () => {
+    const lvol = await provision(scenario.agent(), SIZE);
+    const id = idOf(lvol);
+    const host = await hostOf(lvol);
+    await host.write(0, Buffer.alloc(PAGE, 1));
+    const [often, seldom] = [reading(), reading({ interval: { seconds: 1n, nanos: 0 } })];
+    await often.next("before", (frame) => entryOf(frame, id)?.numWriteOps === 1n);
+    await seldom.next("before, seldom");
+    await scenario.target.kill();
+    await until("the agent knows", () =>
+      scenario
+        .agent()
+        .node.agent.components()
+        .some(({ name, ok }) => name === "target" && !ok),
+    );
+    often.frames.length = 0;
+    await scenario.target.restart();
+    const marked = await often.next("with a mark", (frame) => entryOf(frame, id)?.reset === true);
+    expect(entryOf(marked, id)).toMatchObject({ numReadOps: 0n, numWriteOps: 0n });
+    expect(entryOf(await often.next("after it"), id)).toMatchObject({ reset: false });
+    // Whoever missed that sample is told all the same.
+    await seldom.next("with a mark, seldom", (frame) => entryOf(frame, id)?.reset === true);
+    await host.write(0, Buffer.alloc(PAGE, 2));
+    await often.next("with I/O", (frame) => {
+      const entry = entryOf(frame, id);
+      return entry?.numWriteOps === 1n && !entry.reset;
+    });
+  });
+
+  it("marks the counters of a volume that was attached again, even if they are higher", async () => {
+    const lvol = await provision(scenario.agent(), SIZE);
+    const id = idOf(lvol);
+    const stream = reading();
+    await stream.next("before");
+    // The same bdev name with other counters, as after a detach and an attach.
+    const bdev = scenario.target.state().lvol(lvol.status?.lvolUuid ?? "");
+    if (bdev === undefined) throw new Error("no bdev");
+    scenario.target.state().notify("bdev_unregister", bdev);
+    scenario.target.state().notify("bdev_register", bdev);
+    bdev.io.count("write", PAGE);
+    await stream.next("with a mark", (frame) => entryOf(frame, id)?.reset === true);
+  });
+
+  it("goes on without a volume that vanished from the target, and with all the others", async () => {
+    const agent = scenario.agent();
+    const [kept, lost] = [await provision(agent, SIZE), await provision(agent, SIZE)];
+    const stream = reading();
+    await stream.next("with both", ({ iostats }) => iostats.length === 2);
+    heard.take();
+    const { state } = scenario.target;
+    const bdev = state().lvol(lost.status?.lvolUuid ?? "");
+    if (bdev === undefined) throw new Error("no bdev");
+    state().unregister(bdev);
+    const left = await stream.next("with one", ({ iostats }) => iostats.length === 1);
+    expect(idsOf(left)).toEqual([idOf(kept)]);
+    await until("the agent has seen it", async () => {
+      return (await getLvol(agent, idOf(lost))).status?.state === "LVOL_STATE_DATA_MISSING";
+    });
+    const unfiltered = heard.take().filter(({ method, params }) => {
+      return method === "bdev_get_iostat" && params["names"] === undefined;
+    });
+    expect(unfiltered.length).toBeLessThanOrEqual(1);
+  });
+
+  it("tells a slow reader how many samples it missed, and holds up no other", async () => {
+    const agent = scenario.agent();
+    await Promise.all(Array.from({ length: 100 }, () => provision(agent, SIZE)));
+    const [slow, fast] = [reading(), reading()];
+    await slow.next("the first");
+    slow.pause();
+    const isLate = ({ dropped }: Frame) => dropped > 0n;
+    const { iostat } = agent.node.agent;
+    const dropped = vi.spyOn(iostat, "countDropped");
+    await until("the slow reader misses samples", () => dropped.mock.calls.length >= 5);
+    slow.resume();
+    let [before, late] = [await slow.next("that was waiting"), await slow.next("behind it")];
+    while (!isLate(late)) [before, late] = [late, await slow.next("that says what was missed")];
+    expect(late.dropped).toBeGreaterThanOrEqual(5n);
+    expect(late.iostats).toHaveLength(100);
+    expect((await slow.next("in time again")).dropped).toBe(0n);
+    // Both read every sample, so the fast one has those that the slow one missed.
+    const missed = fast.frames.filter(
+      ({ time }) => timeOf(time) > timeOf(before.time) && timeOf(time) < timeOf(late.time),
+    );
+    expect(BigInt(missed.length)).toBe(late.dropped);
+    expect(fast.frames.some(isLate)).toBe(false);
+  });
+
+  it("asks nothing once every stream has ended, in whatever way", async () => {
+    const agent = scenario.agent();
+    await provision(agent, SIZE);
+    const relay = stack.use(await TcpRelay.open(agent.address));
+    const ends: readonly ((streams: readonly IostatStream[]) => void)[] = [
+      (streams) => {
+        for (const stream of streams) stream.cancel();
+      },
+      () => relay.drop(),
+    ];
+    for (const end of ends) {
+      const streams = Array.from({ length: 20 }, () => stack.use(new IostatStream(relay)));
+      await Promise.all(streams.map((stream) => stream.next("the first")));
+      expect(agent.node.agent.iostat.readers).toBe(20);
+      end(streams);
+      await until("nobody reads", () => agent.node.agent.iostat.readers === 0);
+    }
+    heard.take();
+    const polls: string[] = [];
+    await until("the target was polled for events twice", () => {
+      polls.push(...heard.take().map(({ method }) => method));
+      return polls.filter((method) => method === "notify_get_notifications").length >= 2;
+    });
+    expect(polls).not.toContain("bdev_get_iostat");
+  });
+
+  it("ends with UNAVAILABLE when the agent stops", async () => {
+    const stream = reading();
+    await stream.next("the first");
+    const { ended } = stream;
+    await scenario.killAgent();
+    expect(await ended).toMatchObject({ code: 14 });
+  });
+});
+
+describe("GetLvol and GetDisk", () => {
+  it("have the last counters with their time, and none of an earlier process of the target", async () => {
+    const agent = scenario.agent();
+    const lvol = await provision(agent, SIZE);
+    const id = idOf(lvol);
+    const diskId = lvol.status?.diskId ?? "";
+    expect((await getLvol(agent, id)).status).toMatchObject({ iostat: undefined });
+    const host = await hostOf(lvol);
+    await host.write(0, Buffer.alloc(PAGE, 1));
+    const stream = reading({ includeDisks: true });
+    const frame = await stream.next("with the write", (one) => {
+      return entryOf(one, id)?.numWriteOps === 1n;
+    });
+    stream.cancel();
+    await until("nobody reads", () => agent.node.agent.iostat.readers === 0);
+    const { client } = agent;
+    const disk = await call(client, client.getDisk.bind(client), { diskId });
+    const { status } = await getLvol(agent, id);
+    expect(status?.iostat).toMatchObject({ lvolId: id, bytesWritten: 4_096n });
+    expect(disk.disk?.status?.iostat).toMatchObject({ lvolId: "", diskId, bytesWritten: 4_096n });
+    expect(status?.iostatTime?.getTime()).toBeGreaterThanOrEqual(frame.time?.getTime() ?? Infinity);
+    expect(status?.allocatedTime?.getTime()).toBeLessThanOrEqual(Date.now());
+    await scenario.target.restart();
+    await until("they are gone", async () => {
+      return (await getLvol(agent, id)).status?.iostat === undefined;
+    });
   });
 });

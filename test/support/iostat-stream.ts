@@ -20,12 +20,8 @@ export class IostatStream implements Disposable {
   readonly #call: ClientReadableStream<Frame>;
   readonly ended: Promise<{ readonly code: number; readonly details: string }>;
 
-  /** Has a connection of its own. `reads`: false until `read` is called. */
-  constructor(
-    { address }: Pick<TestAgent, "address">,
-    request: Partial<StreamIostatRequest> = {},
-    { reads = true }: { readonly reads?: boolean } = {},
-  ) {
+  /** Has a connection of its own. */
+  constructor({ address }: Pick<TestAgent, "address">, request: Partial<StreamIostatRequest> = {}) {
     this.#client = new StorageNodeClient(address, credentials.createInsecure());
     const unset = { lvolIds: [], diskIds: [], interval: OFTEN, includeDisks: false };
     this.#call = this.#client.streamIostat({ ...unset, ...request });
@@ -33,11 +29,16 @@ export class IostatStream implements Disposable {
     this.ended = new Promise((resolve) => {
       this.#call.on("status", ({ code, details }) => resolve({ code, details }));
     });
-    if (reads) this.read();
+    this.#call.on("data", (frame: Frame) => this.frames.push(frame));
   }
 
-  read(): void {
-    this.#call.on("data", (frame: Frame) => this.frames.push(frame));
+  /** Reads nothing any more until `resume`: some frames wait in the client and on the connection. */
+  pause(): void {
+    this.#call.pause();
+  }
+
+  resume(): void {
+    this.#call.resume();
   }
 
   /** The next frame for which `test` holds; those before it are dropped. */
@@ -56,11 +57,6 @@ export class IostatStream implements Disposable {
 
   cancel(): void {
     this.#call.cancel();
-  }
-
-  /** Ends the connection under the stream. */
-  disconnect(): void {
-    this.#client.close();
   }
 
   [Symbol.dispose](): void {
