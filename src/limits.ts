@@ -76,8 +76,9 @@ export const IOSTAT_DEFAULT_MS = 1_000;
 /** Counters that are younger are not read again for a scrape of the metrics. */
 export const IOSTAT_FRESH_MS = 1_000;
 
-/** The answer with the counters is waited for that long; the next call waits for it in any case. */
+/** The answer with the counters is waited for that long; it keeps the next call back until the other. */
 export const IOSTAT_WAIT_MS = 3_000;
+export const IOSTAT_OVERDUE_MS = 60_000;
 
 /** After counters could not be read, as the target is away or refused; or after the interval, if shorter. */
 export const IOSTAT_RETRY_MS = 1_000;

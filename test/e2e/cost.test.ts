@@ -3,10 +3,12 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readConfig } from "../../src/config.ts";
+import type { StreamIostatRequest } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { lvolState } from "../../src/model/lvol-state.ts";
 import { startTelemetry, type Telemetry } from "../../src/telemetry/telemetry.ts";
 import { call, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
+import { IostatStream } from "../support/iostat-stream.ts";
 import { scrape, valueOf, type Samples } from "../support/scrape.ts";
 import { OverheardRequests, type Request } from "../support/overheard-requests.ts";
 import { SocketProxy } from "../support/socket-proxy.ts";
@@ -165,6 +167,37 @@ describe("a minute in which nothing happens", () => {
     expect(valueOf(after, "storagenode_spdk_dumps_total")).toBe(
       valueOf(before, "storagenode_spdk_dumps_total"),
     );
+  });
+});
+
+describe("readers of I/O counters", () => {
+  /** Reads until each stream has five frames. Returns how many samples all had, and the calls for them. */
+  async function readersOf(requests: readonly Partial<StreamIostatRequest>[]) {
+    heard.take();
+    const streams = requests.map((request) => new IostatStream(agent, request));
+    await until("each has five frames", () => streams.every(({ frames }) => frames.length >= 5));
+    const asked = heard.take().filter(({ method }) => method === "bdev_get_iostat");
+    const times = streams.flatMap(({ frames }) => frames.map(({ time }) => time?.getTime()));
+    for (const stream of streams) stream[Symbol.dispose]();
+    await until("nobody reads", () => agent.node.agent.iostat.readers === 0);
+    return { samples: new Set(times).size, asked };
+  }
+
+  it.each([1, 50])("%i with as many filters cost one call for each sample", async (readers) => {
+    const rows = [...agent.node.agent.rows.lvols()].filter(({ deleteTime }) => !deleteTime);
+    const filters = rows.slice(0, readers).map(({ id }) => ({ lvolIds: [id] }));
+    const { samples, asked } = await readersOf(filters);
+    // The last one may not have reached the readers yet.
+    expect([samples, samples + 1]).toContain(asked.length);
+    const names = asked.at(-1)?.params["names"];
+    expect(names).toHaveLength(readers);
+  });
+
+  it("of one filter and of all volumes cost one call for each sample together", async () => {
+    const [disk] = [...agent.node.agent.rows.disks()];
+    const all = Array.from({ length: 20 }, () => ({ includeDisks: true }));
+    const { samples, asked } = await readersOf([...all, { diskIds: [disk?.id ?? ""] }]);
+    expect([samples, samples + 1]).toContain(asked.length);
   });
 });
 

@@ -1,11 +1,16 @@
 // StreamIostat: what hosts do to volumes, as a client of the API sees it, and what it costs the target.
+import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
 import { SimulatedHost } from "../../src/sim/host/simulated-host.ts";
-import { call, until } from "../support/agent.ts";
+import { call, startAgent, until } from "../support/agent.ts";
 import { crashScenario, type CrashScenario } from "../support/crash-scenario.ts";
+import { testDatabase } from "../support/database.ts";
+import { inProcessTarget, type InProcessTarget } from "../support/in-process-target.ts";
 import { entryOf, IostatStream, type Frame } from "../support/iostat-stream.ts";
 import { OverheardRequests } from "../support/overheard-requests.ts";
+import { SocketProxy } from "../support/socket-proxy.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 import { TcpRelay } from "../support/tcp-relay.ts";
 import { getLvol, HOST, idOf, provision, remove } from "../support/volumes.ts";
 
@@ -25,8 +30,10 @@ beforeEach(async () => {
 afterEach(async () => await stack.disposeAsync());
 
 /** A host that is connected to the volume. */
-async function hostOf(lvol: Lvol): Promise<SimulatedHost> {
-  const { fabric } = scenario.target;
+async function hostOf(
+  lvol: Lvol,
+  { fabric }: Pick<InProcessTarget, "fabric"> = scenario.target,
+): Promise<SimulatedHost> {
   const address = { traddr: "127.0.0.1", trsvcid: "4440" };
   const nqn = lvol.status?.nqn ?? "";
   const times = { reconnectDelayMs: 20, ctrlLossTmoMs: 60_000 };
@@ -84,13 +91,9 @@ describe("StreamIostat", () => {
     expect(idsOf(await all.next("of all"))).toEqual([one, two].toSorted());
     expect(idsOf(await onlyOne.next("of one"))).toEqual([one]);
     const { iostats } = await ofDisk.next("of the disk");
-    expect(iostats.map(({ lvolId, diskId }) => [lvolId, diskId]).toSorted()).toEqual(
-      [
-        ["", disk],
-        [one, disk],
-        [two, disk],
-      ].toSorted(),
-    );
+    const named = iostats.map(({ lvolId, diskId }) => `${lvolId} on ${diskId}`);
+    const expected = ["", one, two].map((lvolId) => `${lvolId} on ${disk}`);
+    expect(named.toSorted()).toEqual(expected.toSorted());
 
     const three = idOf(await provision(agent, SIZE));
     const joined = (frame: Frame) => entryOf(frame, three) !== undefined;
@@ -174,7 +177,34 @@ describe("StreamIostat", () => {
     scenario.target.state().notify("bdev_unregister", bdev);
     scenario.target.state().notify("bdev_register", bdev);
     bdev.io.count("write", PAGE);
-    await stream.next("with a mark", (frame) => entryOf(frame, id)?.reset === true);
+    const marked = await stream.next("with a mark", (one) => entryOf(one, id)?.reset === true);
+    expect(entryOf(marked, id)).toMatchObject({ bytesWritten: 4_096n });
+    expect(entryOf(await stream.next("after it"), id)).toMatchObject({ reset: false });
+  });
+
+  it("never has two requests under way, however long the target takes", async () => {
+    await provision(scenario.agent(), SIZE);
+    const { gate } = scenario.target.engine();
+    const counters = () => gate.counts["bdev_get_iostat"] ?? 0;
+    gate.addRule({ method: "bdev_get_iostat", nth: 1, effect: "delay", ms: 700, always: true });
+    const before = counters();
+    const stream = reading();
+    await stream.next("after 700 ms");
+    const asked = counters() - before;
+    expect([1, 2]).toContain(asked);
+    gate.clear();
+    gate.addRule({ method: "bdev_get_iostat", nth: 1, effect: "drop" });
+    await until("a request stays without an answer", () => counters() > before + asked);
+    const lost = counters();
+    const { node } = scenario.agent();
+    await until("the loop says so", () => {
+      return node.agent.loops().some(({ lastError }) => lastError?.includes("(timeout)") === true);
+    });
+    expect(counters()).toBe(lost);
+    // A new connection ends the wait for it.
+    scenario.loseConnection();
+    stream.frames.length = 0;
+    await stream.next("over the next connection");
   });
 
   it("goes on without a volume that vanished from the target, and with all the others", async () => {
@@ -283,5 +313,55 @@ describe("GetLvol and GetDisk", () => {
     await until("they are gone", async () => {
       return (await getLvol(agent, id)).status?.iostat === undefined;
     });
+  });
+});
+
+describe("StreamIostat over a release of SPDK", () => {
+  it.each([
+    ["24.01", { name: "UUID" }, {}],
+    ["25.05", { name: "UUID" }, {}],
+    ["26.09", { names: ["UUID"] }, { names: ["UUID", "UUID"] }],
+  ] as const)("%s asks for one volume by %o, for two by %o", async (release, one, two) => {
+    const target = stack.use(await inProcessTarget({ release }));
+    const folder = stack.use(await temporaryFolder());
+    const socket = join(folder.path, "s");
+    const requests = new OverheardRequests();
+    stack.use(await SocketProxy.open(socket, target.socket, requests.overhear));
+    const database = stack.use(await testDatabase());
+    const { fabricDisks } = target;
+    const place = { url: database.url, target: { socket, fabricDisks } };
+    const agent = stack.use(await startAgent(place));
+    await agent.ready();
+    const lvols = [await provision(agent, SIZE), await provision(agent, SIZE)];
+    const ids = lvols.map(idOf);
+    const [lvol] = lvols;
+    if (lvol === undefined) throw new Error("two");
+    const host = await hostOf(lvol, target);
+    const asked = () => {
+      const counters = requests.take().filter(({ method }) => method === "bdev_get_iostat");
+      const text = JSON.stringify(counters.at(-1)?.params);
+      return JSON.parse(text.replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "UUID"));
+    };
+    {
+      using stream = new IostatStream(agent, { lvolIds: ids.slice(0, 1) });
+      await stream.next("the first");
+      await host.write(0, Buffer.alloc(PAGE, 1));
+      await stream.next("with the write", (frame) => {
+        return entryOf(frame, idOf(lvol))?.bytesWritten === 4_096n;
+      });
+      expect(asked()).toEqual(one);
+    }
+    using both = new IostatStream(agent, { lvolIds: ids });
+    expect(idsOf(await both.next("of both"))).toEqual(ids.toSorted());
+    expect(asked()).toEqual(two);
+
+    // One that vanished ends nothing, also where its name is the filter.
+    both.cancel();
+    using stream = new IostatStream(agent, { lvolIds: ids.slice(0, 1) });
+    await stream.next("with the volume", ({ iostats }) => iostats.length === 1);
+    const bdev = target.state().lvol(lvol.status?.lvolUuid ?? "");
+    if (bdev === undefined) throw new Error("no bdev");
+    target.state().unregister(bdev);
+    await stream.next("without the volume", ({ iostats }) => iostats.length === 0);
   });
 });

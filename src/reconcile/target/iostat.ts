@@ -6,7 +6,13 @@
 // reset_mode, which would zero the counters of everybody else.
 import { context, ROOT_CONTEXT } from "@opentelemetry/api";
 import type { Logger } from "pino";
-import { IOSTAT_FRESH_MS, IOSTAT_MIN_MS, IOSTAT_RETRY_MS, IOSTAT_WAIT_MS } from "../../limits.ts";
+import {
+  IOSTAT_FRESH_MS,
+  IOSTAT_MIN_MS,
+  IOSTAT_OVERDUE_MS,
+  IOSTAT_RETRY_MS,
+  IOSTAT_WAIT_MS,
+} from "../../limits.ts";
 import {
   beganAnew,
   ticksToNs,
@@ -229,7 +235,12 @@ export class IostatLoop {
     this.#options.log.debug({ err: error }, "cannot read the I/O counters of the SPDK target");
     if (!(error instanceof SpdkUnknownOutcome)) return;
     this.#overdue = true;
-    void error.settled.then(() => (this.#overdue = false));
+    const end = () => {
+      clearTimeout(limit);
+      this.#overdue = false;
+    };
+    const limit = setTimeout(end, IOSTAT_OVERDUE_MS).unref();
+    void error.settled.then(end);
   }
 
   #apply(subjects: Subjects, { tickRate, bdevs }: Iostat, incarnation: string): void {
