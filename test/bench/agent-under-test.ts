@@ -17,6 +17,7 @@ export const NQN_PREFIX = "nqn.2026-11.io.storage-node";
 export const LISTEN = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: "4440" };
 
 export type AgentUnderTest = AsyncDisposable & {
+  readonly address: string;
   readonly client: StorageNodeClient;
   readonly signal: (signal: "SIGSTOP" | "SIGCONT") => void;
   readonly pid: number | undefined;
@@ -65,6 +66,7 @@ export async function startAgentProcess(place: AgentPlace): Promise<AgentUnderTe
   });
   const alive = () => child.exitCode === null && child.signalCode === null;
   const agent = {
+    address,
     client,
     pid: child.pid,
     signal: (signal: NodeJS.Signals) => void child.kill(signal),

@@ -20,6 +20,7 @@ import { oneVolumeRow } from "./row-one-volume.ts";
 import { provisionRow } from "./row-provision.ts";
 import { restartRow } from "./row-restart.ts";
 import { scaleRow } from "./row-scale.ts";
+import { streamIostatRow } from "./row-stream-iostat.ts";
 import type { Bench, Row, RowResult, Sizes } from "./row.ts";
 
 /** Processes that need their own core: database, target, agent and client. */
@@ -31,6 +32,7 @@ const ROWS: readonly Row[] = [
   restartRow,
   getExportRow,
   idleRow,
+  streamIostatRow,
   scaleRow,
 ];
 
@@ -92,7 +94,6 @@ async function main(): Promise<number> {
   for (const [name, { notes }] of Object.entries(results)) {
     for (const note of notes) say(`${name}: ${note}`);
   }
-  say("stream-iostat: not implemented");
   const { quick, pairs = String(pairsOf()), target } = options;
   const measured = {
     quick,

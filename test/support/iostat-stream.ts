@@ -11,7 +11,7 @@ import { until, type TestAgent } from "./agent.ts";
 export type Frame = StreamIostatResponse;
 
 /** 100 ms. */
-export const OFTEN = { seconds: 0n, nanos: 100_000_000 };
+const OFTEN = { seconds: 0n, nanos: 100_000_000 };
 
 export class IostatStream implements Disposable {
   /** What was received and not looked at yet, oldest first. */
