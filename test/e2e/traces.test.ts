@@ -319,6 +319,23 @@ describe("an AdmitDisk", () => {
   });
 });
 
+describe("the trace of StreamIostat", () => {
+  it("has none of the samples that the stream gets: they serve every reader", async () => {
+    const traceId = randomUUID().replaceAll("-", "");
+    const metadata = new Metadata();
+    metadata.set("traceparent", `00-${traceId}-${CALLER}-01`);
+    const interval = { seconds: 0n, nanos: 100_000_000 };
+    const request = { lvolIds: [], diskIds: [], includeDisks: true, interval };
+    const stream = agent.client.streamIostat(request, metadata);
+    stream.on("error", () => {});
+    let frames = 0;
+    stream.on("data", () => (frames += 1));
+    await until("it has three frames", () => frames >= 3);
+    stream.cancel();
+    expect(names(await whole(traceId))).toEqual(["storagenode.v1.StorageNode/StreamIostat"]);
+  });
+});
+
 describe("an unavailable collector", () => {
   it("delays no call, and does not prevent the agent from stopping", async () => {
     await using gone = await startOtlpReceiver();
