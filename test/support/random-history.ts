@@ -14,6 +14,7 @@ import {
   tag,
   type CrashScenario,
 } from "./crash-scenario.ts";
+import { CounterReader } from "./counter-reader.ts";
 import { BusyHost } from "./busy-host.ts";
 import { getLvol, HOST, lvolSpec, stateOf, zeroFreeSpace } from "./volumes.ts";
 
@@ -60,6 +61,7 @@ const fault = fc.oneof(
   record({ do: constant("take over") }),
   record({ do: constant("let go on") }),
   record({ do: constant("zero free space") }),
+  record({ do: constant("read counters") }),
 );
 const action = fc.oneof(
   { weight: 3, arbitrary: mutation },
@@ -169,6 +171,8 @@ export type AtRest = { readonly found: Held; readonly wanted: Held };
 class History implements AsyncDisposable {
   readonly scenario: CrashScenario;
   readonly #volumes: readonly Volume[];
+  /** Read until the agent that they ask ends. */
+  readonly #counterReaders: CounterReader[] = [];
   #resumeStopped: (() => void) | undefined;
   /** The agent that calls go to; while it is being replaced, its successor. */
   #agent: Promise<TestAgent>;
@@ -183,6 +187,7 @@ class History implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const reader of this.#counterReaders) reader[Symbol.dispose]();
     await Promise.all(this.#users().map((user) => user[Symbol.asyncDispose]()));
   }
 
@@ -265,6 +270,9 @@ class History implements AsyncDisposable {
         return;
       case "zero free space":
         await zeroFreeSpace(await this.#agent).catch(() => {});
+        return;
+      case "read counters":
+        this.#counterReaders.push(new CounterReader(await this.#agent));
     }
   }
 
@@ -316,6 +324,8 @@ class History implements AsyncDisposable {
     await settled(scenario);
     await Promise.all(this.#users().map((user) => user.writesAgain()));
     await Promise.all(this.#volumes.map((volume) => this.#leave(volume)));
+    const misread = this.#counterReaders.flatMap((reader) => reader.harm());
+    if (misread.length > 0) throw new Error(`readers of counters: ${misread.join("; ")}`);
     const kept = this.#volumes.filter(({ provisioned, deleted }) => provisioned && !deleted);
     const wanted = {
       target: exactly(kept.map(({ id }) => id)),
