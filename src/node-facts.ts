@@ -9,7 +9,7 @@ import { diskState, type DiskRow } from "./model/disk.ts";
 import type { DiskFacts } from "./explain/disk-causes.ts";
 import type { NodeFacts } from "./explain/explanation.ts";
 import type { LvolRow } from "./model/lvol.ts";
-import type { LvolFacts } from "./explain/lvol-causes.ts";
+import type { LvolFacts } from "./explain/lvol-facts.ts";
 import type { SnapshotFacts } from "./explain/snapshot.ts";
 import type { SnapshotRow } from "./model/snapshot.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";

@@ -8,7 +8,7 @@ import type { VolumeView } from "../model/lvol-state.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
 import type { Orphan, Purge } from "../model/orphan.ts";
-import type { LvolFacts } from "../explain/lvol-causes.ts";
+import type { LvolFacts } from "../explain/lvol-facts.ts";
 import type { SnapshotFacts } from "../explain/snapshot.ts";
 import type { IoReading, IostatReader } from "../model/iostat.ts";
 import type { Rows } from "../store/rows.ts";

@@ -14,8 +14,6 @@ import {
 } from "./explanation.ts";
 import { lvolState, namespaceState } from "../model/lvol-state.ts";
 import {
-  diskName,
-  diskCause,
   hostCause,
   lvolLastError,
   listenerCause,
@@ -25,8 +23,8 @@ import {
   spaceOf,
   outOfSpaceCause,
   foreignSubsystemCause,
-  type LvolFacts,
 } from "./lvol-causes.ts";
+import { diskName, diskCause, type LvolFacts } from "./lvol-facts.ts";
 
 export function explainLvol(facts: LvolFacts): Explanation {
   const { view, node, steps, inFlight } = facts;

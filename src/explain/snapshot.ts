@@ -21,7 +21,7 @@ import {
   type NextStep,
   type NodeFacts,
 } from "./explanation.ts";
-import { diskCause } from "./lvol-causes.ts";
+import { diskCause } from "./lvol-facts.ts";
 
 export type SnapshotFacts = {
   readonly view: SnapshotView;

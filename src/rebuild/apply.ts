@@ -3,9 +3,6 @@
 // behind them, and takes back what the rows of an older database may have wrong.
 import type { Sql } from "../store/sql.ts";
 import type { Remembered } from "../local/local-memory.ts";
-import type { DiskRow } from "../model/disk.ts";
-import type { LvolRow } from "../model/lvol.ts";
-import type { SnapshotRow } from "../model/snapshot.ts";
 import { records } from "../store/columns.ts";
 import { distrustRows, isOlder, type OlderRows } from "./older-rows.ts";
 import type { RebuildPlan } from "./plan.ts";
@@ -65,11 +62,28 @@ export async function applyRebuild(
   const confirmed = keepListed ? await confirmListed(client, plan.hosts, revision) : 0;
   await recordTaken(client, plan.taken);
   if (wasOlder) await giveUpNeverTaken(client, nodeId);
-  const toRecords = (list: readonly (DiskRow | LvolRow | SnapshotRow)[]) =>
-    records(list.map((row) => ({ ...row, revision })));
-  // An existing row without an lvstore gets the one that was found: the disk was discovered in the
-  // meantime, or the database was restored to a time before the lvstore was created.
-  const disks = await client.query(
+  const disks = await insertDisks(client, plan.disks, revision);
+  await takeIds(client, nodeId, plan);
+  const lvols = await insertObjects(client, "lvol", withRevision(plan.lvols, revision));
+  const snapshots = await insertObjects(client, "snapshot", withRevision(plan.snapshots, revision));
+  await sumPromises(client, nodeId, revision);
+  return { disks, lvols, snapshots, confirmed, older };
+}
+
+function withRevision(rows: readonly object[], revision: bigint): readonly object[] {
+  return rows.map((row) => ({ ...row, revision }));
+}
+
+/**
+ * An existing row without an lvstore gets the one that was found: the disk was discovered in the
+ * meantime, or the database was restored to a time before the lvstore was created.
+ */
+async function insertDisks(
+  client: Sql,
+  disks: RebuildPlan["disks"],
+  revision: bigint,
+): Promise<number> {
+  const { rowCount } = await client.query(
     `insert into disk select * from jsonb_populate_recordset(null::disk, $1::jsonb)
      on conflict (id) do update set
        admitted = true, admitted_serial = excluded.serial, wanted = 'take',
@@ -79,33 +93,46 @@ export async function applyRebuild(
        original_driver = coalesce(disk.original_driver, excluded.original_driver),
        update_time = now()
      where disk.node_id = excluded.node_id and disk.lvs_uuid is null`,
-    [toRecords(plan.disks)],
+    [records(withRevision(disks, revision))],
   );
+  return rowCount ?? 0;
+}
+
+/** Ids that belong to other nodes are left to them. */
+async function takeIds(
+  client: Sql,
+  nodeId: string,
+  { lvols, snapshots }: RebuildPlan,
+): Promise<void> {
   await client.query(
     `insert into object_id (id, node, kind)
      select id, node.number, kind::"char"
      from unnest($1::uuid[], $3::text[]) found (id, kind), node
      where node.node_id = $2 order by id on conflict (id) do nothing`,
     [
-      [...plan.lvols, ...plan.snapshots].map(({ id }) => id),
+      [...lvols, ...snapshots].map(({ id }) => id),
       nodeId,
-      [...plan.lvols.map(() => "l"), ...plan.snapshots.map(() => "s")],
+      [...lvols.map(() => "l"), ...snapshots.map(() => "s")],
     ],
   );
-  const lvols = await client.query(
-    `insert into lvol select r.* from jsonb_populate_recordset(null::lvol, $1::jsonb) r
+}
+
+async function insertObjects(
+  client: Sql,
+  table: "lvol" | "snapshot",
+  rows: readonly object[],
+): Promise<number> {
+  const { rowCount } = await client.query(
+    `insert into ${table} select r.* from jsonb_populate_recordset(null::${table}, $1::jsonb) r
        join object_id using (id) join node on node.number = object_id.node
      where node.node_id = r.node_id
      on conflict (id) do nothing`,
-    [toRecords(plan.lvols)],
+    [records(rows)],
   );
-  const snapshots = await client.query(
-    `insert into snapshot select r.* from jsonb_populate_recordset(null::snapshot, $1::jsonb) r
-       join object_id using (id) join node on node.number = object_id.node
-     where node.node_id = r.node_id
-     on conflict (id) do nothing`,
-    [toRecords(plan.snapshots)],
-  );
+  return rowCount ?? 0;
+}
+
+async function sumPromises(client: Sql, nodeId: string, revision: bigint): Promise<void> {
   await client.query(
     `update disk set promised_bytes = coalesce(sums.bytes, 0), lvol_count = coalesce(sums.lvols, 0),
        snapshot_count = coalesce(sums.snapshots, 0), revision = $2
@@ -121,13 +148,6 @@ export async function applyRebuild(
      where d.id = disk.id and disk.node_id = $1`,
     [nodeId, revision],
   );
-  return {
-    disks: disks.rowCount ?? 0,
-    lvols: lvols.rowCount ?? 0,
-    snapshots: snapshots.rowCount ?? 0,
-    confirmed,
-    older,
-  };
 }
 
 async function recordTaken(client: Sql, taken: RebuildPlan["taken"]): Promise<void> {

@@ -385,7 +385,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a disk", () => {
 });
 
 describe("Explain", () => {
-  it("refuses a missing target, malformed ids, unknown objects and snapshots", async () => {
+  it("refuses a missing target, malformed ids, and unknown objects", async () => {
     await using setup = await scenario();
     const agent = await setup.start();
     await agent.ready();
@@ -401,7 +401,7 @@ describe("Explain", () => {
     ] as const) {
       const refused = await asked({ $case, value: "NO-ID" });
       expect(refused).toMatchObject({ code: 3, reason: "INVALID_FIELD", fields: [field] });
-      const reason = $case === "snapshotId" ? "NOT_IMPLEMENTED" : "NOT_FOUND";
+      const reason = "NOT_FOUND";
       expect(await asked({ $case, value: id })).toMatchObject({ reason });
     }
   });

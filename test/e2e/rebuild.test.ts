@@ -145,7 +145,7 @@ describe("a node whose database was lost", () => {
     expect(await rebuild(node, "--apply")).toMatchObject({ code: 0 });
     const agent = stack.use(await start(node));
     await agent.ready();
-    const [firstId, secondId] = [first, second].map(snapshotIdOf);
+    const [firstId, secondId] = [snapshotIdOf(first), snapshotIdOf(second)];
     for (const snapshot of [first, second]) {
       const rebuilt = await getSnapshot(agent, snapshotIdOf(snapshot));
       expect(rebuilt.spec?.sourceLvolId).toBe("");
@@ -153,12 +153,12 @@ describe("a node whose database was lost", () => {
       expect(rebuilt.status).toMatchObject({ state: "SNAPSHOT_STATE_UP", lvolUuid, sizeBytes });
     }
     const blockers = [idOf(clone), secondId].toSorted().join(",");
-    const refused = await refusal(deleteSnapshot(agent, firstId ?? ""));
+    const refused = await refusal(deleteSnapshot(agent, firstId));
     expect(refused).toMatchObject({ reason: "HAS_CLONES", metadata: { clones: blockers } });
     // From the top down: nothing overlaps, and nothing is left.
-    expect(await deleteSnapshot(agent, secondId ?? "")).toEqual({ done: true });
+    expect(await deleteSnapshot(agent, secondId)).toEqual({ done: true });
     await Promise.all([remove(agent, idOf(source)), remove(agent, idOf(clone))]);
-    expect(await deleteSnapshot(agent, firstId ?? "")).toEqual({ done: true });
+    expect(await deleteSnapshot(agent, firstId)).toEqual({ done: true });
     expect(await node.target.spdk.bdevLvolGetLvols()).toEqual([]);
   });
 

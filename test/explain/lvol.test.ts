@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { explainLvol } from "../../src/explain/lvol.ts";
-import type { LvolFacts } from "../../src/explain/lvol-causes.ts";
+import type { LvolFacts } from "../../src/explain/lvol-facts.ts";
 import {
   down,
   HOST,

@@ -4,7 +4,7 @@ import type { NodeFacts } from "../../src/explain/explanation.ts";
 import { exportSerial } from "../../src/model/identity.ts";
 import type { VolumeView } from "../../src/model/lvol-state.ts";
 import type { LvolRow, ObservedSubsystem } from "../../src/model/lvol.ts";
-import type { LvolFacts } from "../../src/explain/lvol-causes.ts";
+import type { LvolFacts } from "../../src/explain/lvol-facts.ts";
 import {
   CLUSTER,
   diskRow,
