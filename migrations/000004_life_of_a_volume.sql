@@ -61,3 +61,10 @@ alter table lvol
 alter table disk
   -- Of snapshots that are not tombstones; they count against the lvols of a store, not as exports.
   add column snapshot_count integer not null default 0 check (snapshot_count >= 0);
+
+-- Space: what is left of each disk.
+
+alter table disk
+  -- How much is left, as last recorded: a level ends later than it begins.
+  add column space_level text not null default 'OK'
+    check (space_level in ('OK', 'LOW', 'CRITICAL'));

@@ -38,6 +38,7 @@ import { CopyFile } from "./local/copy-file.ts";
 import { LocalLock } from "./local/local-lock.ts";
 import { LocalMemory } from "./local/local-memory.ts";
 import { restores } from "./spdk/restoring.ts";
+import { StoreChanges } from "./spdk/store-changes.ts";
 import { openDatabase } from "./store/database.ts";
 import { Fence } from "./store/fence.ts";
 import { LocalCopy } from "./store/local-copy.ts";
@@ -127,7 +128,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   // Whether a target that is gone or back is restored or changed depends on the database.
   connection.onDisconnected(() => session.check());
   connection.onConnected(() => session.check());
-  const spdk = spdkClient(connection);
+  const storeChanges = new StoreChanges();
+  const spdk = spdkClient(connection, storeChanges);
   const reconciler = new Reconciler({
     config,
     rows,
@@ -135,6 +137,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     kernel,
     connection,
     spdk,
+    storeChanges,
     fence,
     ...timing,
     log,
@@ -209,6 +212,7 @@ function agentOf(parts: Parts): Agent {
     view: (row) => reconciler.volumeView(row),
     snapshotView: (row) => reconciler.snapshotView(row),
     diskReadiness,
+    freeFor: (asked) => reconciler.freeFor(asked),
     orphans: orphansOf(parts),
     ...factsOf(parts),
     connectedHosts: async (nqn) => {

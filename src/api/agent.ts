@@ -5,7 +5,7 @@ import type { Condition, NodeConditionType } from "../model/condition.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
-import type { LvolRow } from "../model/lvol.ts";
+import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
 import type { Orphan, Purge } from "../model/orphan.ts";
 import type { LvolFacts } from "../explain/lvol-causes.ts";
@@ -54,6 +54,10 @@ export type Agent = {
   readonly snapshotView: (row: SnapshotRow) => SnapshotView;
   readonly orphans: OrphansOfNode;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
+  /** Free clusters by disk; read from the target where too few seem to be free for what is asked. */
+  readonly freeFor: (
+    asked: Pick<CreationRequest, "sizeBytes" | "thin">,
+  ) => Promise<ReadonlyMap<string, bigint>>;
   /** NQNs of the hosts connected to a subsystem. Throws a Refusal if the target does not answer. */
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;
   /**

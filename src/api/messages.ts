@@ -16,12 +16,22 @@ import {
   snapshotState,
   type SnapshotView,
 } from "../model/snapshot.ts";
+import type { SpaceBytes } from "./capacity.ts";
 
 const NO_LIMITS: QosLimits = {
   rwIops: 0n,
   rwMibPerSecond: 0n,
   readMibPerSecond: 0n,
   writeMibPerSecond: 0n,
+};
+
+const NO_SPACE: SpaceBytes = {
+  totalBytes: 0n,
+  freeBytes: 0n,
+  allocatedBytes: 0n,
+  snapshotBytes: 0n,
+  orphanBytes: 0n,
+  promisedBytes: 0n,
 };
 
 type Stored = {
@@ -116,23 +126,20 @@ export function snapshotMessage(view: SnapshotView, clusterBytes: bigint | undef
   };
 }
 
-/** orphanBytes: what lvols without a row hold on it. */
-export function diskMessage(row: DiskRow, observed: DiskReadiness, orphanBytes: bigint): Disk {
-  const clusterBytes = row.clusterBytes ?? 0n;
+export function diskMessage(
+  row: DiskRow,
+  observed: DiskReadiness,
+  space: SpaceBytes | undefined,
+): Disk {
   const store =
     row.lvsUuid === undefined
       ? undefined
       : {
           name: row.lvsName ?? "",
           uuid: row.lvsUuid,
-          clusterBytes,
-          totalBytes: (row.totalClusters ?? 0n) * clusterBytes,
-          freeBytes: (row.freeClusters ?? 0n) * clusterBytes,
-          promisedBytes: row.promisedBytes,
+          clusterBytes: row.clusterBytes ?? 0n,
           freeSpace: FreeSpace[`FREE_SPACE_${row.freeSpace}`],
-          allocatedBytes: ((row.totalClusters ?? 0n) - (row.freeClusters ?? 0n)) * clusterBytes,
-          snapshotBytes: 0n,
-          orphanBytes,
+          ...(space ?? NO_SPACE),
         };
   return {
     meta: metaMessage(row),

@@ -21,6 +21,8 @@ export type Mutation = Intent &
         readonly validateOnly: boolean;
         /** Allocated bytes of orphans by disk, as observed; none: not known. */
         readonly orphanBytes?: ReadonlyMap<string, bigint>;
+        /** Free clusters by disk, as observed; none: not known. */
+        readonly freeClusters?: ReadonlyMap<string, bigint>;
       }
     | { readonly kind: "delete"; readonly force: boolean; readonly reason: string }
     | {
@@ -152,7 +154,7 @@ function provision(
   }
   const { disk, promisedBytes } = place(
     state.disks,
-    { ...state.policy, orphanBytes: mutation.orphanBytes },
+    { ...state.policy, orphanBytes: mutation.orphanBytes, freeClusters: mutation.freeClusters },
     source === undefined ? request : { ...request, diskId: source.diskId },
   );
   const row = newLvolRow({

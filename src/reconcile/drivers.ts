@@ -121,6 +121,8 @@ export class Drivers {
         return this.#wakeFamily(id);
       case "disk":
         return this.wakeDisk(id);
+      case "space":
+        return this.#disks.wake(id);
     }
   }
 

@@ -1,7 +1,7 @@
 // Composes the session with the target, the disks, the drivers and the loops, and wakes objects
 // when rows, observations or the write mode change. loops.ts lists the loops.
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
-import type { LvolRow } from "../model/lvol.ts";
+import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
 import type { OutcomeSubject } from "../model/unknown-outcome.ts";
 import type { PendingContext } from "../model/pending-op.ts";
@@ -54,6 +54,7 @@ export class Reconciler {
     const source: VolumeViewSource = {
       ...shared,
       isolation: config.isolation,
+      spaceThresholds: config.spaceThresholds,
       reconnectGraceMs: config.reconnectGraceMs,
       listenAddresses: () => config.listenAddresses,
     };
@@ -193,6 +194,13 @@ export class Reconciler {
     if (this.#rowsLoaded || rows.node === undefined) return;
     this.#rowsLoaded = true;
     this.#disks.scanKernelNow();
+  }
+
+  /** Free clusters by disk, as the admission of a volume needs them. */
+  freeFor(
+    asked: Pick<CreationRequest, "sizeBytes" | "thin">,
+  ): Promise<ReadonlyMap<string, bigint>> {
+    return this.#shared.space.freeFor(asked);
   }
 
   /** Steps that may have killed the target. */

@@ -8,6 +8,7 @@ import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
 import { Orphans } from "./target/orphans.ts";
 import { ReturnedLvols } from "./target/returned-lvols.ts";
+import { StoreSpace } from "./target/store-space.ts";
 import { UnknownOutcomes } from "./target/unknown-outcomes.ts";
 
 export type SharedParts = ReturnType<typeof sharedParts>;
@@ -35,6 +36,7 @@ export function sharedParts(
   const returned = new ReturnedLvols({ ...options, writeMode, onRestored });
   const orphans = new Orphans({ ...options, ...config, observed, returned });
   const newVolumes = new NewVolumes(() => fence.epoch);
-  const known = { observed, outcomes, orphans, returned, newVolumes };
+  const space = new StoreSpace({ ...options, observed });
+  const known = { observed, outcomes, orphans, returned, newVolumes, space };
   return { ...options, ...known, lanes: new Lanes(), afterLoss, writeMode, pending };
 }

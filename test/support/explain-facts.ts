@@ -100,6 +100,7 @@ export function lvolFacts(
       diskReady: true,
       diskReason: "",
       listenAddresses: [LISTENER],
+      space: undefined,
       ...view,
     },
   };

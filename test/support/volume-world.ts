@@ -18,7 +18,16 @@ import type { VolumeStep } from "../../src/reconcile/steps.ts";
 import type { Observed } from "../../src/reconcile/target/observed.ts";
 import type { UnknownOutcomes } from "../../src/reconcile/target/unknown-outcomes.ts";
 import { Rows } from "../../src/store/rows.ts";
-import { CLUSTER, DISK, diskRow, LISTENER, MIB, STORE_UUID, VOLUME } from "./model.ts";
+import {
+  CLUSTER,
+  DISK,
+  diskRow,
+  LISTENER,
+  MIB,
+  SPACE_THRESHOLDS,
+  STORE_UUID,
+  VOLUME,
+} from "./model.ts";
 
 export type PresentLvol = Extract<ObservedLvol, { kind: "present" }>;
 
@@ -85,6 +94,7 @@ export function view(world: World, inFlight = false): VolumePlanView {
     reconnectGraceMs: graceMs,
     listenAddresses: () => listenAddresses,
     isolation: "strict",
+    spaceThresholds: SPACE_THRESHOLDS,
     pending: () => ({
       incarnation: RUN,
       epoch: EPOCH,

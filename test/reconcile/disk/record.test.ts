@@ -2,9 +2,10 @@
 // failure.
 import { describe, expect, it } from "vitest";
 import { diskId, storeName } from "../../../src/model/identity.ts";
+import { spaceOnTarget } from "../../../src/reconcile/disk/free-space.ts";
 import { diskRecord, diskPhase } from "../../../src/reconcile/disk/record.ts";
 import type { DiskView } from "../../../src/reconcile/disk/view.ts";
-import { diskRow, FLEET } from "../../support/model.ts";
+import { diskRow, FLEET, SPACE_THRESHOLDS } from "../../support/model.ts";
 
 const NOW = new Date("2026-11-26T00:00:00Z");
 const SERIAL = { serial: "S1", model: "M", nsid: 1 };
@@ -29,13 +30,19 @@ const ON_TARGET = {
 /** An attached disk with a recorded lvstore that is not observed. */
 function view(change: Partial<DiskView> = {}): DiskView {
   const incarnation = "run";
+  const row =
+    change.row ??
+    diskRow({ id: ID, ...SERIAL, lvsName: STORE.name, lvsUuid: STORE.uuid, transport: "TCP" });
+  const onTarget = "onTarget" in change ? change.onTarget : ON_TARGET;
   return {
-    row: diskRow({ id: ID, ...SERIAL, lvsName: STORE.name, lvsUuid: STORE.uuid, transport: "TCP" }),
+    row,
     now: NOW,
     inFlight: false,
     failures: {},
     targetConnected: true,
-    onTarget: ON_TARGET,
+    onTarget,
+    space: spaceOnTarget(row, onTarget, SPACE_THRESHOLDS),
+    spaceThresholds: SPACE_THRESHOLDS,
     targetListed: true,
     inKernel: undefined,
     kernelListed: true,
