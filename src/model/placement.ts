@@ -139,24 +139,24 @@ function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
   // Thin volumes may be over-committed in sum, but none may be larger than its disk: it could never
   // be filled.
   const total = (disk.totalClusters ?? 0n) * cluster;
-  const thickLeft = total - taken;
-  const fits =
-    promisedBytes <= total && promisedBytes <= (request.thin ? room : min(room, thickLeft));
+  const promisable = request.thin ? room : min(room, total - taken);
   // An lvstore has about one metadata page per cluster and each lvol takes at least one, so it
   // holds at most about as many lvols as clusters (docs/spdk-contract.md#limits).
   const belowLvolLimit = BigInt(disk.lvolCount + disk.snapshotCount) < (disk.totalClusters ?? 0n);
-  const observedFree = policy.freeClusters?.get(disk.id);
-  const free = observedFree === undefined ? undefined : observedFree * cluster;
+  const freeClusters = policy.freeClusters?.get(disk.id);
   // A thick volume takes all of its clusters when it is made, a thin one its first with the first write.
-  const isShort = free !== undefined && free < (request.thin ? cluster : promisedBytes);
+  const free = freeClusters === undefined ? promisedBytes : freeClusters * cluster;
+  const isShort = free < (request.thin ? cluster : promisedBytes);
+  const isPromised = promisedBytes > promisable;
   return {
     promisedBytes,
     room,
-    isFull: (observedFree ?? disk.freeClusters) === 0n,
-    fits: fits && belowLvolLimit && !isShort,
+    isFull: (freeClusters ?? disk.freeClusters) === 0n,
+    fits: promisedBytes <= total && !isPromised && belowLvolLimit && !isShort,
     tooLarge: promisedBytes > total,
-    left: fits && isShort ? free : max(room, 0n),
-    lacks: fits && isShort ? "free: thin volumes and orphans hold the rest" : "left to promise",
+    left: max(isShort && !isPromised ? free : promisable, 0n),
+    lacks:
+      isShort && !isPromised ? "free: hosts' data and orphans hold the rest" : "left to promise",
   };
 }
 

@@ -92,7 +92,7 @@ export function isWorthRecording(
 }
 
 /** For people: `1.5 GiB of 8 GiB (18 %) are free`. */
-export function spaceText({ clusterBytes, totalClusters, freeClusters }: DiskSpace): string {
+function spaceText({ clusterBytes, totalClusters, freeClusters }: DiskSpace): string {
   const percent = totalClusters === 0n ? 0n : (freeClusters * 100n) / totalClusters;
   const free = formatBytes(freeClusters * clusterBytes);
   return `${free} of ${formatBytes(totalClusters * clusterBytes)} (${percent} %) are free`;

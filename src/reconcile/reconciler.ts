@@ -5,6 +5,8 @@ import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
 import type { OutcomeSubject } from "../model/unknown-outcome.ts";
 import type { PendingContext } from "../model/pending-op.ts";
+import type { Lvstore } from "../spdk/replies-lvol.ts";
+import type { CallerOptions } from "../spdk/rpc.ts";
 import type { RowChange } from "../store/rows.ts";
 import { Disks } from "./disk/disks.ts";
 import { Drivers } from "./drivers.ts";
@@ -201,6 +203,11 @@ export class Reconciler {
     asked: Pick<CreationRequest, "sizeBytes" | "thin">,
   ): Promise<ReadonlyMap<string, bigint>> {
     return this.#shared.space.freeFor(asked);
+  }
+
+  /** For an explanation; every other answer then shows the same. */
+  readStore(diskId: string, uuid: string, options: CallerOptions): Promise<Lvstore | undefined> {
+    return this.#shared.space.readStore(diskId, uuid, options);
   }
 
   /** Steps that may have killed the target. */

@@ -9,7 +9,9 @@ import { alignUp } from "../../model/bytes.ts";
 import type { DiskRow } from "../../model/disk.ts";
 import { isUuid } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
+import type { Lvstore } from "../../spdk/replies-lvol.ts";
 import type { Notification } from "../../spdk/replies-target.ts";
+import type { CallerOptions } from "../../spdk/rpc.ts";
 import type { StoreChanges } from "../../spdk/store-changes.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Observed, ObservedStore } from "./observed.ts";
@@ -111,6 +113,23 @@ export class StoreSpace {
     return new Map(free);
   }
 
+  /** Reads a store now; rejects without an answer. */
+  async readStore(
+    diskId: string,
+    uuid: string,
+    options: CallerOptions = {},
+  ): Promise<Lvstore | undefined> {
+    const { spdk, observed, storeChanges } = this.#options;
+    const { incarnation } = observed;
+    const mark = observed.beginFreeRead();
+    const known = { changes: storeChanges.count(uuid), completedIo: this.#completedIo };
+    const found = await spdk.getLvstore({ uuid }, options);
+    if (found === undefined || observed.incarnation !== incarnation) return found;
+    this.#known.set(uuid, known);
+    observed.setFreeClusters(diskId, found, mark);
+    return found;
+  }
+
   #storeOf({ id, lvsUuid }: DiskRow): ObservedStore | undefined {
     const store = this.#options.observed.disk(id)?.store;
     return lvsUuid !== undefined && store?.uuid === lvsUuid ? store : undefined;
@@ -150,17 +169,13 @@ export class StoreSpace {
   }
 
   async #readNow(diskId: string, uuid: string): Promise<void> {
-    const { spdk, observed, storeChanges, log } = this.#options;
-    const { incarnation } = observed;
-    const mark = observed.beginFreeRead();
-    const known = { changes: storeChanges.count(uuid), completedIo: this.#completedIo };
     try {
-      const found = await spdk.getLvstore({ uuid });
-      if (found === undefined || observed.incarnation !== incarnation) return;
-      this.#known.set(uuid, known);
-      observed.setFreeClusters(diskId, found, mark);
+      await this.readStore(diskId, uuid);
     } catch (error) {
-      log.debug({ err: error, disk: diskId }, "cannot read the free clusters of a disk");
+      this.#options.log.debug(
+        { err: error, disk: diskId },
+        "cannot read the free clusters of a disk",
+      );
     }
   }
 }

@@ -1,6 +1,7 @@
 // The recorded status of a disk whose lvstore is expected: loading takes minutes and is not a
 // failure.
 import { describe, expect, it } from "vitest";
+import type { DiskRow } from "../../../src/model/disk.ts";
 import { diskId, storeName } from "../../../src/model/identity.ts";
 import { spaceOnTarget } from "../../../src/reconcile/disk/free-space.ts";
 import { diskRecord, diskPhase } from "../../../src/reconcile/disk/record.ts";
@@ -135,5 +136,41 @@ describe("the failures of a disk's steps", () => {
   it("do not change what was recorded when the agent gave up", () => {
     const row = { ...up.row, state: "FAILED", lastError: "why" } as const;
     expect(diskRecord({ ...up, row, failures }) ?? {}).not.toHaveProperty("lastError");
+  });
+});
+
+describe("the free clusters of a disk that is UP", () => {
+  const store = { ...STORE, totalClusters: 1_000n };
+  const recorded = (freeClusters: bigint, change: Partial<DiskRow> = {}) => {
+    const row = diskRow({
+      id: ID,
+      ...SERIAL,
+      lvsName: STORE.name,
+      lvsUuid: STORE.uuid,
+      clusterBytes: store.clusterBytes,
+      totalClusters: store.totalClusters,
+      freeClusters: 500n,
+      controllerName: ON_TARGET.controllerName,
+      sizeBytes: ON_TARGET.sizeBytes,
+      blockSize: ON_TARGET.blockSize,
+      ...change,
+    });
+    return diskRecord(view({ row, onTarget: { ...ON_TARGET, store: { ...store, freeClusters } } }));
+  };
+
+  it("are no reason to write while they are off by less than one percent of it", () => {
+    expect(recorded(495n)).toBeUndefined();
+    expect(recorded(490n)).toEqual({ freeClusters: 490n });
+  });
+
+  it("are written with a change of the level, and with whatever else is written", () => {
+    expect(recorded(199n, { freeClusters: 201n })).toEqual({
+      freeClusters: 199n,
+      spaceLevel: "LOW",
+    });
+    expect(recorded(499n, { observedGeneration: 0n })).toEqual({
+      freeClusters: 499n,
+      observedGeneration: 1n,
+    });
   });
 });
