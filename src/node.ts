@@ -245,6 +245,10 @@ function agentOf(parts: Parts): Agent {
 function orphansOf({ reconciler, writer, fence }: Parts): Agent["orphans"] {
   return {
     ...reconciler.orphans,
+    adopt: async (adoption) => {
+      writer.refuseIfUnavailable();
+      return await reconciler.orphans.adopt(adoption);
+    },
     purge: async (purge, signal) => {
       writer.refuseIfUnavailable();
       if (fence.writeMode !== "read-write") throw notLeaseHolder();

@@ -6,8 +6,8 @@ import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
 import type { CreationRequest, LvolRow } from "../model/lvol.ts";
+import type { Adoption, Orphan, Purge } from "../model/orphan.ts";
 import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
-import type { Orphan, Purge } from "../model/orphan.ts";
 import type { LvolFacts } from "../explain/lvol-causes.ts";
 import type { SnapshotFacts } from "../explain/snapshot.ts";
 import type { Rows } from "../store/rows.ts";
@@ -39,6 +39,8 @@ export type OrphansOfNode = {
   readonly known: () => readonly Orphan[];
   /** What has a volume's id as its name, read from the target. Throws a Refusal if that is not known. */
   readonly ofVolume: (id: string) => Promise<readonly Orphan[]>;
+  /** Reads the lvol, then commits the intent. Throws a Refusal. */
+  readonly adopt: (adoption: Adoption) => Promise<LvolRow>;
   /** The only change that a handler makes: an orphan has no row. */
   readonly purge: (purge: Purge, signal: AbortSignal) => Promise<boolean>;
 };

@@ -13,6 +13,7 @@ import type {
   ListExportsRequest,
   ListLvolsRequest,
   ProvisionLvolRequest,
+  AdoptOrphanRequest,
   PurgeOrphanRequest,
   ResolveOutcomeRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
@@ -126,6 +127,14 @@ export function purge({ kind, name, uuid, reason }: PurgeOrphanRequest): PurgeRe
   if (kind !== "subsystem") fields.violation("kind", "must be lvol or subsystem");
   if (uuid !== "") fields.violation("uuid", "must be empty: only an lvol has one");
   return fields.doneWith({ kind: "subsystem", name, reason });
+}
+
+export function adoption({ uuid, id }: AdoptOrphanRequest): {
+  readonly uuid: string;
+  readonly id: string;
+} {
+  const fields = new Fields();
+  return fields.doneWith({ uuid: fields.uuid("uuid", uuid), id: fields.uuid("id", id) });
 }
 
 export function listLvols(

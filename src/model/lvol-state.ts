@@ -128,8 +128,8 @@ function sizeReached(view: VolumeView): LvolCondition {
 function exported(view: VolumeView): LvolCondition {
   const type = "Exported";
   if (view.row.unconfirmed) {
-    const message =
-      "rebuilt with unknown hosts; the export is not changed until AllowHost is called";
+    const origin = view.row.adopted ? "adopted" : "rebuilt";
+    const message = `${origin} with unknown hosts; the export is not changed until AllowHost is called`;
     return { type, status: "FALSE", reason: "UNCONFIRMED", message };
   }
   const problem = exportProblem(view);

@@ -62,7 +62,7 @@ export class Reconciler {
     };
     this.orphans = orphanCalls({
       ...shared,
-      nqnPrefix: config.nqnPrefix,
+      ...config,
       diskReadiness: (row) => this.diskReadiness(row),
     });
     this.#disks = new Disks({

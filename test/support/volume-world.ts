@@ -10,6 +10,8 @@ import {
   type LvolRow,
   type ObservedLvol,
 } from "../../src/model/lvol.ts";
+import { leavesDirt } from "../../src/model/pending-op.ts";
+import type { FreeSpace } from "../../src/model/disk.ts";
 import type { PresentSubsystem } from "../../src/model/lvol-state.ts";
 import { VOLUME_LOOPS } from "../../src/reconcile/loops.ts";
 import { volumeRecord } from "../../src/reconcile/lvol/record.ts";
@@ -78,6 +80,8 @@ export type World = {
   turn: number;
   /** Its export was ended in this incarnation of the target. */
   ended: boolean;
+  /** Of the disk's row. */
+  freeSpace: FreeSpace;
 };
 
 export const isIn = (addresses: readonly ListenAddress[], address: ListenAddress) =>
@@ -86,7 +90,7 @@ export const isIn = (addresses: readonly ListenAddress[], address: ListenAddress
 export function view(world: World, inFlight = false): VolumePlanView {
   const { row, observed, outcomes, listenAddresses, graceMs } = world;
   const rows = new Rows();
-  rows.apply({ lvols: [row], disks: [diskRow()] });
+  rows.apply({ lvols: [row], disks: [diskRow({ freeSpace: world.freeSpace })] });
   const source = {
     rows,
     observed,
@@ -184,6 +188,7 @@ function act(world: World, step: VolumeStep): string | undefined {
     case "resize-lvol":
     case "inflate-lvol":
     case "delete-lvol":
+    case "rename-lvol":
       return actOnLvol(world, step);
     case "set-parent":
       throw new Error("must never be: made a clone of a volume that is none");
@@ -224,7 +229,7 @@ function actOnLvol(
     case "create-lvol":
       must(target.lvol === undefined, "created an lvol twice");
       must(row.lvolUuid === undefined, "created an lvol that existed before");
-      target.lvol = { ...LVOL, sizeBytes: step.sizeBytes, thin: step.thin };
+      target.lvol = { ...LVOL, sizeBytes: step.sizeBytes, thin: step.thin, name: VOLUME };
       observed.setLvol(VOLUME, target.lvol);
       return undefined;
     case "resize-lvol":
@@ -236,7 +241,15 @@ function actOnLvol(
       must(target.subsystem === undefined, "deleted an exported lvol");
       must(row.pendingOp?.op === "delete", "deleted without a note of it");
       must(!view(world).restoreUntilUnexported, "deleted what is to be kept");
+      must(!row.adopted || world.freeSpace === "UNKNOWN", "freed bytes without a note of it");
       target.lvol = undefined;
+      observed.setLvol(VOLUME, undefined);
+      return undefined;
+    case "rename-lvol":
+      must(row.adopted, "renamed an lvol that an agent has made");
+      must(target.lvol?.uuid === step.lvolUuid, "renamed an lvol that is not there");
+      must(row.deleteRequestedTime === undefined, "renamed what is being deleted");
+      target.lvol = { ...target.lvol, name: step.newName };
       observed.setLvol(VOLUME, undefined);
       return undefined;
   }
@@ -401,7 +414,10 @@ function pass(world: World): { readonly taken: readonly VolumeStep[]; readonly b
   }
   const patch = volumeRecord(view(world, taken.length < due.length));
   if (patch !== undefined && !isSlow(world)) world.row = { ...world.row, ...patch };
-  return { taken, busy: due.length > 0 || patch !== undefined };
+  // What the loop of the disk records.
+  const isDirty = world.freeSpace === "ZEROED" && leavesDirt(world.row, RUN);
+  if (isDirty && !isSlow(world)) world.freeSpace = "UNKNOWN";
+  return { taken, busy: due.length > 0 || patch !== undefined || isDirty };
 }
 
 /** How often what is refused is tried again before it is left at that. */

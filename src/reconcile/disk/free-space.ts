@@ -23,7 +23,7 @@ export function spaceOnTarget(
 export function mayBeDirty(rows: Rows, diskId: string, incarnation: string | undefined): boolean {
   for (const id of rows.pendingIdsOn(diskId)) {
     const row = rows.lvol(id) ?? rows.snapshots.get(id);
-    if (leavesDirt(row?.pendingOp, incarnation)) return true;
+    if (row !== undefined && leavesDirt(row, incarnation)) return true;
   }
   return false;
 }

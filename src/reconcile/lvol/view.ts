@@ -109,7 +109,7 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
         ? rows.snapshots.get(sourceSnapshotId)
         : undefined,
     clean: source.isolation === "trusted" || (disk?.freeSpace === "ZEROED" && !dirty),
-    diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row.pendingOp, observed.incarnation),
+    diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
     store,
   };
 }
