@@ -16,6 +16,7 @@ import {
   tag,
   type CrashScenario,
 } from "../support/crash-scenario.ts";
+import { deleteSnapshot, takeSnapshot } from "../support/snapshots.ts";
 import { getLvol, GIB, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
 
 const PREFIX = "nqn.2026-11.io.storage-node";
@@ -271,6 +272,28 @@ describe("AdoptOrphan", () => {
     expect(onTarget(on.scenario)).toEqual(exactly([]));
     const refused = await refusal(provision(on.scenario.agent(), SMALL));
     expect(refused.reason).toBe("FREE_SPACE_NOT_ZEROED");
+  });
+});
+
+describe("a snapshot of an adopted volume", () => {
+  it("makes the free space UNKNOWN before it is deleted, as it is cleared like the volume", async () => {
+    await using on = await start();
+    const agent = on.scenario.agent();
+    const id = randomUUID();
+    await adopt(on, await orphan(on, id), id);
+    await allowHost(on, id);
+    const snapshot = await takeSnapshot(agent, id);
+    const { gate } = on.scenario.target.engine();
+    const stopped = new Promise((resolve) => (gate.onStopped = resolve));
+    gate.stopAt({ when: "before", method: "bdev_lvol_delete", nth: 1 });
+    expect(disk(on)?.freeSpace).toBe("ZEROED");
+    const asked = deleteSnapshot(agent, snapshot.meta?.id ?? "");
+    await stopped;
+    expect(disk(on)?.freeSpace).toBe("UNKNOWN");
+    gate.onStopped = () => {};
+    on.scenario.target.resume();
+    await asked;
+    expect(onTarget(on.scenario)).toEqual(exactly([id]));
   });
 });
 

@@ -8,6 +8,7 @@ import { Provisioning, type Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
 import { call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, type CrashOptions, type CrashScenario } from "../support/crash-scenario.ts";
 import { OverheardRequests } from "../support/overheard-requests.ts";
+import { deleteSnapshot, takeSnapshot } from "../support/snapshots.ts";
 import { getLvol, HOST, idOf, provision, remove, stateOf } from "../support/volumes.ts";
 
 const MIB = 1024 ** 2;
@@ -116,6 +117,27 @@ describe("free space", () => {
     await isRight(5);
     await write(host, 3, 1);
     await isRight(6);
+  });
+
+  it("says what snapshots hold of what is allocated, and keeps counting what hosts write on", async () => {
+    await using on = await start();
+    const thin = await provision(on.agent, { sizeBytes: size(10) });
+    const host = await on.host(thin);
+    await write(host, 0, 3);
+    const snapshot = await takeSnapshot(on.agent, idOf(thin));
+    await write(host, 0, 2);
+    await until("both are known", async () => {
+      const { allocatedBytes, snapshotBytes } = await disk(on);
+      return allocatedBytes === size(5) && snapshotBytes === size(3);
+    });
+    const { client } = on.agent;
+    const { capacity } = await call(client, client.getNode.bind(client), {});
+    expect(capacity).toMatchObject({ allocatedBytes: size(5), snapshotBytes: size(3) });
+    await deleteSnapshot(on.agent, snapshot.meta?.id ?? "");
+    await until("the snapshot is merged", async () => {
+      const { allocatedBytes, snapshotBytes } = await disk(on);
+      return allocatedBytes === size(3) && snapshotBytes === 0n;
+    });
   });
 
   it("is asked for once after many changes, and not while nothing happens", async () => {
