@@ -145,8 +145,9 @@ function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
   const belowLvolLimit = BigInt(disk.lvolCount + disk.snapshotCount) < (disk.totalClusters ?? 0n);
   const freeClusters = policy.freeClusters?.get(disk.id);
   // A thick volume takes all of its clusters when it is made, a thin one its first with the first write.
-  const free = freeClusters === undefined ? promisedBytes : freeClusters * cluster;
-  const isShort = free < (request.thin ? cluster : promisedBytes);
+  const needed = request.thin ? cluster : promisedBytes;
+  const free = freeClusters === undefined ? needed : freeClusters * cluster;
+  const isShort = free < needed;
   const isPromised = promisedBytes > promisable;
   return {
     promisedBytes,
