@@ -61,3 +61,20 @@ alter table lvol
 alter table disk
   -- Of snapshots that are not tombstones; they count against the lvols of a store, not as exports.
   add column snapshot_count integer not null default 0 check (snapshot_count >= 0);
+
+-- Space: what is left of each disk.
+
+alter table disk
+  -- How much is left, as last recorded: a level ends later than it begins.
+  add column space_level text not null default 'OK'
+    check (space_level in ('OK', 'LOW', 'CRITICAL'));
+
+-- Volumes that were made from orphans.
+
+alter table lvol
+  -- Nobody knows how its lvol was made, so the delete of it may leave its bytes in free clusters.
+  add column adopted boolean not null default false;
+
+alter table snapshot
+  -- Of such a volume: SPDK clears a snapshot as it clears the volume that it was taken of.
+  add column adopted boolean not null default false;

@@ -5,7 +5,9 @@ import { isIPv4, isIPv6 } from "node:net";
 import { hostname } from "node:os";
 import { z } from "zod";
 import { addressFamily } from "./model/address.ts";
+import { SPACE_MARGIN_PERCENT, SPACE_RECORD_PERCENT } from "./limits.ts";
 import type { ListenAddress } from "./model/lvol.ts";
+import type { SpaceThresholds } from "./model/space.ts";
 import {
   telemetryConfig,
   telemetryEnvironment,
@@ -48,6 +50,7 @@ export type Config = {
   readonly fabricDisks: readonly FabricDisk[];
   readonly overcommit: number;
   readonly isolation: "strict" | "trusted";
+  readonly spaceThresholds: SpaceThresholds;
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
   /** Whose I/O counters stand in the metrics. */
@@ -143,6 +146,14 @@ const environment = z.object({
   STORAGE_NODE_ISOLATION: z
     .enum(["strict", "trusted"], { error: "must be strict or trusted" })
     .default("strict"),
+  STORAGE_NODE_SPACE_LOW: z
+    .string()
+    .regex(/^\d{1,2},\d{1,2}$/, { error: "must be two percentages such as 20,10", abort: true })
+    .refine((pair) => {
+      const [low = 0, critical = 0] = percentages(pair);
+      return low >= critical;
+    }, "must have the higher percentage first, such as 20,10")
+    .default("20,10"),
   STORAGE_NODE_RECONNECT_GRACE: z
     .string()
     .regex(/^\d{1,4}(\.\d{1,3})?$/, { error: "must be a number of seconds, such as 30" })
@@ -200,11 +211,26 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     fabricDisks,
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,
+    spaceThresholds: spaceThresholds(values.STORAGE_NODE_SPACE_LOW),
     reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
     metricsIostat: values.STORAGE_NODE_METRICS_IOSTAT,
     logLevel: values.LOG_LEVEL,
     telemetry: telemetryConfig(values),
   });
+}
+
+function percentages(pair: string): readonly number[] {
+  return pair.split(",").map(Number);
+}
+
+function spaceThresholds(pair: string): SpaceThresholds {
+  const [lowPercent = 0, criticalPercent = 0] = percentages(pair);
+  return {
+    lowPercent,
+    criticalPercent,
+    marginPercent: SPACE_MARGIN_PERCENT,
+    recordPercent: SPACE_RECORD_PERCENT,
+  };
 }
 
 function listenFaults(name: string, listen: string, insecure: boolean): string[] {

@@ -45,6 +45,12 @@ export const FULL_SCAN_MS = 300_000;
 /** The hosts connected to each export are asked for at most that often. */
 export const CONNECTED_HOSTS_MS = 60_000;
 
+/** A low level of free space ends once that much more than its threshold is free. */
+export const SPACE_MARGIN_PERCENT = 2;
+
+/** The free clusters in a disk's row are written again once they are off by that much of the disk. */
+export const SPACE_RECORD_PERCENT = 1;
+
 /** Between two listings of the kernel's disks: sysfs cannot announce a new one. */
 export const KERNEL_SCAN_MS = 5_000;
 

@@ -27,7 +27,7 @@ export type FactSources = {
   readonly rows: Rows;
   readonly session: Pick<StoreSession, "status" | "leaseStatus">;
   readonly reconciler: Reconciler;
-  readonly spdk: Pick<SpdkClient, "getLvstore" | "getBdev" | "nvmfSubsystemGetControllers">;
+  readonly spdk: Pick<SpdkClient, "getBdev" | "nvmfSubsystemGetControllers">;
   readonly fence: Fence;
   readonly lock: Pick<LocalLock, "reason">;
 };
@@ -50,7 +50,7 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
   const { lvol, subsystem } = viewBefore.observed;
   const questions = new Questions();
   const [lvstore, bdev, controllers] = await Promise.all([
-    store === undefined ? undefined : questions.ask(spdk.getLvstore({ uuid: store }, SOON)),
+    store === undefined ? undefined : questions.ask(reconciler.readStore(row.diskId, store, SOON)),
     lvol?.kind === "present" ? questions.ask(spdk.getBdev(lvol.uuid, SOON)) : undefined,
     subsystem?.kind === "present"
       ? questions.ask(spdk.nvmfSubsystemGetControllers(row.nqn, SOON))
@@ -86,11 +86,11 @@ function snapshotFacts(sources: FactSources, row: SnapshotRow): SnapshotFacts {
 }
 
 async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts> {
-  const { config, rows, reconciler, spdk } = sources;
+  const { config, rows, reconciler } = sources;
   const questions = new Questions();
   const { lvsUuid: uuid } = row;
   const lvstore =
-    uuid === undefined ? undefined : await questions.ask(spdk.getLvstore({ uuid }, SOON));
+    uuid === undefined ? undefined : await questions.ask(reconciler.readStore(row.id, uuid, SOON));
   const present = rows.disk(row.id) ?? row;
   const { view, steps, inFlight } = reconciler.planOfDisk(present);
   const observed = reconciler.diskReadiness(present);

@@ -8,6 +8,7 @@ import { DISK_STATES, diskState } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
 import { SNAPSHOT_STATES, snapshotState } from "./model/snapshot.ts";
 import { unconfirmedHostCount } from "./model/lvol.ts";
+import { SPACE_LEVELS } from "./model/space.ts";
 import { SUSPECT_STATES } from "./reconcile/engine/suspects.ts";
 import { OUTCOME_SUBJECTS } from "./model/unknown-outcome.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
@@ -90,7 +91,11 @@ function reasons(agent: Agent): readonly string[] {
 
 function figures(parts: Parts): NodeFigures {
   const { agent, rows, reconciler, writer, connection, fence } = parts;
-  const disks = [...rows.disks()].map((row) => diskState(row, agent.diskReadiness(row)));
+  const readiness = [...rows.disks()].map((row) => ({ row, is: agent.diskReadiness(row) }));
+  const disks = readiness.map(({ row, is }) => diskState(row, is));
+  const levels = readiness.flatMap(({ row, is }) =>
+    diskState(row, is) === "UP" && is.space !== undefined ? [is.space.level] : [],
+  );
   const volumes = [...rows.lvols()].map((row) =>
     row.deleteTime === undefined ? lvolState(agent.view(row)) : "DELETED",
   );
@@ -106,6 +111,7 @@ function figures(parts: Parts): NodeFigures {
     snapshots: tally(SNAPSHOT_STATES, snapshots),
     disks: tally(DISK_STATES, disks),
     capacity,
+    space: tally(SPACE_LEVELS, levels),
     exports: { used: exports, limit: agent.maxExports },
     unconfirmedHosts: unconfirmedHostCount(rows.lvols()),
     orphans: { lvols: orphansOf("lvol"), subsystems: orphansOf("subsystem") },

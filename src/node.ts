@@ -39,6 +39,7 @@ import { CopyFile } from "./local/copy-file.ts";
 import { LocalLock } from "./local/local-lock.ts";
 import { LocalMemory } from "./local/local-memory.ts";
 import { restores } from "./spdk/restoring.ts";
+import { StoreChanges } from "./spdk/store-changes.ts";
 import { openDatabase } from "./store/database.ts";
 import { Fence } from "./store/fence.ts";
 import { LocalCopy } from "./store/local-copy.ts";
@@ -128,7 +129,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   // Whether a target that is gone or back is restored or changed depends on the database.
   connection.onDisconnected(() => session.check());
   connection.onConnected(() => session.check());
-  const spdk = spdkClient(connection);
+  const storeChanges = new StoreChanges();
+  const spdk = spdkClient(connection, storeChanges);
   const reconciler = new Reconciler({
     config,
     rows,
@@ -136,6 +138,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     kernel,
     connection,
     spdk,
+    storeChanges,
     fence,
     ...timing,
     log,
@@ -212,6 +215,7 @@ function agentOf(parts: Parts): Agent {
     snapshotView: (row) => reconciler.snapshotView(row),
     iostat: reconciler.iostat,
     diskReadiness,
+    freeFor: (asked) => reconciler.freeFor(asked),
     orphans: orphansOf(parts),
     ...factsOf(parts),
     connectedHosts: async (nqn) => {
@@ -244,6 +248,10 @@ function agentOf(parts: Parts): Agent {
 function orphansOf({ reconciler, writer, fence }: Parts): Agent["orphans"] {
   return {
     ...reconciler.orphans,
+    adopt: async (adoption) => {
+      writer.refuseIfUnavailable();
+      return await reconciler.orphans.adopt(adoption);
+    },
     purge: async (purge, signal) => {
       writer.refuseIfUnavailable();
       if (fence.writeMode !== "read-write") throw notLeaseHolder();

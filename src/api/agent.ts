@@ -5,9 +5,9 @@ import type { Condition, NodeConditionType } from "../model/condition.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
-import type { LvolRow } from "../model/lvol.ts";
+import type { CreationRequest, LvolRow } from "../model/lvol.ts";
+import type { Adoption, Orphan, Purge } from "../model/orphan.ts";
 import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
-import type { Orphan, Purge } from "../model/orphan.ts";
 import type { LvolFacts } from "../explain/lvol-facts.ts";
 import type { SnapshotFacts } from "../explain/snapshot.ts";
 import type { IoReading, IostatReader } from "../model/iostat.ts";
@@ -40,6 +40,8 @@ export type OrphansOfNode = {
   readonly known: () => readonly Orphan[];
   /** What has a volume's id as its name, read from the target. Throws a Refusal if that is not known. */
   readonly ofVolume: (id: string) => Promise<readonly Orphan[]>;
+  /** Reads the lvol, then commits the intent. Throws a Refusal. */
+  readonly adopt: (adoption: Adoption) => Promise<LvolRow>;
   /** The only change that a handler makes: an orphan has no row. */
   readonly purge: (purge: Purge, signal: AbortSignal) => Promise<boolean>;
 };
@@ -67,6 +69,10 @@ export type Agent = {
   readonly orphans: OrphansOfNode;
   readonly iostat: IostatOfNode;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
+  /** Free clusters by disk; read from the target where too few seem to be free for what is asked. */
+  readonly freeFor: (
+    asked: Pick<CreationRequest, "sizeBytes" | "thin">,
+  ) => Promise<ReadonlyMap<string, bigint>>;
   /** NQNs of the hosts connected to a subsystem. Throws a Refusal if the target does not answer. */
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;
   /**

@@ -1,8 +1,8 @@
 // ListDisks, GetDisk, AdmitDisk and ZeroFreeSpace.
 import { diskState, type DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
-import { orphanBytes } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
+import { spaceOfDisks } from "./capacity.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import { requireRows } from "./preconditions.ts";
 import { diskMessage } from "./messages.ts";
@@ -13,11 +13,14 @@ import { waitForDisk } from "./wait.ts";
 export function diskHandlers(
   agent: Agent,
 ): Pick<StorageNodeHandlers, "getDisk" | "listDisks" | "admitDisk" | "zeroFreeSpace"> {
-  const message = (row: DiskRow) => {
-    const onDisk = orphanBytes(agent.orphans.known()).get(row.id) ?? 0n;
-    const io = agent.iostat.latest("disk", row.id);
-    return diskMessage(row, agent.diskReadiness(row), { orphanBytes: onDisk, io });
+  const messages = (rows: readonly DiskRow[]) => {
+    const spaces = spaceOfDisks(agent, rows);
+    return rows.map((row) => {
+      const io = agent.iostat.latest("disk", row.id);
+      return diskMessage(row, agent.diskReadiness(row), { space: spaces.get(row.id), io });
+    });
   };
+  const message = (row: DiskRow) => messages([row])[0];
   const isUp = (row: DiskRow) => diskState(row, agent.diskReadiness(row)) === "UP";
   return {
     async getDisk(request) {
@@ -32,7 +35,7 @@ export function diskHandlers(
       const wanted = requests.paging(request);
       requireRows(agent);
       const { items, nextPageToken } = page([...agent.rows.disks()], wanted);
-      return { disks: items.map(message), nextPageToken };
+      return { disks: messages(items), nextPageToken };
     },
 
     async zeroFreeSpace(request, { signal, actor, traceparent }) {

@@ -10,7 +10,7 @@ import type { StorageNodeHandlers } from "./call.ts";
 
 import { iostatMessage } from "./messages.ts";
 import { requireRows } from "./preconditions.ts";
-import * as requests from "./requests.ts";
+import * as requests from "./iostat-requests.ts";
 
 export function iostatHandlers(agent: Agent): Pick<StorageNodeHandlers, "streamIostat"> {
   return {

@@ -31,6 +31,7 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
         ...wanted,
         actor: context.actor,
         orphanBytes: orphanBytes(agent.orphans.known()),
+        freeClusters: await agent.freeFor(wanted.request),
         traceparent: context.traceparent,
       });
       if (decision.kind !== "lvol" || decision.row === undefined) return { lvol: undefined };
@@ -64,7 +65,7 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
   };
 }
 
-function messageOf(agent: Agent, row: LvolRow): Lvol {
+export function messageOf(agent: Agent, row: LvolRow): Lvol {
   const io = agent.iostat.latest("lvol", row.id);
   return lvolMessage(agent.view(row), agent.rows.disk(row.diskId)?.clusterBytes, io);
 }

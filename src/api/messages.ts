@@ -19,12 +19,22 @@ import {
   snapshotState,
   type SnapshotView,
 } from "../model/snapshot.ts";
+import type { SpaceBytes } from "./capacity.ts";
 
 const NO_LIMITS: QosLimits = {
   rwIops: 0n,
   rwMibPerSecond: 0n,
   readMibPerSecond: 0n,
   writeMibPerSecond: 0n,
+};
+
+const NO_SPACE: SpaceBytes = {
+  totalBytes: 0n,
+  freeBytes: 0n,
+  allocatedBytes: 0n,
+  snapshotBytes: 0n,
+  orphanBytes: 0n,
+  promisedBytes: 0n,
 };
 
 type Stored = {
@@ -131,27 +141,20 @@ function iostatStatus(io: IoReading | undefined) {
   return { iostat: io && iostatMessage(io, false), iostatTime: io?.time };
 }
 
-/** orphanBytes: what lvols without a row hold on it. */
 export function diskMessage(
   row: DiskRow,
   observed: DiskReadiness,
-  { orphanBytes, io }: { readonly orphanBytes: bigint; readonly io: IoReading | undefined },
+  { space, io }: { readonly space: SpaceBytes | undefined; readonly io: IoReading | undefined },
 ): Disk {
-  const clusterBytes = row.clusterBytes ?? 0n;
   const store =
     row.lvsUuid === undefined
       ? undefined
       : {
           name: row.lvsName ?? "",
           uuid: row.lvsUuid,
-          clusterBytes,
-          totalBytes: (row.totalClusters ?? 0n) * clusterBytes,
-          freeBytes: (row.freeClusters ?? 0n) * clusterBytes,
-          promisedBytes: row.promisedBytes,
+          clusterBytes: row.clusterBytes ?? 0n,
           freeSpace: FreeSpace[`FREE_SPACE_${row.freeSpace}`],
-          allocatedBytes: ((row.totalClusters ?? 0n) - (row.freeClusters ?? 0n)) * clusterBytes,
-          snapshotBytes: 0n,
-          orphanBytes,
+          ...(space ?? NO_SPACE),
         };
   return {
     meta: metaMessage(row),

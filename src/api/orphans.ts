@@ -1,16 +1,17 @@
-// ListOrphans and PurgeOrphan. An orphan has no row: a purge is no intent that a loop acts on, it is
+// ListOrphans, AdoptOrphan and PurgeOrphan. An orphan has no row: a purge is no intent that a loop acts on, it is
 // carried out within the call, and a call that ends before is repeated.
 import type { Orphan as OrphanMessage } from "../gen/storagenode/v1/node.ts";
 import type { Orphan } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
+import { messageOf } from "./lvols.ts";
 import { requireRows } from "./preconditions.ts";
 import { page } from "./page.ts";
 import * as requests from "./requests.ts";
 
 export function orphanHandlers(
   agent: Agent,
-): Pick<StorageNodeHandlers, "listOrphans" | "purgeOrphan"> {
+): Pick<StorageNodeHandlers, "listOrphans" | "adoptOrphan" | "purgeOrphan"> {
   return {
     async listOrphans(request) {
       const wanted = requests.pagingByName(request);
@@ -18,6 +19,13 @@ export function orphanHandlers(
       const named = (await agent.orphans.list()).map((orphan) => ({ id: orphan.name, orphan }));
       const { items, nextPageToken } = page(named, wanted);
       return { orphans: items.map(({ orphan }) => orphanMessage(orphan)), nextPageToken };
+    },
+
+    async adoptOrphan(request, { actor, traceparent }) {
+      const adoption = requests.adoption(request);
+      requireRows(agent);
+      const row = await agent.orphans.adopt({ ...adoption, actor, traceparent });
+      return { lvol: messageOf(agent, row) };
     },
 
     async purgeOrphan(request, { signal, actor }) {

@@ -13,15 +13,14 @@ import type {
   ListExportsRequest,
   ListLvolsRequest,
   ProvisionLvolRequest,
+  AdoptOrphanRequest,
   PurgeOrphanRequest,
   ResolveOutcomeRequest,
-  StreamIostatRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
 import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Purge } from "../model/orphan.ts";
-import type { IostatFilter } from "../model/iostat.ts";
-import { IOSTAT_DEFAULT_MS, IOSTAT_MAX_MS, IOSTAT_MIN_MS, MAX_CONFIRMATIONS } from "../limits.ts";
+import { MAX_CONFIRMATIONS } from "../limits.ts";
 import { Fields } from "./fields.ts";
 import type { PageRequest } from "./page.ts";
 import { snapshotId } from "./snapshot-requests.ts";
@@ -128,6 +127,14 @@ export function purge({ kind, name, uuid, reason }: PurgeOrphanRequest): PurgeRe
   if (kind !== "subsystem") fields.violation("kind", "must be lvol or subsystem");
   if (uuid !== "") fields.violation("uuid", "must be empty: only an lvol has one");
   return fields.doneWith({ kind: "subsystem", name, reason });
+}
+
+export function adoption({ uuid, id }: AdoptOrphanRequest): {
+  readonly uuid: string;
+  readonly id: string;
+} {
+  const fields = new Fields();
+  return fields.doneWith({ uuid: fields.uuid("uuid", uuid), id: fields.uuid("id", id) });
 }
 
 export function listLvols(
@@ -302,25 +309,4 @@ export function resolveOutcome(message: ResolveOutcomeRequest): {
   if (reason === "") fields.violation("reason", "must say what was found out");
   fields.done();
   return { id, reason };
-}
-
-/** Equal filters are equal in every part, whatever the order and repetition of ids. */
-export function streamIostat(message: StreamIostatRequest): {
-  readonly filter: IostatFilter;
-  readonly intervalMs: number;
-} {
-  const fields = new Fields();
-  const ids = (field: string, values: readonly string[]) => {
-    for (const [index, value] of values.entries()) fields.uuid(`${field}[${index}]`, value);
-    return values.length === 0 ? ("all" as const) : [...new Set(values)].toSorted();
-  };
-  const { includeDisks } = message;
-  const filter = {
-    lvolIds: ids("lvol_ids", message.lvolIds),
-    diskIds: ids("disk_ids", message.diskIds),
-    includeDisks,
-  };
-  const interval = { min: IOSTAT_MIN_MS, max: IOSTAT_MAX_MS, unset: IOSTAT_DEFAULT_MS };
-  const intervalMs = fields.durationMs("interval", message.interval, interval);
-  return fields.doneWith({ filter, intervalMs });
 }

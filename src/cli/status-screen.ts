@@ -70,10 +70,11 @@ function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): str
 
 function capacityText({ capacity }: GetNodeResponse): string {
   if (capacity === undefined) return "not known";
-  const { promisedBytes, totalBytes, freeBytes, exports, maxExports } = capacity;
+  const { promisedBytes, totalBytes, freeBytes, orphanBytes, exports, maxExports } = capacity;
+  const orphans = orphanBytes > 0n ? `, ${formatBytes(orphanBytes)} held by orphans` : "";
   return (
     `${formatBytes(promisedBytes)} of ${formatBytes(totalBytes)} promised, ` +
-    `${formatBytes(freeBytes)} free; ${exports} of ${maxExports} exports`
+    `${formatBytes(freeBytes)} free${orphans}; ${exports} of ${maxExports} exports`
   );
 }
 
@@ -88,9 +89,11 @@ function diskRows(disks: readonly Disk[]): string[][] {
     const store = status?.lvstore;
     const state = status?.state.replace("DISK_STATE_", "") ?? "?";
     const dirty = store?.freeSpace === "FREE_SPACE_UNKNOWN" ? "free space not zeroed" : "";
+    const low = status?.conditions.find(({ type }) => type === "SpaceLow");
+    const space = low === undefined ? "" : `space ${low.reason.toLowerCase()}`;
     const message =
       state === "UP"
-        ? dirty
+        ? [space, dirty].filter((text) => text !== "").join(", ")
         : (status?.conditions.find(({ type }) => type === "Attached")?.message ?? "");
     return [
       status?.serial ?? meta?.id ?? "",

@@ -5,6 +5,7 @@ import { refusing } from "../model/disk-claim.ts";
 import { promisableBytes, type DiskRow, type DiskState } from "../model/disk.ts";
 import type { Evidence, EvidenceKind } from "../model/evidence.ts";
 import type { StepFailures } from "../model/failure.ts";
+import type { DiskSpace } from "../model/space.ts";
 import type { UnknownOutcome } from "../model/unknown-outcome.ts";
 import {
   instant,
@@ -58,6 +59,8 @@ export type DiskFacts = {
   readonly fabric: { readonly subnqn: string; readonly format: boolean } | undefined;
   /** Another disk has the same serial, model and nsid. */
   readonly duplicate: boolean;
+  /** Undefined: no lvstore of it is known. */
+  readonly space: DiskSpace | undefined;
   /** Read from the target for this explanation; undefined without an answer. */
   readonly freeClusters: bigint | undefined;
   readonly isolation: "strict" | "trusted";

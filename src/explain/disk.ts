@@ -173,9 +173,11 @@ function storeCheck(facts: DiskFacts, found: Cause | undefined, first: Cause | u
   return { question, answer: "YES", evidence, remedy: "" };
 }
 
+const LEVEL_TEXT = { OK: "", LOW: ", low on space", CRITICAL: ", very low on space", FULL: "" };
+
 /** Free clusters of the lvstore, bytes promised to volumes, and bytes left to promise. */
 function spaceText(facts: DiskFacts): string {
-  const { row, overcommit } = facts;
+  const { row, overcommit, space: observed } = facts;
   const { free, total, clusterBytes } = storeOf(facts);
   const leftBytes = promisableBytes(row, overcommit) - row.promisedBytes;
   const promise =
@@ -183,6 +185,7 @@ function spaceText(facts: DiskFacts): string {
   const space = row.freeSpace === "ZEROED" ? "zeroed" : "which may hold old bytes";
   return (
     `${free} of ${total} clusters free (${formatBytes(free * clusterBytes)}, ${space}), ` +
-    `${formatBytes(row.promisedBytes)} promised to ${row.lvolCount} volumes, ${promise}`
+    `${formatBytes(row.promisedBytes)} promised to ${row.lvolCount} volumes, ${promise}` +
+    LEVEL_TEXT[observed?.level ?? "OK"]
   );
 }

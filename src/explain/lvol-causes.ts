@@ -266,9 +266,10 @@ export function hostCause({ view: { row } }: LvolFacts): Cause | undefined {
     `it: cat /etc/nvme/hostnqn)`;
   if (row.unconfirmed) {
     return {
-      cause:
-        "it was rebuilt from its disk, which does not say who may connect: its export is " +
-        "not changed",
+      cause: row.adopted
+        ? "it was adopted from an orphan, which does not say who may connect: it is not exported"
+        : "it was rebuilt from its disk, which does not say who may connect: its export is " +
+          "not changed",
       cure: call,
       waits: "waits for AllowHost or RevokeHost",
     };

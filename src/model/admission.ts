@@ -1,6 +1,7 @@
 // Admission of intents: a pure function from (current rows, mutation) to the rows to write or a
 // Refusal. It runs inside the transaction that writes the intent, while the node's row is locked,
 // so that no other transaction changes the sums that it checks.
+import { adoptOrphan, idsOfAdoption, type AdoptOrphan } from "./adopt-admission.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { changeHost, confirmHosts, type ConfirmHosts, type HostChange } from "./host-admission.ts";
@@ -10,7 +11,7 @@ import { newLvolRow, type CreationRequest, type LvolRow } from "./lvol.ts";
 import { place } from "./placement.ts";
 import { cloneSource, deleteSnapshot, takeSnapshot, wrongKind } from "./snapshot-admission.ts";
 import type { SnapshotRow } from "./snapshot.ts";
-import { idRetired, otherNode } from "./used-ids.ts";
+import { idRetired, otherNode, type UsedId } from "./used-ids.ts";
 
 export type Mutation = Intent &
   (
@@ -21,6 +22,8 @@ export type Mutation = Intent &
         readonly validateOnly: boolean;
         /** Allocated bytes of orphans by disk, as observed; none: not known. */
         readonly orphanBytes?: ReadonlyMap<string, bigint>;
+        /** Free clusters by disk, as observed; none: not known. */
+        readonly freeClusters?: ReadonlyMap<string, bigint>;
       }
     | { readonly kind: "delete"; readonly force: boolean; readonly reason: string }
     | {
@@ -32,6 +35,7 @@ export type Mutation = Intent &
     | { readonly kind: "deleteSnapshot"; readonly deferred: boolean }
     | HostChange
     | ConfirmHosts
+    | AdoptOrphan
     | {
         readonly kind: "admitDisk";
         readonly serial: string;
@@ -54,9 +58,6 @@ export type AdmissionLimits = {
   readonly hosts: number;
 };
 
-/** An id that was used, though its row is gone: by a volume or snapshot of this node, or of another. */
-export type UsedId = { readonly ours: boolean };
-
 /** The part of the database that a batch of mutations can see and change. */
 export type AdmissionState = {
   readonly policy: AdmissionPolicy;
@@ -72,6 +73,8 @@ export type AdmissionState = {
   readonly gone: ReadonlyMap<string, UsedId>;
   /** Every disk of this node. */
   readonly disks: Map<string, DiskRow>;
+  /** The volume of this node whose lvol has the uuid, tombstones included. */
+  readonly volumeOfLvol: (uuid: string) => LvolRow | undefined;
 };
 
 export type Decision =
@@ -91,6 +94,7 @@ export function changedIds(mutation: Mutation): readonly string[] {
 export function namedIds(mutation: Mutation): readonly string[] {
   const ids = changedIds(mutation);
   if (mutation.kind === "snapshot") return [...ids, mutation.sourceLvolId];
+  if (mutation.kind === "adoptOrphan") return idsOfAdoption(mutation);
   const source = mutation.kind === "provision" ? mutation.request.sourceSnapshotId : undefined;
   return source === undefined ? ids : [...ids, source];
 }
@@ -112,6 +116,8 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
     case "allowHost":
     case "revokeHost":
       return { kind: "lvol", row: changeHost(state, mutation) };
+    case "adoptOrphan":
+      return { kind: "lvol", row: adoptOrphan(state, mutation) };
     case "confirmHosts":
       return { kind: "hosts", confirmed: confirmHosts(state, mutation) };
     case "admitDisk":
@@ -152,7 +158,7 @@ function provision(
   }
   const { disk, promisedBytes } = place(
     state.disks,
-    { ...state.policy, orphanBytes: mutation.orphanBytes },
+    { ...state.policy, orphanBytes: mutation.orphanBytes, freeClusters: mutation.freeClusters },
     source === undefined ? request : { ...request, diskId: source.diskId },
   );
   const row = newLvolRow({

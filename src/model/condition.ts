@@ -6,7 +6,8 @@ export type ConditionStatus = "TRUE" | "FALSE" | "UNKNOWN";
 export type LvolNeed = "LvolCreated" | "SizeReached" | "Exported" | "TargetConnected" | "DiskReady";
 
 /** What is wrong with a part of a volume that may well be UP: listed only while it holds. */
-export type LvolWarning = "ListenerMissing" | "HostRefused" | "HostsUnconfirmed" | "OutcomeUnknown";
+export type LvolWarning =
+  "ListenerMissing" | "HostRefused" | "HostsUnconfirmed" | "SpaceLow" | "OutcomeUnknown";
 
 export type LvolConditionType = LvolNeed | LvolWarning;
 
@@ -17,7 +18,8 @@ export type DiskConditionType =
   | "FreeSpaceZeroed"
   | "Healthy"
   | "Schedulable"
-  /** Listed only while it holds. */
+  /** These two are listed only while they hold. */
+  | "SpaceLow"
   | "OutcomeUnknown";
 
 export type NodeConditionType =

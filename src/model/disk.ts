@@ -6,6 +6,7 @@ import type { StepFailures } from "./failure.ts";
 import { diskId } from "./identity.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 import type { PendingOp } from "./pending-op.ts";
+import { spaceConditions, type DiskSpace, type RecordedSpaceLevel } from "./space.ts";
 
 export const DISK_STATES = [
   "DISCOVERED",
@@ -70,7 +71,9 @@ export type DiskRow = {
   readonly zeroing: ZeroingProgress | undefined;
   readonly clusterBytes: bigint | undefined;
   readonly totalClusters: bigint | undefined;
+  /** As last recorded: what was observed since may differ by a few (isWorthRecording). */
   readonly freeClusters: bigint | undefined;
+  readonly spaceLevel: RecordedSpaceLevel;
   readonly sizeBytes: bigint;
   readonly blockSize: number;
   readonly evidence: readonly Evidence[];
@@ -123,6 +126,7 @@ export const DISK_COLUMNS = {
   clusterBytes: "status",
   totalClusters: "status",
   freeClusters: "status",
+  spaceLevel: "status",
   sizeBytes: "status",
   blockSize: "status",
   evidence: "status",
@@ -162,6 +166,8 @@ export type DiskReadiness = {
   readonly reason: string;
   /** A change of the disk whose outcome is not known; undefined: there is none. */
   readonly outcomeUnknown?: UnknownOutcome | undefined;
+  /** Undefined: no lvstore of it is known. */
+  readonly space: DiskSpace | undefined;
 };
 
 function conditionOf(
@@ -198,6 +204,7 @@ export function diskConditions(
     ),
     { type: "Healthy", status: "UNKNOWN", reason: "NotMeasured", message: "" },
     conditionOf("Schedulable", schedulable, row.cordoned ? "Cordoned" : "NotUp", why),
+    ...spaceConditions(observed.space),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
 }
@@ -239,6 +246,7 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     clusterBytes: undefined,
     totalClusters: undefined,
     freeClusters: undefined,
+    spaceLevel: "OK",
     evidence: [],
     evidenceFingerprint: fingerprint([]),
     failures: {},

@@ -10,6 +10,7 @@ import {
   type ObservedSubsystem,
   type ObservedVolume,
 } from "./lvol.ts";
+import { spaceLow, type DiskSpace } from "./space.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 
 export const LVOL_STATES = [
@@ -42,6 +43,8 @@ export type VolumeView = {
   readonly diskReason: string;
   /** Addresses of the listeners that every subsystem of the node should have. */
   readonly listenAddresses: readonly ListenAddress[];
+  /** Of its disk; undefined: not known. */
+  readonly space: DiskSpace | undefined;
 };
 
 export type PresentSubsystem = Extract<ObservedSubsystem, { kind: "present" }>;
@@ -125,8 +128,8 @@ function sizeReached(view: VolumeView): LvolCondition {
 function exported(view: VolumeView): LvolCondition {
   const type = "Exported";
   if (view.row.unconfirmed) {
-    const message =
-      "rebuilt with unknown hosts; the export is not changed until AllowHost is called";
+    const origin = view.row.adopted ? "adopted" : "rebuilt";
+    const message = `${origin} with unknown hosts; the export is not changed until AllowHost is called`;
     return { type, status: "FALSE", reason: "UNCONFIRMED", message };
   }
   const problem = exportProblem(view);
@@ -232,7 +235,17 @@ function warnings(view: VolumeView): readonly LvolCondition[] {
     const message = `${row.unconfirmedHosts.join(", ")} may not connect before ConfirmHosts is called`;
     warn("HostsUnconfirmed", "OlderDatabase", message);
   }
+  const low = needsClusters(view) ? spaceLow(view.space) : undefined;
+  if (low !== undefined) warn("SpaceLow", low.reason, `of disk ${row.diskId}, ${low.message}`);
   return [...found, ...outcomeConditions(outcomeUnknown)];
+}
+
+/** Whether hosts' writes may still take clusters of the disk: a thick volume has all of its own. */
+function needsClusters({ row, observed: { lvol }, space }: VolumeView): boolean {
+  if (row.deleteRequestedTime !== undefined || lvol?.kind !== "present" || !lvol.thin) return false;
+  const { allocatedClusters } = lvol;
+  if (space === undefined || allocatedClusters === undefined) return true;
+  return allocatedClusters * space.clusterBytes < lvol.sizeBytes;
 }
 
 /** All conditions of a volume: what it needs to be UP, then what is wrong with single parts. */

@@ -90,6 +90,11 @@ export type LvolRow = {
    * target is the volume's, unless lvolUuid says so.
    */
   readonly nameTaken: boolean;
+  /**
+   * Its lvol was an orphan. Nobody knows how it was made: the delete of it may leave its bytes in free
+   * clusters, and its name may not be the id yet.
+   */
+  readonly adopted: boolean;
   readonly failures: StepFailures;
   readonly lastError: string | undefined;
   /** The last error is permanent: only a new intent can help. */
@@ -141,6 +146,7 @@ export const LVOL_COLUMNS = {
   connectedIncarnation: "status",
   unexportedTime: "both",
   nameTaken: "status",
+  adopted: "fixed",
   failures: "both",
   lastError: "status",
   failed: "both",
@@ -199,6 +205,7 @@ export function newLvolRow({ now, ...given }: NewLvol): LvolRow {
     connectedIncarnation: undefined,
     unexportedTime: undefined,
     nameTaken: false,
+    adopted: false,
     failures: {},
     lastError: undefined,
     failed: false,
@@ -222,6 +229,8 @@ export type ObservedLvol =
       readonly allocatedClusters: bigint | undefined;
       /** Name of the snapshot that it is a clone of. */
       readonly parent: string | undefined;
+      /** Undefined: not read. */
+      readonly name?: string | undefined;
     };
 
 export type ListenAddress = {

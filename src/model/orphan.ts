@@ -1,6 +1,7 @@
 // Orphans: lvols in lvstores of this fleet, and subsystems with this node's NQN prefix, that no row
 // of a volume names. They are listed, counted, and removed by PurgeOrphan only.
 import { Refusal } from "./errors.ts";
+import type { Intent } from "./intent.ts";
 
 export type Orphan = {
   readonly kind: "lvol" | "subsystem";
@@ -30,6 +31,9 @@ export type Purge = {
   | { readonly kind: "subsystem"; readonly name: string }
 );
 
+/** AdoptOrphan: the lvol, and the id of the volume that it is to become. */
+export type Adoption = Intent & { readonly uuid: string };
+
 /** Allocated bytes of the orphans by disk: their clusters cannot be promised to volumes. */
 export function orphanBytes(orphans: readonly Orphan[]): ReadonlyMap<string, bigint> {
   const bytes = new Map<string, bigint>();
@@ -49,7 +53,7 @@ export function refuseOrphans(id: string, orphans: readonly Orphan[]): void {
   throw new Refusal(
     "ORPHAN_EXISTS",
     `no volume has the id ${id}, and ${orphans.map(named).join(" and ")} is on the node: ListOrphans` +
-      " shows it, AdoptOrphan (not implemented yet) makes it a volume, PurgeOrphan removes it",
+      " shows it, AdoptOrphan makes an lvol a volume, PurgeOrphan removes it",
     {
       metadata: { kind: first.kind, name: first.name, uuid: first.uuid ?? "" },
       preconditions: orphans.map(({ kind, name }) => ({

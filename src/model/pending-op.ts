@@ -71,10 +71,17 @@ export function pendingOp(op: PendingOpKind, context: PendingContext): PendingOp
 
 /**
  * Whether free clusters of the lvstore may hold data: this delete was to clear them, or the inflation of
- * a clone was filling them, and it failed or the incarnation that it was sent to has exited.
+ * a clone was filling them, and it failed or the incarnation that it was sent to has exited; or what is
+ * deleted was not made by an agent, as SPDK does not show whether such an lvol is cleared.
  */
-export function leavesDirt(op: PendingOp | undefined, incarnation: string | undefined): boolean {
+export function leavesDirt(
+  { pendingOp: op, adopted }: MayLeaveDirt,
+  incarnation: string | undefined,
+): boolean {
   if (op === undefined || incarnation === undefined) return false;
   if (op.op !== "delete" && op.op !== "inflate") return false;
-  return op.failed || op.run !== incarnation;
+  return (adopted && op.op === "delete") || op.failed || op.run !== incarnation;
 }
+
+/** The row of a volume or a snapshot. */
+type MayLeaveDirt = { readonly pendingOp: PendingOp | undefined; readonly adopted: boolean };

@@ -10,6 +10,8 @@ export type PlacementPolicy = {
   readonly isolation: "strict" | "trusted";
   /** Bytes by disk that lvols without a row hold: they are promised to nobody, and not free. */
   readonly orphanBytes?: ReadonlyMap<string, bigint> | undefined;
+  /** Free clusters by disk, as observed; a disk that is not in it was not observed. */
+  readonly freeClusters?: ReadonlyMap<string, bigint> | undefined;
 };
 
 type Disks = ReadonlyMap<string, DiskRow>;
@@ -17,8 +19,8 @@ type Disks = ReadonlyMap<string, DiskRow>;
 export type Place = { readonly disk: DiskRow; readonly promisedBytes: bigint };
 
 /**
- * The requested disk, or of those that fit the one with the most bytes left to promise; one without a
- * free cluster only if every one is.
+ * The requested disk, or of those that fit the one with the most bytes left to promise. A disk without
+ * the clusters that the volume needs at once does not fit, whatever it may promise.
  */
 export function place(disks: Disks, policy: PlacementPolicy, request: CreationRequest): Place {
   if (request.diskId !== undefined) return placeOn(disks, policy, request.diskId, request);
@@ -26,36 +28,32 @@ export function place(disks: Disks, policy: PlacementPolicy, request: CreationRe
   if (candidates.length === 0) throw noDisk(disks, policy);
   const places = candidates
     .map((disk) => ({ disk, ...fit(disk, policy, request) }))
-    .toSorted((a, b) =>
-      isFull(a.disk) !== isFull(b.disk)
-        ? isFull(a.disk)
-          ? 1
-          : -1
-        : a.room === b.room
-          ? a.disk.id < b.disk.id
-            ? -1
-            : 1
-          : a.room > b.room
-            ? -1
-            : 1,
-    );
+    .toSorted(byPreference);
   const best = places.find((candidate) => candidate.fits);
   if (best !== undefined) return best;
-  const mostLeft = max(places[0]?.room ?? 0n, 0n);
   if (places.every((candidate) => candidate.tooLarge)) throw tooLarge(request, places);
-  throw new Refusal("NO_DISK_FITS", `no disk has ${request.sizeBytes} bytes left to promise`, {
-    quota: [
-      {
-        subject: "promised_bytes",
-        description: `asked ${request.sizeBytes} bytes, the emptiest disk has ${mostLeft} left`,
-      },
-    ],
-  });
+  const mostLeft = places.reduce((most, { left }) => max(most, left), 0n);
+  throw new Refusal(
+    "NO_DISK_FITS",
+    `no disk has ${request.sizeBytes} bytes left, free and to promise`,
+    {
+      quota: [
+        {
+          subject: "promised_bytes",
+          description: `asked ${request.sizeBytes} bytes, the emptiest disk has ${mostLeft} left`,
+        },
+      ],
+    },
+  );
 }
 
-/** As last recorded: a preference and no refusal, as clusters may have been freed since. */
-function isFull({ freeClusters }: DiskRow): boolean {
-  return freeClusters === 0n;
+type Candidate = { readonly disk: DiskRow; readonly isFull: boolean; readonly room: bigint };
+
+/** Free clusters as recorded are a preference and no refusal: some may have been freed since. */
+function byPreference(a: Candidate, b: Candidate): number {
+  if (a.isFull !== b.isFull) return a.isFull ? 1 : -1;
+  if (a.room !== b.room) return a.room > b.room ? -1 : 1;
+  return a.disk.id < b.disk.id ? -1 : 1;
 }
 
 function placeOn(
@@ -68,11 +66,10 @@ function placeOn(
   if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${diskId} is not on this node`);
   const refusal = refusalOf(disk, policy);
   if (refusal !== undefined) throw refusal;
-  const { fits, room, promisedBytes, tooLarge: neverFits } = fit(disk, policy, request);
+  const { fits, left, lacks, promisedBytes, tooLarge: neverFits } = fit(disk, policy, request);
   if (neverFits) throw tooLarge(request, [{ disk }]);
   if (fits) return { disk, promisedBytes };
-  const left = max(room, 0n);
-  const message = `disk ${diskId} has no room for ${promisedBytes} bytes, ${left} left to promise`;
+  const message = `disk ${diskId} has no room for ${promisedBytes} bytes, ${left} ${lacks}`;
   throw new Refusal("NO_CAPACITY", message, {
     quota: [
       {
@@ -142,13 +139,26 @@ function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
   // Thin volumes may be over-committed in sum, but none may be larger than its disk: it could never
   // be filled.
   const total = (disk.totalClusters ?? 0n) * cluster;
-  const thickLeft = total - taken;
-  const fits =
-    promisedBytes <= total && promisedBytes <= (request.thin ? room : min(room, thickLeft));
+  const promisable = request.thin ? room : min(room, total - taken);
   // An lvstore has about one metadata page per cluster and each lvol takes at least one, so it
   // holds at most about as many lvols as clusters (docs/spdk-contract.md#limits).
   const belowLvolLimit = BigInt(disk.lvolCount + disk.snapshotCount) < (disk.totalClusters ?? 0n);
-  return { promisedBytes, room, fits: fits && belowLvolLimit, tooLarge: promisedBytes > total };
+  const freeClusters = policy.freeClusters?.get(disk.id);
+  // A thick volume takes all of its clusters when it is made, a thin one its first with the first write.
+  const needed = request.thin ? cluster : promisedBytes;
+  const free = freeClusters === undefined ? needed : freeClusters * cluster;
+  const isShort = free < needed;
+  const isPromised = promisedBytes > promisable;
+  return {
+    promisedBytes,
+    room,
+    isFull: (freeClusters ?? disk.freeClusters) === 0n,
+    fits: promisedBytes <= total && !isPromised && belowLvolLimit && !isShort,
+    tooLarge: promisedBytes > total,
+    left: max(isShort && !isPromised ? free : promisable, 0n),
+    lacks:
+      isShort && !isPromised ? "free: hosts' data and orphans hold the rest" : "left to promise",
+  };
 }
 
 function min(a: bigint, b: bigint): bigint {

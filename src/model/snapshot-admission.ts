@@ -33,6 +33,7 @@ export function takeSnapshot(state: AdmissionState, mutation: Of<"snapshot">): S
     diskId: source.diskId,
     familyRoot: source.familyRoot,
     sourceLvolId,
+    adopted: source.adopted,
     promisedBytes: source.promisedBytes,
     labels: mutation.labels,
     actor: mutation.actor,

@@ -14,6 +14,8 @@ export type SnapshotRow = {
   readonly familyRoot: string;
   /** Undefined: rebuilt from an lvol on the disk, which does not say it. */
   readonly sourceLvolId: string | undefined;
+  /** Of a volume whose lvol was an orphan: the delete of it may leave bytes in free clusters, too. */
+  readonly adopted: boolean;
   // desired state
   /** Bytes promised on its disk: the volume may write its whole size again. */
   readonly promisedBytes: bigint;
@@ -54,6 +56,7 @@ export const SNAPSHOT_COLUMNS = {
   diskId: "fixed",
   familyRoot: "fixed",
   sourceLvolId: "fixed",
+  adopted: "fixed",
   promisedBytes: "intent",
   labels: "intent",
   generation: "intent",
@@ -91,6 +94,7 @@ export type NewSnapshot = Pick<
   | "diskId"
   | "familyRoot"
   | "sourceLvolId"
+  | "adopted"
   | "promisedBytes"
   | "labels"
   | "actor"

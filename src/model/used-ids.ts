@@ -1,5 +1,8 @@
-// Refusals of ids that are in use elsewhere, or were used before.
+// Ids of volumes and snapshots that cannot be used again: unique over the fleet, and given once.
 import { Refusal } from "./errors.ts";
+
+/** An id that was used, though its row is gone: by a volume or snapshot of this node, or of another. */
+export type UsedId = { readonly ours: boolean };
 
 export function otherNode(id: string): Refusal {
   return new Refusal("OTHER_NODE", `id ${id} belongs to another node`);

@@ -136,6 +136,7 @@ function snapshotRow(
     nodeId,
     ...place,
     sourceLvolId: undefined,
+    adopted: false,
     promisedBytes: sizeBytes,
     labels: { rebuilt: now.toISOString() },
     actor: "rebuild",

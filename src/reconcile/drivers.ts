@@ -20,7 +20,7 @@ import type { DiskStep, SnapshotStep, VolumeStep } from "./steps.ts";
 import type { ObservedChange } from "./target/observed.ts";
 
 export type DriversOptions = {
-  readonly shared: Pick<SharedParts, "rows" | "observed" | "newVolumes">;
+  readonly shared: Pick<SharedParts, "rows" | "observed" | "newVolumes" | "returned">;
   readonly source: VolumeViewSource;
   readonly disks: Pick<Disks, "view">;
   readonly volumeKind: Kind<VolumePlanView, VolumeStep>;
@@ -121,6 +121,8 @@ export class Drivers {
         return this.#wakeFamily(id);
       case "disk":
         return this.wakeDisk(id);
+      case "space":
+        return this.#disks.wake(id);
     }
   }
 
@@ -140,14 +142,17 @@ export class Drivers {
   }
 
   #onVolumeRow({ id, created, revoked }: Extract<RowChange, { kind: "lvol" }>): void {
-    const { rows, observed, newVolumes } = this.#options.shared;
-    if (created && observed.incarnation !== undefined) {
+    const { rows, observed, newVolumes, returned } = this.#options.shared;
+    const row = rows.lvol(id);
+    // The lvol of an adopted volume was there before it.
+    const isNew = created && row?.lvolUuid === undefined;
+    if (isNew && observed.incarnation !== undefined) {
       // The volume was created by this commit, so nothing of it exists yet and no read is needed.
       observed.setLvol(id, { kind: "absent" });
       observed.setSubsystem(id, { kind: "absent" });
     }
-    const row = rows.lvol(id);
     if (row === undefined) observed.forgetVolume(id);
+    if (row?.adopted === true && row.lvolUuid !== undefined) returned.forget(row.lvolUuid);
     newVolumes.follow(id, { created, row });
     // A host that was revoked is gone only once a read from now on shows it.
     if (row !== undefined && revoked) observed.expireSubsystem(id);

@@ -104,6 +104,7 @@ function partOf(step: VolumeStep): string | undefined {
     case "end-export":
     case "record-lvol":
     case "delete-lvol":
+    case "rename-lvol":
       return undefined;
   }
 }

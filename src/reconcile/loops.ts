@@ -4,6 +4,7 @@
 // the rows of disks, and verify (verify.ts) decides from observations when each object was checked
 // once after start.
 import { diskInit } from "./disk/init.ts";
+import { adopt } from "./lvol/adopt.ts";
 import { exportLoop } from "./lvol/export.ts";
 import type { DiskLoop, SnapshotLoop, VolumeLoop } from "./loop.ts";
 import { lvolDelete } from "./lvol/delete.ts";
@@ -13,6 +14,6 @@ import { snapshotDelete } from "./lvol/snapshot-delete.ts";
 
 export const DISK_LOOPS: readonly DiskLoop[] = [diskInit];
 
-export const VOLUME_LOOPS: readonly VolumeLoop[] = [provision, exportLoop, lvolDelete];
+export const VOLUME_LOOPS: readonly VolumeLoop[] = [provision, adopt, exportLoop, lvolDelete];
 
 export const SNAPSHOT_LOOPS: readonly SnapshotLoop[] = [snapshotCreate, snapshotDelete];

@@ -62,6 +62,8 @@ function describeStep(step: Step): string {
         : `delete subsystem ${step.nqn} unless a host is connected`;
     case "delete-lvol":
       return `delete lvol ${step.lvolUuid}`;
+    case "rename-lvol":
+      return `give lvol ${step.lvolUuid} the name ${step.newName}`;
     case "record-lvol":
     case "record-snapshot":
     case "record-disk":

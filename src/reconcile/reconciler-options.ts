@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import type { Config } from "../config.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { SpdkConnection } from "../spdk/connection.ts";
+import type { StoreChanges } from "../spdk/store-changes.ts";
 import type { Fence } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
@@ -16,6 +17,8 @@ export type ReconcilerOptions = {
   readonly kernel: Kernel;
   readonly connection: SpdkConnection;
   readonly spdk: SpdkClient;
+  /** Which lvstores `spdk` is changing. */
+  readonly storeChanges: StoreChanges;
   readonly fence: Fence;
   /** How long a request of an earlier agent may still be running in the same incarnation. */
   readonly graceMs: number;

@@ -1,10 +1,12 @@
 // Composes the session with the target, the disks, the drivers and the loops, and wakes objects
 // when rows, observations or the write mode change. loops.ts lists the loops.
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
-import type { LvolRow } from "../model/lvol.ts";
+import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
 import type { OutcomeSubject } from "../model/unknown-outcome.ts";
 import type { PendingContext } from "../model/pending-op.ts";
+import type { Lvstore } from "../spdk/replies-lvol.ts";
+import type { CallerOptions } from "../spdk/rpc.ts";
 import type { RowChange } from "../store/rows.ts";
 import { Disks } from "./disk/disks.ts";
 import { Drivers } from "./drivers.ts";
@@ -54,15 +56,10 @@ export class Reconciler {
     });
     const { observed } = shared;
     this.#shared = shared;
-    const source: VolumeViewSource = {
-      ...shared,
-      isolation: config.isolation,
-      reconnectGraceMs: config.reconnectGraceMs,
-      listenAddresses: () => config.listenAddresses,
-    };
+    const source = viewSource(shared, config);
     this.orphans = orphanCalls({
       ...shared,
-      nqnPrefix: config.nqnPrefix,
+      ...config,
       diskReadiness: (row) => this.diskReadiness(row),
     });
     this.#disks = new Disks({
@@ -77,7 +74,7 @@ export class Reconciler {
     this.#drivers = new Drivers({
       ...options,
       shared,
-      source: source,
+      source,
       disks: this.#disks,
       volumeKind: {
         ...volumeKind(source, writer, steps, mayPerform),
@@ -199,6 +196,18 @@ export class Reconciler {
     this.#disks.scanKernelNow();
   }
 
+  /** Free clusters by disk, as the admission of a volume needs them. */
+  freeFor(
+    asked: Pick<CreationRequest, "sizeBytes" | "thin">,
+  ): Promise<ReadonlyMap<string, bigint>> {
+    return this.#shared.space.freeFor(asked);
+  }
+
+  /** For an explanation; every other answer then shows the same. */
+  readStore(diskId: string, uuid: string, options: CallerOptions): Promise<Lvstore | undefined> {
+    return this.#shared.space.readStore(diskId, uuid, options);
+  }
+
   /** Steps that may have killed the target. */
   suspects(): readonly Suspect[] {
     return this.#suspects.list();
@@ -305,6 +314,12 @@ export class Reconciler {
     this.#drivers.wakeAll();
     for (const listener of this.#listeners) listener();
   }
+}
+
+function viewSource(shared: SharedParts, config: ReconcilerOptions["config"]): VolumeViewSource {
+  const { isolation, spaceThresholds, reconnectGraceMs, listenAddresses } = config;
+  const settings = { isolation, spaceThresholds, reconnectGraceMs };
+  return { ...shared, ...settings, listenAddresses: () => listenAddresses };
 }
 
 /** What the session with the target does to disks. */

@@ -9,6 +9,7 @@ import { IostatLoop } from "./target/iostat.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
 import { Orphans } from "./target/orphans.ts";
 import { ReturnedLvols } from "./target/returned-lvols.ts";
+import { StoreSpace } from "./target/store-space.ts";
 import { UnknownOutcomes } from "./target/unknown-outcomes.ts";
 
 export type SharedParts = ReturnType<typeof sharedParts>;
@@ -38,7 +39,8 @@ export function sharedParts(
   const orphans = new Orphans({ ...options, ...config, observed, returned });
   const newVolumes = new NewVolumes(() => fence.epoch);
   const iostat = new IostatLoop({ ...options, observed, scanDisks });
-  const known = { observed, outcomes, orphans, returned, newVolumes, iostat };
+  const space = new StoreSpace({ ...options, observed });
+  const known = { observed, outcomes, orphans, returned, newVolumes, iostat, space };
   const asked = { afterLoss, writeMode, pending, scanDisks };
   return { ...options, ...known, ...asked, lanes: new Lanes() };
 }

@@ -104,6 +104,14 @@ export type ResizeLvol = {
 /** Allocates all clusters of an lvol, with the data of its snapshots: it has no parent any more. */
 export type InflateLvol = { readonly kind: "inflate-lvol"; readonly lvolUuid: string };
 
+/** Gives an lvol its volume's id as its name. */
+export type RenameLvol = {
+  readonly kind: "rename-lvol";
+  readonly lvolUuid: string;
+  readonly lvsUuid: string;
+  readonly newName: string;
+};
+
 export type VolumeStep =
   | ObserveLvol
   | ObserveSubsystem
@@ -120,7 +128,8 @@ export type VolumeStep =
   | RemoveListener
   | EndExport
   | RecordLvol
-  | DeleteLvol;
+  | DeleteLvol
+  | RenameLvol;
 
 /** Reads one snapshot by name: its uuid once known, else its alias `<lvstore name>/<snapshot id>`. */
 export type ObserveSnapshot = {
@@ -243,6 +252,7 @@ export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
   "end-export": "nvmf_delete_subsystem",
   "record-lvol": undefined,
   "delete-lvol": "bdev_lvol_delete",
+  "rename-lvol": "bdev_lvol_rename",
   "record-disk": undefined,
   "claim-disk": undefined,
   "release-function": undefined,
@@ -281,6 +291,7 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "end-export": "change",
   "record-lvol": "change",
   "delete-lvol": "change",
+  "rename-lvol": "change",
   "record-disk": "change",
   "claim-disk": "change",
   "release-function": "change",

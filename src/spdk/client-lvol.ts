@@ -156,6 +156,15 @@ function lvolChanges(rpc: Rpc) {
       return await rpc.change("bdev_lvol_clone", params, text, within(lvsUuid, options));
     },
 
+    /** Changes the alias `<store name>/<lvol name>`, and no uuid. Never call it for what is read-only. */
+    async bdevLvolRename(
+      { lvsUuid, name, newName }: LvolInStore & { readonly newName: string },
+      options?: CallerOptions,
+    ): Promise<void> {
+      const params = { old_name: name, new_name: newName };
+      await rpc.change("bdev_lvol_rename", params, flag, within(lvsUuid, options));
+    },
+
     /**
      * Makes a thin lvol a clone of a snapshot of the same store and size (24.05 and later). Unlike an
      * lvol of bdev_lvol_clone it keeps its clear method (docs/spdk-contract.md#clearing-of-clones).

@@ -21,11 +21,13 @@ import {
   type Version,
 } from "./replies-target.ts";
 import { Rpc, type CallerOptions } from "./rpc.ts";
+import type { StoreChanges } from "./store-changes.ts";
 
 export type SpdkClient = TargetCalls & BdevCalls & LvolCalls & NvmfCalls;
 
-export function spdkClient(connection: SpdkConnection): SpdkClient {
-  const rpc = new Rpc(connection);
+/** changes: is told of every change of an lvol. */
+export function spdkClient(connection: SpdkConnection, changes?: StoreChanges): SpdkClient {
+  const rpc = new Rpc(connection, changes);
   return { ...targetCalls(rpc), ...bdevCalls(rpc), ...lvolCalls(rpc), ...nvmfCalls(rpc) };
 }
 

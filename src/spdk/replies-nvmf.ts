@@ -1,7 +1,7 @@
 // Replies about NVMe-oF subsystems and transports (docs/spdk-contract.md#nvme-of), parsed once into
 // exact types.
 
-import { flag, integer, list, object, text, type Read } from "./fields.ts";
+import { big, flag, integer, list, object, text, type Read } from "./fields.ts";
 
 /** An address that hosts connect to. Every release identifies it by these four fields. */
 export type ListenAddress = {
@@ -56,6 +56,8 @@ export type NvmfStats = {
   /** Number made since the target started. */
   readonly adminQpairs: number;
   readonly currentAdminQpairs: number;
+  /** I/O of hosts that was completed since the target started. */
+  readonly completedIo: bigint;
 };
 
 const listenAddress: Read<ListenAddress> = object((fields) => ({
@@ -102,6 +104,7 @@ export const subsystemController: Read<SubsystemController> = object((fields) =>
 const pollGroup = object((fields) => ({
   adminQpairs: fields.get("admin_qpairs", integer),
   currentAdminQpairs: fields.get("current_admin_qpairs", integer),
+  completedIo: fields.get("completed_nvme_io", big),
 }));
 
 export const nvmfStats: Read<NvmfStats> = object((fields) => {
@@ -111,5 +114,6 @@ export const nvmfStats: Read<NvmfStats> = object((fields) => {
   return {
     adminQpairs: sum((group) => group.adminQpairs),
     currentAdminQpairs: sum((group) => group.currentAdminQpairs),
+    completedIo: groups.reduce((total, group) => total + group.completedIo, 0n),
   };
 });

@@ -7,6 +7,7 @@ import type { CallOptions, SpdkConnection } from "./connection.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "./errors.ts";
 import type { Read } from "./fields.ts";
 import { version } from "./replies-target.ts";
+import type { StoreChanges } from "./store-changes.ts";
 
 /**
  * Milliseconds a caller waits for an answer, per kind of call. A sent request cannot be cancelled.
@@ -27,11 +28,13 @@ type Params = Readonly<Record<string, unknown>>;
 
 export class Rpc {
   readonly #connection: SpdkConnection;
+  readonly #changes: StoreChanges | undefined;
   #known:
     { readonly connectionNumber: number; readonly capabilities: Promise<Capabilities> } | undefined;
 
-  constructor(connection: SpdkConnection) {
+  constructor(connection: SpdkConnection, changes?: StoreChanges) {
     this.#connection = connection;
+    this.#changes = changes;
   }
 
   /**
@@ -88,7 +91,10 @@ export class Rpc {
     parse: Read<T>,
     options: CallOptions,
   ): Promise<T> {
+    const { store } = options;
+    if (store !== undefined) this.#changes?.began(store);
     const call = this.#connection.call(method, params, options);
+    if (store !== undefined) void call.settled.finally(() => this.#changes?.ended(store));
     const outcome = await call.outcome;
     if (outcome.kind === "ok") return parse(outcome.result, { key: method });
     if (outcome.kind === "error") throw new SpdkError(method, outcome.code, outcome.message);

@@ -58,6 +58,10 @@ export async function admitBatch(
     snapshots: new Map(knownSnapshots),
     gone,
     disks: new Map(disks),
+    volumeOfLvol: (uuid) => {
+      const isIts = ({ lvolUuid }: LvolRow) => lvolUuid === uuid;
+      return [...state.lvols.values()].find(isIts) ?? rows.lvolByUuid(uuid);
+    },
   };
   const outcomes = batch.map((waiting) => ({ waiting, result: decide(state, waiting) }));
   const changed = {

@@ -1,6 +1,7 @@
 // Parses rows of the disk table into the model's DiskRow.
 import { z } from "zod";
 import { DISK_STATES, type DiskRow } from "../model/disk.ts";
+import { RECORDED_SPACE_LEVELS } from "../model/space.ts";
 import { EVIDENCE_KINDS } from "../model/evidence.ts";
 import {
   bigText,
@@ -44,6 +45,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   clusterBytes: optional(z.bigint()),
   totalClusters: optional(z.bigint()),
   freeClusters: optional(z.bigint()),
+  spaceLevel: z.enum(RECORDED_SPACE_LEVELS),
   sizeBytes: z.bigint(),
   blockSize: z.number(),
   evidence: z.array(

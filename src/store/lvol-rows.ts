@@ -57,6 +57,7 @@ const lvolRow: z.ZodType<LvolRow> = z.object({
   connectedIncarnation: optional(z.string()),
   unexportedTime: optional(z.date()),
   nameTaken: z.boolean(),
+  adopted: z.boolean(),
   failures: failuresColumn,
   lastError: optional(z.string()),
   failed: z.boolean(),

@@ -1,6 +1,6 @@
 // The ids of volumes and snapshots (table object_id): unique over the fleet, and never used twice.
 import { z } from "zod";
-import type { UsedId } from "../model/admission.ts";
+import type { UsedId } from "../model/used-ids.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import { parseLvolRows } from "./lvol-rows.ts";
 import type { Sql } from "./sql.ts";

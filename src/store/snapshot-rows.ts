@@ -9,6 +9,7 @@ const snapshotRow: z.ZodType<SnapshotRow> = z.object({
   diskId: z.string(),
   familyRoot: z.string(),
   sourceLvolId: optional(z.string()),
+  adopted: z.boolean(),
   promisedBytes: z.bigint(),
   labels: z.record(z.string(), z.string()),
   generation: z.bigint(),

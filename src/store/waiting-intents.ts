@@ -68,6 +68,7 @@ function takesAway({ kind }: Mutation): boolean {
     case "provision":
     case "allowHost":
     case "confirmHosts":
+    case "adoptOrphan":
     case "admitDisk":
     case "zeroFreeSpace":
       return false;

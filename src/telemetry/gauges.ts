@@ -13,7 +13,12 @@ export type NodeFigures = {
     readonly totalBytes: bigint;
     readonly freeBytes: bigint;
     readonly promisedBytes: bigint;
+    readonly allocatedBytes: bigint;
+    readonly snapshotBytes: bigint;
+    readonly orphanBytes: bigint;
   };
+  /** Number of disks that are UP by how much of them is free, zero included. */
+  readonly space: Readonly<Record<string, number>>;
   readonly exports: { readonly used: number; readonly limit: number };
   readonly unconfirmedHosts: number;
   readonly orphans: { readonly lvols: number; readonly subsystems: number };
@@ -35,9 +40,10 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
   const disks = gauge("storagenode.disks", "Disks by state");
   const capacity = gauge(
     "storagenode.capacity",
-    "Total and free bytes of the disks that are UP, and bytes promised on all disks, by kind",
+    "Bytes of the disks that are UP, and bytes promised on all disks, by kind",
     "By",
   );
+  const space = gauge("storagenode.disk_space", "Disks that are UP by how much of them is free");
   const exports = gauge("storagenode.exports", "Exports in use, and their limit, by kind");
   const unconfirmed = gauge(
     "storagenode.unconfirmed_hosts",
@@ -56,7 +62,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "1 if a condition of the node holds, otherwise 0",
   );
   const needs = [unconfirmed, orphans, suspects, outcomes, readers];
-  const all = [volumes, snapshots, disks, capacity, exports, ...needs, queue, condition];
+  const all = [volumes, snapshots, disks, capacity, space, exports, ...needs, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
     for (const [state, count] of Object.entries(now.volumes)) {
@@ -68,10 +74,12 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     for (const [state, count] of Object.entries(now.disks)) {
       observe.observe(disks, count, { state });
     }
-    const { totalBytes, freeBytes, promisedBytes } = now.capacity;
-    observe.observe(capacity, Number(totalBytes), { kind: "total" });
-    observe.observe(capacity, Number(freeBytes), { kind: "free" });
-    observe.observe(capacity, Number(promisedBytes), { kind: "promised" });
+    for (const [kind, bytes] of Object.entries(kindsOf(now.capacity))) {
+      observe.observe(capacity, Number(bytes), { kind });
+    }
+    for (const [level, count] of Object.entries(now.space)) {
+      observe.observe(space, count, { level });
+    }
     observe.observe(exports, now.exports.used, { kind: "used" });
     observe.observe(exports, now.exports.limit, { kind: "limit" });
     observe.observe(unconfirmed, now.unconfirmedHosts);
@@ -91,4 +99,15 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
       observe.observe(condition, holds ? 1 : 0, { condition: name });
     }
   }, all);
+}
+
+function kindsOf(capacity: NodeFigures["capacity"]): Readonly<Record<string, bigint>> {
+  return {
+    total: capacity.totalBytes,
+    free: capacity.freeBytes,
+    promised: capacity.promisedBytes,
+    allocated: capacity.allocatedBytes,
+    snapshots: capacity.snapshotBytes,
+    orphans: capacity.orphanBytes,
+  };
 }

@@ -85,6 +85,7 @@ describe("serve", () => {
       STORAGE_NODE_EXPORT_PORT: "99999",
       STORAGE_NODE_OVERCOMMIT: "much",
       STORAGE_NODE_METRICS_IOSTAT: "all",
+      STORAGE_NODE_SPACE_LOW: "10,20",
       STORAGE_NODE_DISK_ALLOW: "colour:red",
       STORAGE_NODE_FABRIC_DISKS: "/there/is/no/such.json",
       STORAGE_NODE_SPDK_SOCKET: `/${"long".repeat(40)}`,
@@ -103,6 +104,7 @@ describe("serve", () => {
       "STORAGE_NODE_LISTEN",
       "STORAGE_NODE_METRICS_IOSTAT",
       "STORAGE_NODE_OVERCOMMIT",
+      "STORAGE_NODE_SPACE_LOW",
       "STORAGE_NODE_SPDK_SOCKET",
     ]);
   });

@@ -39,6 +39,11 @@ beforeAll(async () => {
   await until("the thick volume fails", async () => {
     return (await getLvol(agent, failing)).status?.lastError !== "";
   });
+  await until("the agent knows what the foreign lvol holds", () => {
+    const [row] = [...agent.node.agent.rows.disks()];
+    const level = row && agent.node.agent.diskReadiness(row).space?.level;
+    return level === "CRITICAL" && agent.node.agent.orphans.known().length > 0;
+  });
 });
 
 afterAll(async () => {

@@ -81,6 +81,33 @@ describe("/metrics", () => {
     await until("it is gone", async () => (await orphans("lvol")) === 0);
   });
 
+  it("has the bytes of each kind, and how many disks are low on space", async () => {
+    const [disk] = [...agent.node.agent.rows.disks()];
+    const { lvsUuid = "" } = disk ?? {};
+    const bytes = async (kind: string) =>
+      valueOf(await scrape(), "storagenode_capacity_bytes", { kind });
+    const level = async (name: string) =>
+      valueOf(await scrape(), "storagenode_disk_space", { level: name });
+    const disks = [...agent.node.agent.rows.disks()].length;
+    expect([await level("OK"), await level("FULL")]).toEqual([disks, 0]);
+    const before = await bytes("allocated");
+    const sizeBytes = (await target.spdk.getLvstore({ uuid: lvsUuid }))?.freeBytes ?? 0n;
+    const name = await target.spdk.bdevLvolCreate({
+      lvsUuid,
+      lvolName: "by-hand",
+      sizeBytes,
+      thin: false,
+      clearMethod: "none",
+    });
+    await until("the disk is full", async () => (await level("FULL")) === 1);
+    expect(await level("OK")).toBe(disks - 1);
+    expect((await bytes("allocated")) - before).toBe(Number(sizeBytes));
+    await until("an orphan holds it", async () => (await bytes("orphans")) === Number(sizeBytes));
+    await target.spdk.bdevLvolDelete({ lvsUuid, name });
+    await until("it is empty again", async () => (await level("OK")) === disks);
+    await until("the orphan is gone", async () => (await bytes("orphans")) === 0);
+  });
+
   it("has the status codes of refused calls", async () => {
     await refusal(getLvol(agent, "x"));
     const samples = await scrape();

@@ -5,7 +5,7 @@ import { promisableBytes, type DiskRow } from "../../src/model/disk.ts";
 import { Refusal } from "../../src/model/errors.ts";
 import type { HostConfirmation } from "../../src/model/host-admission.ts";
 import { uuidV5 } from "../../src/model/identity.ts";
-import { ANY_HOST } from "../../src/model/lvol.ts";
+import { ANY_HOST, type CreationRequest } from "../../src/model/lvol.ts";
 import { CLUSTER, creationRequest, DISK, diskRow, lvolRow, MIB, VOLUME } from "../support/model.ts";
 
 function state(change: Partial<AdmissionState> = {}): AdmissionState {
@@ -26,6 +26,7 @@ function state(change: Partial<AdmissionState> = {}): AdmissionState {
     snapshots: new Map(),
     gone: new Map(),
     disks: new Map(disks.map((disk) => [disk.id, disk])),
+    volumeOfLvol: () => undefined,
     ...change,
   };
 }
@@ -154,6 +155,37 @@ describe("admission of a new volume", () => {
     const all = new Map([[one, 2n ** 50n]]);
     const named = provision({ request: creationRequest({ diskId: one }), orphanBytes: all });
     expect(refusal(() => admit(state(), named)).reason).toBe("NO_CAPACITY");
+  });
+
+  it("places nothing where the clusters that are needed at once are not free, whatever is promised", () => {
+    const [one, two] = [DISK, uuidV5(DISK, "2")];
+    const disks = () =>
+      new Map([
+        [one, diskRow({ id: one, freeClusters: 255n })],
+        [two, diskRow({ id: two, promisedBytes: 100n * CLUSTER })],
+      ]);
+    const asked = (free: readonly [bigint, bigint], request: Partial<CreationRequest> = {}) =>
+      provision({
+        request: creationRequest({ sizeBytes: 3n * CLUSTER, ...request }),
+        freeClusters: new Map([
+          [one, free[0]],
+          [two, free[1]],
+        ]),
+      });
+    const placed = (...how: Parameters<typeof asked>) =>
+      lvolOf(state({ disks: disks() }), asked(...how)).diskId;
+    const refused = (...how: Parameters<typeof asked>) =>
+      refusal(() => admit(state({ disks: disks() }), asked(...how)));
+    expect(placed([1n, 255n])).toBe(one);
+    expect(placed([0n, 255n])).toBe(two);
+    expect(placed([2n, 3n], { thin: false })).toBe(two);
+    expect(refused([0n, 0n]).reason).toBe("NO_DISK_FITS");
+    expect(refused([2n, 2n], { thin: false }).details.quota?.[0]?.description).toContain(
+      `${2n * CLUSTER} left`,
+    );
+    const full = refused([0n, 255n], { diskId: one });
+    expect(full.reason).toBe("NO_CAPACITY");
+    expect(full.message).toContain("0 free: hosts' data and orphans hold the rest");
   });
 
   it("refuses a disk whose free space may hold old bytes, unless tenants trust each other", () => {

@@ -54,6 +54,7 @@ const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
     { kind: "end-export", nqn: NQN, forced: true, listeners: [], attached: false },
     `delete subsystem ${NQN} although hosts may be connected`,
   ],
+  [{ kind: "rename-lvol", lvolUuid: "u", lvsUuid: "s", newName: "v" }, "give lvol u the name v"],
   [
     { kind: "record-lvol", patch: { pendingOp: { op: "delete", ...PENDING } } },
     "record that delete is about to be sent",

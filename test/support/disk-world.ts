@@ -6,6 +6,7 @@ import { refusesTaking, refusing } from "../../src/model/disk-claim.ts";
 import { blank, type Evidence, type EvidenceKind } from "../../src/model/evidence.ts";
 import { controllerName, diskId, storeName } from "../../src/model/identity.ts";
 import type { PendingOp, PendingOpKind } from "../../src/model/pending-op.ts";
+import { spaceOnTarget } from "../../src/reconcile/disk/free-space.ts";
 import { diskRecord } from "../../src/reconcile/disk/record.ts";
 import type { DiskView } from "../../src/reconcile/disk/view.ts";
 import { permits } from "../../src/reconcile/kinds.ts";
@@ -13,7 +14,7 @@ import { DISK_LOOPS } from "../../src/reconcile/loops.ts";
 import type { DiskStep } from "../../src/reconcile/steps.ts";
 import type { ObservedStore } from "../../src/reconcile/target/observed.ts";
 import type { WriteMode } from "../../src/store/fence.ts";
-import { CLUSTER, diskRow, FLEET, STORE_UUID } from "./model.ts";
+import { CLUSTER, diskRow, FLEET, SPACE_THRESHOLDS, STORE_UUID } from "./model.ts";
 
 const IDENTITY = { serial: "S1", model: "M", nsid: 1 };
 const ID = diskId(IDENTITY);
@@ -103,13 +104,16 @@ function view(world: World): DiskView {
     store: loaded,
   };
   const kernelSees = transport === "PCIe" && world.kernelListed && !world.pulled;
+  const seen = world.targetListed && world.attached ? onTarget : undefined;
   return {
     row,
     now: NOW,
     inFlight: false,
     failures: {},
     targetConnected: true,
-    onTarget: world.targetListed && world.attached ? onTarget : undefined,
+    onTarget: seen,
+    space: spaceOnTarget(row, seen, SPACE_THRESHOLDS),
+    spaceThresholds: SPACE_THRESHOLDS,
     targetListed: world.targetListed,
     inKernel: kernelSees ? inKernel : undefined,
     kernelListed: world.kernelListed,

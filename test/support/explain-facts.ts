@@ -100,6 +100,7 @@ export function lvolFacts(
       diskReady: true,
       diskReason: "",
       listenAddresses: [LISTENER],
+      space: undefined,
       ...view,
     },
   };
@@ -135,6 +136,7 @@ export function diskFacts(change: Partial<DiskFacts> = {}): DiskFacts {
     },
     fabric: undefined,
     duplicate: false,
+    space: undefined,
     freeClusters: 250n,
     isolation: "strict",
     overcommit: 1,

@@ -8,6 +8,7 @@ import {
   type LvolRow,
   type ObservedVolume,
 } from "../../src/model/lvol.ts";
+import type { SpaceThresholds } from "../../src/model/space.ts";
 
 export const FLEET = "test";
 export const PREFIX = "nqn.2026-11.io.storage-node";
@@ -22,6 +23,13 @@ export const LISTENER: ListenAddress = {
   adrfam: "IPv4",
   traddr: "127.0.0.1",
   trsvcid: "4420",
+};
+
+export const SPACE_THRESHOLDS: SpaceThresholds = {
+  lowPercent: 20,
+  criticalPercent: 10,
+  marginPercent: 2,
+  recordPercent: 1,
 };
 
 const TIME = new Date("2026-11-01T00:00:00Z");
@@ -108,6 +116,7 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     clusterBytes: CLUSTER,
     totalClusters: 255n,
     freeClusters: 255n,
+    spaceLevel: "OK",
     sizeBytes: 1024n * MIB,
     blockSize: 4096,
     evidence: [],

@@ -4,6 +4,9 @@ import { status } from "@grpc/grpc-js";
 import fc from "fast-check";
 import { isDeepStrictEqual } from "node:util";
 import { uuidV5 } from "../../src/model/identity.ts";
+import { spdkClient } from "../../src/spdk/client.ts";
+import { SpdkConnection } from "../../src/spdk/connection.ts";
+import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "../../src/spdk/errors.ts";
 import { call, refusal, until, type TestAgent } from "./agent.ts";
 import {
   crashScenario,
@@ -40,6 +43,7 @@ const when = fc.constantFrom("before" as const, "after" as const);
 
 const mutation = fc.oneof(
   { weight: 5, arbitrary: record({ do: constant("provision"), slot, wait }) },
+  { weight: 1, arbitrary: record({ do: constant("adopt"), slot, wait }) },
   { weight: 3, arbitrary: record({ do: constant("delete"), slot, wait }) },
   { weight: 2, arbitrary: record({ do: constant("allow"), slot, host, wait }) },
   { weight: 2, arbitrary: record({ do: constant("revoke"), slot, host, wait }) },
@@ -79,6 +83,8 @@ export type Action = typeof action extends fc.Arbitrary<infer T> ? T : never;
 class Volume {
   readonly id: string;
   provisioned = false;
+  /** It was made from an lvol that somebody else has made. */
+  adopted = false;
   deleted = false;
   /** Set once the volume was UP: a later answer with another lvol means lost data. */
   lvolUuid: string | undefined;
@@ -107,14 +113,60 @@ const DEFINITE: readonly string[] = [
   "NO_DISK_FITS",
 ];
 
+/** What is sent, and where the target listens. */
+type To = { readonly agent: TestAgent; readonly socket: string };
+
+/**
+ * Makes an lvol named by the volume's id behind the agent's back, and adopts it. Repeated before every
+ * other call for the volume, which is refused while there is an orphan of that name.
+ */
+async function adopt(
+  volume: Volume,
+  { agent: { client }, socket }: To,
+  options: { readonly deadline: number },
+): Promise<void> {
+  if (volume.lvolUuid === undefined) volume.lvolUuid = await makeOrphan(volume.id, socket);
+  const request = { uuid: volume.lvolUuid, id: volume.id };
+  const { lvol } = await call(client, client.adoptOrphan.bind(client), request, options);
+  volume.nqn = lvol?.status?.nqn ?? "";
+}
+
+async function makeOrphan(name: string, path: string): Promise<string> {
+  await using connection = new SpdkConnection({ path, mayMutate: () => true });
+  await until("the target answers", () => connection.connected, 5_000);
+  const spdk = spdkClient(connection);
+  const [store] = await spdk.bdevLvolGetLvstores();
+  if (store === undefined) throw new SpdkNotSent("bdev_lvol_create", "down");
+  const found = await spdk.getBdev(`${store.name}/${name}`);
+  return (
+    found?.uuid ??
+    (await spdk.bdevLvolCreate({
+      lvsUuid: store.uuid,
+      lvolName: name,
+      sizeBytes: SIZE,
+      thin: true,
+      clearMethod: "write_zeroes",
+    }))
+  );
+}
+
+/** The orphan could not be made, or the agent was killed meanwhile. */
+function isNotSent(error: unknown): boolean {
+  if (error instanceof SpdkNotSent || error instanceof SpdkUnknownOutcome) return true;
+  if (error instanceof SpdkError) return true;
+  return error instanceof Error && error.message === "Channel has been shut down";
+}
+
 /** Sends one call. False: outcome unknown. Throws on an unexpected answer. */
-async function sendOnce(volume: Volume, one: Mutation, { client }: TestAgent): Promise<boolean> {
+async function sendOnce(volume: Volume, one: Mutation, to: To): Promise<boolean> {
+  const { client } = to.agent;
   const waitTimeout = one.wait ? { seconds: 3n, nanos: 0 } : undefined;
   const options = { deadline: Date.now() + 5_000 };
   try {
     await send();
     return true;
   } catch (error) {
+    if (isNotSent(error)) return false;
     const { code, reason } = await refusal(Promise.reject(error));
     if (DEFINITE.includes(reason)) return true;
     if (UNKNOWN.includes(code)) return false;
@@ -122,8 +174,23 @@ async function sendOnce(volume: Volume, one: Mutation, { client }: TestAgent): P
   }
 
   async function send(): Promise<unknown> {
+    if (volume.adopted && one.do !== "adopt") {
+      await adopt(volume, to, options).catch(async (error: unknown) => {
+        const { reason } = await refusal(Promise.reject(error));
+        if (reason !== "ID_RETIRED") throw error;
+      });
+    }
     switch (one.do) {
+      case "adopt": {
+        if (volume.deleted || (volume.provisioned && !volume.adopted)) return undefined;
+        volume.provisioned = true;
+        volume.adopted = true;
+        await adopt(volume, to, options);
+        if (!volume.hosts.has(HOST)) volume.hosts.set(HOST, { ...one, do: "allow", host: HOST });
+        return undefined;
+      }
       case "provision": {
+        if (volume.adopted) return undefined;
         volume.provisioned = true;
         const spec = lvolSpec({ sizeBytes: SIZE });
         const request = { id: volume.id, spec, waitTimeout, validateOnly: false };
@@ -198,6 +265,7 @@ class History implements AsyncDisposable {
   async act(one: Action): Promise<void> {
     switch (one.do) {
       case "provision":
+      case "adopt":
       case "delete":
       case "allow":
       case "revoke": {
@@ -206,7 +274,7 @@ class History implements AsyncDisposable {
         volume.turn = volume.turn.then(async () => {
           const ends = one.do === "delete" || (one.do === "revoke" && one.host === HOST);
           if (ends) await this.#leave(volume);
-          await sendOnce(volume, one, await this.#agent);
+          await sendOnce(volume, one, this.#to(await this.#agent));
           this.#use(volume);
         });
         // A failure is reported by the later wait for all answers.
@@ -220,12 +288,17 @@ class History implements AsyncDisposable {
     }
   }
 
+  #to(agent: TestAgent): To {
+    return { agent, socket: this.scenario.target.socket };
+  }
+
   /** Writes the byte of the volume and lets its host connect, once it was answered to be UP. */
   #use(volume: Volume): void {
     const { lvolUuid, deleted, written, nqn } = volume;
     if (lvolUuid === undefined || deleted) return;
     if (!written) volume.written = tag(this.scenario, lvolUuid, this.#byteOf(volume));
-    if (!allows(volume, HOST)) return;
+    // An orphan has bytes before it is adopted.
+    if (nqn === "" || !allows(volume, HOST)) return;
     const { fabric } = this.scenario.target;
     volume.user ??= BusyHost.start({ fabric, host: HOST, nqn });
   }
@@ -319,7 +392,7 @@ class History implements AsyncDisposable {
         () => false,
       );
     });
-    await Promise.all(this.#volumes.map((volume) => repeat(volume, agent)));
+    await Promise.all(this.#volumes.map((volume) => repeat(volume, this.#to(agent))));
     for (const volume of this.#volumes) this.#use(volume);
     await settled(scenario);
     await Promise.all(this.#users().map((user) => user.writesAgain()));
@@ -362,17 +435,18 @@ function wantedOf(volume: Volume, byte: number): Found {
   return { id, state: "LVOL_STATE_UP", lvolUuid, hosts: allowed.toSorted(), bytes };
 }
 
-async function repeat(volume: Volume, agent: TestAgent): Promise<void> {
+async function repeat(volume: Volume, to: To): Promise<void> {
   const again = async (one: Mutation) => {
-    await until(`${one.do} is answered`, async () => await sendOnce(volume, one, agent));
+    await until(`${one.do} is answered`, async () => await sendOnce(volume, one, to));
   };
   const slot = 0;
   if (volume.deleted) return await again({ do: "delete", slot, wait: true });
   if (!volume.provisioned) return;
+  if (volume.adopted) await again({ do: "adopt", slot, wait: true });
   // An agent that has not observed a fault of its target yet may be ready and still refuse.
   await until("provision is answered with a volume", async () => {
-    await sendOnce(volume, { do: "provision", slot, wait: true }, agent);
-    if (volume.lvolUuid === undefined) await zeroFreeSpace(agent).catch(() => {});
+    await sendOnce(volume, { do: "provision", slot, wait: true }, to);
+    if (volume.lvolUuid === undefined) await zeroFreeSpace(to.agent).catch(() => {});
     return volume.lvolUuid !== undefined;
   });
   await Promise.all([...volume.hosts.values()].map((one) => again({ ...one, wait: true })));

@@ -10,6 +10,8 @@ import {
   type LvolRow,
   type ObservedLvol,
 } from "../../src/model/lvol.ts";
+import { leavesDirt } from "../../src/model/pending-op.ts";
+import type { FreeSpace } from "../../src/model/disk.ts";
 import type { PresentSubsystem } from "../../src/model/lvol-state.ts";
 import { VOLUME_LOOPS } from "../../src/reconcile/loops.ts";
 import { volumeRecord } from "../../src/reconcile/lvol/record.ts";
@@ -18,7 +20,16 @@ import type { VolumeStep } from "../../src/reconcile/steps.ts";
 import type { Observed } from "../../src/reconcile/target/observed.ts";
 import type { UnknownOutcomes } from "../../src/reconcile/target/unknown-outcomes.ts";
 import { Rows } from "../../src/store/rows.ts";
-import { CLUSTER, DISK, diskRow, LISTENER, MIB, STORE_UUID, VOLUME } from "./model.ts";
+import {
+  CLUSTER,
+  DISK,
+  diskRow,
+  LISTENER,
+  MIB,
+  SPACE_THRESHOLDS,
+  STORE_UUID,
+  VOLUME,
+} from "./model.ts";
 
 export type PresentLvol = Extract<ObservedLvol, { kind: "present" }>;
 
@@ -69,6 +80,8 @@ export type World = {
   turn: number;
   /** Its export was ended in this incarnation of the target. */
   ended: boolean;
+  /** Of the disk's row. */
+  freeSpace: FreeSpace;
 };
 
 export const isIn = (addresses: readonly ListenAddress[], address: ListenAddress) =>
@@ -77,7 +90,7 @@ export const isIn = (addresses: readonly ListenAddress[], address: ListenAddress
 export function view(world: World, inFlight = false): VolumePlanView {
   const { row, observed, outcomes, listenAddresses, graceMs } = world;
   const rows = new Rows();
-  rows.apply({ lvols: [row], disks: [diskRow()] });
+  rows.apply({ lvols: [row], disks: [diskRow({ freeSpace: world.freeSpace })] });
   const source = {
     rows,
     observed,
@@ -85,6 +98,7 @@ export function view(world: World, inFlight = false): VolumePlanView {
     reconnectGraceMs: graceMs,
     listenAddresses: () => listenAddresses,
     isolation: "strict",
+    spaceThresholds: SPACE_THRESHOLDS,
     pending: () => ({
       incarnation: RUN,
       epoch: EPOCH,
@@ -174,6 +188,7 @@ function act(world: World, step: VolumeStep): string | undefined {
     case "resize-lvol":
     case "inflate-lvol":
     case "delete-lvol":
+    case "rename-lvol":
       return actOnLvol(world, step);
     case "set-parent":
       throw new Error("must never be: made a clone of a volume that is none");
@@ -214,7 +229,7 @@ function actOnLvol(
     case "create-lvol":
       must(target.lvol === undefined, "created an lvol twice");
       must(row.lvolUuid === undefined, "created an lvol that existed before");
-      target.lvol = { ...LVOL, sizeBytes: step.sizeBytes, thin: step.thin };
+      target.lvol = { ...LVOL, sizeBytes: step.sizeBytes, thin: step.thin, name: VOLUME };
       observed.setLvol(VOLUME, target.lvol);
       return undefined;
     case "resize-lvol":
@@ -226,7 +241,15 @@ function actOnLvol(
       must(target.subsystem === undefined, "deleted an exported lvol");
       must(row.pendingOp?.op === "delete", "deleted without a note of it");
       must(!view(world).restoreUntilUnexported, "deleted what is to be kept");
+      must(!row.adopted || world.freeSpace === "UNKNOWN", "freed bytes without a note of it");
       target.lvol = undefined;
+      observed.setLvol(VOLUME, undefined);
+      return undefined;
+    case "rename-lvol":
+      must(row.adopted, "renamed an lvol that an agent has made");
+      must(target.lvol?.uuid === step.lvolUuid, "renamed an lvol that is not there");
+      must(row.deleteRequestedTime === undefined, "renamed what is being deleted");
+      target.lvol = { ...target.lvol, name: step.newName };
       observed.setLvol(VOLUME, undefined);
       return undefined;
   }
@@ -391,7 +414,10 @@ function pass(world: World): { readonly taken: readonly VolumeStep[]; readonly b
   }
   const patch = volumeRecord(view(world, taken.length < due.length));
   if (patch !== undefined && !isSlow(world)) world.row = { ...world.row, ...patch };
-  return { taken, busy: due.length > 0 || patch !== undefined };
+  // What the loop of the disk records.
+  const isDirty = world.freeSpace === "ZEROED" && leavesDirt(world.row, RUN);
+  if (isDirty && !isSlow(world)) world.freeSpace = "UNKNOWN";
+  return { taken, busy: due.length > 0 || patch !== undefined || isDirty };
 }
 
 /** How often what is refused is tried again before it is left at that. */

@@ -32,6 +32,8 @@ const PARTS = {
   unconfirmedHosts: fc.constant<string[]>([]),
   unconfirmed: fc.constant<boolean>(false),
   maybeMade: fc.constant<boolean>(false),
+  /** Its lvol was an orphan of another name. */
+  adopted: fc.boolean(),
   anyHost: fc.boolean(),
   presentAnyHost: fc.boolean(),
   listenAddresses: fc.subarray(ADDRESSES, { minLength: 1 }),
@@ -88,6 +90,7 @@ function rowOf(is: Parts, connected: readonly string[]): LvolRow {
     allowAnyHost: is.anyHost,
     unconfirmed: is.unconfirmed,
     maybeMade: is.maybeMade,
+    adopted: is.adopted && is.recorded,
     unconfirmedHosts: is.unconfirmedHosts.filter(
       (host) => host === ANY_HOST || is.hosts.includes(host),
     ),
@@ -110,7 +113,8 @@ export function worldOf(is: Parts): World {
     subsystem?.allowAnyHost === true || subsystem?.hosts.includes(host);
   const connected = reachable ? is.connected.filter(letIn) : [];
   const row = rowOf(is, connected);
-  const target = { lvol: is.lvolThere ? LVOL : undefined, subsystem, connected };
+  const name = row.adopted ? "by-hand" : VOLUME;
+  const target = { lvol: is.lvolThere ? { ...LVOL, name } : undefined, subsystem, connected };
   const observed = new Observed(() => undefined);
   observed.beginIncarnation(RUN, false);
   if (is.storeLoaded) loadStore(observed);
@@ -142,5 +146,6 @@ export function worldOf(is: Parts): World {
     slow: is.slow,
     turn: 0,
     ended: false,
+    freeSpace: "ZEROED",
   };
 }

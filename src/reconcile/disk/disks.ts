@@ -1,7 +1,6 @@
 // The disks of the node: lists them in the kernel and on the target, matches them with their rows,
 // inserts rows for new ones, gathers evidence and admits by policy. The pure part of the loop
 // disk-discover is discover.ts; perform.ts performs the steps of disk-init.
-import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
 import { newDiskRow, type DiskRow, type DiskReadiness } from "../../model/disk.ts";
@@ -30,7 +29,7 @@ import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
-import { mayBeDirty } from "./free-space.ts";
+import { mayBeDirty, spaceOnTarget } from "./free-space.ts";
 import { EVIDENCE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
 
 export type DisksOptions = {
@@ -134,12 +133,15 @@ export class Disks {
   view(row: DiskRow, moment: Moment): DiskView {
     const { observed, config, rows, pending, writeMode } = this.#options;
     const inKernel = this.#findings.disks.get(row.id);
+    const onTarget = observed.disk(row.id);
     return {
       row,
       ...moment,
       targetConnected: observed.incarnation !== undefined,
       targetListed: this.#targetListed,
-      onTarget: observed.disk(row.id),
+      onTarget,
+      space: spaceOnTarget(row, onTarget, config.spaceThresholds),
+      spaceThresholds: config.spaceThresholds,
       inKernel: inKernel && { ...inKernel, evidence: this.#evidence.get(row.id)?.evidence },
       kernelListed: this.#topology !== undefined,
       fabric: this.#fabric.entryOf(row),
@@ -158,7 +160,8 @@ export class Disks {
   diskReadiness(row: DiskRow): DiskReadiness {
     const { failures } = row;
     const view = this.view(row, { now: new Date(), inFlight: false, failures });
-    return { ...readiness(view), outcomeUnknown: view.outcomeUnknown };
+    const { outcomeUnknown, space } = view;
+    return { ...readiness(view), outcomeUnknown, space };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
@@ -183,14 +186,13 @@ export class Disks {
   }
 
   /** Matches the disks found on the target with rows and stores them as observations. */
-  applyTargetScan({ found, inTransition }: FoundDisks): void {
+  applyTargetScan({ found, inTransition, freeRead }: FoundDisks): void {
     const { rows, observed } = this.#options;
     const byId = new Map(found.map((disk) => [disk.id, disk]));
     for (const row of rows.disks()) {
-      const before = observed.disk(row.id);
       const now = byId.get(row.id);
       if (inTransition.has(row.id) && now !== undefined && now.store === undefined) continue;
-      if (!isDeepStrictEqual(now, before)) observed.setDisk(row.id, now);
+      observed.setScannedDisk(row.id, now, freeRead);
     }
     this.#scannedIncarnation = observed.incarnation;
     for (const row of rows.disks()) this.#options.wake(row.id);
@@ -220,12 +222,13 @@ export class Disks {
   }
 
   async scanTargetDisks(bdevs?: Promise<readonly Bdev[]>): Promise<FoundDisks> {
-    const { spdk, rows, config, lanes } = this.#options;
+    const { spdk, rows, config, lanes, observed } = this.#options;
+    const freeRead = observed.beginFreeRead();
     const changing = ({ id }: DiskRow) => lanes.busy({ kind: "disk", disk: id, mode: "shared" });
     const inTransition = new Set([...rows.disks()].filter(changing).map(({ id }) => id));
     const nsids = new Set([1, ...config.fabricDisks.map(({ nsid }) => nsid)]);
     for (const row of rows.disks()) nsids.add(row.nsid);
-    return { found: await disksOnTarget(spdk, nsids, bdevs), inTransition };
+    return { found: await disksOnTarget(spdk, nsids, bdevs), inTransition, freeRead };
   }
 
   async #kernelPass(reason: PassReason): Promise<void> {

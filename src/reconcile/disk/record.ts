@@ -4,6 +4,7 @@ import { refusing, showsUse } from "../../model/disk-claim.ts";
 import type { DiskState, DiskStatusPatch } from "../../model/disk.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
+import { isWorthRecording, recordedLevel } from "../../model/space.ts";
 import type { DiskView } from "./view.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
 
@@ -26,7 +27,21 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
   Object.assign(patch, kernelColumns(view), failuresPatch(view));
   if (view.mayBeDirty && row.freeSpace === "ZEROED") patch.freeSpace = "UNKNOWN";
   if (pendingEnded(view)) patch.pendingOp = undefined;
+  if (phase?.state === "UP") Object.assign(patch, spaceColumns(view, patch));
   return Object.keys(patch).length === 0 ? undefined : patch;
+}
+
+/** A few clusters more or less are no reason to write, but go along with what is written. */
+function spaceColumns({ row, onTarget, space, spaceThresholds }: DiskView, others: Patch): Patch {
+  const patch: Patch = {};
+  if (onTarget?.store === undefined || space === undefined) return patch;
+  const level = recordedLevel(space);
+  if (row.spaceLevel !== level) patch.spaceLevel = level;
+  const isWritten = Object.keys({ ...others, ...patch }).length > 0;
+  if (isWritten || isWorthRecording(row.freeClusters, space, spaceThresholds)) {
+    if (row.freeClusters !== space.freeClusters) patch.freeClusters = space.freeClusters;
+  }
+  return patch;
 }
 
 /** The effect of the pending op was observed, or its incarnation of the target has ended. */
@@ -150,7 +165,6 @@ function storeColumns({ row, onTarget }: DiskView): Patch {
   if (row.lvsName !== store.name) patch.lvsName = store.name;
   if (row.clusterBytes !== store.clusterBytes) patch.clusterBytes = store.clusterBytes;
   if (row.totalClusters !== store.totalClusters) patch.totalClusters = store.totalClusters;
-  if (row.freeClusters !== store.freeClusters) patch.freeClusters = store.freeClusters;
   if (row.controllerName !== onTarget.controllerName) {
     patch.controllerName = onTarget.controllerName;
   }

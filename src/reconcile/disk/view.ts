@@ -5,6 +5,7 @@ import type { StepFailures } from "../../model/failure.ts";
 import type { Evidence } from "../../model/evidence.ts";
 import type { UnknownOutcome } from "../../model/unknown-outcome.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
+import type { DiskSpace, SpaceThresholds } from "../../model/space.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { ObservedDisk } from "../target/observed.ts";
 
@@ -34,6 +35,9 @@ export type DiskView = {
   readonly failures: StepFailures;
   readonly targetConnected: boolean;
   readonly onTarget: ObservedDisk | undefined;
+  /** Undefined: no lvstore of it is known. */
+  readonly space: DiskSpace | undefined;
+  readonly spaceThresholds: SpaceThresholds;
   /**
    * Whether the disks on the target were listed in this incarnation; until then absence is unknown.
    */

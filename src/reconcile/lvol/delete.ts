@@ -39,6 +39,8 @@ function recordThenDelete(view: VolumePlanView, lvolUuid: string): VolumeStep | 
       if (row.pendingOp?.op !== "delete") break;
       // A restart restores the export until its end is committed, so nothing is deleted before that.
       if (row.unexportedTime === undefined) return undefined;
+      // That its clusters are freed with their bytes is recorded before they are.
+      if (row.adopted && view.diskDoubtful) return undefined;
       return { kind: "delete-lvol", lvolUuid };
     case "running":
       return undefined;

@@ -1,5 +1,7 @@
 // What callers of the API may ask about orphans, which no loop cares for.
-import type { Orphan, Purge } from "../../model/orphan.ts";
+import type { LvolRow } from "../../model/lvol.ts";
+import type { Adoption, Orphan, Purge } from "../../model/orphan.ts";
+import { adoptOrphan, type AdoptContext } from "./adopt-orphan.ts";
 import { orphansOfVolume, requireTarget } from "./orphans-of-volume.ts";
 import { purgeOrphan, type PurgeContext } from "./purge-orphan.ts";
 
@@ -9,10 +11,12 @@ export type OrphanCalls = {
   /** As `known`, once what was named so far has been read. */
   readonly list: () => Promise<readonly Orphan[]>;
   readonly ofVolume: (id: string) => Promise<readonly Orphan[]>;
+  /** The row of the volume that the orphan has become. */
+  readonly adopt: (adoption: Adoption) => Promise<LvolRow>;
   readonly purge: (purge: Purge, signal: AbortSignal) => Promise<boolean>;
 };
 
-export function orphanCalls(context: PurgeContext): OrphanCalls {
+export function orphanCalls(context: PurgeContext & AdoptContext): OrphanCalls {
   const { observed, orphans } = context;
   const known = () => (observed.incarnation === undefined ? [] : orphans.list());
   return {
@@ -23,6 +27,7 @@ export function orphanCalls(context: PurgeContext): OrphanCalls {
       requireTarget(observed);
       return known();
     },
+    adopt: (adoption) => adoptOrphan(context, adoption),
     ofVolume: (id) => orphansOfVolume(context, id),
     purge: (purge, signal) => purgeOrphan(context, purge, signal),
   };

@@ -2,12 +2,12 @@
 // that "nothing" is an answer and no guess. Changes nothing.
 import { diskState, type DiskReadiness, type DiskRow } from "../../model/disk.ts";
 import { Refusal } from "../../model/errors.ts";
-import { volumeNqn } from "../../model/identity.ts";
+import { parseStoreName, volumeNqn } from "../../model/identity.ts";
 import type { Orphan } from "../../model/orphan.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "../../spdk/errors.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Observed } from "../target/observed.ts";
-import type { Orphans } from "../target/orphans.ts";
+import { partsOf, type Orphans } from "../target/orphans.ts";
 
 export type OrphansOfVolumeContext = {
   readonly rows: Rows;
@@ -54,7 +54,23 @@ function requireStores({ rows, diskReadiness }: OrphansOfVolumeContext): void {
   }
 }
 
-export function storeLoading(diskId: string): Refusal {
+/** The disk of this node whose lvstore an lvol's name begins with. */
+export function diskOf(
+  { rows, observed, diskReadiness }: OrphansOfVolumeContext,
+  alias: string,
+): DiskRow {
+  const { store } = partsOf({ aliases: [alias] });
+  const row = rows.disk(parseStoreName(store)?.diskId ?? "");
+  if (row === undefined || row.lvsUuid === undefined || row.lvsName !== store) {
+    throw new Refusal("NOT_FOUND", `lvstore ${store} is not one of this node`);
+  }
+  const { ready, reason } = diskReadiness(row);
+  if (ready && observed.disk(row.id)?.store?.uuid === row.lvsUuid) return row;
+  if (row.state === "UP" || row.state === "CLAIMING") throw storeLoading(row.id);
+  throw new Refusal("DISK_NOT_UP", `disk ${row.id} is ${row.state}: ${reason}`);
+}
+
+function storeLoading(diskId: string): Refusal {
   return new Refusal("STORE_LOADING", `the lvstore of disk ${diskId} is not loaded yet`, {
     metadata: { disk: diskId },
     retryAfterMs: 1_000,

@@ -118,6 +118,7 @@ function laneKeys(view: VolumePlanView, step: TargetStep): LaneKey[] {
     case "resize-lvol":
     case "inflate-lvol":
     case "delete-lvol":
+    case "rename-lvol":
       return [family];
     case "add-namespace":
       return [family, nqn];
@@ -147,6 +148,8 @@ function act(on: PerformedStep, step: TargetStep): Promise<StepResult> {
       return clones.inflateLvol(on, step);
     case "delete-lvol":
       return deleteLvol(on, step);
+    case "rename-lvol":
+      return renameLvol(on, step);
     case "observe-subsystem":
       return exports.observeSubsystem(on, step);
     case "prepare-export":
@@ -267,6 +270,15 @@ async function createLvol(on: PerformedStep, step: steps.CreateLvol): Promise<St
   // The name is taken, perhaps by an earlier create whose answer was lost: reading back decides.
   if (exists) return { kind: "ok" };
   return retryOf([made]);
+}
+
+/** Read back whatever the answer: SPDK changes the alias first, and may refuse the name then. */
+async function renameLvol(on: PerformedStep, step: steps.RenameLvol): Promise<StepResult> {
+  const { spdk, observed } = on.context;
+  const { lvsUuid, lvolUuid: name, newName } = step;
+  const renamed = await changing(on, "lvol", spdk.bdevLvolRename({ lvsUuid, name, newName }));
+  observed.setLvol(on.view.row.id, undefined);
+  return renamed.kind === "ok" ? { kind: "ok" } : retryOf([renamed]);
 }
 
 async function deleteLvol(on: PerformedStep, step: steps.DeleteLvol): Promise<StepResult> {

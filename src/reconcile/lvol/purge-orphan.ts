@@ -5,7 +5,6 @@
 import type { Logger } from "pino";
 import type { DiskRow, DiskStatusPatch } from "../../model/disk.ts";
 import { Refusal } from "../../model/errors.ts";
-import { parseStoreName } from "../../model/identity.ts";
 import type { Purge } from "../../model/orphan.ts";
 import { pendingOp, pendingOpPhase, type PendingContext } from "../../model/pending-op.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
@@ -15,12 +14,7 @@ import { attempt, type AfterLoss, type Attempt, type Change } from "../engine/at
 import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
 import { partsOf } from "../target/orphans.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
-import {
-  asking,
-  requireTarget,
-  storeLoading,
-  type OrphansOfVolumeContext,
-} from "./orphans-of-volume.ts";
+import { asking, diskOf, requireTarget, type OrphansOfVolumeContext } from "./orphans-of-volume.ts";
 
 export type PurgeContext = OrphansOfVolumeContext & {
   readonly spdk: SpdkClient;
@@ -81,19 +75,6 @@ async function purgeLvol(
   await context.orphans.readLvols([purge.uuid]).catch(() => {});
   if (done) endDoubt(context, disk.id);
   return done;
-}
-
-/** The disk of this node whose lvstore an lvol's name begins with. */
-function diskOf({ rows, observed, diskReadiness }: PurgeContext, alias: string): DiskRow {
-  const { store } = partsOf({ aliases: [alias] });
-  const row = rows.disk(parseStoreName(store)?.diskId ?? "");
-  if (row === undefined || row.lvsUuid === undefined || row.lvsName !== store) {
-    throw new Refusal("NOT_FOUND", `lvstore ${store} is not one of this node`);
-  }
-  const { ready, reason } = diskReadiness(row);
-  if (ready && observed.disk(row.id)?.store?.uuid === row.lvsUuid) return row;
-  if (row.state === "UP" || row.state === "CLAIMING") throw storeLoading(row.id);
-  throw new Refusal("DISK_NOT_UP", `disk ${row.id} is ${row.state}: ${reason}`);
 }
 
 /** The lvol if it may be purged, undefined if it is gone; throws a Refusal otherwise. */

@@ -24,6 +24,8 @@ function plan(view: SnapshotPlanView): SnapshotStep | undefined {
   if (family.busy || deleteBlockers(family.clones).length > 0) return undefined;
   const phase = pendingOpPhase(row.pendingOp, view.pending);
   if (phase === "own" && row.pendingOp?.op === "delete") {
+    // That its clusters are freed with their bytes is recorded before they are.
+    if (row.adopted && view.diskDoubtful) return undefined;
     const lvolUuid = observed.uuid;
     return { kind: "delete-snapshot", lvsUuid: store.uuid, lvolUuid, cloneIds: family.clones.made };
   }

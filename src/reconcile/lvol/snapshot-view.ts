@@ -48,7 +48,7 @@ export function snapshotView(
     pending,
     family,
     source: source && { row: source, lvol: observed.volume(source.id).lvol },
-    diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row.pendingOp, observed.incarnation),
+    diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
     store,
   };
 }

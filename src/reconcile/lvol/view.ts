@@ -4,7 +4,8 @@ import type { ListenAddress, LvolRow } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
 import type { SnapshotRow } from "../../model/snapshot.ts";
 import type { Rows } from "../../store/rows.ts";
-import { mayBeDirty } from "../disk/free-space.ts";
+import type { SpaceThresholds } from "../../model/space.ts";
+import { mayBeDirty, spaceOnTarget } from "../disk/free-space.ts";
 import type { Moment } from "../engine/kind.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
@@ -67,6 +68,7 @@ export type VolumeViewSource = {
   readonly reconnectGraceMs: number;
   readonly listenAddresses: () => readonly ListenAddress[];
   readonly isolation: "strict" | "trusted";
+  readonly spaceThresholds: SpaceThresholds;
   readonly pending: (now: Date) => PendingContext;
 };
 
@@ -98,6 +100,7 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
       ? `disk ${row.diskId} is ${disk?.state ?? "unknown"}`
       : "the SPDK target does not answer",
     listenAddresses: source.listenAddresses(),
+    space: disk && spaceOnTarget(disk, observed.disk(row.diskId), source.spaceThresholds),
     ...moment,
     pending,
     family: familyView(rows, row, pending),
@@ -106,7 +109,7 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
         ? rows.snapshots.get(sourceSnapshotId)
         : undefined,
     clean: source.isolation === "trusted" || (disk?.freeSpace === "ZEROED" && !dirty),
-    diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row.pendingOp, observed.incarnation),
+    diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
     store,
   };
 }

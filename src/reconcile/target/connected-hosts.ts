@@ -4,12 +4,13 @@
 // order of work is acceptable, a thousand calls a second are not.
 import type { SpdkClient } from "../../spdk/client.ts";
 import { SpdkError } from "../../spdk/errors.ts";
+import type { NvmfStats } from "../../spdk/replies-nvmf.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Observed } from "./observed.ts";
 import { CONNECTED_HOSTS_MS } from "../../limits.ts";
 
 export type ConnectedHostsOptions = {
-  readonly spdk: Pick<SpdkClient, "nvmfGetStats" | "nvmfSubsystemGetControllers">;
+  readonly spdk: Pick<SpdkClient, "nvmfSubsystemGetControllers">;
   readonly rows: Rows;
   readonly observed: Pick<Observed, "setConnected">;
   readonly now?: () => number;
@@ -42,10 +43,9 @@ export class ConnectedHosts {
     if (this.#ids.size > 0) this.#refreshedAtMs = this.#now();
   }
 
-  /** Makes one call, and one more per export when the count of connections has changed. */
-  async refresh(): Promise<void> {
-    const { spdk, rows, observed } = this.#options;
-    const { adminQpairs, currentAdminQpairs } = await spdk.nvmfGetStats();
+  /** Makes no call, but one per export when the count of connections has changed. */
+  async refresh({ adminQpairs, currentAdminQpairs }: NvmfStats): Promise<void> {
+    const { rows, observed } = this.#options;
     const connections = `${adminQpairs}/${currentAdminQpairs}`;
     if (this.#connections === connections) return;
     if (this.#now() - this.#refreshedAtMs < CONNECTED_HOSTS_MS) return;

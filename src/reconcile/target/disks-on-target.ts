@@ -4,7 +4,7 @@ import { diskId } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Bdev, Controller, NvmeBdev } from "../../spdk/replies-bdev.ts";
 import type { Lvstore } from "../../spdk/replies-lvol.ts";
-import type { ObservedDisk } from "./observed.ts";
+import type { ObservedDisk, ReadMark } from "./observed.ts";
 
 type Reads = Pick<SpdkClient, "bdevNvmeGetControllers" | "bdevLvolGetLvstores" | "getBdev">;
 
@@ -23,6 +23,8 @@ export type FoundDisks = {
    * minutes, and a store that is not there yet says nothing.
    */
   readonly inTransition: ReadonlySet<string>;
+  /** When the reads began (Observed.beginFreeRead). */
+  readonly freeRead: ReadMark;
 };
 
 /**

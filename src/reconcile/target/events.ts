@@ -10,12 +10,14 @@ import type { Rows } from "../../store/rows.ts";
 import type { IostatLoop } from "./iostat.ts";
 import type { Observed } from "./observed.ts";
 import type { Orphans } from "./orphans.ts";
+import type { StoreSpace } from "./store-space.ts";
 
 export type TargetEventsOptions = {
   readonly spdk: Pick<SpdkClient, "notifyGetNotifications">;
   readonly rows: Rows;
   readonly observed: Observed;
   readonly orphans: Pick<Orphans, "applyEvents">;
+  readonly space: Pick<StoreSpace, "applyEvents">;
   readonly periodMs: number;
   readonly scanAll: () => Promise<void>;
   readonly scanDisks: () => Promise<void>;
@@ -75,6 +77,7 @@ export class TargetEvents {
       [...registered],
       events.map(({ bdevName }) => bdevName),
     );
+    this.#options.space.applyEvents(events);
     if (first === undefined || last === undefined) return;
     const eventsWereDropped = first.id > this.#nextId;
     this.#nextId = last.id + 1;

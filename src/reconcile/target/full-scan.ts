@@ -13,7 +13,7 @@ import type { Lvol } from "../../spdk/replies-lvol.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { FoundDisks } from "./disks-on-target.ts";
-import type { Orphans } from "./orphans.ts";
+import { partsOf, type Orphans } from "./orphans.ts";
 import { observedSubsystem, type ObservedSince, type Observed } from "./observed.ts";
 
 /** An lvol as listed by the target; sizeBytes is undefined in a list by bdev_lvol_get_lvols. */
@@ -244,11 +244,12 @@ export class FullScan {
 }
 
 function asPresent(
-  { uuid, store, thin, allocatedClusters, parent }: Listed,
+  { uuid, store, alias, thin, allocatedClusters, parent }: Listed,
   sizeBytes: bigint,
 ): ObservedLvol {
   const lvsUuid = store.uuid;
-  return { kind: "present", uuid, lvsUuid, sizeBytes, thin, allocatedClusters, parent };
+  const { name } = partsOf({ aliases: [alias] });
+  return { kind: "present", uuid, lvsUuid, sizeBytes, thin, allocatedClusters, parent, name };
 }
 
 /**

@@ -48,7 +48,11 @@ const NOTHING: ObservedVolume = {
 /** Orders reads against what makes observations stale. */
 export type ReadMark = number;
 
-export type ObservedChange = { readonly kind: "lvol" | "snapshot" | "disk"; readonly id: string };
+/** space: of a disk, nothing but its free clusters, which no plan of a volume depends on. */
+export type ObservedChange = {
+  readonly kind: "lvol" | "snapshot" | "disk" | "space";
+  readonly id: string;
+};
 
 export class Observed {
   readonly #volumes = new Map<string, ObservedVolume>();
@@ -63,6 +67,9 @@ export class Observed {
   /** When each stale subsystem was last marked so, as a count of such events. */
   readonly #staleSince = new Map<string, number>();
   #staleEvents = 0;
+  /** By disk: the mark of the read that its free clusters are of. */
+  readonly #freeReads = new Map<string, ReadMark>();
+  #freeReadsBegun = 0;
   #incarnation: string | undefined;
   #earlierMayRun = false;
 
@@ -206,6 +213,40 @@ export class Observed {
     this.#onChange({ kind: "disk", id });
   }
 
+  /** To be taken when a read of free clusters begins, and given back with what it showed. */
+  beginFreeRead(): ReadMark {
+    this.#freeReadsBegun += 1;
+    return this.#freeReadsBegun;
+  }
+
+  /** Free clusters of a disk's lvstore; of two reads the one that began later counts. */
+  setFreeClusters(
+    id: string,
+    { uuid, freeClusters }: Pick<ObservedStore, "uuid" | "freeClusters">,
+    mark: ReadMark,
+  ): void {
+    const disk = this.disk(id);
+    if (disk?.store?.uuid !== uuid || mark < (this.#freeReads.get(id) ?? 0)) return;
+    this.#freeReads.set(id, mark);
+    if (disk.store.freeClusters === freeClusters) return;
+    this.#disks.set(id, { ...disk, store: { ...disk.store, freeClusters } });
+    this.#onChange({ kind: "space", id });
+  }
+
+  /** The disk as a scan showed it whose reads began at the mark. */
+  setScannedDisk(id: string, scanned: ObservedDisk | undefined, mark: ReadMark): void {
+    const before = this.disk(id);
+    const free = before?.store?.freeClusters;
+    const sameStore = scanned?.store !== undefined && scanned.store.uuid === before?.store?.uuid;
+    if (scanned?.store === undefined || !sameStore || free === undefined) {
+      if (!isDeepStrictEqual(scanned, before)) this.setDisk(id, scanned);
+      return;
+    }
+    const unchanged = { ...scanned, store: { ...scanned.store, freeClusters: free } };
+    if (!isDeepStrictEqual(unchanged, before)) this.setDisk(id, unchanged);
+    this.setFreeClusters(id, scanned.store, mark);
+  }
+
   #forget(): void {
     const volumes = [...this.#volumes.keys()];
     const snapshots = [...this.#snapshots.keys()];
@@ -214,6 +255,7 @@ export class Observed {
     this.#snapshots.clear();
     this.#disks.clear();
     this.#staleSince.clear();
+    this.#freeReads.clear();
     for (const id of disks) this.#onChange({ kind: "disk", id });
     for (const id of volumes) this.#onChange({ kind: "lvol", id });
     for (const id of snapshots) this.#onChange({ kind: "snapshot", id });

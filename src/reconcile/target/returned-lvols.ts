@@ -65,6 +65,19 @@ export class ReturnedLvols {
     return [{ uuid, nameAsId, diskId, familyRoot: relative?.familyRoot }];
   }
 
+  /** Whether one lvol that no row names is of a deleted volume. Throws without a database. */
+  async isOfDeleted(lvol: NamedLvol): Promise<boolean> {
+    if (this.#others.has(lvol.uuid)) return false;
+    const asked = this.#asked(lvol);
+    const found = await this.#options.writer.findTombstones(asked);
+    return found.some((tombstone) => asked.some((one) => isOf(tombstone, one)));
+  }
+
+  /** The lvol has become a volume's: it may be that of a deleted one some day. */
+  forget(uuid: string): void {
+    this.#others.delete(uuid);
+  }
+
   async #lookUp(asked: readonly Asked[]): Promise<ReadonlySet<string>> {
     const { writer, writeMode, onRestored } = this.#options;
     const found = await writer.findTombstones(asked);

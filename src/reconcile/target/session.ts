@@ -23,6 +23,7 @@ import { FullScan, type FullScanOptions, type ScanOptions } from "./full-scan.ts
 import type { Orphans } from "./orphans.ts";
 import type { ReturnedLvols } from "./returned-lvols.ts";
 import { TargetEvents } from "./events.ts";
+import type { StoreSpace } from "./store-space.ts";
 import { socketMtimeNs } from "./process-facts.ts";
 import { TargetIdentity, type Missing } from "./target-identity.ts";
 import { ensureTransport } from "./transport.ts";
@@ -58,6 +59,7 @@ export type TargetSessionOptions = {
   /** How long a request may still run in the same incarnation after its connection was lost. */
   readonly graceMs: number;
   readonly connectedHosts: ConnectedHosts;
+  readonly space: StoreSpace;
   /** The interval in which the target's events are polled. */
   readonly eventsMs: number;
   readonly writeMode: () => WriteMode;
@@ -102,7 +104,11 @@ export class TargetSession {
     this.#events = new TargetEvents({
       ...options,
       scanAll: () => this.scanAll({ sizes: false, subsystems: true }),
-      alsoPoll: () => options.connectedHosts.refresh(),
+      alsoPoll: async () => {
+        const stats = await options.spdk.nvmfGetStats();
+        const { connectedHosts, space } = options;
+        await Promise.all([connectedHosts.refresh(stats), space.poll(stats.completedIo)]);
+      },
       periodMs: options.eventsMs,
       onError: (error) =>
         options.log.debug({ err: error }, "cannot read events of the SPDK target"),

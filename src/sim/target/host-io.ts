@@ -44,6 +44,7 @@ export function namespaceBytes({ bdev }: Namespace): number {
  * target crashes.
  */
 export function hostIo(context: HostIoContext, io: HostOperation): Buffer | undefined {
+  context.target.completedIo += 1;
   const namespace = context.subsystem.namespaces.get(1);
   if (namespace === undefined) throw new IoFailed("invalid namespace (sct 0 sc 0xb, DNR)");
   const length = io.kind === "write" ? io.bytes.length : io.length;

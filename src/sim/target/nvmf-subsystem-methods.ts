@@ -84,7 +84,7 @@ function pollGroupJson(target: Target): object {
     current_admin_qpairs: connected.length,
     current_io_qpairs: connected.length,
     pending_bdev_io: 0,
-    completed_nvme_io: 0,
+    completed_nvme_io: target.completedIo,
     transports: target.transports.map((trtype) => ({ trtype })),
   };
 }

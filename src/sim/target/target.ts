@@ -99,6 +99,8 @@ export class Target {
   #nextCntlid = 1;
   /** Number of host connections since the process started. */
   hostConnections = 0;
+  /** I/O of hosts that was completed, with success or not. */
+  completedIo = 0;
   /** A transport was made that hides Dataset Management: discards of hosts are refused. */
   masksDiscard = false;
   /** The process is gone: nobody can connect, and nobody is connected. */

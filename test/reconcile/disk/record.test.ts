@@ -1,10 +1,12 @@
 // The recorded status of a disk whose lvstore is expected: loading takes minutes and is not a
 // failure.
 import { describe, expect, it } from "vitest";
+import type { DiskRow } from "../../../src/model/disk.ts";
 import { diskId, storeName } from "../../../src/model/identity.ts";
+import { spaceOnTarget } from "../../../src/reconcile/disk/free-space.ts";
 import { diskRecord, diskPhase } from "../../../src/reconcile/disk/record.ts";
 import type { DiskView } from "../../../src/reconcile/disk/view.ts";
-import { diskRow, FLEET } from "../../support/model.ts";
+import { diskRow, FLEET, SPACE_THRESHOLDS } from "../../support/model.ts";
 
 const NOW = new Date("2026-11-26T00:00:00Z");
 const SERIAL = { serial: "S1", model: "M", nsid: 1 };
@@ -29,13 +31,19 @@ const ON_TARGET = {
 /** An attached disk with a recorded lvstore that is not observed. */
 function view(change: Partial<DiskView> = {}): DiskView {
   const incarnation = "run";
+  const row =
+    change.row ??
+    diskRow({ id: ID, ...SERIAL, lvsName: STORE.name, lvsUuid: STORE.uuid, transport: "TCP" });
+  const onTarget = "onTarget" in change ? change.onTarget : ON_TARGET;
   return {
-    row: diskRow({ id: ID, ...SERIAL, lvsName: STORE.name, lvsUuid: STORE.uuid, transport: "TCP" }),
+    row,
     now: NOW,
     inFlight: false,
     failures: {},
     targetConnected: true,
-    onTarget: ON_TARGET,
+    onTarget,
+    space: spaceOnTarget(row, onTarget, SPACE_THRESHOLDS),
+    spaceThresholds: SPACE_THRESHOLDS,
     targetListed: true,
     inKernel: undefined,
     kernelListed: true,
@@ -128,5 +136,41 @@ describe("the failures of a disk's steps", () => {
   it("do not change what was recorded when the agent gave up", () => {
     const row = { ...up.row, state: "FAILED", lastError: "why" } as const;
     expect(diskRecord({ ...up, row, failures }) ?? {}).not.toHaveProperty("lastError");
+  });
+});
+
+describe("the free clusters of a disk that is UP", () => {
+  const store = { ...STORE, totalClusters: 1_000n };
+  const recorded = (freeClusters: bigint, change: Partial<DiskRow> = {}) => {
+    const row = diskRow({
+      id: ID,
+      ...SERIAL,
+      lvsName: STORE.name,
+      lvsUuid: STORE.uuid,
+      clusterBytes: store.clusterBytes,
+      totalClusters: store.totalClusters,
+      freeClusters: 500n,
+      controllerName: ON_TARGET.controllerName,
+      sizeBytes: ON_TARGET.sizeBytes,
+      blockSize: ON_TARGET.blockSize,
+      ...change,
+    });
+    return diskRecord(view({ row, onTarget: { ...ON_TARGET, store: { ...store, freeClusters } } }));
+  };
+
+  it("are no reason to write while they are off by less than one percent of it", () => {
+    expect(recorded(495n)).toBeUndefined();
+    expect(recorded(490n)).toEqual({ freeClusters: 490n });
+  });
+
+  it("are written with a change of the level, and with whatever else is written", () => {
+    expect(recorded(199n, { freeClusters: 201n })).toEqual({
+      freeClusters: 199n,
+      spaceLevel: "LOW",
+    });
+    expect(recorded(499n, { observedGeneration: 0n })).toEqual({
+      freeClusters: 499n,
+      observedGeneration: 1n,
+    });
   });
 });

@@ -18,8 +18,6 @@ function scenario() {
     observed: { setConnected: (id, connected) => observed.set(id, connected) },
     now: () => nowMs,
     spdk: {
-      nvmfGetStats: () =>
-        Promise.resolve({ adminQpairs: target.total, currentAdminQpairs: target.connected.size }),
       nvmfSubsystemGetControllers: (nqn) => {
         target.queried.push(nqn);
         if (!target.connected.has(nqn)) return Promise.resolve([]);
@@ -29,8 +27,17 @@ function scenario() {
       },
     },
   });
+  const stats = () => ({
+    adminQpairs: target.total,
+    currentAdminQpairs: target.connected.size,
+    completedIo: 0n,
+  });
   return {
-    hosts,
+    hosts: {
+      has: (id: string) => hosts.has(id),
+      begin: () => hosts.begin(),
+      refresh: () => hosts.refresh(stats()),
+    },
     observed,
     rows,
     target,
