@@ -5,6 +5,7 @@ import { hostname } from "node:os";
 import type { Logger } from "pino";
 import type { Agent } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
+import { cordonHandlers } from "./api/cordon.ts";
 import { diskHandlers } from "./api/disks.ts";
 import { explainHandlers } from "./api/explain.ts";
 import { exportHandlers } from "./api/exports.ts";
@@ -168,6 +169,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...deletionHandlers(agent),
     ...exportHandlers(agent),
     ...diskHandlers(agent),
+    ...cordonHandlers(agent),
     ...nodeHandlers(agent),
     ...explainHandlers(agent),
     ...orphanHandlers(agent),

@@ -7,6 +7,7 @@ import type {
   ZeroFreeSpaceRequest,
   AllowHostRequest,
   ConfirmHostsRequest,
+  CordonRequest,
   DeleteRequest,
   ExplainRequest,
   GetExportRequest,
@@ -15,6 +16,7 @@ import type {
   ProvisionLvolRequest,
   PurgeOrphanRequest,
   ResolveOutcomeRequest,
+  UncordonRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
 import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
@@ -288,6 +290,22 @@ export function admitDisk(message: AdmitDiskRequest): {
       fields.text("evidence_fingerprint", message.evidenceFingerprint) || undefined,
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
+}
+
+/** diskId undefined: the whole node. */
+export function cordon(message: CordonRequest): {
+  readonly diskId: string | undefined;
+  readonly reason: string;
+} {
+  const fields = new Fields();
+  const reason = fields.text("reason", message.reason).trim();
+  if (reason === "") fields.violation("reason", "must be set");
+  return fields.doneWith({ diskId: fields.optionalUuid("disk_id", message.diskId), reason });
+}
+
+export function uncordon({ diskId }: UncordonRequest): { readonly diskId: string | undefined } {
+  const fields = new Fields();
+  return fields.doneWith({ diskId: fields.optionalUuid("disk_id", diskId) });
 }
 
 export function resolveOutcome(message: ResolveOutcomeRequest): {

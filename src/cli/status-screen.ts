@@ -84,13 +84,14 @@ function volumesText({ lvolsByState }: GetNodeResponse): string {
 }
 
 function diskRows(disks: readonly Disk[]): string[][] {
-  return disks.slice(0, MAX_DISKS).map(({ meta, status }) => {
+  return disks.slice(0, MAX_DISKS).map(({ meta, spec, status }) => {
     const store = status?.lvstore;
     const state = status?.state.replace("DISK_STATE_", "") ?? "?";
     const dirty = store?.freeSpace === "FREE_SPACE_UNKNOWN" ? "free space not zeroed" : "";
+    const cordoned = spec?.cordoned === true ? "cordoned" : "";
     const message =
       state === "UP"
-        ? dirty
+        ? [cordoned, dirty].filter((part) => part !== "").join(", ")
         : (status?.conditions.find(({ type }) => type === "Attached")?.message ?? "");
     return [
       status?.serial ?? meta?.id ?? "",

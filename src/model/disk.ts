@@ -99,7 +99,7 @@ export const DISK_COLUMNS = {
   admitted: "intent",
   admittedSerial: "intent",
   admittedEvidence: "intent",
-  cordoned: "fixed",
+  cordoned: "intent",
   wanted: "intent",
   zeroRequestedTime: "both",
   discardZeroes: "intent",
@@ -185,7 +185,6 @@ export function diskConditions(
   observed: DiskReadiness,
 ): readonly Condition<DiskConditionType>[] {
   const why = observed.reason === "" ? row.stateReason : observed.reason;
-  const schedulable = observed.ready && !row.cordoned;
   return [
     conditionOf("Claimed", row.controllerName !== undefined, "NotClaimed", why),
     conditionOf("Attached", observed.ready, "NotAttached", why),
@@ -197,7 +196,9 @@ export function diskConditions(
       "free clusters may hold old bytes; call ZeroFreeSpace",
     ),
     { type: "Healthy", status: "UNKNOWN", reason: "NotMeasured", message: "" },
-    conditionOf("Schedulable", schedulable, row.cordoned ? "Cordoned" : "NotUp", why),
+    row.cordoned
+      ? conditionOf("Schedulable", false, "Cordoned", "cordoned: it takes no new volumes")
+      : conditionOf("Schedulable", observed.ready, "NotUp", why),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
 }

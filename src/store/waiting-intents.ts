@@ -70,6 +70,7 @@ function takesAway({ kind }: Mutation): boolean {
     case "confirmHosts":
     case "admitDisk":
     case "zeroFreeSpace":
+    case "cordon":
       return false;
   }
 }
@@ -89,7 +90,11 @@ export function decide(state: AdmissionState, { mutation, span }: Waiting): Admi
     if ((decision.kind === "lvol" || decision.kind === "snapshot") && decision.row !== undefined) {
       span?.setAttribute(ATTR.diskId, decision.row.diskId);
     }
-    return { decision, written: wanted().some((row, index) => row !== before[index]) };
+    const written =
+      decision.kind === "cordon"
+        ? decision.changed
+        : wanted().some((row, index) => row !== before[index]);
+    return { decision, written };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     if (span !== undefined) failed(span, error.message);
@@ -132,6 +137,10 @@ export function logFields(mutation: Mutation, { row }: Decision) {
 /** Why, where a caller must say so: a forced deletion, and hosts of an older database. */
 function reasonOf(mutation: Mutation): object {
   if (mutation.kind === "delete" && mutation.force) return { reason: mutation.reason };
+  if (mutation.kind === "cordon") {
+    const { of, cordoned, reason } = mutation;
+    return { of, cordoned, reason };
+  }
   if (mutation.kind !== "confirmHosts") return {};
   const { reason, confirmations } = mutation;
   return { reason, confirmations };
