@@ -141,6 +141,20 @@ export const MAX_LABEL_VALUE_BYTES = 256;
 /** Calls that are served at once; further ones are refused with OVERLOADED. */
 export const MAX_CALLS = 20_000;
 
+/** Streams that are open at once; further ones are refused with OVERLOADED. */
+export const MAX_STREAMS = 4_000;
+
+/** Changes that Watch keeps for its readers, and their bytes; a reader that is further behind is ended. */
+export const WATCH_CHANGES = 4_096;
+export const WATCH_CHANGES_BYTES = 16 * 1024 * 1024;
+
+/** Objects that Watch encodes in one turn of the event loop. */
+export const WATCH_TURN_OBJECTS = 128;
+
+/** Shortest and longest interval of bookmarks. */
+export const BOOKMARK_MIN_MS = 100;
+export const BOOKMARK_MAX_MS = 600_000;
+
 /** Size of a request. */
 export const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
 

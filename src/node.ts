@@ -16,6 +16,7 @@ import { outcomeHandlers } from "./api/outcomes.ts";
 import { nodeHandlers } from "./api/node.ts";
 import { orphanHandlers } from "./api/orphans.ts";
 import { startServer, type RunningServer } from "./api/server.ts";
+import { watchFeed, watchHandlers } from "./api/watch.ts";
 import type { Config } from "./config.ts";
 import {
   EVENTS_MS,
@@ -144,7 +145,10 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
   const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock, copy });
   const { listen } = config;
-  const handlers = handlersOf(agent, log);
+  const feed = watchFeed(agent);
+  rows.subscribe((changes) => feed.committed(changes));
+  reconciler.onChange((change) => feed.observed(change));
+  const handlers = { ...handlersOf(agent, log), ...watchHandlers(agent, feed) };
   const server = stack.use(await startServer({ listen, log, instruments, handlers }));
   const observed = { agent, rows, reconciler, writer, connection, fence };
   const http = stack.use(await showNode(config.httpListen, telemetry, observed));

@@ -27,8 +27,9 @@ import type { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { contextOf, endSpan, failed, startSpan, traceparentOf } from "../telemetry/trace.ts";
+import type { Serialized } from "./serialized.ts";
 import { statusOf } from "./status.ts";
-import { MAX_CALLS } from "../limits.ts";
+import { MAX_CALLS, MAX_STREAMS } from "../limits.ts";
 
 export type CallContext = {
   readonly method: string;
@@ -60,7 +61,10 @@ export type StreamHandler<Request, Response> = (
 /** One handler for each RPC of the service. */
 export type StorageNodeHandlers = {
   readonly [Method in keyof Service]: Service[Method] extends { responseStream: true }
-    ? StreamHandler<RequestOf<Service[Method]>, ResponseOf<Service[Method]>>
+    ? StreamHandler<
+        RequestOf<Service[Method]>,
+        ResponseOf<Service[Method]> | Serialized<ResponseOf<Service[Method]>>
+      >
     : UnaryHandler<RequestOf<Service[Method]>, ResponseOf<Service[Method]>>;
 };
 
@@ -91,6 +95,7 @@ export class OpenCalls {
   readonly #instruments: Instruments;
   readonly #open = new Set<AbortController>();
   #underWay = 0;
+  #streams = 0;
   #draining = false;
 
   constructor(log: Logger, instruments: Instruments) {
@@ -128,7 +133,7 @@ export class OpenCalls {
   ): handleServerStreamingCall<Request, Response> {
     return (call) => {
       this.#serve(method, call, (callContext) =>
-        this.#pump(call, handler(call.request, callContext), callContext.signal),
+        this.#stream(call, handler(call.request, callContext), callContext.signal),
       )
         .then(() => call.end())
         .catch((error: ServiceError) => {
@@ -213,6 +218,24 @@ export class OpenCalls {
     }
   }
 
+  /** Streams stay open: they must not use up what other calls need. */
+  async #stream<Request, Response>(
+    call: ServerWritableStream<Request, Response>,
+    items: AsyncIterable<Response>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (this.#streams >= MAX_STREAMS) {
+      const message = `${this.#streams} streams are open, the limit is ${MAX_STREAMS}`;
+      throw new Refusal("OVERLOADED", message, { retryAfterMs: 1_000 });
+    }
+    this.#streams += 1;
+    try {
+      await this.#pump(call, items, signal);
+    } finally {
+      this.#streams -= 1;
+    }
+  }
+
   /** Writes with back-pressure: takes the next item only when the stream has room for it. */
   async #pump<Request, Response>(
     call: ServerWritableStream<Request, Response>,
@@ -237,7 +260,14 @@ function drained<Request, Response>(
   signal: AbortSignal,
 ): Promise<void> {
   return new Promise((resolve) => {
-    call.once("drain", () => resolve());
-    signal.addEventListener("abort", () => resolve(), { once: true });
+    // Both are removed: a stream may be open for months, and drain as often as it is written to.
+    const end = () => {
+      call.off("drain", end);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    call.on("drain", end);
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted) end();
   });
 }

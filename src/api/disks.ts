@@ -1,4 +1,5 @@
 // ListDisks, GetDisk, AdmitDisk and ZeroFreeSpace.
+import type { Disk } from "../gen/storagenode/v1/disk.ts";
 import { diskState, type DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import { orphanBytes } from "../model/orphan.ts";
@@ -13,10 +14,7 @@ import { waitForDisk } from "./wait.ts";
 export function diskHandlers(
   agent: Agent,
 ): Pick<StorageNodeHandlers, "getDisk" | "listDisks" | "admitDisk" | "zeroFreeSpace"> {
-  const message = (row: DiskRow) => {
-    const bytes = orphanBytes(agent.orphans.known()).get(row.id) ?? 0n;
-    return diskMessage(row, agent.diskReadiness(row), bytes);
-  };
+  const message = (row: DiskRow) => diskMessageOf(agent, row);
   const isUp = (row: DiskRow) => diskState(row, agent.diskReadiness(row)) === "UP";
   return {
     async getDisk(request) {
@@ -61,4 +59,9 @@ export function diskHandlers(
       return { disk: message(row ?? decision.row) };
     },
   };
+}
+
+export function diskMessageOf(agent: Agent, row: DiskRow): Disk {
+  const bytes = orphanBytes(agent.orphans.known()).get(row.id) ?? 0n;
+  return diskMessage(row, agent.diskReadiness(row), bytes);
 }

@@ -134,12 +134,21 @@ export class Fields {
   /** Milliseconds, rounded up; 0 (do not wait) if unset. */
   waitMs(field: string, value: Duration | undefined): number {
     if (value === undefined) return 0;
-    const { seconds, nanos } = value;
+    return this.durationMs(field, value, { minMs: 0, maxMs: MAX_WAIT_MS });
+  }
+
+  /** Milliseconds, rounded up. */
+  durationMs(
+    field: string,
+    { seconds, nanos }: Duration,
+    { minMs, maxMs }: { readonly minMs: number; readonly maxMs: number },
+  ): number {
     const milliseconds = Number(seconds) * 1_000 + nanos / 1e6;
     // google.protobuf.Duration: nanos has the sign of seconds and is less than one second.
     const malformed = nanos < 0 || nanos > 999_999_999;
-    if (malformed || milliseconds < 0 || milliseconds > MAX_WAIT_MS) {
-      this.violation(field, "must be between 0 and 10 minutes");
+    if (malformed || milliseconds < minMs || milliseconds > maxMs) {
+      const least = minMs === 0 ? "0" : `${minMs / 1_000} seconds`;
+      this.violation(field, `must be between ${least} and ${maxMs / 60_000} minutes`);
     }
     return Math.ceil(milliseconds);
   }

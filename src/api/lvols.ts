@@ -64,7 +64,7 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
   };
 }
 
-function messageOf(agent: Agent, row: LvolRow): Lvol {
+export function messageOf(agent: Agent, row: LvolRow): Lvol {
   return lvolMessage(agent.view(row), agent.rows.disk(row.diskId)?.clusterBytes);
 }
 

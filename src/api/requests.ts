@@ -17,11 +17,12 @@ import type {
   PurgeOrphanRequest,
   ResolveOutcomeRequest,
   UncordonRequest,
+  WatchRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
 import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Purge } from "../model/orphan.ts";
-import { MAX_CONFIRMATIONS } from "../limits.ts";
+import { BOOKMARK_MAX_MS, BOOKMARK_MIN_MS, MAX_CONFIRMATIONS } from "../limits.ts";
 import { Fields } from "./fields.ts";
 import type { PageRequest } from "./page.ts";
 import { snapshotId } from "./snapshot-requests.ts";
@@ -290,6 +291,19 @@ export function admitDisk(message: AdmitDiskRequest): {
       fields.text("evidence_fingerprint", message.evidenceFingerprint) || undefined,
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
+}
+
+/** bookmarkMs undefined: no bookmarks. */
+export function watch(message: WatchRequest): {
+  readonly fromRevision: bigint;
+  readonly bookmarkMs: number | undefined;
+} {
+  const fields = new Fields();
+  const { fromRevision, bookmarkInterval } = message;
+  if (bookmarkInterval === undefined) return { fromRevision, bookmarkMs: undefined };
+  const limits = { minMs: BOOKMARK_MIN_MS, maxMs: BOOKMARK_MAX_MS };
+  const bookmarkMs = fields.durationMs("bookmark_interval", bookmarkInterval, limits);
+  return fields.doneWith({ fromRevision, bookmarkMs });
 }
 
 /** diskId undefined: the whole node. */

@@ -12,6 +12,7 @@ import type { Instruments } from "../telemetry/instruments.ts";
 import { OpenCalls, type StorageNodeHandlers } from "./call.ts";
 import { Health, SERVICE } from "./health.ts";
 import { Reflection } from "./reflection.ts";
+import { mayBeSerialized } from "./serialized.ts";
 import { DRAIN_MS, MAX_MESSAGE_BYTES } from "../limits.ts";
 
 const REFLECTED = [
@@ -61,7 +62,11 @@ export async function startServer({
   const health = new Health();
   const reflection = new Reflection(REFLECTED);
   server.addService(
-    { ...StorageNodeService, getExport: encodedOnce(StorageNodeService.getExport) },
+    {
+      ...StorageNodeService,
+      getExport: encodedOnce(StorageNodeService.getExport),
+      watch: mayBeSerialized(StorageNodeService.watch),
+    },
     serviceOf(calls, handlers),
   );
   server.addService(HealthService, { ...health.handlers(calls) });

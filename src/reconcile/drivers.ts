@@ -30,6 +30,8 @@ export type DriversOptions = {
   readonly log: Logger;
   readonly instruments: Instruments;
   readonly suspects: Suspects;
+  /** What is shown of an object may have changed, though neither its row nor its observation has. */
+  readonly announce: (change: ObservedChange) => void;
 };
 
 export class Drivers {
@@ -178,16 +180,27 @@ export class Drivers {
       if (member.deleteTime === undefined && member.id !== id) this.#volumes.wake(member.id);
     }
     for (const member of snapshots) {
-      if (member.deleteTime === undefined && member.id !== id) this.#snapshots.wake(member.id);
+      if (member.deleteTime !== undefined || member.id === id) continue;
+      this.#snapshots.wake(member.id);
+      // A snapshot shows its clones.
+      this.#options.announce({ kind: "snapshot", id: member.id });
     }
   }
 
   /** Wakes a disk and what lies on it: its plans depend on the state of the disk. */
   wakeDisk(id: string): void {
-    const { rows } = this.#options.shared;
+    const { announce, shared } = this.#options;
+    const { rows } = shared;
     this.#disks.wake(id);
-    for (const volume of rows.lvolIdsOn(id)) this.#volumes.wake(volume);
-    for (const snapshot of rows.snapshots.idsOn(id)) this.#snapshots.wake(snapshot);
+    announce({ kind: "disk", id });
+    for (const volume of rows.lvolIdsOn(id)) {
+      this.#volumes.wake(volume);
+      announce({ kind: "lvol", id: volume });
+    }
+    for (const snapshot of rows.snapshots.idsOn(id)) {
+      this.#snapshots.wake(snapshot);
+      announce({ kind: "snapshot", id: snapshot });
+    }
   }
 
   wakeAll(): void {

@@ -26,7 +26,7 @@ export type PartStatus = { readonly ok: boolean; readonly reason: string; readon
 
 export class Reconciler {
   readonly orphans: OrphanCalls;
-  readonly #listeners = new Set<() => void>();
+  readonly #listeners = new Set<(change: ObservedChange | undefined) => void>();
   readonly #shared: SharedParts;
   readonly #disks: Disks;
   readonly #drivers: Drivers;
@@ -73,7 +73,7 @@ export class Reconciler {
     this.#drivers = new Drivers({
       ...options,
       shared,
-      source: source,
+      source,
       disks: this.#disks,
       volumeKind: {
         ...volumeKind(source, writer, steps, mayPerform),
@@ -83,6 +83,7 @@ export class Reconciler {
       diskKind: diskKind(this.#disks, rows, writer, mayPerform),
       permits: mayPerform,
       suspects,
+      announce: (change) => this.#announce(change),
     });
     this.#session = new TargetSession({
       ...shared,
@@ -104,7 +105,12 @@ export class Reconciler {
       inFlight: (id) => this.#drivers.diskInFlight(id),
     });
     this.#unsubscribe = new DisposableStack();
-    this.#unsubscribe.defer(connection.onDisconnected(() => suspects.disconnected()));
+    this.#unsubscribe.defer(
+      connection.onDisconnected(() => {
+        suspects.disconnected();
+        this.#announce(undefined);
+      }),
+    );
     this.#unsubscribe.defer(rows.subscribe((changes) => this.#onRows(changes)));
     this.#unsubscribe.defer(fence.onChange(() => this.#onFence()));
   }
@@ -164,9 +170,10 @@ export class Reconciler {
   }
 
   /**
-   * Calls listener after each change of the observed state, until the returned function is called.
+   * Calls listener after each change of what is observed of an object, or of what its state is derived
+   * from besides its row (undefined: of every object), until the returned function is called.
    */
-  onChange(listener: () => void): () => void {
+  onChange(listener: (change: ObservedChange | undefined) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
@@ -184,7 +191,11 @@ export class Reconciler {
   #onObserved(change: ObservedChange): void {
     this.#drivers.onObserved(change);
     this.#shared.rows.touch(change.id);
-    for (const listener of this.#listeners) listener();
+    this.#announce(change);
+  }
+
+  #announce(change: ObservedChange | undefined): void {
+    for (const listener of this.#listeners) listener(change);
   }
 
   #onRows(changes: readonly RowChange[]): void {
@@ -299,7 +310,7 @@ export class Reconciler {
 
   #wakeAll(): void {
     this.#drivers.wakeAll();
-    for (const listener of this.#listeners) listener();
+    this.#announce(undefined);
   }
 }
 
