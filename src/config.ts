@@ -50,9 +50,13 @@ export type Config = {
   readonly isolation: "strict" | "trusted";
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
+  /** How long events can be read. */
+  readonly eventRetentionMs: number;
   readonly logLevel: "fatal" | "error" | "warn" | "info" | "debug" | "trace";
   readonly telemetry: TelemetryConfig;
 };
+
+const DAY_MS = 86_400_000;
 
 /** Exit code of a configuration fault (EX_CONFIG of sysexits.h). */
 export const EXIT_CONFIG = 78;
@@ -145,6 +149,11 @@ const environment = z.object({
     .string()
     .regex(/^\d{1,4}(\.\d{1,3})?$/, { error: "must be a number of seconds, such as 30" })
     .default("30"),
+  STORAGE_NODE_EVENT_RETENTION: z
+    .string()
+    .regex(/^\d{1,4}(\.\d{1,3})?$/, { error: "must be a number of days, such as 7", abort: true })
+    .refine((days) => Number(days) > 0, "must be above 0")
+    .default("7"),
   LOG_LEVEL: z
     .enum(["fatal", "error", "warn", "info", "debug", "trace"], {
       error: "must be fatal, error, warn, info, debug or trace",
@@ -196,6 +205,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,
     reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
+    eventRetentionMs: Number(values.STORAGE_NODE_EVENT_RETENTION) * DAY_MS,
     logLevel: values.LOG_LEVEL,
     telemetry: telemetryConfig(values),
   });

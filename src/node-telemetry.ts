@@ -3,6 +3,7 @@
 import type { Agent } from "./api/agent.ts";
 import { nodeCapacity } from "./api/capacity.ts";
 import { startHttp } from "./api/http.ts";
+import type { WatchFeed } from "./api/watch-feed.ts";
 import { DISK_STATES, diskState } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
 import { SNAPSHOT_STATES, snapshotState } from "./model/snapshot.ts";
@@ -12,6 +13,7 @@ import { OUTCOME_SUBJECTS } from "./model/unknown-outcome.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
 import type { SpdkConnection } from "./spdk/connection.ts";
 import type { Fence } from "./store/fence.ts";
+import type { EventLog } from "./store/event-log.ts";
 import type { Rows } from "./store/rows.ts";
 import type { Writer } from "./store/writer.ts";
 import { registerGauges, type NodeFigures } from "./telemetry/gauges.ts";
@@ -25,6 +27,8 @@ type Parts = {
   readonly writer: Writer;
   readonly connection: SpdkConnection;
   readonly fence: Fence;
+  readonly events: Pick<EventLog, "queued">;
+  readonly feed: Pick<WatchFeed, "readers">;
 };
 
 export type Shown = AsyncDisposable & {
@@ -104,9 +108,11 @@ function figures(parts: Parts): NodeFigures {
       OUTCOME_SUBJECTS,
       reconciler.unknownOutcomes().map(({ of }) => of),
     ),
+    watchers: parts.feed.readers,
     queues: {
       intents: writer.queued.intents,
       records: writer.queued.records,
+      events: parts.events.queued,
       lanes: lanes.waiting,
       steps: lanes.running,
       spdk_unsent: connection.unanswered.queued,

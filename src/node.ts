@@ -8,6 +8,7 @@ import type { StorageNodeHandlers } from "./api/call.ts";
 import { cordonHandlers } from "./api/cordon.ts";
 import { diskHandlers } from "./api/disks.ts";
 import { explainHandlers } from "./api/explain.ts";
+import { eventHandlers } from "./api/events.ts";
 import { exportHandlers } from "./api/exports.ts";
 import { lvolHandlers } from "./api/lvols.ts";
 import { deletionHandlers } from "./api/deletion.ts";
@@ -25,10 +26,12 @@ import {
   NVMF_WAIT_MS,
   REPEAT_MS,
   stallMs,
+  STATE_LASTS_MS,
   STOP_MS,
 } from "./limits.ts";
 import type { DiskRow, DiskReadiness } from "./model/disk.ts";
 import { factsOf } from "./node-facts.ts";
+import { nodeEvents } from "./node-events.ts";
 import { components, conditions } from "./node-health.ts";
 import { showNode } from "./node-telemetry.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
@@ -40,7 +43,8 @@ import { CopyFile } from "./local/copy-file.ts";
 import { LocalLock } from "./local/local-lock.ts";
 import { LocalMemory } from "./local/local-memory.ts";
 import { restores } from "./spdk/restoring.ts";
-import { openDatabase } from "./store/database.ts";
+import { isDatabaseDown, openDatabase } from "./store/database.ts";
+import { EventLog } from "./store/event-log.ts";
 import { Fence } from "./store/fence.ts";
 import { LocalCopy } from "./store/local-copy.ts";
 import { Rows } from "./store/rows.ts";
@@ -83,6 +87,7 @@ export type Timing = {
   readonly repeatMs: number;
   readonly nvmfWaitMs: number;
   readonly stopMs: number;
+  readonly stateLastsMs: number;
 };
 
 const TIMING: Timing = {
@@ -92,6 +97,7 @@ const TIMING: Timing = {
   repeatMs: REPEAT_MS,
   nvmfWaitMs: NVMF_WAIT_MS,
   stopMs: STOP_MS,
+  stateLastsMs: STATE_LASTS_MS,
 };
 
 /** Starts the agent. The API answers at once; the agent is ready once every object is verified. */
@@ -110,7 +116,15 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const file = stack.use(new CopyFile(config.stateDir));
   const copy = stack.use(new LocalCopy({ file, rows, node: config, log }));
   const shared = { database, rows, fence, copy, log };
-  const writer = stack.use(new Writer({ ...shared, policy: config, instruments }));
+  const events = stack.use(
+    new EventLog({
+      ...shared,
+      nodeId: config.nodeId,
+      retentionMs: config.eventRetentionMs,
+      instruments,
+    }),
+  );
+  const writer = stack.use(new Writer({ ...shared, policy: config, events, instruments }));
   const lock = stack.use(new LocalLock(options.lockPath ?? config.spdkSocket));
   const memory = new LocalMemory(config.stateDir);
   const holder = `${hostname()}/${process.pid}/${randomUUID()}`;
@@ -143,14 +157,26 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     instruments,
   });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
-  const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock, copy });
+  const agent = agentOf({
+    config,
+    rows,
+    writer,
+    session,
+    reconciler,
+    spdk,
+    fence,
+    lock,
+    copy,
+    events,
+  });
+  stack.use(nodeEvents({ agent, events, fence, reconciler, stateLastsMs: timing.stateLastsMs }));
   const { listen } = config;
   const feed = watchFeed(agent);
   rows.subscribe((changes) => feed.committed(changes));
   reconciler.onChange((change) => feed.observed(change));
   const handlers = { ...handlersOf(agent, log), ...watchHandlers(agent, feed) };
   const server = stack.use(await startServer({ listen, log, instruments, handlers }));
-  const observed = { agent, rows, reconciler, writer, connection, fence };
+  const observed = { agent, rows, reconciler, writer, connection, fence, events, feed };
   const http = stack.use(await showNode(config.httpListen, telemetry, observed));
   stack.defer(watchReadiness(agent, reconciler, server, log));
   reconciler.start();
@@ -175,6 +201,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...diskHandlers(agent),
     ...cordonHandlers(agent),
     ...nodeHandlers(agent),
+    ...eventHandlers(agent),
     ...explainHandlers(agent),
     ...orphanHandlers(agent),
     ...outcomeHandlers(agent, log),
@@ -200,10 +227,11 @@ type Parts = {
   readonly fence: Fence;
   readonly lock: LocalLock;
   readonly copy: LocalCopy;
+  readonly events: EventLog;
 };
 
 function agentOf(parts: Parts): Agent {
-  const { config, rows, writer, session, reconciler, spdk, fence } = parts;
+  const { config, rows, writer, session, reconciler, spdk, fence, events } = parts;
   const diskReadiness = (row: DiskRow): DiskReadiness => reconciler.diskReadiness(row);
   return {
     nodeId: config.nodeId,
@@ -216,6 +244,11 @@ function agentOf(parts: Parts): Agent {
     snapshotView: (row) => reconciler.snapshotView(row),
     diskReadiness,
     orphans: orphansOf(parts),
+    events: {
+      add: (make) => events.add(make),
+      list: (query) => events.list(query),
+      isDown: isDatabaseDown,
+    },
     ...factsOf(parts),
     connectedHosts: async (nqn) => {
       try {

@@ -10,6 +10,7 @@ import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
 import type { Orphan, Purge } from "../model/orphan.ts";
 import type { LvolFacts } from "../explain/lvol-causes.ts";
 import type { SnapshotFacts } from "../explain/snapshot.ts";
+import type { EventLog } from "../store/event-log.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
@@ -43,6 +44,11 @@ export type OrphansOfNode = {
   readonly purge: (purge: Purge, signal: AbortSignal) => Promise<boolean>;
 };
 
+export type EventsOfNode = Pick<EventLog, "list" | "add"> & {
+  /** Whether an error of `list` says that the database cannot be reached. */
+  readonly isDown: (error: unknown) => boolean;
+};
+
 export type Agent = {
   readonly nodeId: string;
   readonly version: string;
@@ -53,6 +59,7 @@ export type Agent = {
   readonly view: (row: LvolRow) => VolumeView;
   readonly snapshotView: (row: SnapshotRow) => SnapshotView;
   readonly orphans: OrphansOfNode;
+  readonly events: EventsOfNode;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
   /** NQNs of the hosts connected to a subsystem. Throws a Refusal if the target does not answer. */
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;

@@ -11,6 +11,7 @@ import type {
   DeleteRequest,
   ExplainRequest,
   GetExportRequest,
+  ListEventsRequest,
   ListExportsRequest,
   ListLvolsRequest,
   ProvisionLvolRequest,
@@ -291,6 +292,24 @@ export function admitDisk(message: AdmitDiskRequest): {
       fields.text("evidence_fingerprint", message.evidenceFingerprint) || undefined,
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
+}
+
+/** objectId undefined: of the node and all its objects. */
+export function listEvents(
+  { objectId, ...message }: ListEventsRequest,
+  nodeId: string,
+): {
+  readonly objectId: string | undefined;
+  readonly pageSize: number;
+  readonly before: bigint | undefined;
+} {
+  const fields = new Fields();
+  const isEventId = (text: string) => /^[1-9]\d{0,17}$/.test(text);
+  const { pageSize, after } = fields.paging(message, isEventId);
+  const ofNode = objectId === nodeId;
+  const known = ofNode ? nodeId : fields.optionalUuid("object_id", objectId);
+  fields.done();
+  return { objectId: known, pageSize, before: after === undefined ? undefined : BigInt(after) };
 }
 
 /** bookmarkMs undefined: no bookmarks. */

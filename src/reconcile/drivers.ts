@@ -9,7 +9,7 @@ import type { Instruments } from "../telemetry/instruments.ts";
 import type { Disks } from "./disk/disks.ts";
 import { concernsVolumes, type DiskView } from "./disk/view.ts";
 import { Driver } from "./engine/driver.ts";
-import type { Kind, LoopStatus, Moment } from "./engine/kind.ts";
+import type { FailedStep, Kind, LoopStatus, Moment } from "./engine/kind.ts";
 import type { Suspects } from "./engine/suspects.ts";
 import type { Act } from "./kinds.ts";
 import { snapshotView, type SnapshotPlanView } from "./lvol/snapshot-view.ts";
@@ -50,6 +50,13 @@ export class Drivers {
 
   get #all() {
     return [this.#disks, this.#volumes, this.#snapshots] as const;
+  }
+
+  /** Calls listener with each failure of a step. */
+  onFailure(listener: (kind: RowChange["kind"], failure: FailedStep) => void): void {
+    this.#volumes.onFailure((failure) => listener("lvol", failure));
+    this.#snapshots.onFailure((failure) => listener("snapshot", failure));
+    this.#disks.onFailure((failure) => listener("disk", failure));
   }
 
   start(): void {

@@ -27,6 +27,7 @@ export type PartStatus = { readonly ok: boolean; readonly reason: string; readon
 export class Reconciler {
   readonly orphans: OrphanCalls;
   readonly #listeners = new Set<(change: ObservedChange | undefined) => void>();
+  readonly #restartListeners = new Set<() => void>();
   readonly #shared: SharedParts;
   readonly #disks: Disks;
   readonly #drivers: Drivers;
@@ -95,6 +96,7 @@ export class Reconciler {
       recordProcess: (targetProcess) => writer.recordTargetProcess(targetProcess),
       onReady: (ready) => {
         suspects.identified(ready);
+        if (ready.otherProcess) for (const listener of this.#restartListeners) listener();
         this.#beginGrace();
       },
     });
@@ -176,6 +178,16 @@ export class Reconciler {
   onChange(listener: (change: ObservedChange | undefined) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Calls listener with each failure of a step. */
+  onFailure(listener: Parameters<Drivers["onFailure"]>[0]): void {
+    this.#drivers.onFailure(listener);
+  }
+
+  /** Calls listener when the target is back as another process than this agent has worked with. */
+  onTargetRestart(listener: () => void): void {
+    this.#restartListeners.add(listener);
   }
 
   /** Stops planning and waits for the steps in flight, or until the signal aborts. */

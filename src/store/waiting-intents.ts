@@ -8,6 +8,10 @@ import {
   type Mutation,
 } from "../model/admission.ts";
 import { Refusal } from "../model/errors.ts";
+import type { IntentChange } from "../model/event.ts";
+import type { DiskRow } from "../model/disk.ts";
+import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
 import type { Fence } from "./fence.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { endSpan, failed } from "../telemetry/trace.ts";
@@ -19,8 +23,12 @@ export type Waiting = {
   readonly reject: (error: unknown) => void;
 };
 
-/** written: the intent changed a row; false for a repeat of what is wanted already. */
-export type Admitted = { readonly decision: Decision; readonly written: boolean };
+/** written: the intent changed something; false for a repeat of what is wanted already. */
+export type Admitted = {
+  readonly decision: Decision;
+  readonly written: boolean;
+  readonly changes: readonly IntentChange[];
+};
 
 export type Outcome = { readonly waiting: Waiting; readonly result: Admitted | Refusal };
 
@@ -80,9 +88,7 @@ function takesAway({ kind }: Mutation): boolean {
  */
 export function decide(state: AdmissionState, { mutation, span }: Waiting): Admitted | Refusal {
   const ids = changedIds(mutation);
-  const wanted = () =>
-    ids.map((id) => state.lvols.get(id) ?? state.snapshots.get(id) ?? state.disks.get(id));
-  const before = wanted();
+  const before = ids.map((id) => [id, rowsOf(state, id)] as const);
   try {
     const decision = admit(state, mutation);
     const { row } = decision;
@@ -90,16 +96,38 @@ export function decide(state: AdmissionState, { mutation, span }: Waiting): Admi
     if ((decision.kind === "lvol" || decision.kind === "snapshot") && decision.row !== undefined) {
       span?.setAttribute(ATTR.diskId, decision.row.diskId);
     }
-    const written =
-      decision.kind === "cordon"
-        ? decision.changed
-        : wanted().some((row, index) => row !== before[index]);
-    return { decision, written };
+    const changes = before.flatMap(([id, was]) => changesBetween(was, rowsOf(state, id)));
+    const written = changes.length > 0 || (decision.kind === "cordon" && decision.changed);
+    return { decision, written, changes };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     if (span !== undefined) failed(span, error.message);
     return error;
   }
+}
+
+type RowsOfId = {
+  readonly lvol: LvolRow | undefined;
+  readonly snapshot: SnapshotRow | undefined;
+  readonly disk: DiskRow | undefined;
+};
+
+function rowsOf({ lvols, snapshots, disks }: AdmissionState, id: string): RowsOfId {
+  return { lvol: lvols.get(id), snapshot: snapshots.get(id), disk: disks.get(id) };
+}
+
+function changesBetween(was: RowsOfId, { lvol, snapshot, disk }: RowsOfId): IntentChange[] {
+  const changes: IntentChange[] = [];
+  if (lvol !== undefined && lvol !== was.lvol) {
+    changes.push({ kind: "lvol", before: was.lvol, after: lvol });
+  }
+  if (snapshot !== undefined && snapshot !== was.snapshot) {
+    changes.push({ kind: "snapshot", before: was.snapshot, after: snapshot });
+  }
+  if (disk !== undefined && disk !== was.disk) {
+    changes.push({ kind: "disk", before: was.disk, after: disk });
+  }
+  return changes;
 }
 
 /** Throws a Refusal if the agent may not write now. `connected`: the database was reached. */

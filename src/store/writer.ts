@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import type { AdmissionPolicy, Decision, Mutation } from "../model/admission.ts";
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
+import { intentEvents } from "../model/event.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
 import type { SnapshotRow, SnapshotStatusPatch } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
@@ -13,6 +14,7 @@ import { ATTR } from "../telemetry/attributes.ts";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
 import { childSpan } from "../telemetry/trace.ts";
 import { isDatabaseDown, type Database } from "./database.ts";
+import type { EventLog } from "./event-log.ts";
 import type { Fence } from "./fence.ts";
 import type { LocalCopy } from "./local-copy.ts";
 import { IdsTaken } from "./object-ids.ts";
@@ -49,6 +51,8 @@ export type WriterOptions = {
   readonly fence: Pick<Fence, "epoch" | "hold" | "loseLease" | "databaseAway">;
   /** What was taken away is in the local copy before it is answered. */
   readonly copy?: Pick<LocalCopy, "keep">;
+  /** Is told of each intent that was committed. */
+  readonly events?: Pick<EventLog, "add">;
   readonly log: Logger;
   readonly instruments?: Instruments;
 };
@@ -123,12 +127,14 @@ export class Writer {
     const span = childSpan(this.#instruments.tracer, `commit ${kind}`, {
       attributes: { [ATTR.mutation]: kind, [ATTR.objectId]: id },
     });
-    const { decision, written } = await new Promise<Admitted>((resolve, reject) => {
+    const { decision, written, changes } = await new Promise<Admitted>((resolve, reject) => {
       this.#mutations.push({ mutation, span, resolve, reject });
       this.#schedule();
     });
     if (written) {
       this.#options.log.info(intents.logFields(mutation, decision), "intent committed");
+      const time = new Date();
+      this.#options.events?.add(() => intentEvents(mutation, changes, time));
     }
     return decision;
   }

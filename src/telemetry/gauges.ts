@@ -21,6 +21,8 @@ export type NodeFigures = {
   readonly suspects: Readonly<Record<string, number>>;
   /** Changes whose answers were lost, by what they change, zero included. */
   readonly unknownOutcomes: Readonly<Record<string, number>>;
+  /** Open streams of Watch. */
+  readonly watchers: number;
   readonly queues: Readonly<Record<string, number>>;
   readonly conditions: Readonly<Record<string, boolean>>;
 };
@@ -47,12 +49,13 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "storagenode.unknown_outcomes",
     "Changes of the target whose answers were lost, by what they change",
   );
+  const watchers = gauge("storagenode.watchers", "Open streams of Watch");
   const queue = gauge("storagenode.queue.length", "Items that wait, by queue");
   const condition = gauge(
     "storagenode.condition",
     "1 if a condition of the node holds, otherwise 0",
   );
-  const needs = [unconfirmed, orphans, suspects, outcomes];
+  const needs = [unconfirmed, orphans, suspects, outcomes, watchers];
   const all = [volumes, snapshots, disks, capacity, exports, ...needs, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
@@ -80,6 +83,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     for (const [of, count] of Object.entries(now.unknownOutcomes)) {
       observe.observe(outcomes, count, { of });
     }
+    observe.observe(watchers, now.watchers);
     for (const [name, length] of Object.entries(now.queues)) {
       observe.observe(queue, length, { queue: name });
     }

@@ -34,6 +34,7 @@ export class Metrics {
   readonly #statements: Histogram;
   readonly #commits: Histogram;
   readonly #intentObserved: Histogram;
+  readonly #events: Counter;
 
   constructor(meter: Meter) {
     const seconds = (name: string, description: string) =>
@@ -59,10 +60,17 @@ export class Metrics {
     );
     this.#statements = seconds(METRIC_DB_CLIENT_OPERATION_DURATION, "Statements by operation");
     this.#commits = seconds("storagenode.commit.duration", "Transactions of the writer, by result");
+    this.#events = meter.createCounter("storagenode.events", {
+      description: "Events that were written, or dropped because too many waited, by result",
+    });
     this.#intentObserved = seconds(
       "storagenode.intent.observed.duration",
       "From the commit of a volume's intent until it was observed on the target and recorded",
     );
+  }
+
+  events(result: "written" | "dropped", count: number): void {
+    this.#events.add(count, { result });
   }
 
   pass(loop: string): void {

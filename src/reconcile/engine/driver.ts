@@ -13,6 +13,7 @@ import {
   listOf,
   unansweredOf,
   type FailedPart,
+  type FailedStep,
   type Kind,
   type Loop,
   type LoopStatus,
@@ -56,6 +57,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
   readonly #steps: Steps;
   readonly #status: LoopStatuses;
   readonly #wakeTimes = new WakeTimes((id) => this.wake(id));
+  #onFailure: (failure: FailedStep) => void = () => {};
   #scheduled = false;
   #paused = true;
   #closed = false;
@@ -82,6 +84,16 @@ export class Driver<View, Step extends { readonly kind: string }> {
   /** Whether nothing waits to be planned and no step or record is in flight. */
   get idle(): boolean {
     return this.#waiting === 0 && this.#inFlight.size === 0 && this.#recording.size === 0;
+  }
+
+  /** Calls listener before each failure of a step is counted. */
+  onFailure(listener: (failure: FailedStep) => void): void {
+    this.#onFailure = listener;
+  }
+
+  #tellFailure(kind: FailedStep["kind"], failure: Omit<FailedStep, "kind" | "before">): void {
+    const before = this.#backoffs.failure(failure.id, failure.step)?.message ?? "";
+    this.#onFailure({ ...failure, kind, before });
   }
 
   /** Starts planning, beginning with the objects woken so far. */
@@ -289,7 +301,9 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const { key, loop, id, step, span } = dispatched;
     this.#backoffs.succeed(id, key);
     for (const { step: kind, part, message } of failed) {
-      this.#failed(dispatched, keyOf(loop, kind, part), message);
+      const step = keyOf(loop, kind, part);
+      this.#tellFailure("retry", { id, step, message, unanswered: false, ...traceIds(span) });
+      this.#failed(dispatched, step, message);
     }
     const level = this.#kind.changes(step.kind) ? "info" : "debug";
     this.#log[level]({ loop, id, step: step.kind, ...traceIds(span) }, "step done");
@@ -302,6 +316,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const { id, key, view, span } = dispatched;
     const { kind, message } = result;
     const unanswered = unansweredOf(result) !== undefined;
+    this.#tellFailure(kind, { id, step: key, message, unanswered, ...traceIds(span) });
     if (kind === "retry") return this.#failed(dispatched, key, message, unanswered);
     this.#logFailure(dispatched, message, { level: "error" });
     if (!this.#kind.permits("record")) return this.#failed(dispatched, key, message);

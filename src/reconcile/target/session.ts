@@ -68,9 +68,12 @@ export type TargetSessionOptions = {
   readonly recordProcess: (targetProcess: TargetProcess) => void;
   /**
    * Called when the target is identified and its full scan is applied: loops may plan. restarted: since
-   * this agent last worked with it.
+   * this agent last worked with it. otherProcess: of these, the first time that it is identified.
    */
-  readonly onReady: (ready: { readonly restarted: boolean }) => void;
+  readonly onReady: (ready: {
+    readonly restarted: boolean;
+    readonly otherProcess: boolean;
+  }) => void;
 };
 
 export class TargetSession {
@@ -248,6 +251,7 @@ export class TargetSession {
       return;
     }
     let restarted = false;
+    let otherProcess = false;
     try {
       if (!subsystems.all && ours.length === 0) throw this.#scan.subsystemsUnknown();
       this.#missing = undefined;
@@ -269,6 +273,8 @@ export class TargetSession {
       const last = this.#lastIncarnation;
       this.#lastIncarnation = incarnation;
       restarted = continuity === "restarted" && last !== undefined && last !== incarnation;
+      // A target that this agent could not mark before is marked now.
+      otherProcess = restarted && last?.startsWith(UNMARKED) !== true;
       if (restarted) this.#scan.beginProcess();
       observed.beginIncarnation(incarnation, continuity === "unsure");
       this.#scan.apply(found);
@@ -283,7 +289,7 @@ export class TargetSession {
     this.#scheduleFullScan();
     this.#events.follow();
     this.#discovery.begin();
-    this.#options.onReady({ restarted });
+    this.#options.onReady({ restarted, otherProcess });
   }
 
   /** Another socket file is another process: its lists may be asked for again. */
