@@ -20,6 +20,7 @@ import { oneVolumeRow } from "./row-one-volume.ts";
 import { provisionRow } from "./row-provision.ts";
 import { restartRow } from "./row-restart.ts";
 import { scaleRow } from "./row-scale.ts";
+import { watchRow } from "./row-watch.ts";
 import type { Bench, Row, RowResult, Sizes } from "./row.ts";
 
 /** Processes that need their own core: database, target, agent and client. */
@@ -32,6 +33,7 @@ const ROWS: readonly Row[] = [
   getExportRow,
   idleRow,
   scaleRow,
+  watchRow,
 ];
 
 const FULL: Sizes = {
@@ -43,6 +45,7 @@ const FULL: Sizes = {
   singles: 20,
   restartsPerScale: 3,
   idleSeconds: 60,
+  watchers: 1_000,
   readSeconds: 3,
 };
 
@@ -55,6 +58,7 @@ const QUICK: Sizes = {
   singles: 2,
   restartsPerScale: 1,
   idleSeconds: 1,
+  watchers: 10,
   readSeconds: 0.2,
 };
 
