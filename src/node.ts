@@ -1,7 +1,5 @@
 // The composition root: constructs the adapters, the loops and the server, connects them, and
 // disposes of them in reverse order. No other module constructs them.
-import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
 import type { Logger } from "pino";
 import type { Agent } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
@@ -25,7 +23,6 @@ import {
   LEASE_TERM_MS,
   NVMF_WAIT_MS,
   REPEAT_MS,
-  stallMs,
   STATE_LASTS_MS,
   STOP_MS,
 } from "./limits.ts";
@@ -33,24 +30,23 @@ import type { DiskRow, DiskReadiness } from "./model/disk.ts";
 import { factsOf } from "./node-facts.ts";
 import { nodeEvents } from "./node-events.ts";
 import { components, conditions } from "./node-health.ts";
+import { openStore } from "./node-store.ts";
 import { showNode } from "./node-telemetry.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { callTelemetry } from "./spdk/call-telemetry.ts";
 import { spdkClient } from "./spdk/client.ts";
 import { SpdkConnection } from "./spdk/connection.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "./spdk/errors.ts";
-import { CopyFile } from "./local/copy-file.ts";
-import { LocalLock } from "./local/local-lock.ts";
-import { LocalMemory } from "./local/local-memory.ts";
+import type { LocalLock } from "./local/local-lock.ts";
 import { restores } from "./spdk/restoring.ts";
-import { isDatabaseDown, openDatabase } from "./store/database.ts";
-import { EventLog } from "./store/event-log.ts";
-import { Fence } from "./store/fence.ts";
-import { LocalCopy } from "./store/local-copy.ts";
-import { Rows } from "./store/rows.ts";
-import { StoreSession } from "./store/session.ts";
+import { isDatabaseDown } from "./store/database.ts";
+import type { EventLog } from "./store/event-log.ts";
+import type { Fence } from "./store/fence.ts";
+import type { LocalCopy } from "./store/local-copy.ts";
+import type { Rows } from "./store/rows.ts";
+import type { StoreSession } from "./store/session.ts";
 import { notLeaseHolder } from "./store/waiting-intents.ts";
-import { Writer } from "./store/writer.ts";
+import type { Writer } from "./store/writer.ts";
 import type { Kernel } from "./sysfs/kernel.ts";
 import { tracedKernel } from "./sysfs/traced-kernel.ts";
 import { NO_INSTRUMENTS, type Instruments } from "./telemetry/instruments.ts";
@@ -108,37 +104,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   await using stack = new AsyncDisposableStack();
   const timing = { ...TIMING, ...options.timing };
   const { leaseTermMs, stopMs } = timing;
-  const rows = new Rows();
-  const fence = new Fence();
-  const database = stack.use(
-    openDatabase({ url: config.databaseUrl, log, stallMs: stallMs(leaseTermMs), instruments }),
-  );
-  const file = stack.use(new CopyFile(config.stateDir));
-  const copy = stack.use(new LocalCopy({ file, rows, node: config, log }));
-  const shared = { database, rows, fence, copy, log };
-  const events = stack.use(
-    new EventLog({
-      ...shared,
-      nodeId: config.nodeId,
-      retentionMs: config.eventRetentionMs,
-      instruments,
-    }),
-  );
-  const writer = stack.use(new Writer({ ...shared, policy: config, events, instruments }));
-  const lock = stack.use(new LocalLock(options.lockPath ?? config.spdkSocket));
-  const memory = new LocalMemory(config.stateDir);
-  const holder = `${hostname()}/${process.pid}/${randomUUID()}`;
-  const session = stack.use(
-    new StoreSession({
-      ...options,
-      ...shared,
-      writer,
-      lock,
-      memory,
-      holder,
-      leaseTermMs,
-    }),
-  );
+  const store = openStore(stack, { ...options, leaseTermMs, instruments });
+  const { rows, fence, events, writer, session } = store;
   const connection = stack.use(connectTarget(config.spdkSocket, fence, instruments));
   // Whether a target that is gone or back is restored or changed depends on the database.
   connection.onDisconnected(() => session.check());
@@ -157,18 +124,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     instruments,
   });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
-  const agent = agentOf({
-    config,
-    rows,
-    writer,
-    session,
-    reconciler,
-    spdk,
-    fence,
-    lock,
-    copy,
-    events,
-  });
+  const agent = agentOf({ config, ...store, reconciler, spdk });
   stack.use(nodeEvents({ agent, events, fence, reconciler, stateLastsMs: timing.stateLastsMs }));
   const { listen } = config;
   const feed = watchFeed(agent);

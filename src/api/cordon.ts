@@ -1,7 +1,7 @@
 // Cordon and Uncordon: whether the node, or one disk, takes new volumes. What is there is served as before.
 import type { Agent } from "./agent.ts";
 import type { CallContext, StorageNodeHandlers } from "./call.ts";
-import * as requests from "./requests.ts";
+import * as requests from "./node-requests.ts";
 
 export function cordonHandlers(agent: Agent): Pick<StorageNodeHandlers, "cordon" | "uncordon"> {
   const change = async (

@@ -5,7 +5,7 @@ import { eventOf, traceIdOf } from "../model/event.ts";
 import type { Agent, EventsOfNode } from "./agent.ts";
 import type { CallContext, StorageNodeHandlers } from "./call.ts";
 import { pageToken } from "./fields.ts";
-import * as requests from "./requests.ts";
+import * as requests from "./node-requests.ts";
 
 type Recorded = Awaited<ReturnType<EventsOfNode["list"]>>[number];
 

@@ -7,23 +7,19 @@ import type {
   ZeroFreeSpaceRequest,
   AllowHostRequest,
   ConfirmHostsRequest,
-  CordonRequest,
   DeleteRequest,
   ExplainRequest,
   GetExportRequest,
-  ListEventsRequest,
   ListExportsRequest,
   ListLvolsRequest,
   ProvisionLvolRequest,
   PurgeOrphanRequest,
   ResolveOutcomeRequest,
-  UncordonRequest,
-  WatchRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
 import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Purge } from "../model/orphan.ts";
-import { BOOKMARK_MAX_MS, BOOKMARK_MIN_MS, MAX_CONFIRMATIONS } from "../limits.ts";
+import { MAX_CONFIRMATIONS } from "../limits.ts";
 import { Fields } from "./fields.ts";
 import type { PageRequest } from "./page.ts";
 import { snapshotId } from "./snapshot-requests.ts";
@@ -292,53 +288,6 @@ export function admitDisk(message: AdmitDiskRequest): {
       fields.text("evidence_fingerprint", message.evidenceFingerprint) || undefined,
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
-}
-
-/** objectId undefined: of the node and all its objects. */
-export function listEvents(
-  { objectId, ...message }: ListEventsRequest,
-  nodeId: string,
-): {
-  readonly objectId: string | undefined;
-  readonly pageSize: number;
-  readonly before: bigint | undefined;
-} {
-  const fields = new Fields();
-  const isEventId = (text: string) => /^[1-9]\d{0,17}$/.test(text);
-  const { pageSize, after } = fields.paging(message, isEventId);
-  const ofNode = objectId === nodeId;
-  const known = ofNode ? nodeId : fields.optionalUuid("object_id", objectId);
-  fields.done();
-  return { objectId: known, pageSize, before: after === undefined ? undefined : BigInt(after) };
-}
-
-/** bookmarkMs undefined: no bookmarks. */
-export function watch(message: WatchRequest): {
-  readonly fromRevision: bigint;
-  readonly bookmarkMs: number | undefined;
-} {
-  const fields = new Fields();
-  const { fromRevision, bookmarkInterval } = message;
-  if (bookmarkInterval === undefined) return { fromRevision, bookmarkMs: undefined };
-  const limits = { minMs: BOOKMARK_MIN_MS, maxMs: BOOKMARK_MAX_MS };
-  const bookmarkMs = fields.durationMs("bookmark_interval", bookmarkInterval, limits);
-  return fields.doneWith({ fromRevision, bookmarkMs });
-}
-
-/** diskId undefined: the whole node. */
-export function cordon(message: CordonRequest): {
-  readonly diskId: string | undefined;
-  readonly reason: string;
-} {
-  const fields = new Fields();
-  const reason = fields.text("reason", message.reason).trim();
-  if (reason === "") fields.violation("reason", "must be set");
-  return fields.doneWith({ diskId: fields.optionalUuid("disk_id", message.diskId), reason });
-}
-
-export function uncordon({ diskId }: UncordonRequest): { readonly diskId: string | undefined } {
-  const fields = new Fields();
-  return fields.doneWith({ diskId: fields.optionalUuid("disk_id", diskId) });
 }
 
 export function resolveOutcome(message: ResolveOutcomeRequest): {

@@ -9,7 +9,7 @@ import type { StorageNodeHandlers } from "./call.ts";
 import { diskMessageOf } from "./disks.ts";
 import { messageOf } from "./lvols.ts";
 import { requireRows } from "./preconditions.ts";
-import * as requests from "./requests.ts";
+import * as requests from "./node-requests.ts";
 import { snapshotMessageOf } from "./snapshots.ts";
 import { Serialized } from "./serialized.ts";
 import { WatchFeed } from "./watch-feed.ts";

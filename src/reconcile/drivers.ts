@@ -32,6 +32,8 @@ export type DriversOptions = {
   readonly suspects: Suspects;
   /** What is shown of an object may have changed, though neither its row nor its observation has. */
   readonly announce: (change: ObservedChange) => void;
+  /** A step has failed. */
+  readonly failed: (kind: RowChange["kind"], failure: FailedStep) => void;
 };
 
 export class Drivers {
@@ -43,20 +45,19 @@ export class Drivers {
   constructor(options: DriversOptions) {
     const { log, instruments, suspects } = options;
     this.#options = options;
-    this.#volumes = new Driver(options.volumeKind, log, instruments, suspects);
-    this.#snapshots = new Driver(options.snapshotKind, log, instruments, suspects);
-    this.#disks = new Driver(options.diskKind, log, instruments, suspects);
+    const telling = (kind: RowChange["kind"]) => ({
+      failed: (failure: FailedStep) => options.failed(kind, failure),
+    });
+    const volumes = { ...options.volumeKind, ...telling("lvol") };
+    const snapshots = { ...options.snapshotKind, ...telling("snapshot") };
+    const disks = { ...options.diskKind, ...telling("disk") };
+    this.#volumes = new Driver(volumes, log, instruments, suspects);
+    this.#snapshots = new Driver(snapshots, log, instruments, suspects);
+    this.#disks = new Driver(disks, log, instruments, suspects);
   }
 
   get #all() {
     return [this.#disks, this.#volumes, this.#snapshots] as const;
-  }
-
-  /** Calls listener with each failure of a step. */
-  onFailure(listener: (kind: RowChange["kind"], failure: FailedStep) => void): void {
-    this.#volumes.onFailure((failure) => listener("lvol", failure));
-    this.#snapshots.onFailure((failure) => listener("snapshot", failure));
-    this.#disks.onFailure((failure) => listener("disk", failure));
   }
 
   start(): void {

@@ -7,7 +7,7 @@ import type { OutcomeSubject } from "../model/unknown-outcome.ts";
 import type { PendingContext } from "../model/pending-op.ts";
 import type { RowChange } from "../store/rows.ts";
 import { Disks } from "./disk/disks.ts";
-import { Drivers } from "./drivers.ts";
+import { Drivers, type DriversOptions } from "./drivers.ts";
 import type { LoopStatus } from "./engine/kind.ts";
 import { Suspects, type Suspect } from "./engine/suspects.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
@@ -27,6 +27,7 @@ export type PartStatus = { readonly ok: boolean; readonly reason: string; readon
 export class Reconciler {
   readonly orphans: OrphanCalls;
   readonly #listeners = new Set<(change: ObservedChange | undefined) => void>();
+  readonly #failureListeners = new Set<DriversOptions["failed"]>();
   readonly #restartListeners = new Set<() => void>();
   readonly #shared: SharedParts;
   readonly #disks: Disks;
@@ -41,7 +42,7 @@ export class Reconciler {
   #graceTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ReconcilerOptions) {
-    const { config, rows, writer, log, fence, connection, spdk } = options;
+    const { config, rows, writer, log, fence, spdk } = options;
     const suspects = (this.#suspects = new Suspects(log));
     const shared = sharedParts(options, {
       pending: (now) => this.#pending(now),
@@ -85,6 +86,7 @@ export class Reconciler {
       permits: mayPerform,
       suspects,
       announce: (change) => this.#announce(change),
+      failed: (...told) => this.#failureListeners.forEach((listener) => listener(...told)),
     });
     this.#session = new TargetSession({
       ...shared,
@@ -106,15 +108,20 @@ export class Reconciler {
       disksListed: () => this.#disks.listed,
       inFlight: (id) => this.#drivers.diskInFlight(id),
     });
-    this.#unsubscribe = new DisposableStack();
-    this.#unsubscribe.defer(
+    this.#unsubscribe = this.#subscribe(options);
+  }
+
+  #subscribe({ connection, rows, fence }: ReconcilerOptions): DisposableStack {
+    const unsubscribe = new DisposableStack();
+    unsubscribe.defer(
       connection.onDisconnected(() => {
-        suspects.disconnected();
+        this.#suspects.disconnected();
         this.#announce(undefined);
       }),
     );
-    this.#unsubscribe.defer(rows.subscribe((changes) => this.#onRows(changes)));
-    this.#unsubscribe.defer(fence.onChange(() => this.#onFence()));
+    unsubscribe.defer(rows.subscribe((changes) => this.#onRows(changes)));
+    unsubscribe.defer(fence.onChange(() => this.#onFence()));
+    return unsubscribe;
   }
 
   start(): void {
@@ -181,8 +188,8 @@ export class Reconciler {
   }
 
   /** Calls listener with each failure of a step. */
-  onFailure(listener: Parameters<Drivers["onFailure"]>[0]): void {
-    this.#drivers.onFailure(listener);
+  onFailure(listener: DriversOptions["failed"]): void {
+    this.#failureListeners.add(listener);
   }
 
   /** Calls listener when the target is back as another process than this agent has worked with. */

@@ -1,5 +1,6 @@
 // Intents that wait for the writer's next transaction, and the outcome of each in it.
 import type { Span } from "@opentelemetry/api";
+import type { Logger } from "pino";
 import {
   admit,
   changedIds,
@@ -8,7 +9,8 @@ import {
   type Mutation,
 } from "../model/admission.ts";
 import { Refusal } from "../model/errors.ts";
-import type { IntentChange } from "../model/event.ts";
+import { intentEvents, type IntentChange } from "../model/event.ts";
+import type { EventLog } from "./event-log.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
@@ -155,8 +157,19 @@ export function outcomeUnknown(cause: unknown): Refusal {
   return databaseDown(message, cause);
 }
 
+/** Tells log and events of an intent that was committed. */
+export function tell(
+  { log, events }: { readonly log: Logger; readonly events?: Pick<EventLog, "add"> | undefined },
+  mutation: Mutation,
+  { decision, changes }: Admitted,
+): void {
+  log.info(logFields(mutation, decision), "intent committed");
+  const time = new Date();
+  events?.add(() => intentEvents(mutation, changes, time));
+}
+
 /** What the log says of a committed intent. */
-export function logFields(mutation: Mutation, { row }: Decision) {
+function logFields(mutation: Mutation, { row }: Decision) {
   const { kind, id, actor } = mutation;
   const generation = row?.generation.toString();
   return { intent: kind, id, generation, actor, ...reasonOf(mutation) };

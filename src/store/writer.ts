@@ -6,7 +6,6 @@ import type { Logger } from "pino";
 import type { AdmissionPolicy, Decision, Mutation } from "../model/admission.ts";
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
-import { intentEvents } from "../model/event.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
 import type { SnapshotRow, SnapshotStatusPatch } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
@@ -127,16 +126,12 @@ export class Writer {
     const span = childSpan(this.#instruments.tracer, `commit ${kind}`, {
       attributes: { [ATTR.mutation]: kind, [ATTR.objectId]: id },
     });
-    const { decision, written, changes } = await new Promise<Admitted>((resolve, reject) => {
+    const admitted = await new Promise<Admitted>((resolve, reject) => {
       this.#mutations.push({ mutation, span, resolve, reject });
       this.#schedule();
     });
-    if (written) {
-      this.#options.log.info(intents.logFields(mutation, decision), "intent committed");
-      const time = new Date();
-      this.#options.events?.add(() => intentEvents(mutation, changes, time));
-    }
-    return decision;
+    if (admitted.written) intents.tell(this.#options, mutation, admitted);
+    return admitted.decision;
   }
 
   /** Throws a Refusal if no transaction can be started now, or if too many intents wait for one. */

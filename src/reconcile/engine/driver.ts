@@ -3,7 +3,7 @@
 // the step is answered. It does not poll: an object that is not woken costs nothing.
 //
 // It never depends on volumes or disks: everything specific to a kind of object is in its `Kind`.
-import { context, ROOT_CONTEXT, trace, type Span } from "@opentelemetry/api";
+import { context, ROOT_CONTEXT, trace } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { ATTR } from "../../telemetry/attributes.ts";
 import type { Instruments } from "../../telemetry/instruments.ts";
@@ -13,7 +13,6 @@ import {
   listOf,
   unansweredOf,
   type FailedPart,
-  type FailedStep,
   type Kind,
   type Loop,
   type LoopStatus,
@@ -25,21 +24,9 @@ import { PassTrace } from "./pass-trace.ts";
 import { PASS_OBJECTS } from "../../limits.ts";
 import type { StepFailures } from "../../model/failure.ts";
 import { Backoffs } from "./backoff.ts";
-import type { Sent, Steps, Suspects } from "./suspects.ts";
+import type { Dispatched } from "./dispatched.ts";
+import type { Steps, Suspects } from "./suspects.ts";
 import { WakeTimes } from "./wake-times.ts";
-
-type Dispatched<View, Step> = {
-  readonly loop: string;
-  readonly id: string;
-  /** `LOOP/STEP PART`: of the back-off. */
-  readonly key: string;
-  readonly view: View;
-  readonly step: Step;
-  /** Undefined: the step sends no change to the target. */
-  readonly sent: Sent | undefined;
-  readonly span: Span;
-  readonly startMs: number;
-};
 
 export class Driver<View, Step extends { readonly kind: string }> {
   readonly #kind: Kind<View, Step>;
@@ -57,7 +44,6 @@ export class Driver<View, Step extends { readonly kind: string }> {
   readonly #steps: Steps;
   readonly #status: LoopStatuses;
   readonly #wakeTimes = new WakeTimes((id) => this.wake(id));
-  #onFailure: (failure: FailedStep) => void = () => {};
   #scheduled = false;
   #paused = true;
   #closed = false;
@@ -84,16 +70,6 @@ export class Driver<View, Step extends { readonly kind: string }> {
   /** Whether nothing waits to be planned and no step or record is in flight. */
   get idle(): boolean {
     return this.#waiting === 0 && this.#inFlight.size === 0 && this.#recording.size === 0;
-  }
-
-  /** Calls listener before each failure of a step is counted. */
-  onFailure(listener: (failure: FailedStep) => void): void {
-    this.#onFailure = listener;
-  }
-
-  #tellFailure(kind: FailedStep["kind"], failure: Omit<FailedStep, "kind" | "before">): void {
-    const before = this.#backoffs.failure(failure.id, failure.step)?.message ?? "";
-    this.#onFailure({ ...failure, kind, before });
   }
 
   /** Starts planning, beginning with the objects woken so far. */
@@ -301,9 +277,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const { key, loop, id, step, span } = dispatched;
     this.#backoffs.succeed(id, key);
     for (const { step: kind, part, message } of failed) {
-      const step = keyOf(loop, kind, part);
-      this.#tellFailure("retry", { id, step, message, unanswered: false, ...traceIds(span) });
-      this.#failed(dispatched, step, message);
+      this.#failed(dispatched, keyOf(loop, kind, part), message);
     }
     const level = this.#kind.changes(step.kind) ? "info" : "debug";
     this.#log[level]({ loop, id, step: step.kind, ...traceIds(span) }, "step done");
@@ -316,9 +290,10 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const { id, key, view, span } = dispatched;
     const { kind, message } = result;
     const unanswered = unansweredOf(result) !== undefined;
-    this.#tellFailure(kind, { id, step: key, message, unanswered, ...traceIds(span) });
     if (kind === "retry") return this.#failed(dispatched, key, message, unanswered);
     this.#logFailure(dispatched, message, { level: "error" });
+    const failure = { id, step: key, before: "", message, unanswered, ...traceIds(span) };
+    this.#kind.failed?.({ kind: "fatal", ...failure });
     if (!this.#kind.permits("record")) return this.#failed(dispatched, key, message);
     const written = context.with(trace.setSpan(ROOT_CONTEXT, span), () =>
       this.#kind.recordFatal(view, message),
@@ -332,7 +307,11 @@ export class Driver<View, Step extends { readonly kind: string }> {
     message: string,
     unanswered = false,
   ): void {
-    const { attempt } = this.#backoffs.fail(dispatched.id, key, message, unanswered);
+    const { id, span } = dispatched;
+    const before = this.#backoffs.failure(id, key)?.message ?? "";
+    const failure = { id, step: key, before, message, unanswered, ...traceIds(span) };
+    this.#kind.failed?.({ kind: "retry", ...failure });
+    const { attempt } = this.#backoffs.fail(id, key, message, unanswered);
     this.#logFailure(dispatched, message, { level: "warn", attempt });
   }
 

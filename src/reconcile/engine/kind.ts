@@ -91,6 +91,8 @@ export type Kind<View, Step extends { readonly kind: string }> = {
    * Records status that differs from the row, if any. Resolves after the commit: was it written?
    */
   readonly record: (view: View) => Promise<boolean> | undefined;
+  /** Is told of each failure of a step, before it is counted. */
+  readonly failed?: (failure: FailedStep) => void;
   /** Records that the object gives up (`gaveUp`) until a new intent. */
   readonly recordFatal: (view: View, message: string) => Promise<boolean>;
 };
