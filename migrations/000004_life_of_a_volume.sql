@@ -78,3 +78,24 @@ alter table lvol
 alter table snapshot
   -- Of such a volume: SPDK clears a snapshot as it clears the volume that it was taken of.
   add column adopted boolean not null default false;
+
+-- Events: what happened to which object of a node, and why. Written in batches after what they tell, and
+-- deleted when they are older than the node keeps them. No reference to node: each row would lock it.
+create table event (
+  -- Rises with time within one node, as it has one writer.
+  id bigint generated always as identity,
+  node_id text not null,
+  object_kind text not null check (object_kind in ('lvol', 'snapshot', 'disk', 'node')),
+  object_id text not null,
+  reason text not null,
+  before text not null,
+  after text not null,
+  message text not null,
+  -- Who asked; empty: nobody.
+  actor text not null,
+  trace_id text not null,
+  time timestamptz not null,
+  primary key (node_id, id)
+);
+
+create index event_object on event (node_id, object_id, id);

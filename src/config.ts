@@ -1,6 +1,5 @@
 // Reads the environment into a frozen Config. It reports all faults at once and never replaces an
 // invalid value by a default.
-import { readFileSync } from "node:fs";
 import { isIPv4, isIPv6 } from "node:net";
 import { hostname } from "node:os";
 import { z } from "zod";
@@ -13,24 +12,12 @@ import {
   telemetryEnvironment,
   type TelemetryConfig,
 } from "./telemetry/telemetry-config.ts";
-
-export type FabricDisk = {
-  readonly serial: string;
-  readonly nsid: number;
-  readonly trtype: "TCP" | "RDMA";
-  readonly traddr: string;
-  readonly trsvcid: string;
-  readonly subnqn: string;
-  /**
-   * Permits formatting; without it a fabric disk, which cannot be inspected, is never formatted.
-   */
-  readonly format: boolean;
-};
-
-export type DiskPattern = {
-  readonly field: "serial" | "model" | "address";
-  readonly glob: string;
-};
+import {
+  diskPatterns,
+  readFabricDisks,
+  type DiskPattern,
+  type FabricDisk,
+} from "./config-disks.ts";
 
 export type Config = {
   readonly nodeId: string;
@@ -55,9 +42,13 @@ export type Config = {
   readonly reconnectGraceMs: number;
   /** Whose I/O counters stand in the metrics. */
   readonly metricsIostat: "off" | "disks" | "volumes";
+  /** How long events can be read. */
+  readonly eventRetentionMs: number;
   readonly logLevel: "fatal" | "error" | "warn" | "info" | "debug" | "trace";
   readonly telemetry: TelemetryConfig;
 };
+
+const DAY_MS = 86_400_000;
 
 /** Exit code of a configuration fault (EX_CONFIG of sysexits.h). */
 export const EXIT_CONFIG = 78;
@@ -92,16 +83,6 @@ const nqnPrefix = z
     /^nqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9-]+(\.[a-z0-9-]+)*(:[A-Za-z0-9._-]+)*$/,
     "must look like nqn.2026-11.io.storage-node",
   );
-
-const fabricDisk = z.strictObject({
-  serial: z.string().min(1).max(20),
-  nsid: z.number().int().min(1).default(1),
-  trtype: z.enum(["TCP", "RDMA"]),
-  traddr: z.string().min(1),
-  trsvcid: z.string().regex(/^\d+$/),
-  subnqn: z.string().startsWith("nqn."),
-  format: z.boolean().default(false),
-});
 
 const environment = z.object({
   STORAGE_NODE_ID: z
@@ -161,6 +142,11 @@ const environment = z.object({
   STORAGE_NODE_METRICS_IOSTAT: z
     .enum(["off", "disks", "volumes"], { error: "must be off, disks or volumes" })
     .default("disks"),
+  STORAGE_NODE_EVENT_RETENTION: z
+    .string()
+    .regex(/^\d{1,4}(\.\d{1,3})?$/, { error: "must be a number of days, such as 7", abort: true })
+    .refine((days) => Number(days) > 0, "must be above 0")
+    .default("7"),
   LOG_LEVEL: z
     .enum(["fatal", "error", "warn", "info", "debug", "trace"], {
       error: "must be fatal, error, warn, info, debug or trace",
@@ -214,6 +200,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     spaceThresholds: spaceThresholds(values.STORAGE_NODE_SPACE_LOW),
     reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
     metricsIostat: values.STORAGE_NODE_METRICS_IOSTAT,
+    eventRetentionMs: Number(values.STORAGE_NODE_EVENT_RETENTION) * DAY_MS,
     logLevel: values.LOG_LEVEL,
     telemetry: telemetryConfig(values),
   });
@@ -259,63 +246,6 @@ function exportAddresses(list: string, faults: string[]): string[] {
     faults.push("STORAGE_NODE_EXPORT_ADDR: names an address twice");
   }
   return addresses;
-}
-
-function diskPatterns(list: string, faults: string[]): DiskPattern[] {
-  const patterns: DiskPattern[] = [];
-  for (const part of list.split(",").map((item) => item.trim())) {
-    if (part === "") continue;
-    const match = /^(serial|model|address):(.+)$/.exec(part);
-    const field = match?.[1];
-    const glob = match?.[2];
-    if ((field === "serial" || field === "model" || field === "address") && glob !== undefined) {
-      patterns.push({ field, glob });
-    } else {
-      faults.push(
-        `STORAGE_NODE_DISK_ALLOW: "${part}" is not serial:GLOB, model:GLOB or address:GLOB`,
-      );
-    }
-  }
-  return patterns;
-}
-
-function readFabricDisks(path: string, faults: string[]): FabricDisk[] {
-  if (path === "") return [];
-  let json: unknown;
-  try {
-    json = JSON.parse(readFileSync(path, "utf8"));
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    faults.push(`STORAGE_NODE_FABRIC_DISKS: cannot read ${path}: ${why}`);
-    return [];
-  }
-  const parsed = z.array(fabricDisk).safeParse(json);
-  for (const issue of parsed.error?.issues ?? []) {
-    faults.push(`STORAGE_NODE_FABRIC_DISKS: ${path}: [${issue.path.join(".")}] ${issue.message}`);
-  }
-  const disks = parsed.data ?? [];
-  const keys = disks.map((disk) => `${disk.serial}/${disk.nsid}`);
-  if (new Set(keys).size !== keys.length) {
-    faults.push(`STORAGE_NODE_FABRIC_DISKS: ${path} names a serial and nsid twice`);
-  }
-  return disks;
-}
-
-/** Whether a disk is on the allow list; an empty list allows none. */
-export function isAllowed(
-  patterns: readonly DiskPattern[],
-  disk: { readonly serial: string; readonly model: string; readonly address: string },
-): boolean {
-  return patterns.some(({ field, glob }) => globMatches(glob, disk[field]));
-}
-
-/** `*` stands for any characters, `?` for one; everything else for itself. */
-function globMatches(glob: string, value: string): boolean {
-  const source = glob
-    .replace(/[.+^${}()|[\]\\]/g, "\\$&")
-    .replaceAll("*", ".*")
-    .replaceAll("?", ".");
-  return new RegExp(`^${source}$`).test(value);
 }
 
 /** As readConfig, but prints the faults to stderr and returns undefined instead of throwing. */

@@ -123,6 +123,27 @@ export const TOMBSTONES = 1_000;
 /** Rows of deleted volumes that one transaction compacts. */
 export const COMMIT_TOMBSTONES = 1_000;
 
+// Events.
+
+/** Events that wait to be written; further ones are dropped and counted. */
+export const EVENTS_QUEUED = 10_000;
+
+/** Events are written that long after the first one that waits. */
+export const EVENT_FLUSH_MS = 1_000;
+
+/** Events that one statement writes, or deletes. */
+export const EVENTS_PER_STATEMENT = 1_000;
+
+/** Between two deletions of old events. */
+export const EVENT_PRUNE_MS = 600_000;
+
+/** Characters of each text of an event; the rest is cut off. */
+export const EVENT_TEXT_CHARS = 2_000;
+
+/** Between two looks at which states have lasted, and how long a state lasts that is an event. */
+export const STATES_MS = 1_000;
+export const STATE_LASTS_MS = 10_000;
+
 // The local copy.
 
 /** Below that size the file is only appended to; above, it is replaced at twice its live size. */
@@ -166,6 +187,20 @@ export const MAX_LABEL_VALUE_BYTES = 256;
 
 /** Calls that are served at once; further ones are refused with OVERLOADED. */
 export const MAX_CALLS = 20_000;
+
+/** Streams that are open at once; further ones are refused with OVERLOADED. */
+export const MAX_STREAMS = 4_000;
+
+/** Changes that Watch keeps for its readers, and their bytes; a reader that is further behind is ended. */
+export const WATCH_CHANGES = 4_096;
+export const WATCH_CHANGES_BYTES = 16 * 1024 * 1024;
+
+/** Objects that Watch encodes in one turn of the event loop. */
+export const WATCH_TURN_OBJECTS = 128;
+
+/** Shortest and longest interval of bookmarks. */
+export const BOOKMARK_MIN_MS = 100;
+export const BOOKMARK_MAX_MS = 600_000;
 
 /** Size of a request. */
 export const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;

@@ -4,6 +4,7 @@ import type { Agent } from "./api/agent.ts";
 import { nodeCapacity } from "./api/capacity.ts";
 import { startHttp } from "./api/http.ts";
 import type { Config } from "./config.ts";
+import type { WatchFeed } from "./api/watch-feed.ts";
 import { DISK_STATES, diskState } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
 import { SNAPSHOT_STATES, snapshotState } from "./model/snapshot.ts";
@@ -14,6 +15,7 @@ import { OUTCOME_SUBJECTS } from "./model/unknown-outcome.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
 import type { SpdkConnection } from "./spdk/connection.ts";
 import type { Fence } from "./store/fence.ts";
+import type { EventLog } from "./store/event-log.ts";
 import type { Rows } from "./store/rows.ts";
 import type { Writer } from "./store/writer.ts";
 import { registerGauges, type NodeFigures } from "./telemetry/gauges.ts";
@@ -29,6 +31,8 @@ type Parts = {
   readonly writer: Writer;
   readonly connection: SpdkConnection;
   readonly fence: Fence;
+  readonly events: Pick<EventLog, "queued">;
+  readonly feed: Pick<WatchFeed, "readers">;
 };
 
 export type Shown = AsyncDisposable & {
@@ -124,9 +128,11 @@ function figures(parts: Parts): NodeFigures {
       reconciler.unknownOutcomes().map(({ of }) => of),
     ),
     iostatReaders: reconciler.iostat.readers,
+    watchers: parts.feed.readers,
     queues: {
       intents: writer.queued.intents,
       records: writer.queued.records,
+      events: parts.events.queued,
       lanes: lanes.waiting,
       steps: lanes.running,
       spdk_unsent: connection.unanswered.queued,

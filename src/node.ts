@@ -1,13 +1,13 @@
 // The composition root: constructs the adapters, the loops and the server, connects them, and
 // disposes of them in reverse order. No other module constructs them.
-import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
 import type { Logger } from "pino";
 import type { Agent } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
+import { cordonHandlers } from "./api/cordon.ts";
 import { diskHandlers } from "./api/disks.ts";
 import { iostatHandlers } from "./api/iostat.ts";
 import { explainHandlers } from "./api/explain.ts";
+import { eventHandlers } from "./api/events.ts";
 import { exportHandlers } from "./api/exports.ts";
 import { lvolHandlers } from "./api/lvols.ts";
 import { deletionHandlers } from "./api/deletion.ts";
@@ -16,6 +16,7 @@ import { outcomeHandlers } from "./api/outcomes.ts";
 import { nodeHandlers } from "./api/node.ts";
 import { orphanHandlers } from "./api/orphans.ts";
 import { startServer, type RunningServer } from "./api/server.ts";
+import { watchFeed, watchHandlers } from "./api/watch.ts";
 import type { Config } from "./config.ts";
 import {
   EVENTS_MS,
@@ -23,30 +24,31 @@ import {
   LEASE_TERM_MS,
   NVMF_WAIT_MS,
   REPEAT_MS,
-  stallMs,
+  STATE_LASTS_MS,
   STOP_MS,
 } from "./limits.ts";
 import type { DiskRow, DiskReadiness } from "./model/disk.ts";
 import { factsOf } from "./node-facts.ts";
+import { nodeEvents } from "./node-events.ts";
 import { components, conditions } from "./node-health.ts";
+import { openStore } from "./node-store.ts";
 import { showNode } from "./node-telemetry.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { callTelemetry } from "./spdk/call-telemetry.ts";
 import { spdkClient } from "./spdk/client.ts";
 import { SpdkConnection } from "./spdk/connection.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "./spdk/errors.ts";
-import { CopyFile } from "./local/copy-file.ts";
-import { LocalLock } from "./local/local-lock.ts";
-import { LocalMemory } from "./local/local-memory.ts";
+import type { LocalLock } from "./local/local-lock.ts";
 import { restores } from "./spdk/restoring.ts";
 import { StoreChanges } from "./spdk/store-changes.ts";
-import { openDatabase } from "./store/database.ts";
-import { Fence } from "./store/fence.ts";
-import { LocalCopy } from "./store/local-copy.ts";
-import { Rows } from "./store/rows.ts";
-import { StoreSession } from "./store/session.ts";
+import { isDatabaseDown } from "./store/database.ts";
+import type { EventLog } from "./store/event-log.ts";
+import type { Fence } from "./store/fence.ts";
+import type { LocalCopy } from "./store/local-copy.ts";
+import type { Rows } from "./store/rows.ts";
+import type { StoreSession } from "./store/session.ts";
 import { notLeaseHolder } from "./store/waiting-intents.ts";
-import { Writer } from "./store/writer.ts";
+import type { Writer } from "./store/writer.ts";
 import type { Kernel } from "./sysfs/kernel.ts";
 import { tracedKernel } from "./sysfs/traced-kernel.ts";
 import { NO_INSTRUMENTS, type Instruments } from "./telemetry/instruments.ts";
@@ -83,6 +85,7 @@ export type Timing = {
   readonly repeatMs: number;
   readonly nvmfWaitMs: number;
   readonly stopMs: number;
+  readonly stateLastsMs: number;
 };
 
 const TIMING: Timing = {
@@ -92,6 +95,7 @@ const TIMING: Timing = {
   repeatMs: REPEAT_MS,
   nvmfWaitMs: NVMF_WAIT_MS,
   stopMs: STOP_MS,
+  stateLastsMs: STATE_LASTS_MS,
 };
 
 /** Starts the agent. The API answers at once; the agent is ready once every object is verified. */
@@ -102,29 +106,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   await using stack = new AsyncDisposableStack();
   const timing = { ...TIMING, ...options.timing };
   const { leaseTermMs, stopMs } = timing;
-  const rows = new Rows();
-  const fence = new Fence();
-  const database = stack.use(
-    openDatabase({ url: config.databaseUrl, log, stallMs: stallMs(leaseTermMs), instruments }),
-  );
-  const file = stack.use(new CopyFile(config.stateDir));
-  const copy = stack.use(new LocalCopy({ file, rows, node: config, log }));
-  const shared = { database, rows, fence, copy, log };
-  const writer = stack.use(new Writer({ ...shared, policy: config, instruments }));
-  const lock = stack.use(new LocalLock(options.lockPath ?? config.spdkSocket));
-  const memory = new LocalMemory(config.stateDir);
-  const holder = `${hostname()}/${process.pid}/${randomUUID()}`;
-  const session = stack.use(
-    new StoreSession({
-      ...options,
-      ...shared,
-      writer,
-      lock,
-      memory,
-      holder,
-      leaseTermMs,
-    }),
-  );
+  const store = openStore(stack, { ...options, leaseTermMs, instruments });
+  const { rows, fence, events, writer, session } = store;
   const connection = stack.use(connectTarget(config.spdkSocket, fence, instruments));
   // Whether a target that is gone or back is restored or changed depends on the database.
   connection.onDisconnected(() => session.check());
@@ -145,11 +128,15 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     instruments,
   });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
-  const agent = agentOf({ config, rows, writer, session, reconciler, spdk, fence, lock, copy });
+  const agent = agentOf({ config, ...store, reconciler, spdk });
+  stack.use(nodeEvents({ agent, events, fence, reconciler, stateLastsMs: timing.stateLastsMs }));
   const { listen } = config;
-  const handlers = handlersOf(agent, log);
+  const feed = watchFeed(agent);
+  rows.subscribe((changes) => feed.committed(changes));
+  reconciler.onChange((change) => feed.observed(change));
+  const handlers = { ...handlersOf(agent, log), ...watchHandlers(agent, feed) };
   const server = stack.use(await startServer({ listen, log, instruments, handlers }));
-  const observed = { config, agent, rows, reconciler, writer, connection, fence };
+  const observed = { config, agent, rows, reconciler, writer, connection, fence, events, feed };
   const http = stack.use(await showNode(config.httpListen, telemetry, observed));
   stack.defer(watchReadiness(agent, reconciler, server, log));
   reconciler.start();
@@ -172,7 +159,9 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...deletionHandlers(agent),
     ...exportHandlers(agent),
     ...diskHandlers(agent),
+    ...cordonHandlers(agent),
     ...nodeHandlers(agent),
+    ...eventHandlers(agent),
     ...explainHandlers(agent),
     ...iostatHandlers(agent),
     ...orphanHandlers(agent),
@@ -199,10 +188,11 @@ type Parts = {
   readonly fence: Fence;
   readonly lock: LocalLock;
   readonly copy: LocalCopy;
+  readonly events: EventLog;
 };
 
 function agentOf(parts: Parts): Agent {
-  const { config, rows, writer, session, reconciler, spdk, fence } = parts;
+  const { config, rows, writer, session, reconciler, spdk, fence, events } = parts;
   const diskReadiness = (row: DiskRow): DiskReadiness => reconciler.diskReadiness(row);
   return {
     nodeId: config.nodeId,
@@ -217,6 +207,11 @@ function agentOf(parts: Parts): Agent {
     diskReadiness,
     freeFor: (asked) => reconciler.freeFor(asked),
     orphans: orphansOf(parts),
+    events: {
+      add: (make) => events.add(make),
+      list: (query) => events.list(query),
+      isDown: isDatabaseDown,
+    },
     ...factsOf(parts),
     connectedHosts: async (nqn) => {
       try {

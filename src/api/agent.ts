@@ -11,6 +11,7 @@ import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
 import type { LvolFacts } from "../explain/lvol-facts.ts";
 import type { SnapshotFacts } from "../explain/snapshot.ts";
 import type { IoReading, IostatReader } from "../model/iostat.ts";
+import type { EventLog } from "../store/event-log.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
@@ -57,6 +58,11 @@ export type IostatOfNode = {
   readonly countDropped: () => void;
 };
 
+export type EventsOfNode = Pick<EventLog, "list" | "add"> & {
+  /** Whether an error of `list` says that the database cannot be reached. */
+  readonly isDown: (error: unknown) => boolean;
+};
+
 export type Agent = {
   readonly nodeId: string;
   readonly version: string;
@@ -68,6 +74,7 @@ export type Agent = {
   readonly snapshotView: (row: SnapshotRow) => SnapshotView;
   readonly orphans: OrphansOfNode;
   readonly iostat: IostatOfNode;
+  readonly events: EventsOfNode;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
   /** Free clusters by disk; read from the target where too few seem to be free for what is asked. */
   readonly freeFor: (

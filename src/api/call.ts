@@ -27,8 +27,9 @@ import type { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { contextOf, endSpan, failed, startSpan, traceparentOf } from "../telemetry/trace.ts";
+import type { Serialized } from "./serialized.ts";
 import { statusOf } from "./status.ts";
-import { MAX_CALLS } from "../limits.ts";
+import { MAX_CALLS, MAX_STREAMS } from "../limits.ts";
 
 export type CallContext = {
   readonly method: string;
@@ -60,7 +61,10 @@ export type StreamHandler<Request, Response> = (
 /** One handler for each RPC of the service. */
 export type StorageNodeHandlers = {
   readonly [Method in keyof Service]: Service[Method] extends { responseStream: true }
-    ? StreamHandler<RequestOf<Service[Method]>, ResponseOf<Service[Method]>>
+    ? StreamHandler<
+        RequestOf<Service[Method]>,
+        ResponseOf<Service[Method]> | Serialized<ResponseOf<Service[Method]>>
+      >
     : UnaryHandler<RequestOf<Service[Method]>, ResponseOf<Service[Method]>>;
 };
 
@@ -97,6 +101,7 @@ export class OpenCalls {
   readonly #instruments: Instruments;
   readonly #open = new Set<AbortController>();
   #underWay = 0;
+  #streams = 0;
   #draining = false;
 
   constructor(log: Logger, instruments: Instruments) {
@@ -135,7 +140,7 @@ export class OpenCalls {
   ): handleServerStreamingCall<Request, Response> {
     return (call) => {
       this.#serve(method, call, (callContext) =>
-        this.#pump(call, handler(call.request, callContext), {
+        this.#stream(call, handler(call.request, callContext), {
           pacing,
           signal: callContext.signal,
         }),
@@ -223,6 +228,24 @@ export class OpenCalls {
     }
   }
 
+  /** Streams stay open: they must not use up what other calls need. */
+  async #stream<Request, Response>(
+    call: ServerWritableStream<Request, Response>,
+    items: AsyncIterable<Response>,
+    how: { readonly pacing: Pacing; readonly signal: AbortSignal },
+  ): Promise<void> {
+    if (this.#streams >= MAX_STREAMS) {
+      const message = `${this.#streams} streams are open, the limit is ${MAX_STREAMS}`;
+      throw new Refusal("OVERLOADED", message, { retryAfterMs: 1_000 });
+    }
+    this.#streams += 1;
+    try {
+      await this.#pump(call, items, how);
+    } finally {
+      this.#streams -= 1;
+    }
+  }
+
   /** Writes with back-pressure: takes the next item only when the pacing allows it. */
   async #pump<Request, Response>(
     call: ServerWritableStream<Request, Response>,
@@ -252,5 +275,6 @@ function untilAbort(signal: AbortSignal, begin: (done: () => void) => void): Pro
     };
     signal.addEventListener("abort", end, { once: true });
     begin(end);
+    if (signal.aborted) end();
   });
 }

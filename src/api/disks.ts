@@ -1,8 +1,9 @@
 // ListDisks, GetDisk, AdmitDisk and ZeroFreeSpace.
+import type { Disk } from "../gen/storagenode/v1/disk.ts";
 import { diskState, type DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Agent } from "./agent.ts";
-import { spaceOfDisks } from "./capacity.ts";
+import { spaceOfDisks, type SpaceBytes } from "./capacity.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import { requireRows } from "./preconditions.ts";
 import { diskMessage } from "./messages.ts";
@@ -13,14 +14,8 @@ import { waitForDisk } from "./wait.ts";
 export function diskHandlers(
   agent: Agent,
 ): Pick<StorageNodeHandlers, "getDisk" | "listDisks" | "admitDisk" | "zeroFreeSpace"> {
-  const messages = (rows: readonly DiskRow[]) => {
-    const spaces = spaceOfDisks(agent, rows);
-    return rows.map((row) => {
-      const io = agent.iostat.latest("disk", row.id);
-      return diskMessage(row, agent.diskReadiness(row), { space: spaces.get(row.id), io });
-    });
-  };
-  const message = (row: DiskRow) => messages([row])[0];
+  const messages = (rows: readonly DiskRow[]) => diskMessagesOf(agent, rows);
+  const message = (row: DiskRow) => diskMessageOf(agent, row);
   const isUp = (row: DiskRow) => diskState(row, agent.diskReadiness(row)) === "UP";
   return {
     async getDisk(request) {
@@ -65,4 +60,19 @@ export function diskHandlers(
       return { disk: message(row ?? decision.row) };
     },
   };
+}
+
+/** Space is read once for all of them. */
+function diskMessagesOf(agent: Agent, rows: readonly DiskRow[]): Disk[] {
+  const spaces = spaceOfDisks(agent, rows);
+  return rows.map((row) => messageOf(agent, row, spaces.get(row.id)));
+}
+
+export function diskMessageOf(agent: Agent, row: DiskRow): Disk {
+  return messageOf(agent, row, spaceOfDisks(agent, [row]).get(row.id));
+}
+
+function messageOf(agent: Agent, row: DiskRow, space: SpaceBytes | undefined): Disk {
+  const io = agent.iostat.latest("disk", row.id);
+  return diskMessage(row, agent.diskReadiness(row), { space, io });
 }

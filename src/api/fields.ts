@@ -133,18 +133,10 @@ export class Fields {
 
   /** Milliseconds, rounded up; 0 (do not wait) if unset. */
   waitMs(field: string, value: Duration | undefined): number {
-    if (value === undefined) return 0;
-    const { seconds, nanos } = value;
-    const milliseconds = Number(seconds) * 1_000 + nanos / 1e6;
-    // google.protobuf.Duration: nanos has the sign of seconds and is less than one second.
-    const malformed = nanos < 0 || nanos > 999_999_999;
-    if (malformed || milliseconds < 0 || milliseconds > MAX_WAIT_MS) {
-      this.violation(field, "must be between 0 and 10 minutes");
-    }
-    return Math.ceil(milliseconds);
+    return this.durationMs(field, value, { min: 0, max: MAX_WAIT_MS, unset: 0 });
   }
 
-  /** Milliseconds; `unset` if there is none. */
+  /** Milliseconds, rounded up; `unset` if there is none. */
   durationMs(
     field: string,
     value: Duration | undefined,
@@ -153,11 +145,13 @@ export class Fields {
     if (value === undefined) return unset;
     const { seconds, nanos } = value;
     const milliseconds = Number(seconds) * 1_000 + nanos / 1e6;
+    // google.protobuf.Duration: nanos has the sign of seconds and is less than one second.
     const malformed = nanos < 0 || nanos > 999_999_999;
     if (malformed || milliseconds < min || milliseconds > max) {
-      this.violation(field, `must be between ${min / 1_000} and ${max / 1_000} seconds`);
+      const least = min === 0 ? "0" : `${min / 1_000} seconds`;
+      this.violation(field, `must be between ${least} and ${max / 60_000} minutes`);
     }
-    return milliseconds;
+    return Math.ceil(milliseconds);
   }
 
   /** isKey: whether a page can start after it; the ids of rows are UUIDs. */

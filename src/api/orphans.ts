@@ -4,6 +4,7 @@ import type { Orphan as OrphanMessage } from "../gen/storagenode/v1/node.ts";
 import type { Orphan } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
+import { tellOf } from "./events.ts";
 import { messageOf } from "./lvols.ts";
 import { requireRows } from "./preconditions.ts";
 import { page } from "./page.ts";
@@ -28,10 +29,17 @@ export function orphanHandlers(
       return { lvol: messageOf(agent, row) };
     },
 
-    async purgeOrphan(request, { signal, actor }) {
+    async purgeOrphan(request, { signal, actor, traceparent }) {
       const purge = requests.purge(request);
       requireRows(agent);
-      return { done: await agent.orphans.purge({ ...purge, actor }, signal) };
+      const done = await agent.orphans.purge({ ...purge, actor }, signal);
+      const object = { objectKind: "node", objectId: agent.nodeId } as const;
+      const { kind, name, reason: message } = purge;
+      const uuid = purge.kind === "lvol" ? ` (${purge.uuid})` : "";
+      const after = `${kind} ${name}${uuid} ${done ? "is gone" : "is not gone yet"}`;
+      const call = { actor, traceparent };
+      tellOf(agent, call, { ...object, reason: "ORPHAN_PURGED", after, message });
+      return { done };
     },
   };
 }

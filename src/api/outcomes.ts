@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import { Refusal } from "../model/errors.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
+import { tellOf } from "./events.ts";
 import { requireRows } from "./preconditions.ts";
 import * as requests from "./requests.ts";
 
@@ -12,7 +13,7 @@ export function outcomeHandlers(
   log: Logger,
 ): Pick<StorageNodeHandlers, "resolveOutcome"> {
   return {
-    async resolveOutcome(request, { actor }) {
+    async resolveOutcome(request, { actor, traceparent }) {
       const { id, reason } = requests.resolveOutcome(request);
       requireRows(agent);
       if (agent.rows.lvol(id) === undefined && agent.rows.disk(id) === undefined) {
@@ -20,6 +21,10 @@ export function outcomeHandlers(
       }
       const methods = agent.resolveOutcome(id);
       log.warn({ id, reason, actor, methods }, "unknown outcome resolved by an operator");
+      const objectKind = agent.rows.lvol(id) === undefined ? "disk" : "lvol";
+      const event = { objectKind, objectId: id, reason: "OUTCOME_RESOLVED" } as const;
+      const after = methods.join(", ");
+      tellOf(agent, { actor, traceparent }, { ...event, after, message: reason });
       return { requests: [...methods] };
     },
   };

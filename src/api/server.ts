@@ -13,6 +13,7 @@ import { OpenCalls, type StorageNodeHandlers } from "./call.ts";
 import { encodedOnce, iostatsEncodedOnce } from "./encoded-once.ts";
 import { Health, SERVICE } from "./health.ts";
 import { Reflection } from "./reflection.ts";
+import { mayBeSerialized } from "./serialized.ts";
 import { DRAIN_MS, MAX_MESSAGE_BYTES } from "../limits.ts";
 
 const REFLECTED = [
@@ -69,6 +70,7 @@ export async function startServer({
       ...StorageNodeService,
       getExport: encodedOnce(StorageNodeService.getExport),
       streamIostat: iostatsEncodedOnce(StorageNodeService.streamIostat),
+      watch: mayBeSerialized(StorageNodeService.watch),
     },
     serviceOf(calls, handlers),
   );

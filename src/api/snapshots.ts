@@ -34,13 +34,13 @@ export function snapshotHandlers(agent: Agent): SnapshotHandlers {
       const row = await waitForSnapshot(agent, { id, waitMs, signal }, (now) => {
         return isSettled(agent, now);
       });
-      return { snapshot: messageOf(agent, row ?? decision.row) };
+      return { snapshot: snapshotMessageOf(agent, row ?? decision.row) };
     },
 
     async getSnapshot({ snapshotId }) {
       const id = requests.snapshotId(snapshotId);
       requireRows(agent);
-      return { snapshot: messageOf(agent, knownSnapshot(agent, id)) };
+      return { snapshot: snapshotMessageOf(agent, knownSnapshot(agent, id)) };
     },
 
     async listSnapshots(request) {
@@ -52,12 +52,12 @@ export function snapshotHandlers(agent: Agent): SnapshotHandlers {
           (sourceLvolId === undefined || row.sourceLvolId === sourceLvolId),
       );
       const { items, nextPageToken } = page(all, { pageSize, after });
-      return { snapshots: items.map((row) => messageOf(agent, row)), nextPageToken };
+      return { snapshots: items.map((row) => snapshotMessageOf(agent, row)), nextPageToken };
     },
   };
 }
 
-function messageOf(agent: Agent, row: SnapshotRow): Snapshot {
+export function snapshotMessageOf(agent: Agent, row: SnapshotRow): Snapshot {
   return snapshotMessage(agent.snapshotView(row), agent.rows.disk(row.diskId)?.clusterBytes);
 }
 

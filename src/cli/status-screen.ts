@@ -85,15 +85,16 @@ function volumesText({ lvolsByState }: GetNodeResponse): string {
 }
 
 function diskRows(disks: readonly Disk[]): string[][] {
-  return disks.slice(0, MAX_DISKS).map(({ meta, status }) => {
+  return disks.slice(0, MAX_DISKS).map(({ meta, spec, status }) => {
     const store = status?.lvstore;
     const state = status?.state.replace("DISK_STATE_", "") ?? "?";
     const dirty = store?.freeSpace === "FREE_SPACE_UNKNOWN" ? "free space not zeroed" : "";
     const low = status?.conditions.find(({ type }) => type === "SpaceLow");
     const space = low === undefined ? "" : `space ${low.reason.toLowerCase()}`;
+    const cordoned = spec?.cordoned === true ? "cordoned" : "";
     const message =
       state === "UP"
-        ? [space, dirty].filter((text) => text !== "").join(", ")
+        ? [cordoned, space, dirty].filter((part) => part !== "").join(", ")
         : (status?.conditions.find(({ type }) => type === "Attached")?.message ?? "");
     return [
       status?.serial ?? meta?.id ?? "",

@@ -286,10 +286,7 @@ const STORE_CAUSES: readonly Part[] = [
     if (!row.cordoned) return undefined;
     return {
       cause: "it is cordoned: it takes no new volumes",
-      // The API has no call to uncordon a disk yet.
-      cure:
-        `set disk.cordoned to false in the database where id = '${row.id}', and restart the ` +
-        `agent`,
+      cure: "call Uncordon with its disk_id; its events say who cordoned it and why",
       waits: "all is as wanted",
     };
   },

@@ -2,6 +2,7 @@
 // Refusal. It runs inside the transaction that writes the intent, while the node's row is locked,
 // so that no other transaction changes the sums that it checks.
 import { adoptOrphan, idsOfAdoption, type AdoptOrphan } from "./adopt-admission.ts";
+import { changeCordon, type CordonChange } from "./cordon-admission.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { changeHost, confirmHosts, type ConfirmHosts, type HostChange } from "./host-admission.ts";
@@ -42,6 +43,7 @@ export type Mutation = Intent &
         readonly evidenceFingerprint: string | undefined;
       }
     | { readonly kind: "zeroFreeSpace" }
+    | CordonChange
   );
 
 export type AdmissionPolicy = {
@@ -62,7 +64,7 @@ export type AdmissionLimits = {
 export type AdmissionState = {
   readonly policy: AdmissionPolicy;
   readonly limits: AdmissionLimits;
-  readonly nodeCordoned: boolean;
+  nodeCordoned: boolean;
   readonly now: Date;
   readonly revision: bigint;
   /** The volume rows, of any node of the fleet, whose ids the batch names. */
@@ -81,13 +83,14 @@ export type Decision =
   | { readonly kind: "lvol"; readonly row: LvolRow | undefined }
   | { readonly kind: "snapshot"; readonly row: SnapshotRow | undefined }
   | { readonly kind: "disk"; readonly row: DiskRow }
-  | { readonly kind: "hosts"; readonly confirmed: number; readonly row?: undefined };
+  | { readonly kind: "hosts"; readonly confirmed: number; readonly row?: undefined }
+  | { readonly kind: "cordon"; readonly changed: boolean; readonly row?: undefined };
 
 /** Ids of the rows that a mutation may change. */
 export function changedIds(mutation: Mutation): readonly string[] {
-  return mutation.kind === "confirmHosts"
-    ? mutation.confirmations.map(({ id }) => id)
-    : [mutation.id];
+  if (mutation.kind === "confirmHosts") return mutation.confirmations.map(({ id }) => id);
+  if (mutation.kind === "cordon" && mutation.of === "node") return [];
+  return [mutation.id];
 }
 
 /** Ids of the rows that a mutation reads or may change, but for disks. */
@@ -124,6 +127,8 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "disk", row: admitDisk(state, mutation) };
     case "zeroFreeSpace":
       return { kind: "disk", row: zeroFreeSpace(state, mutation) };
+    case "cordon":
+      return { kind: "cordon", changed: changeCordon(state, mutation) };
   }
 }
 

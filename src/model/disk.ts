@@ -102,7 +102,7 @@ export const DISK_COLUMNS = {
   admitted: "intent",
   admittedSerial: "intent",
   admittedEvidence: "intent",
-  cordoned: "fixed",
+  cordoned: "intent",
   wanted: "intent",
   zeroRequestedTime: "both",
   discardZeroes: "intent",
@@ -191,7 +191,6 @@ export function diskConditions(
   observed: DiskReadiness,
 ): readonly Condition<DiskConditionType>[] {
   const why = observed.reason === "" ? row.stateReason : observed.reason;
-  const schedulable = observed.ready && !row.cordoned;
   return [
     conditionOf("Claimed", row.controllerName !== undefined, "NotClaimed", why),
     conditionOf("Attached", observed.ready, "NotAttached", why),
@@ -203,7 +202,9 @@ export function diskConditions(
       "free clusters may hold old bytes; call ZeroFreeSpace",
     ),
     { type: "Healthy", status: "UNKNOWN", reason: "NotMeasured", message: "" },
-    conditionOf("Schedulable", schedulable, row.cordoned ? "Cordoned" : "NotUp", why),
+    row.cordoned
+      ? conditionOf("Schedulable", false, "Cordoned", "cordoned: it takes no new volumes")
+      : conditionOf("Schedulable", observed.ready, "NotUp", why),
     ...spaceConditions(observed.space),
     ...outcomeConditions(observed.outcomeUnknown),
   ];

@@ -9,7 +9,7 @@ import type { Instruments } from "../telemetry/instruments.ts";
 import type { Disks } from "./disk/disks.ts";
 import { concernsVolumes, type DiskView } from "./disk/view.ts";
 import { Driver } from "./engine/driver.ts";
-import type { Kind, LoopStatus, Moment } from "./engine/kind.ts";
+import type { FailedStep, Kind, LoopStatus, Moment } from "./engine/kind.ts";
 import type { Suspects } from "./engine/suspects.ts";
 import type { Act } from "./kinds.ts";
 import { snapshotView, type SnapshotPlanView } from "./lvol/snapshot-view.ts";
@@ -17,7 +17,7 @@ import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/v
 import { nextSteps } from "./next-steps.ts";
 import type { SharedParts } from "./shared-parts.ts";
 import type { DiskStep, SnapshotStep, VolumeStep } from "./steps.ts";
-import type { ObservedChange } from "./target/observed.ts";
+import type { ObservedChange, ObservedObject } from "./target/observed.ts";
 
 export type DriversOptions = {
   readonly shared: Pick<SharedParts, "rows" | "observed" | "newVolumes" | "returned">;
@@ -30,6 +30,10 @@ export type DriversOptions = {
   readonly log: Logger;
   readonly instruments: Instruments;
   readonly suspects: Suspects;
+  /** What is shown of an object may have changed, though neither its row nor its observation has. */
+  readonly announce: (object: ObservedObject) => void;
+  /** A step has failed. */
+  readonly failed: (kind: RowChange["kind"], failure: FailedStep) => void;
 };
 
 export class Drivers {
@@ -41,9 +45,15 @@ export class Drivers {
   constructor(options: DriversOptions) {
     const { log, instruments, suspects } = options;
     this.#options = options;
-    this.#volumes = new Driver(options.volumeKind, log, instruments, suspects);
-    this.#snapshots = new Driver(options.snapshotKind, log, instruments, suspects);
-    this.#disks = new Driver(options.diskKind, log, instruments, suspects);
+    const telling = (kind: RowChange["kind"]) => ({
+      failed: (failure: FailedStep) => options.failed(kind, failure),
+    });
+    const volumes = { ...options.volumeKind, ...telling("lvol") };
+    const snapshots = { ...options.snapshotKind, ...telling("snapshot") };
+    const disks = { ...options.diskKind, ...telling("disk") };
+    this.#volumes = new Driver(volumes, log, instruments, suspects);
+    this.#snapshots = new Driver(snapshots, log, instruments, suspects);
+    this.#disks = new Driver(disks, log, instruments, suspects);
   }
 
   get #all() {
@@ -183,16 +193,27 @@ export class Drivers {
       if (member.deleteTime === undefined && member.id !== id) this.#volumes.wake(member.id);
     }
     for (const member of snapshots) {
-      if (member.deleteTime === undefined && member.id !== id) this.#snapshots.wake(member.id);
+      if (member.deleteTime !== undefined || member.id === id) continue;
+      this.#snapshots.wake(member.id);
+      // A snapshot shows its clones.
+      this.#options.announce({ kind: "snapshot", id: member.id });
     }
   }
 
   /** Wakes a disk and what lies on it: its plans depend on the state of the disk. */
   wakeDisk(id: string): void {
-    const { rows } = this.#options.shared;
+    const { announce, shared } = this.#options;
+    const { rows } = shared;
     this.#disks.wake(id);
-    for (const volume of rows.lvolIdsOn(id)) this.#volumes.wake(volume);
-    for (const snapshot of rows.snapshots.idsOn(id)) this.#snapshots.wake(snapshot);
+    announce({ kind: "disk", id });
+    for (const volume of rows.lvolIdsOn(id)) {
+      this.#volumes.wake(volume);
+      announce({ kind: "lvol", id: volume });
+    }
+    for (const snapshot of rows.snapshots.idsOn(id)) {
+      this.#snapshots.wake(snapshot);
+      announce({ kind: "snapshot", id: snapshot });
+    }
   }
 
   wakeAll(): void {

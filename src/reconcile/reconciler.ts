@@ -9,7 +9,7 @@ import type { Lvstore } from "../spdk/replies-lvol.ts";
 import type { CallerOptions } from "../spdk/rpc.ts";
 import type { RowChange } from "../store/rows.ts";
 import { Disks } from "./disk/disks.ts";
-import { Drivers } from "./drivers.ts";
+import { Drivers, type DriversOptions } from "./drivers.ts";
 import type { LoopStatus } from "./engine/kind.ts";
 import { Suspects, type Suspect } from "./engine/suspects.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
@@ -18,7 +18,7 @@ import { ConnectedHosts } from "./target/connected-hosts.ts";
 import { diskKind, permits, snapshotKind, volumeKind, type Act } from "./kinds.ts";
 import type { IostatLoop } from "./target/iostat.ts";
 import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
-import type { ObservedChange } from "./target/observed.ts";
+import type { ObservedChange, ObservedObject } from "./target/observed.ts";
 import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
 import { TargetSession, type TargetSessionOptions, type TargetStatus } from "./target/session.ts";
 import type { UnknownOutcomeOf } from "./target/unknown-outcomes.ts";
@@ -30,7 +30,9 @@ export type PartStatus = { readonly ok: boolean; readonly reason: string; readon
 export class Reconciler {
   readonly orphans: OrphanCalls;
   readonly iostat: IostatLoop;
-  readonly #listeners = new Set<() => void>();
+  readonly #listeners = new Set<(object: ObservedObject | undefined) => void>();
+  readonly #failureListeners = new Set<DriversOptions["failed"]>();
+  readonly #restartListeners = new Set<() => void>();
   readonly #shared: SharedParts;
   readonly #disks: Disks;
   readonly #drivers: Drivers;
@@ -44,7 +46,7 @@ export class Reconciler {
   #graceTimer: NodeJS.Timeout | undefined;
 
   constructor(options: ReconcilerOptions) {
-    const { config, rows, writer, log, fence, connection, spdk } = options;
+    const { config, rows, writer, log, fence, spdk } = options;
     const suspects = (this.#suspects = new Suspects(log));
     const shared = sharedParts(options, {
       pending: (now) => this.#pending(now),
@@ -84,6 +86,8 @@ export class Reconciler {
       diskKind: diskKind(this.#disks, rows, writer, mayPerform),
       permits: mayPerform,
       suspects,
+      announce: (change) => this.#announce(change),
+      failed: (...told) => this.#failureListeners.forEach((listener) => listener(...told)),
     });
     this.#session = new TargetSession({
       ...shared,
@@ -94,6 +98,7 @@ export class Reconciler {
       recordProcess: (targetProcess) => writer.recordTargetProcess(targetProcess),
       onReady: (ready) => {
         suspects.identified(ready);
+        if (ready.otherProcess) for (const listener of this.#restartListeners) listener();
         this.#beginGrace();
       },
     });
@@ -103,10 +108,20 @@ export class Reconciler {
       disksListed: () => this.#disks.listed,
       inFlight: (id) => this.#drivers.diskInFlight(id),
     });
-    this.#unsubscribe = new DisposableStack();
-    this.#unsubscribe.defer(connection.onDisconnected(() => suspects.disconnected()));
-    this.#unsubscribe.defer(rows.subscribe((changes) => this.#onRows(changes)));
-    this.#unsubscribe.defer(fence.onChange(() => this.#onFence()));
+    this.#unsubscribe = this.#subscribe(options);
+  }
+
+  #subscribe({ connection, rows, fence }: ReconcilerOptions): DisposableStack {
+    const unsubscribe = new DisposableStack();
+    unsubscribe.defer(
+      connection.onDisconnected(() => {
+        this.#suspects.disconnected();
+        this.#announce(undefined);
+      }),
+    );
+    unsubscribe.defer(rows.subscribe((changes) => this.#onRows(changes)));
+    unsubscribe.defer(fence.onChange(() => this.#onFence()));
+    return unsubscribe;
   }
 
   start(): void {
@@ -164,11 +179,22 @@ export class Reconciler {
   }
 
   /**
-   * Calls listener after each change of the observed state, until the returned function is called.
+   * Calls listener after each change of what is observed of an object, or of what its state is derived
+   * from besides its row (undefined: of every object), until the returned function is called.
    */
-  onChange(listener: () => void): () => void {
+  onChange(listener: (object: ObservedObject | undefined) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Calls listener with each failure of a step. */
+  onFailure(listener: DriversOptions["failed"]): void {
+    this.#failureListeners.add(listener);
+  }
+
+  /** Calls listener when the target is back as another process than this agent has worked with. */
+  onTargetRestart(listener: () => void): void {
+    this.#restartListeners.add(listener);
   }
 
   /** Stops planning and waits for the steps in flight, or until the signal aborts. */
@@ -185,7 +211,11 @@ export class Reconciler {
   #onObserved(change: ObservedChange): void {
     this.#drivers.onObserved(change);
     this.#shared.rows.touch(change.id);
-    for (const listener of this.#listeners) listener();
+    this.#announce(change.kind === "space" ? { kind: "disk", id: change.id } : change);
+  }
+
+  #announce(object: ObservedObject | undefined): void {
+    for (const listener of this.#listeners) listener(object);
   }
 
   #onRows(changes: readonly RowChange[]): void {
@@ -312,7 +342,7 @@ export class Reconciler {
 
   #wakeAll(): void {
     this.#drivers.wakeAll();
-    for (const listener of this.#listeners) listener();
+    this.#announce(undefined);
   }
 }
 

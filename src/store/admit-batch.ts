@@ -35,23 +35,18 @@ export async function admitBatch(
     readonly policy: AdmissionPolicy;
     readonly written: Written;
   },
-): Promise<{ readonly outcomes: readonly Outcome[] } & Changed> {
-  if (batch.length === 0) return { outcomes: [], lvols: [], snapshots: [], disks: [] };
+): Promise<{ readonly outcomes: readonly Outcome[]; readonly cordoned: boolean } & Changed> {
   const { node } = written;
+  const { cordoned, now, revision } = node;
+  if (batch.length === 0) return { outcomes: [], cordoned, lvols: [], snapshots: [], disks: [] };
   const { known, knownSnapshots, unknown } = knownRows(batch, rows, written);
   const { lvols, gone } = await readIds(client, policy.nodeId, unknown);
   for (const row of lvols) known.set(row.id, row);
-  const { cordoned: nodeCordoned, cordonedDisks, now, revision } = node;
-  const disks = new Map(
-    [...rows.disks(), ...written.disks].map((row) => {
-      const cordoned = cordonedDisks.has(row.id);
-      return [row.id, cordoned === row.cordoned ? row : { ...row, cordoned }];
-    }),
-  );
+  const disks = new Map([...rows.disks(), ...written.disks].map((row) => [row.id, row]));
   const state: AdmissionState = {
     policy,
     limits: { hosts: MAX_HOSTS },
-    nodeCordoned,
+    nodeCordoned: cordoned,
     now,
     revision,
     lvols: new Map(known),
@@ -78,7 +73,10 @@ export async function admitBatch(
     ),
   ]);
   await sql.writeIntents(client, changed);
-  return { outcomes, ...changed };
+  if (state.nodeCordoned !== cordoned) {
+    await sql.writeCordon(client, policy.nodeId, state.nodeCordoned);
+  }
+  return { outcomes, cordoned: state.nodeCordoned, ...changed };
 }
 
 type Changed = {

@@ -17,7 +17,8 @@ export type NodeRow = {
 
 /**
  * `ours`: this process has just committed the row. `created`: it has also inserted it, so no step
- * can have been tried for it yet. `before`: the disk's row before the change.
+ * can have been tried for it yet. `before`: the row before the change. A change whose object has no row
+ * any more is the removal of that row.
  */
 export type RowChange =
   | {
@@ -27,8 +28,14 @@ export type RowChange =
       readonly created: boolean;
       /** A host that could connect may not any more. */
       readonly revoked: boolean;
+      readonly before: LvolRow | undefined;
     }
-  | { readonly kind: "snapshot"; readonly id: string; readonly created: boolean }
+  | {
+      readonly kind: "snapshot";
+      readonly id: string;
+      readonly created: boolean;
+      readonly before: SnapshotRow | undefined;
+    }
   | { readonly kind: "disk"; readonly id: string; readonly before: DiskRow | undefined };
 
 type Committed = {
@@ -173,21 +180,21 @@ export class Rows {
     this.#lvolsByDisk.get(row.diskId)?.delete(row.id);
     this.#pendingByDisk.get(row.diskId)?.delete(row.id);
     this.#snapshots.leave(row);
-    return { kind: "lvol", id: row.id, ours: false, created: false, revoked: false };
+    return { kind: "lvol", id: row.id, ours: false, created: false, revoked: false, before: row };
   }
 
   #removeSnapshot(row: SnapshotRow): RowChange {
     this.#snapshots.delete(row);
     this.#tombstones.delete(row.id);
     this.#pendingByDisk.get(row.diskId)?.delete(row.id);
-    return { kind: "snapshot", id: row.id, created: false };
+    return { kind: "snapshot", id: row.id, created: false, before: row };
   }
 
   #setSnapshot(row: SnapshotRow, ours: boolean): RowChange {
-    const created = ours && this.#snapshots.get(row.id) === undefined;
+    const before = this.#snapshots.get(row.id);
     this.#snapshots.set(row);
     this.#index(row);
-    return { kind: "snapshot", id: row.id, created };
+    return { kind: "snapshot", id: row.id, created: ours && before === undefined, before };
   }
 
   #index(row: Pick<LvolRow, "id" | "diskId" | "deleteTime" | "pendingOp">): void {
@@ -215,7 +222,7 @@ export class Rows {
       if (row.lvolUuid !== undefined) this.#lvolByUuid.set(row.lvolUuid, row.id);
       addTo(this.#lvolsByDisk, row.diskId, row.id);
       this.#snapshots.join(row);
-      changes.push({ kind: "lvol", id: row.id, ours, created, revoked });
+      changes.push({ kind: "lvol", id: row.id, ours, created, revoked, before });
     }
     for (const row of committed.snapshots ?? []) changes.push(this.#setSnapshot(row, ours));
     // A read calls the listeners even if nothing has changed: the first read makes the rows known.

@@ -23,11 +23,7 @@ const SNAPSHOT_STATUS = assignments(SNAPSHOT_COLUMNS, ["status", "both"], "r");
 const DISK_INTENT = assignments(DISK_COLUMNS, ["intent", "both"], "r");
 const DISK_STATUS = assignments(DISK_COLUMNS, ["status", "both"], "r");
 
-export type LockedNode = NodeRow & {
-  readonly now: Date;
-  /** Read in each transaction: no call cordons a disk yet, operators set it in the database. */
-  readonly cordonedDisks: ReadonlySet<string>;
-};
+export type LockedNode = NodeRow & { readonly now: Date };
 
 const nodeSql = z.object({
   node_id: z.string(),
@@ -36,7 +32,7 @@ const nodeSql = z.object({
   target_process: optional(targetProcessColumn),
 });
 
-const lockedSql = nodeSql.extend({ now: z.date(), cordoned_disks: z.array(z.string()) });
+const lockedSql = nodeSql.extend({ now: z.date() });
 
 function toNode(row: unknown): NodeRow {
   const parsed = nodeSql.parse(row);
@@ -134,14 +130,12 @@ export async function raiseRevision(
   const { rows } = await client.query(
     `update node set revision = revision + 1 where node_id = $1 and lease_epoch = $2
      returning node_id, cordoned, revision, target_process, now() as now,
-       array(select id::text from disk where disk.node_id = node.node_id and disk.cordoned)
-         as cordoned_disks,
        pg_notify('${CHANNEL}', node_id || ':' || revision)`,
     [nodeId, epoch],
   );
   if (rows.length === 0) throw new LeaseLost();
-  const { now, cordoned_disks: cordonedDisks } = lockedSql.parse(rows[0]);
-  return { ...toNode(rows[0]), now, cordonedDisks: new Set(cordonedDisks) };
+  const { now } = lockedSql.parse(rows[0]);
+  return { ...toNode(rows[0]), now };
 }
 
 /** Writes the rows that admission has changed: desired state, and the sums of the disks. */
@@ -177,6 +171,11 @@ export async function writeIntents(
       [records(rows.disks)],
     );
   }
+}
+
+/** Whether the node takes new volumes. */
+export async function writeCordon(client: Sql, nodeId: string, cordoned: boolean): Promise<void> {
+  await client.query(`update node set cordoned = $2 where node_id = $1`, [nodeId, cordoned]);
 }
 
 /** Records which process of the target the node's rows are written for from now on. */

@@ -1,5 +1,6 @@
 // Intents that wait for the writer's next transaction, and the outcome of each in it.
 import type { Span } from "@opentelemetry/api";
+import type { Logger } from "pino";
 import {
   admit,
   changedIds,
@@ -8,6 +9,11 @@ import {
   type Mutation,
 } from "../model/admission.ts";
 import { Refusal } from "../model/errors.ts";
+import { intentEvents, type IntentChange } from "../model/event.ts";
+import type { EventLog } from "./event-log.ts";
+import type { DiskRow } from "../model/disk.ts";
+import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
 import type { Fence } from "./fence.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { endSpan, failed } from "../telemetry/trace.ts";
@@ -19,8 +25,12 @@ export type Waiting = {
   readonly reject: (error: unknown) => void;
 };
 
-/** written: the intent changed a row; false for a repeat of what is wanted already. */
-export type Admitted = { readonly decision: Decision; readonly written: boolean };
+/** written: the intent changed something; false for a repeat of what is wanted already. */
+export type Admitted = {
+  readonly decision: Decision;
+  readonly written: boolean;
+  readonly changes: readonly IntentChange[];
+};
 
 export type Outcome = { readonly waiting: Waiting; readonly result: Admitted | Refusal };
 
@@ -71,6 +81,7 @@ function takesAway({ kind }: Mutation): boolean {
     case "adoptOrphan":
     case "admitDisk":
     case "zeroFreeSpace":
+    case "cordon":
       return false;
   }
 }
@@ -80,9 +91,7 @@ function takesAway({ kind }: Mutation): boolean {
  */
 export function decide(state: AdmissionState, { mutation, span }: Waiting): Admitted | Refusal {
   const ids = changedIds(mutation);
-  const wanted = () =>
-    ids.map((id) => state.lvols.get(id) ?? state.snapshots.get(id) ?? state.disks.get(id));
-  const before = wanted();
+  const before = ids.map((id) => [id, rowsOf(state, id)] as const);
   try {
     const decision = admit(state, mutation);
     const { row } = decision;
@@ -90,12 +99,38 @@ export function decide(state: AdmissionState, { mutation, span }: Waiting): Admi
     if ((decision.kind === "lvol" || decision.kind === "snapshot") && decision.row !== undefined) {
       span?.setAttribute(ATTR.diskId, decision.row.diskId);
     }
-    return { decision, written: wanted().some((row, index) => row !== before[index]) };
+    const changes = before.flatMap(([id, was]) => changesBetween(was, rowsOf(state, id)));
+    const written = changes.length > 0 || (decision.kind === "cordon" && decision.changed);
+    return { decision, written, changes };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     if (span !== undefined) failed(span, error.message);
     return error;
   }
+}
+
+type RowsOfId = {
+  readonly lvol: LvolRow | undefined;
+  readonly snapshot: SnapshotRow | undefined;
+  readonly disk: DiskRow | undefined;
+};
+
+function rowsOf({ lvols, snapshots, disks }: AdmissionState, id: string): RowsOfId {
+  return { lvol: lvols.get(id), snapshot: snapshots.get(id), disk: disks.get(id) };
+}
+
+function changesBetween(was: RowsOfId, { lvol, snapshot, disk }: RowsOfId): IntentChange[] {
+  const changes: IntentChange[] = [];
+  if (lvol !== undefined && lvol !== was.lvol) {
+    changes.push({ kind: "lvol", before: was.lvol, after: lvol });
+  }
+  if (snapshot !== undefined && snapshot !== was.snapshot) {
+    changes.push({ kind: "snapshot", before: was.snapshot, after: snapshot });
+  }
+  if (disk !== undefined && disk !== was.disk) {
+    changes.push({ kind: "disk", before: was.disk, after: disk });
+  }
+  return changes;
 }
 
 /** Throws a Refusal if the agent may not write now. `connected`: the database was reached. */
@@ -123,8 +158,19 @@ export function outcomeUnknown(cause: unknown): Refusal {
   return databaseDown(message, cause);
 }
 
+/** Tells log and events of an intent that was committed. */
+export function tell(
+  { log, events }: { readonly log: Logger; readonly events?: Pick<EventLog, "add"> | undefined },
+  mutation: Mutation,
+  { decision, changes }: Admitted,
+): void {
+  log.info(logFields(mutation, decision), "intent committed");
+  const time = new Date();
+  events?.add(() => intentEvents(mutation, changes, time));
+}
+
 /** What the log says of a committed intent. */
-export function logFields(mutation: Mutation, { row }: Decision) {
+function logFields(mutation: Mutation, { row }: Decision) {
   const { kind, id, actor } = mutation;
   const generation = row?.generation.toString();
   return { intent: kind, id, generation, actor, ...reasonOf(mutation) };
@@ -133,6 +179,10 @@ export function logFields(mutation: Mutation, { row }: Decision) {
 /** Why, where a caller must say so: a forced deletion, and hosts of an older database. */
 function reasonOf(mutation: Mutation): object {
   if (mutation.kind === "delete" && mutation.force) return { reason: mutation.reason };
+  if (mutation.kind === "cordon") {
+    const { of, cordoned, reason } = mutation;
+    return { of, cordoned, reason };
+  }
   if (mutation.kind !== "confirmHosts") return {};
   const { reason, confirmations } = mutation;
   return { reason, confirmations };

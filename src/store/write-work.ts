@@ -45,7 +45,7 @@ export async function writeWork(
     outcomes: intents.outcomes,
     applied: applied.ids,
     committed: {
-      node,
+      node: { ...node, cordoned: intents.cordoned },
       lvols: [...applied.lvols, ...intents.lvols],
       snapshots: [...applied.snapshots, ...intents.snapshots],
       disks: [...applied.disks, ...intents.disks],

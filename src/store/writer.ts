@@ -13,6 +13,7 @@ import { ATTR } from "../telemetry/attributes.ts";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
 import { childSpan } from "../telemetry/trace.ts";
 import { isDatabaseDown, type Database } from "./database.ts";
+import type { EventLog } from "./event-log.ts";
 import type { Fence } from "./fence.ts";
 import type { LocalCopy } from "./local-copy.ts";
 import { IdsTaken } from "./object-ids.ts";
@@ -49,6 +50,8 @@ export type WriterOptions = {
   readonly fence: Pick<Fence, "epoch" | "hold" | "loseLease" | "databaseAway">;
   /** What was taken away is in the local copy before it is answered. */
   readonly copy?: Pick<LocalCopy, "keep">;
+  /** Is told of each intent that was committed. */
+  readonly events?: Pick<EventLog, "add">;
   readonly log: Logger;
   readonly instruments?: Instruments;
 };
@@ -123,14 +126,12 @@ export class Writer {
     const span = childSpan(this.#instruments.tracer, `commit ${kind}`, {
       attributes: { [ATTR.mutation]: kind, [ATTR.objectId]: id },
     });
-    const { decision, written } = await new Promise<Admitted>((resolve, reject) => {
+    const admitted = await new Promise<Admitted>((resolve, reject) => {
       this.#mutations.push({ mutation, span, resolve, reject });
       this.#schedule();
     });
-    if (written) {
-      this.#options.log.info(intents.logFields(mutation, decision), "intent committed");
-    }
-    return decision;
+    if (admitted.written) intents.tell(this.#options, mutation, admitted);
+    return admitted.decision;
   }
 
   /** Throws a Refusal if no transaction can be started now, or if too many intents wait for one. */

@@ -28,6 +28,8 @@ export type NodeFigures = {
   readonly unknownOutcomes: Readonly<Record<string, number>>;
   /** Streams of I/O counters. */
   readonly iostatReaders: number;
+  /** Open streams of Watch. */
+  readonly watchers: number;
   readonly queues: Readonly<Record<string, number>>;
   readonly conditions: Readonly<Record<string, boolean>>;
 };
@@ -56,12 +58,13 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "Changes of the target whose answers were lost, by what they change",
   );
   const readers = gauge("storagenode.iostat.readers", "Streams that read I/O counters");
+  const watchers = gauge("storagenode.watchers", "Open streams of Watch");
   const queue = gauge("storagenode.queue.length", "Items that wait, by queue");
   const condition = gauge(
     "storagenode.condition",
     "1 if a condition of the node holds, otherwise 0",
   );
-  const needs = [unconfirmed, orphans, suspects, outcomes, readers];
+  const needs = [unconfirmed, orphans, suspects, outcomes, readers, watchers];
   const all = [volumes, snapshots, disks, capacity, space, exports, ...needs, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
@@ -92,6 +95,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
       observe.observe(outcomes, count, { of });
     }
     observe.observe(readers, now.iostatReaders);
+    observe.observe(watchers, now.watchers);
     for (const [name, length] of Object.entries(now.queues)) {
       observe.observe(queue, length, { queue: name });
     }

@@ -35,6 +35,7 @@ export class Metrics {
   readonly #commits: Histogram;
   readonly #intentObserved: Histogram;
   readonly #iostatDropped: Counter;
+  readonly #events: Counter;
 
   constructor(meter: Meter) {
     const seconds = (name: string, description: string) =>
@@ -60,6 +61,9 @@ export class Metrics {
     );
     this.#statements = seconds(METRIC_DB_CLIENT_OPERATION_DURATION, "Statements by operation");
     this.#commits = seconds("storagenode.commit.duration", "Transactions of the writer, by result");
+    this.#events = meter.createCounter("storagenode.events", {
+      description: "Events that were written, or dropped because too many waited, by result",
+    });
     this.#intentObserved = seconds(
       "storagenode.intent.observed.duration",
       "From the commit of a volume's intent until it was observed on the target and recorded",
@@ -67,6 +71,10 @@ export class Metrics {
     this.#iostatDropped = meter.createCounter("storagenode.iostat.dropped", {
       description: "Answers of StreamIostat that were dropped because the reader was too slow",
     });
+  }
+
+  events(result: "written" | "dropped", count: number): void {
+    this.#events.add(count, { result });
   }
 
   pass(loop: string): void {

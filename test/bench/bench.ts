@@ -21,6 +21,7 @@ import { provisionRow } from "./row-provision.ts";
 import { restartRow } from "./row-restart.ts";
 import { scaleRow } from "./row-scale.ts";
 import { streamIostatRow } from "./row-stream-iostat.ts";
+import { watchRow } from "./row-watch.ts";
 import type { Bench, Row, RowResult, Sizes } from "./row.ts";
 
 /** Processes that need their own core: database, target, agent and client. */
@@ -34,6 +35,7 @@ const ROWS: readonly Row[] = [
   idleRow,
   streamIostatRow,
   scaleRow,
+  watchRow,
 ];
 
 const FULL: Sizes = {
@@ -45,6 +47,7 @@ const FULL: Sizes = {
   singles: 20,
   restartsPerScale: 3,
   idleSeconds: 60,
+  watchers: 1_000,
   readSeconds: 3,
 };
 
@@ -57,6 +60,7 @@ const QUICK: Sizes = {
   singles: 2,
   restartsPerScale: 1,
   idleSeconds: 1,
+  watchers: 10,
   readSeconds: 0.2,
 };
 

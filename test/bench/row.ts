@@ -15,6 +15,7 @@ export type Sizes = {
   readonly singles: number;
   readonly restartsPerScale: number;
   readonly idleSeconds: number;
+  readonly watchers: number;
   readonly readSeconds: number;
 };
 

@@ -157,7 +157,7 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     "cordoned",
     { row: diskRow({ cordoned: true }) },
     /takes no new volumes/,
-    /disk.cordoned/,
+    /call Uncordon/,
     "YYYYNY",
   ],
   [

@@ -6,7 +6,16 @@ import { openDatabase } from "../../src/store/database.ts";
 import { takeIds } from "../../src/store/object-ids.ts";
 import { until } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
-import { CLUSTER, creationRequest, DISK, diskRow, MIB, PREFIX, VOLUME } from "../support/model.ts";
+import {
+  CLUSTER,
+  creationRequest,
+  DISK,
+  diskRow,
+  MIB,
+  NODE,
+  PREFIX,
+  VOLUME,
+} from "../support/model.ts";
 import { log, openWriter, provision, rowOf, type Open } from "../support/writer.ts";
 
 describe("the writer", () => {
@@ -137,26 +146,46 @@ describe("the writer", () => {
     expect(await db.query("select id from object_id")).toHaveLength(1);
   });
 
-  it("respects a disk cordoned in the database by hand, and leaves it cordoned", async () => {
-    await using db = await testDatabase();
-    await using opened = await openWriter(db.url);
-    const { writer, rows } = opened;
-    await writer.mutate(provision(1));
-    await db.query("update disk set cordoned = true");
-    await expect(writer.mutate(provision(2))).rejects.toThrow(Refusal);
-    await writer.mutate({
-      kind: "delete",
-      id: uuidV5(VOLUME, "1"),
-      force: false,
-      reason: "",
-      actor: "test",
-      traceparent: undefined,
-    });
-    expect(await db.query("select cordoned from disk")).toEqual([{ cordoned: true }]);
-    await db.query("update disk set cordoned = false");
-    expect(rowOf(await writer.mutate(provision(3))).diskId).toBe(DISK);
-    expect(rows.disk(DISK)?.cordoned).toBe(false);
-  });
+  it.each(["disk", "node"] as const)(
+    "keeps a cordon of the %s in its row, in the order in which a batch asks for it",
+    async (of) => {
+      await using db = await testDatabase();
+      await using opened = await openWriter(db.url);
+      const { writer } = opened;
+      const cordon = (cordoned: boolean) =>
+        writer.mutate({
+          kind: "cordon",
+          of,
+          id: of === "node" ? NODE : DISK,
+          cordoned,
+          reason: "test",
+          actor: "test",
+          traceparent: undefined,
+        });
+      const before = await writer.mutate(provision(1));
+      const results = await Promise.allSettled([
+        cordon(true),
+        writer.mutate(provision(2)),
+        writer.mutate(provision(1)),
+        cordon(true),
+        cordon(false),
+        writer.mutate(provision(2)),
+        cordon(true),
+      ]);
+      expect(results).toMatchObject([
+        { value: { changed: true } },
+        { reason: { reason: "CORDONED" } },
+        { value: { row: { id: rowOf(before).id } } },
+        { value: { changed: false } },
+        { value: { changed: true } },
+        { status: "fulfilled" },
+        { value: { changed: true } },
+      ]);
+      expect(await db.query(`select cordoned from ${of}`)).toEqual([{ cordoned: true }]);
+      await writer.mutate(provision(1));
+      expect(await db.query(`select cordoned from ${of}`)).toEqual([{ cordoned: true }]);
+    },
+  );
 
   it("admits nothing on rows that another process has changed: it reads them again first", async () => {
     await using db = await testDatabase();

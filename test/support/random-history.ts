@@ -66,6 +66,7 @@ const fault = fc.oneof(
   record({ do: constant("let go on") }),
   record({ do: constant("zero free space") }),
   record({ do: constant("read counters") }),
+  record({ do: fc.constantFrom("cordon", "uncordon") }),
 );
 const action = fc.oneof(
   { weight: 3, arbitrary: mutation },
@@ -111,6 +112,7 @@ const DEFINITE: readonly string[] = [
   "FREE_SPACE_NOT_ZEROED",
   "DISK_NOT_UP",
   "NO_DISK_FITS",
+  "CORDONED",
 ];
 
 /** What is sent, and where the target listens. */
@@ -346,6 +348,10 @@ class History implements AsyncDisposable {
         return;
       case "read counters":
         this.#counterReaders.push(new CounterReader(await this.#agent));
+        return;
+      case "cordon":
+      case "uncordon":
+        await setCordon(await this.#agent, one.do).catch(() => {});
     }
   }
 
@@ -464,4 +470,11 @@ export async function runHistory(actions: readonly Action[]): Promise<AtRest> {
     return await history.rest();
   };
   return await Promise.race([execute(), scenario.target.aborted]);
+}
+
+/** What is there goes on whatever the node takes. */
+async function setCordon({ client }: TestAgent, kind: "cordon" | "uncordon"): Promise<void> {
+  const node = { diskId: "" };
+  if (kind === "uncordon") await call(client, client.uncordon.bind(client), node);
+  else await call(client, client.cordon.bind(client), { ...node, reason: "a random history" });
 }

@@ -3,7 +3,8 @@
 //
 // It never concludes that a disk is gone because /sys/block no longer lists it: a disk on vfio-pci
 // or attached to the target is present. It never claims a disk.
-import { isAllowed, type Config, type FabricDisk } from "../../config.ts";
+import { type Config } from "../../config.ts";
+import { isAllowed, type FabricDisk } from "../../config-disks.ts";
 import type { DiskRow } from "../../model/disk.ts";
 import { blank, type Evidence } from "../../model/evidence.ts";
 import { diskId } from "../../model/identity.ts";

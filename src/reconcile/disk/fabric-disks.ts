@@ -4,7 +4,8 @@
 //
 // It never inserts a disk whose serial differs from its entry: that disk is detached.
 import type { Logger } from "pino";
-import type { Config, FabricDisk } from "../../config.ts";
+import type { Config } from "../../config.ts";
+import type { FabricDisk } from "../../config-disks.ts";
 import { newDiskRow, type DiskRow } from "../../model/disk.ts";
 import { addressFamily } from "../../model/address.ts";
 import { controllerName } from "../../model/identity.ts";

@@ -3,7 +3,7 @@
 // the step is answered. It does not poll: an object that is not woken costs nothing.
 //
 // It never depends on volumes or disks: everything specific to a kind of object is in its `Kind`.
-import { context, ROOT_CONTEXT, trace, type Span } from "@opentelemetry/api";
+import { context, ROOT_CONTEXT, trace } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { ATTR } from "../../telemetry/attributes.ts";
 import type { Instruments } from "../../telemetry/instruments.ts";
@@ -24,21 +24,9 @@ import { PassTrace } from "./pass-trace.ts";
 import { PASS_OBJECTS } from "../../limits.ts";
 import type { StepFailures } from "../../model/failure.ts";
 import { Backoffs } from "./backoff.ts";
-import type { Sent, Steps, Suspects } from "./suspects.ts";
+import type { Dispatched } from "./dispatched.ts";
+import type { Steps, Suspects } from "./suspects.ts";
 import { WakeTimes } from "./wake-times.ts";
-
-type Dispatched<View, Step> = {
-  readonly loop: string;
-  readonly id: string;
-  /** `LOOP/STEP PART`: of the back-off. */
-  readonly key: string;
-  readonly view: View;
-  readonly step: Step;
-  /** Undefined: the step sends no change to the target. */
-  readonly sent: Sent | undefined;
-  readonly span: Span;
-  readonly startMs: number;
-};
 
 export class Driver<View, Step extends { readonly kind: string }> {
   readonly #kind: Kind<View, Step>;
@@ -304,6 +292,8 @@ export class Driver<View, Step extends { readonly kind: string }> {
     const unanswered = unansweredOf(result) !== undefined;
     if (kind === "retry") return this.#failed(dispatched, key, message, unanswered);
     this.#logFailure(dispatched, message, { level: "error" });
+    const failure = { id, step: key, before: "", message, unanswered, ...traceIds(span) };
+    this.#kind.failed?.({ kind: "fatal", ...failure });
     if (!this.#kind.permits("record")) return this.#failed(dispatched, key, message);
     const written = context.with(trace.setSpan(ROOT_CONTEXT, span), () =>
       this.#kind.recordFatal(view, message),
@@ -317,7 +307,11 @@ export class Driver<View, Step extends { readonly kind: string }> {
     message: string,
     unanswered = false,
   ): void {
-    const { attempt } = this.#backoffs.fail(dispatched.id, key, message, unanswered);
+    const { id, span } = dispatched;
+    const before = this.#backoffs.failure(id, key)?.message ?? "";
+    const failure = { id, step: key, before, message, unanswered, ...traceIds(span) };
+    this.#kind.failed?.({ kind: "retry", ...failure });
+    const { attempt } = this.#backoffs.fail(id, key, message, unanswered);
     this.#logFailure(dispatched, message, { level: "warn", attempt });
   }
 

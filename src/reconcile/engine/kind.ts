@@ -26,6 +26,20 @@ export type FailedPart = {
   readonly message: string;
 };
 
+/** A failure of a step, for whoever tells of it. */
+export type FailedStep = {
+  readonly kind: "retry" | "fatal";
+  readonly id: string;
+  /** `LOOP/STEP PART`. */
+  readonly step: string;
+  /** The text of its failure before; empty: it did not fail when it was tried last. */
+  readonly before: string;
+  readonly message: string;
+  /** It was not sent, or its answer was lost. */
+  readonly unanswered: boolean;
+  readonly trace_id?: string;
+};
+
 export type Moment = {
   readonly now: Date;
   readonly inFlight: boolean;
@@ -77,6 +91,8 @@ export type Kind<View, Step extends { readonly kind: string }> = {
    * Records status that differs from the row, if any. Resolves after the commit: was it written?
    */
   readonly record: (view: View) => Promise<boolean> | undefined;
+  /** Is told of each failure of a step, before it is counted. */
+  readonly failed?: (failure: FailedStep) => void;
   /** Records that the object gives up (`gaveUp`) until a new intent. */
   readonly recordFatal: (view: View, message: string) => Promise<boolean>;
 };

@@ -48,11 +48,11 @@ const NOTHING: ObservedVolume = {
 /** Orders reads against what makes observations stale. */
 export type ReadMark = number;
 
+/** An object of which something was observed anew. */
+export type ObservedObject = { readonly kind: "lvol" | "snapshot" | "disk"; readonly id: string };
+
 /** space: of a disk, nothing but its free clusters, which no plan of a volume depends on. */
-export type ObservedChange = {
-  readonly kind: "lvol" | "snapshot" | "disk" | "space";
-  readonly id: string;
-};
+export type ObservedChange = ObservedObject | { readonly kind: "space"; readonly id: string };
 
 export class Observed {
   readonly #volumes = new Map<string, ObservedVolume>();

@@ -25,6 +25,7 @@ import type { ReturnedLvols } from "./returned-lvols.ts";
 import { TargetEvents } from "./events.ts";
 import type { StoreSpace } from "./store-space.ts";
 import { socketMtimeNs } from "./process-facts.ts";
+import { rowsRead } from "./rows-read.ts";
 import { TargetIdentity, type Missing } from "./target-identity.ts";
 import { ensureTransport } from "./transport.ts";
 import { FULL_SCAN_MS } from "../../limits.ts";
@@ -72,9 +73,12 @@ export type TargetSessionOptions = {
   readonly recordProcess: (targetProcess: TargetProcess) => void;
   /**
    * Called when the target is identified and its full scan is applied: loops may plan. restarted: since
-   * this agent last worked with it.
+   * this agent last worked with it. otherProcess: of these, the first time that it is identified.
    */
-  readonly onReady: (ready: { readonly restarted: boolean }) => void;
+  readonly onReady: (ready: {
+    readonly restarted: boolean;
+    readonly otherProcess: boolean;
+  }) => void;
 };
 
 export class TargetSession {
@@ -256,6 +260,7 @@ export class TargetSession {
       return;
     }
     let restarted = false;
+    let otherProcess = false;
     try {
       if (!subsystems.all && ours.length === 0) throw this.#scan.subsystemsUnknown();
       this.#missing = undefined;
@@ -277,6 +282,8 @@ export class TargetSession {
       const last = this.#lastIncarnation;
       this.#lastIncarnation = incarnation;
       restarted = continuity === "restarted" && last !== undefined && last !== incarnation;
+      // A target that this agent could not mark before is marked now.
+      otherProcess = restarted && last?.startsWith(UNMARKED) !== true;
       if (restarted) this.#scan.beginProcess();
       observed.beginIncarnation(incarnation, continuity === "unsure");
       this.#scan.apply(found);
@@ -291,7 +298,7 @@ export class TargetSession {
     this.#scheduleFullScan();
     this.#events.follow();
     this.#discovery.begin();
-    this.#options.onReady({ restarted });
+    this.#options.onReady({ restarted, otherProcess });
   }
 
   /** Another socket file is another process: its lists may be asked for again. */
@@ -348,17 +355,6 @@ export class TargetSession {
     await Promise.all([this.#identifying, this.#discovery.idle()]);
     this.#events.stop();
   }
-}
-
-async function rowsRead(rows: Rows): Promise<void> {
-  // They may have been read while the target was asked for its version.
-  if (rows.node !== undefined) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const stop = rows.subscribe(() => {
-    if (rows.node !== undefined) resolve();
-  });
-  await promise;
-  stop();
 }
 
 function asError(error: unknown): Error {

@@ -259,14 +259,23 @@ export interface StoreContent {
 /** Something that happened to an object, and why. */
 export interface Event {
   id: string;
+  /** lvol, snapshot, disk or node. */
   objectKind: string;
   objectId: string;
+  /** What happened, in one word from a closed list (docs/observability.md). */
   reason: string;
+  /** What the event changed, before and after: a state, fields as JSON, or the text of a failure. */
   before: string;
   after: string;
+  /** Of the intent or the step that it belongs to. */
   traceId: string;
+  /** Who asked. */
   actor: string;
-  time: Date | undefined;
+  time:
+    | Date
+    | undefined;
+  /** Why, for people: as the caller or the agent says it. */
+  message: string;
 }
 
 /**
@@ -1632,6 +1641,7 @@ function createBaseEvent(): Event {
     traceId: "",
     actor: "",
     time: undefined,
+    message: "",
   };
 }
 
@@ -1663,6 +1673,9 @@ export const Event: MessageFns<Event> = {
     }
     if (message.time !== undefined) {
       Timestamp.encode(toTimestamp(message.time), writer.uint32(74).fork()).join();
+    }
+    if (message.message !== "") {
+      writer.uint32(82).string(message.message);
     }
     return writer;
   },
@@ -1752,6 +1765,14 @@ export const Event: MessageFns<Event> = {
             message.time = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1778,6 +1799,7 @@ export const Event: MessageFns<Event> = {
     message.traceId = object.traceId ?? "";
     message.actor = object.actor ?? "";
     message.time = object.time ?? undefined;
+    message.message = object.message ?? "";
     return message;
   },
 };

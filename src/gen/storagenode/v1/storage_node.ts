@@ -406,25 +406,32 @@ export interface ListExportsResponse {
 
 /** What Watch is asked. */
 export interface WatchRequest {
-  /** Resume after this revision; OUT_OF_RANGE: list again. */
+  /**
+   * 0: everything. Otherwise resume: only what is not UP, and what may have changed since; OUT_OF_RANGE:
+   * the changes since are not known, list again.
+   */
   fromRevision: bigint;
-  /** Send a bookmark at least that often. */
+  /** Send a bookmark at least that often, from 0.1 s to 10 minutes; unset: none. */
   bookmarkInterval: Duration | undefined;
 }
 
 /** What Watch answers, each time. */
 export interface WatchResponse {
+  /**
+   * A resume may begin at the last one received that is not 0. 0: not everything up to any revision was
+   * sent yet, or nobody can resume now (the agent shows its local copy).
+   */
   revision: bigint;
-  change: { $case: "lvol"; value: Lvol } | { $case: "snapshot"; value: Snapshot } | { $case: "disk"; value: Disk } | {
-    $case: "synced";
-    value: boolean;
-  } | //
-  /** Everything up to `revision` was sent: a resume may begin there. */
+  change: { $case: "lvol"; value: Lvol } | { $case: "snapshot"; value: Snapshot } | { $case: "disk"; value: Disk } | //
+  /** What there was at the beginning was sent. */
+  { $case: "synced"; value: boolean } | //
+  /** Nothing has changed but the revision. */
   { $case: "bookmark"; value: boolean } | undefined;
 }
 
 /** What ListEvents is asked. */
 export interface ListEventsRequest {
+  /** A volume, a snapshot, a disk, or the node by its id; empty: the node and all its objects. */
   objectId: string;
   pageSize: number;
   pageToken: string;
@@ -6116,7 +6123,11 @@ export const StorageNodeService = {
     responseSerialize: (value: ListExportsResponse): Buffer => Buffer.from(ListExportsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListExportsResponse => ListExportsResponse.decode(value),
   },
-  /** The current volumes, snapshots and disks, then their changes. */
+  /**
+   * The current volumes, snapshots and disks, `synced`, then each of their changes. A deleted object comes
+   * with its delete_time. A stream that ends with REVISION_EXPIRED has to begin anew, from revision 0; after
+   * any other end the client resumes.
+   */
   watch: {
     path: "/storagenode.v1.StorageNode/Watch" as const,
     requestStream: false as const,
@@ -6298,7 +6309,11 @@ export interface StorageNodeServer extends UntypedServiceImplementation {
   getExport: handleUnaryCall<GetExportRequest, GetExportResponse>;
   /** Exports of the node, by volume id. */
   listExports: handleUnaryCall<ListExportsRequest, ListExportsResponse>;
-  /** The current volumes, snapshots and disks, then their changes. */
+  /**
+   * The current volumes, snapshots and disks, `synced`, then each of their changes. A deleted object comes
+   * with its delete_time. A stream that ends with REVISION_EXPIRED has to begin anew, from revision 0; after
+   * any other end the client resumes.
+   */
   watch: handleServerStreamingCall<WatchRequest, WatchResponse>;
   /** What happened to an object and why, latest first. */
   listEvents: handleUnaryCall<ListEventsRequest, ListEventsResponse>;
@@ -6681,7 +6696,11 @@ export interface StorageNodeClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListExportsResponse) => void,
   ): ClientUnaryCall;
-  /** The current volumes, snapshots and disks, then their changes. */
+  /**
+   * The current volumes, snapshots and disks, `synced`, then each of their changes. A deleted object comes
+   * with its delete_time. A stream that ends with REVISION_EXPIRED has to begin anew, from revision 0; after
+   * any other end the client resumes.
+   */
   watch(request: WatchRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchResponse>;
   watch(
     request: WatchRequest,
