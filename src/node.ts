@@ -8,6 +8,7 @@ import type { StorageNodeHandlers } from "./api/call.ts";
 import { diskHandlers } from "./api/disks.ts";
 import { explainHandlers } from "./api/explain.ts";
 import { exportHandlers } from "./api/exports.ts";
+import { changeHandlers } from "./api/changes.ts";
 import { lvolHandlers } from "./api/lvols.ts";
 import { deletionHandlers } from "./api/deletion.ts";
 import { snapshotHandlers } from "./api/snapshots.ts";
@@ -26,6 +27,7 @@ import {
   STOP_MS,
 } from "./limits.ts";
 import type { DiskRow, DiskReadiness } from "./model/disk.ts";
+import { Refusal } from "./model/errors.ts";
 import { factsOf } from "./node-facts.ts";
 import { components, conditions } from "./node-health.ts";
 import { showNode } from "./node-telemetry.ts";
@@ -166,6 +168,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...lvolHandlers(agent),
     ...snapshotHandlers(agent),
     ...deletionHandlers(agent),
+    ...changeHandlers(agent),
     ...exportHandlers(agent),
     ...diskHandlers(agent),
     ...nodeHandlers(agent),
@@ -222,6 +225,15 @@ function agentOf(parts: Parts): Agent {
         if (error instanceof SpdkUnknownOutcome) return [];
         throw error;
       }
+    },
+    refuseFatalGrowth: async (row) => {
+      const { lvol } = reconciler.volumeView(row).observed;
+      if (lvol?.kind !== "present" || lvol.parent === undefined) return;
+      // Without an answer the intent is taken: the step asks again.
+      const target = await spdk.capabilities().catch(() => undefined);
+      if (target === undefined || target.growsClones) return;
+      const why = `${target.version} dies when a volume with a snapshot is grown`;
+      throw new Refusal("TARGET_TOO_OLD", `volume ${row.id}: the target ${why}`);
     },
     readExportAgain: (id) => reconciler.readExportAgain(id),
     resolveOutcome: (id) => reconciler.resolveOutcome(id),

@@ -9,20 +9,13 @@ import { SnapshotState, type Snapshot } from "../gen/storagenode/v1/snapshot.ts"
 import type { Condition } from "../model/condition.ts";
 import { diskConditions, diskState, type DiskRow, type DiskReadiness } from "../model/disk.ts";
 import { lvolConditions, lvolState, type VolumeView } from "../model/lvol-state.ts";
-import type { QosLimits } from "../model/lvol.ts";
+import { etagOf } from "../model/change-admission.ts";
 import {
   deleteBlockers,
   snapshotConditions,
   snapshotState,
   type SnapshotView,
 } from "../model/snapshot.ts";
-
-const NO_LIMITS: QosLimits = {
-  rwIops: 0n,
-  rwMibPerSecond: 0n,
-  readMibPerSecond: 0n,
-  writeMibPerSecond: 0n,
-};
 
 type Stored = {
   readonly id: string;
@@ -41,7 +34,7 @@ function metaMessage(row: Stored): Meta {
     createTime: row.createTime,
     updateTime: row.updateTime,
     deleteTime: row.deleteTime,
-    etag: row.generation.toString(),
+    etag: etagOf(row),
   };
 }
 
@@ -87,7 +80,7 @@ export function lvolMessage(view: VolumeView, clusterBytes: bigint | undefined):
       sizeBytes: lvol?.sizeBytes ?? row.observedSizeBytes ?? 0n,
       allocatedBytes: (lvol?.allocatedClusters ?? 0n) * (clusterBytes ?? 0n),
       thin: lvol?.thin ?? row.thin,
-      qos: row.qos ?? NO_LIMITS,
+      qos: lvol?.limits,
       conditions: lvolConditions(view).map((condition) => conditionMessage(condition)),
       lastError: row.lastError ?? "",
       nextTryTime: row.nextTryTime,

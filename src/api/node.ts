@@ -33,9 +33,9 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
           lastError: loop.lastError ?? "",
         })),
         capabilities: {
-          resize: false,
+          resize: true,
           snapshots: false,
-          qos: false,
+          qos: true,
           iostat: false,
           hostKeys: false,
         },

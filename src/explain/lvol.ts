@@ -12,11 +12,11 @@ import {
   type Check,
   type Explanation,
 } from "./explanation.ts";
+import { foreignSubsystemCause, hostCause } from "./export-causes.ts";
 import { lvolState, namespaceState } from "../model/lvol-state.ts";
 import {
   diskName,
   diskCause,
-  hostCause,
   lvolLastError,
   listenerCause,
   lvolCauses,
@@ -24,7 +24,6 @@ import {
   silentAddresses,
   spaceOf,
   outOfSpaceCause,
-  foreignSubsystemCause,
   type LvolFacts,
 } from "./lvol-causes.ts";
 
@@ -149,7 +148,7 @@ function lvolCheck(facts: LvolFacts): Check {
   if (sizeBytes >= row.promisedBytes) return { question, answer: "YES", evidence, remedy: "" };
   return no(question, {
     cause: `${evidence}; ${formatBytes(row.promisedBytes)} are wanted`,
-    cure: WAIT,
+    cure: cureOf(facts),
   });
 }
 

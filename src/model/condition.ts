@@ -6,7 +6,8 @@ export type ConditionStatus = "TRUE" | "FALSE" | "UNKNOWN";
 export type LvolNeed = "LvolCreated" | "SizeReached" | "Exported" | "TargetConnected" | "DiskReady";
 
 /** What is wrong with a part of a volume that may well be UP: listed only while it holds. */
-export type LvolWarning = "ListenerMissing" | "HostRefused" | "HostsUnconfirmed" | "OutcomeUnknown";
+export type LvolWarning =
+  "ListenerMissing" | "HostRefused" | "HostsUnconfirmed" | "QosRefused" | "OutcomeUnknown";
 
 export type LvolConditionType = LvolNeed | LvolWarning;
 

@@ -42,7 +42,8 @@ export function place(disks: Disks, policy: PlacementPolicy, request: CreationRe
   const best = places.find((candidate) => candidate.fits);
   if (best !== undefined) return best;
   const mostLeft = max(places[0]?.room ?? 0n, 0n);
-  if (places.every((candidate) => candidate.tooLarge)) throw tooLarge(request, places);
+  if (places.every((candidate) => candidate.tooLarge))
+    throw tooLarge("spec.size_bytes", request.sizeBytes, places);
   throw new Refusal("NO_DISK_FITS", `no disk has ${request.sizeBytes} bytes left to promise`, {
     quota: [
       {
@@ -69,7 +70,7 @@ function placeOn(
   const refusal = refusalOf(disk, policy);
   if (refusal !== undefined) throw refusal;
   const { fits, room, promisedBytes, tooLarge: neverFits } = fit(disk, policy, request);
-  if (neverFits) throw tooLarge(request, [{ disk }]);
+  if (neverFits) throw tooLarge("spec.size_bytes", request.sizeBytes, [{ disk }]);
   if (fits) return { disk, promisedBytes };
   const left = max(room, 0n);
   const message = `disk ${diskId} has no room for ${promisedBytes} bytes, ${left} left to promise`;
@@ -116,13 +117,16 @@ function refusalOf(disk: DiskRow, policy: PlacementPolicy): Refusal | undefined 
   if (disk.cordoned) {
     return new Refusal("CORDONED", `disk ${disk.id} is cordoned and takes no new volumes`);
   }
-  if (disk.freeSpace !== "ZEROED" && policy.isolation === "strict") {
-    return new Refusal(
-      "FREE_SPACE_NOT_ZEROED",
-      `free space of disk ${disk.id} may hold old bytes; call ZeroFreeSpace`,
-    );
-  }
-  return undefined;
+  return notZeroed(disk, policy);
+}
+
+/** Why no volume may get clusters of the disk that it does not have yet; undefined if it may. */
+export function notZeroed(disk: DiskRow, { isolation }: PlacementPolicy): Refusal | undefined {
+  if (disk.freeSpace === "ZEROED" || isolation === "trusted") return undefined;
+  return new Refusal(
+    "FREE_SPACE_NOT_ZEROED",
+    `free space of disk ${disk.id} may hold old bytes; call ZeroFreeSpace`,
+  );
 }
 
 function noDisk(disks: Disks, policy: PlacementPolicy): Refusal {
@@ -134,6 +138,14 @@ function noDisk(disks: Disks, policy: PlacementPolicy): Refusal {
     : first;
 }
 
+/** Bytes that can still be promised to a volume of the disk; negative: too many are already. */
+export function bytesLeft(disk: DiskRow, policy: PlacementPolicy, thin: boolean): bigint {
+  const taken = disk.promisedBytes + (policy.orphanBytes?.get(disk.id) ?? 0n);
+  const room = promisableBytes(disk, policy.overcommit) - taken;
+  const thickLeft = (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 1n) - taken;
+  return thin ? room : min(room, thickLeft);
+}
+
 function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
   const cluster = disk.clusterBytes ?? 1n;
   const promisedBytes = alignUp(request.sizeBytes, cluster);
@@ -142,9 +154,7 @@ function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
   // Thin volumes may be over-committed in sum, but none may be larger than its disk: it could never
   // be filled.
   const total = (disk.totalClusters ?? 0n) * cluster;
-  const thickLeft = total - taken;
-  const fits =
-    promisedBytes <= total && promisedBytes <= (request.thin ? room : min(room, thickLeft));
+  const fits = promisedBytes <= total && promisedBytes <= bytesLeft(disk, policy, request.thin);
   // An lvstore has about one metadata page per cluster and each lvol takes at least one, so it
   // holds at most about as many lvols as clusters (docs/spdk-contract.md#limits).
   const belowLvolLimit = BigInt(disk.lvolCount + disk.snapshotCount) < (disk.totalClusters ?? 0n);
@@ -159,15 +169,16 @@ function max(a: bigint, b: bigint): bigint {
   return a > b ? a : b;
 }
 
-function tooLarge(
-  request: CreationRequest,
+export function tooLarge(
+  field: string,
+  sizeBytes: bigint,
   places: readonly { readonly disk: DiskRow }[],
 ): Refusal {
   const totals = places.map(({ disk }) => (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 0n));
   const largest = totals.reduce((a, b) => max(a, b), 0n);
-  const description = `${request.sizeBytes} bytes exceed the largest disk, ${largest} bytes`;
-  return new Refusal("INVALID_FIELD", `spec.size_bytes: ${description}`, {
+  const description = `${sizeBytes} bytes exceed the largest disk, ${largest} bytes`;
+  return new Refusal("INVALID_FIELD", `${field}: ${description}`, {
     code: "OUT_OF_RANGE",
-    fields: [{ field: "spec.size_bytes", description }],
+    fields: [{ field, description }],
   });
 }

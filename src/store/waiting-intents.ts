@@ -68,6 +68,8 @@ function takesAway({ kind }: Mutation): boolean {
     case "provision":
     case "allowHost":
     case "confirmHosts":
+    case "resize":
+    case "update":
     case "admitDisk":
     case "zeroFreeSpace":
       return false;

@@ -76,8 +76,19 @@ export class TargetEvents {
     if (first === undefined || last === undefined) return;
     const eventsWereDropped = first.id > this.#nextId;
     this.#nextId = last.id + 1;
-    if (eventsWereDropped) await scanAll();
-    else await this.#apply(events);
+    if (eventsWereDropped) {
+      this.#options.observed.expectNoResizes();
+      await scanAll();
+    } else await this.#apply(events);
+  }
+
+  /** Only an event that stands alone: of two, one may be that of somebody else. */
+  #isExpected(uuid: string, events: readonly Notification[]): boolean {
+    const { observed } = this.#options;
+    const alone = events.filter(
+      ({ bdevName, type }) => bdevName === uuid && type === "bdev_resize",
+    );
+    return observed.wasExpected(uuid) && alone.length === 1;
   }
 
   async #apply(events: readonly Notification[]): Promise<void> {
@@ -103,7 +114,8 @@ export class TargetEvents {
       if (snapshot?.deleteRequestedTime === undefined && snapshot !== undefined)
         observed.setSnapshot(snapshot.id, undefined);
     }
-    for (const { id, deleteRequestedTime } of [...rowsOf(gone), ...rowsOf(resized)]) {
+    const resizedByOthers = new Set([...resized].filter((uuid) => !this.#isExpected(uuid, events)));
+    for (const { id, deleteRequestedTime } of [...rowsOf(gone), ...rowsOf(resizedByOthers)]) {
       // The agent itself deletes the lvol of a volume whose deletion was requested.
       if (deleteRequestedTime !== undefined) continue;
       observed.setLvol(id, undefined);

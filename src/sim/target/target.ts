@@ -21,6 +21,8 @@ type BdevCommon = {
    * QoS was set while the bdev was not open: later changes always fail (docs/spdk-contract.md#qos).
    */
   qosStuck: boolean;
+  /** A change of its limits is under way. */
+  qosChanging: boolean;
   /** NQN of the subsystem that exports it. */
   exportedBy: string | undefined;
 };
@@ -155,6 +157,7 @@ export class Target {
       uuid: randomUUID(),
       limits: noLimits(),
       qosStuck: false,
+      qosChanging: false,
       exportedBy: undefined,
       controller,
       disk: controller.disk,
@@ -188,6 +191,7 @@ export class Target {
       uuid: blob.uuid,
       limits: noLimits(),
       qosStuck: false,
+      qosChanging: false,
       exportedBy: undefined,
       store,
       blob,
