@@ -2,12 +2,14 @@
 // hosts keep their I/O and see it, and nothing is ever made smaller.
 import { afterEach, describe, expect, it } from "vitest";
 import { Provisioning } from "../../src/gen/storagenode/v1/lvol.ts";
+import { NO_LIMITS } from "../../src/model/lvol.ts";
 import { readLvol } from "../../src/sim/target/clusters.ts";
 import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { BusyHost } from "../support/busy-host.ts";
-import { crashScenario, tag, type CrashScenario } from "../support/crash-scenario.ts";
+import { crashScenario, readBack, tag, type CrashScenario } from "../support/crash-scenario.ts";
+import { takeSnapshot } from "../support/snapshots.ts";
 import {
   HOST,
   idOf,
@@ -16,6 +18,7 @@ import {
   remove,
   resize,
   stateOf,
+  update,
   WAIT,
 } from "../support/volumes.ts";
 
@@ -312,6 +315,49 @@ describe("a thick volume", () => {
       async () => (await sizeReached())?.status === "CONDITION_STATUS_TRUE",
     );
     expect(bytesOf(lvolUuid)).toBe(128n * MIB);
+  });
+});
+
+describe("a volume with a snapshot", () => {
+  it("grows with its data under its host; snapshot and clone keep their sizes, and the clone grows too", async () => {
+    await begin();
+    const made = await provision(agent, SMALL);
+    const { lvolUuid = "", nqn = "" } = made.status ?? {};
+    tag(scenario, lvolUuid, 7);
+    await using host = await BusyHost.connect({ fabric: scenario.target.fabric, host: HOST, nqn });
+    const { meta, status } = await takeSnapshot(agent, idOf(made));
+    const spec = { ...SMALL, sourceSnapshotId: meta?.id ?? "" };
+    const clone = await provision(agent, spec);
+    const [grown] = await Promise.all([
+      resize(agent, idOf(made), 128n * MIB),
+      update(agent, idOf(made), { labels: { a: "1" }, setLabels: true }),
+    ]);
+    expect(grown.status?.sizeBytes).toBe(128n * MIB);
+    expect(readBack(scenario, lvolUuid)?.written).toEqual([7]);
+    await host.seesBytes(Number(128n * MIB));
+    expect(bytesOf(status?.lvolUuid)).toBe(64n * MIB);
+    expect(bytesOf(clone.status?.lvolUuid)).toBe(64n * MIB);
+    const larger = await resize(agent, idOf(clone), 256n * MIB);
+    expect([stateOf(larger), larger.status?.sizeBytes]).toEqual(["LVOL_STATE_UP", 256n * MIB]);
+    expect(readBack(scenario, clone.status?.lvolUuid ?? "")?.written).toEqual([7]);
+    await host.writesAgain();
+    expect(await host.stop()).toEqual([]);
+  });
+
+  it("may be asked for both at once: one change of the family is under way at a time", async () => {
+    await begin();
+    const made = await provision(agent, SMALL);
+    const growing = resize(agent, idOf(made), 128n * MIB);
+    const snapshots = [0, 1, 2].map(() => takeSnapshot(agent, idOf(made)));
+    const limiting = update(agent, idOf(made), { qos: { ...NO_LIMITS, rwIops: 2_000n } });
+    const [grown, limited] = await Promise.all([growing, limiting, ...snapshots]);
+    expect(grown.status?.sizeBytes).toBe(128n * MIB);
+    expect(limited.status?.qos?.rwIops).toBe(2_000n);
+    for (const one of snapshots) expect((await one).status?.state).toBe("SNAPSHOT_STATE_UP");
+    await until("it is UP as wanted", async () => {
+      const { status, meta } = await getLvol(agent, idOf(made));
+      return status?.observedGeneration === meta?.generation;
+    });
   });
 });
 
