@@ -82,18 +82,22 @@ export class TargetEvents {
     } else await this.#apply(events);
   }
 
-  /** Only an event that stands alone: of two, one may be that of somebody else. */
-  #isExpected(uuid: string, events: readonly Notification[]): boolean {
+  /** Of lvols that others have resized. Of two events of one lvol, one may be that of somebody else. */
+  #resizedByOthers(events: readonly Notification[]): ReadonlySet<string> {
+    const counts = new Map<string, number>();
+    for (const { bdevName, type } of events) {
+      if (type === "bdev_resize") counts.set(bdevName, (counts.get(bdevName) ?? 0) + 1);
+    }
     const { observed } = this.#options;
-    const alone = events.filter(
-      ({ bdevName, type }) => bdevName === uuid && type === "bdev_resize",
-    );
-    return observed.wasExpected(uuid) && alone.length === 1;
+    const byOthers = [...counts].filter(([uuid, count]) => {
+      return !observed.wasExpected(uuid) || count > 1;
+    });
+    return new Set(byOthers.map(([uuid]) => uuid));
   }
 
   async #apply(events: readonly Notification[]): Promise<void> {
     const { rows, observed, scanAll, scanDisks } = this.#options;
-    // For resize and register, the last event of each bdev decides.
+    // For register, the last event of each bdev decides.
     const lastTypes = new Map(events.map(({ bdevName, type }) => [bdevName, type]));
     const namesOfLast = (type: string) =>
       new Set([...lastTypes].flatMap(([name, last]) => (last === type ? [name] : [])));
@@ -102,7 +106,7 @@ export class TargetEvents {
     const gone = new Set(
       events.flatMap(({ bdevName, type }) => (type === "bdev_unregister" ? [bdevName] : [])),
     );
-    const resized = namesOfLast("bdev_resize");
+    const resized = this.#resizedByOthers(events);
     const registered = namesOfLast("bdev_register");
     this.#registered = registered;
     // The bdev name of an lvol is the lvol's uuid.
@@ -114,8 +118,7 @@ export class TargetEvents {
       if (snapshot?.deleteRequestedTime === undefined && snapshot !== undefined)
         observed.setSnapshot(snapshot.id, undefined);
     }
-    const resizedByOthers = new Set([...resized].filter((uuid) => !this.#isExpected(uuid, events)));
-    for (const { id, deleteRequestedTime } of [...rowsOf(gone), ...rowsOf(resizedByOthers)]) {
+    for (const { id, deleteRequestedTime } of [...rowsOf(gone), ...rowsOf(resized)]) {
       // The agent itself deletes the lvol of a volume whose deletion was requested.
       if (deleteRequestedTime !== undefined) continue;
       observed.setLvol(id, undefined);
