@@ -18,16 +18,11 @@ export const resizeRow: Row = {
     await using node = await startNode();
     await using hand = await ByHand.open(node);
     const ids = await node.provision(count);
-    const volumes = hand.names(count);
-    await hand.makeOnTarget(volumes);
-    await hand.insertRows(volumes);
-    await hand.updateRows(volumes);
     const lvol = await getLvol(node.agent, ids[0] ?? "");
     const answer = ResizeLvolResponse.encode({ lvol }).finish();
     await using echo = await startEcho({ ResizeLvol: answer });
     const cpu: number[] = [];
     let ourBytes = VOLUME_BYTES;
-    let handBytes = VOLUME_BYTES;
     const ours = async () => {
       ourBytes += CLUSTER;
       const before = node.agent.cpuMs();
@@ -40,18 +35,23 @@ export const resizeRow: Row = {
       return ms;
     };
     const limit = async () => {
-      handBytes += CLUSTER;
-      return await timed(async () => {
-        await hand.grow(volumes, handBytes);
+      // Made for each turn: to the agent they are orphans, which it counts in each of its own.
+      const volumes = hand.names(count);
+      await hand.makeOnTarget(volumes);
+      await hand.insertRows(volumes);
+      const bytes = VOLUME_BYTES + CLUSTER;
+      const ms = await timed(async () => {
+        await hand.grow(volumes, bytes);
         // The intents, and what became of them.
         await hand.updateRows(volumes);
         await hand.updateRows(volumes);
-        await Promise.all(ids.map((id) => resize(echo, id, handBytes)));
+        await Promise.all(ids.map((id) => resize(echo, id, bytes)));
       });
+      await hand.removeFromTarget(volumes);
+      await hand.deleteRows();
+      return ms;
     };
     const taken = await inTurns({ pairs, warmUps, ours, limit });
-    await hand.removeFromTarget(volumes);
-    await hand.deleteRows();
     const what = `${count} volumes grown at once`;
     return {
       lines: [

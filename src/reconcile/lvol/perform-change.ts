@@ -24,10 +24,13 @@ export async function resizeLvol(on: PerformedStep, step: steps.ResizeLvol): Pro
     return { kind: "ok" };
   }
   const present = observedLvol(before.value);
-  observed.setLvol(row.id, present);
-  if (present.sizeBytes >= sizeBytes) return { kind: "ok" };
+  if (present.sizeBytes >= sizeBytes) {
+    observed.setLvol(row.id, present);
+    return { kind: "ok" };
+  }
   const { growsClones, version } = await spdk.capabilities();
   if (present.parent !== undefined && !growsClones) {
+    observed.setLvol(row.id, present);
     const message = `TARGET_TOO_OLD: ${version} dies when a volume with a snapshot is grown`;
     return { kind: "retry", message };
   }
