@@ -182,6 +182,9 @@ export const MAX_HOSTS = 256;
 /** Confirmations of one ConfirmHosts. */
 export const MAX_CONFIRMATIONS = 1_000;
 
+/** Operations, or MiB, per second of one volume; more is no limit to any disk. */
+export const MAX_QOS_LIMIT = 10_000_000;
+
 export const MAX_LABELS = 64;
 export const MAX_LABEL_VALUE_BYTES = 256;
 

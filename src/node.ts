@@ -9,6 +9,7 @@ import { iostatHandlers } from "./api/iostat.ts";
 import { explainHandlers } from "./api/explain.ts";
 import { eventHandlers } from "./api/events.ts";
 import { exportHandlers } from "./api/exports.ts";
+import { changeHandlers } from "./api/changes.ts";
 import { lvolHandlers } from "./api/lvols.ts";
 import { deletionHandlers } from "./api/deletion.ts";
 import { snapshotHandlers } from "./api/snapshots.ts";
@@ -28,6 +29,7 @@ import {
   STOP_MS,
 } from "./limits.ts";
 import type { DiskRow, DiskReadiness } from "./model/disk.ts";
+import { Refusal } from "./model/errors.ts";
 import { factsOf } from "./node-facts.ts";
 import { nodeEvents } from "./node-events.ts";
 import { components, conditions } from "./node-health.ts";
@@ -157,6 +159,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...lvolHandlers(agent),
     ...snapshotHandlers(agent),
     ...deletionHandlers(agent),
+    ...changeHandlers(agent),
     ...exportHandlers(agent),
     ...diskHandlers(agent),
     ...cordonHandlers(agent),
@@ -224,6 +227,15 @@ function agentOf(parts: Parts): Agent {
         if (error instanceof SpdkUnknownOutcome) return [];
         throw error;
       }
+    },
+    refuseFatalGrowth: async (row) => {
+      const { lvol } = reconciler.volumeView(row).observed;
+      if (lvol?.kind !== "present" || lvol.parent === undefined) return;
+      // Without an answer the intent is taken: the step asks again.
+      const target = await spdk.capabilities().catch(() => undefined);
+      if (target === undefined || target.growsClones) return;
+      const why = `${target.version} dies when a volume with a snapshot is grown`;
+      throw new Refusal("TARGET_TOO_OLD", `volume ${row.id}: the target ${why}`);
     },
     readExportAgain: (id) => reconciler.readExportAgain(id),
     resolveOutcome: (id) => reconciler.resolveOutcome(id),

@@ -89,6 +89,8 @@ export type Agent = {
   readonly lvolFacts: (row: LvolRow) => Promise<LvolFacts>;
   readonly snapshotFacts: (row: SnapshotRow) => SnapshotFacts;
   readonly diskFacts: (row: DiskRow) => Promise<DiskFacts>;
+  /** Throws a Refusal if the target would die of it that the volume is grown. */
+  readonly refuseFatalGrowth: (row: LvolRow) => Promise<void>;
   /** What was observed of the volume's export no longer counts: it is read again. */
   readonly readExportAgain: (id: string) => void;
   /** Ends what is unknown of a volume or a disk, as an operator says so; the methods of the requests. */

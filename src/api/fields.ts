@@ -12,6 +12,7 @@ import {
   MAX_LABELS,
   MAX_LABEL_VALUE_BYTES,
   MAX_PAGE_SIZE,
+  MAX_QOS_LIMIT,
   MAX_WAIT_MS,
 } from "../limits.ts";
 
@@ -101,6 +102,10 @@ export class Fields {
       });
     }
     return value;
+  }
+
+  limit(field: string, value: bigint): void {
+    if (value > BigInt(MAX_QOS_LIMIT)) this.violation(field, `must be at most ${MAX_QOS_LIMIT}`);
   }
 
   /** Refuses enum numbers that this version does not know. */

@@ -112,7 +112,7 @@ function knownLvol(agent: Agent, id: string): LvolRow {
 }
 
 /** In a state that only a new intent or an operator can change: waiting longer is of no use. */
-function isOver(agent: Agent, row: LvolRow): boolean {
+export function isOver(agent: Agent, row: LvolRow): boolean {
   const state = lvolState(agent.view(row));
   return state === "FAILED" || state === "DATA_MISSING" || state === "DELETED";
 }

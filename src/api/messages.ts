@@ -11,8 +11,8 @@ import { SnapshotState, type Snapshot } from "../gen/storagenode/v1/snapshot.ts"
 import type { Condition } from "../model/condition.ts";
 import { diskConditions, diskState, type DiskRow, type DiskReadiness } from "../model/disk.ts";
 import { lvolConditions, lvolState, type VolumeView } from "../model/lvol-state.ts";
+import { etagOf } from "../model/change-admission.ts";
 import type { IoReading } from "../model/iostat.ts";
-import type { QosLimits } from "../model/lvol.ts";
 import {
   deleteBlockers,
   snapshotConditions,
@@ -20,13 +20,6 @@ import {
   type SnapshotView,
 } from "../model/snapshot.ts";
 import type { SpaceBytes } from "./capacity.ts";
-
-const NO_LIMITS: QosLimits = {
-  rwIops: 0n,
-  rwMibPerSecond: 0n,
-  readMibPerSecond: 0n,
-  writeMibPerSecond: 0n,
-};
 
 const NO_SPACE: SpaceBytes = {
   totalBytes: 0n,
@@ -54,7 +47,7 @@ function metaMessage(row: Stored): Meta {
     createTime: row.createTime,
     updateTime: row.updateTime,
     deleteTime: row.deleteTime,
-    etag: row.generation.toString(),
+    etag: etagOf(row),
   };
 }
 
@@ -105,7 +98,7 @@ export function lvolMessage(
       sizeBytes: lvol?.sizeBytes ?? row.observedSizeBytes ?? 0n,
       allocatedBytes: (lvol?.allocatedClusters ?? 0n) * (clusterBytes ?? 0n),
       thin: lvol?.thin ?? row.thin,
-      qos: row.qos ?? NO_LIMITS,
+      qos: lvol?.limits,
       conditions: lvolConditions(view).map((condition) => conditionMessage(condition)),
       lastError: row.lastError ?? "",
       nextTryTime: row.nextTryTime,

@@ -33,9 +33,9 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
           lastError: loop.lastError ?? "",
         })),
         capabilities: {
-          resize: false,
-          snapshots: false,
-          qos: false,
+          resize: true,
+          snapshots: true,
+          qos: true,
           iostat: true,
           hostKeys: false,
         },

@@ -1,7 +1,7 @@
 // Validation of requests: returns them with defaults resolved, or throws a Refusal with every
 // violation.
 import type { HostConfirmation } from "../model/host-admission.ts";
-import { ANY_HOST, type CreationRequest, type QosLimits } from "../model/lvol.ts";
+import { ANY_HOST, type CreationRequest } from "../model/lvol.ts";
 import type {
   AdmitDiskRequest,
   ZeroFreeSpaceRequest,
@@ -18,9 +18,9 @@ import type {
   ResolveOutcomeRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
 import type { LvolSpec } from "../gen/storagenode/v1/lvol.ts";
-import { Refusal } from "../model/errors.ts";
 import type { Purge } from "../model/orphan.ts";
 import { MAX_CONFIRMATIONS } from "../limits.ts";
+import { limits } from "./change-requests.ts";
 import { Fields } from "./fields.ts";
 import type { PageRequest } from "./page.ts";
 import { snapshotId } from "./snapshot-requests.ts";
@@ -43,10 +43,6 @@ export function provision(message: ProvisionLvolRequest): Provision {
     ...(spec === undefined ? EMPTY_SPEC : checkSpec(fields, spec)),
   };
   fields.done();
-  // Refuse what is not implemented rather than ignore the field.
-  if (checked.request.qos !== undefined) {
-    throw new Refusal("NOT_IMPLEMENTED", "QoS limits are not implemented yet");
-  }
   return checked;
 }
 
@@ -71,17 +67,9 @@ function checkSpec(fields: Fields, spec: LvolSpec): Pick<Provision, "request" | 
     sourceSnapshotId: fields.optionalUuid("spec.source_snapshot_id", spec.sourceSnapshotId),
     hosts: fields.hosts("spec.allowed_host_nqns", spec.allowedHostNqns),
     allowAnyHost: spec.allowAnyHost,
-    qos: limits(spec.qos),
+    qos: limits(fields, "spec.qos", spec.qos),
   };
   return { request, labels: fields.labels("spec.labels", spec.labels) };
-}
-
-/** Undefined if every limit is 0, which means unlimited. */
-function limits(qos: QosLimits | undefined): QosLimits | undefined {
-  if (qos === undefined) return undefined;
-  const { rwIops, rwMibPerSecond, readMibPerSecond, writeMibPerSecond } = qos;
-  const none = rwIops + rwMibPerSecond + readMibPerSecond + writeMibPerSecond === 0n;
-  return none ? undefined : { rwIops, rwMibPerSecond, readMibPerSecond, writeMibPerSecond };
 }
 
 export function lvolId(id: string): string {

@@ -12,8 +12,10 @@ import {
   type Cause,
 } from "./explanation.ts";
 import { diskCause, diskName, type LvolFacts } from "./lvol-facts.ts";
-import { dataMissing, maybeLost, namespaceState } from "../model/lvol-state.ts";
+import { dataMissing, maybeLost, NO_SPACE } from "../model/lvol-state.ts";
 import { sameAddress, type ListenAddress } from "../model/lvol.ts";
+import { foreignSubsystemCause, hostCause } from "./export-causes.ts";
+import { limitsCause, noRoomToGrow, oldTargetCause } from "./change-causes.ts";
 
 /** The row's last error. Without the database, errors cannot be recorded: then also the loop's. */
 export function lvolLastError({ view, node, loopError }: LvolFacts): string | undefined {
@@ -38,11 +40,13 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   maybeLostCause,
   notZeroedCause,
   outOfSpaceCause,
+  oldTargetCause,
   dataMissingCause,
   cloningCause,
   foreignSubsystemCause,
   listenerCause,
   hostCause,
+  limitsCause,
 ];
 
 function deleted({ view: { row } }: LvolFacts): Cause | undefined {
@@ -105,14 +109,21 @@ function maybeLostCause({ view, disk }: LvolFacts): Cause | undefined {
 
 function notZeroedCause({ view, disk, clean }: LvolFacts): Cause | undefined {
   const { row, observed } = view;
-  const inflates = row.cloning && !row.thin;
-  const isNew = row.lvolUuid === undefined && observed.lvol?.kind !== "present";
-  if (clean || disk === undefined || !(inflates || isNew)) return undefined;
+  if (clean || disk === undefined || row.deleteRequestedTime !== undefined) return undefined;
+  const { lvol } = observed;
+  const there = lvol?.kind === "present";
+  const [not, then] =
+    row.lvolUuid === undefined && !there
+      ? ["no new lvol is created", "created"]
+      : row.cloning && !row.thin
+        ? ["no thick clone is filled", "created"]
+        : there && !row.cloning && lvol.sizeBytes < row.promisedBytes
+          ? ["it is not grown", "grown"]
+          : [];
+  if (not === undefined) return undefined;
   return {
-    cause:
-      `free space of its ${diskName(disk)} may hold bytes of a deleted volume, so ` +
-      (isNew ? "no new lvol is created there" : "no thick clone is filled there"),
-    cure: `call ZeroFreeSpace {"diskId": "${disk.id}"}: the volume is then created by itself`,
+    cause: `free space of its ${diskName(disk)} may hold bytes of a deleted volume, so ${not} there`,
+    cure: `call ZeroFreeSpace {"diskId": "${disk.id}"}: the volume is then ${then} by itself`,
     waits: "waits for the free space to be zeroed",
   };
 }
@@ -133,9 +144,6 @@ export function spaceOf({ view, disk, freeClusters, allocatedClusters }: LvolFac
   return { cluster, free, total: disk?.totalClusters ?? 0n, size, has };
 }
 
-/** SPDK's error text when a thick lvol does not fit (docs/spdk-contract.md#lvols). */
-const NO_SPACE = "No space left on device";
-
 export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
   const { view, disk, node } = facts;
   const { row, observed } = view;
@@ -150,6 +158,8 @@ export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
       ? ""
       : `, or PurgeOrphan for lvols without a volume (ListOrphans: ${node.target.orphanLvols} of them)`;
   const room = `make room on it: call Delete for volumes nobody needs${orphans}`;
+  const noRoom = noRoomToGrow(facts, { shortage, room, cluster, free });
+  if (noRoom !== undefined) return noRoom;
   if (observed.lvol?.kind === "present") {
     // A thick lvol has all of its clusters, and so has a thin one that was written everywhere.
     if (!row.thin || free > 0n || has === undefined || has >= size) return undefined;
@@ -186,37 +196,6 @@ export function dataMissingCause({ view, disk }: LvolFacts): Cause | undefined {
       `restore the lvstore of the disk as it was, and the volume comes UP by itself; or call ` +
       `Delete {"lvolId": "${id}"} and create a new volume`,
     waits: "an lvol that existed once is never created again",
-  };
-}
-
-/** A subsystem or namespace with the name of the volume's export that this agent did not create. */
-export function foreignSubsystemCause({ view: { row, observed } }: LvolFacts): Cause | undefined {
-  const { subsystem } = observed;
-  if (subsystem?.kind !== "present" || row.deleteRequestedTime !== undefined) return undefined;
-  const waits = "the agent does not change what it did not create";
-  const { nqn } = row;
-  if (subsystem.serialNumber !== row.serialNumber) {
-    return {
-      cause:
-        `the subsystem ${nqn} has the serial number ${subsystem.serialNumber}: this agent ` +
-        `did not create it, and does not change it`,
-      cure:
-        `find out whose it is; once nobody needs it, send the target nvmf_delete_subsystem ` +
-        `{"nqn": "${nqn}"}`,
-      waits,
-    };
-  }
-  const uuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
-  if (uuid === undefined || namespaceState(row, subsystem, uuid) !== "conflict") return undefined;
-  const [other] = subsystem.namespaces;
-  return {
-    cause:
-      `namespace 1 of ${nqn} shows ${other?.bdevName} as ${other?.uuid}, not lvol ${uuid}: ` +
-      `the agent does not change it`,
-    cure:
-      `find out whose it is; once nobody needs it, send the target nvmf_subsystem_remove_ns ` +
-      `{"nqn": "${nqn}", "nsid": 1}`,
-    waits,
   };
 }
 
@@ -257,34 +236,4 @@ export function listenerCause(facts: LvolFacts): Cause | undefined {
       `target has a ${first.trtype} transport (nvmf_get_transports)`,
     waits,
   };
-}
-
-export function hostCause({ view: { row } }: LvolFacts): Cause | undefined {
-  if (row.deleteRequestedTime !== undefined) return undefined;
-  const call =
-    `call AllowHost {"lvolId": "${row.id}", "hostNqn": "NQN"} with the NQN of each host (on ` +
-    `it: cat /etc/nvme/hostnqn)`;
-  if (row.unconfirmed) {
-    return {
-      cause: row.adopted
-        ? "it was adopted from an orphan, which does not say who may connect: it is not exported"
-        : "it was rebuilt from its disk, which does not say who may connect: its export is " +
-          "not changed",
-      cure: call,
-      waits: "waits for AllowHost or RevokeHost",
-    };
-  }
-  if (row.unconfirmedHosts.length > 0) {
-    return {
-      cause:
-        `the database is older than what the node remembers, so these hosts may not connect: ` +
-        row.unconfirmedHosts.join(", "),
-      cure:
-        `call ConfirmHosts for the hosts that may, or run "storage-node confirm-hosts"; call ` +
-        `RevokeHost for the others`,
-      waits: "waits for ConfirmHosts or RevokeHost",
-    };
-  }
-  if (row.allowAnyHost || row.hosts.length > 0) return undefined;
-  return { cause: "no host may connect to it", cure: call, waits: "all is as wanted" };
 }

@@ -12,9 +12,9 @@ import {
   type Check,
   type Explanation,
 } from "./explanation.ts";
+import { foreignSubsystemCause, hostCause } from "./export-causes.ts";
 import { lvolState, namespaceState } from "../model/lvol-state.ts";
 import {
-  hostCause,
   lvolLastError,
   listenerCause,
   lvolCauses,
@@ -22,7 +22,6 @@ import {
   silentAddresses,
   spaceOf,
   outOfSpaceCause,
-  foreignSubsystemCause,
 } from "./lvol-causes.ts";
 import { diskName, diskCause, type LvolFacts } from "./lvol-facts.ts";
 
@@ -147,7 +146,7 @@ function lvolCheck(facts: LvolFacts): Check {
   if (sizeBytes >= row.promisedBytes) return { question, answer: "YES", evidence, remedy: "" };
   return no(question, {
     cause: `${evidence}; ${formatBytes(row.promisedBytes)} are wanted`,
-    cure: WAIT,
+    cure: cureOf(facts),
   });
 }
 

@@ -50,6 +50,13 @@ const disk = z.strictObject({
   state: z.string(),
 });
 
+const qos = z.strictObject({
+  rwIops: bigText,
+  rwMibPerSecond: bigText,
+  readMibPerSecond: bigText,
+  writeMibPerSecond: bigText,
+});
+
 const volume = z.strictObject({
   id: z.string(),
   diskId: z.string(),
@@ -66,6 +73,8 @@ const volume = z.strictObject({
   sizeBytes: bigText,
   promisedBytes: bigText,
   thin: z.boolean(),
+  /** Undefined: no limits. */
+  qos: qos.optional(),
   exported: z.boolean(),
   /** It does not have the data of its snapshot yet: no host may see it. */
   cloning: z.boolean().default(false),

@@ -5,10 +5,11 @@ import { adoptOrphan, idsOfAdoption, type AdoptOrphan } from "./adopt-admission.
 import { changeCordon, type CordonChange } from "./cordon-admission.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
+import { resize, update, type Resize, type Update } from "./change-admission.ts";
 import { changeHost, confirmHosts, type ConfirmHosts, type HostChange } from "./host-admission.ts";
 import { volumeNqn } from "./identity.ts";
 import { newIntent, type Intent } from "./intent.ts";
-import { newLvolRow, type CreationRequest, type LvolRow } from "./lvol.ts";
+import { newLvolRow, NO_LIMITS, sameLimits, type CreationRequest, type LvolRow } from "./lvol.ts";
 import { place } from "./placement.ts";
 import { cloneSource, deleteSnapshot, takeSnapshot, wrongKind } from "./snapshot-admission.ts";
 import type { SnapshotRow } from "./snapshot.ts";
@@ -37,6 +38,8 @@ export type Mutation = Intent &
     | HostChange
     | ConfirmHosts
     | AdoptOrphan
+    | Resize
+    | Update
     | {
         readonly kind: "admitDisk";
         readonly serial: string;
@@ -123,6 +126,10 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "lvol", row: adoptOrphan(state, mutation) };
     case "confirmHosts":
       return { kind: "hosts", confirmed: confirmHosts(state, mutation) };
+    case "resize":
+      return { kind: "lvol", row: resize(state, mutation) };
+    case "update":
+      return { kind: "lvol", row: update(state, mutation) };
     case "admitDisk":
       return { kind: "disk", row: admitDisk(state, mutation) };
     case "zeroFreeSpace":
@@ -217,14 +224,7 @@ function differingFields(was: CreationRequest, asked: CreationRequest, diskId: s
   if (was.sourceSnapshotId !== asked.sourceSnapshotId) fields.push("source_snapshot_id");
   if (was.hosts.join() !== asked.hosts.join()) fields.push("allowed_host_nqns");
   if (was.allowAnyHost !== asked.allowAnyHost) fields.push("allow_any_host");
-  const qosKey = (request: CreationRequest) =>
-    [
-      request.qos?.rwIops ?? 0n,
-      request.qos?.rwMibPerSecond ?? 0n,
-      request.qos?.readMibPerSecond ?? 0n,
-      request.qos?.writeMibPerSecond ?? 0n,
-    ].join();
-  if (qosKey(was) !== qosKey(asked)) fields.push("qos");
+  if (!sameLimits(was.qos ?? NO_LIMITS, asked.qos ?? NO_LIMITS)) fields.push("qos");
   return fields;
 }
 

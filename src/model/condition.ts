@@ -7,7 +7,12 @@ export type LvolNeed = "LvolCreated" | "SizeReached" | "Exported" | "TargetConne
 
 /** What is wrong with a part of a volume that may well be UP: listed only while it holds. */
 export type LvolWarning =
-  "ListenerMissing" | "HostRefused" | "HostsUnconfirmed" | "SpaceLow" | "OutcomeUnknown";
+  | "ListenerMissing"
+  | "HostRefused"
+  | "HostsUnconfirmed"
+  | "QosRefused"
+  | "SpaceLow"
+  | "OutcomeUnknown";
 
 export type LvolConditionType = LvolNeed | LvolWarning;
 

@@ -9,6 +9,8 @@ export type EventReason =
   | "DELETE_REQUESTED"
   | "SNAPSHOT_REQUESTED"
   | "ORPHAN_ADOPTED"
+  | "RESIZE_REQUESTED"
+  | "UPDATE_REQUESTED"
   | "HOST_ALLOWED"
   | "HOST_REVOKED"
   | "HOSTS_CONFIRMED"
@@ -121,6 +123,10 @@ function reasonOf(mutation: Mutation): EventReason {
       return "DELETE_REQUESTED";
     case "snapshot":
       return "SNAPSHOT_REQUESTED";
+    case "resize":
+      return "RESIZE_REQUESTED";
+    case "update":
+      return "UPDATE_REQUESTED";
     case "adoptOrphan":
       return "ORPHAN_ADOPTED";
     case "allowHost":

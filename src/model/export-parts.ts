@@ -5,6 +5,12 @@ import type { ListenAddress } from "./lvol.ts";
 
 const LOOP = "export";
 
+/** Of the step that sets the limits of a volume. */
+export const QOS_KEY = `${LOOP}/set-qos qos`;
+
+/** Of the step that grows an lvol; it is no part of the export. */
+export const RESIZE_KEY = "resize/resize-lvol";
+
 export function allowHostKey(host: string): string {
   return `${LOOP}/allow-host ${host}`;
 }

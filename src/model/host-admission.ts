@@ -1,6 +1,6 @@
 // Admission of intents about hosts: AllowHost, RevokeHost and ConfirmHosts. Pure, as admission.ts.
 import { invalidFields, Refusal, type FieldViolation } from "./errors.ts";
-import { newIntent, type Intent } from "./intent.ts";
+import { newIntent, ownVolume, refuseDeleting, type Intent } from "./intent.ts";
 import { ANY_HOST, everyHost, type LvolRow } from "./lvol.ts";
 
 export type HostChange = {
@@ -28,15 +28,13 @@ export type HostState = {
 };
 
 export function changeHost(state: HostState, mutation: Intent & HostChange): LvolRow {
-  const row = volumeOf(state, mutation.id);
+  const row = ownVolume(state, mutation.id);
   const { host } = mutation;
   const waits = row.unconfirmedHosts.includes(host);
   const asWanted =
     mutation.kind === "allowHost" ? row.hosts.includes(host) && !waits : !row.hosts.includes(host);
   if (asWanted && !row.unconfirmed) return row;
-  if (row.deleteRequestedTime !== undefined) {
-    throw new Refusal("ID_RETIRED", `volume ${row.id} is being deleted`);
-  }
+  refuseDeleting(row);
   const others = row.hosts.filter((other) => other !== host);
   if (mutation.kind === "allowHost" && others.length >= state.limits.hosts) {
     const used = `${others.length} hosts, limit ${state.limits.hosts}`;
@@ -56,7 +54,7 @@ export function changeHost(state: HostState, mutation: Intent & HostChange): Lvo
 /** All or none; returns how many hosts were unconfirmed and are not any more. */
 export function confirmHosts(state: HostState, mutation: Intent & ConfirmHosts): number {
   const { confirmations } = mutation;
-  const rows = confirmations.map(({ id }) => volumeOf(state, id));
+  const rows = confirmations.map(({ id }) => ownVolume(state, id));
   const faults = confirmations.flatMap(({ hosts }, index): readonly FieldViolation[] => {
     const row = rows[index];
     const strangers = hosts.filter((host) => row && !everyHost(row).includes(host));
@@ -68,7 +66,7 @@ export function confirmHosts(state: HostState, mutation: Intent & ConfirmHosts):
   if (faults.length > 0) throw invalidFields(faults);
   let confirmed = 0;
   for (const { id, hosts } of confirmations) {
-    const row = volumeOf(state, id);
+    const row = ownVolume(state, id);
     const { unconfirmedHosts: before } = row;
     const after = hosts.length === 0 ? [] : before.filter((host) => !hosts.includes(host));
     if (after.length === before.length) continue;
@@ -80,14 +78,6 @@ export function confirmHosts(state: HostState, mutation: Intent & ConfirmHosts):
 
 function hostName(host: string): string {
   return host === ANY_HOST ? `"${ANY_HOST}" (any host)` : host;
-}
-
-function volumeOf({ lvols, policy }: HostState, id: string): LvolRow {
-  const row = lvols.get(id);
-  if (row === undefined || row.nodeId !== policy.nodeId || row.deleteTime !== undefined) {
-    throw new Refusal("NOT_FOUND", `volume ${id} is not on this node`);
-  }
-  return row;
 }
 
 function write(

@@ -1,4 +1,6 @@
 // What every intent has, whatever it is about, and what it changes in the row that it is stored in. Pure.
+import { Refusal } from "./errors.ts";
+import type { LvolRow } from "./lvol.ts";
 
 export type Intent = {
   /** Of the object. */
@@ -23,4 +25,27 @@ export function newIntent(
     revision,
     updateTime: now,
   };
+}
+
+/** The volume of an intent about one that exists. Throws a Refusal if this node has none of that id. */
+export function ownVolume(
+  {
+    lvols,
+    policy,
+  }: {
+    readonly lvols: ReadonlyMap<string, LvolRow>;
+    readonly policy: { readonly nodeId: string };
+  },
+  id: string,
+): LvolRow {
+  const row = lvols.get(id);
+  if (row === undefined || row.nodeId !== policy.nodeId || row.deleteTime !== undefined) {
+    throw new Refusal("NOT_FOUND", `volume ${id} is not on this node`);
+  }
+  return row;
+}
+
+export function refuseDeleting({ id, deleteRequestedTime }: LvolRow): void {
+  if (deleteRequestedTime === undefined) return;
+  throw new Refusal("ID_RETIRED", `volume ${id} is being deleted`);
 }

@@ -1,16 +1,18 @@
 // The state of a volume: derived from its row and from what was observed, never stored.
 import { addressText } from "./address.ts";
 import type { Condition, LvolConditionType, LvolWarning } from "./condition.ts";
-import { allowHostKey, listenKey } from "./export-parts.ts";
+import { allowHostKey, listenKey, QOS_KEY, RESIZE_KEY } from "./export-parts.ts";
 import { wasRefused, type StepFailures } from "./failure.ts";
 import {
   sameAddress,
+  sameLimits,
   type ListenAddress,
   type LvolRow,
   type ObservedSubsystem,
   type ObservedVolume,
 } from "./lvol.ts";
 import { spaceLow, type DiskSpace } from "./space.ts";
+import { limitsText, realLimits } from "./qos.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 
 export const LVOL_STATES = [
@@ -112,17 +114,25 @@ function lvolCreated(view: VolumeView): LvolCondition {
   return { type, status: "FALSE", reason: row.failed ? "Failed" : "NotCreated", message };
 }
 
+/** SPDK's error text when a thick lvol does not fit (docs/spdk-contract.md#lvols). */
+export const NO_SPACE = "No space left on device";
+
 function sizeReached(view: VolumeView): LvolCondition {
   const type = "SizeReached";
-  const { row, observed } = view;
+  const { row, observed, failures } = view;
   if (observed.lvol?.kind !== "present") {
     return { type, status: "UNKNOWN", reason: "LvolNotSeen", message: "" };
   }
-  if (observed.lvol.sizeBytes >= row.promisedBytes) {
+  const { sizeBytes } = observed.lvol;
+  const message = `size is ${sizeBytes} bytes, wanted are ${row.promisedBytes} bytes`;
+  if (sizeBytes > row.promisedBytes) return { type, status: "TRUE", reason: "Larger", message };
+  if (sizeBytes === row.promisedBytes) {
     return { type, status: "TRUE", reason: "Seen", message: "" };
   }
-  const message = `size is ${observed.lvol.sizeBytes} bytes, wanted are ${row.promisedBytes} bytes`;
-  return { type, status: "FALSE", reason: "TooSmall", message };
+  const failure = failures[RESIZE_KEY];
+  if (failure === undefined) return { type, status: "FALSE", reason: "TooSmall", message };
+  const reason = failure.message.includes(NO_SPACE) ? "NoSpace" : "GrowFailed";
+  return { type, status: "FALSE", reason, message: `${message}: ${failure.message}` };
 }
 
 function exported(view: VolumeView): LvolCondition {
@@ -231,6 +241,12 @@ function warnings(view: VolumeView): readonly LvolCondition[] {
     return failure === undefined || admitted.includes(host) ? [] : [`${host}: ${failure.message}`];
   });
   if (refused.length > 0) warn("HostRefused", "Refused", refused.join("; "));
+  const limits = observed.lvol?.kind === "present" ? observed.lvol.limits : undefined;
+  const unset = failures[QOS_KEY];
+  if (limits !== undefined && unset !== undefined && !sameLimits(limits, realLimits(row.qos))) {
+    const message = `limited to ${limitsText(limits)}: ${unset.message}`;
+    warn("QosRefused", "Refused", message);
+  }
   if (row.unconfirmedHosts.length > 0) {
     const message = `${row.unconfirmedHosts.join(", ")} may not connect before ConfirmHosts is called`;
     warn("HostsUnconfirmed", "OlderDatabase", message);

@@ -12,6 +12,22 @@ export type QosLimits = {
   readonly writeMibPerSecond: bigint;
 };
 
+export const NO_LIMITS: QosLimits = {
+  rwIops: 0n,
+  rwMibPerSecond: 0n,
+  readMibPerSecond: 0n,
+  writeMibPerSecond: 0n,
+};
+
+export function sameLimits(a: QosLimits, b: QosLimits): boolean {
+  return (
+    a.rwIops === b.rwIops &&
+    a.rwMibPerSecond === b.rwMibPerSecond &&
+    a.readMibPerSecond === b.readMibPerSecond &&
+    a.writeMibPerSecond === b.writeMibPerSecond
+  );
+}
+
 /**
  * The request of ProvisionLvol, defaults resolved. A repeated call is compared with this, not with
  * the present spec of the volume.
@@ -231,7 +247,11 @@ export type ObservedLvol =
       readonly parent: string | undefined;
       /** Undefined: not read. */
       readonly name?: string | undefined;
+      /** The limits that are in force, as the target has rounded them. */
+      readonly limits: QosLimits;
     };
+
+export type PresentLvol = Extract<ObservedLvol, { kind: "present" }>;
 
 export type ListenAddress = {
   readonly trtype: string;

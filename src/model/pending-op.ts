@@ -4,6 +4,7 @@
 
 export const PENDING_OPS = [
   "delete",
+  "resize",
   "snapshot",
   "clone",
   "inflate",

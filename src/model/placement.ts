@@ -31,7 +31,8 @@ export function place(disks: Disks, policy: PlacementPolicy, request: CreationRe
     .toSorted(byPreference);
   const best = places.find((candidate) => candidate.fits);
   if (best !== undefined) return best;
-  if (places.every((candidate) => candidate.tooLarge)) throw tooLarge(request, places);
+  if (places.every((candidate) => candidate.tooLarge))
+    throw tooLarge("spec.size_bytes", request.sizeBytes, places);
   const mostLeft = places.reduce((most, { left }) => max(most, left), 0n);
   throw new Refusal(
     "NO_DISK_FITS",
@@ -67,7 +68,7 @@ function placeOn(
   const refusal = refusalOf(disk, policy);
   if (refusal !== undefined) throw refusal;
   const { fits, left, lacks, promisedBytes, tooLarge: neverFits } = fit(disk, policy, request);
-  if (neverFits) throw tooLarge(request, [{ disk }]);
+  if (neverFits) throw tooLarge("spec.size_bytes", request.sizeBytes, [{ disk }]);
   if (fits) return { disk, promisedBytes };
   const message = `disk ${diskId} has no room for ${promisedBytes} bytes, ${left} ${lacks}`;
   throw new Refusal("NO_CAPACITY", message, {
@@ -113,13 +114,16 @@ function refusalOf(disk: DiskRow, policy: PlacementPolicy): Refusal | undefined 
   if (disk.cordoned) {
     return new Refusal("CORDONED", `disk ${disk.id} is cordoned and takes no new volumes`);
   }
-  if (disk.freeSpace !== "ZEROED" && policy.isolation === "strict") {
-    return new Refusal(
-      "FREE_SPACE_NOT_ZEROED",
-      `free space of disk ${disk.id} may hold old bytes; call ZeroFreeSpace`,
-    );
-  }
-  return undefined;
+  return notZeroed(disk, policy);
+}
+
+/** Why no volume may get clusters of the disk that it does not have yet; undefined if it may. */
+export function notZeroed(disk: DiskRow, { isolation }: PlacementPolicy): Refusal | undefined {
+  if (disk.freeSpace === "ZEROED" || isolation === "trusted") return undefined;
+  return new Refusal(
+    "FREE_SPACE_NOT_ZEROED",
+    `free space of disk ${disk.id} may hold old bytes; call ZeroFreeSpace`,
+  );
 }
 
 function noDisk(disks: Disks, policy: PlacementPolicy): Refusal {
@@ -131,15 +135,21 @@ function noDisk(disks: Disks, policy: PlacementPolicy): Refusal {
     : first;
 }
 
+/** Bytes that can still be promised to a volume of the disk; negative: too many are already. */
+export function bytesLeft(disk: DiskRow, policy: PlacementPolicy, thin: boolean): bigint {
+  const taken = disk.promisedBytes + (policy.orphanBytes?.get(disk.id) ?? 0n);
+  const room = promisableBytes(disk, policy.overcommit) - taken;
+  const thickLeft = (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 1n) - taken;
+  return thin ? room : min(room, thickLeft);
+}
+
 function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
   const cluster = disk.clusterBytes ?? 1n;
   const promisedBytes = alignUp(request.sizeBytes, cluster);
-  const taken = disk.promisedBytes + (policy.orphanBytes?.get(disk.id) ?? 0n);
-  const room = promisableBytes(disk, policy.overcommit) - taken;
   // Thin volumes may be over-committed in sum, but none may be larger than its disk: it could never
   // be filled.
   const total = (disk.totalClusters ?? 0n) * cluster;
-  const promisable = request.thin ? room : min(room, total - taken);
+  const promisable = bytesLeft(disk, policy, request.thin);
   // An lvstore has about one metadata page per cluster and each lvol takes at least one, so it
   // holds at most about as many lvols as clusters (docs/spdk-contract.md#limits).
   const belowLvolLimit = BigInt(disk.lvolCount + disk.snapshotCount) < (disk.totalClusters ?? 0n);
@@ -151,7 +161,7 @@ function fit(disk: DiskRow, policy: PlacementPolicy, request: CreationRequest) {
   const isPromised = promisedBytes > promisable;
   return {
     promisedBytes,
-    room,
+    room: bytesLeft(disk, policy, true),
     isFull: (freeClusters ?? disk.freeClusters) === 0n,
     fits: promisedBytes <= total && !isPromised && belowLvolLimit && !isShort,
     tooLarge: promisedBytes > total,
@@ -169,15 +179,16 @@ function max(a: bigint, b: bigint): bigint {
   return a > b ? a : b;
 }
 
-function tooLarge(
-  request: CreationRequest,
+export function tooLarge(
+  field: string,
+  sizeBytes: bigint,
   places: readonly { readonly disk: DiskRow }[],
 ): Refusal {
   const totals = places.map(({ disk }) => (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 0n));
   const largest = totals.reduce((a, b) => max(a, b), 0n);
-  const description = `${request.sizeBytes} bytes exceed the largest disk, ${largest} bytes`;
-  return new Refusal("INVALID_FIELD", `spec.size_bytes: ${description}`, {
+  const description = `${sizeBytes} bytes exceed the largest disk, ${largest} bytes`;
+  return new Refusal("INVALID_FIELD", `${field}: ${description}`, {
     code: "OUT_OF_RANGE",
-    fields: [{ field: "spec.size_bytes", description }],
+    fields: [{ field, description }],
   });
 }

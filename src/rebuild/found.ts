@@ -3,6 +3,8 @@
 import type { Config } from "../config.ts";
 import { addressFamily } from "../model/address.ts";
 import { controllerName, isUuid, parseStoreName } from "../model/identity.ts";
+import type { QosLimits } from "../model/lvol.ts";
+import { observedLvol } from "../reconcile/target/observed.ts";
 import { disksOnTarget, type FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { UnknownLvol } from "../store/tombstones.ts";
@@ -18,6 +20,8 @@ export type FoundLvol = {
   readonly snapshot: boolean;
   /** Name of the snapshot that it is a clone of. */
   readonly parent: string | undefined;
+  /** In force now; a restart of the target ends them. */
+  readonly limits: QosLimits;
   /** The subsystem that exports it now. */
   readonly subsystem: FoundSubsystem | undefined;
 };
@@ -100,11 +104,11 @@ export async function lookAtTarget(
     lvols: lvols.flatMap(({ name, uuid, store }, index) => {
       const bdev = bdevs[index];
       if (bdev?.kind !== "lvol") return [];
-      const { thin, snapshot, baseSnapshot: parent } = bdev.lvol;
-      const { sizeBytes } = bdev;
+      const { thin, snapshot } = bdev.lvol;
+      const { sizeBytes, limits, parent } = observedLvol(bdev);
       const subsystem = exporting.get(uuid);
       const storeUuid = store.uuid;
-      return [{ name, uuid, storeUuid, sizeBytes, thin, snapshot, parent, subsystem }];
+      return [{ name, uuid, storeUuid, sizeBytes, thin, snapshot, parent, limits, subsystem }];
     }),
   };
 }

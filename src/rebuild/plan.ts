@@ -3,7 +3,7 @@
 // get no row.
 import { newDiskRow, type DiskRow } from "../model/disk.ts";
 import { diskId, fleetHash, isUuid, parseStoreName, volumeNqn } from "../model/identity.ts";
-import { newLvolRow, type LvolRow } from "../model/lvol.ts";
+import { newLvolRow, NO_LIMITS, sameLimits, type LvolRow } from "../model/lvol.ts";
 import { newSnapshotRow, type SnapshotRow } from "../model/snapshot.ts";
 import type { FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import type { ObservedStore } from "../reconcile/target/observed.ts";
@@ -154,7 +154,7 @@ function idOf(name: string | undefined): string | undefined {
 
 function lvolRow(lvol: FoundLvol, place: Place, context: RebuildContext): LvolRow {
   const { nodeId, nqnPrefix, now } = context;
-  const { name: id, sizeBytes, thin, uuid, storeUuid, subsystem } = lvol;
+  const { name: id, sizeBytes, thin, uuid, storeUuid, limits, subsystem } = lvol;
   const request = {
     sizeBytes,
     thin,
@@ -162,7 +162,7 @@ function lvolRow(lvol: FoundLvol, place: Place, context: RebuildContext): LvolRo
     sourceSnapshotId: undefined,
     hosts: [],
     allowAnyHost: false,
-    qos: undefined,
+    qos: sameLimits(limits, NO_LIMITS) ? undefined : limits,
   };
   const ownNqn = volumeNqn(nqnPrefix, id);
   const row = newLvolRow({

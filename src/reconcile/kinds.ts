@@ -94,6 +94,8 @@ function partOf(step: VolumeStep): string | undefined {
       return "1";
     case "set-any-host":
       return "*";
+    case "set-qos":
+      return "qos";
     case "observe-lvol":
     case "observe-subsystem":
     case "create-lvol":

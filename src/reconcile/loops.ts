@@ -9,11 +9,18 @@ import { exportLoop } from "./lvol/export.ts";
 import type { DiskLoop, SnapshotLoop, VolumeLoop } from "./loop.ts";
 import { lvolDelete } from "./lvol/delete.ts";
 import { provision } from "./lvol/provision.ts";
+import { resize } from "./lvol/resize.ts";
 import { snapshotCreate } from "./lvol/snapshot-create.ts";
 import { snapshotDelete } from "./lvol/snapshot-delete.ts";
 
 export const DISK_LOOPS: readonly DiskLoop[] = [diskInit];
 
-export const VOLUME_LOOPS: readonly VolumeLoop[] = [provision, adopt, exportLoop, lvolDelete];
+export const VOLUME_LOOPS: readonly VolumeLoop[] = [
+  provision,
+  adopt,
+  exportLoop,
+  resize,
+  lvolDelete,
+];
 
 export const SNAPSHOT_LOOPS: readonly SnapshotLoop[] = [snapshotCreate, snapshotDelete];

@@ -1,9 +1,11 @@
 // Describes the steps that the loops plan for an object, as text for Explain. Nothing is
 // dispatched.
 import { addressText } from "../model/address.ts";
+import { NO_LIMITS, sameLimits } from "../model/lvol.ts";
+import { limitsText } from "../model/qos.ts";
 import type { NextStep } from "../explain/explanation.ts";
 import type { PendingOp } from "../model/pending-op.ts";
-import type { Step } from "./steps.ts";
+import type { SetQos, Step } from "./steps.ts";
 
 /** @param permits whether the present write mode permits the step */
 export function nextSteps(
@@ -60,6 +62,8 @@ function describeStep(step: Step): string {
       return step.forced
         ? `delete subsystem ${step.nqn} although hosts may be connected`
         : `delete subsystem ${step.nqn} unless a host is connected`;
+    case "set-qos":
+      return describeLimits(step);
     case "delete-lvol":
       return `delete lvol ${step.lvolUuid}`;
     case "rename-lvol":
@@ -83,6 +87,11 @@ function describeStep(step: Step): string {
     case "zero-free-space":
       return `zero the free clusters of lvstore ${step.lvsName}`;
   }
+}
+
+function describeLimits({ lvolUuid, limits }: SetQos): string {
+  if (sameLimits(limits, NO_LIMITS)) return `take all limits from lvol ${lvolUuid}`;
+  return `limit lvol ${lvolUuid} to ${limitsText(limits)}`;
 }
 
 function announced(pending: PendingOp | undefined): string {

@@ -2,7 +2,7 @@
 // performing it makes no decisions. Its result is stored as an observation; it returns nothing to
 // the plan.
 import type { DiskStatusPatch } from "../model/disk.ts";
-import type { ListenAddress, LvolStatusPatch } from "../model/lvol.ts";
+import type { ListenAddress, LvolStatusPatch, QosLimits } from "../model/lvol.ts";
 import type { SnapshotStatusPatch } from "../model/snapshot.ts";
 
 /** Reads one lvol by name: its uuid once known, else its alias `<lvstore name>/<volume id>`. */
@@ -85,6 +85,22 @@ export type EndExport = {
 /** Records in the volume's row what is about to be done to its lvol. */
 export type RecordLvol = { readonly kind: "record-lvol"; readonly patch: LvolStatusPatch };
 
+/** Grows an lvol, and reads back what size it has then. */
+export type ResizeLvol = {
+  readonly kind: "resize-lvol";
+  readonly lvolUuid: string;
+  /** A multiple of the cluster size, larger than the lvol is. */
+  readonly sizeBytes: bigint;
+};
+
+/** Sets all limits of an exported lvol, and reads back what they are then. */
+export type SetQos = {
+  readonly kind: "set-qos";
+  readonly nqn: string;
+  readonly lvolUuid: string;
+  readonly limits: QosLimits;
+};
+
 export type DeleteLvol = { readonly kind: "delete-lvol"; readonly lvolUuid: string };
 
 /** Makes an lvol without data the clone of a snapshot of its size. */
@@ -92,13 +108,6 @@ export type SetParent = {
   readonly kind: "set-parent";
   readonly lvolUuid: string;
   readonly parentUuid: string;
-};
-
-export type ResizeLvol = {
-  readonly kind: "resize-lvol";
-  readonly lvolUuid: string;
-  /** A multiple of the cluster size, never less than the lvol has. */
-  readonly sizeBytes: bigint;
 };
 
 /** Allocates all clusters of an lvol, with the data of its snapshots: it has no parent any more. */
@@ -127,6 +136,7 @@ export type VolumeStep =
   | AddListener
   | RemoveListener
   | EndExport
+  | SetQos
   | RecordLvol
   | DeleteLvol
   | RenameLvol;
@@ -236,7 +246,6 @@ export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
   "observe-subsystem": undefined,
   "create-lvol": "bdev_lvol_create",
   "set-parent": "bdev_lvol_set_parent",
-  "resize-lvol": "bdev_lvol_resize",
   "inflate-lvol": "bdev_lvol_inflate",
   "observe-snapshot": undefined,
   "create-snapshot": "bdev_lvol_snapshot",
@@ -250,7 +259,9 @@ export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
   "add-listener": "nvmf_subsystem_add_listener",
   "remove-listener": "nvmf_subsystem_remove_listener",
   "end-export": "nvmf_delete_subsystem",
+  "set-qos": "bdev_set_qos_limit",
   "record-lvol": undefined,
+  "resize-lvol": "bdev_lvol_resize",
   "delete-lvol": "bdev_lvol_delete",
   "rename-lvol": "bdev_lvol_rename",
   "record-disk": undefined,
@@ -275,7 +286,6 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "observe-subsystem": "observe",
   "create-lvol": "change",
   "set-parent": "change",
-  "resize-lvol": "change",
   "inflate-lvol": "change",
   "observe-snapshot": "observe",
   "create-snapshot": "change",
@@ -289,7 +299,9 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "add-listener": "restore",
   "remove-listener": "restore",
   "end-export": "change",
+  "set-qos": "restore",
   "record-lvol": "change",
+  "resize-lvol": "change",
   "delete-lvol": "change",
   "rename-lvol": "change",
   "record-disk": "change",

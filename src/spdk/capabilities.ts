@@ -13,6 +13,8 @@ export type Capabilities = {
   readonly pipelinePerSubsystem: boolean;
   /** bdev_lvol_set_parent exists, without which no clone is made whose deletion clears its clusters. */
   readonly setParent: boolean;
+  /** False: the target dies when a host writes into the part by which an lvol with a parent was grown. */
+  readonly growsClones: boolean;
 };
 
 /** The release is older than the oldest measured one: the agent sends it no changes. */
@@ -34,5 +36,6 @@ export function capabilitiesOf({ major, minor, version }: Version): Capabilities
     iostatFilter: since(26, 1) ? "names" : "name",
     pipelinePerSubsystem: since(24, 9),
     setParent: since(24, 5),
+    growsClones: since(24, 5),
   };
 }

@@ -45,6 +45,7 @@ export function copiedVolume(row: LvolRow): CopiedVolume {
     sizeBytes: row.sizeBytes,
     promisedBytes: row.promisedBytes,
     thin: row.thin,
+    qos: row.qos,
     exported: row.exported,
     cloning: row.cloning,
     nameTaken: row.nameTaken,
@@ -71,14 +72,15 @@ export function rowsOf({ header, disks, volumes }: Copy): CopiedRows {
 
 function lvolRow(copied: CopiedVolume, nodeId: string, now: Date): LvolRow {
   const { storeUuid, deleteRequested, ...volume } = copied;
-  const { id, diskId, nqn, promisedBytes, sizeBytes, thin, hosts, allowAnyHost } = volume;
-  const asked = { sizeBytes, thin, hosts, allowAnyHost };
-  const request = { ...asked, diskId: undefined, sourceSnapshotId: undefined, qos: undefined };
+  const { id, diskId, nqn, promisedBytes, sizeBytes, thin, hosts, allowAnyHost, qos } = volume;
+  const asked = { sizeBytes, thin, hosts, allowAnyHost, qos };
+  const request = { ...asked, diskId: undefined, sourceSnapshotId: undefined };
   const fixed = { id, nodeId, diskId, request, promisedBytes, labels: {}, nqn };
   return {
     ...newLvolRow({ ...fixed, actor: undefined, traceparent: undefined, revision: REVISION, now }),
     ...volume,
     lvolUuid: volume.lvolUuid,
+    qos,
     lvsUuid: storeUuid,
     observedGeneration: volume.lvolUuid === undefined ? 0n : 1n,
     deleteRequestedTime: deleteRequested,

@@ -79,6 +79,8 @@ function takesAway({ kind }: Mutation): boolean {
     case "allowHost":
     case "confirmHosts":
     case "adoptOrphan":
+    case "resize":
+    case "update":
     case "admitDisk":
     case "zeroFreeSpace":
     case "cordon":

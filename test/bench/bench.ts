@@ -18,6 +18,7 @@ import { getExportRow } from "./row-get-export.ts";
 import { idleRow } from "./row-idle.ts";
 import { oneVolumeRow } from "./row-one-volume.ts";
 import { provisionRow } from "./row-provision.ts";
+import { resizeRow } from "./row-resize.ts";
 import { restartRow } from "./row-restart.ts";
 import { scaleRow } from "./row-scale.ts";
 import { streamIostatRow } from "./row-stream-iostat.ts";
@@ -30,6 +31,7 @@ const PARTS = 4;
 const ROWS: readonly Row[] = [
   provisionRow,
   oneVolumeRow,
+  resizeRow,
   restartRow,
   getExportRow,
   idleRow,

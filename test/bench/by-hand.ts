@@ -78,6 +78,17 @@ export class ByHand implements AsyncDisposable {
     }
   }
 
+  /** All at once, and then each is read back. */
+  async grow(volumes: readonly HandMade[], sizeBytes: bigint): Promise<void> {
+    const mebibytes = Number(sizeBytes / 1024n ** 2n);
+    await this.#perStore(volumes, ({ lvolUuid: name }) =>
+      this.#raw.call("bdev_lvol_resize", { name, size_in_mib: mebibytes }),
+    );
+    await Promise.all(
+      volumes.map(({ lvolUuid: name }) => this.#raw.call("bdev_get_bdevs", { name })),
+    );
+  }
+
   async removeFromTarget(volumes: readonly HandMade[]): Promise<void> {
     await Promise.all(
       volumes.map(({ id }) => this.#raw.call("nvmf_delete_subsystem", { nqn: nqnOf(id) })),

@@ -14,7 +14,7 @@ import { OverheardRequests, type Request } from "../support/overheard-requests.t
 import { SocketProxy } from "../support/socket-proxy.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { HOST, idOf, provision, remove, WAIT } from "../support/volumes.ts";
+import { GIB, HOST, idOf, provision, remove, resize, update, WAIT } from "../support/volumes.ts";
 
 /** Ten times as fast as the defaults: the idle minute takes six seconds. */
 const TIMING = { eventsMs: 200, leaseTermMs: 3_000 };
@@ -157,6 +157,30 @@ describe("a volume", () => {
     const cost = await costOf(() => call(client, client.allowHost.bind(client), request));
     const calls = { nvmf_subsystem_add_host: 1 };
     expect(cost).toEqual({ calls, bytes: 220, statements: 8, commits: 2 });
+  });
+
+  it("costs one change and four reads to grow, and three commits", async () => {
+    const id = idOf(await provision(agent));
+    const cost = await costOf(() => resize(agent, id, 2n * GIB));
+    const calls = {
+      bdev_lvol_resize: 1,
+      // Before, so that nothing is cut off, and after.
+      bdev_get_bdevs: 2,
+      nvmf_get_subsystems: 1,
+      nvmf_subsystem_get_controllers: 1,
+    };
+    expect(cost).toEqual({ calls, bytes: 626, statements: 13, commits: 3 });
+  });
+
+  it("costs one change, one read and two commits to limit, and nothing for the same limits", async () => {
+    const id = idOf(await provision(agent));
+    const none = { rwIops: 0n, rwMibPerSecond: 0n, readMibPerSecond: 0n, writeMibPerSecond: 0n };
+    const limit = () => update(agent, id, { qos: { ...none, rwIops: 5_000n } });
+    const cost = await costOf(limit);
+    const calls = { bdev_set_qos_limit: 1, bdev_get_bdevs: 1 };
+    expect(cost).toEqual({ calls, bytes: 302, statements: 8, commits: 2 });
+    expect((await costOf(limit)).calls).toEqual({});
+    await update(agent, id, { qos: none });
   });
 
   it("costs three changes to delete, and reads of the bdev, its store and connected hosts", async () => {

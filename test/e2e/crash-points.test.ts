@@ -10,12 +10,23 @@ import { atCommit, atRequest, counted, each, pointsOf, sampled } from "../suppor
 import type { History, Setup } from "../support/crash-points.ts";
 import { exactly, readBack, tag, type CrashScenario } from "../support/crash-scenario.ts";
 import { deleteSnapshot, takeSnapshot } from "../support/snapshots.ts";
-import { getLvol, HOST, idOf, provision, remove, zeroFreeSpace } from "../support/volumes.ts";
+import {
+  getLvol,
+  HOST,
+  idOf,
+  provision,
+  remove,
+  resize,
+  update,
+  zeroFreeSpace,
+} from "../support/volumes.ts";
 
 const NAMESPACE = "5a3c9c52-6c7e-4a53-9f0e-2f6a3c1d4e5f";
 const idsOf = (...names: readonly string[]) => names.map((name) => uuidV5(NAMESPACE, name));
 const SIZE = 64n * 1024n * 1024n;
 const SMALL = { sizeBytes: SIZE };
+const GROWN = 2n * SIZE;
+const LIMITS = { rwIops: 5_000n, rwMibPerSecond: 0n, readMibPerSecond: 0n, writeMibPerSecond: 9n };
 
 type WithHost = Setup & {
   /** The host of the kept volume, which connects when first asked for. */
@@ -45,10 +56,23 @@ async function hostSawNoHarm({ host }: WithHost, agent: TestAgent, id: string): 
   expect(await (await host(nqn)).stop()).toEqual([]);
 }
 
+async function hostSeesItGrown(
+  { scenario, host }: WithHost,
+  agent: TestAgent,
+  id: string,
+): Promise<void> {
+  const { nqn = "", lvolUuid = "" } = agent.node.agent.rows.lvol(id) ?? {};
+  expect(scenario.target.state().lvol(lvolUuid)?.numBlocks).toBe(Number(GROWN / 4_096n));
+  await (await host(nqn)).seesBytes(Number(GROWN));
+}
+
 const [KEPT = "", ...GONE] = idsOf("kept", "gone", "gone too");
 const byteOf = (id: string) => [KEPT, ...GONE].indexOf(id) + 1;
 
-/** Creates three volumes on a new store, writes into them, and deletes two while a host uses the third. */
+/**
+ * Creates three volumes on a new store, writes into them, and deletes two while a host uses the third, which
+ * is grown and limited.
+ */
 const VOLUMES: History<WithHost> = {
   setUp: withHost,
   async run({ scenario, host }, agent) {
@@ -58,12 +82,16 @@ const VOLUMES: History<WithHost> = {
     for (const lvol of made) tag(scenario, lvol.status?.lvolUuid ?? "", byteOf(idOf(lvol)));
     const kept = made.find((lvol) => idOf(lvol) === KEPT);
     await (await host(kept?.status?.nqn ?? "")).writesAgain();
+    await Promise.all([resize(agent, KEPT, GROWN), update(agent, KEPT, { qos: LIMITS })]);
     await Promise.all(GONE.map((id) => remove(agent, id)));
   },
   async check(setup, agent) {
     // Neither data of the deleted volumes nor old bytes of the disk are readable in the kept one.
     const { lvolUuid = "" } = agent.node.agent.rows.lvol(KEPT) ?? {};
     expect(readBack(setup.scenario, lvolUuid)).toEqual({ written: [byteOf(KEPT)], rest: [0] });
+    const limits = setup.scenario.target.state().lvol(lvolUuid)?.limits;
+    expect(limits).toMatchObject({ rwIos: 5_000, rwMbytes: 0, writeMbytes: 9 });
+    await hostSeesItGrown(setup, agent, KEPT);
     await hostSawNoHarm(setup, agent, KEPT);
   },
   expected: exactly([KEPT]),
@@ -91,7 +119,10 @@ async function cloneThick(agent: TestAgent): Promise<void> {
   });
 }
 
-/** A volume that a host uses, two snapshots of it, a larger clone and a thick one; a snapshot goes again. */
+/**
+ * A volume that a host uses and that grows, two snapshots of it, a larger clone and a thick one; a snapshot
+ * goes again.
+ */
 const FAMILY: History<WithHost> = {
   setUp: withHost,
   async run({ scenario, host }, agent) {
@@ -104,7 +135,8 @@ const FAMILY: History<WithHost> = {
         await until("1 is written", () => tag(scenario, uuid, 1));
       }
       await takeSnapshot(agent, SOURCE, { id: FIRST });
-      await Promise.all([cloneThin(agent), cloneThick(agent)]);
+      const grown = resize(agent, SOURCE, GROWN);
+      await Promise.all([cloneThin(agent), cloneThick(agent), grown]);
     }
     if (agent.node.agent.rows.snapshots.get(SECOND) === undefined) {
       await until("2 is written", () => tag(scenario, uuid, 2));
@@ -124,6 +156,7 @@ const FAMILY: History<WithHost> = {
     expect(bytesOf(SOURCE)).toEqual({ written: [2], rest: [0] });
     expect(bytesOf(SECOND)).toEqual({ written: [2], rest: [0] });
     expect(bytesOf(THICK)).toEqual({ written: [1], rest: [0] });
+    await hostSeesItGrown(setup, agent, SOURCE);
     await hostSawNoHarm(setup, agent, SOURCE);
   },
   from: "bdev_lvol_snapshot",

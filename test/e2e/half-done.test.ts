@@ -16,7 +16,7 @@ import {
   tag,
   type CrashScenario,
 } from "../support/crash-scenario.ts";
-import { getLvol, GIB, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+import { getLvol, GIB, idOf, provision, remove, resize, stateOf } from "../support/volumes.ts";
 
 const SMALL = { sizeBytes: GIB / 16n };
 
@@ -97,6 +97,66 @@ describe("a delete that an agent sent before it was killed", () => {
     await second.ready();
     expect(stateOf(await provision(second, SMALL))).toBe("LVOL_STATE_UP");
     expect(stateOf(await getLvol(second, id))).toBe("LVOL_STATE_DELETING");
+  });
+});
+
+describe("a resize that an agent sent before it was killed", () => {
+  it("cuts off nothing of what the next agent grows the volume to", async () => {
+    await using scenario = await crashScenario({ graceMs: 1_500 });
+    const first = await scenario.start();
+    await first.ready();
+    const id = idOf(await provision(first, SMALL));
+    const { gate } = scenario.target.engine();
+    gate.addRule({ effect: "slow", method: "bdev_lvol_resize", nth: 1, polls: 400 });
+    await resize(first, id, GIB, { wait: false });
+    await until("the target has read the resize", () => gate.counts["bdev_lvol_resize"] === 1);
+    await scenario.killAgent();
+    const second = await scenario.start();
+    await second.ready();
+    const grown = resize(second, id, 2n * GIB);
+    const { status, meta } = await Promise.race([grown, scenario.target.aborted]);
+    expect(status?.sizeBytes).toBe(2n * GIB);
+    expect(status?.observedGeneration).toBe(meta?.generation);
+    const lvol = scenario.target.state().lvol(status?.lvolUuid ?? "");
+    expect(lvol?.blob.clusters).toBe(512);
+    expect(second.node.agent.rows.lvol(id)?.pendingOp).toBeUndefined();
+  });
+
+  it("is over before the volume is deleted", async () => {
+    await using scenario = await crashScenario({ graceMs: 1_500 });
+    const first = await scenario.start();
+    await first.ready();
+    const id = idOf(await provision(first, SMALL));
+    const { gate } = scenario.target.engine();
+    gate.addRule({ effect: "slow", method: "bdev_lvol_resize", nth: 1, polls: 400 });
+    await resize(first, id, GIB, { wait: false });
+    await until("the target has read the resize", () => gate.counts["bdev_lvol_resize"] === 1);
+    await scenario.killAgent();
+    const second = await scenario.start();
+    await second.ready();
+    const gone = remove(second, id);
+    expect(await Promise.race([gone, scenario.target.aborted])).toEqual({ done: true });
+    expect(onTarget(scenario)).toEqual(exactly([]));
+  });
+
+  it("is carried out when an lvol that was made before it was asked for has no uuid in its row", async () => {
+    await using scenario = await crashScenario();
+    const first = await scenario.start();
+    await first.ready();
+    const { gate } = scenario.target.engine();
+    const stopped = new Promise((resolve) => (gate.onStopped = resolve));
+    gate.stopAt({ when: "after", method: "bdev_lvol_create", nth: 1 });
+    const made = provision(first, SMALL, { wait: false });
+    const id = idOf(await made);
+    await stopped;
+    await resize(first, id, GIB, { wait: false });
+    const killed = scenario.killAgent();
+    scenario.target.resume();
+    await killed;
+    const second = await scenario.start();
+    await second.ready();
+    await until("it is UP", async () => stateOf(await getLvol(second, id)) === "LVOL_STATE_UP");
+    expect((await getLvol(second, id)).status?.sizeBytes).toBe(GIB);
   });
 });
 

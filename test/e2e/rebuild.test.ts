@@ -10,6 +10,7 @@ import { deleteSnapshot, getSnapshot, snapshotIdOf, takeSnapshot } from "../supp
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { getLvol, HOST, idOf, provision, remove, stateOf } from "../support/volumes.ts";
 
+const LIMITS = { rwIops: 3_000n, rwMibPerSecond: 0n, readMibPerSecond: 9n, writeMibPerSecond: 0n };
 type Node = {
   readonly database: TestDatabase;
   readonly target: TestTarget;
@@ -37,7 +38,7 @@ async function holdOf({ client }: TestAgent): Promise<string | undefined> {
 }
 
 const twoVolumes = async (agent: TestAgent) =>
-  await Promise.all([provision(agent), provision(agent)]);
+  await Promise.all([provision(agent), provision(agent, { qos: LIMITS })]);
 
 /** A node with volumes, a stopped agent, and an empty database in place of its own. */
 async function lostWith<T>(stack: AsyncDisposableStack, make: (agent: TestAgent) => Promise<T>) {
@@ -101,7 +102,9 @@ describe("a node whose database was lost", () => {
         nqn: lvol.status?.nqn,
         sizeBytes: lvol.status?.sizeBytes,
         diskId: lvol.status?.diskId,
+        qos: lvol.status?.qos,
       });
+      expect(rebuilt.spec?.qos).toEqual(lvol.spec?.qos);
       const exported = rebuilt.status?.conditions.find(({ type }) => type === "Exported");
       expect(exported).toMatchObject({ status: "CONDITION_STATUS_FALSE", reason: "UNCONFIRMED" });
     }

@@ -1,9 +1,18 @@
 // The agent on each SPDK release that the simulator implements.
 import { describe, expect, it } from "vitest";
-import { call, startAgent, until } from "../support/agent.ts";
+import { call, refusal, startAgent, until } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget } from "../support/target.ts";
-import { getLvol, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+import {
+  getLvol,
+  GIB,
+  idOf,
+  provision,
+  remove,
+  resize,
+  stateOf,
+  update,
+} from "../support/volumes.ts";
 
 const OTHER_HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0002-4000-8000-000000000002";
 const SIMULATED = "in simulation (not run on a real target)";
@@ -32,6 +41,13 @@ describe.skipIf(REAL_SOCKET !== undefined)(`an agent over ${SIMULATED}`, () => {
       expect(await hosts()).toBe(1);
       expect(await remove(agent, idOf(gone))).toEqual({ done: true });
 
+      const none = { rwIops: 0n, rwMibPerSecond: 0n, readMibPerSecond: 0n, writeMibPerSecond: 0n };
+      const qos = { ...none, rwIops: 1_500n };
+      const limited = await update(agent, idOf(kept), { qos });
+      expect(limited.status?.qos).toEqual({ ...none, rwIops: 2_000n });
+      const grown = await resize(agent, idOf(kept), 2n * GIB);
+      expect([stateOf(grown), grown.status?.sizeBytes]).toEqual(["LVOL_STATE_UP", 2n * GIB]);
+
       const { lvolUuid = "", lvsUuid = "" } = agent.node.agent.rows.lvol(idOf(lost)) ?? {};
       await target.spdk.nvmfSubsystemRemoveNs({ nqn: lost.status?.nqn ?? "", nsid: 1 });
       await target.spdk.bdevLvolDelete({ lvsUuid, name: lvolUuid });
@@ -48,6 +64,39 @@ describe.skipIf(REAL_SOCKET !== undefined)(`an agent over ${SIMULATED}`, () => {
         async () => stateOf(await getLvol(agent, idOf(kept))) === "LVOL_STATE_UP",
       );
       expect((await target.spdk.bdevLvolGetLvols()).map(({ name }) => name)).toEqual([idOf(kept)]);
+      const restored = await target.spdk.getBdev(kept.status?.lvolUuid ?? "");
+      expect(restored).toMatchObject({ sizeBytes: 2n * GIB, rateLimits: { rwIosPerSec: 2_000n } });
     },
   );
+
+  it.each([
+    ["24.01", "TARGET_TOO_OLD"],
+    ["25.05", undefined],
+  ])("SPDK %s and a volume that has a snapshot: its growth is refused with %s", async (...is) => {
+    const [release, reason] = is;
+    await using stack = new AsyncDisposableStack();
+    const database = stack.use(await testDatabase());
+    const target = stack.use(await startTarget({ args: ["--release", release] }));
+    const timing = { eventsMs: 50 };
+    const agent = stack.use(await startAgent({ url: database.url, target, timing }));
+    await agent.ready();
+    const made = await provision(agent);
+    const { lvolUuid: name = "", lvsUuid = "" } = agent.node.agent.rows.lvol(idOf(made)) ?? {};
+    await target.spdk.bdevLvolSnapshot({ lvsUuid, name, snapshotName: "somebody's" });
+    // The intent is taken while the agent does not know of the snapshot; the step finds it.
+    await resize(agent, idOf(made), 2n * GIB, { wait: false });
+    const sizeReached = async () =>
+      (await getLvol(agent, idOf(made))).status?.conditions.find(
+        ({ type }) => type === "SizeReached",
+      );
+    if (reason === undefined) {
+      await until("it has grown", async () => (await sizeReached())?.reason === "Seen");
+      return;
+    }
+    await until("it says why it is not grown", async () => {
+      return (await sizeReached())?.message.includes(reason) === true;
+    });
+    expect((await target.spdk.getBdev(name))?.sizeBytes).toBe(GIB);
+    expect(await refusal(resize(agent, idOf(made), 3n * GIB))).toMatchObject({ code: 9, reason });
+  });
 });

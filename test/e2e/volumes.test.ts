@@ -6,8 +6,8 @@ import { Provisioning, type LvolSpec } from "../../src/gen/storagenode/v1/lvol.t
 import { exportSerial } from "../../src/model/identity.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
-import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
 import { deleteSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
+import { CAN_KILL, REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
 import * as volumes from "../support/volumes.ts";
 
 const WAIT = { seconds: 30n, nanos: 0 };
@@ -35,6 +35,7 @@ const provision = (change: Partial<LvolSpec> = {}, id: string = randomUUID()) =>
   volumes.provision(agent, change, { id });
 const remove = (id: string) => volumes.remove(agent, id);
 const getLvol = (id: string) => volumes.getLvol(agent, id);
+const MIB = 1024n * 1024n;
 const { idOf, lvolSpec: spec, stateOf, GIB, HOST } = volumes;
 
 describe("a node whose disks are blank", () => {
@@ -159,6 +160,48 @@ describe("a volume", () => {
     expect(lvol.status?.sizeBytes).toBe(8n * 1024n * 1024n);
     const bdev = await target.spdk.getBdev(lvol.status?.lvolUuid ?? "");
     expect(bdev?.sizeBytes).toBe(8n * 1024n * 1024n);
+  });
+
+  it("grows while it is exported, as the target shows, and also after a restart", async () => {
+    const lvol = await provision({ sizeBytes: 64n * MIB });
+    const { lvolUuid = "", nqn = "" } = lvol.status ?? {};
+    const grown = await volumes.resize(agent, idOf(lvol), 129n * MIB);
+    expect(stateOf(grown)).toBe("LVOL_STATE_UP");
+    expect(grown.status).toMatchObject({ sizeBytes: 132n * MIB, lvolUuid });
+    expect((await target.spdk.getBdev(lvolUuid))?.sizeBytes).toBe(132n * MIB);
+    expect((await target.spdk.getSubsystem(nqn))?.namespaces).toMatchObject([
+      { nsid: 1, bdevName: lvolUuid, uuid: idOf(lvol) },
+    ]);
+    const refused = await refusal(volumes.resize(agent, idOf(lvol), 64n * MIB));
+    expect(refused).toMatchObject({ code: 11, reason: "SHRINK_REFUSED" });
+    if (!CAN_KILL) return;
+    await target.restart();
+    await until("it is UP", async () => stateOf(await getLvol(idOf(lvol))) === "LVOL_STATE_UP");
+    expect((await target.spdk.getBdev(lvolUuid))?.sizeBytes).toBe(132n * MIB);
+  });
+
+  it("has the limits that were asked for, as the target has rounded them, also after a restart", async () => {
+    const none = { rwIops: 0n, rwMibPerSecond: 0n, readMibPerSecond: 0n, writeMibPerSecond: 0n };
+    const qos = { ...none, rwIops: 1_500n, writeMibPerSecond: 3n };
+    const lvol = await provision({ sizeBytes: 64n * MIB, qos });
+    const { lvolUuid = "" } = lvol.status ?? {};
+    const limits = async () => (await target.spdk.getBdev(lvolUuid))?.rateLimits;
+    const real = { rwIosPerSec: 2_000n, rwMbytesPerSec: 0n, rMbytesPerSec: 0n, wMbytesPerSec: 3n };
+    expect(lvol.status?.qos).toEqual({ ...qos, rwIops: 2_000n });
+    expect(await limits()).toEqual(real);
+    const changed = await volumes.update(agent, idOf(lvol), {
+      qos: { ...none, rwMibPerSecond: 7n },
+    });
+    expect(changed.status?.qos).toEqual({ ...none, rwMibPerSecond: 7n });
+    const other = { rwIosPerSec: 0n, rwMbytesPerSec: 7n, rMbytesPerSec: 0n, wMbytesPerSec: 0n };
+    expect(await limits()).toEqual(other);
+    if (CAN_KILL) {
+      await target.restart();
+      await until("they are in force", async () => (await limits())?.rwMbytesPerSec === 7n);
+      expect(await limits()).toEqual(other);
+    }
+    expect((await volumes.update(agent, idOf(lvol), { qos: none })).status?.qos).toEqual(none);
+    expect((await limits())?.rwMbytesPerSec).toBe(0n);
   });
 
   it("can be provisioned without waiting, and validated without being created", async () => {

@@ -310,6 +310,40 @@ describe("the last error of an explanation", () => {
   });
 });
 
+describe("a volume that is to grow", () => {
+  const small = observedVolume({ lvol: { ...LVOL, thin: false }, subsystem: SUBSYSTEM });
+  const row = volumeRow({ promisedBytes: 24n * MIB, thin: false });
+  const noSpace = "bdev_lvol_resize answered -32602 (No space left on device)";
+  const failing = (message: string) => ({
+    "resize/resize-lvol": { attempt: 1, message, nextTryTime: NOW },
+  });
+
+  it("needs room if it is thick: how much, and who has it", () => {
+    const view = { row, observed: small, failures: failing(noSpace) };
+    const { summary, checks } = explainLvol(lvolFacts({ freeClusters: 2n, view }));
+    expect(summary).toContain("is RESIZING");
+    expect(summary).toContain("has 2 of 255 clusters free");
+    expect(summary).toContain("the thick volume needs 3 more (12 MiB)");
+    expect(checks[1]?.answer).toBe("NO");
+    // The target's answer counts where there is no newer count.
+    const unknown = explainLvol(lvolFacts({ freeClusters: undefined, view }));
+    expect(unknown.summary).toContain("needs 3 more");
+    const roomy = explainLvol(lvolFacts({ freeClusters: 3n, view }));
+    expect(roomy.summary).not.toContain("needs 3 more");
+  });
+
+  it("waits for zeroed free space", () => {
+    const { summary } = explainLvol(lvolFacts({ clean: false, view: { row, observed: small } }));
+    expect(summary).toMatch(/so it is not grown there; cure: call ZeroFreeSpace/);
+  });
+
+  it("waits for a newer target if it has a snapshot", () => {
+    const view = { row, observed: small, failures: failing("TARGET_TOO_OLD: 24.01 dies") };
+    const { summary } = explainLvol(lvolFacts({ view }));
+    expect(summary).toMatch(/TARGET_TOO_OLD: 24.01 dies; cure: upgrade/);
+  });
+});
+
 const anything = fc.record({
   connected: fc.boolean(),
   diskReady: fc.boolean(),

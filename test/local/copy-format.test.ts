@@ -8,7 +8,8 @@ import {
   type CopiedVolume,
   type CopyHeader,
 } from "../../src/local/copy-format.ts";
-import { copiedDisk, copiedVolume } from "../../src/store/copied-rows.ts";
+import { NO_LIMITS } from "../../src/model/lvol.ts";
+import { copiedDisk, copiedVolume, rowsOf } from "../../src/store/copied-rows.ts";
 import { DISK, diskRow, lvolRow, NODE, PREFIX, VOLUME } from "../support/model.ts";
 
 const A = "nqn.2026-11.io.host:a";
@@ -40,6 +41,17 @@ const LINES = [
 ];
 
 describe("a local copy", () => {
+  it("has the limits of a volume, and takes none for none", () => {
+    const qos = { ...NO_LIMITS, rwIops: 2n ** 40n };
+    const limited = copiedVolume(lvolRow({ qos }));
+    const lines = [copyLine({ header: header() }), copyLine({ volume: limited })];
+    const copy = parseCopy(lines.join(""));
+    expect(copy?.volumes[0]?.qos).toEqual(qos);
+    if (copy === undefined) throw new Error("no copy");
+    expect(rowsOf(copy).lvols[0]?.qos).toEqual(qos);
+    expect(parseCopy(LINES.join(""))?.volumes[0]?.qos).toBeUndefined();
+  });
+
   it("says of each object what its last line says, in exact numbers", () => {
     const copy = parseCopy(LINES.join(""));
     expect(copy?.header).toEqual(header({ hold: "é, an older database" }));

@@ -1,5 +1,6 @@
 // The text of planned steps: each kind of step, and whether the write mode permits it.
 import { describe, expect, it } from "vitest";
+import { NO_LIMITS } from "../../src/model/lvol.ts";
 import { nextSteps } from "../../src/reconcile/next-steps.ts";
 import type { DiskStep, VolumeStep } from "../../src/reconcile/steps.ts";
 import { LISTENER } from "../support/model.ts";
@@ -59,6 +60,16 @@ const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
     { kind: "record-lvol", patch: { pendingOp: { op: "delete", ...PENDING } } },
     "record that delete is about to be sent",
   ],
+  [
+    { kind: "record-lvol", patch: { pendingOp: { op: "resize", ...PENDING } } },
+    "record that resize is about to be sent",
+  ],
+  [{ kind: "resize-lvol", lvolUuid: "u", sizeBytes: 8n }, "grow lvol u to 8 bytes"],
+  [
+    { kind: "set-qos", nqn: NQN, lvolUuid: "u", limits: { ...NO_LIMITS, rwIops: 5n } },
+    "limit lvol u to 5 operations per second",
+  ],
+  [{ kind: "set-qos", nqn: NQN, lvolUuid: "u", limits: NO_LIMITS }, "take all limits from lvol u"],
   [{ kind: "delete-lvol", lvolUuid: "u" }, "delete lvol u"],
   [
     { kind: "record-disk", patch: { lvsName: "s", clusterBytes: 4n } },

@@ -58,6 +58,16 @@ export class BusyHost implements AsyncDisposable {
     return this.#host.device !== undefined;
   }
 
+  /** Of its block device, as of the last scan. */
+  get deviceBytes(): number | undefined {
+    return this.#host.device?.bytes;
+  }
+
+  /** Resolves once the block device has that size. */
+  async seesBytes(bytes: number): Promise<void> {
+    await this.#host.until(() => this.#host.device?.bytes === bytes);
+  }
+
   get counters(): HostCounters {
     return this.#host.counters;
   }

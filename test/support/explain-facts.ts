@@ -3,7 +3,7 @@ import type { DiskFacts } from "../../src/explain/disk-causes.ts";
 import type { NodeFacts } from "../../src/explain/explanation.ts";
 import { exportSerial } from "../../src/model/identity.ts";
 import type { VolumeView } from "../../src/model/lvol-state.ts";
-import type { LvolRow, ObservedSubsystem } from "../../src/model/lvol.ts";
+import { NO_LIMITS, type LvolRow, type ObservedSubsystem } from "../../src/model/lvol.ts";
 import type { LvolFacts } from "../../src/explain/lvol-facts.ts";
 import {
   CLUSTER,
@@ -62,6 +62,7 @@ export const LVOL = {
   thin: true,
   allocatedClusters: 1n,
   parent: undefined,
+  limits: NO_LIMITS,
 } as const;
 
 export function volumeRow(change: Partial<LvolRow> = {}): LvolRow {

@@ -39,6 +39,9 @@ const slot = fc.nat({ max: SLOTS - 1 });
 const host = fc.constantFrom(...HOSTS);
 const nth = fc.integer({ min: 1, max: 12 });
 const wait = fc.boolean();
+/** How many times as large as it was made. */
+const sizes = fc.integer({ min: 1, max: 3 });
+const rwIops = fc.constantFrom(0, 2_000, 5_000);
 const when = fc.constantFrom("before" as const, "after" as const);
 
 const mutation = fc.oneof(
@@ -47,6 +50,8 @@ const mutation = fc.oneof(
   { weight: 3, arbitrary: record({ do: constant("delete"), slot, wait }) },
   { weight: 2, arbitrary: record({ do: constant("allow"), slot, host, wait }) },
   { weight: 2, arbitrary: record({ do: constant("revoke"), slot, host, wait }) },
+  { weight: 2, arbitrary: record({ do: constant("resize"), slot, sizes, wait }) },
+  { weight: 1, arbitrary: record({ do: constant("limit"), slot, rwIops, wait }) },
 );
 const fault = fc.oneof(
   record({
@@ -93,6 +98,9 @@ class Volume {
   /** A host has written into it. */
   written = false;
   readonly hosts = new Map<string, Mutation>();
+  /** Of all that were asked for; a smaller one is refused, or was before it. */
+  largest: Extract<Mutation, { do: "resize" }> | undefined;
+  limit: Extract<Mutation, { do: "limit" }> | undefined;
   /** Uses the volume from when it was UP until it is deleted, or HOST is revoked. */
   user: BusyHost | undefined;
   /** Calls for one volume are sent one after another, as a scheduler does. */
@@ -105,10 +113,11 @@ class Volume {
 
 /** Status codes that leave the outcome of the call unknown. */
 const UNKNOWN: readonly number[] = [status.UNAVAILABLE, status.CANCELLED, status.DEADLINE_EXCEEDED];
-/** Refusals that a history may cause: missing volume, retired id, disk not ready or not zeroed. */
+/** Refusals that a history may cause: missing volume, retired id, smaller size, disk not ready or not zeroed. */
 const DEFINITE: readonly string[] = [
   "NOT_FOUND",
   "ID_RETIRED",
+  "SHRINK_REFUSED",
   "FREE_SPACE_NOT_ZEROED",
   "DISK_NOT_UP",
   "NO_DISK_FITS",
@@ -158,6 +167,7 @@ function isNotSent(error: unknown): boolean {
   if (error instanceof SpdkError) return true;
   return error instanceof Error && error.message === "Channel has been shut down";
 }
+const bytesOf = ({ sizes: times }: { readonly sizes: number }) => BigInt(times) * SIZE;
 
 /** Sends one call. False: outcome unknown. Throws on an unexpected answer. */
 async function sendOnce(volume: Volume, one: Mutation, to: To): Promise<boolean> {
@@ -217,6 +227,19 @@ async function sendOnce(volume: Volume, one: Mutation, to: To): Promise<boolean>
       case "revoke":
         volume.hosts.set(one.host, one);
         return await call(client, client.revokeHost.bind(client), ofHost(one.host), options);
+      case "resize": {
+        if (one.sizes > (volume.largest?.sizes ?? 0)) volume.largest = one;
+        const request = { lvolId: volume.id, sizeBytes: bytesOf(one), waitTimeout };
+        return await call(client, client.resizeLvol.bind(client), request, options);
+      }
+      case "limit": {
+        volume.limit = one;
+        const none = { rwMibPerSecond: 0n, readMibPerSecond: 0n, writeMibPerSecond: 0n };
+        const qos = { ...none, rwIops: BigInt(one.rwIops) };
+        const changes = { qos, labels: {}, setLabels: false, etag: "" };
+        const request = { lvolId: volume.id, ...changes, waitTimeout };
+        return await call(client, client.updateLvol.bind(client), request, options);
+      }
     }
   }
 
@@ -230,6 +253,8 @@ type Found = {
   readonly state: string | undefined;
   readonly lvolUuid: string | undefined;
   readonly hosts: readonly string[];
+  readonly sizeBytes: bigint;
+  readonly rwIops: bigint;
   /** Distinct bytes in the page that its host wrote, and in the rest of that cluster. */
   readonly bytes: ReturnType<typeof readBack>;
 };
@@ -270,7 +295,9 @@ class History implements AsyncDisposable {
       case "adopt":
       case "delete":
       case "allow":
-      case "revoke": {
+      case "revoke":
+      case "resize":
+      case "limit": {
         const volume = this.#volumes[one.slot];
         if (volume === undefined) throw new Error(`no slot ${one.slot}`);
         volume.turn = volume.turn.then(async () => {
@@ -426,8 +453,12 @@ class History implements AsyncDisposable {
       [...namespaces.values()].some(({ uuid }) => uuid === id),
     );
     const hosts = subsystem?.hosts.toSorted() ?? [];
+    const lvol = this.scenario.target.state().lvol(observed?.lvolUuid ?? "");
+    const sizeBytes = BigInt(lvol?.numBlocks ?? 0) * 4_096n;
+    const rwIops = BigInt(lvol?.limits.rwIos ?? 0);
     const bytes = readBack(this.scenario, observed?.lvolUuid ?? "");
-    return { id, state: observed?.state, lvolUuid: observed?.lvolUuid, hosts, bytes };
+    const { state, lvolUuid } = observed ?? {};
+    return { id, state, lvolUuid, hosts, sizeBytes, rwIops, bytes };
   }
 }
 
@@ -435,10 +466,13 @@ const allows = ({ hosts }: Volume, host: string) =>
   (hosts.get(host)?.do ?? (host === HOST ? "allow" : "revoke")) === "allow";
 
 function wantedOf(volume: Volume, byte: number): Found {
-  const { id, lvolUuid } = volume;
+  const { id, lvolUuid, largest, limit } = volume;
   const allowed = HOSTS.filter((one) => allows(volume, one));
   const bytes = { written: [byte], rest: [0] };
-  return { id, state: "LVOL_STATE_UP", lvolUuid, hosts: allowed.toSorted(), bytes };
+  const sizeBytes = largest === undefined ? SIZE : bytesOf(largest);
+  const rwIops = BigInt(limit?.rwIops ?? 0);
+  const state = "LVOL_STATE_UP";
+  return { id, state, lvolUuid, hosts: allowed.toSorted(), sizeBytes, rwIops, bytes };
 }
 
 async function repeat(volume: Volume, to: To): Promise<void> {
@@ -455,7 +489,9 @@ async function repeat(volume: Volume, to: To): Promise<void> {
     if (volume.lvolUuid === undefined) await zeroFreeSpace(to.agent).catch(() => {});
     return volume.lvolUuid !== undefined;
   });
-  await Promise.all([...volume.hosts.values()].map((one) => again({ ...one, wait: true })));
+  const { hosts, largest, limit } = volume;
+  const changes = [...hosts.values(), largest, limit].filter((one) => one !== undefined);
+  await Promise.all(changes.map((one) => again({ ...one, wait: true })));
 }
 
 /**

@@ -1,18 +1,21 @@
 // One volume's world for the laws of the volume loops: what is really on the target, what was observed of
 // it, its row, and what each step and the time do to it. A step that must never be taken throws.
 import { addressText } from "../../src/model/address.ts";
-import { allowHostKey, listenKey } from "../../src/model/export-parts.ts";
+import { allowHostKey, listenKey, QOS_KEY } from "../../src/model/export-parts.ts";
 import type { StepFailure } from "../../src/model/failure.ts";
 import {
   confirmedHosts,
   sameAddress,
+  sameLimits,
   type ListenAddress,
+  NO_LIMITS,
   type LvolRow,
-  type ObservedLvol,
+  type PresentLvol,
 } from "../../src/model/lvol.ts";
 import { leavesDirt } from "../../src/model/pending-op.ts";
 import type { FreeSpace } from "../../src/model/disk.ts";
-import type { PresentSubsystem } from "../../src/model/lvol-state.ts";
+import { NO_SPACE, type PresentSubsystem } from "../../src/model/lvol-state.ts";
+import { realLimits } from "../../src/model/qos.ts";
 import { VOLUME_LOOPS } from "../../src/reconcile/loops.ts";
 import { volumeRecord } from "../../src/reconcile/lvol/record.ts";
 import { volumeView, type VolumePlanView } from "../../src/reconcile/lvol/view.ts";
@@ -31,10 +34,8 @@ import {
   VOLUME,
 } from "./model.ts";
 
-export type PresentLvol = Extract<ObservedLvol, { kind: "present" }>;
-
 export const RUN = "0123456789abcdef";
-const EPOCH = 7n;
+export const EPOCH = 7n;
 export const NOW = new Date("2026-11-26T00:00:00Z");
 export const UUID = "99999999-0000-4000-8000-000000000009";
 export const HOSTS = ["a", "b", "c"].map((name) => `nqn.2026-11.io.host:${name}`);
@@ -49,6 +50,7 @@ export const LVOL: PresentLvol = {
   thin: true,
   allocatedClusters: 0n,
   parent: undefined,
+  limits: NO_LIMITS,
 };
 
 export type Target = {
@@ -75,6 +77,9 @@ export type World = {
   graceMs: number;
   /** It listened without its namespace when it was found, and does still. */
   unsafe: boolean;
+  /** The store has no clusters for a larger lvol. */
+  readonly noRoom: boolean;
+  readonly refusesQos: boolean;
   /** Which steps, and which records, are slow. */
   readonly slow: readonly boolean[];
   turn: number;
@@ -126,6 +131,8 @@ function keyOf(loop: string, step: VolumeStep): string {
       return `${loop}/${step.kind} ${step.host}`;
     case "remove-listener":
       return `${loop}/${step.kind} ${addressText(step.address)}`;
+    case "set-qos":
+      return QOS_KEY;
     default:
       return `${loop}/${step.kind}`;
   }
@@ -232,9 +239,23 @@ function actOnLvol(
       target.lvol = { ...LVOL, sizeBytes: step.sizeBytes, thin: step.thin, name: VOLUME };
       observed.setLvol(VOLUME, target.lvol);
       return undefined;
-    case "resize-lvol":
     case "inflate-lvol":
-      throw new Error("must never be: grew or inflated an lvol that is as wanted");
+      throw new Error("must never be: inflated an lvol that is as wanted");
+    case "resize-lvol": {
+      const { lvol } = target;
+      must(lvol !== undefined, "grew an lvol that is not there");
+      must(row.deleteRequestedTime === undefined, "grew what is being deleted");
+      must(
+        row.pendingOp?.op === "resize" && row.pendingOp.run === RUN,
+        "grew without a note of it",
+      );
+      must(step.sizeBytes > lvol.sizeBytes, "shrank an lvol");
+      if (world.noRoom) return `bdev_lvol_resize answered -32602 (${NO_SPACE})`;
+      target.lvol = { ...lvol, sizeBytes: step.sizeBytes };
+      observed.setLvol(VOLUME, target.lvol);
+      observed.expireSubsystem(VOLUME);
+      return undefined;
+    }
     case "delete-lvol":
       must(row.deleteRequestedTime !== undefined, "deleted an lvol unasked");
       must(row.unexportedTime !== undefined, "deleted before the end of the export was recorded");
@@ -308,6 +329,13 @@ function actOnExport(world: World, step: ExportStep): string | undefined {
       must(isIn(listenAddresses, step.address), "listened where it is not wanted");
       if (isIn(world.refusedAddresses, step.address)) return refuse(world);
       change(world, { ...before, listeners: [...listeners, step.address] });
+      return undefined;
+    case "set-qos":
+      must(target.lvol !== undefined && namespaces.length > 0, "limited what nobody has open");
+      must(!sameLimits(target.lvol.limits, realLimits(step.limits)), "set limits twice");
+      if (world.refusesQos) return "refused";
+      target.lvol = { ...target.lvol, limits: realLimits(step.limits) };
+      observed.setLvol(VOLUME, target.lvol);
       return undefined;
     case "remove-listener": {
       const left = listeners.filter((one) => !sameAddress(one, step.address));

@@ -1,12 +1,21 @@
 // Generated worlds for the laws of the volume loops (volume-world.ts): each possible, none likely.
 import fc from "fast-check";
 import { exportSerial } from "../../src/model/identity.ts";
-import { ANY_HOST, type ListenAddress, type LvolRow } from "../../src/model/lvol.ts";
+import {
+  ANY_HOST,
+  NO_LIMITS,
+  type ListenAddress,
+  type LvolRow,
+  type QosLimits,
+} from "../../src/model/lvol.ts";
+import type { PendingOp } from "../../src/model/pending-op.ts";
+import { realLimits } from "../../src/model/qos.ts";
 import type { PresentSubsystem } from "../../src/model/lvol-state.ts";
 import { Observed } from "../../src/reconcile/target/observed.ts";
 import { UnknownOutcomes } from "../../src/reconcile/target/unknown-outcomes.ts";
-import { LISTENER, lvolRow, VOLUME } from "./model.ts";
+import { CLUSTER, LISTENER, lvolRow, VOLUME } from "./model.ts";
 import {
+  EPOCH,
   HOSTS,
   isIn,
   loadStore,
@@ -22,6 +31,7 @@ import {
 const EARLIER_RUN = "fedcba9876543210";
 /** Longer than any test, until the time passes. */
 const GRACE_MS = 1e9;
+export const LIMITS: QosLimits = { ...NO_LIMITS, rwIops: 1_500n, readMibPerSecond: 10n };
 const ADDRESSES = [LISTENER, SECOND];
 
 /** Each on its own; `worldOf` makes a possible world of them. */
@@ -55,6 +65,13 @@ const PARTS = {
   connected: fc.subarray(HOSTS),
   connectedRecorded: fc.constantFrom("never", "now", "before"),
   returning: fc.subarray(HOSTS),
+  wantedClusters: fc.constantFrom(3n, 5n),
+  presentClusters: fc.constantFrom(3n, 5n, 7n),
+  pendingResize: fc.constantFrom("none", "own", "interrupted", "over"),
+  qos: fc.constantFrom<(QosLimits | undefined)[]>(undefined, LIMITS, { ...LIMITS, rwIops: 0n }),
+  presentLimits: fc.constantFrom(NO_LIMITS, realLimits(LIMITS)),
+  noRoom: fc.constant<boolean>(false),
+  refusesQos: fc.constant<boolean>(false),
   slow: fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }),
 };
 
@@ -102,7 +119,17 @@ function rowOf(is: Parts, connected: readonly string[]): LvolRow {
     deleteRequestedTime: is.deleting ? NOW : undefined,
     deleteForced: is.deleting && is.forced,
     generation: is.deleting ? 2n : 1n,
+    promisedBytes: is.wantedClusters * CLUSTER,
+    qos: is.qos,
+    pendingOp: pendingResizeOf(is),
   });
+}
+
+function pendingResizeOf({ pendingResize, recorded }: Parts): PendingOp | undefined {
+  if (pendingResize === "none" || !recorded) return undefined;
+  const run = pendingResize === "interrupted" ? EARLIER_RUN : RUN;
+  const epoch = pendingResize === "own" ? EPOCH : EPOCH - 1n;
+  return { op: "resize", run, epoch, since: NOW, failed: false };
 }
 
 /** Makes a possible world of parts that are each possible. */
@@ -114,7 +141,10 @@ export function worldOf(is: Parts): World {
   const connected = reachable ? is.connected.filter(letIn) : [];
   const row = rowOf(is, connected);
   const name = row.adopted ? "by-hand" : VOLUME;
-  const target = { lvol: is.lvolThere ? { ...LVOL, name } : undefined, subsystem, connected };
+  // A row without a uuid finds what was made for it, which is not larger than wanted.
+  const clusters = is.recorded ? is.presentClusters : 3n;
+  const lvol = { ...LVOL, name, sizeBytes: clusters * CLUSTER, limits: is.presentLimits };
+  const target = { lvol: is.lvolThere ? lvol : undefined, subsystem, connected };
   const observed = new Observed(() => undefined);
   observed.beginIncarnation(RUN, false);
   if (is.storeLoaded) loadStore(observed);
@@ -143,6 +173,8 @@ export function worldOf(is: Parts): World {
     storeLoaded: is.storeLoaded,
     graceMs: GRACE_MS,
     unsafe: reachable && subsystem.namespaces.length === 0,
+    noRoom: is.noRoom,
+    refusesQos: is.refusesQos,
     slow: is.slow,
     turn: 0,
     ended: false,

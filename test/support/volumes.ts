@@ -1,6 +1,7 @@
 // Calls on volumes over gRPC, as a scheduler makes them.
 import { randomUUID } from "node:crypto";
 import { Provisioning, type Lvol, type LvolSpec } from "../../src/gen/storagenode/v1/lvol.ts";
+import type { UpdateLvolRequest } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { call, type TestAgent } from "./agent.ts";
 
 export const GIB = 1024n ** 3n;
@@ -38,6 +39,37 @@ export async function provision(
   const waitTimeout = wait ? WAIT : undefined;
   const request = { id, spec: lvolSpec(change), waitTimeout, validateOnly: false };
   const { lvol } = await call(client, client.provisionLvol.bind(client), request);
+  if (lvol === undefined) throw new Error("no volume in the answer");
+  return lvol;
+}
+
+export type ChangeOptions = {
+  /** False: return as soon as the intent is committed. */
+  readonly wait?: boolean;
+};
+
+export async function resize(
+  { client }: Client,
+  lvolId: string,
+  sizeBytes: bigint,
+  { wait = true }: ChangeOptions = {},
+): Promise<Lvol> {
+  const request = { lvolId, sizeBytes, waitTimeout: wait ? WAIT : undefined };
+  const { lvol } = await call(client, client.resizeLvol.bind(client), request);
+  if (lvol === undefined) throw new Error("no volume in the answer");
+  return lvol;
+}
+
+export async function update(
+  { client }: Client,
+  lvolId: string,
+  change: Partial<Pick<UpdateLvolRequest, "qos" | "labels" | "setLabels" | "etag">>,
+  { wait = true }: ChangeOptions = {},
+): Promise<Lvol> {
+  const none = { qos: undefined, labels: {}, setLabels: false, etag: "" };
+  const waitTimeout = wait ? WAIT : undefined;
+  const request = { ...none, ...change, lvolId, waitTimeout };
+  const { lvol } = await call(client, client.updateLvol.bind(client), request);
   if (lvol === undefined) throw new Error("no volume in the answer");
   return lvol;
 }

@@ -62,6 +62,7 @@ function pendingEnded(view: DiskView): boolean {
     case "purge-orphan":
       return phase === "over";
     case "delete":
+    case "resize":
     case "snapshot":
     case "clone":
     case "inflate":

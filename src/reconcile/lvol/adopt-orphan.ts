@@ -11,7 +11,7 @@ import { orphanBytes, refuseOrphans, type Adoption } from "../../model/orphan.ts
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Lanes } from "../engine/lanes.ts";
-import { partsOf } from "../target/orphans.ts";
+import { partsOf } from "../target/lvol-alias.ts";
 import type { NamedLvol, ReturnedLvols } from "../target/returned-lvols.ts";
 import {
   asking,

@@ -1,4 +1,4 @@
-// export: subsystem, hosts, namespace and listeners of every volume that should be reachable, and their
+// export: subsystem, hosts, namespace, listeners and limits of every volume that should be reachable, and their
 // removal when it is being deleted.
 //
 // An export becomes reachable last: a host that connects to a subsystem without its namespace removes
@@ -10,8 +10,16 @@
 import { allowHostKey, listenKey } from "../../model/export-parts.ts";
 import { wasRefused } from "../../model/failure.ts";
 import { exportNguid } from "../../model/identity.ts";
-import { confirmedHosts, sameAddress, type ListenAddress, type LvolRow } from "../../model/lvol.ts";
+import {
+  confirmedHosts,
+  NO_LIMITS,
+  sameAddress,
+  sameLimits,
+  type ListenAddress,
+  type LvolRow,
+} from "../../model/lvol.ts";
 import { dataMissing, namespaceState, type PresentSubsystem } from "../../model/lvol-state.ts";
+import { limitsSettled, realLimits } from "../../model/qos.ts";
 import type { VolumeLoop } from "../loop.ts";
 import { REPEATABLE, type EndExport, type VolumeStep } from "../steps.ts";
 import type { VolumePlanView } from "./view.ts";
@@ -41,6 +49,7 @@ function plan(view: VolumePlanView): VolumeStep | readonly VolumeStep[] | undefi
     ...hosts(view, subsystem),
     ...namespace(view, subsystem),
     ...listeners(view, subsystem),
+    ...qos(view, subsystem),
   ];
   if (view.subsystemUnknown !== undefined) {
     const repeatable = parts.filter(({ kind }) => REPEATABLE.has(kind));
@@ -132,6 +141,19 @@ function listeners(view: VolumePlanView, subsystem: PresentSubsystem): readonly 
   return [...add, ...(moved ? remove(unwanted) : [])];
 }
 
+/** Of an lvol that is not attached, limits can be set only once (docs/spdk-contract.md#qos). */
+function qos(
+  { row, observed }: VolumePlanView,
+  subsystem: PresentSubsystem,
+): readonly VolumeStep[] {
+  const { lvol } = observed;
+  if (lvol?.kind !== "present") return [];
+  const { uuid: lvolUuid, limits } = lvol;
+  if (namespaceState(row, subsystem, lvolUuid) !== "attached") return [];
+  if (sameLimits(limits, realLimits(row.qos))) return [];
+  return [{ kind: "set-qos", nqn: row.nqn, lvolUuid, limits: row.qos ?? NO_LIMITS }];
+}
+
 function withdrawn({ row, observed }: VolumePlanView): readonly VolumeStep[] {
   const { subsystem } = observed;
   if (subsystem?.kind !== "present" || subsystem.serialNumber !== row.serialNumber) return [];
@@ -160,6 +182,7 @@ export function exportSettled(view: VolumePlanView): boolean {
   const wanted = confirmedHosts(row);
   const refused = (key: string) => wasRefused(failures, key);
   return (
+    limitsSettled(view) &&
     subsystem.allowAnyHost === wanted.allowAnyHost &&
     subsystem.hosts.every((host) => wanted.hosts.includes(host)) &&
     wanted.hosts.every((host) => subsystem.hosts.includes(host) || refused(allowHostKey(host))) &&

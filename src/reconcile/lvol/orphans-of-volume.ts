@@ -7,7 +7,8 @@ import type { Orphan } from "../../model/orphan.ts";
 import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "../../spdk/errors.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Observed } from "../target/observed.ts";
-import { partsOf, type Orphans } from "../target/orphans.ts";
+import { partsOf } from "../target/lvol-alias.ts";
+import { type Orphans } from "../target/orphans.ts";
 
 export type OrphansOfVolumeContext = {
   readonly rows: Rows;

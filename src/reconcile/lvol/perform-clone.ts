@@ -1,9 +1,9 @@
-// Performs what makes an lvol a clone: set-parent, resize-lvol and inflate-lvol, in the lane of the family.
+// Performs what makes an lvol a clone: set-parent and inflate-lvol, in the lane of the family.
 // The lvol is read back before the lane opens, whatever the answer was.
 import { attempt, retryOf } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type * as steps from "../steps.ts";
-import { observedLvol } from "./observed-lvol.ts";
+import { observedLvol } from "../target/observed.ts";
 import { changing, type PerformedStep } from "./performed-step.ts";
 
 export async function setParent(on: PerformedStep, step: steps.SetParent): Promise<StepResult> {
@@ -16,13 +16,6 @@ export async function setParent(on: PerformedStep, step: steps.SetParent): Promi
   }
   return await changed(on, step.lvolUuid, (lvsUuid) =>
     spdk.bdevLvolSetParent({ lvsUuid, name: step.lvolUuid, parentName: step.parentUuid }),
-  );
-}
-
-export async function resizeLvol(on: PerformedStep, step: steps.ResizeLvol): Promise<StepResult> {
-  const { lvolUuid: name, sizeBytes } = step;
-  return await changed(on, name, (lvsUuid) =>
-    on.context.spdk.bdevLvolResize({ lvsUuid, name, sizeBytes }),
   );
 }
 

@@ -7,7 +7,7 @@ import type { SnapshotRow, SnapshotStatusPatch } from "../../model/snapshot.ts";
 import { attempt, retryOf, type Attempt } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { Lane } from "../engine/lanes.ts";
-import { observedLvol } from "./observed-lvol.ts";
+import { observedLvol } from "../target/observed.ts";
 import type { VolumeStepContext } from "./performed-step.ts";
 import type * as steps from "../steps.ts";
 import type { SnapshotPlanView } from "./snapshot-view.ts";

@@ -3,14 +3,15 @@
 // never believed by itself: only reading back decides (docs/architecture.md#r5-read-back).
 import { trace } from "@opentelemetry/api";
 import type { UnknownOutcome } from "../../model/unknown-outcome.ts";
-import type { LvolStatusPatch, ObservedLvol } from "../../model/lvol.ts";
+import { alignUp } from "../../model/bytes.ts";
+import { NO_LIMITS, type LvolStatusPatch, type PresentLvol } from "../../model/lvol.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { LaneKey } from "../engine/lanes.ts";
 import type { LvolBdev } from "../../spdk/replies-bdev.ts";
-import type { Observed } from "../target/observed.ts";
+import { observedLvol, type Observed } from "../target/observed.ts";
 import * as steps from "../steps.ts";
-import { observedLvol } from "./observed-lvol.ts";
+import * as changes from "./perform-change.ts";
 import * as clones from "./perform-clone.ts";
 import * as exports from "./perform-export.ts";
 import { changing, type PerformedStep, type VolumeStepContext } from "./performed-step.ts";
@@ -121,6 +122,7 @@ function laneKeys(view: VolumePlanView, step: TargetStep): LaneKey[] {
     case "rename-lvol":
       return [family];
     case "add-namespace":
+    case "set-qos":
       return [family, nqn];
     case "observe-subsystem":
     case "prepare-export":
@@ -143,7 +145,9 @@ function act(on: PerformedStep, step: TargetStep): Promise<StepResult> {
     case "set-parent":
       return clones.setParent(on, step);
     case "resize-lvol":
-      return clones.resizeLvol(on, step);
+      return changes.resizeLvol(on, step);
+    case "set-qos":
+      return changes.setQos(on, step);
     case "inflate-lvol":
       return clones.inflateLvol(on, step);
     case "delete-lvol":
@@ -202,9 +206,9 @@ async function observeLvol(on: PerformedStep, step: steps.ObserveLvol): Promise<
  * Why an lvol with the volume's name, found before the row has a uuid, cannot be the volume's.
  */
 function conflictOf(
-  { context, view: { row } }: PerformedStep,
+  { context, view: { row, store } }: PerformedStep,
   { lvol: shape }: LvolBdev,
-  lvol: Extract<ObservedLvol, { kind: "present" }>,
+  lvol: PresentLvol,
 ): string | undefined {
   if (row.nameTaken || context.newVolumes.has(row.id)) {
     return `lvol ${row.id} (uuid ${lvol.uuid}) was not made for this volume`;
@@ -214,7 +218,9 @@ function conflictOf(
   if (lvol.thin !== row.thin) {
     return `lvol ${row.id} is ${lvol.thin ? "thin instead of thick" : "thick instead of thin"}`;
   }
-  if (lvol.sizeBytes !== row.promisedBytes) {
+  // It may have been created before the volume was asked to grow.
+  const least = alignUp(row.request.sizeBytes, store?.clusterBytes ?? 1n);
+  if (lvol.sizeBytes < least || lvol.sizeBytes > row.promisedBytes) {
     return `lvol ${row.id} has ${lvol.sizeBytes} bytes instead of ${row.promisedBytes} bytes`;
   }
   return undefined;
@@ -262,6 +268,7 @@ async function createLvol(on: PerformedStep, step: steps.CreateLvol): Promise<St
       thin,
       allocatedClusters,
       parent: undefined,
+      limits: NO_LIMITS,
     });
     return { kind: "ok" };
   }

@@ -12,7 +12,7 @@ import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 import { attempt, type AfterLoss, type Attempt, type Change } from "../engine/attempt.ts";
 import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
-import { partsOf } from "../target/orphans.ts";
+import { partsOf } from "../target/lvol-alias.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import { asking, diskOf, requireTarget, type OrphansOfVolumeContext } from "./orphans-of-volume.ts";
 

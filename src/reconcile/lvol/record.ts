@@ -1,12 +1,13 @@
 // Turns observations of a volume into the status columns of its row, whichever loop made them.
 // Pure.
+import { isUuid } from "../../model/identity.ts";
 import type { LvolRow, LvolStatusPatch } from "../../model/lvol.ts";
 import { lvolState, namespaceState } from "../../model/lvol-state.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
 import { isCloned } from "./clone.ts";
 import { exportSettled } from "./export.ts";
-import type { VolumePlanView } from "./view.ts";
+import { isTooSmall, type VolumePlanView } from "./view.ts";
 
 /**
  * The columns that differ from the row; undefined when the row already agrees with what is
@@ -22,14 +23,15 @@ export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined 
       // From now on hosts may reach it, whatever of its export is there already.
       if (mayBeExported(row)) patch.exported = true;
     }
-    if (row.parentId !== observed.lvol.parent) patch.parentId = observed.lvol.parent;
+    const parentId = idOf(observed.lvol.parent);
+    if (row.parentId !== parentId) patch.parentId = parentId;
     if (row.cloning && isCloned(view)) {
       patch.cloning = false;
       patch.pendingOp = undefined;
       if (mayBeExported({ ...row, cloning: false })) patch.exported = true;
     }
     if (row.lvsUuid !== observed.lvol.lvsUuid) patch.lvsUuid = observed.lvol.lvsUuid;
-    if (row.observedSizeBytes !== observed.lvol.sizeBytes)
+    if (row.observedSizeBytes !== observed.lvol.sizeBytes && !waitsForNamespace(view))
       patch.observedSizeBytes = observed.lvol.sizeBytes;
   }
   const lvolUuid = observed.lvol?.kind === "present" ? observed.lvol.uuid : row.lvolUuid;
@@ -48,12 +50,18 @@ export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined 
   } else if (row.observedGeneration !== row.generation && intentIsCarriedOut(view)) {
     patch.observedGeneration = row.generation;
   }
+  if (resizeEnded(view)) patch.pendingOp = undefined;
   const connected = connectedPatch(view);
   // That nobody is connected is no reason to write, but goes along with what is written.
   const isNews = (connected.connectedHosts?.length ?? 0) > 0 || wasConnected(row);
   if (isNews || Object.keys(patch).length > 0) Object.assign(patch, connected);
   if (patch.deleteTime === undefined) Object.assign(patch, failuresPatch(view));
   return Object.keys(patch).length === 0 ? undefined : patch;
+}
+
+/** A snapshot that somebody else has made is no object of the node, and its name may be anything. */
+function idOf(snapshotName: string | undefined): string | undefined {
+  return snapshotName !== undefined && isUuid(snapshotName) ? snapshotName : undefined;
 }
 
 function mayBeExported({ deleteRequestedTime, unconfirmed, cloning }: LvolRow): boolean {
@@ -133,6 +141,20 @@ function deleteIsComplete(view: VolumePlanView): boolean {
     row.unexportedTime !== undefined &&
     absenceIsFinal(view)
   );
+}
+
+/** Of a grown lvol, whose end is recorded once its namespace was read as well: in one commit. */
+function waitsForNamespace({ row, observed }: VolumePlanView): boolean {
+  return row.pendingOp?.op === "resize" && observed.subsystemStale && !row.unconfirmed;
+}
+
+/** Nothing of the resize that the pending op announces is running, and the lvol is as large as wanted. */
+function resizeEnded(view: VolumePlanView): boolean {
+  const { row, observed, pending, inFlight, outcomeUnknown } = view;
+  if (row.pendingOp?.op !== "resize" || inFlight || outcomeUnknown !== undefined) return false;
+  if (observed.lvol?.kind !== "present" || isTooSmall(row, observed)) return false;
+  if (waitsForNamespace(view)) return false;
+  return pendingOpPhase(row.pendingOp, pending) !== "running";
 }
 
 /**

@@ -1,6 +1,6 @@
 // The view of one volume that its loops plan from: its row, its observed state and its disk.
 import type { VolumeView } from "../../model/lvol-state.ts";
-import type { ListenAddress, LvolRow } from "../../model/lvol.ts";
+import type { ListenAddress, LvolRow, ObservedVolume } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
 import type { SnapshotRow } from "../../model/snapshot.ts";
 import type { Rows } from "../../store/rows.ts";
@@ -76,12 +76,12 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
   const { rows, observed } = source;
   const disk = rows.disk(row.diskId);
   const connected = observed.incarnation !== undefined;
-  const takesClusters = row.lvolUuid === undefined || row.cloning;
-  const dirty = takesClusters && mayBeDirty(rows, row.diskId, observed.incarnation);
   const store = storeView({ rows, observed }, row.diskId);
   const pending = source.pending(moment.now);
   const { sourceSnapshotId } = row.request;
   const volume = observed.volume(row.id);
+  const takesClusters = row.lvolUuid === undefined || row.cloning || isTooSmall(row, volume);
+  const dirty = takesClusters && mayBeDirty(rows, row.diskId, observed.incarnation);
   return {
     row,
     observed: volume,
@@ -112,4 +112,12 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
     diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
     store,
   };
+}
+
+/** Whether the lvol still has to be grown to what is wanted. */
+export function isTooSmall(
+  { promisedBytes }: Pick<LvolRow, "promisedBytes">,
+  { lvol }: Pick<ObservedVolume, "lvol">,
+): boolean {
+  return lvol?.kind === "present" && lvol.sizeBytes < promisedBytes;
 }

@@ -81,13 +81,28 @@ export class TargetEvents {
     if (first === undefined || last === undefined) return;
     const eventsWereDropped = first.id > this.#nextId;
     this.#nextId = last.id + 1;
-    if (eventsWereDropped) await scanAll();
-    else await this.#apply(events);
+    if (eventsWereDropped) {
+      this.#options.observed.expectNoResizes();
+      await scanAll();
+    } else await this.#apply(events);
+  }
+
+  /** Of lvols that others have resized. Of two events of one lvol, one may be that of somebody else. */
+  #resizedByOthers(events: readonly Notification[]): ReadonlySet<string> {
+    const counts = new Map<string, number>();
+    for (const { bdevName, type } of events) {
+      if (type === "bdev_resize") counts.set(bdevName, (counts.get(bdevName) ?? 0) + 1);
+    }
+    const { observed } = this.#options;
+    const byOthers = [...counts].filter(([uuid, count]) => {
+      return !observed.wasExpected(uuid) || count > 1;
+    });
+    return new Set(byOthers.map(([uuid]) => uuid));
   }
 
   async #apply(events: readonly Notification[]): Promise<void> {
     const { rows, observed, scanAll, scanDisks } = this.#options;
-    // For resize and register, the last event of each bdev decides.
+    // For register, the last event of each bdev decides.
     const lastTypes = new Map(events.map(({ bdevName, type }) => [bdevName, type]));
     const namesOfLast = (type: string) =>
       new Set([...lastTypes].flatMap(([name, last]) => (last === type ? [name] : [])));
@@ -97,7 +112,7 @@ export class TargetEvents {
       events.flatMap(({ bdevName, type }) => (type === "bdev_unregister" ? [bdevName] : [])),
     );
     if (gone.size > 0) this.#options.iostat.bdevsUnregistered(gone);
-    const resized = namesOfLast("bdev_resize");
+    const resized = this.#resizedByOthers(events);
     const registered = namesOfLast("bdev_register");
     this.#registered = registered;
     // The bdev name of an lvol is the lvol's uuid.

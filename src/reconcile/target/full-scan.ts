@@ -4,7 +4,7 @@
 // It never changes anything on the target.
 import { setImmediate } from "node:timers/promises";
 import type { Logger } from "pino";
-import type { LvolRow, ObservedLvol } from "../../model/lvol.ts";
+import { NO_LIMITS, type LvolRow, type PresentLvol } from "../../model/lvol.ts";
 import type { SnapshotRow } from "../../model/snapshot.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { SpdkUnknownOutcome } from "../../spdk/errors.ts";
@@ -13,14 +13,15 @@ import type { Lvol } from "../../spdk/replies-lvol.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { FoundDisks } from "./disks-on-target.ts";
-import { partsOf, type Orphans } from "./orphans.ts";
-import { observedSubsystem, type ObservedSince, type Observed } from "./observed.ts";
+import { nameOf } from "./lvol-alias.ts";
+import type { Orphans } from "./orphans.ts";
+import { observedLvol, observedSubsystem, type ObservedSince, type Observed } from "./observed.ts";
 
 /** An lvol as listed by the target; sizeBytes is undefined in a list by bdev_lvol_get_lvols. */
 type Listed = Pick<Lvol, "uuid" | "alias" | "thin" | "allocatedClusters" | "store"> & {
   readonly sizeBytes: bigint | undefined;
-  /** Undefined in a list by bdev_lvol_get_lvols, too. */
-  readonly parent: string | undefined;
+  /** Undefined as sizeBytes is. */
+  readonly observed: PresentLvol | undefined;
 };
 
 /** Subsystems as read from the target. */
@@ -164,7 +165,7 @@ export class FullScan {
 
   async #listLvols(): Promise<readonly Listed[]> {
     const lvols = await this.#options.spdk.bdevLvolGetLvols();
-    return lvols.map((lvol) => ({ ...lvol, sizeBytes: undefined, parent: undefined }));
+    return lvols.map((lvol) => ({ ...lvol, sizeBytes: undefined, observed: undefined }));
   }
 
   async #listBdevs(): Promise<readonly Bdev[]> {
@@ -207,9 +208,9 @@ export class FullScan {
         continue;
       }
       const before = observed.volume(row.id).lvol;
-      if (lvol?.sizeBytes !== undefined && lvol.uuid === row.lvolUuid) {
-        observed.setLvol(row.id, asPresent(lvol, lvol.sizeBytes));
-      } else if (lvol === undefined && before?.kind === "present")
+      if (lvol?.observed !== undefined && lvol.uuid === row.lvolUuid)
+        observed.setLvol(row.id, lvol.observed);
+      else if (lvol === undefined && before?.kind === "present")
         observed.setLvol(row.id, undefined);
       else if (lvol !== undefined && before?.kind === "absent") observed.setLvol(row.id, undefined);
     }
@@ -226,8 +227,8 @@ export class FullScan {
     const before = observed.snapshot(row.id);
     if (row.deleteTime !== undefined) {
       if (lvol !== undefined) observed.setSnapshot(row.id, asPresent(lvol, row.promisedBytes));
-    } else if (lvol?.sizeBytes !== undefined && lvol.uuid === row.lvolUuid) {
-      observed.setSnapshot(row.id, asPresent(lvol, lvol.sizeBytes));
+    } else if (lvol?.observed !== undefined && lvol.uuid === row.lvolUuid) {
+      observed.setSnapshot(row.id, lvol.observed);
     } else if ((lvol === undefined ? "present" : "absent") === before?.kind) {
       observed.setSnapshot(row.id, undefined);
     }
@@ -243,13 +244,16 @@ export class FullScan {
   }
 }
 
+/** sizeBytes: where the list has none. */
 function asPresent(
-  { uuid, store, alias, thin, allocatedClusters, parent }: Listed,
+  { uuid, store, alias, thin, allocatedClusters, observed }: Listed,
   sizeBytes: bigint,
-): ObservedLvol {
+): PresentLvol {
+  if (observed !== undefined) return observed;
+  const unknown = { parent: undefined, limits: NO_LIMITS } as const;
   const lvsUuid = store.uuid;
-  const { name } = partsOf({ aliases: [alias] });
-  return { kind: "present", uuid, lvsUuid, sizeBytes, thin, allocatedClusters, parent, name };
+  const name = nameOf(alias);
+  return { kind: "present", uuid, lvsUuid, sizeBytes, thin, allocatedClusters, name, ...unknown };
 }
 
 /**
@@ -274,11 +278,13 @@ function lvolsOf(bdevs: readonly Bdev[]): readonly Listed[] {
 }
 
 /** An lvol's alias is `<lvstore name>/<lvol name>`. */
-function listed({ uuid, sizeBytes, aliases, lvol }: LvolBdev): Listed {
+function listed(bdev: LvolBdev): Listed {
+  const { uuid, sizeBytes, aliases, lvol } = bdev;
   const [alias = ""] = aliases;
-  const { thin, allocatedClusters, storeUuid, baseSnapshot: parent } = lvol;
+  const observed = observedLvol(bdev);
+  const { thin, allocatedClusters, storeUuid } = lvol;
   const store = { uuid: storeUuid, name: alias.slice(0, Math.max(alias.indexOf("/"), 0)) };
-  return { uuid, alias, thin, allocatedClusters, store, sizeBytes, parent };
+  return { uuid, alias, thin, allocatedClusters, store, sizeBytes, observed };
 }
 
 /** The list was cut off, or got no answer in time. */

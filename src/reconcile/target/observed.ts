@@ -4,7 +4,14 @@
 //
 // It never keeps an observation beyond the incarnation that it was made in.
 import { isDeepStrictEqual } from "node:util";
-import type { ObservedLvol, ObservedSubsystem, ObservedVolume } from "../../model/lvol.ts";
+import type {
+  ObservedLvol,
+  ObservedSubsystem,
+  ObservedVolume,
+  PresentLvol,
+} from "../../model/lvol.ts";
+import type { LvolBdev } from "../../spdk/replies-bdev.ts";
+import { partsOf } from "./lvol-alias.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 
 export type ObservedStore = {
@@ -66,6 +73,8 @@ export class Observed {
   }>();
   /** When each stale subsystem was last marked so, as a count of such events. */
   readonly #staleSince = new Map<string, number>();
+  /** Uuids of lvols that the agent has grown and whose event was not seen yet. */
+  readonly #ownResizes = new Set<string>();
   #staleEvents = 0;
   /** By disk: the mark of the read that its free clusters are of. */
   readonly #freeReads = new Map<string, ReadMark>();
@@ -200,6 +209,21 @@ export class Observed {
     return this.#staleEvents;
   }
 
+  /** The agent is about to grow the lvol and reads back its size: the event of that shows nothing new. */
+  expectResize(lvolUuid: string): void {
+    this.#ownResizes.add(lvolUuid);
+  }
+
+  /** Whether an event of the lvol is that of the agent's own resize; asked once for each event. */
+  wasExpected(lvolUuid: string): boolean {
+    return this.#ownResizes.delete(lvolUuid);
+  }
+
+  /** Events were missed, or do not come. */
+  expectNoResizes(): void {
+    this.#ownResizes.clear();
+  }
+
   setConnected(id: string, connected: readonly string[]): void {
     const before = this.volume(id);
     if (isDeepStrictEqual(before.connected, connected)) return;
@@ -254,12 +278,39 @@ export class Observed {
     this.#volumes.clear();
     this.#snapshots.clear();
     this.#disks.clear();
+    this.#ownResizes.clear();
     this.#staleSince.clear();
     this.#freeReads.clear();
     for (const id of disks) this.#onChange({ kind: "disk", id });
     for (const id of volumes) this.#onChange({ kind: "lvol", id });
     for (const id of snapshots) this.#onChange({ kind: "snapshot", id });
   }
+}
+
+/** The observation of an lvol as read from the target. */
+export function observedLvol({
+  uuid,
+  aliases,
+  sizeBytes,
+  rateLimits,
+  lvol,
+}: Pick<LvolBdev, "uuid" | "aliases" | "sizeBytes" | "rateLimits" | "lvol">): PresentLvol {
+  return {
+    kind: "present",
+    uuid,
+    lvsUuid: lvol.storeUuid,
+    sizeBytes,
+    thin: lvol.thin,
+    allocatedClusters: lvol.allocatedClusters,
+    parent: lvol.baseSnapshot,
+    name: partsOf({ aliases }).name,
+    limits: {
+      rwIops: rateLimits.rwIosPerSec,
+      rwMibPerSecond: rateLimits.rwMbytesPerSec,
+      readMibPerSecond: rateLimits.rMbytesPerSec,
+      writeMibPerSecond: rateLimits.wMbytesPerSec,
+    },
+  };
 }
 
 /** The observation of a subsystem as read from the target; undefined was not found. */

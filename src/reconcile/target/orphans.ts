@@ -15,6 +15,7 @@ import type { SpdkClient } from "../../spdk/client.ts";
 import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 import type { Rows } from "../../store/rows.ts";
+import { partsOf } from "./lvol-alias.ts";
 import type { Observed } from "./observed.ts";
 import type { ReturnedLvols } from "./returned-lvols.ts";
 
@@ -226,15 +227,6 @@ export class Orphans {
       .finally(() => this.#reads.delete(ended));
     this.#reads.add(ended);
   }
-}
-
-/** An lvol's alias is `<lvstore name>/<lvol name>`; names of our lvstores have no slash. */
-export function partsOf({ aliases: [alias = ""] }: Pick<LvolBdev, "aliases">): {
-  readonly store: string;
-  readonly name: string;
-} {
-  const slash = Math.max(alias.indexOf("/"), 0);
-  return { store: alias.slice(0, slash), name: alias.slice(slash + 1) };
 }
 
 /**

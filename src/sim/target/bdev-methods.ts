@@ -125,11 +125,15 @@ function setQosLimit(
   if ([rwIos, rwMbytes, readMbytes, writeMbytes].every((value) => value === undefined)) {
     throw new RpcError(-22, "No rate limits specified");
   }
+  // The later of two changes at once is refused.
+  const overlaps = bdev.qosChanging;
+  bdev.qosChanging = true;
   return {
     kind: "later",
     polls: 0,
     complete: () => {
-      if (bdev.exportedBy === undefined && bdev.qosStuck) {
+      if (!overlaps) bdev.qosChanging = false;
+      if (overlaps || (bdev.exportedBy === undefined && bdev.qosStuck)) {
         const why = errno("EAGAIN").message;
         throw new RpcError(-32602, `Failed to configure rate limit: ${why}`);
       }

@@ -23,6 +23,8 @@ type BdevCommon = {
    * QoS was set while the bdev was not open: later changes always fail (docs/spdk-contract.md#qos).
    */
   qosStuck: boolean;
+  /** A change of its limits is under way. */
+  qosChanging: boolean;
   /** NQN of the subsystem that exports it. */
   exportedBy: string | undefined;
 };
@@ -160,6 +162,7 @@ export class Target {
       limits: noLimits(),
       io: new IoCounters(),
       qosStuck: false,
+      qosChanging: false,
       exportedBy: undefined,
       controller,
       disk: controller.disk,
@@ -194,6 +197,7 @@ export class Target {
       limits: noLimits(),
       io: new IoCounters(),
       qosStuck: false,
+      qosChanging: false,
       exportedBy: undefined,
       store,
       blob,

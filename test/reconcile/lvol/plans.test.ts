@@ -2,21 +2,28 @@
 // alone, and no step is taken that must never be (those laws are in `act`, and hold in each of these).
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { confirmedHosts, ANY_HOST, type ListenAddress } from "../../../src/model/lvol.ts";
+import {
+  confirmedHosts,
+  ANY_HOST,
+  NO_LIMITS,
+  type ListenAddress,
+} from "../../../src/model/lvol.ts";
 import { lvolConditions, lvolState } from "../../../src/model/lvol-state.ts";
+import { realLimits } from "../../../src/model/qos.ts";
 import { VOLUME_LOOPS } from "../../../src/reconcile/loops.ts";
-import { LISTENER, VOLUME } from "../../support/model.ts";
+import { CLUSTER, LISTENER, VOLUME } from "../../support/model.ts";
 import {
   converge,
   HOSTS,
   isIn,
   LVOL,
+  NOW,
   OLD,
   SECOND,
   view,
   type World,
 } from "../../support/volume-world.ts";
-import { worldOf, worlds, type Parts } from "../../support/volume-worlds.ts";
+import { LIMITS, worldOf, worlds, type Parts } from "../../support/volume-worlds.ts";
 
 const holds = (given: fc.Arbitrary<Parts>, law: (world: World) => void) =>
   fc.assert(
@@ -37,6 +44,9 @@ function expectAsWanted(world: World): void {
   const { row, target, refusedHosts, refusedAddresses, listenAddresses } = world;
   const wanted = confirmedHosts(row);
   expect(lvolState(view(world))).toBe("UP");
+  expect(target.lvol?.sizeBytes).toBeGreaterThanOrEqual(row.promisedBytes);
+  if (!world.refusesQos) expect(target.lvol?.limits).toEqual(realLimits(row.qos));
+  expect(row.pendingOp).toBeUndefined();
   expect(target.subsystem?.allowAnyHost).toBe(wanted.allowAnyHost);
   expect(target.subsystem?.hosts.toSorted()).toEqual(
     wanted.hosts.filter((host) => !refusedHosts.includes(host)),
@@ -97,6 +107,7 @@ describe("the volume loops together", () => {
       answerLost: fc.constant(false),
       listenAddresses: fc.constant<ListenAddress[]>([LISTENER]),
       slow: fc.constant<boolean[]>([false]),
+      qos: fc.constant(undefined),
     };
     holds(worlds(fresh), (world) => {
       expect(converge(world).map(({ kind }) => kind)).toEqual([
@@ -113,7 +124,7 @@ describe("the volume loops together", () => {
     holds(worlds(older), (world) => {
       const { lvol } = world.target;
       const steps = converge(world).map(({ kind }) => kind);
-      expect(world.target.lvol).toBe(lvol);
+      expect(world.target.lvol?.uuid).toBe(lvol?.uuid);
       expect(steps).not.toContain("create-lvol");
       if (lvol !== undefined) expectAsWanted(world);
       else {
@@ -125,7 +136,8 @@ describe("the volume loops together", () => {
   });
 
   it("plan nothing for a subsystem with another serial number", () => {
-    holds(worlds({ ...KEPT, ...WHOLE, subsystemThere: fc.constant(true) }), (world) => {
+    const there = { subsystemThere: fc.constant(true), wantedClusters: fc.constant(3n) };
+    holds(worlds({ ...KEPT, ...WHOLE, ...there }), (world) => {
       const { target, observed } = world;
       const { subsystem } = target;
       if (subsystem === undefined) return;
@@ -140,8 +152,7 @@ describe("the volume loops together", () => {
     holds(worlds({ ...KEPT, ...WHOLE, unconfirmed: fc.constant(true) }), (world) => {
       const { subsystem } = world.target;
       const kinds = new Set(converge(world).map(({ kind }) => kind));
-      kinds.delete("rename-lvol");
-      expect([...kinds].filter((kind) => !kind.startsWith("observe-"))).toEqual([]);
+      expect([...kinds].filter((kind) => !/^observe-|-lvol$/.test(kind))).toEqual([]);
       expect(world.target.subsystem).toEqual(subsystem);
     });
   });
@@ -228,6 +239,82 @@ describe("the parts of an export", () => {
       expect(kinds.lastIndexOf("remove-listener")).toBeLessThan(kinds.indexOf("add-namespace"));
       expect(kinds.indexOf("add-namespace")).toBeLessThan(kinds.indexOf("add-listener"));
       expectAsWanted(world);
+    });
+  });
+});
+
+describe("the size of a volume", () => {
+  const larger = { wantedClusters: fc.constant(5n), presentClusters: fc.constant(3n) } as const;
+  const lost = { answerLost: fc.constant(false) } as const;
+
+  it("grows once a note of it is in the row, and is never made smaller", () => {
+    holds(worlds({ ...KEPT, ...WHOLE, ...lost, ...larger }), (world) => {
+      const kinds = converge(world).map(({ kind }) => kind);
+      expect(kinds.filter((kind) => kind === "resize-lvol")).toHaveLength(1);
+      expectAsWanted(world);
+      expect(world.target.lvol?.sizeBytes).toBe(5n * CLUSTER);
+    });
+  });
+
+  it("is left alone where the lvol is larger than wanted", () => {
+    const grownByOthers = { wantedClusters: fc.constant(3n), presentClusters: fc.constant(7n) };
+    holds(worlds({ ...KEPT, ...WHOLE, ...grownByOthers }), (world) => {
+      const kinds = converge(world).map(({ kind }) => kind);
+      expect(kinds).not.toContain("resize-lvol");
+      expectAsWanted(world);
+      expect(world.target.lvol?.sizeBytes).toBe(7n * CLUSTER);
+    });
+  });
+
+  it("is tried for again while there is no room, and the volume stays exported", () => {
+    holds(worlds({ ...KEPT, ...WHOLE, ...lost, ...larger, noRoom: fc.constant(true) }), (world) => {
+      converge(world);
+      expect(["RESIZING", "CREATING"]).toContain(lvolState(view(world)));
+      expect(world.row.failed).toBe(false);
+      const size = lvolConditions(view(world)).find(({ type }) => type === "SizeReached");
+      expect(size).toMatchObject({ status: "FALSE", reason: "NoSpace" });
+      expect(addressesOf(world.target.subsystem?.listeners ?? [])).not.toEqual([]);
+      expect(world.row.observedGeneration).not.toBe(world.row.generation);
+    });
+  });
+
+  it("takes no clusters that may hold old bytes", () => {
+    holds(worlds({ ...KEPT, ...WHOLE, ...lost, ...larger }), (world) => {
+      const planned = VOLUME_LOOPS.flatMap(({ plan }) => {
+        return plan({ ...view(world), clean: false }) ?? [];
+      });
+      const kinds = planned.map(({ kind }) => kind);
+      expect(kinds.filter((kind) => kind === "resize-lvol" || kind === "record-lvol")).toEqual([]);
+    });
+  });
+
+  it("does not change before an earlier agent's resize can no longer be running", () => {
+    const running = { pendingResize: fc.constant("over") } as const;
+    holds(worlds({ ...KEPT, ...WHOLE, ...lost, ...larger, ...running }), (world) => {
+      const graceUntil = new Date(NOW.getTime() + 1);
+      const planned = VOLUME_LOOPS.flatMap(({ plan }) => {
+        const steps = view(world);
+        return plan({ ...steps, pending: { ...steps.pending, graceUntil } }) ?? [];
+      });
+      const kinds = planned.map(({ kind }) => kind);
+      expect(kinds.filter((kind) => kind === "resize-lvol" || kind === "record-lvol")).toEqual([]);
+    });
+  });
+});
+
+describe("limits that the target refuses", () => {
+  it("keep no host away, and are a condition of a volume that is UP", () => {
+    const refused = {
+      qos: fc.constant(LIMITS),
+      presentLimits: fc.constant(NO_LIMITS),
+      refusesQos: fc.constant(true),
+    };
+    holds(worlds({ ...KEPT, ...WHOLE, ...refused }), (world) => {
+      converge(world);
+      expectAsWanted(world);
+      expect(warningsOf(world)).toEqual(["QosRefused"]);
+      expect(Object.keys(world.row.failures)).toEqual(["export/set-qos qos"]);
+      expectLeftAlone(world);
     });
   });
 });

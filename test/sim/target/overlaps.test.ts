@@ -135,6 +135,30 @@ describe("changes of one lvol that overlap", () => {
     expect(await spdk.bdevLvolGetLvols()).toMatchObject([{ uuid: name, name: "v" }]);
   });
 
+  it("refuse the later of two changes of limits, as long as the first is under way", async () => {
+    await using setup = await scenario(["--strict"]);
+    const { spdk, create } = setup;
+    const name = await create("v");
+    const nqn = "nqn.2026-11.io.test:v";
+    await spdk.nvmfCreateSubsystem({ nqn, serialNumber: "S", modelNumber: "M", maxNamespaces: 1 });
+    await spdk.nvmfSubsystemAddNs({
+      nqn,
+      bdevName: name,
+      nsid: 1,
+      uuid: name,
+      nguid: name.replaceAll("-", "").toUpperCase(),
+    });
+    const limit = (rwIosPerSec: bigint) => spdk.bdevSetQosLimit({ name, rwIosPerSec });
+    const [first, second] = await setup.together(
+      () => limit(2_000n),
+      () => limit(5_000n),
+    );
+    expect(first).toBe("ok");
+    expect(second).toContain("busy");
+    await limit(5_000n);
+    expect((await spdk.getBdev(name))?.rateLimits.rwIosPerSec).toBe(5_000n);
+  });
+
   it("succeed between unrelated lvols, fifty at a time", async () => {
     await using setup = await scenario(["--strict"]);
     const names = Array.from({ length: 50 }, (_, index) => `v${index}`);

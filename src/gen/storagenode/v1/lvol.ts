@@ -183,7 +183,7 @@ export interface LvolSpec_LabelsEntry {
   value: string;
 }
 
-/** Limits of one volume; 0 means none. */
+/** Limits of one volume; 0 means none. Operations are rounded up to a multiple of 1,000. */
 export interface QosLimits {
   rwIops: bigint;
   rwMibPerSecond: bigint;
@@ -202,6 +202,7 @@ export interface LvolStatus {
   sizeBytes: bigint;
   allocatedBytes: bigint;
   thin: boolean;
+  /** The limits in force, as the target has rounded them; unset while they were not seen. */
   qos: QosLimits | undefined;
   conditions: Condition[];
   lastError: string;

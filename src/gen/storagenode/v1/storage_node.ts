@@ -70,6 +70,7 @@ export interface ProvisionLvolResponse {
 /** What ResizeLvol is asked. */
 export interface ResizeLvolRequest {
   lvolId: string;
+  /** At least the present size; of several asked for at once the largest wins. */
   sizeBytes: bigint;
   waitTimeout: Duration | undefined;
 }
@@ -190,7 +191,7 @@ export interface ListLvolsResponse {
 /** What UpdateLvol is asked. */
 export interface UpdateLvolRequest {
   lvolId: string;
-  /** Unset: unchanged. */
+  /** Unset: unchanged. All 0: no limits. */
   qos:
     | QosLimits
     | undefined;
