@@ -61,3 +61,11 @@ alter table lvol
 alter table disk
   -- Of snapshots that are not tombstones; they count against the lvols of a store, not as exports.
   add column snapshot_count integer not null default 0 check (snapshot_count >= 0);
+
+-- Free space. Until this version hosts could return clusters of thin volumes by discarding them, with
+-- what stood in them: the free clusters of a disk that had such a volume may hold old bytes.
+update disk set free_space = 'UNKNOWN'
+  where free_space = 'ZEROED' and (
+    exists (select from lvol where lvol.disk_id = disk.id and lvol.thin)
+    or exists (select from tombstone where tombstone.disk_id = disk.id)
+  );

@@ -209,6 +209,7 @@ function agentOf(parts: Parts): Agent {
     view: (row) => reconciler.volumeView(row),
     snapshotView: (row) => reconciler.snapshotView(row),
     diskReadiness,
+    discardGuard: () => reconciler.discardGuard,
     orphans: orphansOf(parts),
     ...factsOf(parts),
     connectedHosts: async (nqn) => {

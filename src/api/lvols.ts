@@ -31,6 +31,7 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
         ...wanted,
         actor: context.actor,
         orphanBytes: orphanBytes(agent.orphans.known()),
+        discardGuard: agent.discardGuard(),
         traceparent: context.traceparent,
       });
       if (decision.kind !== "lvol" || decision.row === undefined) return { lvol: undefined };

@@ -183,6 +183,16 @@ function spaceText(facts: DiskFacts): string {
   const space = row.freeSpace === "ZEROED" ? "zeroed" : "which may hold old bytes";
   return (
     `${free} of ${total} clusters free (${formatBytes(free * clusterBytes)}, ${space}), ` +
-    `${formatBytes(row.promisedBytes)} promised to ${row.lvolCount} volumes, ${promise}`
+    `${formatBytes(row.promisedBytes)} promised to ${row.lvolCount} volumes, ${promise}${discardText(facts)}`
   );
+}
+
+/** What is said of discarded blocks: by the operator, and by the drive, whose word is a claim. */
+function discardText({ row, deallocatedReads }: DiskFacts): string {
+  const asserted = row.discardZeroes ? "; asserted to zero what is discarded" : "";
+  const claimed =
+    deallocatedReads === undefined
+      ? ""
+      : `; what the drive claims of deallocated blocks: ${deallocatedReads}`;
+  return `${asserted}${claimed}`;
 }

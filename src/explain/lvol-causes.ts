@@ -1,9 +1,11 @@
 // The causes for which a volume is not as wanted, one function each, in the order in which one
 // depends on the other: the first that applies is the cause, the others may be its effects.
+import { discardCause, notZeroedCause } from "./free-space-causes.ts";
 import { addressText, isOwnAddress } from "../model/address.ts";
 import { formatBytes } from "../model/bytes.ts";
 import type { DiskRow, DiskState } from "../model/disk.ts";
 import {
+  diskName,
   instant,
   nodeCause,
   outcomeCause,
@@ -25,6 +27,8 @@ export type LvolFacts = {
    * The free clusters of its lvstore are known to be zeroed, or the isolation mode is `trusted`.
    */
   readonly clean: boolean;
+  /** The release lets hosts free clusters of a thin volume, and the disk is not asserted to zero them. */
+  readonly discardsNotZeroing: boolean;
   /** Read from the target for this explanation, like the next two; undefined without an answer. */
   readonly freeClusters: bigint | undefined;
   readonly allocatedClusters: bigint | undefined;
@@ -58,6 +62,7 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   ({ view }) => outcomeCause(view.row.id, view.outcomeUnknown),
   deleting,
   maybeLostCause,
+  discardCause,
   notZeroedCause,
   outOfSpaceCause,
   dataMissingCause,
@@ -101,11 +106,6 @@ function failed({ view: { row } }: LvolFacts): Cause | undefined {
 export type OnDisk = Pick<LvolFacts, "disk" | "diskState"> & {
   readonly view: Pick<VolumeView, "diskReady"> & { readonly row: { readonly diskId: string } };
 };
-
-/** A disk in texts for operators. */
-export function diskName({ serial, id }: Pick<DiskRow, "serial" | "id">): string {
-  return `disk ${serial} (${id})`;
-}
 
 export function diskCause({ view, disk, diskState }: OnDisk): Cause | undefined {
   if (view.diskReady) return undefined;
@@ -164,20 +164,6 @@ function maybeLostCause({ view, disk }: LvolFacts): Cause | undefined {
       `restore the lvstore of the disk as it was, and the volume comes UP by itself; or call ` +
       `Delete {"lvolId": "${view.row.id}"} and create a new volume`,
     waits: "an lvol that may have existed is never created again",
-  };
-}
-
-function notZeroedCause({ view, disk, clean }: LvolFacts): Cause | undefined {
-  const { row, observed } = view;
-  const inflates = row.cloning && !row.thin;
-  const isNew = row.lvolUuid === undefined && observed.lvol?.kind !== "present";
-  if (clean || disk === undefined || !(inflates || isNew)) return undefined;
-  return {
-    cause:
-      `free space of its ${diskName(disk)} may hold bytes of a deleted volume, so ` +
-      (isNew ? "no new lvol is created there" : "no thick clone is filled there"),
-    cure: `call ZeroFreeSpace {"diskId": "${disk.id}"}: the volume is then created by itself`,
-    waits: "waits for the free space to be zeroed",
   };
 }
 

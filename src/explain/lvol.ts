@@ -3,6 +3,7 @@
 import { addressText, isLoopback } from "../model/address.ts";
 import { formatBytes } from "../model/bytes.ts";
 import {
+  diskName,
   errorCheck,
   nextStepText,
   nodeCause,
@@ -14,7 +15,6 @@ import {
 } from "./explanation.ts";
 import { lvolState, namespaceState } from "../model/lvol-state.ts";
 import {
-  diskName,
   diskCause,
   hostCause,
   lvolLastError,

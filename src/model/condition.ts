@@ -15,6 +15,7 @@ export type DiskConditionType =
   | "Attached"
   | "StoreReady"
   | "FreeSpaceZeroed"
+  | "DiscardZeroes"
   | "Healthy"
   | "Schedulable"
   /** Listed only while it holds. */

@@ -162,6 +162,8 @@ export type DiskReadiness = {
   readonly reason: string;
   /** A change of the disk whose outcome is not known; undefined: there is none. */
   readonly outcomeUnknown?: UnknownOutcome | undefined;
+  /** Hosts may return clusters to the store, by discards, with what stands in them. */
+  readonly discardsFree?: boolean;
 };
 
 function conditionOf(
@@ -196,10 +198,24 @@ export function diskConditions(
       "NotZeroed",
       "free clusters may hold old bytes; call ZeroFreeSpace",
     ),
+    discardCondition(row, observed),
     { type: "Healthy", status: "UNKNOWN", reason: "NotMeasured", message: "" },
     conditionOf("Schedulable", schedulable, row.cordoned ? "Cordoned" : "NotUp", why),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
+}
+
+function discardCondition(
+  { discardZeroes }: DiskRow,
+  { discardsFree = false }: DiskReadiness,
+): Condition<DiskConditionType> {
+  const type = "DiscardZeroes";
+  if (discardZeroes) return { type, status: "TRUE", reason: "Asserted", message: "" };
+  if (!discardsFree) return { type, status: "UNKNOWN", reason: "NotNeeded", message: "" };
+  const message =
+    "hosts return clusters by discarding them, and nobody has asserted that this disk zeroes these: " +
+    "its free clusters may hold old bytes";
+  return { type, status: "FALSE", reason: "NotAsserted", message };
 }
 
 type NewDisk = Pick<

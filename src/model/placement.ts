@@ -1,13 +1,15 @@
 // Placement: the disk for a new volume, or a Refusal that says why it fits on none. Pure; the
 // caller holds the lock of the node's row.
 import { alignUp } from "./bytes.ts";
+import { discardRefusal, type DiscardGuard, type Isolation } from "./discards.ts";
 import { promisableBytes, type DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import type { CreationRequest } from "./lvol.ts";
 
 export type PlacementPolicy = {
   readonly overcommit: number;
-  readonly isolation: "strict" | "trusted";
+  readonly isolation: Isolation;
+  readonly discardGuard: DiscardGuard | undefined;
   /** Bytes by disk that lvols without a row hold: they are promised to nobody, and not free. */
   readonly orphanBytes?: ReadonlyMap<string, bigint> | undefined;
 };
@@ -22,8 +24,10 @@ export type Place = { readonly disk: DiskRow; readonly promisedBytes: bigint };
  */
 export function place(disks: Disks, policy: PlacementPolicy, request: CreationRequest): Place {
   if (request.diskId !== undefined) return placeOn(disks, policy, request.diskId, request);
-  const candidates = [...disks.values()].filter((disk) => refusalOf(disk, policy) === undefined);
-  if (candidates.length === 0) throw noDisk(disks, policy);
+  const candidates = [...disks.values()].filter(
+    (disk) => refusalOf(disk, policy, request) === undefined,
+  );
+  if (candidates.length === 0) throw noDisk(disks, policy, request);
   const places = candidates
     .map((disk) => ({ disk, ...fit(disk, policy, request) }))
     .toSorted((a, b) =>
@@ -66,7 +70,7 @@ function placeOn(
 ): Place {
   const disk = disks.get(diskId);
   if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${diskId} is not on this node`);
-  const refusal = refusalOf(disk, policy);
+  const refusal = refusalOf(disk, policy, request);
   if (refusal !== undefined) throw refusal;
   const { fits, room, promisedBytes, tooLarge: neverFits } = fit(disk, policy, request);
   if (neverFits) throw tooLarge(request, [{ disk }]);
@@ -107,7 +111,11 @@ export function placeMore(disk: DiskRow, policy: PlacementPolicy, bytes: bigint)
 }
 
 /** Why a disk takes no new volume at all, undefined if it does. */
-function refusalOf(disk: DiskRow, policy: PlacementPolicy): Refusal | undefined {
+function refusalOf(
+  disk: DiskRow,
+  policy: PlacementPolicy,
+  { thin }: CreationRequest,
+): Refusal | undefined {
   if (disk.state !== "UP") {
     return new Refusal("DISK_NOT_UP", `disk ${disk.id} is ${disk.state}: ${disk.stateReason}`, {
       preconditions: [{ subject: `disks/${disk.id}`, description: `state ${disk.state}` }],
@@ -122,11 +130,11 @@ function refusalOf(disk: DiskRow, policy: PlacementPolicy): Refusal | undefined 
       `free space of disk ${disk.id} may hold old bytes; call ZeroFreeSpace`,
     );
   }
-  return undefined;
+  return thin ? discardRefusal(disk, { ...policy, guard: policy.discardGuard }) : undefined;
 }
 
-function noDisk(disks: Disks, policy: PlacementPolicy): Refusal {
-  const refusals = [...disks.values()].map((disk) => refusalOf(disk, policy));
+function noDisk(disks: Disks, policy: PlacementPolicy, request: CreationRequest): Refusal {
+  const refusals = [...disks.values()].map((disk) => refusalOf(disk, policy, request));
   const notUp = refusals.every((refusal) => refusal?.reason === "DISK_NOT_UP");
   const first = refusals.find((refusal) => refusal?.reason !== "DISK_NOT_UP");
   return notUp || first === undefined

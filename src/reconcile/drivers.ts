@@ -149,6 +149,7 @@ export class Drivers {
     const row = rows.lvol(id);
     if (row === undefined) observed.forgetVolume(id);
     newVolumes.follow(id, { created, row });
+    observed.checkDiscards(id);
     // A host that was revoked is gone only once a read from now on shows it.
     if (row !== undefined && revoked) observed.expireSubsystem(id);
     this.#volumes.retryIfIntentChanged(id, row?.generation);

@@ -1,5 +1,6 @@
 // Composes the session with the target, the disks, the drivers and the loops, and wakes objects
 // when rows, observations or the write mode change. loops.ts lists the loops.
+import type { DiscardGuard } from "../model/discards.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
@@ -148,6 +149,10 @@ export class Reconciler {
 
   planOfDisk(row: DiskRow) {
     return this.#drivers.planOfDisk(row);
+  }
+
+  get discardGuard(): DiscardGuard | undefined {
+    return this.#shared.observed.discardGuard;
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {

@@ -5,6 +5,7 @@ import type { PendingContext } from "../model/pending-op.ts";
 import { Lanes } from "./engine/lanes.ts";
 import { NewVolumes } from "./lvol/new-volumes.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
+import { freeingDisk } from "./disk/free-space.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
 import { Orphans } from "./target/orphans.ts";
 import { ReturnedLvols } from "./target/returned-lvols.ts";
@@ -26,7 +27,9 @@ export function sharedParts(
 ) {
   const { config, fence, connection } = options;
   const writeMode = () => fence.writeMode;
-  const observed = new Observed(on.onObserved);
+  const observed: Observed = new Observed(on.onObserved, (id, volume) =>
+    freeingDisk({ rows: options.rows, guard: observed.discardGuard }, id, volume),
+  );
   const outcomes = new UnknownOutcomes({
     connectionNumber: () => connection.connectionNumber,
     onEnd: on.onOutcomeKnown,

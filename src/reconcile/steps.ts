@@ -29,6 +29,8 @@ export type PrepareExport = {
   readonly nqn: string;
   readonly serialNumber: string;
   readonly modelNumber: string;
+  /** Logical blocks that one range of a host's discard may have; undefined: as SPDK chooses. */
+  readonly dmrsl: number | undefined;
   readonly allowAnyHost: boolean;
   readonly hosts: readonly string[];
 };

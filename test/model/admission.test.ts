@@ -340,6 +340,7 @@ describe("admission of other changes", () => {
       id: DISK,
       serial: "OTHER",
       evidenceFingerprint: undefined,
+      discardZeroes: undefined,
       actor: "test",
       traceparent: undefined,
     };
@@ -361,6 +362,7 @@ describe("admission of other changes", () => {
       id: DISK,
       serial: "SERIAL1",
       evidenceFingerprint: undefined,
+      discardZeroes: undefined,
       actor: "test",
       traceparent: undefined,
     };

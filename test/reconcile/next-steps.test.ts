@@ -14,6 +14,7 @@ const PREPARE = {
   nqn: NQN,
   serialNumber: "S",
   modelNumber: "M",
+  dmrsl: undefined,
   allowAnyHost: false,
 } as const;
 

@@ -7,7 +7,11 @@ import type { LvolRow } from "../../src/model/lvol.ts";
 import { startAgent, until, type TestAgent } from "./agent.ts";
 import { query, recycledDatabase } from "./database.ts";
 import { DatabaseProxy } from "./database-proxy.ts";
-import { inProcessTarget, type InProcessTarget } from "./in-process-target.ts";
+import {
+  inProcessTarget,
+  type InProcessOptions,
+  type InProcessTarget,
+} from "./in-process-target.ts";
 import { deaf, SocketProxy, type Overhear } from "./socket-proxy.ts";
 import type { Timing } from "../../src/node.ts";
 import { readLvol, writeLvol } from "../../src/sim/target/clusters.ts";
@@ -55,15 +59,16 @@ export type CrashOptions = {
   readonly overhear?: Overhear | undefined;
   /** Default: a database of the test run. */
   readonly databaseUrl?: string;
+  readonly target?: InProcessOptions | undefined;
 };
 
 export async function crashScenario(
   timing: Partial<Timing> = {},
-  { env = {}, overhear = deaf, databaseUrl }: CrashOptions = {},
+  { env = {}, overhear = deaf, databaseUrl, target: made }: CrashOptions = {},
 ): Promise<CrashScenario> {
   const stack = new AsyncDisposableStack();
   const url = databaseUrl ?? stack.use(await recycledDatabase()).url;
-  const target = stack.use(await inProcessTarget());
+  const target = stack.use(await inProcessTarget(made));
   const folder = stack.use(await temporaryFolder());
   const stateDir = join(folder.path, "state");
   let running: Running | undefined;

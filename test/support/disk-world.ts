@@ -128,6 +128,7 @@ function view(world: World): DiskView {
       earlierMayRun: false,
     },
     writeMode,
+    hostsMayFree: false,
     mayBeDirty: world.dirty,
   };
 }

@@ -23,14 +23,14 @@ import type { DiskView } from "./view.ts";
 import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
 import type { LoopStatus, Moment, PassReason, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
-import { FabricDisks } from "./fabric-disks.ts";
+import { assertedAs, FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import { KernelStatus } from "./kernel-status.ts";
 import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
-import { mayBeDirty } from "./free-space.ts";
+import { hostsMayFree, mayBeDirty } from "./free-space.ts";
 import { EVIDENCE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
 
 export type DisksOptions = {
@@ -151,14 +151,16 @@ export class Disks {
       pending: pending(moment.now),
       writeMode: writeMode(),
       outcomeUnknown: this.#options.outcomes.of(row.id),
-      mayBeDirty: mayBeDirty(rows, row.id, observed.incarnation),
+      hostsMayFree: hostsMayFree(rows, observed, row.id),
+      mayBeDirty: mayBeDirty(rows, observed, row.id),
     };
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {
     const { failures } = row;
     const view = this.view(row, { now: new Date(), inFlight: false, failures });
-    return { ...readiness(view), outcomeUnknown: view.outcomeUnknown };
+    const { outcomeUnknown, hostsMayFree: discardsFree } = view;
+    return { ...readiness(view), outcomeUnknown, discardsFree };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
@@ -320,16 +322,19 @@ export class Disks {
     if (row === undefined || this.#options.writeMode() !== "read-write") return;
     const evidence = this.#evidence.get(id)?.evidence;
     const fabric = this.#fabric.entryOf(row);
-    if (!admittedByPolicy(config, row, { evidence, fabric })) return;
+    const asserts = row.admitted && row.wanted === "take" && !assertedAs(row, fabric);
+    if (!asserts && !admittedByPolicy(config, row, { evidence, fabric })) return;
     const { serial } = row;
     await writer.mutate({
       kind: "admitDisk",
       id,
       serial,
       evidenceFingerprint: undefined,
+      discardZeroes: fabric?.discardZeroes,
       actor: "policy",
       traceparent: undefined,
     });
-    log.info({ disk: id, serial }, "disk admitted by policy");
+    const { discardZeroes } = fabric ?? {};
+    log.info({ disk: id, serial, discardZeroes }, "disk admitted by policy");
   }
 }

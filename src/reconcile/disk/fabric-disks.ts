@@ -83,12 +83,16 @@ export class FabricDisks {
 
   /**
    * Admits fabric disks that have a row and are not admitted, e.g. because the agent that inserted
-   * the row ended before it admitted the disk.
+   * the row ended before it admitted the disk; and takes over what an entry asserts of its disk.
    */
   async admitKnown(): Promise<void> {
     const { rows, admit } = this.#options;
     const known = [...rows.disks()].filter((row) => this.entryOf(row) !== undefined);
-    await Promise.all(known.filter(({ admitted }) => !admitted).map(({ id }) => admit(id)));
+    await Promise.all(
+      known
+        .filter((row) => !row.admitted || !assertedAs(row, this.entryOf(row)))
+        .map(({ id }) => admit(id)),
+    );
   }
 
   #withoutRow(): readonly FabricDisk[] {
@@ -163,6 +167,11 @@ export class FabricDisks {
     }, FABRIC_RETRY_MS);
     this.#timer.unref();
   }
+}
+
+/** Whether the row says of discards what the entry says, if that says anything. */
+export function assertedAs(row: DiskRow, entry: FabricDisk | undefined): boolean {
+  return entry?.discardZeroes === undefined || entry.discardZeroes === row.discardZeroes;
 }
 
 function isEntry(

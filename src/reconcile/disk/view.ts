@@ -56,7 +56,9 @@ export type DiskView = {
   /** For deciding whether a pending op of an earlier agent may still be running. */
   readonly pending: PendingContext;
   readonly writeMode: WriteMode;
-  /** A delete on this disk may have left clusters uncleared. */
+  /** Hosts may return clusters to the store, by discards, with what stands in them. */
+  readonly hostsMayFree: boolean;
+  /** Free clusters may hold old bytes: of a delete that did not clear them, or by hostsMayFree. */
   readonly mayBeDirty: boolean;
 };
 
