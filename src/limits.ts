@@ -66,6 +66,18 @@ export const OUTCOME_LATE_MS = 60_000;
 /** Between the removal of a namespace and that of its subsystem, when a connected host is cut off. */
 export const CUT_OFF_MS = 2_000;
 
+// Zeroing of free space.
+
+/** Slices are at least that large, and at most ZEROING_SLICES in number: each is one delete. */
+export const ZEROING_SLICE_BYTES = 1024 * 1024 * 1024;
+export const ZEROING_SLICES = 256;
+
+/** Stays free for thin volumes in use until all but that is held by slices. */
+export const ZEROING_RESERVE_BYTES = 1024 * 1024 * 1024;
+
+/** Slices of one cluster, zeroed first: they end the time in which no cluster is free. */
+export const ZEROING_FIRST_SLICES = 8;
+
 // The database.
 
 export const DATABASE_CONNECTIONS = 4;

@@ -78,8 +78,12 @@ function describeStep(step: Step): string {
       return `detach ${step.controllerName}`;
     case "create-store":
       return `format ${step.bdevName} as lvstore ${step.storeName}`;
-    case "zero-free-space":
-      return `zero the free clusters of lvstore ${step.lvsName}`;
+    case "observe-slices":
+      return `read which slices of free space lvstore ${step.lvsUuid} has`;
+    case "pin-free-space":
+      return `make slices of all free clusters of lvstore ${step.lvsUuid}`;
+    case "zero-slice":
+      return `zero the free clusters that ${step.name} holds`;
   }
 }
 

@@ -90,7 +90,12 @@ export class Reconciler {
       ...config,
       connectedHosts,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
-      disks: sessionDisks(this.#disks),
+      disks: {
+        ...sessionDisks(this.#disks),
+        applySlices: (lvols) => {
+          for (const id of shared.slices.applyScan(shared.rows, lvols)) this.#drivers.wakeDisk(id);
+        },
+      },
       scanDisks: () => this.#disks.rescanTarget(),
       recordProcess: (targetProcess) => writer.recordTargetProcess(targetProcess),
       onReady: (ready) => {
@@ -309,7 +314,7 @@ export class Reconciler {
 }
 
 /** What the session with the target does to disks. */
-function sessionDisks(disks: Disks): TargetSessionOptions["disks"] {
+function sessionDisks(disks: Disks): Omit<TargetSessionOptions["disks"], "applySlices"> {
   return {
     scan: (bdevs) => disks.scanTargetDisks(bdevs),
     apply: (found) => disks.applyTargetScan(found),

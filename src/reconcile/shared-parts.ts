@@ -6,6 +6,7 @@ import { Lanes } from "./engine/lanes.ts";
 import { NewVolumes } from "./lvol/new-volumes.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { freeingDisk } from "./disk/free-space.ts";
+import { Slices } from "./disk/slices.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
 import { Orphans } from "./target/orphans.ts";
 import { ReturnedLvols } from "./target/returned-lvols.ts";
@@ -38,6 +39,7 @@ export function sharedParts(
   const returned = new ReturnedLvols({ ...options, writeMode, onRestored });
   const orphans = new Orphans({ ...options, ...config, observed, returned });
   const newVolumes = new NewVolumes(() => fence.epoch);
-  const known = { observed, outcomes, orphans, returned, newVolumes };
+  const slices = new Slices(observed);
+  const known = { observed, outcomes, orphans, returned, newVolumes, slices };
   return { ...options, ...known, lanes: new Lanes(), afterLoss, writeMode, pending };
 }

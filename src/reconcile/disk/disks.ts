@@ -23,13 +23,14 @@ import type { DiskView } from "./view.ts";
 import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
 import type { LoopStatus, Moment, PassReason, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
-import { assertedAs, FabricDisks } from "./fabric-disks.ts";
+import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import { KernelStatus } from "./kernel-status.ts";
 import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
+import type { Slices } from "./slices.ts";
 import { hostsMayFree, mayBeDirty } from "./free-space.ts";
 import { EVIDENCE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
 
@@ -44,6 +45,7 @@ export type DisksOptions = {
   readonly log: Logger;
   readonly afterLoss: AfterLoss;
   readonly outcomes: UnknownOutcomes;
+  readonly slices: Slices;
   readonly pending: (now: Date) => PendingContext;
   readonly writeMode: () => WriteMode;
   readonly wake: (id: string) => void;
@@ -147,6 +149,7 @@ export class Disks {
       claimedBlank: this.#claims.blank.has(row.id),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
       foundEmpty: this.#claims.empty.has(row.id),
+      slices: this.#options.slices.of(row.id),
       fleet: config.fleet,
       pending: pending(moment.now),
       writeMode: writeMode(),
@@ -322,8 +325,7 @@ export class Disks {
     if (row === undefined || this.#options.writeMode() !== "read-write") return;
     const evidence = this.#evidence.get(id)?.evidence;
     const fabric = this.#fabric.entryOf(row);
-    const asserts = row.admitted && row.wanted === "take" && !assertedAs(row, fabric);
-    if (!asserts && !admittedByPolicy(config, row, { evidence, fabric })) return;
+    if (!admittedByPolicy(config, row, { evidence, fabric })) return;
     const { serial } = row;
     await writer.mutate({
       kind: "admitDisk",
@@ -334,7 +336,6 @@ export class Disks {
       actor: "policy",
       traceparent: undefined,
     });
-    const { discardZeroes } = fabric ?? {};
-    log.info({ disk: id, serial, discardZeroes }, "disk admitted by policy");
+    log.info({ disk: id, serial }, "disk admitted by policy");
   }
 }

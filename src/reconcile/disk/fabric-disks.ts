@@ -7,6 +7,7 @@ import type { Logger } from "pino";
 import type { Config, FabricDisk } from "../../config.ts";
 import { newDiskRow, type DiskRow } from "../../model/disk.ts";
 import { addressFamily } from "../../model/address.ts";
+import { assertedAs } from "./discover.ts";
 import { controllerName } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { WriteMode } from "../../store/fence.ts";
@@ -167,11 +168,6 @@ export class FabricDisks {
     }, FABRIC_RETRY_MS);
     this.#timer.unref();
   }
-}
-
-/** Whether the row says of discards what the entry says, if that says anything. */
-export function assertedAs(row: DiskRow, entry: FabricDisk | undefined): boolean {
-  return entry?.discardZeroes === undefined || entry.discardZeroes === row.discardZeroes;
 }
 
 function isEntry(
