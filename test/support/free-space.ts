@@ -34,11 +34,11 @@ export function soilFreeClusters(of: Of, byte: number): number {
   return clusters.length;
 }
 
-/** How many free clusters have such a page. */
+/** How many free clusters have bytes in their first pages, in which tests write. */
 export function soiledClusters(of: Of): number {
   const { disk } = onlyStore(of).base;
   const isSoiled = (cluster: number) =>
-    disk.read(offsetOf(of, cluster) + PAGE, PAGE).some((byte) => byte !== 0);
+    disk.read(offsetOf(of, cluster), 4 * PAGE).some((byte) => byte !== 0);
   return freeClusters(of).filter(isSoiled).length;
 }
 
