@@ -90,12 +90,7 @@ export class Reconciler {
       ...config,
       connectedHosts,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
-      disks: {
-        ...sessionDisks(this.#disks),
-        applySlices: (lvols) => {
-          for (const id of shared.slices.applyScan(shared.rows, lvols)) this.#drivers.wakeDisk(id);
-        },
-      },
+      disks: sessionDisks(this.#disks, shared, (id) => this.#drivers.wakeDisk(id)),
       scanDisks: () => this.#disks.rescanTarget(),
       recordProcess: (targetProcess) => writer.recordTargetProcess(targetProcess),
       onReady: (ready) => {
@@ -314,10 +309,17 @@ export class Reconciler {
 }
 
 /** What the session with the target does to disks. */
-function sessionDisks(disks: Disks): Omit<TargetSessionOptions["disks"], "applySlices"> {
+function sessionDisks(
+  disks: Disks,
+  { slices, rows }: SharedParts,
+  wake: (id: string) => void,
+): TargetSessionOptions["disks"] {
   return {
     scan: (bdevs) => disks.scanTargetDisks(bdevs),
     apply: (found) => disks.applyTargetScan(found),
+    applySlices: (lvols) => {
+      for (const id of slices.applyScan(rows, lvols)) wake(id);
+    },
     ensureFabricDisksAttached: (found) => disks.ensureFabricDisksAttached(found),
   };
 }
