@@ -6,6 +6,7 @@ import { SimulatedHost } from "../../src/sim/host/simulated-host.ts";
 import type { ReleaseName } from "../../src/sim/target/release.ts";
 import { call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, type CrashScenario } from "../support/crash-scenario.ts";
+import { takeSnapshot } from "../support/snapshots.ts";
 import { getLvol, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
 
 const MIB = 1_048_576;
@@ -125,6 +126,10 @@ describe("with isolation strict", () => {
     using host = hostOf(scenario, lvol);
     expect(await discardedBy(scenario, host)).toBe(0);
     expect(await theDisk(agent)).toMatchObject({ freeSpace: "FREE_SPACE_ZEROED" });
+
+    // A snapshot would make it thin.
+    const snapshot = await refusal(takeSnapshot(agent, idOf(lvol)));
+    expect(snapshot.reason).toBe("DISCARD_NOT_ZEROING");
 
     const { client } = agent;
     const asserts = {

@@ -42,13 +42,23 @@ const action = fc.oneof(
   },
   { weight: 3, arbitrary: record({ do: constant("delete"), slot }) },
   { weight: 1, arbitrary: record({ do: constant("zero free space") }) },
+  { weight: 2, arbitrary: record({ do: constant("snapshot"), slot }) },
+  { weight: 2, arbitrary: record({ do: constant("clone"), slot, of: slot }) },
+  { weight: 1, arbitrary: record({ do: constant("delete snapshot"), slot }) },
   {
     weight: 2,
     arbitrary: record({
       do: constant("kill"),
       victim: fc.constantFrom("agent", "target", "both"),
       when: fc.constantFrom<StopAt["when"][]>("before", "midway", "after"),
-      method: fc.constantFrom("bdev_lvol_create", "bdev_lvol_delete", "nvmf_create_subsystem"),
+      method: fc.constantFrom(
+        "bdev_lvol_create",
+        "bdev_lvol_delete",
+        "bdev_lvol_delete",
+        "bdev_lvol_snapshot",
+        "bdev_lvol_set_parent",
+        "nvmf_create_subsystem",
+      ),
       nth: fc.integer({ min: 1, max: 3 }),
     }),
   },
@@ -69,11 +79,20 @@ export const tenantHistories = record({
 
 export type TenantHistory = typeof tenantHistories extends fc.Arbitrary<infer T> ? T : never;
 
-type Tenant = { readonly id: string; readonly tag: number; nqn: string };
+type Tenant = {
+  readonly id: string;
+  readonly tag: number;
+  /** Its own tag, and those of the volumes that it was cloned from. */
+  readonly allowed: ReadonlySet<number>;
+  nqn: string;
+};
+
+type Snapshot = Pick<Tenant, "id" | "allowed">;
 
 class Tenants {
   readonly #scenario: CrashScenario;
   readonly #tenants = new Map<number, Tenant>();
+  readonly #snapshots = new Map<number, Snapshot>();
   #tags = 0;
   #killing: Promise<void> = Promise.resolve();
   /** Pages that were written and read as something. */
@@ -116,19 +135,29 @@ class Tenants {
       case "zero free space":
         await this.#zero();
         return;
+      case "snapshot":
+        return await this.#snapshot(one.slot);
+      case "clone": {
+        const source = this.#snapshots.get(one.of);
+        if (source === undefined || this.#tenants.has(one.slot)) return;
+        return await this.#provision(one.slot, false, source);
+      }
+      case "delete snapshot":
+        return await this.#deleteSnapshot(one.slot);
       case "kill":
         return this.#arm(one);
     }
   }
 
-  async #provision(at: number, thick: boolean): Promise<void> {
-    const known = this.#tenants.get(at);
-    const tenant = known ?? { id: randomUUID(), tag: (this.#tags += 1), nqn: "" };
+  async #provision(at: number, thick: boolean, source?: Snapshot): Promise<void> {
+    const tag = (this.#tags += 1);
+    const allowed = new Set([tag, ...(source?.allowed ?? [])]);
+    const tenant = this.#tenants.get(at) ?? { id: randomUUID(), tag, allowed, nqn: "" };
     const provisioning = thick
       ? Provisioning.PROVISIONING_THICK
       : Provisioning.PROVISIONING_UNSPECIFIED;
     const sizeBytes = BigInt(CLUSTERS * CLUSTER);
-    const spec = lvolSpec({ sizeBytes, provisioning });
+    const spec = lvolSpec({ sizeBytes, provisioning, sourceSnapshotId: source?.id ?? "" });
     const request = { id: tenant.id, spec, waitTimeout: SOON, validateOnly: false };
     const { client } = this.#scenario.agent();
     // What is refused, or not answered, is no volume that anybody uses.
@@ -147,6 +176,28 @@ class Tenants {
     const target = { $case: "lvolId" as const, value: tenant.id };
     const request = { target, waitTimeout: SOON, deferred: false, force: true, reason: "gone" };
     await call(client, client.delete.bind(client), request).catch(() => {});
+  }
+
+  async #snapshot(at: number): Promise<void> {
+    const tenant = this.#tenants.get(at);
+    if (tenant === undefined || this.#snapshots.has(at)) return;
+    const id = randomUUID();
+    const { client } = this.#scenario.agent();
+    const spec = { sourceLvolId: tenant.id, labels: {} };
+    const request = { id, spec, waitTimeout: SOON };
+    const answer = await call(client, client.snapshot.bind(client), request).catch(() => {});
+    if (answer === undefined) return;
+    this.#snapshots.set(at, { id, allowed: tenant.allowed });
+  }
+
+  async #deleteSnapshot(at: number): Promise<void> {
+    const snapshot = this.#snapshots.get(at);
+    if (snapshot === undefined) return;
+    const { client } = this.#scenario.agent();
+    const target = { $case: "snapshotId" as const, value: snapshot.id };
+    const request = { target, waitTimeout: SOON, deferred: true, force: false, reason: "" };
+    await call(client, client.delete.bind(client), request).catch(() => {});
+    this.#snapshots.delete(at);
   }
 
   async #zero(): Promise<boolean> {
@@ -212,9 +263,8 @@ class Tenants {
         const bytes = this.#io(tenant, { kind: "read", ...range });
         const shown = new Set(bytes);
         if (shown.has(tenant.tag)) this.read += 1;
-        shown.delete(0);
-        shown.delete(tenant.tag);
-        if (shown.size > 0) throw new Error(`tenant ${tenant.tag} is shown ${[...shown].join()}`);
+        const foreign = [...shown].filter((byte) => byte !== 0 && !tenant.allowed.has(byte));
+        if (foreign.length > 0) throw new Error(`tenant ${tenant.tag} is shown ${foreign.join()}`);
       }
     }
   }
