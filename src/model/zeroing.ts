@@ -25,7 +25,7 @@ export function sliceSizes(
     const size = min(next, left);
     sizes.push(size);
     left -= size;
-    if (sizes.length >= limits.firstSlices) next = min(next * 2n, largest);
+    if (sizes.length >= limits.firstSlices) next = min(next * 4n, largest);
   }
   return sizes;
 }

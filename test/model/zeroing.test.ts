@@ -28,7 +28,7 @@ describe("the slices in which free space is zeroed", () => {
 
   it("begin with single clusters and grow, so that hosts get clusters early", () => {
     const slices = sliceSizes(1_000_000n, 4n * MIB, LIMITS);
-    expect(slices.slice(0, 12)).toEqual([1n, 1n, 1n, 1n, 1n, 1n, 1n, 1n, 2n, 4n, 8n, 16n]);
+    expect(slices.slice(0, 12)).toEqual([1n, 1n, 1n, 1n, 1n, 1n, 1n, 1n, 4n, 16n, 64n, 256n]);
     expect(slices.at(-2)).toBe(3_906n);
   });
 });

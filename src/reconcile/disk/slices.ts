@@ -15,7 +15,7 @@ type Listed = {
 export type ListedSlice = Listed & { readonly store: { readonly uuid: string } };
 
 /** Whether an lvol is a slice, by its alias. */
-export function isSlice(alias: string): boolean {
+function isSlice(alias: string): boolean {
   return zeroingSliceIndex(nameOf(alias)) !== undefined;
 }
 
