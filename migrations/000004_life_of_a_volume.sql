@@ -99,3 +99,11 @@ create table event (
 );
 
 create index event_object on event (node_id, object_id, id);
+
+-- Free space. Until this version hosts could return clusters of thin volumes by discarding them, with
+-- what stood in them: the free clusters of a disk that had such a volume may hold old bytes.
+update disk set free_space = 'UNKNOWN'
+  where free_space = 'ZEROED' and (
+    exists (select from lvol where lvol.disk_id = disk.id and lvol.thin)
+    or exists (select from tombstone where tombstone.disk_id = disk.id)
+  );

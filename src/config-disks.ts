@@ -13,6 +13,8 @@ export type FabricDisk = {
    * Permits formatting; without it a fabric disk, which cannot be inspected, is never formatted.
    */
   readonly format: boolean;
+  /** Whether discarded blocks read as zeros, as the operator asserts; undefined: as AdmitDisk says. */
+  readonly discardZeroes: boolean | undefined;
 };
 
 export type DiskPattern = {
@@ -20,15 +22,18 @@ export type DiskPattern = {
   readonly glob: string;
 };
 
-const fabricDisk = z.strictObject({
-  serial: z.string().min(1).max(20),
-  nsid: z.number().int().min(1).default(1),
-  trtype: z.enum(["TCP", "RDMA"]),
-  traddr: z.string().min(1),
-  trsvcid: z.string().regex(/^\d+$/),
-  subnqn: z.string().startsWith("nqn."),
-  format: z.boolean().default(false),
-});
+const fabricDisk = z
+  .strictObject({
+    serial: z.string().min(1).max(20),
+    nsid: z.number().int().min(1).default(1),
+    trtype: z.enum(["TCP", "RDMA"]),
+    traddr: z.string().min(1),
+    trsvcid: z.string().regex(/^\d+$/),
+    subnqn: z.string().startsWith("nqn."),
+    format: z.boolean().default(false),
+    discard_zeroes: z.boolean().optional(),
+  })
+  .transform(({ discard_zeroes: discardZeroes, ...entry }) => ({ ...entry, discardZeroes }));
 
 export function diskPatterns(list: string, faults: string[]): DiskPattern[] {
   const patterns: DiskPattern[] = [];

@@ -89,6 +89,18 @@ export const IOSTAT_OVERDUE_MS = 60_000;
 /** After counters could not be read, as the target is away or refused; or after the interval, if shorter. */
 export const IOSTAT_RETRY_MS = 1_000;
 
+// Zeroing of free space.
+
+/** Slices are at least that large, and at most ZEROING_SLICES in number: each is one delete. */
+export const ZEROING_SLICE_BYTES = 1024 * 1024 * 1024;
+export const ZEROING_SLICES = 256;
+
+/** Stays free for thin volumes in use until all but that is held by slices. */
+export const ZEROING_RESERVE_BYTES = 1024 * 1024 * 1024;
+
+/** Slices of one cluster, zeroed first: they end the time in which no cluster is free. */
+export const ZEROING_FIRST_SLICES = 8;
+
 // The database.
 
 export const DATABASE_CONNECTIONS = 4;

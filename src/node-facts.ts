@@ -27,7 +27,7 @@ export type FactSources = {
   readonly rows: Rows;
   readonly session: Pick<StoreSession, "status" | "leaseStatus">;
   readonly reconciler: Reconciler;
-  readonly spdk: Pick<SpdkClient, "getBdev" | "nvmfSubsystemGetControllers">;
+  readonly spdk: Pick<SpdkClient, "getBdev" | "identifyNamespace" | "nvmfSubsystemGetControllers">;
   readonly fence: Fence;
   readonly lock: Pick<LocalLock, "reason">;
 };
@@ -64,6 +64,7 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
     disk,
     diskState: disk && diskState(disk, reconciler.diskReadiness(disk)),
     clean: view.clean,
+    discardsNotZeroing: view.discardsNotZeroing,
     freeClusters: lvstore?.freeClusters,
     allocatedClusters: bdev?.kind === "lvol" ? bdev.lvol.allocatedClusters : undefined,
     connectedHosts: controllers && [...new Set(controllers.map(({ hostNqn }) => hostNqn))],
@@ -86,11 +87,14 @@ function snapshotFacts(sources: FactSources, row: SnapshotRow): SnapshotFacts {
 }
 
 async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts> {
-  const { config, rows, reconciler } = sources;
+  const { config, rows, reconciler, spdk } = sources;
   const questions = new Questions();
-  const { lvsUuid: uuid } = row;
-  const lvstore =
-    uuid === undefined ? undefined : await questions.ask(reconciler.readStore(row.id, uuid, SOON));
+  const { lvsUuid: uuid, nsid } = row;
+  const name = reconciler.planOfDisk(row).view.onTarget?.controllerName;
+  const [lvstore, identified] = await Promise.all([
+    uuid === undefined ? undefined : questions.ask(reconciler.readStore(row.id, uuid, SOON)),
+    name === undefined ? undefined : questions.ask(spdk.identifyNamespace({ name, nsid }, SOON)),
+  ]);
   const present = rows.disk(row.id) ?? row;
   const { view, steps, inFlight } = reconciler.planOfDisk(present);
   const observed = reconciler.diskReadiness(present);
@@ -100,6 +104,7 @@ async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts>
     reason: observed.reason,
     freeClusters: lvstore?.freeClusters,
     isolation: config.isolation,
+    deallocatedReads: identified?.deallocatedReads,
     overcommit: config.overcommit,
     node: nodeFacts(sources, questions.unresponsive),
     steps,

@@ -209,6 +209,7 @@ function agentOf(parts: Parts): Agent {
     iostat: reconciler.iostat,
     diskReadiness,
     freeFor: (asked) => reconciler.freeFor(asked),
+    discardGuard: () => reconciler.discardGuard,
     orphans: orphansOf(parts),
     events: {
       add: (make) => events.add(make),

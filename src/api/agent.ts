@@ -2,6 +2,7 @@
 // writer of intents. Handlers never change the target, but for the purge of an orphan, which has no
 // row; they read from it only the connected hosts, orphans, and what an explanation needs.
 import type { Condition, NodeConditionType } from "../model/condition.ts";
+import type { DiscardGuard } from "../model/discards.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
@@ -80,6 +81,8 @@ export type Agent = {
   readonly freeFor: (
     asked: Pick<CreationRequest, "sizeBytes" | "thin">,
   ) => Promise<ReadonlyMap<string, bigint>>;
+  /** What keeps hosts from freeing clusters, of the last target; undefined: none was connected yet. */
+  readonly discardGuard: () => DiscardGuard | undefined;
   /** NQNs of the hosts connected to a subsystem. Throws a Refusal if the target does not answer. */
   readonly connectedHosts: (nqn: string) => Promise<readonly string[]>;
   /**

@@ -35,7 +35,10 @@ export function diskHandlers(
 
     async zeroFreeSpace(request, { signal, actor, traceparent }) {
       const { id, waitMs } = requests.zeroFreeSpace(request);
-      const decision = await agent.writer.mutate({ kind: "zeroFreeSpace", id, actor, traceparent });
+      const disk = agent.rows.disk(id);
+      const discardsFree = disk !== undefined && agent.diskReadiness(disk).discardsFree === true;
+      const intent = { kind: "zeroFreeSpace", id, discardsFree, actor, traceparent } as const;
+      const decision = await agent.writer.mutate(intent);
       if (decision.kind !== "disk") return { disk: undefined };
       const row = await waitForDisk(
         agent,
@@ -46,17 +49,15 @@ export function diskHandlers(
     },
 
     async admitDisk(request, context) {
-      const { id, serial, evidenceFingerprint, waitMs } = requests.admitDisk(request);
+      const { waitMs, ...asked } = requests.admitDisk(request);
       const decision = await agent.writer.mutate({
         kind: "admitDisk",
-        id,
-        serial,
-        evidenceFingerprint,
+        ...asked,
         actor: context.actor,
         traceparent: context.traceparent,
       });
       if (decision.kind !== "disk") return { disk: undefined };
-      const row = await waitForDisk(agent, { id, waitMs, signal: context.signal }, isUp);
+      const row = await waitForDisk(agent, { id: asked.id, waitMs, signal: context.signal }, isUp);
       return { disk: message(row ?? decision.row) };
     },
   };

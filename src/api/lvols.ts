@@ -32,6 +32,7 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
         actor: context.actor,
         orphanBytes: orphanBytes(agent.orphans.known()),
         freeClusters: await agent.freeFor(wanted.request),
+        discardGuard: agent.discardGuard(),
         traceparent: context.traceparent,
       });
       if (decision.kind !== "lvol" || decision.row === undefined) return { lvol: undefined };

@@ -275,6 +275,7 @@ export function admitDisk(message: AdmitDiskRequest): {
   readonly id: string;
   readonly serial: string;
   readonly evidenceFingerprint: string | undefined;
+  readonly discardZeroes: boolean;
   readonly waitMs: number;
 } {
   const fields = new Fields();
@@ -283,6 +284,7 @@ export function admitDisk(message: AdmitDiskRequest): {
     serial: fields.requiredText("serial", message.serial),
     evidenceFingerprint:
       fields.text("evidence_fingerprint", message.evidenceFingerprint) || undefined,
+    discardZeroes: message.discardZeroes,
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
 }

@@ -23,6 +23,7 @@ export function snapshotHandlers(agent: Agent): SnapshotHandlers {
       if (agent.rows.snapshots.get(id) === undefined) refuseWithoutData(agent, wanted.sourceLvolId);
       const decision = await agent.writer.mutate({
         kind: "snapshot",
+        discardGuard: agent.discardGuard(),
         id,
         ...wanted,
         orphanBytes: orphanBytes(agent.orphans.known()),

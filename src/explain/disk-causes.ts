@@ -64,6 +64,10 @@ export type DiskFacts = {
   /** Read from the target for this explanation; undefined without an answer. */
   readonly freeClusters: bigint | undefined;
   readonly isolation: "strict" | "trusted";
+  /** Hosts may return clusters to the store, by discards, with what stands in them. */
+  readonly hostsMayFree: boolean;
+  /** What the drive says of its deallocated blocks; undefined: it was not asked, or did not answer. */
+  readonly deallocatedReads: string | undefined;
   readonly overcommit: number;
   readonly node: NodeFacts;
   readonly steps: readonly NextStep[];
@@ -245,6 +249,21 @@ const STORE_CAUSES: readonly Part[] = [
           : `if the lvstore is this node's, see storage-node rebuild; else give the disk back ` +
             `to its owner`,
       waits: "the agent does not change a disk of another owner",
+    };
+  },
+  ({ row, onTarget, isolation, hostsMayFree, deallocatedReads }) => {
+    if (onTarget?.store === undefined || row.lvsUuid === undefined) return undefined;
+    if (isolation === "trusted" || !hostsMayFree) return undefined;
+    const claim = deallocatedReads ?? "not known";
+    return {
+      cause:
+        `hosts of its thin volumes return clusters by discarding them, and nobody has asserted ` +
+        `that it zeroes these (what the drive claims of deallocated blocks: ${claim}), so it takes ` +
+        `no new volumes`,
+      cure:
+        `if the drive zeroes what is discarded, call AdmitDisk with discard_zeroes, then ` +
+        `ZeroFreeSpace; else restart the target, as SPDK 26.01 or later, and call ZeroFreeSpace`,
+      waits: "waits until hosts free no clusters any more",
     };
   },
   ({ row, onTarget, isolation }) => {

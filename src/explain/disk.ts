@@ -186,6 +186,16 @@ function spaceText(facts: DiskFacts): string {
   return (
     `${free} of ${total} clusters free (${formatBytes(free * clusterBytes)}, ${space}), ` +
     `${formatBytes(row.promisedBytes)} promised to ${row.lvolCount} volumes, ${promise}` +
-    LEVEL_TEXT[observed?.level ?? "OK"]
+    `${discardText(facts)}${LEVEL_TEXT[observed?.level ?? "OK"]}`
   );
+}
+
+/** What is said of discarded blocks: by the operator, and by the drive, whose word is a claim. */
+function discardText({ row, deallocatedReads }: DiskFacts): string {
+  const asserted = row.discardZeroes ? "; asserted to zero what is discarded" : "";
+  const claimed =
+    deallocatedReads === undefined
+      ? ""
+      : `; what the drive claims of deallocated blocks: ${deallocatedReads}`;
+  return `${asserted}${claimed}`;
 }

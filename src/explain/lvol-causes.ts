@@ -1,8 +1,10 @@
 // The causes for which a volume is not as wanted, one function each, in the order in which one
 // depends on the other: the first that applies is the cause, the others may be its effects.
+import { discardCause, notZeroedCause } from "./free-space-causes.ts";
 import { addressText, isOwnAddress } from "../model/address.ts";
 import { formatBytes } from "../model/bytes.ts";
 import {
+  diskName,
   instant,
   nodeCause,
   outcomeCause,
@@ -11,7 +13,7 @@ import {
   targetCause,
   type Cause,
 } from "./explanation.ts";
-import { diskCause, diskName, type LvolFacts } from "./lvol-facts.ts";
+import { diskCause, type LvolFacts } from "./lvol-facts.ts";
 import { dataMissing, maybeLost, NO_SPACE } from "../model/lvol-state.ts";
 import { sameAddress, type ListenAddress } from "../model/lvol.ts";
 import { foreignSubsystemCause, hostCause } from "./export-causes.ts";
@@ -38,6 +40,7 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   ({ view }) => outcomeCause(view.row.id, view.outcomeUnknown),
   deleting,
   maybeLostCause,
+  discardCause,
   notZeroedCause,
   outOfSpaceCause,
   oldTargetCause,
@@ -104,27 +107,6 @@ function maybeLostCause({ view, disk }: LvolFacts): Cause | undefined {
       `restore the lvstore of the disk as it was, and the volume comes UP by itself; or call ` +
       `Delete {"lvolId": "${view.row.id}"} and create a new volume`,
     waits: "an lvol that may have existed is never created again",
-  };
-}
-
-function notZeroedCause({ view, disk, clean }: LvolFacts): Cause | undefined {
-  const { row, observed } = view;
-  if (clean || disk === undefined || row.deleteRequestedTime !== undefined) return undefined;
-  const { lvol } = observed;
-  const there = lvol?.kind === "present";
-  const [not, then] =
-    row.lvolUuid === undefined && !there
-      ? ["no new lvol is created", "created"]
-      : row.cloning && !row.thin
-        ? ["no thick clone is filled", "created"]
-        : there && !row.cloning && lvol.sizeBytes < row.promisedBytes
-          ? ["it is not grown", "grown"]
-          : [];
-  if (not === undefined) return undefined;
-  return {
-    cause: `free space of its ${diskName(disk)} may hold bytes of a deleted volume, so ${not} there`,
-    cure: `call ZeroFreeSpace {"diskId": "${disk.id}"}: the volume is then ${then} by itself`,
-    waits: "waits for the free space to be zeroed",
   };
 }
 

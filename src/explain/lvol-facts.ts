@@ -1,7 +1,7 @@
 // What an explanation of a volume is made of, and the causes that lie in its disk.
 import type { DiskRow, DiskState } from "../model/disk.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
-import { instant, type Cause, type NextStep, type NodeFacts } from "./explanation.ts";
+import { diskName, instant, type Cause, type NextStep, type NodeFacts } from "./explanation.ts";
 
 export type LvolFacts = {
   readonly view: VolumeView;
@@ -11,6 +11,8 @@ export type LvolFacts = {
    * The free clusters of its lvstore are known to be zeroed, or the isolation mode is `trusted`.
    */
   readonly clean: boolean;
+  /** The release lets hosts free clusters of a thin volume, and the disk is not asserted to zero them. */
+  readonly discardsNotZeroing: boolean;
   /** Read from the target for this explanation, like the next two; undefined without an answer. */
   readonly freeClusters: bigint | undefined;
   readonly allocatedClusters: bigint | undefined;
@@ -27,11 +29,6 @@ export type LvolFacts = {
 export type OnDisk = Pick<LvolFacts, "disk" | "diskState"> & {
   readonly view: Pick<VolumeView, "diskReady"> & { readonly row: { readonly diskId: string } };
 };
-
-/** A disk in texts for operators. */
-export function diskName({ serial, id }: Pick<DiskRow, "serial" | "id">): string {
-  return `disk ${serial} (${id})`;
-}
 
 export function diskCause({ view, disk, diskState }: OnDisk): Cause | undefined {
   if (view.diskReady) return undefined;

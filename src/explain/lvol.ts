@@ -3,6 +3,7 @@
 import { addressText, isLoopback } from "../model/address.ts";
 import { formatBytes } from "../model/bytes.ts";
 import {
+  diskName,
   errorCheck,
   nextStepText,
   nodeCause,
@@ -23,7 +24,7 @@ import {
   spaceOf,
   outOfSpaceCause,
 } from "./lvol-causes.ts";
-import { diskName, diskCause, type LvolFacts } from "./lvol-facts.ts";
+import { diskCause, type LvolFacts } from "./lvol-facts.ts";
 
 export function explainLvol(facts: LvolFacts): Explanation {
   const { view, node, steps, inFlight } = facts;

@@ -3,6 +3,7 @@
 // so that no other transaction changes the sums that it checks.
 import { adoptOrphan, idsOfAdoption, type AdoptOrphan } from "./adopt-admission.ts";
 import { changeCordon, type CordonChange } from "./cordon-admission.ts";
+import type { DiscardGuard, Isolation } from "./discards.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { resize, update, type Resize, type Update } from "./change-admission.ts";
@@ -26,6 +27,8 @@ export type Mutation = Intent &
         readonly orphanBytes?: ReadonlyMap<string, bigint>;
         /** Free clusters by disk, as observed; none: not known. */
         readonly freeClusters?: ReadonlyMap<string, bigint>;
+        /** Of the target that is connected, or was last; undefined: not known. */
+        readonly discardGuard?: DiscardGuard | undefined;
       }
     | { readonly kind: "delete"; readonly force: boolean; readonly reason: string }
     | {
@@ -33,6 +36,7 @@ export type Mutation = Intent &
         readonly sourceLvolId: string;
         readonly labels: Readonly<Record<string, string>>;
         readonly orphanBytes?: ReadonlyMap<string, bigint>;
+        readonly discardGuard?: DiscardGuard | undefined;
       }
     | { readonly kind: "deleteSnapshot"; readonly deferred: boolean }
     | HostChange
@@ -44,8 +48,14 @@ export type Mutation = Intent &
         readonly kind: "admitDisk";
         readonly serial: string;
         readonly evidenceFingerprint: string | undefined;
+        /** Discarded blocks read as zeros, as the caller asserts; undefined: as before. */
+        readonly discardZeroes: boolean | undefined;
       }
-    | { readonly kind: "zeroFreeSpace" }
+    | {
+        readonly kind: "zeroFreeSpace";
+        /** Hosts may return clusters to the store meanwhile, with what stands in them. */
+        readonly discardsFree: boolean;
+      }
     | CordonChange
   );
 
@@ -54,7 +64,7 @@ export type AdmissionPolicy = {
   readonly nqnPrefix: string;
   readonly overcommit: number;
   readonly maxExports: number;
-  readonly isolation: "strict" | "trusted";
+  readonly isolation: Isolation;
 };
 
 /** Limits that are no settings. */
@@ -170,7 +180,12 @@ function provision(
   }
   const { disk, promisedBytes } = place(
     state.disks,
-    { ...state.policy, orphanBytes: mutation.orphanBytes, freeClusters: mutation.freeClusters },
+    {
+      ...state.policy,
+      orphanBytes: mutation.orphanBytes,
+      freeClusters: mutation.freeClusters,
+      discardGuard: mutation.discardGuard,
+    },
     source === undefined ? request : { ...request, diskId: source.diskId },
   );
   const row = newLvolRow({
@@ -271,6 +286,12 @@ function zeroFreeSpace(
     throw new Refusal("DISK_NOT_UP", `disk ${id} has no lvstore of this node`);
   }
   if (disk.freeSpace === "ZEROED" || disk.zeroRequestedTime !== undefined) return disk;
+  if (mutation.discardsFree && !disk.discardZeroes) {
+    const message =
+      `hosts return clusters to disk ${id} by discards, so zeroing would not last: assert ` +
+      `discard_zeroes with AdmitDisk, or end the exports of its thin volumes that Explain names`;
+    throw new Refusal("DISCARD_NOT_ZEROING", message);
+  }
   const asked: DiskRow = {
     ...disk,
     ...newIntent(state, disk, mutation),
@@ -297,8 +318,10 @@ function admitDisk(
     const message = `evidence of disk ${disk.id} changed: its fingerprint is not ${asked} any more`;
     throw new Refusal("EVIDENCE_CHANGED", message);
   }
+  const { discardZeroes = disk.discardZeroes } = mutation;
   // A FAILED disk is tried again: the caller has removed the cause of the failure.
-  if (disk.admitted && disk.wanted === "take" && disk.state !== "FAILED") return disk;
+  const isAdmitted = disk.admitted && disk.wanted === "take" && disk.state !== "FAILED";
+  if (isAdmitted && discardZeroes === disk.discardZeroes) return disk;
   const admitted: DiskRow = {
     ...disk,
     ...newIntent(state, disk, mutation),
@@ -306,6 +329,7 @@ function admitDisk(
     admittedSerial: mutation.serial,
     admittedEvidence: asked,
     wanted: "take",
+    discardZeroes,
   };
   state.disks.set(disk.id, admitted);
   return admitted;

@@ -25,7 +25,7 @@ export type Update = {
 
 /** The part of the admission state that these intents see and change. */
 export type ChangeState = {
-  readonly policy: PlacementPolicy & { readonly nodeId: string };
+  readonly policy: Omit<PlacementPolicy, "discardGuard"> & { readonly nodeId: string };
   readonly now: Date;
   readonly revision: bigint;
   readonly lvols: Map<string, LvolRow>;
@@ -72,7 +72,7 @@ function shrinks({ id, sizeBytes: present }: LvolRow, asked: bigint): Refusal {
 /** A cordoned disk takes no new volumes; those that it has may grow. */
 function refuseGrowth(
   disk: DiskRow,
-  policy: PlacementPolicy,
+  policy: Omit<PlacementPolicy, "discardGuard">,
   asked: {
     readonly row: LvolRow;
     readonly sizeBytes: bigint;

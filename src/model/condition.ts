@@ -21,6 +21,7 @@ export type DiskConditionType =
   | "Attached"
   | "StoreReady"
   | "FreeSpaceZeroed"
+  | "DiscardZeroes"
   | "Healthy"
   | "Schedulable"
   /** These two are listed only while they hold. */

@@ -168,6 +168,8 @@ export type DiskReadiness = {
   readonly outcomeUnknown?: UnknownOutcome | undefined;
   /** Undefined: no lvstore of it is known. */
   readonly space: DiskSpace | undefined;
+  /** Hosts may return clusters to the store, by discards, with what stands in them. */
+  readonly discardsFree?: boolean;
 };
 
 function conditionOf(
@@ -201,6 +203,7 @@ export function diskConditions(
       "NotZeroed",
       "free clusters may hold old bytes; call ZeroFreeSpace",
     ),
+    discardCondition(row, observed),
     { type: "Healthy", status: "UNKNOWN", reason: "NotMeasured", message: "" },
     row.cordoned
       ? conditionOf("Schedulable", false, "Cordoned", "cordoned: it takes no new volumes")
@@ -208,6 +211,19 @@ export function diskConditions(
     ...spaceConditions(observed.space),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
+}
+
+function discardCondition(
+  { discardZeroes }: DiskRow,
+  { discardsFree = false }: DiskReadiness,
+): Condition<DiskConditionType> {
+  const type = "DiscardZeroes";
+  if (discardZeroes) return { type, status: "TRUE", reason: "Asserted", message: "" };
+  if (!discardsFree) return { type, status: "UNKNOWN", reason: "NotNeeded", message: "" };
+  const message =
+    "hosts return clusters by discarding them, and nobody has asserted that this disk zeroes these: " +
+    "its free clusters may hold old bytes";
+  return { type, status: "FALSE", reason: "NotAsserted", message };
 }
 
 type NewDisk = Pick<

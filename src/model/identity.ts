@@ -60,11 +60,22 @@ export function parseStoreName(name: string): { fleet: string; diskId: string } 
   return { fleet, diskId };
 }
 
+const ZEROING_SLICE = "zero-free-space";
+
 /**
- * The lvol over all free clusters while these are being zeroed. No volume has this name: lvols of
- * volumes are named by volume id.
+ * Name of an lvol over free clusters that are to be zeroed. No volume has such a name: lvols of volumes
+ * are named by volume id.
  */
-export const ZERO_FREE_SPACE_LVOL = "zero-free-space";
+export function zeroingSlice(index: number): string {
+  return `${ZEROING_SLICE}-${index}`;
+}
+
+/** The index of a name made by `zeroingSlice`; of one that an older agent made, -1; else undefined. */
+export function zeroingSliceIndex(name: string): number | undefined {
+  if (name === ZEROING_SLICE) return -1;
+  const index = new RegExp(`^${ZEROING_SLICE}-(\\d{1,9})$`).exec(name)?.[1];
+  return index === undefined ? undefined : Number(index);
+}
 
 /** Name of a disk's NVMe controller on the target: a hash of the disk's transport address. */
 export function controllerName(at: {

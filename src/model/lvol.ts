@@ -272,6 +272,8 @@ export type ObservedSubsystem =
   | {
       readonly kind: "present";
       readonly serialNumber: string;
+      /** Logical blocks that one range of a host's discard may have; undefined before 26.05. */
+      readonly dmrsl: number | undefined;
       readonly allowAnyHost: boolean;
       readonly hosts: readonly string[];
       readonly listeners: readonly ListenAddress[];

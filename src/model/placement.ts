@@ -1,13 +1,15 @@
 // Placement: the disk for a new volume, or a Refusal that says why it fits on none. Pure; the
 // caller holds the lock of the node's row.
 import { alignUp } from "./bytes.ts";
+import { discardRefusal, type DiscardGuard, type Isolation } from "./discards.ts";
 import { promisableBytes, type DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import type { CreationRequest } from "./lvol.ts";
 
 export type PlacementPolicy = {
   readonly overcommit: number;
-  readonly isolation: "strict" | "trusted";
+  readonly isolation: Isolation;
+  readonly discardGuard: DiscardGuard | undefined;
   /** Bytes by disk that lvols without a row hold: they are promised to nobody, and not free. */
   readonly orphanBytes?: ReadonlyMap<string, bigint> | undefined;
   /** Free clusters by disk, as observed; a disk that is not in it was not observed. */
@@ -24,8 +26,10 @@ export type Place = { readonly disk: DiskRow; readonly promisedBytes: bigint };
  */
 export function place(disks: Disks, policy: PlacementPolicy, request: CreationRequest): Place {
   if (request.diskId !== undefined) return placeOn(disks, policy, request.diskId, request);
-  const candidates = [...disks.values()].filter((disk) => refusalOf(disk, policy) === undefined);
-  if (candidates.length === 0) throw noDisk(disks, policy);
+  const candidates = [...disks.values()].filter(
+    (disk) => refusalOf(disk, policy, request) === undefined,
+  );
+  if (candidates.length === 0) throw noDisk(disks, policy, request);
   const places = candidates
     .map((disk) => ({ disk, ...fit(disk, policy, request) }))
     .toSorted(byPreference);
@@ -65,7 +69,7 @@ function placeOn(
 ): Place {
   const disk = disks.get(diskId);
   if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${diskId} is not on this node`);
-  const refusal = refusalOf(disk, policy);
+  const refusal = refusalOf(disk, policy, request);
   if (refusal !== undefined) throw refusal;
   const { fits, left, lacks, promisedBytes, tooLarge: neverFits } = fit(disk, policy, request);
   if (neverFits) throw tooLarge("spec.size_bytes", request.sizeBytes, [{ disk }]);
@@ -105,7 +109,11 @@ export function placeMore(disk: DiskRow, policy: PlacementPolicy, bytes: bigint)
 }
 
 /** Why a disk takes no new volume at all, undefined if it does. */
-function refusalOf(disk: DiskRow, policy: PlacementPolicy): Refusal | undefined {
+function refusalOf(
+  disk: DiskRow,
+  policy: PlacementPolicy,
+  { thin }: CreationRequest,
+): Refusal | undefined {
   if (disk.state !== "UP") {
     return new Refusal("DISK_NOT_UP", `disk ${disk.id} is ${disk.state}: ${disk.stateReason}`, {
       preconditions: [{ subject: `disks/${disk.id}`, description: `state ${disk.state}` }],
@@ -114,11 +122,16 @@ function refusalOf(disk: DiskRow, policy: PlacementPolicy): Refusal | undefined 
   if (disk.cordoned) {
     return new Refusal("CORDONED", `disk ${disk.id} is cordoned and takes no new volumes`);
   }
-  return notZeroed(disk, policy);
+  const refusal = notZeroed(disk, policy);
+  if (refusal !== undefined || !thin) return refusal;
+  return discardRefusal(disk, { ...policy, guard: policy.discardGuard });
 }
 
 /** Why no volume may get clusters of the disk that it does not have yet; undefined if it may. */
-export function notZeroed(disk: DiskRow, { isolation }: PlacementPolicy): Refusal | undefined {
+export function notZeroed(
+  disk: DiskRow,
+  { isolation }: Pick<PlacementPolicy, "isolation">,
+): Refusal | undefined {
   if (disk.freeSpace === "ZEROED" || isolation === "trusted") return undefined;
   return new Refusal(
     "FREE_SPACE_NOT_ZEROED",
@@ -126,8 +139,8 @@ export function notZeroed(disk: DiskRow, { isolation }: PlacementPolicy): Refusa
   );
 }
 
-function noDisk(disks: Disks, policy: PlacementPolicy): Refusal {
-  const refusals = [...disks.values()].map((disk) => refusalOf(disk, policy));
+function noDisk(disks: Disks, policy: PlacementPolicy, request: CreationRequest): Refusal {
+  const refusals = [...disks.values()].map((disk) => refusalOf(disk, policy, request));
   const notUp = refusals.every((refusal) => refusal?.reason === "DISK_NOT_UP");
   const first = refusals.find((refusal) => refusal?.reason !== "DISK_NOT_UP");
   return notUp || first === undefined
@@ -136,7 +149,11 @@ function noDisk(disks: Disks, policy: PlacementPolicy): Refusal {
 }
 
 /** Bytes that can still be promised to a volume of the disk; negative: too many are already. */
-export function bytesLeft(disk: DiskRow, policy: PlacementPolicy, thin: boolean): bigint {
+export function bytesLeft(
+  disk: DiskRow,
+  policy: Pick<PlacementPolicy, "orphanBytes" | "overcommit">,
+  thin: boolean,
+): bigint {
   const taken = disk.promisedBytes + (policy.orphanBytes?.get(disk.id) ?? 0n);
   const room = promisableBytes(disk, policy.overcommit) - taken;
   const thickLeft = (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 1n) - taken;

@@ -1,5 +1,6 @@
 // Admission of intents about snapshots: Snapshot, Delete of a snapshot, and what a clone needs of its
 // snapshot. Pure, as admission.ts.
+import { discardRefusal } from "./discards.ts";
 import { Refusal } from "./errors.ts";
 import type { AdmissionState, Mutation } from "./admission.ts";
 import type { DiskRow } from "./disk.ts";
@@ -26,7 +27,11 @@ export function takeSnapshot(state: AdmissionState, mutation: Of<"snapshot">): S
   const source = sourceOf(state, sourceLvolId);
   const disk = state.disks.get(source.diskId);
   if (disk === undefined) throw new Refusal("DISK_NOT_UP", `disk ${source.diskId} is not known`);
-  placeMore(disk, { ...state.policy, orphanBytes: mutation.orphanBytes }, source.promisedBytes);
+  // The volume becomes a thin clone, also if it was thick.
+  const { orphanBytes, discardGuard } = mutation;
+  const refused = discardRefusal(disk, { ...state.policy, guard: discardGuard });
+  if (refused !== undefined) throw refused;
+  placeMore(disk, { ...state.policy, orphanBytes, discardGuard }, source.promisedBytes);
   const row = newSnapshotRow({
     id,
     nodeId: state.policy.nodeId,

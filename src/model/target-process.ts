@@ -23,6 +23,8 @@ export type ProcessClock = {
 export type TargetProcess = ProcessFacts & {
   /** The incarnation that its owner mark names. */
   readonly mark: string;
+  /** Its transport was made by an agent so that it refuses discards, which the target does not show. */
+  readonly discardsMasked?: boolean | undefined;
 };
 
 /**
@@ -62,6 +64,7 @@ export function continuityOf(
 export function seenAgain(known: TargetProcess, shown: ProcessFacts): TargetProcess {
   return {
     mark: known.mark,
+    discardsMasked: known.discardsMasked,
     socketMtimeNs: shown.socketMtimeNs ?? known.socketMtimeNs,
     pid: shown.pid ?? known.pid,
     clock: shown.clock ?? known.clock,
@@ -72,6 +75,7 @@ export function seenAgain(known: TargetProcess, shown: ProcessFacts): TargetProc
 export function sayTheSame(a: TargetProcess | undefined, b: TargetProcess): boolean {
   return (
     a?.mark === b.mark &&
+    a.discardsMasked === b.discardsMasked &&
     a.socketMtimeNs === b.socketMtimeNs &&
     a.pid === b.pid &&
     (a.clock === undefined) === (b.clock === undefined)

@@ -164,6 +164,7 @@ export class Drivers {
     if (row === undefined) observed.forgetVolume(id);
     if (row?.adopted === true && row.lvolUuid !== undefined) returned.forget(row.lvolUuid);
     newVolumes.follow(id, { created, row });
+    observed.checkDiscards(id);
     // A host that was revoked is gone only once a read from now on shows it.
     if (row !== undefined && revoked) observed.expireSubsystem(id);
     this.#volumes.retryIfIntentChanged(id, row?.generation);

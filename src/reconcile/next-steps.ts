@@ -5,7 +5,7 @@ import { NO_LIMITS, sameLimits } from "../model/lvol.ts";
 import { limitsText } from "../model/qos.ts";
 import type { NextStep } from "../explain/explanation.ts";
 import type { PendingOp } from "../model/pending-op.ts";
-import type { SetQos, Step } from "./steps.ts";
+import type { DiskStep, RecordDisk, SetQos, Step } from "./steps.ts";
 
 /** @param permits whether the present write mode permits the step */
 export function nextSteps(
@@ -73,6 +73,20 @@ function describeStep(step: Step): string {
     case "record-disk":
       return `record ${announced(step.patch.pendingOp)}`;
     case "claim-disk":
+    case "release-function":
+    case "attach-disk":
+    case "detach-disk":
+    case "create-store":
+    case "observe-slices":
+    case "pin-free-space":
+    case "zero-slice":
+      return describeDiskStep(step);
+  }
+}
+
+function describeDiskStep(step: Exclude<DiskStep, RecordDisk>): string {
+  switch (step.kind) {
+    case "claim-disk":
       return `rebind ${step.address} from its kernel driver to vfio-pci`;
     case "release-function":
       return `release ${step.address} to the driver ${step.driver}`;
@@ -84,8 +98,12 @@ function describeStep(step: Step): string {
       return `detach ${step.controllerName}`;
     case "create-store":
       return `format ${step.bdevName} as lvstore ${step.storeName}`;
-    case "zero-free-space":
-      return `zero the free clusters of lvstore ${step.lvsName}`;
+    case "observe-slices":
+      return `read which slices of free space lvstore ${step.lvsUuid} has`;
+    case "pin-free-space":
+      return `make slices of all free clusters of lvstore ${step.lvsUuid}`;
+    case "zero-slice":
+      return `zero the free clusters that ${step.name} holds`;
   }
 }
 

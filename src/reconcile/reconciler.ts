@@ -1,5 +1,6 @@
 // Composes the session with the target, the disks, the drivers and the loops, and wakes objects
 // when rows, observations or the write mode change. loops.ts lists the loops.
+import type { DiscardGuard } from "../model/discards.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
@@ -20,6 +21,7 @@ import type { IostatLoop } from "./target/iostat.ts";
 import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import type { ObservedChange, ObservedObject } from "./target/observed.ts";
 import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
+import { forgetUnsettled } from "./target/after-grace.ts";
 import { TargetSession, type TargetSessionOptions, type TargetStatus } from "./target/session.ts";
 import type { UnknownOutcomeOf } from "./target/unknown-outcomes.ts";
 import { Verification } from "./verify.ts";
@@ -94,7 +96,7 @@ export class Reconciler {
       ...config,
       connectedHosts,
       trtype: config.listenAddresses[0]?.trtype ?? "TCP",
-      disks: sessionDisks(this.#disks),
+      disks: sessionDisks(this.#disks, shared, (id) => this.#drivers.wakeDisk(id)),
       recordProcess: (targetProcess) => writer.recordTargetProcess(targetProcess),
       onReady: (ready) => {
         suspects.identified(ready);
@@ -163,6 +165,10 @@ export class Reconciler {
 
   planOfDisk(row: DiskRow) {
     return this.#drivers.planOfDisk(row);
+  }
+
+  get discardGuard(): DiscardGuard | undefined {
+    return this.#shared.observed.discardGuard;
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {
@@ -315,28 +321,11 @@ export class Reconciler {
 
   /** The grace ended: reads the lvols that requests of earlier agents may have changed. */
   #endGrace(): void {
-    const { rows, fence } = this.#shared;
-    const { incarnation } = this.#shared.observed;
+    const { rows, observed, fence } = this.#shared;
     // Date.now() may still be a fraction of a millisecond before graceUntil, and no second wake
     // follows: mark the grace as over.
     this.#graceUntil = new Date(0);
-    for (const { id, pendingOp, lvolUuid, deleteRequestedTime, deleteTime } of rows.lvols()) {
-      const mayHaveEnded =
-        pendingOp !== undefined &&
-        (pendingOp.epoch !== fence.epoch || pendingOp.run !== incarnation);
-      const mayHaveBegun = lvolUuid === undefined && deleteRequestedTime !== undefined;
-      if (mayHaveEnded || (mayHaveBegun && deleteTime === undefined)) {
-        this.#shared.observed.setLvol(id, undefined);
-      }
-    }
-    for (const { id, pendingOp, lvolUuid, deleteTime } of rows.snapshots.all()) {
-      const mayHaveEnded =
-        pendingOp !== undefined &&
-        (pendingOp.epoch !== fence.epoch || pendingOp.run !== incarnation);
-      if (mayHaveEnded || (lvolUuid === undefined && deleteTime === undefined)) {
-        this.#shared.observed.setSnapshot(id, undefined);
-      }
-    }
+    forgetUnsettled(rows, observed, fence.epoch);
     this.#wakeAll();
   }
 
@@ -353,10 +342,17 @@ function viewSource(shared: SharedParts, config: ReconcilerOptions["config"]): V
 }
 
 /** What the session with the target does to disks. */
-function sessionDisks(disks: Disks): TargetSessionOptions["disks"] {
+function sessionDisks(
+  disks: Disks,
+  { slices, rows }: SharedParts,
+  wake: (id: string) => void,
+): TargetSessionOptions["disks"] {
   return {
     scan: (bdevs) => disks.scanTargetDisks(bdevs),
     apply: (found) => disks.applyTargetScan(found),
+    applySlices: (lvols) => {
+      for (const id of slices.applyScan(rows, lvols)) wake(id);
+    },
     ensureFabricDisksAttached: (found) => disks.ensureFabricDisksAttached(found),
   };
 }

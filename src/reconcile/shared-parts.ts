@@ -5,6 +5,8 @@ import type { PendingContext } from "../model/pending-op.ts";
 import { Lanes } from "./engine/lanes.ts";
 import { NewVolumes } from "./lvol/new-volumes.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
+import { freeingDisk } from "./disk/free-space.ts";
+import { Slices } from "./disk/slices.ts";
 import { IostatLoop } from "./target/iostat.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
 import { Orphans } from "./target/orphans.ts";
@@ -29,7 +31,9 @@ export function sharedParts(
 ) {
   const { config, fence, connection } = options;
   const writeMode = () => fence.writeMode;
-  const observed = new Observed(on.onObserved);
+  const observed: Observed = new Observed(on.onObserved, (id, volume) =>
+    freeingDisk({ rows: options.rows, guard: observed.discardGuard }, id, volume),
+  );
   const outcomes = new UnknownOutcomes({
     connectionNumber: () => connection.connectionNumber,
     onEnd: on.onOutcomeKnown,
@@ -40,7 +44,8 @@ export function sharedParts(
   const newVolumes = new NewVolumes(() => fence.epoch);
   const iostat = new IostatLoop({ ...options, observed, scanDisks });
   const space = new StoreSpace({ ...options, observed });
-  const known = { observed, outcomes, orphans, returned, newVolumes, iostat, space };
+  const slices = new Slices(observed);
+  const known = { observed, outcomes, orphans, returned, newVolumes, iostat, space, slices };
   const asked = { afterLoss, writeMode, pending, scanDisks };
   return { ...options, ...known, ...asked, lanes: new Lanes() };
 }

@@ -29,6 +29,8 @@ export type PrepareExport = {
   readonly nqn: string;
   readonly serialNumber: string;
   readonly modelNumber: string;
+  /** Logical blocks that one range of a host's discard may have; undefined: as SPDK chooses. */
+  readonly dmrsl: number | undefined;
   readonly allowAnyHost: boolean;
   readonly hosts: readonly string[];
 };
@@ -213,18 +215,30 @@ export type CreateStore = {
   readonly clusterBytes: bigint;
 };
 
-/**
- * Zeroes every free cluster of an lvstore, while nothing else may change it
- * (docs/architecture.md#r7-tenants-and-free-space).
- */
-export type ZeroFreeSpace = {
-  readonly kind: "zero-free-space";
+/** Reads which slices of free space there are on a disk (docs/architecture.md#zeroing-of-free-space). */
+export type ObserveSlices = { readonly kind: "observe-slices"; readonly lvsUuid: string };
+
+/** Makes slices of all free clusters of an lvstore, while nothing else may change it. */
+export type PinFreeSpace = { readonly kind: "pin-free-space"; readonly lvsUuid: string };
+
+/** Deletes one slice, which clears its clusters. */
+export type ZeroSlice = {
+  readonly kind: "zero-slice";
   readonly lvsUuid: string;
-  readonly lvsName: string;
+  readonly lvolUuid: string;
+  readonly name: string;
 };
 
 export type DiskStep =
-  RecordDisk | ClaimDisk | ReleaseFunction | AttachDisk | DetachDisk | CreateStore | ZeroFreeSpace;
+  | RecordDisk
+  | ClaimDisk
+  | ReleaseFunction
+  | AttachDisk
+  | DetachDisk
+  | CreateStore
+  | ObserveSlices
+  | PinFreeSpace
+  | ZeroSlice;
 
 export type Step = VolumeStep | SnapshotStep | DiskStep;
 
@@ -270,7 +284,9 @@ export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
   "attach-disk": "bdev_nvme_attach_controller",
   "detach-disk": "bdev_nvme_detach_controller",
   "create-store": "bdev_lvol_create_lvstore",
-  "zero-free-space": "bdev_lvol_create",
+  "observe-slices": undefined,
+  "pin-free-space": "bdev_lvol_create",
+  "zero-slice": "bdev_lvol_delete",
 };
 
 /**
@@ -310,5 +326,7 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "attach-disk": "restore",
   "detach-disk": "change",
   "create-store": "change",
-  "zero-free-space": "change",
+  "observe-slices": "observe",
+  "pin-free-space": "change",
+  "zero-slice": "change",
 };

@@ -15,7 +15,18 @@ export type Capabilities = {
   readonly setParent: boolean;
   /** False: the target dies when a host writes into the part by which an lvol with a parent was grown. */
   readonly growsClones: boolean;
+  readonly hostDiscards: HostDiscards;
 };
+
+/**
+ * What keeps a host from returning clusters of a thin lvol to the store by discarding them
+ * (docs/spdk-contract.md#discard-by-hosts).
+ * - release: none of its discards does.
+ * - subsystem: a limit that nvmf_create_subsystem sets (dmrsl).
+ * - transport: a mask that nvmf_create_transport sets (masked_oncs).
+ * - nothing.
+ */
+export type HostDiscards = "release" | "subsystem" | "transport" | "nothing";
 
 /** The release is older than the oldest measured one: the agent sends it no changes. */
 export class UnsupportedRelease extends Error {
@@ -26,7 +37,7 @@ export class UnsupportedRelease extends Error {
 }
 
 /** An unknown newer release is treated as the newest known one. Throws UnsupportedRelease. */
-export function capabilitiesOf({ major, minor, version }: Version): Capabilities {
+export function capabilitiesOf({ major, minor, version, suffix }: Version): Capabilities {
   const since = (year: number, month: number): boolean =>
     major > year || (major === year && minor >= month);
   if (!since(24, 1)) throw new UnsupportedRelease(version);
@@ -37,5 +48,14 @@ export function capabilitiesOf({ major, minor, version }: Version): Capabilities
     pipelinePerSubsystem: since(24, 9),
     setParent: since(24, 5),
     growsClones: since(24, 5),
+    hostDiscards: hostDiscards(),
   };
+
+  function hostDiscards(): HostDiscards {
+    if (!since(24, 5)) return "release";
+    if (since(26, 5)) return "subsystem";
+    // Ignored in silence where it is not known, and a "-pre" may lack what its release has.
+    const masks = since(26, 1) && !(major === 26 && minor === 1 && suffix === "-pre");
+    return masks ? "transport" : "nothing";
+  }
 }

@@ -7,10 +7,12 @@ import {
   bdev,
   controller,
   controllerHealth,
+  identifiedNamespace,
   iostat,
   type Bdev,
   type Controller,
   type ControllerHealth,
+  type IdentifiedNamespace,
   type Iostat,
 } from "./replies-bdev.ts";
 import { flag, list, text } from "./fields.ts";
@@ -34,6 +36,8 @@ export type QosLimit = {
   readonly rMbytesPerSec?: bigint | undefined;
   readonly wMbytesPerSec?: bigint | undefined;
 };
+
+const IDENTIFY_OPCODE = 0x06;
 
 export function bdevCalls(rpc: Rpc) {
   return { ...anyBdevCalls(rpc), ...controllerCalls(rpc) };
@@ -136,6 +140,24 @@ function controllerCalls(rpc: Rpc) {
       );
     },
 
+    /** Sends no NVMe command but Identify Namespace. Undefined: the drive has refused it. */
+    async identifyNamespace(
+      { name, nsid }: { readonly name: string; readonly nsid: number },
+      options?: CallerOptions,
+    ): Promise<IdentifiedNamespace | undefined> {
+      const command = Buffer.alloc(64);
+      command.writeUInt8(IDENTIFY_OPCODE, 0);
+      command.writeUInt32LE(nsid, 4);
+      const params = {
+        name,
+        cmd_type: "admin",
+        data_direction: "c2h",
+        cmdbuf: paddedBase64Url(command),
+        data_len: 4_096,
+      };
+      return await rpc.read("bdev_nvme_send_cmd", params, identifiedNamespace, options);
+    },
+
     /**
      * SPDK does not refuse it because of lvols or exports on the controller: it removes them too.
      */
@@ -178,3 +200,8 @@ function uint(value: bigint | undefined): number | undefined {
 }
 
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
+
+/** The target takes this form only, with its padding. */
+function paddedBase64Url(bytes: Buffer): string {
+  return bytes.toString("base64").replaceAll("+", "-").replaceAll("/", "_");
+}

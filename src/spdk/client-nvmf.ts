@@ -24,6 +24,14 @@ export type CreateSubsystem = {
   readonly modelNumber: string;
   readonly maxNamespaces: number;
   readonly allowAnyHost?: boolean;
+  /** Logical blocks that one range of a host's discard may have; 26.05 and later. */
+  readonly dmrsl?: number | undefined;
+};
+
+export type CreateTransport = {
+  readonly trtype: string;
+  /** Refuses discards of hosts; 26.01 and later, ignored in silence by older releases. */
+  readonly maskDiscards: boolean;
 };
 
 export type AddNamespace = {
@@ -46,9 +54,13 @@ export type NvmfCalls = ReturnType<typeof nvmfCalls>;
 
 function transportCalls(rpc: Rpc) {
   return {
-    /** Sends only the type: every release silently ignores parameters that it does not know. */
-    async nvmfCreateTransport(trtype: string, options?: CallerOptions): Promise<void> {
-      await rpc.change("nvmf_create_transport", { trtype }, flag, options);
+    /** Every release silently ignores parameters that it does not know. */
+    async nvmfCreateTransport(
+      { trtype, maskDiscards }: CreateTransport,
+      options?: CallerOptions,
+    ): Promise<void> {
+      const params = { trtype, masked_oncs: maskDiscards ? ["nvmdsmsv"] : undefined };
+      await rpc.change("nvmf_create_transport", params, flag, options);
     },
 
     async nvmfGetTransports(options?: CallerOptions): Promise<readonly Transport[]> {
@@ -94,7 +106,7 @@ function subsystemCalls(rpc: Rpc) {
      * SPDK answers the same error for an existing NQN, a malformed NQN and a full subsystem table.
      */
     async nvmfCreateSubsystem(
-      { nqn, serialNumber, modelNumber, maxNamespaces, allowAnyHost }: CreateSubsystem,
+      { nqn, serialNumber, modelNumber, maxNamespaces, allowAnyHost, dmrsl }: CreateSubsystem,
       options?: CallerOptions,
     ): Promise<void> {
       const params = {
@@ -103,6 +115,7 @@ function subsystemCalls(rpc: Rpc) {
         model_number: modelNumber,
         max_namespaces: maxNamespaces,
         allow_any_host: allowAnyHost,
+        dmrsl,
       };
       await rpc.change("nvmf_create_subsystem", params, flag, options);
     },

@@ -305,3 +305,21 @@ export const iostat: Read<Iostat> = object((fields) => ({
   ticks: fields.get("ticks", big),
   bdevs: fields.get("bdevs", list(bdevIostat)),
 }));
+
+/** What a drive says that a deallocated block reads as; it may ignore Deallocate all the same. */
+export type IdentifiedNamespace = {
+  readonly deallocatedReads: "not reported" | "zeros" | "ones";
+};
+
+const DLFEAT_BYTE = 33;
+const DEALLOCATED_READS = ["not reported", "zeros", "ones"] as const;
+
+/** The answer of bdev_nvme_send_cmd to Identify Namespace; undefined: the drive has refused it. */
+export const identifiedNamespace: Read<IdentifiedNamespace | undefined> = object((fields) => {
+  const completion = Buffer.from(fields.get("cpl", text), "base64url");
+  // The status field without its phase bit.
+  if (completion.length < 16 || completion.readUInt16LE(14) >> 1 !== 0) return undefined;
+  const data = Buffer.from(fields.optional("data", text) ?? "", "base64url");
+  const feature = (data[DLFEAT_BYTE] ?? 0) & 0b111;
+  return { deallocatedReads: DEALLOCATED_READS[feature] ?? "not reported" };
+});

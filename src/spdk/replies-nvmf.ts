@@ -32,6 +32,8 @@ export type Subsystem = {
   readonly serialNumber: string | undefined;
   readonly modelNumber: string | undefined;
   readonly maxNamespaces: number | undefined;
+  /** Logical blocks that one range of a host's discard may have; undefined before 26.05. */
+  readonly dmrsl: number | undefined;
   readonly namespaces: readonly Namespace[];
 };
 
@@ -83,6 +85,7 @@ export const subsystem: Read<Subsystem> = object((fields) => ({
   serialNumber: fields.optional("serial_number", text),
   modelNumber: fields.optional("model_number", text),
   maxNamespaces: fields.optional("max_namespaces", integer),
+  dmrsl: fields.optional("dmrsl", integer),
   namespaces: fields.optional("namespaces", list(namespace)) ?? [],
 }));
 

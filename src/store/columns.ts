@@ -28,6 +28,7 @@ export const pendingOpColumn = z.object({
 export const targetProcessColumn = z.object({
   mark: z.string(),
   socketMtimeNs: optional(bigText),
+  discardsMasked: z.boolean().optional(),
   pid: optional(z.number()),
   clock: optional(z.object({ startTicks: bigText, ticks: bigText, tickRate: bigText })),
 });

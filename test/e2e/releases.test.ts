@@ -18,12 +18,18 @@ const OTHER_HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0002-4000-8000-0000
 const SIMULATED = "in simulation (not run on a real target)";
 
 describe.skipIf(REAL_SOCKET !== undefined)(`an agent over ${SIMULATED}`, () => {
-  it.each(["24.01", "25.05", "26.09"])(
+  it.each(["24.01", "25.05", "26.01", "26.09"])(
     "SPDK %s creates, exports, changes, restores and deletes volumes",
     async (release) => {
       await using stack = new AsyncDisposableStack();
       const database = stack.use(await testDatabase());
-      const target = stack.use(await startTarget({ args: ["--release", release] }));
+      const target = stack.use(
+        await startTarget({
+          args: ["--release", release],
+          // Nothing else keeps the hosts' discards of thin volumes from freeing clusters there.
+          ...(release === "25.05" && { discardZeroes: true }),
+        }),
+      );
       const agent = stack.use(await startAgent({ url: database.url, target }));
       await agent.ready();
       const { client } = agent;

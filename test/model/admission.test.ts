@@ -372,6 +372,7 @@ describe("admission of other changes", () => {
       id: DISK,
       serial: "OTHER",
       evidenceFingerprint: undefined,
+      discardZeroes: undefined,
       actor: "test",
       traceparent: undefined,
     };
@@ -393,6 +394,7 @@ describe("admission of other changes", () => {
       id: DISK,
       serial: "SERIAL1",
       evidenceFingerprint: undefined,
+      discardZeroes: undefined,
       actor: "test",
       traceparent: undefined,
     };

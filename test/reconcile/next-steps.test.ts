@@ -15,6 +15,7 @@ const PREPARE = {
   nqn: NQN,
   serialNumber: "S",
   modelNumber: "M",
+  dmrsl: undefined,
   allowAnyHost: false,
 } as const;
 
@@ -93,7 +94,12 @@ const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
     { kind: "create-store", bdevName: "cn1", storeName: "s", clusterBytes: 4n },
     "format cn1 as lvstore s",
   ],
-  [{ kind: "zero-free-space", lvsUuid: "u", lvsName: "s" }, "zero the free clusters of lvstore s"],
+  [{ kind: "observe-slices", lvsUuid: "u" }, "read which slices of free space lvstore u has"],
+  [{ kind: "pin-free-space", lvsUuid: "u" }, "make slices of all free clusters of lvstore u"],
+  [
+    { kind: "zero-slice", lvsUuid: "u", lvolUuid: "l", name: "zero-free-space-1" },
+    "zero the free clusters that zero-free-space-1 holds",
+  ],
 ];
 
 describe("nextSteps", () => {

@@ -82,19 +82,21 @@ describe("the release", () => {
   });
 
   test.each([
-    [24, 1, "name", false],
-    [24, 9, "name", true],
-    [25, 5, "name", true],
-    [25, 9, "name", true],
-    [26, 1, "names", true],
-    [26, 5, "names", true],
-    [27, 1, "names", true],
-  ] as const)("%i.%i filters by %s", async (major, minor, filter, pipelined) => {
+    [24, 1, "name", false, "release"],
+    [24, 5, "name", false, "nothing"],
+    [24, 9, "name", true, "nothing"],
+    [25, 5, "name", true, "nothing"],
+    [25, 9, "name", true, "nothing"],
+    [26, 1, "names", true, "transport"],
+    [26, 5, "names", true, "subsystem"],
+    [27, 1, "names", true, "subsystem"],
+  ] as const)("%i.%i filters by %s", async (major, minor, filter, pipelined, hostDiscards) => {
     await withClient(release(major, minor), async ({ client }) => {
       expect(await client.capabilities()).toMatchObject({
         release: [major, minor],
         iostatFilter: filter,
         pipelinePerSubsystem: pipelined,
+        hostDiscards,
       });
     });
   });
@@ -102,7 +104,7 @@ describe("the release", () => {
   test("below 24.01 no change is sent", async () => {
     await withClient(release(23, 9), async ({ target, client }) => {
       await expect(client.capabilities()).rejects.toThrow(UnsupportedRelease);
-      const change = client.nvmfCreateTransport("TCP");
+      const change = client.nvmfCreateTransport({ trtype: "TCP", maskDiscards: false });
       await expect(change).rejects.toMatchObject({ name: "SpdkNotSent", reason: "release" });
       expect(sent(target)).toEqual([]);
     });

@@ -144,11 +144,16 @@ describe(`on ${real ? "a real target" : "the simulator (not run on a real target
     });
     expect(await client.getLvols({ uuid: lvsUuid })).toMatchObject([{ uuid, name: "volume" }]);
 
-    const made = await client.nvmfCreateTransport("TCP").catch((error: unknown) => error);
+    const made = await client
+      .nvmfCreateTransport({ trtype: "TCP", maskDiscards: false })
+      .catch((error: unknown) => error);
     expect([undefined, expect.objectContaining({ kind: "exists" })]).toContainEqual(made);
     expect((await client.nvmfGetTransports()).map(({ trtype }) => trtype)).toEqual(["TCP"]);
     const host = "nqn.2026-11.io.storage-node:host";
-    const subsystem = { nqn, serialNumber: "S1", modelNumber: "storage-node", maxNamespaces: 1 };
+    const { hostDiscards } = await client.capabilities();
+    const dmrsl = hostDiscards === "subsystem" ? 512 : undefined;
+    const facts = { serialNumber: "S1", modelNumber: "storage-node", maxNamespaces: 1 };
+    const subsystem = { nqn, ...facts, dmrsl };
     await Promise.all([
       client.nvmfCreateSubsystem(subsystem),
       client.nvmfSubsystemAddHost({ nqn, host }),
@@ -167,6 +172,7 @@ describe(`on ${real ? "a real target" : "the simulator (not run on a real target
       serialNumber: "S1",
       modelNumber: "storage-node",
       maxNamespaces: 1,
+      dmrsl,
       namespaces: [{ nsid: 1, bdevName: uuid, uuid, nguid }],
     });
     expect((await client.nvmfGetSubsystems()).map((one) => one.nqn)).toContain(nqn);
@@ -252,6 +258,10 @@ describe(`on ${real ? "a real target" : "the simulator (not run on a real target
     expect(all.bdevs.map((one) => one.name)).toEqual(expect.arrayContaining([uuid, `${name}n1`]));
     const health = await client.bdevNvmeGetControllerHealthInfo(name);
     expect(health.serialNumber).not.toBe("");
+    const identified = await client.identifyNamespace({ name, nsid: 1 });
+    expect(["not reported", "zeros", "ones"]).toContain(identified?.deallocatedReads);
+    const absent = await client.identifyNamespace({ name, nsid: 9 });
+    expect(absent).toEqual({ deallocatedReads: "not reported" });
     const events = await client.notifyGetNotifications();
     expect(events).toContainEqual(
       expect.objectContaining({ type: "bdev_register", bdevName: uuid }),

@@ -59,7 +59,7 @@ export type CrashOptions = {
   readonly overhear?: Overhear | undefined;
   /** Default: a database of the test run. */
   readonly databaseUrl?: string;
-  readonly target?: InProcessOptions;
+  readonly target?: InProcessOptions | undefined;
 };
 
 export async function crashScenario(

@@ -21,7 +21,7 @@ const ID = diskId(IDENTITY);
 export const NAME = storeName(FLEET, ID);
 const ADDRESS = "0000:01:00.0";
 export const VFIO = "vfio-pci";
-const RUN = "0123456789abcdef";
+export const RUN = "0123456789abcdef";
 const EPOCH = 7n;
 const NOW = new Date("2026-11-26T00:00:00Z");
 const FABRIC = { trtype: "TCP", traddr: "10.0.0.1", trsvcid: "4420", subnqn: "nqn.d" } as const;
@@ -49,6 +49,10 @@ export type World = {
   readonly pulled: boolean;
   readonly duplicate: boolean;
   readonly dirty: boolean;
+  /** Lvols of the store that hold free clusters. */
+  slices: readonly string[];
+  /** What is free was held at one moment, and is clean since. */
+  pinned: boolean;
   // known
   targetListed: boolean;
   kernelListed: boolean;
@@ -57,6 +61,7 @@ export type World = {
   claimedBlank: boolean;
   foundEmpty: boolean;
   loadEnded: boolean;
+  slicesListed: boolean;
   // the rest of the agent
   writeMode: WriteMode;
   graceOver: boolean;
@@ -64,6 +69,8 @@ export type World = {
   /** Whether time passes in a pass, though there is more to do. */
   readonly haste: readonly boolean[];
 };
+
+const sliceOf = (uuid: string) => ({ uuid, name: uuid, bytes: 1n });
 
 const store = (name: string, uuid: string): ObservedStore => ({
   name,
@@ -132,6 +139,8 @@ function view(world: World): DiskView {
       earlierMayRun: false,
     },
     writeMode,
+    slices: world.slicesListed && loaded !== undefined ? world.slices.map(sliceOf) : undefined,
+    hostsMayFree: false,
     mayBeDirty: world.dirty,
   };
 }
@@ -169,6 +178,11 @@ function act(world: World, step: DiskStep): boolean {
   const { row, contents } = world;
   switch (step.kind) {
     case "record-disk":
+      if (step.patch.freeSpace === "ZEROED") {
+        mustBeAnnounced(world, "zero-free-space");
+        must(world.pinned && world.slices.length === 0, "took for zeroed what is not");
+        must(!world.dirty, "took for zeroed what is dirty");
+      }
       world.row = { ...row, ...step.patch };
       return true;
     case "claim-disk": {
@@ -223,16 +237,23 @@ function act(world: World, step: DiskStep): boolean {
       world.contents = { kind: "store", store: store(step.storeName, STORE_UUID) };
       world.loaded = true;
       return true;
-    case "zero-free-space":
+    case "observe-slices":
+      world.slicesListed = true;
+      return true;
+    case "pin-free-space":
       must(row.lvsUuid === step.lvsUuid && world.loaded, "zeroed what is not ours");
       must(row.zeroRequestedTime !== undefined, "zeroed unasked");
+      must(!world.dirty, "held free clusters that may get dirty");
       mustBeAnnounced(world, "zero-free-space");
-      world.row = {
-        ...row,
-        freeSpace: "ZEROED",
-        zeroRequestedTime: undefined,
-        pendingOp: undefined,
-      };
+      world.slices = [...world.slices, "s1", "s2"];
+      world.pinned = true;
+      world.row = { ...row, zeroing: { zeroedBytes: 0n, totalBytes: 2n, startTime: NOW } };
+      return true;
+    case "zero-slice":
+      must(row.lvsUuid === step.lvsUuid && world.loaded, "zeroed what is not ours");
+      must(world.slices.includes(step.lvolUuid), "deleted what is no slice");
+      mustBeAnnounced(world, "zero-free-space");
+      world.slices = world.slices.filter((uuid) => uuid !== step.lvolUuid);
       return true;
   }
 }
@@ -244,6 +265,7 @@ const moment = (world: World) =>
     world.graceOver,
     world.loaded,
     world.loadEnded,
+    world.slicesListed,
     world.evidence,
   ]);
 
@@ -254,6 +276,8 @@ function timePasses(world: World): boolean {
   Object.assign(world, { targetListed: true, kernelListed: true, graceOver: true });
   if (attached && !loaded && contents.kind === "store") world.loaded = true;
   else if (attached && !loaded) world.loadEnded = true;
+  // A full scan follows the loading of a store.
+  if (world.loaded) world.slicesListed = true;
   if (!attached && driver === "nvme") world.evidence = inspect(world, "discover");
   return moment(world) !== before;
 }
@@ -346,6 +370,8 @@ const PARTS = {
   observed: fc.boolean(),
   zeroRequested: fc.boolean(),
   zeroed: fc.boolean(),
+  slices: fc.subarray(["left1", "left2"]),
+  slicesListed: fc.boolean(),
   pendingOp,
 };
 
@@ -398,6 +424,8 @@ export function worldOf(is: Parts): World {
     claimedBlank,
     evidence: undefined,
     pulled: pcie && is.pulled,
+    slices: isOurs(contents, row) && row.lvsUuid !== undefined ? is.slices : [],
+    pinned: false,
     dirty: is.dirty && row.lvsUuid !== undefined,
     loaded: attached && stored && is.loaded,
     foundEmpty: is.foundEmpty && driver === VFIO && !claimedBlank && !stored,

@@ -30,7 +30,11 @@ export type InProcessTarget = AsyncDisposable & {
    * A kill and a restart, or the restart after a kill: a new process with another pid.
    * `configPath`: a saved configuration that it replays before its socket accepts.
    */
-  readonly restart: (options?: { readonly configPath?: string }) => Promise<void>;
+  readonly restart: (options?: {
+    readonly configPath?: string;
+    /** Of the new process and of those after it. */
+    readonly release?: ReleaseName;
+  }) => Promise<void>;
   /** How often the target has aborted. */
   readonly aborts: () => number;
   /** Rejects when the target aborted. */
@@ -43,6 +47,8 @@ export type InProcessOptions = {
   readonly release?: ReleaseName;
   readonly strict?: boolean;
   readonly unmap?: DiskFacts["unmap"];
+  /** What the entries of the fabric disks assert; default: nothing. */
+  readonly discardZeroes?: boolean;
 };
 
 export async function inProcessTarget({
@@ -51,6 +57,7 @@ export async function inProcessTarget({
   release = "26.09",
   strict = true,
   unmap = "keeps",
+  discardZeroes,
 }: InProcessOptions = {}): Promise<InProcessTarget> {
   const folder = await temporaryFolder();
   const socket = join(folder.path, "s");
@@ -66,11 +73,13 @@ export async function inProcessTarget({
     trsvcid,
     subnqn,
     format: true,
+    ...(discardZeroes !== undefined && { discard_zeroes: discardZeroes }),
   }));
   await writeFile(fabricDisks, JSON.stringify(entries));
   const aborted = Promise.withResolvers<never>();
   aborted.promise.catch(() => {});
   let aborts = 0;
+  let runs = release;
   const onFatal = (error: unknown) => {
     aborts += 1;
     aborted.reject(error);
@@ -81,7 +90,7 @@ export async function inProcessTarget({
       folder: folder.path,
       socketPath: socket,
       onFatal,
-      release,
+      release: runs,
       strict,
       configPath,
     });
@@ -104,8 +113,9 @@ export async function inProcessTarget({
       },
     ),
     kill,
-    restart: async ({ configPath } = {}) => {
+    restart: async ({ configPath, release: next = runs } = {}) => {
       await kill();
+      runs = next;
       running = await start(configPath);
     },
     aborts: () => aborts,

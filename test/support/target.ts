@@ -61,6 +61,8 @@ export type TargetOptions = {
   readonly disks?: number;
   readonly diskBytes?: bigint;
   readonly args?: readonly string[];
+  /** The entries of the simulator's fabric disks assert that discards zero; default: nothing. */
+  readonly discardZeroes?: boolean;
   /** Simulator only: PCIe drives instead of fabric disks, attached through the kernel at `root`. */
   readonly drives?: { readonly root: string; readonly disks: readonly SimulatedDisk[] };
 };
@@ -106,6 +108,7 @@ export async function simulatedTarget(options: TargetOptions): Promise<TestTarge
     trsvcid,
     subnqn,
     format: true,
+    ...(options.discardZeroes !== undefined && { discard_zeroes: options.discardZeroes }),
   }));
   const disks = options.drives?.disks ?? fabric;
   await writeFile(join(dir, "disks.json"), JSON.stringify(disks));

@@ -286,10 +286,10 @@ function actOnExport(world: World, step: ExportStep): string | undefined {
   if (step.kind === "prepare-export") {
     must(target.subsystem === undefined, "created a subsystem twice");
     must(!world.ended, "restored an export that had been ended");
-    const { serialNumber, allowAnyHost } = step;
+    const { serialNumber, allowAnyHost, dmrsl } = step;
     mustLetIn(world, step.hosts, allowAnyHost);
     const hosts = step.hosts.filter((host) => !refusedHosts.includes(host));
-    const made = { serialNumber, allowAnyHost, hosts, listeners: [], namespaces: [] };
+    const made = { serialNumber, dmrsl, allowAnyHost, hosts, listeners: [], namespaces: [] };
     change(world, { kind: "present", ...made });
     if (!row.exported) observed.setNewExport(VOLUME);
     for (const host of step.hosts) {

@@ -90,6 +90,7 @@ function subsystemOf(is: Parts): PresentSubsystem {
   const attached = is.attached && is.lvolThere && is.storeLoaded;
   return {
     kind: "present",
+    dmrsl: 1,
     serialNumber: exportSerial(VOLUME),
     allowAnyHost: is.presentAnyHost,
     hosts: is.presentHosts.filter((host) => !is.refusedHosts.includes(host)),
@@ -146,7 +147,7 @@ export function worldOf(is: Parts): World {
   const lvol = { ...LVOL, name, sizeBytes: clusters * CLUSTER, limits: is.presentLimits };
   const target = { lvol: is.lvolThere ? lvol : undefined, subsystem, connected };
   const observed = new Observed(() => undefined);
-  observed.beginIncarnation(RUN, false);
+  observed.beginIncarnation(RUN, { earlierMayRun: false, discardGuard: "subsystem" });
   if (is.storeLoaded) loadStore(observed);
   const lvolKnown = is.lvolKnown && is.storeLoaded;
   if (lvolKnown) observed.setLvol(VOLUME, target.lvol ?? { kind: "absent" });

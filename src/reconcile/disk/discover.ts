@@ -63,11 +63,18 @@ export function admittedByPolicy(
     readonly fabric: FabricDisk | undefined;
   },
 ): boolean {
-  if (config.diskPolicy !== "auto" || row.admitted || row.wanted !== "take") return false;
+  if (row.wanted !== "take") return false;
+  if (row.admitted) return !assertedAs(row, facts.fabric);
+  if (config.diskPolicy !== "auto") return false;
   // An entry of STORAGE_NODE_FABRIC_DISKS names the disk by serial: it takes the place of both.
   if (facts.fabric !== undefined) return facts.fabric.format;
   if (facts.evidence === undefined || !blank(facts.evidence)) return false;
   return isAllowed(config.diskAllow, row);
+}
+
+/** Whether the row says of discards what the entry says, if that says anything. */
+export function assertedAs(row: DiskRow, entry: FabricDisk | undefined): boolean {
+  return entry?.discardZeroes === undefined || entry.discardZeroes === row.discardZeroes;
 }
 
 /** What evidence is gathered with: the allow list, where there is one. */

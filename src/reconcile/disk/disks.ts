@@ -29,7 +29,8 @@ import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
-import { mayBeDirty, spaceOnTarget } from "./free-space.ts";
+import type { Slices } from "./slices.ts";
+import { hostsMayFree, mayBeDirty, spaceOnTarget } from "./free-space.ts";
 import { EVIDENCE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
 
 export type DisksOptions = {
@@ -43,6 +44,7 @@ export type DisksOptions = {
   readonly log: Logger;
   readonly afterLoss: AfterLoss;
   readonly outcomes: UnknownOutcomes;
+  readonly slices: Slices;
   readonly pending: (now: Date) => PendingContext;
   readonly writeMode: () => WriteMode;
   readonly wake: (id: string) => void;
@@ -149,19 +151,21 @@ export class Disks {
       claimedBlank: this.#claims.blank.has(row.id),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
       foundEmpty: this.#claims.empty.has(row.id),
+      slices: this.#options.slices.of(row.id),
       fleet: config.fleet,
       pending: pending(moment.now),
       writeMode: writeMode(),
       outcomeUnknown: this.#options.outcomes.of(row.id),
-      mayBeDirty: mayBeDirty(rows, row.id, observed.incarnation),
+      hostsMayFree: hostsMayFree(rows, observed, row.id),
+      mayBeDirty: mayBeDirty(rows, observed, row.id),
     };
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {
     const { failures } = row;
     const view = this.view(row, { now: new Date(), inFlight: false, failures });
-    const { outcomeUnknown, space } = view;
-    return { ...readiness(view), outcomeUnknown, space };
+    const { outcomeUnknown, space, hostsMayFree: discardsFree } = view;
+    return { ...readiness(view), outcomeUnknown, space, discardsFree };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
@@ -330,6 +334,7 @@ export class Disks {
       id,
       serial,
       evidenceFingerprint: undefined,
+      discardZeroes: fabric?.discardZeroes,
       actor: "policy",
       traceparent: undefined,
     });

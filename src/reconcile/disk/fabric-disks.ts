@@ -8,6 +8,7 @@ import type { Config } from "../../config.ts";
 import type { FabricDisk } from "../../config-disks.ts";
 import { newDiskRow, type DiskRow } from "../../model/disk.ts";
 import { addressFamily } from "../../model/address.ts";
+import { assertedAs } from "./discover.ts";
 import { controllerName } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { WriteMode } from "../../store/fence.ts";
@@ -84,12 +85,16 @@ export class FabricDisks {
 
   /**
    * Admits fabric disks that have a row and are not admitted, e.g. because the agent that inserted
-   * the row ended before it admitted the disk.
+   * the row ended before it admitted the disk; and takes over what an entry asserts of its disk.
    */
   async admitKnown(): Promise<void> {
     const { rows, admit } = this.#options;
     const known = [...rows.disks()].filter((row) => this.entryOf(row) !== undefined);
-    await Promise.all(known.filter(({ admitted }) => !admitted).map(({ id }) => admit(id)));
+    await Promise.all(
+      known
+        .filter((row) => !row.admitted || !assertedAs(row, this.entryOf(row)))
+        .map(({ id }) => admit(id)),
+    );
   }
 
   #withoutRow(): readonly FabricDisk[] {

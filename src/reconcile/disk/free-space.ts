@@ -1,10 +1,12 @@
 // The free clusters of a disk: how many there are, and whether they may hold old bytes, by what its
-// volumes' rows say.
+// volumes' rows and their exports say.
+import { subsystemFrees, type DiscardGuard } from "../../model/discards.ts";
 import type { DiskRow } from "../../model/disk.ts";
+import type { ObservedVolume } from "../../model/lvol.ts";
 import { leavesDirt } from "../../model/pending-op.ts";
 import { diskSpace, type DiskSpace, type SpaceThresholds } from "../../model/space.ts";
 import type { Rows } from "../../store/rows.ts";
-import type { ObservedDisk } from "../target/observed.ts";
+import type { Observed, ObservedDisk } from "../target/observed.ts";
 
 /** As observed while the disk's own lvstore is loaded, else as recorded. */
 export function spaceOnTarget(
@@ -16,11 +18,33 @@ export function spaceOnTarget(
   return diskSpace(row, store?.uuid === row.lvsUuid ? store : undefined, thresholds);
 }
 
+/** The disk of a volume whose subsystem lets hosts return clusters to it; undefined: it does not. */
+export function freeingDisk(
+  { rows, guard }: { readonly rows: Rows; readonly guard: DiscardGuard | undefined },
+  id: string,
+  { subsystem, lvol }: ObservedVolume,
+): string | undefined {
+  const row = rows.lvol(id);
+  const disk = row && rows.disk(row.diskId);
+  if (row === undefined || disk === undefined || subsystem?.kind !== "present") return undefined;
+  // A snapshot makes a thick volume thin.
+  const thin = row.thin || row.parentId !== undefined || (lvol?.kind === "present" && lvol.thin);
+  if (!thin || row.deleteTime !== undefined) return undefined;
+  return subsystemFrees(guard, subsystem.dmrsl, disk) ? disk.id : undefined;
+}
+
+/** Whether hosts may return clusters to the store, by discards, with what stands in them. */
+export function hostsMayFree(rows: Rows, observed: Observed, diskId: string): boolean {
+  return observed.discardsFree(diskId) && rows.disk(diskId)?.discardZeroes !== true;
+}
+
 /**
- * Whether a delete on this disk may have left its clusters uncleared
+ * Whether a delete on this disk may have left its clusters uncleared, or a host may return some
  * (docs/architecture.md#r7-tenants-and-free-space).
  */
-export function mayBeDirty(rows: Rows, diskId: string, incarnation: string | undefined): boolean {
+export function mayBeDirty(rows: Rows, observed: Observed, diskId: string): boolean {
+  const { incarnation } = observed;
+  if (hostsMayFree(rows, observed, diskId)) return true;
   for (const id of rows.pendingIdsOn(diskId)) {
     const row = rows.lvol(id) ?? rows.snapshots.get(id);
     if (row !== undefined && leavesDirt(row, incarnation)) return true;

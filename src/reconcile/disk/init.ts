@@ -7,6 +7,8 @@
 import { clusterBytesFor } from "../../model/bytes.ts";
 import { refusesTaking } from "../../model/disk-claim.ts";
 import { controllerName, storeName } from "../../model/identity.ts";
+import type { DiskRow, DiskStatusPatch } from "../../model/disk.ts";
+import type { Slice } from "./slices.ts";
 import type { DiskView } from "./view.ts";
 import type { DiskLoop } from "../loop.ts";
 import { pendingOp, pendingOpPhase, type PendingOpKind } from "../../model/pending-op.ts";
@@ -57,13 +59,57 @@ function formatOrDetach(view: DiskView, onTarget: ObservedDisk): DiskStep | unde
   });
 }
 
-/** Zeroes free space if a call requested it and free clusters may hold old bytes. */
+/**
+ * Zeroes free space if a call requested it and free clusters may hold old bytes. Slices that are left
+ * over from an earlier run are zeroed in any case: they hold the clusters of everybody.
+ */
 function zero(view: DiskView, store: ObservedStore): DiskStep | undefined {
-  const { row } = view;
-  if (row.state !== "UP" || row.zeroRequestedTime === undefined) return undefined;
-  if (row.freeSpace === "ZEROED" || store.uuid !== row.lvsUuid) return undefined;
-  const { uuid: lvsUuid, name: lvsName } = store;
-  return recordThen(view, "zero-free-space", { kind: "zero-free-space", lvsUuid, lvsName });
+  const { row, slices } = view;
+  const { uuid: lvsUuid } = store;
+  if (row.state !== "UP" || lvsUuid !== row.lvsUuid) return undefined;
+  const wanted = wantsZeroing(row);
+  if (slices === undefined) return wanted ? { kind: "observe-slices", lvsUuid } : undefined;
+  const zeroNext = zeroSmallest(lvsUuid, slices);
+  if (!wanted) return zeroNext && recordZeroing(view, zeroNext);
+  // What is free may get dirty at any time, or has just become so: it is held again later.
+  if (view.mayBeDirty) return undefined;
+  if (!isPinned(view)) {
+    // Slices that could not take everything must not keep clusters from hosts for long.
+    const failed = view.failures["disk-init/pin-free-space"] !== undefined;
+    const first = failed ? zeroNext : undefined;
+    return recordZeroing(view, first ?? { kind: "pin-free-space", lvsUuid });
+  }
+  return zeroNext ?? { kind: "record-disk", patch: ZEROED };
+}
+
+const ZEROED = {
+  freeSpace: "ZEROED",
+  zeroRequestedTime: undefined,
+  zeroing: undefined,
+  pendingOp: undefined,
+} as const satisfies DiskStatusPatch;
+
+function zeroSmallest(lvsUuid: string, [slice]: readonly Slice[]): DiskStep | undefined {
+  if (slice === undefined) return undefined;
+  return { kind: "zero-slice", lvsUuid, lvolUuid: slice.uuid, name: slice.name };
+}
+
+/** A call asked for it, and it is not done. */
+export function wantsZeroing(row: DiskRow): boolean {
+  return row.zeroRequestedTime !== undefined && row.freeSpace !== "ZEROED";
+}
+
+/** This agent has seen slices hold all that was free, in this incarnation. */
+function isPinned({ row, pending }: DiskView): boolean {
+  const own = pendingOpPhase(row.pendingOp, pending) === "own";
+  return own && row.pendingOp?.op === "zero-free-space" && row.zeroing !== undefined;
+}
+
+/** As recordThen: what was zeroed under an earlier record counts for nothing. */
+function recordZeroing(view: DiskView, step: DiskStep): DiskStep | undefined {
+  const next = recordThen(view, "zero-free-space", step);
+  const records = next?.kind === "record-disk" && next !== step;
+  return records ? { ...next, patch: { ...next.patch, zeroing: undefined } } : next;
 }
 
 /**

@@ -21,7 +21,8 @@ import type { ScanOptions } from "../target/full-scan.ts";
 import type { Lane, Lanes } from "../engine/lanes.ts";
 import type { Observed } from "../target/observed.ts";
 import type * as steps from "../steps.ts";
-import { zeroFreeSpace } from "./zero-free-space.ts";
+import type { Slices } from "./slices.ts";
+import { observeSlices, pinFreeSpace, zeroSlice } from "./zero-free-space.ts";
 
 /**
  * What this process found in its own claims, by disk id. Kept in memory only: a restart inspects
@@ -42,6 +43,7 @@ export type DiskStepContext = ChangeContext & {
   readonly observed: Observed;
   readonly lanes: Lanes;
   readonly claims: ClaimMemory;
+  readonly slices: Slices;
   readonly log: Logger;
   readonly writer: {
     readonly recordDisk: (
@@ -73,6 +75,8 @@ export async function performDiskStep(
     return { kind: "retry", message, unanswered: "not-sent" };
   }
   if (step.kind === "attach-disk") return await attach(context, view, step);
+  if (step.kind === "observe-slices") return await observeSlices({ context, row: view.row }, step);
+  if (step.kind === "zero-slice") return await zeroSliceInLane(context, view, step);
   return await inLane(context, view, (lane) => act({ context, view, lane }, step));
 }
 
@@ -88,7 +92,23 @@ function inLane<T>(
   });
 }
 
-type LaneStep = Exclude<steps.DiskStep, steps.RecordDisk | steps.AttachDisk>;
+/** A slice is an lvol of its own: the volumes of the disk change meanwhile. */
+function zeroSliceInLane(
+  context: DiskStepContext,
+  { row }: DiskView,
+  step: steps.ZeroSlice,
+): Promise<StepResult> {
+  const { lanes } = context;
+  return lanes.run([{ kind: "family", disk: row.id, root: step.name }], (lane) => {
+    trace.getActiveSpan()?.addEvent("lanes held");
+    return zeroSlice({ context, row, lane }, step);
+  });
+}
+
+type LaneStep = Exclude<
+  steps.DiskStep,
+  steps.RecordDisk | steps.AttachDisk | steps.ObserveSlices | steps.ZeroSlice
+>;
 
 function act(on: Act, step: LaneStep): Promise<StepResult> {
   switch (step.kind) {
@@ -100,8 +120,8 @@ function act(on: Act, step: LaneStep): Promise<StepResult> {
       return detach(on, step);
     case "create-store":
       return createStore(on, step);
-    case "zero-free-space":
-      return zeroFreeSpace({ context: on.context, row: on.view.row, lane: on.lane }, step);
+    case "pin-free-space":
+      return pinFreeSpace({ context: on.context, row: on.view.row, lane: on.lane }, step);
   }
 }
 

@@ -5,6 +5,7 @@ import type { DiskState, DiskStatusPatch } from "../../model/disk.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
 import { isWorthRecording, recordedLevel } from "../../model/space.ts";
+import { wantsZeroing } from "./init.ts";
 import type { DiskView } from "./view.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
 
@@ -25,8 +26,13 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
     if (phase.state === "UP") Object.assign(patch, storeColumns(view));
   }
   Object.assign(patch, kernelColumns(view), failuresPatch(view));
-  if (view.mayBeDirty && row.freeSpace === "ZEROED") patch.freeSpace = "UNKNOWN";
-  if (pendingEnded(view)) patch.pendingOp = undefined;
+  if ((view.mayBeDirty || sliceCutOff(view)) && row.freeSpace === "ZEROED") {
+    patch.freeSpace = "UNKNOWN";
+  }
+  const ended = pendingEnded(view);
+  if (ended) patch.pendingOp = undefined;
+  // Free clusters are held again before they count as zeroed.
+  if (row.zeroing !== undefined && (ended || view.mayBeDirty)) patch.zeroing = undefined;
   if (phase?.state === "UP") Object.assign(patch, spaceColumns(view, patch));
   return Object.keys(patch).length === 0 ? undefined : patch;
 }
@@ -58,7 +64,7 @@ function pendingEnded(view: DiskView): boolean {
     case "create-store":
       return onTarget?.store !== undefined;
     case "zero-free-space":
-      return row.freeSpace === "ZEROED";
+      return !wantsZeroing(row) && (view.slices ?? []).length === 0;
     case "purge-orphan":
       return phase === "over";
     case "delete":
@@ -68,6 +74,12 @@ function pendingEnded(view: DiskView): boolean {
     case "inflate":
       return false;
   }
+}
+
+/** The target has died while a slice was being deleted: its clusters may be free and not cleared. */
+function sliceCutOff({ row, pending }: DiskView): boolean {
+  const cutOff = pendingOpPhase(row.pendingOp, pending) === "interrupted";
+  return cutOff && row.pendingOp?.op === "zero-free-space";
 }
 
 /** The disk has no lvstore recorded, or SPDK has finished loading lvstores without finding it. */

@@ -7,6 +7,7 @@ import type { UnknownOutcome } from "../../model/unknown-outcome.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
 import type { DiskSpace, SpaceThresholds } from "../../model/space.ts";
 import type { WriteMode } from "../../store/fence.ts";
+import type { Slice } from "./slices.ts";
 import type { ObservedDisk } from "../target/observed.ts";
 
 /** A PCIe disk as the kernel shows it. The kernel cannot read a disk that is bound to vfio-pci. */
@@ -60,7 +61,11 @@ export type DiskView = {
   /** For deciding whether a pending op of an earlier agent may still be running. */
   readonly pending: PendingContext;
   readonly writeMode: WriteMode;
-  /** A delete on this disk may have left clusters uncleared. */
+  /** Lvols over free clusters that are to be zeroed; undefined: not listed yet. */
+  readonly slices: readonly Slice[] | undefined;
+  /** Hosts may return clusters to the store, by discards, with what stands in them. */
+  readonly hostsMayFree: boolean;
+  /** Free clusters may hold old bytes: of a delete that did not clear them, or by hostsMayFree. */
   readonly mayBeDirty: boolean;
 };
 

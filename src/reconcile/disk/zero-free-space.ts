@@ -1,17 +1,29 @@
-// Zeroes the free clusters of an lvstore: creates a thick lvol of all free clusters with
-// write_zeroes and deletes it, while nothing else changes the lvstore
-// (docs/spdk-contract.md#zeroing-free-space).
+// Zeroes the free clusters of an lvstore (docs/architecture.md#zeroing-of-free-space): thick lvols, the
+// slices, take all of them at one moment, and each is cleared by its delete. From that moment on, what
+// is free is clean, as clusters become free by deletes that clear them only.
+//
+// It never takes slices that an earlier agent has left for all that was free: they are only kept until they
+// are cleared, too.
 import type { DiskRow, DiskStatusPatch } from "../../model/disk.ts";
-import { ZERO_FREE_SPACE_LVOL } from "../../model/identity.ts";
+import { sliceSizes } from "../../model/zeroing.ts";
+import {
+  ZEROING_FIRST_SLICES,
+  ZEROING_RESERVE_BYTES,
+  ZEROING_SLICE_BYTES,
+  ZEROING_SLICES,
+} from "../../limits.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
-import { attempt, retryOf } from "../engine/attempt.ts";
+import { WAIT_MS } from "../../spdk/rpc.ts";
+import { attempt, retryOf, type Attempt } from "../engine/attempt.ts";
 import { changing, type ChangeContext } from "./changing.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { Lane } from "../engine/lanes.ts";
 import type * as steps from "../steps.ts";
+import type { Slice, Slices } from "./slices.ts";
 
 export type ZeroFreeSpaceContext = ChangeContext & {
   readonly spdk: SpdkClient;
+  readonly slices: Slices;
   readonly writer: {
     readonly recordDisk: (
       row: Pick<DiskRow, "id" | "generation">,
@@ -20,45 +32,153 @@ export type ZeroFreeSpaceContext = ChangeContext & {
   };
 };
 
-/** Runs with the disk's lane held exclusively, from the first read to the recorded status. */
-export async function zeroFreeSpace(
-  { context, row, lane }: { context: ZeroFreeSpaceContext; row: DiskRow; lane: Lane },
-  { lvsUuid, lvsName }: steps.ZeroFreeSpace,
+type On = { readonly context: ZeroFreeSpaceContext; readonly row: DiskRow; readonly lane: Lane };
+
+const LIMITS = {
+  sliceBytes: ZEROING_SLICE_BYTES,
+  slices: ZEROING_SLICES,
+  reserveBytes: ZEROING_RESERVE_BYTES,
+  firstSlices: ZEROING_FIRST_SLICES,
+};
+
+/** Reads which slices there are: of this run of zeroing, or left over from an earlier one. */
+export async function observeSlices(
+  { context, row }: Pick<On, "context" | "row">,
+  { lvsUuid }: Pick<steps.ObserveSlices, "lvsUuid">,
 ): Promise<StepResult> {
-  const { spdk, writer } = context;
-  const change = <T>(call: Promise<T>) => changing({ context, row, lane }, call);
-  // An interrupted run leaves its temporary lvol behind.
-  const leftover = await attempt(spdk.getBdev(`${lvsName}/${ZERO_FREE_SPACE_LVOL}`));
-  if (leftover.kind !== "ok") return retryOf([leftover]);
-  if (leftover.value !== undefined) {
-    const removed = await change(spdk.bdevLvolDelete({ lvsUuid, name: leftover.value.uuid }));
-    if (removed.kind !== "ok") return retryOf([removed]);
-  }
-  const before = await attempt(spdk.getLvstore({ uuid: lvsUuid }));
-  if (before.kind !== "ok") return retryOf([before]);
-  if (before.value === undefined)
-    return { kind: "retry", message: `lvstore ${lvsUuid} is not loaded` };
-  const { freeClusters, clusterBytes } = before.value;
-  if (freeClusters > 0n) {
-    const made = await change(
-      spdk.bdevLvolCreate({
-        lvsUuid,
-        lvolName: ZERO_FREE_SPACE_LVOL,
-        sizeBytes: freeClusters * clusterBytes,
-        thin: false,
-        clearMethod: "write_zeroes",
-      }),
-    );
-    if (made.kind !== "ok") return retryOf([made]);
-    const deleted = await change(spdk.bdevLvolDelete({ lvsUuid, name: made.value }));
-    if (deleted.kind !== "ok") return retryOf([deleted]);
-  }
+  const listed = await attempt(context.spdk.getLvols({ uuid: lvsUuid }));
+  if (listed.kind !== "ok") return retryOf([listed]);
+  if (listed.value === undefined) return notLoaded(lvsUuid);
+  context.slices.found(row.id, listed.value, row.clusterBytes);
+  return { kind: "ok" };
+}
+
+/**
+ * Runs with the disk's lane held exclusively. In the end every cluster that was free is held by a slice,
+ * or was handed to a volume before that moment, or is clean.
+ */
+export async function pinFreeSpace(on: On, step: steps.PinFreeSpace): Promise<StepResult> {
+  const { context, row } = on;
+  const { spdk, slices, writer } = context;
+  const { lvsUuid } = step;
+  const startTime = new Date();
+  const observed = await observeSlices(on, step);
+  if (observed.kind !== "ok") return observed;
+  const store = await attempt(spdk.getLvstore({ uuid: lvsUuid }));
+  if (store.kind !== "ok") return retryOf([store]);
+  if (store.value === undefined) return notLoaded(lvsUuid);
+  const { freeClusters, clusterBytes } = store.value;
+  const sizes = sliceSizes(freeClusters, clusterBytes, LIMITS);
+  const made = await Promise.all(
+    slices.newNames(row.id, sizes.length).map((name, index) => {
+      const size = (sizes[index] ?? 1n) * clusterBytes;
+      return createSlice(on, lvsUuid, name, size);
+    }),
+  );
+  const open = made.find(({ kind }) => kind === "open");
+  if (open !== undefined) return forgetting(on, retryOf([open]));
+  const pinned = await pinRest(on, { lvsUuid, clusterBytes });
+  if (pinned.kind !== "ok") return forgetting(on, pinned);
+  const { zeroedBytes, totalBytes } = slices.progress(row.id);
   const written = await writer.recordDisk(row, {
-    freeSpace: "ZEROED",
-    zeroRequestedTime: undefined,
-    pendingOp: undefined,
+    zeroing: { zeroedBytes, totalBytes, startTime },
   });
   return written
     ? { kind: "ok" }
     : { kind: "retry", message: "the intent changed before the status was committed" };
+}
+
+/**
+ * Takes what is still free, and hands out clean clusters at once: while nothing is free, writes of hosts
+ * to thin volumes fail. Others take or free clusters meanwhile, so it is tried a few times.
+ */
+async function pinRest(
+  on: On,
+  { lvsUuid, clusterBytes }: { readonly lvsUuid: string; readonly clusterBytes: bigint },
+): Promise<StepResult> {
+  const { context, row } = on;
+  const { spdk, slices } = context;
+  const first = (slices.of(row.id) ?? []).filter(({ bytes }) => bytes === clusterBytes);
+  const release = (some: readonly Slice[]) =>
+    Promise.all(some.map((one) => deleteSlice(on, lvsUuid, one)));
+  let last: Attempt<unknown> | undefined;
+  for (let turn = 0; turn < ZEROING_FIRST_SLICES; turn += 1) {
+    const before = await attempt(spdk.getLvstore({ uuid: lvsUuid }));
+    const free = before.kind === "ok" ? (before.value?.freeClusters ?? 0n) : 0n;
+    if (free > 0n) {
+      const [name = ""] = slices.newNames(row.id, 1);
+      last = await createSlice(on, lvsUuid, name, free * clusterBytes);
+    }
+    // In one write: what is free is read before the delete takes effect.
+    const [after, released] = await Promise.all([
+      attempt(spdk.getLvstore({ uuid: lvsUuid })),
+      release(first.splice(0, 1)),
+    ]);
+    if (after.kind !== "ok") return retryOf([after]);
+    if (after.value === undefined) return notLoaded(lvsUuid);
+    if (after.value.freeClusters === 0n) {
+      return retryOf([...released, ...(await release(first))].filter(({ kind }) => kind !== "ok"));
+    }
+  }
+  await release(first);
+  if (last !== undefined && last.kind !== "ok") return retryOf([last]);
+  return {
+    kind: "retry",
+    message: "free clusters are taken and freed too fast to hold all of them",
+  };
+}
+
+/** Runs with the slice's family held: other lvols of the disk change meanwhile. */
+export async function zeroSlice(on: On, step: steps.ZeroSlice): Promise<StepResult> {
+  const { context, row } = on;
+  const { slices, writer } = context;
+  const slice = slices.of(row.id)?.find(({ uuid }) => uuid === step.lvolUuid);
+  if (slice === undefined) return { kind: "ok" };
+  const deleted = await deleteSlice(on, step.lvsUuid, slice);
+  if (deleted.kind !== "ok") return forgetting(on, retryOf([deleted]));
+  if (row.zeroing === undefined) return { kind: "ok" };
+  const left = (slices.of(row.id) ?? []).reduce((sum, { bytes }) => sum + bytes, 0n);
+  const { totalBytes } = row.zeroing;
+  // A commit is worth a step of a percent.
+  if (slice.bytes * 100n < totalBytes) return { kind: "ok" };
+  const zeroedBytes = left > totalBytes ? 0n : totalBytes - left;
+  await writer.recordDisk(row, { zeroing: { ...row.zeroing, zeroedBytes } });
+  return { kind: "ok" };
+}
+
+async function createSlice(
+  on: On,
+  lvsUuid: string,
+  lvolName: string,
+  sizeBytes: bigint,
+): Promise<Attempt<string>> {
+  const { spdk, slices } = on.context;
+  const lvol = { lvsUuid, lvolName, sizeBytes, thin: false, clearMethod: "write_zeroes" } as const;
+  const made = await changing(on, spdk.bdevLvolCreate(lvol));
+  if (made.kind === "ok") {
+    slices.add(on.row.id, { uuid: made.value, name: lvolName, bytes: sizeBytes });
+  }
+  return made;
+}
+
+async function deleteSlice(on: On, lvsUuid: string, slice: Slice): Promise<Attempt<unknown>> {
+  const { spdk, slices } = on.context;
+  const bulk = { waitMs: WAIT_MS.bulk };
+  const deleted = await changing(on, spdk.bdevLvolDelete({ lvsUuid, name: slice.uuid }, bulk));
+  if (deleted.kind === "refused" && deleted.error.kind === "absent") {
+    slices.remove(on.row.id, slice.uuid);
+    return { kind: "ok", value: undefined };
+  }
+  if (deleted.kind === "ok") slices.remove(on.row.id, slice.uuid);
+  return deleted;
+}
+
+/** After anything but success, which slices there are is read again. */
+function forgetting({ context, row }: On, result: StepResult): StepResult {
+  context.slices.forget(row.id);
+  return result;
+}
+
+function notLoaded(lvsUuid: string): StepResult {
+  return { kind: "retry", message: `lvstore ${lvsUuid} is not loaded` };
 }

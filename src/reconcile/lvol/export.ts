@@ -81,12 +81,13 @@ function endAgain(view: VolumePlanView): VolumeStep | undefined {
   return { ...endExport(view, subsystem), forced: true };
 }
 
-function prepareExport({ row }: VolumePlanView): VolumeStep {
+function prepareExport({ row, dmrsl }: VolumePlanView): VolumeStep {
   return {
     kind: "prepare-export",
     nqn: row.nqn,
     serialNumber: row.serialNumber,
     modelNumber: row.modelNumber,
+    dmrsl,
     ...confirmedHosts(row),
   };
 }

@@ -58,8 +58,8 @@ export async function prepareExport(
 ): Promise<StepResult> {
   const { spdk, observed } = on.context;
   const { row } = on.view;
-  const { nqn, serialNumber, modelNumber, allowAnyHost, hosts } = step;
-  const create = { nqn, serialNumber, modelNumber, allowAnyHost, maxNamespaces: 1 };
+  const { nqn, serialNumber, modelNumber, allowAnyHost, hosts, dmrsl } = step;
+  const create = { nqn, serialNumber, modelNumber, allowAnyHost, maxNamespaces: 1, dmrsl };
   const wait = waiting(on);
   const [created, ...allowed] = await changeSubsystem(on, [
     () => spdk.nvmfCreateSubsystem(create, wait),
@@ -73,6 +73,7 @@ export async function prepareExport(
   observed.setSubsystem(row.id, {
     kind: "present",
     serialNumber,
+    dmrsl,
     allowAnyHost,
     hosts: hosts.filter((_, index) => allowed[index]?.kind === "ok"),
     listeners: [],

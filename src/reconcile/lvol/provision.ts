@@ -22,8 +22,8 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   }
   if (row.lvolUuid !== undefined) return undefined;
   if (row.maybeMade) return undefined;
-  // The volume was admitted while the lvstore was clean; it may not be any more.
-  if (!view.clean) return undefined;
+  // The volume was admitted while the lvstore was clean, and on another release of SPDK perhaps.
+  if (!view.clean || view.discardsNotZeroing) return undefined;
   const lvol = { kind: "create-lvol", lvolName: row.id, lvsUuid: store.uuid } as const;
   if (!row.cloning) return { ...lvol, sizeBytes: row.promisedBytes, thin: row.thin };
   const sizeBytes = view.cloneOf?.observedSizeBytes;

@@ -1,4 +1,5 @@
 // The view of one volume that its loops plan from: its row, its observed state and its disk.
+import { discardLimit, discardRefusal, type Isolation } from "../../model/discards.ts";
 import type { VolumeView } from "../../model/lvol-state.ts";
 import type { ListenAddress, LvolRow, ObservedVolume } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
@@ -30,6 +31,10 @@ export type VolumePlanView = VolumeView & {
    * The free clusters of the lvstore are known to be zeroed, or the isolation mode is `trusted`.
    */
   readonly clean: boolean;
+  /** The release lets hosts free clusters of a thin volume, and the disk is not asserted to zero them. */
+  readonly discardsNotZeroing: boolean;
+  /** The limit of discards that a subsystem of the volume is made with; undefined: none. */
+  readonly dmrsl: number | undefined;
   /**
    * A delete may have left old bytes in free clusters, and the disk's row does not record it yet.
    */
@@ -67,7 +72,7 @@ export type VolumeViewSource = {
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
   readonly listenAddresses: () => readonly ListenAddress[];
-  readonly isolation: "strict" | "trusted";
+  readonly isolation: Isolation;
   readonly spaceThresholds: SpaceThresholds;
   readonly pending: (now: Date) => PendingContext;
 };
@@ -81,7 +86,8 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
   const { sourceSnapshotId } = row.request;
   const volume = observed.volume(row.id);
   const takesClusters = row.lvolUuid === undefined || row.cloning || isTooSmall(row, volume);
-  const dirty = takesClusters && mayBeDirty(rows, row.diskId, observed.incarnation);
+  const dirty = takesClusters && mayBeDirty(rows, observed, row.diskId);
+  const guard = observed.discardGuard;
   return {
     row,
     observed: volume,
@@ -109,6 +115,11 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
         ? rows.snapshots.get(sourceSnapshotId)
         : undefined,
     clean: source.isolation === "trusted" || (disk?.freeSpace === "ZEROED" && !dirty),
+    discardsNotZeroing:
+      row.thin &&
+      disk !== undefined &&
+      discardRefusal(disk, { guard, isolation: source.isolation }) !== undefined,
+    dmrsl: discardLimit(guard, source.isolation, disk),
     diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
     store,
   };

@@ -51,6 +51,8 @@ export type FullScanOptions = {
     readonly scan: (bdevs?: Promise<readonly Bdev[]>) => Promise<FoundDisks>;
     readonly apply: (disks: FoundDisks) => void;
     readonly ensureFabricDisksAttached: (disks: FoundDisks) => void;
+    /** All lvols that were found. */
+    readonly applySlices: (lvols: readonly Listed[]) => void;
   };
 };
 
@@ -218,6 +220,7 @@ export class FullScan {
       if (observedSince.lvols.has(row.id)) continue;
       this.#applySnapshot(row, matching(row, { byUuid, byAlias }, rows));
     }
+    this.#options.disks.applySlices(lvols);
     orphans.applyLvols(lvols);
   }
 

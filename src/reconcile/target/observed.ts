@@ -4,6 +4,7 @@
 //
 // It never keeps an observation beyond the incarnation that it was made in.
 import { isDeepStrictEqual } from "node:util";
+import type { DiscardGuard } from "../../model/discards.ts";
 import type {
   ObservedLvol,
   ObservedSubsystem,
@@ -81,9 +82,49 @@ export class Observed {
   #freeReadsBegun = 0;
   #incarnation: string | undefined;
   #earlierMayRun = false;
+  #discardGuard: DiscardGuard | undefined;
+  readonly #freeingDisk: (id: string, volume: ObservedVolume) => string | undefined;
+  /** By disk: the volumes whose hosts may return clusters to it by discards. */
+  readonly #freeing = new Map<string, Set<string>>();
 
-  constructor(onChange: (change: ObservedChange) => void) {
+  /** freeingDisk: the disk of a volume whose hosts may return clusters to it. */
+  constructor(
+    onChange: (change: ObservedChange) => void,
+    freeingDisk: (id: string, volume: ObservedVolume) => string | undefined = () => undefined,
+  ) {
     this.#onChange = onChange;
+    this.#freeingDisk = freeingDisk;
+  }
+
+  /** Of the target that is connected, or was last; undefined before the first one. */
+  get discardGuard(): DiscardGuard | undefined {
+    return this.#discardGuard;
+  }
+
+  /** Whether the subsystem of a volume lets its hosts return clusters to the disk. */
+  discardsFree(diskId: string): boolean {
+    return this.#freeing.has(diskId);
+  }
+
+  /** The row of the volume has changed, which may decide whether its hosts' discards free clusters. */
+  checkDiscards(id: string): void {
+    const volume = this.volume(id);
+    // Unknown for a moment: it is as it was.
+    if (volume.subsystem === undefined && this.#volumes.has(id)) return;
+    const disk = this.#freeingDisk(id, volume);
+    for (const [other, ids] of this.#freeing) {
+      if (other === disk || !ids.delete(id) || ids.size > 0) continue;
+      this.#freeing.delete(other);
+      this.#onChange({ kind: "disk", id: other });
+    }
+    if (disk === undefined) return;
+    const ids = this.#freeing.get(disk);
+    if (ids !== undefined) {
+      ids.add(id);
+      return;
+    }
+    this.#freeing.set(disk, new Set([id]));
+    this.#onChange({ kind: "disk", id: disk });
   }
 
   /** The incarnation of the observations; undefined while the target is disconnected. */
@@ -110,7 +151,15 @@ export class Observed {
   }
 
   /** The target was identified. Clears the observations if this is another incarnation. */
-  beginIncarnation(incarnation: string, earlierMayRun: boolean): void {
+  beginIncarnation(
+    incarnation: string,
+    facts: {
+      readonly earlierMayRun: boolean;
+      readonly discardGuard: DiscardGuard;
+    },
+  ): void {
+    const { earlierMayRun, discardGuard } = facts;
+    this.#discardGuard = discardGuard;
     // Identified once more on the same connection: nothing has changed.
     if (incarnation === this.#incarnation) return;
     this.#forget();
@@ -142,6 +191,7 @@ export class Observed {
   forgetVolume(id: string): void {
     this.#volumes.delete(id);
     this.#staleSince.delete(id);
+    this.checkDiscards(id);
   }
 
   /** The row of the snapshot is gone. */
@@ -152,6 +202,7 @@ export class Observed {
   setLvol(id: string, lvol: ObservedLvol | undefined): void {
     for (const { lvols } of this.#openScans) lvols.add(id);
     this.#volumes.set(id, { ...this.volume(id), lvol, lvolTime: lvol && new Date() });
+    this.checkDiscards(id);
     this.#onChange({ kind: "lvol", id });
   }
 
@@ -182,6 +233,7 @@ export class Observed {
       exportEnded: before.exportEnded && subsystem?.kind !== "present",
       listeningSinceMs: listening ? (before.listeningSinceMs ?? performance.now()) : undefined,
     });
+    this.checkDiscards(id);
     this.#onChange({ kind: "lvol", id });
   }
 
@@ -281,6 +333,7 @@ export class Observed {
     this.#ownResizes.clear();
     this.#staleSince.clear();
     this.#freeReads.clear();
+    this.#freeing.clear();
     for (const id of disks) this.#onChange({ kind: "disk", id });
     for (const id of volumes) this.#onChange({ kind: "lvol", id });
     for (const id of snapshots) this.#onChange({ kind: "snapshot", id });
@@ -320,6 +373,7 @@ export function observedSubsystem(subsystem: Subsystem | undefined): ObservedSub
     kind: "present",
     serialNumber: subsystem.serialNumber ?? "",
     allowAnyHost: subsystem.allowAnyHost,
+    dmrsl: subsystem.dmrsl,
     hosts: subsystem.hosts,
     listeners: subsystem.listenAddresses,
     namespaces: subsystem.namespaces,

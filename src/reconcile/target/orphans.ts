@@ -8,7 +8,7 @@ import {
   isUuid,
   parseOwnerNqn,
   parseStoreName,
-  ZERO_FREE_SPACE_LVOL,
+  zeroingSliceIndex,
 } from "../../model/identity.ts";
 import type { Orphan } from "../../model/orphan.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
@@ -158,9 +158,8 @@ export class Orphans {
     const { store, name } = partsOf(bdev);
     const { rows } = this.#options;
     if (!this.#isOurStore(store) || hasRow(rows, bdev.uuid, `${store}/${name}`)) return false;
-    // The agent is zeroing free space, and removes this lvol itself.
-    const zeroing = this.#diskOf(bdev)?.pendingOp?.op === "zero-free-space";
-    return !(name === ZERO_FREE_SPACE_LVOL && zeroing);
+    // The agent is zeroing free space, or was, and removes this lvol itself.
+    return zeroingSliceIndex(name) === undefined || this.#diskOf(bdev) === undefined;
   }
 
   /** A subsystem of this node by its NQN, without a volume; a tombstone has none. */

@@ -54,6 +54,7 @@ export type TargetSessionOptions = {
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly trtype: string;
+  readonly isolation: "strict" | "trusted";
   readonly spdkSocket: string;
   /** Addresses at which hosts are told by discovery what they may connect to. */
   readonly listenAddresses: readonly ListenAddress[];
@@ -244,7 +245,7 @@ export class TargetSession {
     const { connectionNumber } = connection;
     await this.#beginSocket();
     // One write for all reads: after a restart of the target every export waits for them.
-    const [, { version }, scan, subsystems, transports] = await Promise.all([
+    const [, { version, hostDiscards }, scan, subsystems, transports] = await Promise.all([
       // Before the lists: a change during the scan is then reported by an event as well.
       this.#events.begin(),
       spdk.capabilities(),
@@ -265,8 +266,8 @@ export class TargetSession {
       if (!subsystems.all && ours.length === 0) throw this.#scan.subsystemsUnknown();
       this.#missing = undefined;
       // Its failure is reported when the process is known.
-      const transport = ensureTransport(this.#options, transports).then(
-        (missing) => ({ missing }),
+      const masks = hostDiscards === "transport" && this.#options.isolation === "strict";
+      const transport = ensureTransport(this.#options, transports, masks).catch(
         (error: unknown) => ({ error }),
       );
       const { disks, lvols } = found;
@@ -285,7 +286,13 @@ export class TargetSession {
       // A target that this agent could not mark before is marked now.
       otherProcess = restarted && last?.startsWith(UNMARKED) !== true;
       if (restarted) this.#scan.beginProcess();
-      observed.beginIncarnation(incarnation, continuity === "unsure");
+      if (made.made && masks) this.#identity.discardsMasked();
+      const masked = this.#identity.process?.discardsMasked === true;
+      const unmasked = hostDiscards === "transport" && !masked;
+      observed.beginIncarnation(incarnation, {
+        earlierMayRun: continuity === "unsure",
+        discardGuard: unmasked ? "nothing" : hostDiscards,
+      });
       this.#scan.apply(found);
       this.#identified.resolve(continuity);
       this.#identified = Promise.withResolvers();

@@ -89,6 +89,13 @@ export class TargetIdentity {
     return { continuity, incarnation: mark, missing };
   }
 
+  /** The transport of the process refuses discards: this agent has made it so. */
+  discardsMasked(): void {
+    if (this.#process === undefined) return;
+    this.#process = { ...this.#process, discardsMasked: true };
+    this.record();
+  }
+
   /** Has the process recorded, unless it is. */
   record(): void {
     const { rows, recordProcess, writeMode } = this.#options;

@@ -5,7 +5,14 @@ import type { Transport } from "../../spdk/replies-nvmf.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Missing } from "./target-identity.ts";
 
-/** Creates the transport unless it is there; what the write mode did not permit. */
+export type EnsuredTransport = {
+  /** What the write mode did not permit. */
+  readonly missing: Missing | undefined;
+  /** Made now, so that it refuses discards if that was asked for. */
+  readonly made: boolean;
+};
+
+/** Creates the transport unless it is there. */
 export async function ensureTransport(
   on: {
     readonly spdk: Pick<SpdkClient, "nvmfCreateTransport">;
@@ -13,17 +20,18 @@ export async function ensureTransport(
     readonly writeMode: () => WriteMode;
   },
   transports: readonly Transport[],
-): Promise<Missing | undefined> {
+  maskDiscards: boolean,
+): Promise<EnsuredTransport> {
   const { trtype: wanted, spdk, writeMode } = on;
   if (transports.some(({ trtype }) => trtype.toUpperCase() === wanted.toUpperCase()))
-    return undefined;
-  if (writeMode() === "read-only") return "any change";
+    return { missing: undefined, made: false };
+  if (writeMode() === "read-only") return { missing: "any change", made: false };
   try {
-    await spdk.nvmfCreateTransport(wanted);
+    await spdk.nvmfCreateTransport({ trtype: wanted, maskDiscards });
   } catch (error) {
     if (!(error instanceof SpdkError)) throw error;
     const answer = `nvmf_create_transport answered ${error.code} (${error.spdkMessage})`;
     throw new Error(`cannot create the ${wanted} transport: ${answer}`, { cause: error });
   }
-  return undefined;
+  return { missing: undefined, made: true };
 }

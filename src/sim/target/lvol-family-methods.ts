@@ -92,7 +92,8 @@ function clone(context: Context, params: JsonValue | undefined): Started {
       thin: true,
       snapshot: false,
       readOnly: false,
-      clear: blob.clear,
+      // Never the snapshot's: SPDK sets none (docs/spdk-contract.md#clearing-of-clones).
+      clear: "unmap",
       parent: blob.uuid,
       allocated: new Extents(),
     });

@@ -15,6 +15,7 @@ import type { JsonValue } from "./json.ts";
 import type { Disk } from "./media.ts";
 import { after, done, HalfDone, type Context, type Methods, type Started } from "./method.ts";
 import { asyncErrno, errno, RpcError } from "./rpc-error.ts";
+import { sendCommand } from "./nvme-command.ts";
 import type { Controller, DiskBdev, Path, Target } from "./target.ts";
 
 /** Polls that an attach takes, including the examination of the bdev. */
@@ -74,6 +75,7 @@ export const nvmeMethods: Methods = {
     if (!target.controllers.has(name)) throw errno("ENODEV");
     return { kind: "later", polls: 1, complete: () => true };
   },
+  bdev_nvme_send_cmd: sendCommand,
   bdev_nvme_set_options: ({ target }) => {
     if (target.controllers.size > 0) {
       throw new RpcError(-1, "RPC not permitted with nvme controllers already attached");

@@ -1,5 +1,6 @@
 // Differences between the SPDK releases the simulator supports
-// (docs/spdk-contract.md#release-differences, measured on 24.01, 25.05.1, 26.09-pre). The methods
+// (docs/spdk-contract.md#release-differences, measured on 24.01, 25.05.1, 26.09-pre; 26.01 is 25.05 with
+// what its source has in addition). The methods
 // implement the newest one; an older release translates params before they are decoded, and results
 // and errors before they are sent.
 import { DecodeFailed } from "./decode.ts";
@@ -7,7 +8,7 @@ import { JsonNumber, JsonObject, type JsonValue } from "./json.ts";
 import { olderError, olderResult, oldestResult } from "./older-answers.ts";
 import { RpcError } from "./rpc-error.ts";
 
-export const RELEASES = ["24.01", "25.05", "26.09"] as const;
+export const RELEASES = ["24.01", "25.05", "26.01", "26.09"] as const;
 export type ReleaseName = (typeof RELEASES)[number];
 
 type Plain = Readonly<Record<string, unknown>>;
@@ -121,6 +122,18 @@ const V25_05: Release = {
   error: olderError,
 };
 
+const V26_01: Release = {
+  ...V25_05,
+  name: "26.01",
+  version: versionOf([26, 1, 0], "", "0000000000"),
+  eventTypes: V26_09.eventTypes,
+  params: (method, params) => {
+    if (method === "nvmf_create_transport") return params;
+    const both = method === "bdev_get_iostat" && params instanceof JsonObject;
+    return both && params.get("names") !== undefined ? params : V25_05.params(method, params);
+  },
+};
+
 const V24_01: Release = {
   ...V25_05,
   name: "24.01",
@@ -171,6 +184,7 @@ const V24_01: Release = {
 const BY_NAME: Readonly<Record<ReleaseName, Release>> = {
   "24.01": V24_01,
   "25.05": V25_05,
+  "26.01": V26_01,
   "26.09": V26_09,
 };
 

@@ -56,6 +56,8 @@ function view(change: Partial<DiskView> = {}): DiskView {
     fleet: FLEET,
     pending: { incarnation, epoch: 1n, now: NOW, graceUntil: NOW, earlierMayRun: false },
     writeMode: "read-write",
+    slices: [],
+    hostsMayFree: false,
     mayBeDirty: false,
     ...change,
   };

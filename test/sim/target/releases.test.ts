@@ -4,8 +4,10 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { RELEASES, type ReleaseName } from "../../../src/sim/target/release.ts";
+import type { ReleaseName } from "../../../src/sim/target/release.ts";
 import { simulator, type Simulator } from "./simulator.ts";
+
+const RELEASES = ["24.01", "25.05", "26.09"] as const satisfies readonly ReleaseName[];
 
 const reply = z.object({
   result: z.unknown().optional(),

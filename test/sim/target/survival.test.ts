@@ -59,7 +59,7 @@ describe("a target that is killed", () => {
       snapshotName: "snap",
     });
     await before.bdevLvolDelete({ lvsUuid, name: gone });
-    await before.nvmfCreateTransport("TCP");
+    await before.nvmfCreateTransport({ trtype: "TCP", maskDiscards: false });
     await before.nvmfCreateSubsystem({
       nqn: "nqn.2026-11.io.test:a",
       serialNumber: "S",

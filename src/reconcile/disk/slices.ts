@@ -1,0 +1,114 @@
+// The slices of free space that are on each disk, in memory: lvols over clusters that are to be zeroed.
+// What was found, made and deleted in one incarnation of the target; unknown until they were listed.
+import { zeroingSlice, zeroingSliceIndex } from "../../model/identity.ts";
+import type { Rows } from "../../store/rows.ts";
+import type { Observed } from "../target/observed.ts";
+
+export type Slice = { readonly uuid: string; readonly name: string; readonly bytes: bigint };
+
+type Listed = {
+  readonly uuid: string;
+  readonly alias: string;
+  readonly allocatedClusters: bigint | undefined;
+};
+
+export type ListedSlice = Listed & { readonly store: { readonly uuid: string } };
+
+/** Whether an lvol is a slice, by its alias. */
+function isSlice(alias: string): boolean {
+  return zeroingSliceIndex(nameOf(alias)) !== undefined;
+}
+
+function nameOf(alias: string): string {
+  return alias.slice(alias.indexOf("/") + 1);
+}
+
+type OfDisk = {
+  readonly incarnation: string;
+  readonly slices: Map<string, Slice>;
+  nextIndex: number;
+  totalBytes: bigint;
+  zeroedBytes: bigint;
+};
+
+export class Slices {
+  readonly #observed: Pick<Observed, "incarnation" | "disk">;
+  readonly #disks = new Map<string, OfDisk>();
+
+  constructor(observed: Pick<Observed, "incarnation" | "disk">) {
+    this.#observed = observed;
+  }
+
+  /** Smaller ones first; undefined until they were listed in this incarnation. */
+  of(diskId: string): readonly Slice[] | undefined {
+    const all = this.#of(diskId)?.slices.values();
+    return (
+      all && [...all].toSorted((a, b) => (a.bytes === b.bytes ? 0 : a.bytes < b.bytes ? -1 : 1))
+    );
+  }
+
+  /** All lvols of its lvstore were listed. */
+  found(diskId: string, lvols: readonly Listed[], clusterBytes: bigint | undefined): void {
+    const { incarnation } = this.#observed;
+    if (incarnation === undefined) return;
+    const none = { nextIndex: 0, totalBytes: 0n, zeroedBytes: 0n };
+    this.#disks.set(diskId, { incarnation, slices: new Map(), ...none });
+    for (const { uuid, alias, allocatedClusters } of lvols) {
+      if (!isSlice(alias)) continue;
+      const name = nameOf(alias);
+      this.add(diskId, { uuid, name, bytes: (allocatedClusters ?? 0n) * (clusterBytes ?? 0n) });
+    }
+  }
+
+  /** Lvols of a full scan, of any store. The disks whose slices are known by it, if there are any. */
+  applyScan(rows: Rows, lvols: readonly ListedSlice[]): readonly string[] {
+    const slices = lvols.filter(({ alias }) => isSlice(alias));
+    return [...rows.disks()].flatMap(({ id, lvsUuid, clusterBytes }) => {
+      const loaded = this.#observed.disk(id)?.store?.uuid;
+      if (loaded === undefined || loaded !== lvsUuid || this.#of(id) !== undefined) return [];
+      const own = slices.filter(({ store }) => store.uuid === lvsUuid);
+      this.found(id, own, clusterBytes);
+      return own.length > 0 ? [id] : [];
+    });
+  }
+
+  add(diskId: string, slice: Slice): void {
+    const of = this.#of(diskId);
+    if (of === undefined) return;
+    of.slices.set(slice.uuid, slice);
+    of.nextIndex = Math.max(of.nextIndex, (zeroingSliceIndex(slice.name) ?? 0) + 1);
+    of.totalBytes += slice.bytes;
+  }
+
+  remove(diskId: string, uuid: string): void {
+    const of = this.#of(diskId);
+    const slice = of?.slices.get(uuid);
+    if (of === undefined || slice === undefined) return;
+    of.slices.delete(uuid);
+    of.zeroedBytes += slice.bytes;
+  }
+
+  /** Names that no slice of the disk has had since they were listed. */
+  newNames(diskId: string, count: number): readonly string[] {
+    const of = this.#of(diskId);
+    if (of === undefined) return [];
+    const from = of.nextIndex;
+    of.nextIndex += count;
+    return Array.from({ length: count }, (_, index) => zeroingSlice(from + index));
+  }
+
+  /** Since they were listed. */
+  progress(diskId: string): { readonly zeroedBytes: bigint; readonly totalBytes: bigint } {
+    const { zeroedBytes = 0n, totalBytes = 0n } = this.#of(diskId) ?? {};
+    return { zeroedBytes, totalBytes };
+  }
+
+  forget(diskId: string): void {
+    this.#disks.delete(diskId);
+  }
+
+  #of(diskId: string): OfDisk | undefined {
+    const of = this.#disks.get(diskId);
+    return of?.incarnation === this.#observed.incarnation ? of : undefined;
+  }
+}

@@ -1,0 +1,174 @@
+// ZeroFreeSpace: afterwards no free cluster holds old bytes, whatever hosts, other calls and kills did
+// meanwhile; and nothing of it is left on the disk (docs/architecture.md#zeroing-of-free-space).
+import { describe, expect, it } from "vitest";
+import type { StopAt } from "../../src/sim/target/gate.ts";
+import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { crashScenario, tag, type CrashScenario } from "../support/crash-scenario.ts";
+import { slicesOf, soiledClusters, soilFreeClusters } from "../support/free-space.ts";
+import { getLvol, idOf, provision, remove, WAIT } from "../support/volumes.ts";
+
+const SMALL = { sizeBytes: 16n * 1_048_576n };
+const OLD = 0x77;
+
+async function diskOf({ client }: TestAgent) {
+  const request = { pageSize: 0, pageToken: "" };
+  const { disks } = await call(client, client.listDisks.bind(client), request);
+  const [disk] = disks;
+  return {
+    id: disk?.meta?.id ?? "",
+    freeSpace: disk?.status?.lvstore?.freeSpace,
+    zeroing: disk?.status?.zeroing,
+  };
+}
+
+async function zeroFreeSpace(agent: TestAgent, wait = true) {
+  const { client } = agent;
+  const { id: diskId } = await diskOf(agent);
+  const waitTimeout = wait ? WAIT : undefined;
+  return await call(client, client.zeroFreeSpace.bind(client), { diskId, waitTimeout });
+}
+
+/** A disk whose free clusters hold old bytes, as its row says, with a volume that is in use. */
+async function soiled(scenario: CrashScenario) {
+  const agent = await scenario.start();
+  await agent.ready();
+  const used = await provision(agent, SMALL);
+  await scenario.killAgent();
+  await scenario.query("update disk set free_space = 'UNKNOWN'");
+  expect(soilFreeClusters(scenario, OLD)).toBeGreaterThan(1_000);
+  const next = await scenario.start();
+  await next.ready();
+  expect((await refusal(provision(next, SMALL))).reason).toBe("FREE_SPACE_NOT_ZEROED");
+  return { agent: next, used };
+}
+
+/** What is left once the free space is zeroed. */
+async function zeroed(scenario: CrashScenario) {
+  await until("the free space is zeroed", async () => {
+    const disk = await diskOf(scenario.agent());
+    return disk.freeSpace === "FREE_SPACE_ZEROED" && disk.zeroing === undefined;
+  });
+  return { soiled: soiledClusters(scenario), slices: slicesOf(scenario) };
+}
+
+const NOTHING = { soiled: 0, slices: [] };
+
+/** Resolves when the target has stopped there; it stays so until `resume` or a restart. */
+async function stoppedAt({ target }: CrashScenario, at: StopAt): Promise<void> {
+  const { gate } = target.engine();
+  const stopped = new Promise<void>((resolve) => (gate.onStopped = () => resolve()));
+  gate.stopAt(at);
+  await stopped;
+}
+
+async function orphansOf({ client }: TestAgent): Promise<number> {
+  const { orphans } = await call(client, client.listOrphans.bind(client), {
+    pageSize: 0,
+    pageToken: "",
+  });
+  return orphans.length;
+}
+
+describe("zeroing of free space", () => {
+  it("leaves no old byte in a free cluster, and opens the disk to new volumes", async () => {
+    await using scenario = await crashScenario();
+    const { agent } = await soiled(scenario);
+    const { disk } = await zeroFreeSpace(agent);
+    expect(disk?.status?.lvstore?.freeSpace).toBe("FREE_SPACE_ZEROED");
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+    await provision(agent, SMALL);
+    expect(await orphansOf(agent)).toBe(0);
+  });
+
+  it("gives hosts that need clusters meanwhile clean ones, and lets other volumes be deleted", async () => {
+    await using scenario = await crashScenario();
+    const { used } = await soiled(scenario);
+    await scenario.killAgent();
+    const trusting = await scenario.start({ env: { STORAGE_NODE_ISOLATION: "trusted" } });
+    await trusting.ready();
+    const doomed = await provision(trusting, SMALL);
+    await scenario.killAgent();
+    const again = await scenario.start();
+    await again.ready();
+    await scenario.target.restart();
+    await until("the limit of discards is back", async () => {
+      const { client } = again;
+      const { disks } = await call(client, client.listDisks.bind(client), {
+        pageSize: 0,
+        pageToken: "",
+      });
+      const conditions = disks[0]?.status?.conditions ?? [];
+      const found = conditions.find(({ type }) => type === "DiscardZeroes");
+      return found?.status === "CONDITION_STATUS_UNKNOWN";
+    });
+    const { gate } = scenario.target.engine();
+    // The ninth slice: those of one cluster went at once.
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 9, ms: 3_000 });
+    await zeroFreeSpace(again, false);
+    await until("all free clusters are held", async () => {
+      return (await diskOf(again)).zeroing !== undefined;
+    });
+    expect(await orphansOf(again)).toBe(0);
+    expect((await refusal(provision(again, SMALL))).reason).toBe("FREE_SPACE_NOT_ZEROED");
+    // A page of a new cluster; the rest of it shows what stood there.
+    const uuid = (await getLvol(again, idOf(used))).status?.lvolUuid ?? "";
+    expect(tag(scenario, uuid, 1)).toBe(true);
+    expect(soiledClusters(scenario)).toBe(0);
+    await remove(again, idOf(doomed), { force: true, reason: "test" });
+    expect((await diskOf(again)).freeSpace).toBe("FREE_SPACE_UNKNOWN");
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+  });
+
+  it.each<StopAt>([
+    { when: "before", method: "bdev_lvol_create", nth: 1 },
+    { when: "after", method: "bdev_lvol_create", nth: 5 },
+    { when: "before", method: "bdev_lvol_delete", nth: 1 },
+    { when: "midway", method: "bdev_lvol_delete", nth: 2 },
+    { when: "midway", method: "bdev_lvol_delete", nth: 12 },
+    { when: "after", method: "bdev_lvol_delete", nth: 14 },
+  ])("survives a kill of the target $when request $nth of $method", async (at) => {
+    await using scenario = await crashScenario();
+    const { agent } = await soiled(scenario);
+    const stopped = stoppedAt(scenario, at);
+    await zeroFreeSpace(agent, false);
+    await stopped;
+    await scenario.target.restart();
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+  });
+
+  it.each<StopAt>([
+    { when: "before", method: "bdev_lvol_create", nth: 3 },
+    { when: "after", method: "bdev_lvol_create", nth: 14 },
+    { when: "midway", method: "bdev_lvol_delete", nth: 3 },
+    { when: "after", method: "bdev_lvol_delete", nth: 12 },
+  ])("survives a kill of the agent $when request $nth of $method", async (at) => {
+    await using scenario = await crashScenario();
+    const { agent } = await soiled(scenario);
+    const stopped = stoppedAt(scenario, at);
+    await zeroFreeSpace(agent, false);
+    await stopped;
+    await scenario.killAgent();
+    scenario.target.resume();
+    await (await scenario.start()).ready();
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+  });
+
+  it("removes what an earlier run has left over, also if nobody asks for zeroing any more", async () => {
+    await using scenario = await crashScenario();
+    const { agent } = await soiled(scenario);
+    const stopped = stoppedAt(scenario, { when: "after", method: "bdev_lvol_delete", nth: 10 });
+    await zeroFreeSpace(agent, false);
+    await stopped;
+    await scenario.killAgent();
+    scenario.target.resume();
+    await scenario.query("update disk set zero_requested_time = null");
+    expect(slicesOf(scenario)).not.toEqual([]);
+    const next = await scenario.start();
+    await next.ready();
+    await until("no slice is left", () => slicesOf(scenario).length === 0);
+    expect(await orphansOf(next)).toBe(0);
+    expect((await diskOf(next)).freeSpace).toBe("FREE_SPACE_UNKNOWN");
+    await zeroFreeSpace(next);
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+  });
+});
