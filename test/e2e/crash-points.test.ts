@@ -94,6 +94,7 @@ const VOLUMES: History<WithHost> = {
     await hostSeesItGrown(setup, agent, KEPT);
     await hostSawNoHarm(setup, agent, KEPT);
   },
+  oneOf: 2,
   expected: exactly([KEPT]),
 };
 
@@ -160,7 +161,7 @@ const FAMILY: History<WithHost> = {
     await hostSawNoHarm(setup, agent, SOURCE);
   },
   from: "bdev_lvol_snapshot",
-  oneOf: 3,
+  oneOf: 4,
   expected: {
     lvols: [SOURCE, SECOND, THICK].toSorted(),
     exported: [SOURCE, THICK].toSorted(),

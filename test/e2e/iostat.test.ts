@@ -1,7 +1,7 @@
 // StreamIostat: what hosts do to volumes, as a client of the API sees it, and what it costs the target.
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
+import { Provisioning, type Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
 import type { Timing } from "../../src/node.ts";
 import { SimulatedHost } from "../../src/sim/host/simulated-host.ts";
 import { call, startAgent, until } from "../support/agent.ts";
@@ -145,7 +145,7 @@ describe("StreamIostat", () => {
     ]) {
       expect(await refused({ interval })).toMatchObject({
         code: 3,
-        details: "interval: must be between 0.1 and 300 seconds",
+        details: "interval: must be between 0.1 seconds and 5 minutes",
       });
     }
     expect(agent.node.agent.loops().find(({ name }) => name === "iostat")).toMatchObject({
@@ -346,7 +346,9 @@ describe("StreamIostat over a release of SPDK", () => {
     const place = { url: database.url, target: { socket, fabricDisks } };
     const agent = stack.use(await startAgent(place));
     await agent.ready();
-    const lvols = [await provision(agent, SIZE), await provision(agent, SIZE)];
+    // Thin ones are refused where hosts could free their clusters.
+    const thick = { ...SIZE, provisioning: Provisioning.PROVISIONING_THICK };
+    const lvols = [await provision(agent, thick), await provision(agent, thick)];
     const ids = lvols.map(idOf);
     const [lvol] = lvols;
     if (lvol === undefined) throw new Error("two");

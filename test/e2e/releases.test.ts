@@ -82,7 +82,8 @@ describe.skipIf(REAL_SOCKET !== undefined)(`an agent over ${SIMULATED}`, () => {
     const [release, reason] = is;
     await using stack = new AsyncDisposableStack();
     const database = stack.use(await testDatabase());
-    const target = stack.use(await startTarget({ args: ["--release", release] }));
+    const args = ["--release", release];
+    const target = stack.use(await startTarget({ args, discardZeroes: true }));
     const timing = { eventsMs: 50 };
     const agent = stack.use(await startAgent({ url: database.url, target, timing }));
     await agent.ready();

@@ -419,8 +419,8 @@ class History implements AsyncDisposable {
     // On a busy machine a resumed agent may have acquired the lease again: kill it.
     await scenario.killStopped();
     await agent.ready();
-    await until("the free space is zeroed", async () => {
-      return await zeroFreeSpace(agent).then(
+    await until("the node takes volumes and its free space is zeroed", async () => {
+      return await Promise.all([setCordon(agent, "uncordon"), zeroFreeSpace(agent)]).then(
         () => true,
         () => false,
       );

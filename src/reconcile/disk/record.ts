@@ -4,7 +4,7 @@ import { refusing, showsUse } from "../../model/disk-claim.ts";
 import type { DiskState, DiskStatusPatch } from "../../model/disk.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
-import { isWorthRecording, recordedLevel } from "../../model/space.ts";
+import { diskSpace, isWorthRecording, recordedLevel } from "../../model/space.ts";
 import { wantsZeroing } from "./init.ts";
 import type { DiskView } from "./view.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
@@ -38,9 +38,11 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
 }
 
 /** A few clusters more or less are no reason to write, but go along with what is written. */
-function spaceColumns({ row, onTarget, space, spaceThresholds }: DiskView, others: Patch): Patch {
+function spaceColumns({ row, onTarget, spaceThresholds }: DiskView, others: Patch): Patch {
   const patch: Patch = {};
-  if (onTarget?.store === undefined || space === undefined) return patch;
+  // Of a disk that is UP, so the store is its own, also if its uuid is recorded only now.
+  const space = onTarget?.store && diskSpace(row, onTarget.store, spaceThresholds);
+  if (space === undefined) return patch;
   const level = recordedLevel(space);
   if (row.spaceLevel !== level) patch.spaceLevel = level;
   const isWritten = Object.keys({ ...others, ...patch }).length > 0;
