@@ -211,6 +211,8 @@ async function launch(
   const settings = ["listen_addresses=", `unix_socket_directories=${cluster.socketDir}`];
   settings.push(`hba_file=${cluster.hbaFile}`, `ident_file=${cluster.identFile}`);
   settings.push(`port=${PORT}`, "unix_socket_permissions=0700", "fsync=on");
+  // An agent has a few connections; tests run dozens of agents on one server.
+  settings.push("max_connections=400");
   const args = ["-D", cluster.dataDir, ...settings.flatMap((setting) => ["-c", setting])];
   const child = spawn(join(cluster.runtime.binDir, "postgres"), args, {
     ...spawnAs(cluster.accounts),

@@ -94,7 +94,7 @@ const VOLUMES: History<WithHost> = {
     await hostSeesItGrown(setup, agent, KEPT);
     await hostSawNoHarm(setup, agent, KEPT);
   },
-  oneOf: 2,
+  oneOf: 4,
   expected: exactly([KEPT]),
 };
 
@@ -161,7 +161,7 @@ const FAMILY: History<WithHost> = {
     await hostSawNoHarm(setup, agent, SOURCE);
   },
   from: "bdev_lvol_snapshot",
-  oneOf: 4,
+  oneOf: 6,
   expected: {
     lvols: [SOURCE, SECOND, THICK].toSorted(),
     exported: [SOURCE, THICK].toSorted(),

@@ -137,11 +137,11 @@ async function during(where: string, { scenario }: Setup, work: Promise<void>): 
   }
 }
 
-/** Runs six scenarios at a time: each waits most of the time. */
+/** Runs four scenarios at a time: each waits most of the time. */
 export async function each<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
   const remaining = items.values();
   const worker = async () => {
     for (const item of remaining) await act(item);
   };
-  await Promise.all(Array.from({ length: 6 }, worker));
+  await Promise.all(Array.from({ length: 4 }, worker));
 }
