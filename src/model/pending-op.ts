@@ -76,13 +76,24 @@ export function pendingOp(op: PendingOpKind, context: PendingContext): PendingOp
  * deleted was not made by an agent, as SPDK does not show whether such an lvol is cleared.
  */
 export function leavesDirt(
-  { pendingOp: op, adopted }: MayLeaveDirt,
+  row: MayLeaveDirt,
   incarnation: string | undefined,
 ): boolean {
-  if (op === undefined || incarnation === undefined) return false;
-  if (op.op !== "delete" && op.op !== "inflate") return false;
-  return (adopted && op.op === "delete") || op.failed || op.run !== incarnation;
+  return isDirt(dirtOf(row), incarnation);
+}
+
+/** Stands for an incarnation: the bytes may be left whatever becomes of the target. */
+const IN_ANY_CASE = "in any case";
+
+/** The incarnation of the target that leaves old bytes if it exits; undefined: none does. */
+export function dirtOf({ pendingOp: op, adopted }: MayLeaveDirt): string | undefined {
+  if (op === undefined || (op.op !== "delete" && op.op !== "inflate")) return undefined;
+  return op.failed || (adopted && op.op === "delete") ? IN_ANY_CASE : op.run;
+}
+
+export function isDirt(dirt: string | undefined, incarnation: string | undefined): boolean {
+  return dirt !== undefined && incarnation !== undefined && dirt !== incarnation;
 }
 
 /** The row of a volume or a snapshot. */
-type MayLeaveDirt = { readonly pendingOp: PendingOp | undefined; readonly adopted: boolean };
+export type MayLeaveDirt = { readonly pendingOp: PendingOp | undefined; readonly adopted: boolean };

@@ -5,6 +5,7 @@ import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
+import { DirtIndex } from "./dirt-index.ts";
 import { addTo, SnapshotIndex, type Family } from "./snapshot-index.ts";
 
 export type NodeRow = {
@@ -58,8 +59,7 @@ export class Rows {
   readonly #lvolByUuid = new Map<string, string>();
   readonly #lvolsByDisk = new Map<string, Set<string>>();
   readonly #snapshots = new SnapshotIndex();
-  /** Volumes and snapshots with a pending op, by disk: an index, as a disk may have thousands of them. */
-  readonly #pendingByDisk = new Map<string, Set<string>>();
+  readonly #dirt = new DirtIndex();
   /** Rows of deleted volumes and snapshots, the oldest first. */
   readonly #tombstones = new Map<string, Date>();
   readonly #listeners = new Set<Listener>();
@@ -122,9 +122,9 @@ export class Rows {
     return this.#lvolsByDisk.get(diskId) ?? NONE;
   }
 
-  /** Ids of the volumes and snapshots on a disk with a pending_op in their row. */
-  pendingIdsOn(diskId: string): ReadonlySet<string> {
-    return this.#pendingByDisk.get(diskId) ?? NONE;
+  /** Whether a pending op on the disk may have left old bytes in free clusters (`leavesDirt`). */
+  mayLeaveDirt(diskId: string, incarnation: string | undefined): boolean {
+    return this.#dirt.has(diskId, incarnation);
   }
 
   /**
@@ -178,7 +178,7 @@ export class Rows {
     this.#lvolByNqn.delete(row.nqn);
     if (row.lvolUuid !== undefined) this.#lvolByUuid.delete(row.lvolUuid);
     this.#lvolsByDisk.get(row.diskId)?.delete(row.id);
-    this.#pendingByDisk.get(row.diskId)?.delete(row.id);
+    this.#dirt.delete(row.id);
     this.#snapshots.leave(row);
     return { kind: "lvol", id: row.id, ours: false, created: false, revoked: false, before: row };
   }
@@ -186,7 +186,7 @@ export class Rows {
   #removeSnapshot(row: SnapshotRow): RowChange {
     this.#snapshots.delete(row);
     this.#tombstones.delete(row.id);
-    this.#pendingByDisk.get(row.diskId)?.delete(row.id);
+    this.#dirt.delete(row.id);
     return { kind: "snapshot", id: row.id, created: false, before: row };
   }
 
@@ -197,10 +197,9 @@ export class Rows {
     return { kind: "snapshot", id: row.id, created: ours && before === undefined, before };
   }
 
-  #index(row: Pick<LvolRow, "id" | "diskId" | "deleteTime" | "pendingOp">): void {
+  #index(row: LvolRow | SnapshotRow): void {
     if (row.deleteTime !== undefined) this.#tombstones.set(row.id, row.deleteTime);
-    if (row.pendingOp === undefined) this.#pendingByDisk.get(row.diskId)?.delete(row.id);
-    else addTo(this.#pendingByDisk, row.diskId, row.id);
+    this.#dirt.set(row);
   }
 
   #applyRows(committed: Committed, ours: boolean): void {

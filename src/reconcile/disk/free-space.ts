@@ -3,7 +3,6 @@
 import { subsystemFrees, type DiscardGuard } from "../../model/discards.ts";
 import type { DiskRow } from "../../model/disk.ts";
 import type { ObservedVolume } from "../../model/lvol.ts";
-import { leavesDirt } from "../../model/pending-op.ts";
 import { diskSpace, type DiskSpace, type SpaceThresholds } from "../../model/space.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Observed, ObservedDisk } from "../target/observed.ts";
@@ -45,9 +44,5 @@ export function hostsMayFree(rows: Rows, observed: Observed, diskId: string): bo
 export function mayBeDirty(rows: Rows, observed: Observed, diskId: string): boolean {
   const { incarnation } = observed;
   if (hostsMayFree(rows, observed, diskId)) return true;
-  for (const id of rows.pendingIdsOn(diskId)) {
-    const row = rows.lvol(id) ?? rows.snapshots.get(id);
-    if (row !== undefined && leavesDirt(row, incarnation)) return true;
-  }
-  return false;
+  return rows.mayLeaveDirt(diskId, incarnation);
 }
