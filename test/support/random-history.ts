@@ -19,6 +19,7 @@ import {
 } from "./crash-scenario.ts";
 import { CounterReader } from "./counter-reader.ts";
 import { BusyHost } from "./busy-host.ts";
+import { Family, familyCalls, isFamilyCall } from "./random-family.ts";
 import { getLvol, HOST, lvolSpec, stateOf, zeroFreeSpace } from "./volumes.ts";
 
 const SLOTS = 5;
@@ -75,6 +76,7 @@ const fault = fc.oneof(
 );
 const action = fc.oneof(
   { weight: 3, arbitrary: mutation },
+  { weight: 1, arbitrary: familyCalls(slot) },
   { weight: 1, arbitrary: fault },
   { weight: 1, arbitrary: record({ do: constant("await answers") }) },
 );
@@ -105,9 +107,11 @@ class Volume {
   user: BusyHost | undefined;
   /** Calls for one volume are sent one after another, as a scheduler does. */
   turn: Promise<void> = Promise.resolve();
+  readonly family: Family;
 
   constructor(id: string) {
     this.id = id;
+    this.family = new Family({ id, sizeBytes: SIZE });
   }
 }
 
@@ -290,6 +294,15 @@ class History implements AsyncDisposable {
   }
 
   async act(one: Action): Promise<void> {
+    if (isFamilyCall(one)) {
+      const volume = this.#volumes[one.slot];
+      if (volume === undefined) throw new Error(`no slot ${one.slot}`);
+      volume.turn = volume.turn.then(async () => {
+        await volume.family.send(one, await this.#agent);
+      });
+      volume.turn.catch(() => {});
+      return;
+    }
     switch (one.do) {
       case "provision":
       case "adopt":
@@ -426,6 +439,10 @@ class History implements AsyncDisposable {
       );
     });
     await Promise.all(this.#volumes.map((volume) => repeat(volume, this.#to(agent))));
+    await until("calls about snapshots and clones are answered", async () => {
+      const answers = this.#volumes.map(({ family }) => family.repeat(agent));
+      return (await Promise.all(answers)).every(Boolean);
+    });
     for (const volume of this.#volumes) this.#use(volume);
     await settled(scenario);
     await Promise.all(this.#users().map((user) => user.writesAgain()));
@@ -433,8 +450,14 @@ class History implements AsyncDisposable {
     const misread = this.#counterReaders.flatMap((reader) => reader.harm());
     if (misread.length > 0) throw new Error(`readers of counters: ${misread.join("; ")}`);
     const kept = this.#volumes.filter(({ provisioned, deleted }) => provisioned && !deleted);
+    const families = await this.#familiesAtRest(agent);
+    const volumes = exactly(kept.map(({ id }) => id));
     const wanted = {
-      target: exactly(kept.map(({ id }) => id)),
+      target: {
+        ...volumes,
+        lvols: [...volumes.lvols, ...families.flatMap(({ lvols }) => lvols)].toSorted(),
+        exported: [...volumes.exported, ...families.flatMap((one) => one.exported)].toSorted(),
+      },
       volumes: kept.map((volume) => wantedOf(volume, this.#byteOf(volume))),
     };
     const observe = async (): Promise<Held> => ({
@@ -445,6 +468,27 @@ class History implements AsyncDisposable {
     const same = async () => isDeepStrictEqual(await observe(), wanted);
     await until("the final state is the expected one", same, SETTLE_MS).catch(() => {});
     return { found: await observe(), wanted };
+  }
+
+  async #familiesAtRest(agent: TestAgent) {
+    const all = () => this.#volumes.map(({ family }) => family.atRest(agent));
+    let problem: unknown;
+    const agrees = () => {
+      try {
+        all();
+        return true;
+      } catch (error) {
+        problem = error;
+        return false;
+      }
+    };
+    await until("snapshots and clones are as asked for", agrees).catch((cause: unknown) => {
+      throw new Error(String(problem), { cause });
+    });
+    for (const volume of this.#volumes) {
+      volume.family.checkBytes(this.scenario, agent, this.#byteOf(volume));
+    }
+    return all();
   }
 
   async #find(id: string): Promise<Found> {
