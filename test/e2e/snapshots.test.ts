@@ -2,11 +2,11 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { Provisioning } from "../../src/gen/storagenode/v1/lvol.ts";
-import { refusal, until, type TestAgent } from "../support/agent.ts";
+import { call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { BusyHost } from "../support/busy-host.ts";
 import { crashScenario, readBack, settled, tag } from "../support/crash-scenario.ts";
 import { deleteSnapshot, getSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
-import { getLvol, HOST, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+import { getLvol, HOST, idOf, provision, remove, resize, stateOf } from "../support/volumes.ts";
 
 const SIZE = 64n * 1024n ** 2n;
 const SMALL = { sizeBytes: SIZE };
@@ -178,5 +178,36 @@ describe("after a restart of the target", () => {
     });
     await settled(scenario);
     expect(readBack(scenario, await uuidOf(agent, idOf(clone)))?.written).toEqual([7]);
+  });
+});
+
+describe("members of a clone family that change at once", () => {
+  it("are changed one after another: overlapping changes would kill the target", async () => {
+    await using node = await started();
+    const { scenario, agent } = node;
+    const families = await Promise.all(
+      Array.from({ length: 6 }, async () => {
+        const source = idOf(await provision(agent, SMALL));
+        const first = snapshotIdOf(await takeSnapshot(agent, source));
+        const clone = idOf(await provision(agent, cloneOf(first)));
+        return { source, first, clone };
+      }),
+    );
+    const all = families.flatMap(({ source, first, clone }) => [
+      deleteSnapshot(agent, first, { deferred: true }),
+      takeSnapshot(agent, clone),
+      remove(agent, source),
+      resize(agent, clone, 2n * SIZE),
+      remove(agent, clone),
+    ]);
+    await Promise.race([Promise.allSettled(all), scenario.target.aborted]);
+    await Promise.race([
+      Promise.all(families.map(({ first }) => deleteSnapshot(agent, first))),
+      scenario.target.aborted,
+    ]);
+    await settled(scenario);
+    expect(await call(agent.client, agent.client.getHealth.bind(agent.client), {})).toMatchObject({
+      ready: true,
+    });
   });
 });
