@@ -16,6 +16,7 @@ import {
   tag,
   type CrashScenario,
 } from "../support/crash-scenario.ts";
+import { deleteSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
 import { getLvol, GIB, idOf, provision, remove, resize, stateOf } from "../support/volumes.ts";
 
 const SMALL = { sizeBytes: GIB / 16n };
@@ -269,4 +270,31 @@ describe("a deleted volume whose lvol reappears when its store is loaded", () =>
       });
     },
   );
+});
+
+describe("a delete of a clone that an agent sent before it was killed", () => {
+  it("keeps the snapshot as it is while it may be running: both at once would kill the target", async () => {
+    await using scenario = await crashScenario({ graceMs: 1_500 });
+    const first = await scenario.start();
+    await first.ready();
+    const source = idOf(await provision(first, SMALL));
+    const snapshot = snapshotIdOf(await takeSnapshot(first, source));
+    const clone = idOf(await provision(first, { ...SMALL, sourceSnapshotId: snapshot }));
+    await remove(first, source);
+    const { gate } = scenario.target.engine();
+    const before = gate.counts["bdev_lvol_delete"] ?? 0;
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, polls: 400 });
+    const asked = remove(first, clone).catch(() => {});
+    await until("the target has read the delete", () => {
+      return gate.counts["bdev_lvol_delete"] === before + 1;
+    });
+    await scenario.killAgent();
+    await asked;
+    const second = await scenario.start();
+    await second.ready();
+    const gone = Promise.all([deleteSnapshot(second, snapshot), remove(second, clone)]);
+    const answers = await Promise.race([gone, scenario.target.aborted]);
+    expect(answers).toEqual([{ done: true }, { done: true }]);
+    expect(onTarget(scenario)).toEqual(exactly([]));
+  });
 });
