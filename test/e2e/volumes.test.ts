@@ -330,19 +330,20 @@ describe("bad input", () => {
 
 describe("a snapshot", () => {
   it("is cloned, outlives its volume, and goes with its last clone", async () => {
-    const source = await provision();
+    const sizeBytes = GIB / 4n;
+    const source = await provision({ sizeBytes });
     const snapshot = await takeSnapshot(agent, idOf(source));
     const id = snapshotIdOf(snapshot);
     expect(snapshot.status?.state).toBe("SNAPSHOT_STATE_UP");
     const thick = Provisioning.PROVISIONING_THICK;
-    const cloned = { sourceSnapshotId: id };
+    const cloned = { sourceSnapshotId: id, sizeBytes };
     const [small, large, full] = await Promise.all([
       provision(cloned),
-      provision({ ...cloned, sizeBytes: 2n * GIB }),
+      provision({ ...cloned, sizeBytes: 2n * sizeBytes }),
       provision({ ...cloned, provisioning: thick }),
     ]);
     expect([small, large, full].map(stateOf)).toEqual(Array(3).fill("LVOL_STATE_UP"));
-    expect(large.status?.sizeBytes).toBe(2n * GIB);
+    expect(large.status?.sizeBytes).toBe(2n * sizeBytes);
     expect(full.status?.thin).toBe(false);
     expect((await refusal(deleteSnapshot(agent, id))).reason).toBe("HAS_CLONES");
     const deferred = { deferred: true, wait: false };
