@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { Provisioning } from "../../src/gen/storagenode/v1/lvol.ts";
 import { call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { BusyHost } from "../support/busy-host.ts";
-import { crashScenario, readBack, settled, tag } from "../support/crash-scenario.ts";
+import { crashScenario, exactly, onTarget, readBack, settled, tag } from "../support/crash-scenario.ts";
 import { deleteSnapshot, getSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
 import { getLvol, HOST, idOf, provision, remove, resize, stateOf } from "../support/volumes.ts";
 
@@ -178,6 +178,37 @@ describe("after a restart of the target", () => {
     });
     await settled(scenario);
     expect(readBack(scenario, await uuidOf(agent, idOf(clone)))?.written).toEqual([7]);
+  });
+});
+
+describe("a chain of 30 snapshots with a clone of each", () => {
+  it("says what stands on what, and goes in any order", async () => {
+    await using node = await started();
+    const { scenario, agent } = node;
+    const { client } = agent;
+    const size = { sizeBytes: SIZE / 8n };
+    const source = idOf(await provision(agent, size));
+    const links: { readonly snapshot: string; readonly clone: string }[] = [];
+    for (let link = 0; link < 30; link += 1) {
+      const snapshot = snapshotIdOf(await takeSnapshot(agent, source));
+      links.push({ snapshot, clone: randomUUID() });
+    }
+    await Promise.all(
+      links.map(({ snapshot, clone: id }) =>
+        provision(agent, { ...size, sourceSnapshotId: snapshot }, { id }),
+      ),
+    );
+    const [first, second] = links;
+    const target = { $case: "snapshotId" as const, value: first?.snapshot ?? "" };
+    const { checks, summary } = await call(client, client.explain.bind(client), { target });
+    expect(summary).toContain("UP");
+    expect(checks[1]?.evidence).toContain(second?.snapshot);
+    expect(checks[1]?.evidence).toContain(first?.clone);
+    const deferred = { deferred: true, wait: false };
+    await Promise.all(links.map(({ snapshot }) => deleteSnapshot(agent, snapshot, deferred)));
+    await Promise.all([remove(agent, source), ...links.map(({ clone }) => remove(agent, clone))]);
+    await Promise.all(links.map(({ snapshot }) => deleteSnapshot(agent, snapshot)));
+    expect(onTarget(scenario)).toEqual(exactly([]));
   });
 });
 
