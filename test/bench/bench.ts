@@ -21,6 +21,7 @@ import { provisionRow } from "./row-provision.ts";
 import { resizeRow } from "./row-resize.ts";
 import { restartRow } from "./row-restart.ts";
 import { scaleRow } from "./row-scale.ts";
+import { cloneRow, snapshotRow } from "./row-snapshot.ts";
 import { streamIostatRow } from "./row-stream-iostat.ts";
 import { watchRow } from "./row-watch.ts";
 import type { Bench, Row, RowResult, Sizes } from "./row.ts";
@@ -32,6 +33,8 @@ const ROWS: readonly Row[] = [
   provisionRow,
   oneVolumeRow,
   resizeRow,
+  snapshotRow,
+  cloneRow,
   restartRow,
   getExportRow,
   idleRow,

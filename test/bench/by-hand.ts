@@ -28,6 +28,8 @@ export class ByHand implements AsyncDisposable {
   readonly #raw: RawConnection;
   readonly #stores: readonly StoreOnNode[];
   readonly #rowsDisk: string;
+  /** Uuid of the snapshot of a volume, by the volume's id. */
+  readonly #snapshots = new Map<string, string>();
 
   private constructor(
     node: BenchNode,
@@ -89,6 +91,43 @@ export class ByHand implements AsyncDisposable {
     );
   }
 
+  /** All at once; then snapshot and volume are read back. */
+  async snapshot(volumes: readonly HandMade[]): Promise<void> {
+    await this.#perStore(volumes, async (one) => {
+      const named = { lvol_name: one.lvolUuid, snapshot_name: `s-${one.id}` };
+      const uuid = String(await this.#raw.call("bdev_lvol_snapshot", named));
+      this.#snapshots.set(one.id, uuid);
+      await Promise.all(
+        [uuid, one.lvolUuid].map((name) => this.#raw.call("bdev_get_bdevs", { name })),
+      );
+    });
+  }
+
+  /** Of volumes whose snapshots were taken: each is made as a volume is, and then gets its parent. */
+  async clone(clones: readonly (HandMade & { readonly parent: string })[]): Promise<void> {
+    await Promise.all([
+      this.#perStore(clones, async (one) => {
+        one.lvolUuid = await createLvol(this.#raw, one);
+        const parent = this.#snapshots.get(one.parent) ?? "";
+        const named = { lvol_name: one.lvolUuid, parent_name: parent };
+        await this.#raw.call("bdev_lvol_set_parent", named);
+        await this.#raw.call("bdev_get_bdevs", { name: one.lvolUuid });
+      }),
+      ...clones.map((one) => prepare(this.#raw, one)),
+    ]);
+    await Promise.all(clones.map((one) => addNamespace(this.#raw, one)));
+    await Promise.all(clones.map((one) => listen(this.#raw, one)));
+  }
+
+  /** Each has one clone, the volume, by then. */
+  async removeSnapshots(volumes: readonly HandMade[]): Promise<void> {
+    const taken = volumes.filter(({ id }) => this.#snapshots.has(id));
+    await this.#perStore(taken, ({ id }) =>
+      this.#raw.call("bdev_lvol_delete", { name: this.#snapshots.get(id) ?? "" }),
+    );
+    this.#snapshots.clear();
+  }
+
   async removeFromTarget(volumes: readonly HandMade[]): Promise<void> {
     await Promise.all(
       volumes.map(({ id }) => this.#raw.call("nvmf_delete_subsystem", { nqn: nqnOf(id) })),
@@ -144,9 +183,9 @@ export class ByHand implements AsyncDisposable {
     });
   }
 
-  async #perStore(
-    volumes: readonly HandMade[],
-    act: (volume: HandMade) => Promise<unknown>,
+  async #perStore<One extends HandMade>(
+    volumes: readonly One[],
+    act: (volume: One) => Promise<unknown>,
   ): Promise<void> {
     const byStore = Map.groupBy(volumes, ({ lvsUuid }) => lvsUuid);
     await Promise.all(
