@@ -114,10 +114,17 @@ export class CopyDamaged extends Error {
 
 /** One line, with its end. */
 export function copyLine(content: CopyLine): string {
-  const text = JSON.stringify(content, (_key, value: unknown) =>
-    typeof value === "bigint" ? value.toString() : value,
-  );
-  return `${text}\n`;
+  return `${JSON.stringify(withTexts(content))}\n`;
+}
+
+/** A copy with bigints as text. Faster than a replacer, which is called for every value. */
+function withTexts(value: object): object {
+  const entries = Object.entries(value).map(([key, part]: [string, unknown]) => {
+    if (typeof part === "bigint") return [key, part.toString()];
+    const isNested = typeof part === "object" && part !== null && !Array.isArray(part);
+    return [key, isNested && !(part instanceof Date) ? withTexts(part) : part];
+  });
+  return Object.fromEntries(entries);
 }
 
 /** The part of a text that was written completely. */
