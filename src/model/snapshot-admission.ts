@@ -74,7 +74,7 @@ function sameOrRefuse(row: SnapshotRow, sourceLvolId: string): SnapshotRow {
 
 function volumeHasId({ id, deleteRequestedTime }: LvolRow): Refusal {
   if (deleteRequestedTime !== undefined) return idRetired(id);
-  const message = `${id} is the id of a volume`;
+  const message = `${id} is the id of a volume; use a new id`;
   return new Refusal("SPEC_MISMATCH", message, { metadata: { fields: "id" } });
 }
 
@@ -174,7 +174,7 @@ export function cloneSource(
       : new Refusal("NOT_FOUND", `snapshot ${id} is not on this node`);
   }
   if (row.deleteRequestedTime !== undefined) {
-    throw new Refusal("ID_RETIRED", `snapshot ${id} is deleted or being deleted`);
+    throw new Refusal("ID_RETIRED", `snapshot ${id} is deleted or being deleted; name another one`);
   }
   const { lvolUuid, observedSizeBytes } = row;
   if (lvolUuid === undefined || observedSizeBytes === undefined) {
