@@ -29,6 +29,7 @@ export type ChangeState = {
   readonly now: Date;
   readonly revision: bigint;
   readonly lvols: Map<string, LvolRow>;
+  readonly snapshots: ReadonlyMap<string, unknown>;
   readonly disks: Map<string, DiskRow>;
 };
 

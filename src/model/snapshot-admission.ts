@@ -4,7 +4,7 @@ import { discardRefusal } from "./discards.ts";
 import { Refusal } from "./errors.ts";
 import type { AdmissionState, Mutation } from "./admission.ts";
 import type { DiskRow } from "./disk.ts";
-import { newIntent } from "./intent.ts";
+import { newIntent, noVolume } from "./intent.ts";
 import type { CreationRequest, LvolRow } from "./lvol.ts";
 import { placeMore } from "./placement.ts";
 import { clonesOf, deleteBlockers, newSnapshotRow, type SnapshotRow } from "./snapshot.ts";
@@ -83,7 +83,7 @@ function sourceOf(state: AdmissionState, id: string): LvolRow {
   if (source === undefined) {
     throw state.gone.get(id)?.ours === false
       ? otherNode(id)
-      : new Refusal("NOT_FOUND", `volume ${id} is not on this node`);
+      : noVolume(id, state.snapshots.has(id));
   }
   if (source.nodeId !== state.policy.nodeId) throw otherNode(id);
   if (source.deleteRequestedTime !== undefined) {
