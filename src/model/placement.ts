@@ -37,7 +37,8 @@ export function place(disks: Disks, policy: PlacementPolicy, request: CreationRe
   if (best !== undefined) return best;
   if (places.every((candidate) => candidate.tooLarge))
     throw tooLarge("spec.size_bytes", request.sizeBytes, places);
-  const mostLeft = places.reduce((most, { left }) => max(most, left), 0n);
+  const largeEnough = places.filter((candidate) => !candidate.tooLarge);
+  const mostLeft = largeEnough.reduce((most, { left }) => max(most, left), 0n);
   throw new Refusal("NO_DISK_FITS", noRoomText(request.sizeBytes, mostLeft), {
     quota: [
       {
@@ -107,7 +108,7 @@ export function placeMore(disk: DiskRow, policy: PlacementPolicy, bytes: bigint)
 function noRoomText(asked: bigint, mostLeft: bigint): string {
   const most =
     mostLeft < asked
-      ? `the emptiest has ${mostLeft} left, free and to promise`
+      ? `of those that are large enough the emptiest has ${mostLeft} left`
       : "those that have so much left hold as many lvols as they can";
   return `no disk has room for ${asked} bytes: ${most}; make room, or use another node`;
 }

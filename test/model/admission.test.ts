@@ -139,6 +139,18 @@ describe("admission of a new volume", () => {
     expect(refused.message).toContain("the emptiest has 20971520 left");
   });
 
+  it("says how much is left on the disks that are large enough, whatever smaller ones may promise", () => {
+    const small = uuidV5(DISK, "2");
+    const disks = new Map([
+      [DISK, diskRow({ promisedBytes: 250n * CLUSTER })],
+      [small, diskRow({ id: small, totalClusters: 100n })],
+    ]);
+    const asked = provision({ request: creationRequest({ sizeBytes: 200n * CLUSTER }) });
+    const refused = refusal(() => admit(state({ disks }), asked));
+    expect(refused.reason).toBe("NO_DISK_FITS");
+    expect(refused.message).toContain(`the emptiest has ${5n * CLUSTER} left`);
+  });
+
   it("promises no bytes that orphans hold, and leaves a full disk for the last", () => {
     const [one, two] = [DISK, uuidV5(DISK, "2")];
     const disks = (change: Partial<DiskRow>) =>
