@@ -75,10 +75,7 @@ export function pendingOp(op: PendingOpKind, context: PendingContext): PendingOp
  * a clone was filling them, and it failed or the incarnation that it was sent to has exited; or what is
  * deleted was not made by an agent, as SPDK does not show whether such an lvol is cleared.
  */
-export function leavesDirt(
-  row: MayLeaveDirt,
-  incarnation: string | undefined,
-): boolean {
+export function leavesDirt(row: MayLeaveDirt, incarnation: string | undefined): boolean {
   return isDirt(dirtOf(row), incarnation);
 }
 

@@ -18,9 +18,7 @@ export type FamilyCall = {
 export const familyCalls = (slot: fc.Arbitrary<number>): fc.Arbitrary<FamilyCall> =>
   fc.record({ do: fc.constantFrom(...KINDS), slot, wait: fc.boolean() }, { noNullPrototype: true });
 
-export function isFamilyCall<T extends { readonly do: string }>(
-  one: T | FamilyCall,
-): one is FamilyCall {
+export function isFamilyCall(one: { readonly do: string } | FamilyCall): one is FamilyCall {
   return KINDS.some((kind) => kind === one.do);
 }
 
