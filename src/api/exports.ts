@@ -3,6 +3,7 @@
 // operators.
 import type { GetExportResponse } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
+import { noVolume } from "../model/intent.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
 import { unconfirmedHostCount, type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
@@ -23,8 +24,9 @@ export function exportHandlers(
       const row =
         target.kind === "id" ? agent.rows.lvol(target.id) : agent.rows.lvolByNqn(target.nqn);
       if (row === undefined || row.deleteTime !== undefined) {
-        const name = target.kind === "id" ? `volume ${target.id}` : target.nqn;
-        throw new Refusal("NOT_FOUND", `${name} is not on this node`);
+        if (target.kind === "id")
+          throw noVolume(target.id, agent.rows.snapshots.get(target.id) !== undefined);
+        throw new Refusal("NOT_FOUND", `${target.nqn} is not on this node`);
       }
       return answers.of(agent.view(row), hostNqn);
     },

@@ -4,6 +4,7 @@
 import type { Iostat } from "../gen/storagenode/v1/node.ts";
 import type { StreamIostatResponse } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
+import { noVolume } from "../model/intent.ts";
 import type { IostatFilter, IostatFrame } from "../model/iostat.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
@@ -51,7 +52,7 @@ async function* answers(
 function refuseUnknown({ rows }: Agent, { lvolIds, diskIds }: IostatFilter): void {
   for (const id of typeof lvolIds === "string" ? [] : lvolIds) {
     const row = rows.lvol(id);
-    if (row === undefined) throw new Refusal("NOT_FOUND", `volume ${id} is not on this node`);
+    if (row === undefined) throw noVolume(id, rows.snapshots.get(id) !== undefined);
     if (row.deleteTime !== undefined) throw new Refusal("NOT_FOUND", `volume ${id} was deleted`);
   }
   for (const id of diskIds === "all" ? [] : diskIds) {

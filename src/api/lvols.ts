@@ -2,7 +2,7 @@
 // request, commit the intent, and answer with the row. The loops apply the intent to the target; a
 // wait_timeout only waits for that. The handlers never change the target.
 import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
-import { Refusal } from "../model/errors.ts";
+import { noVolume } from "../model/intent.ts";
 import { hostIsGone, hostIsLetIn, lvolState, type VolumeView } from "../model/lvol-state.ts";
 import { type LvolRow } from "../model/lvol.ts";
 import { orphanBytes } from "../model/orphan.ts";
@@ -108,8 +108,7 @@ function knownLvol(agent: Agent, id: string): LvolRow {
   requireRows(agent);
   const row = agent.rows.lvol(id);
   if (row !== undefined) return row;
-  const hint = agent.rows.snapshots.get(id) === undefined ? "" : "; a snapshot has that id";
-  throw new Refusal("NOT_FOUND", `volume ${id} is not on this node${hint}`);
+  throw noVolume(id, agent.rows.snapshots.get(id) !== undefined);
 }
 
 /** In a state that only a new intent or an operator can change: waiting longer is of no use. */

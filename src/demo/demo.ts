@@ -97,7 +97,8 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(READY_LIMIT_MS)]);
   const disks = await orFailure(waitUntilReady(listen, DEMO_DISKS.length, limit), failure);
   if (!signal.aborted) {
-    stdout(guide({ listen, disks, socket: parts.socket, stateDir }));
+    const { socket } = parts;
+    stdout(guide({ listen, disks, stateDir, socket, control: controlSocket(socket) }));
     await orFailure(aborted(signal), failure);
   }
   stdout("stopping");
@@ -128,11 +129,17 @@ async function spdkSocket(stateDir: string): Promise<string> {
   return join(folder, socketName);
 }
 
+/** Beside the target's JSON-RPC socket, with a name that is no longer than that one's. */
+function controlSocket(socket: string): string {
+  return join(dirname(socket), "ctl.sock");
+}
+
 type Parts = { readonly stateDir: string; readonly root: string; readonly socket: string };
 
 function simArgs({ stateDir, root, socket, disksFile }: Parts & { readonly disksFile: string }) {
-  const state = join(stateDir, "target");
-  return ["--socket", socket, "--disks", disksFile, "--state", state, "--root", root, "--strict"];
+  const places = ["--socket", socket, "--control", controlSocket(socket)];
+  const state = ["--disks", disksFile, "--state", join(stateDir, "target"), "--root", root];
+  return [...places, ...state, "--strict"];
 }
 
 /**

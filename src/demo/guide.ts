@@ -9,9 +9,11 @@ export function guide(parts: {
   readonly listen: string;
   readonly disks: readonly Disk[];
   readonly socket: string;
+  /** The simulator's second socket, which reads and writes volumes as a host would. */
+  readonly control: string;
   readonly stateDir: string;
 }): string {
-  const { listen, disks, socket, stateDir } = parts;
+  const { listen, disks, socket, control, stateDir } = parts;
   // A new id per start: ProvisionLvol refuses the id of a deleted volume.
   const id = randomUUID();
   const notUp = disks.filter(({ status }) => status?.state !== "DISK_STATE_UP").length;
@@ -39,6 +41,7 @@ or with grpcurl:
   grpcurl -plaintext ${listen} storagenode.v1.StorageNode/ListDisks
 
 Logs are ${join(stateDir, "{agent,target}.log")}; the target's JSON-RPC socket is ${socket}.
+Volumes are read and written at ${control} (docs/simulator.md).
 README.md says what to break. Ctrl-C stops everything; the next start continues with the same data.`;
 }
 

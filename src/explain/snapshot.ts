@@ -1,4 +1,5 @@
 // Explains the state of a snapshot: whether it is taken, and what keeps it from being deleted.
+import { formatBytes } from "../model/bytes.ts";
 import type { DiskRow, DiskState } from "../model/disk.ts";
 import {
   deleteBlockers,
@@ -41,7 +42,8 @@ export function explainSnapshot(facts: SnapshotFacts): Explanation {
   const idle = first?.waits ?? "all is as wanted";
   const nextStep = nextStepText({ steps, inFlight, idle, nextTryTime }, node);
   const head = `snapshot ${row.id} is ${snapshotState(view)}`;
-  const why = first === undefined ? nextStep : `${first.cause}; cure: ${first.cure}`;
+  const why =
+    first === undefined ? whenWell(view, nextStep) : `${first.cause}; cure: ${first.cure}`;
   const lastError = row.lastError;
   return {
     summary: `${head}: ${why}`,
@@ -50,6 +52,13 @@ export function explainSnapshot(facts: SnapshotFacts): Explanation {
     lastError,
     nextTryTime,
   };
+}
+
+function whenWell(view: SnapshotView, nextStep: string): string {
+  const { sourceLvolId, observedSizeBytes } = view.row;
+  if (snapshotState(view) !== "UP" || observedSizeBytes === undefined) return nextStep;
+  const source = sourceLvolId === undefined ? "a volume" : `volume ${sourceLvolId}`;
+  return `${formatBytes(observedSizeBytes)} of ${source}, read through its clones`;
 }
 
 const CAUSES: readonly ((facts: SnapshotFacts) => Cause | undefined)[] = [
@@ -105,7 +114,7 @@ function takenCheck({ view }: SnapshotFacts, first: Cause | undefined): Check {
   const question = "Is the snapshot taken, and on the target?";
   const { row, observed } = view;
   if (observed?.kind === "present" && row.lvolUuid !== undefined) {
-    const evidence = `lvol ${observed.uuid}, ${observed.sizeBytes} bytes`;
+    const evidence = `lvol ${observed.uuid}, ${formatBytes(observed.sizeBytes)}`;
     return { question, answer: "YES", evidence, remedy: "" };
   }
   const remedy = first?.cure ?? "wait: it is taken as soon as the volume can be read";

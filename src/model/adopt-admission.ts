@@ -53,7 +53,7 @@ export function adoptOrphan(state: AdoptState, mutation: Intent & AdoptOrphan): 
   const existing = state.lvols.get(id);
   if (existing !== undefined) return sameOrRefuse(state.policy.nodeId, existing, lvol.uuid);
   if (state.snapshots.has(id)) {
-    const message = `${id} is the id of a snapshot`;
+    const message = `${id} is the id of a snapshot; use a new id`;
     throw new Refusal("SPEC_MISMATCH", message, { metadata: { fields: "id" } });
   }
   const used = state.gone.get(id);

@@ -29,6 +29,7 @@ export type ChangeState = {
   readonly now: Date;
   readonly revision: bigint;
   readonly lvols: Map<string, LvolRow>;
+  readonly snapshots: ReadonlyMap<string, unknown>;
   readonly disks: Map<string, DiskRow>;
 };
 
@@ -62,7 +63,7 @@ export function resize(state: ChangeState, mutation: Intent & Resize): LvolRow {
 }
 
 function shrinks({ id, sizeBytes: present }: LvolRow, asked: bigint): Refusal {
-  const message = `volume ${id} has ${present} bytes, asked are ${asked}: volumes only grow`;
+  const message = `volume ${id} has ${present} bytes, and ${asked} were asked for: volumes only grow`;
   return new Refusal("SHRINK_REFUSED", message, {
     metadata: { present_bytes: present.toString(), asked_bytes: asked.toString() },
     fields: [{ field: "size_bytes", description: `must be at least ${present}` }],
@@ -109,7 +110,7 @@ export function update(state: ChangeState, mutation: Intent & Update): LvolRow {
   const same = sameLimits(qos ?? NO_LIMITS, row.qos ?? NO_LIMITS);
   if (same && isDeepStrictEqual({ ...labels }, { ...row.labels })) return row;
   if (etag !== undefined && etag !== etagOf(row)) {
-    const message = `volume ${row.id} was changed since: its etag is ${etagOf(row)}, not ${etag}`;
+    const message = `volume ${row.id} was changed since: its etag is ${etagOf(row)}, not ${etag}; read it again`;
     throw new Refusal("ETAG_MISMATCH", message, { metadata: { etag: etagOf(row) } });
   }
   const unlimited = sameLimits(qos ?? NO_LIMITS, NO_LIMITS);

@@ -92,10 +92,15 @@ export class Refusal extends Error {
   }
 }
 
+/** So many bad fields are named in the message; the details have all of them. */
+const MAX_FIELDS_NAMED = 5;
+
 /** One Refusal for all invalid fields of a request. */
 export function invalidFields(fields: readonly FieldViolation[]): Refusal {
-  const first = fields[0];
-  const message = first === undefined ? "invalid request" : `${first.field}: ${first.description}`;
-  const more = fields.length > 1 ? ` (and ${fields.length - 1} more)` : "";
+  const named = fields.slice(0, MAX_FIELDS_NAMED);
+  const texts = named.map(({ field, description }) => `${field}: ${description}`);
+  const message = fields.length === 0 ? "invalid request" : texts.join("; ");
+  const left = fields.length - named.length;
+  const more = left > 0 ? ` (and ${left} more)` : "";
   return new Refusal("INVALID_FIELD", message + more, { fields });
 }

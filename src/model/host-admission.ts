@@ -25,6 +25,7 @@ export type HostState = {
   readonly now: Date;
   readonly revision: bigint;
   readonly lvols: Map<string, LvolRow>;
+  readonly snapshots: ReadonlyMap<string, unknown>;
 };
 
 export function changeHost(state: HostState, mutation: Intent & HostChange): LvolRow {

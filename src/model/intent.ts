@@ -27,20 +27,27 @@ export function newIntent(
   };
 }
 
+export function noVolume(id: string, isSnapshot: boolean): Refusal {
+  const hint = isSnapshot ? "; a snapshot has that id" : "";
+  return new Refusal("NOT_FOUND", `volume ${id} is not on this node${hint}`);
+}
+
 /** The volume of an intent about one that exists. Throws a Refusal if this node has none of that id. */
 export function ownVolume(
   {
     lvols,
+    snapshots,
     policy,
   }: {
     readonly lvols: ReadonlyMap<string, LvolRow>;
+    readonly snapshots: ReadonlyMap<string, unknown>;
     readonly policy: { readonly nodeId: string };
   },
   id: string,
 ): LvolRow {
   const row = lvols.get(id);
   if (row === undefined || row.nodeId !== policy.nodeId || row.deleteTime !== undefined) {
-    throw new Refusal("NOT_FOUND", `volume ${id} is not on this node`);
+    throw noVolume(id, snapshots.has(id));
   }
   return row;
 }

@@ -81,6 +81,10 @@ export function namespaceState(
 function lvolCreated(view: VolumeView): LvolCondition {
   const type = "LvolCreated";
   const { row, observed } = view;
+  if (dataMissing(view) && row.deleteRequestedTime !== undefined) {
+    const message = `lvol ${row.lvolUuid} is gone: the volume was deleted`;
+    return { type, status: "FALSE", reason: "Deleted", message };
+  }
   if (dataMissing(view)) {
     const message = `lvol ${row.lvolUuid} is lost; it is not created again`;
     return { type, status: "FALSE", reason: "DataMissing", message };

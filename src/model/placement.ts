@@ -37,19 +37,16 @@ export function place(disks: Disks, policy: PlacementPolicy, request: CreationRe
   if (best !== undefined) return best;
   if (places.every((candidate) => candidate.tooLarge))
     throw tooLarge("spec.size_bytes", request.sizeBytes, places);
-  const mostLeft = places.reduce((most, { left }) => max(most, left), 0n);
-  throw new Refusal(
-    "NO_DISK_FITS",
-    `no disk has ${request.sizeBytes} bytes left, free and to promise`,
-    {
-      quota: [
-        {
-          subject: "promised_bytes",
-          description: `asked ${request.sizeBytes} bytes, the emptiest disk has ${mostLeft} left`,
-        },
-      ],
-    },
-  );
+  const largeEnough = places.filter((candidate) => !candidate.tooLarge);
+  const mostLeft = largeEnough.reduce((most, { left }) => max(most, left), 0n);
+  throw new Refusal("NO_DISK_FITS", noRoomText(request.sizeBytes, mostLeft), {
+    quota: [
+      {
+        subject: "promised_bytes",
+        description: `asked ${request.sizeBytes} bytes, the emptiest disk has ${mostLeft} left`,
+      },
+    ],
+  });
 }
 
 type Candidate = { readonly disk: DiskRow; readonly isFull: boolean; readonly room: bigint };
@@ -106,6 +103,14 @@ export function placeMore(disk: DiskRow, policy: PlacementPolicy, bytes: bigint)
       { subject: `disks/${disk.id}`, description: `asked ${bytes} bytes, ${left} bytes left` },
     ],
   });
+}
+
+function noRoomText(asked: bigint, mostLeft: bigint): string {
+  const most =
+    mostLeft < asked
+      ? `of those that are large enough the emptiest has ${mostLeft} left`
+      : "those that have so much left hold as many lvols as they can";
+  return `no disk has room for ${asked} bytes: ${most}; make room, or use another node`;
 }
 
 /** Why a disk takes no new volume at all, undefined if it does. */

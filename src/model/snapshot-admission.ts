@@ -4,7 +4,7 @@ import { discardRefusal } from "./discards.ts";
 import { Refusal } from "./errors.ts";
 import type { AdmissionState, Mutation } from "./admission.ts";
 import type { DiskRow } from "./disk.ts";
-import { newIntent } from "./intent.ts";
+import { newIntent, noVolume } from "./intent.ts";
 import type { CreationRequest, LvolRow } from "./lvol.ts";
 import { placeMore } from "./placement.ts";
 import { clonesOf, deleteBlockers, newSnapshotRow, type SnapshotRow } from "./snapshot.ts";
@@ -74,7 +74,7 @@ function sameOrRefuse(row: SnapshotRow, sourceLvolId: string): SnapshotRow {
 
 function volumeHasId({ id, deleteRequestedTime }: LvolRow): Refusal {
   if (deleteRequestedTime !== undefined) return idRetired(id);
-  const message = `${id} is the id of a volume`;
+  const message = `${id} is the id of a volume; use a new id`;
   return new Refusal("SPEC_MISMATCH", message, { metadata: { fields: "id" } });
 }
 
@@ -83,7 +83,7 @@ function sourceOf(state: AdmissionState, id: string): LvolRow {
   if (source === undefined) {
     throw state.gone.get(id)?.ours === false
       ? otherNode(id)
-      : new Refusal("NOT_FOUND", `volume ${id} is not on this node`);
+      : noVolume(id, state.snapshots.has(id));
   }
   if (source.nodeId !== state.policy.nodeId) throw otherNode(id);
   if (source.deleteRequestedTime !== undefined) {
@@ -174,7 +174,7 @@ export function cloneSource(
       : new Refusal("NOT_FOUND", `snapshot ${id} is not on this node`);
   }
   if (row.deleteRequestedTime !== undefined) {
-    throw new Refusal("ID_RETIRED", `snapshot ${id} is deleted or being deleted`);
+    throw new Refusal("ID_RETIRED", `snapshot ${id} is deleted or being deleted; name another one`);
   }
   const { lvolUuid, observedSizeBytes } = row;
   if (lvolUuid === undefined || observedSizeBytes === undefined) {

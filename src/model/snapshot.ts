@@ -210,6 +210,10 @@ export function snapshotConditions(view: SnapshotView): readonly SnapshotConditi
 function snapshotCreated(view: SnapshotView): SnapshotCondition {
   const type = "SnapshotCreated";
   const { row, observed } = view;
+  if (snapshotMissing(view) && row.deleteRequestedTime !== undefined) {
+    const message = `lvol ${row.lvolUuid} is gone: the snapshot was deleted`;
+    return { type, status: "FALSE", reason: "Deleted", message };
+  }
   if (snapshotMissing(view)) {
     const message = `snapshot ${row.lvolUuid} is lost; it is not taken again`;
     return { type, status: "FALSE", reason: "DataMissing", message };

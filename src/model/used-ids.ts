@@ -9,5 +9,8 @@ export function otherNode(id: string): Refusal {
 }
 
 export function idRetired(id: string): Refusal {
-  return new Refusal("ID_RETIRED", `id ${id} was used by what is deleted or being deleted`);
+  return new Refusal(
+    "ID_RETIRED",
+    `id ${id} was used by what is deleted or being deleted; use a new id`,
+  );
 }

@@ -156,7 +156,8 @@ export function databaseDown(message: string, cause?: unknown): Refusal {
 
 /** The transaction of the intent got no answer. */
 export function outcomeUnknown(cause: unknown): Refusal {
-  const message = "the database cannot be reached; it is unknown whether the change was committed";
+  const message =
+    "the database cannot be reached; it is unknown whether the change was committed: repeat the call";
   return databaseDown(message, cause);
 }
 

@@ -7,6 +7,7 @@ import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
 import { spdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { call, until } from "../support/agent.ts";
+import { Control } from "../support/control.ts";
 import { demoFolder, type RunningDemo } from "../support/demo.ts";
 import { GIB, lvolSpec } from "../support/volumes.ts";
 
@@ -23,7 +24,14 @@ test.concurrent(
         ["DEMO00000002", "DISK_STATE_UP", true, FreeSpace.FREE_SPACE_ZEROED],
         ["DEMO00000003", "DISK_STATE_UP", true, FreeSpace.FREE_SPACE_ZEROED],
       ]);
-      expect((await provision(demo, id)).status?.state).toBe("LVOL_STATE_UP");
+      const made = await provision(demo, id);
+      expect(made.status?.state).toBe("LVOL_STATE_UP");
+      const lvol = made.status?.lvolUuid;
+      await using control = await Control.open(join(folder.path, "ctl.sock"));
+      await control.ask({ op: "write", lvol, offset: 0, hex: "c0ffee" });
+      expect(await control.ask({ op: "read", lvol, offset: 0, bytes: 4 })).toEqual({
+        hex: "c0ffee00",
+      });
       expect(folder.processes()).toHaveLength(PARTS);
       expect(await demo.end("SIGTERM")).toBe(0);
       expect(folder.processes()).toEqual([]);

@@ -4,7 +4,14 @@ import { describe, expect, it } from "vitest";
 import { Provisioning } from "../../src/gen/storagenode/v1/lvol.ts";
 import { call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { BusyHost } from "../support/busy-host.ts";
-import { crashScenario, exactly, onTarget, readBack, settled, tag } from "../support/crash-scenario.ts";
+import {
+  crashScenario,
+  exactly,
+  onTarget,
+  readBack,
+  settled,
+  tag,
+} from "../support/crash-scenario.ts";
 import { deleteSnapshot, getSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
 import { getLvol, HOST, idOf, provision, remove, resize, stateOf } from "../support/volumes.ts";
 
@@ -122,6 +129,12 @@ describe("a clone", () => {
     expect(elsewhere.reason).toBe("INVALID_FIELD");
     const ofVolume = await refusal(provision(agent, cloneOf(idOf(lvol))));
     expect(ofVolume.reason).toBe("INVALID_FIELD");
+    const notAVolume = {
+      reason: "NOT_FOUND",
+      message: expect.stringContaining("a snapshot has that id"),
+    };
+    expect(await refusal(resize(agent, id, 2n * SIZE))).toMatchObject(notAVolume);
+    expect(await refusal(takeSnapshot(agent, id))).toMatchObject(notAVolume);
   });
 });
 

@@ -136,6 +136,19 @@ describe("admission of a new volume", () => {
     const refused = refusal(() => admit(given, more));
     expect(refused.reason).toBe("NO_DISK_FITS");
     expect(refused.details.quota?.[0]?.description).toContain("20971520");
+    expect(refused.message).toContain("the emptiest has 20971520 left");
+  });
+
+  it("says how much is left on the disks that are large enough, whatever smaller ones may promise", () => {
+    const small = uuidV5(DISK, "2");
+    const disks = new Map([
+      [DISK, diskRow({ promisedBytes: 250n * CLUSTER })],
+      [small, diskRow({ id: small, totalClusters: 100n })],
+    ]);
+    const asked = provision({ request: creationRequest({ sizeBytes: 200n * CLUSTER }) });
+    const refused = refusal(() => admit(state({ disks }), asked));
+    expect(refused.reason).toBe("NO_DISK_FITS");
+    expect(refused.message).toContain(`the emptiest has ${5n * CLUSTER} left`);
   });
 
   it("promises no bytes that orphans hold, and leaves a full disk for the last", () => {
@@ -180,6 +193,7 @@ describe("admission of a new volume", () => {
     expect(placed([0n, 255n])).toBe(two);
     expect(placed([2n, 3n], { thin: false })).toBe(two);
     expect(refused([0n, 0n]).reason).toBe("NO_DISK_FITS");
+    expect(refused([0n, 0n]).message).toContain("the emptiest has 0 left");
     expect(refused([2n, 2n], { thin: false }).details.quota?.[0]?.description).toContain(
       `${2n * CLUSTER} left`,
     );

@@ -86,6 +86,20 @@ describe("a volume is", () => {
   });
 });
 
+describe("a volume whose lvol is gone", () => {
+  const observed = observedVolume({ lvol: { kind: "absent" }, subsystem: { kind: "absent" } });
+  const createdOf = (row: VolumeView["row"]) =>
+    lvolConditions(viewOf({ row, observed })).find(({ type }) => type === "LvolCreated");
+
+  it("has lost it, unless it was asked to be deleted", () => {
+    const asked = { deleteRequestedTime: new Date(0) };
+    expect(createdOf(volumeRow())).toMatchObject({ status: "FALSE", reason: "DataMissing" });
+    for (const row of [volumeRow(asked), volumeRow({ ...asked, deleteTime: new Date(0) })]) {
+      expect(createdOf(row)).toMatchObject({ status: "FALSE", reason: "Deleted" });
+    }
+  });
+});
+
 describe("a warning", () => {
   it("names each address that the target refuses to listen on, while nothing listens there", () => {
     const failures = { [listenKey(LISTENER)]: failure, [listenKey(SECOND)]: failure };

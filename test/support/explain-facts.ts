@@ -3,14 +3,17 @@ import type { DiskFacts } from "../../src/explain/disk-causes.ts";
 import type { NodeFacts } from "../../src/explain/explanation.ts";
 import { exportSerial } from "../../src/model/identity.ts";
 import type { VolumeView } from "../../src/model/lvol-state.ts";
+import { newSnapshotRow, type SnapshotRow, type SnapshotView } from "../../src/model/snapshot.ts";
 import { NO_LIMITS, type LvolRow, type ObservedSubsystem } from "../../src/model/lvol.ts";
 import type { LvolFacts } from "../../src/explain/lvol-facts.ts";
 import {
   CLUSTER,
+  DISK,
   diskRow,
   LISTENER,
   lvolRow,
   MIB,
+  NODE,
   observedVolume,
   STORE_UUID,
   VOLUME,
@@ -106,6 +109,34 @@ export function lvolFacts(
       space: undefined,
       ...view,
     },
+  };
+}
+
+/** A snapshot that was taken, and that nothing stands on. */
+export function snapshotView(change: Partial<SnapshotRow> = {}): SnapshotView {
+  const row = newSnapshotRow({
+    id: "88888888-0000-4000-8000-000000000008",
+    nodeId: NODE,
+    diskId: DISK,
+    familyRoot: VOLUME,
+    sourceLvolId: VOLUME,
+    adopted: false,
+    promisedBytes: 0n,
+    labels: {},
+    actor: undefined,
+    traceparent: undefined,
+    revision: 1n,
+    now: SINCE,
+  });
+  return {
+    row: { ...row, lvolUuid: UUID, lvsUuid: STORE_UUID, observedSizeBytes: 12n * MIB, ...change },
+    observed: LVOL,
+    failures: {},
+    outcomeUnknown: undefined,
+    targetConnected: true,
+    diskReady: true,
+    diskReason: "",
+    clones: { made: [], pending: [] },
   };
 }
 

@@ -91,7 +91,7 @@ async function purgeableLvol(
   if (!orphans.isOrphanLvol(byUuid)) {
     throw new Refusal(
       "IN_USE",
-      `lvol ${name} belongs to a volume, or to the zeroing of free space`,
+      `lvol ${name} is no orphan: it belongs to a volume or a snapshot, which Delete removes, or to the zeroing of free space`,
     );
   }
   if (byUuid.claimed) {

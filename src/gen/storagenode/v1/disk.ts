@@ -244,7 +244,7 @@ export interface Lvstore {
   freeSpace: FreeSpace;
   /** Clusters that hold data. */
   allocatedBytes: bigint;
-  /** Of allocated_bytes: what only snapshots hold. Filled once there are snapshots. */
+  /** Of allocated_bytes: what only snapshots hold. */
   snapshotBytes: bigint;
   /** Of allocated_bytes: what lvols without a row hold. */
   orphanBytes: bigint;

@@ -141,14 +141,16 @@ export interface Hold {
 
 /** What the node can take and has promised. */
 export interface Capacity {
+  /** What may be promised on the disks that are UP: their stores' bytes times STORAGE_NODE_OVERCOMMIT. */
   totalBytes: bigint;
+  /** Clusters that hold no data, on the disks that are UP. */
   freeBytes: bigint;
   promisedBytes: bigint;
   maxExports: bigint;
   exports: bigint;
   /** Clusters that hold data, on all disks that are UP. */
   allocatedBytes: bigint;
-  /** Of allocated_bytes: what only snapshots hold. Filled once there are snapshots. */
+  /** Of allocated_bytes: what only snapshots hold. */
   snapshotBytes: bigint;
   /** Of allocated_bytes: what lvols without a row hold. */
   orphanBytes: bigint;
@@ -167,7 +169,7 @@ export interface LoopStatus {
 
 /** An object that a loop could not bring nearer to what is wanted. */
 export interface ObjectError {
-  /** lvol or disk. */
+  /** lvol, snapshot or disk. */
   objectKind: string;
   objectId: string;
   lastError: string;

@@ -123,7 +123,7 @@ export interface SnapshotStatus {
   lvolUuid: string;
   sizeBytes: bigint;
   allocatedBytes: bigint;
-  /** Ids of the clones that keep it from being deleted. */
+  /** Ids of the volumes and snapshots that keep it from being deleted; empty while at most one stands on it. */
   blockingLvolIds: string[];
   conditions: Condition[];
   lastError: string;
