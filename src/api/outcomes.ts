@@ -16,16 +16,22 @@ export function outcomeHandlers(
     async resolveOutcome(request, { actor, traceparent }) {
       const { id, reason } = requests.resolveOutcome(request);
       requireRows(agent);
-      if (agent.rows.lvol(id) === undefined && agent.rows.disk(id) === undefined) {
-        throw new Refusal("NOT_FOUND", `neither a volume nor a disk ${id} is on this node`);
+      const objectKind = kindOf(agent, id);
+      if (objectKind === undefined) {
+        throw new Refusal("NOT_FOUND", `no volume, snapshot or disk ${id} is on this node`);
       }
       const methods = agent.resolveOutcome(id);
       log.warn({ id, reason, actor, methods }, "unknown outcome resolved by an operator");
-      const objectKind = agent.rows.lvol(id) === undefined ? "disk" : "lvol";
       const event = { objectKind, objectId: id, reason: "OUTCOME_RESOLVED" } as const;
       const after = methods.join(", ");
       tellOf(agent, { actor, traceparent }, { ...event, after, message: reason });
       return { requests: [...methods] };
     },
   };
+}
+
+function kindOf({ rows }: Agent, id: string): "lvol" | "snapshot" | "disk" | undefined {
+  if (rows.lvol(id) !== undefined) return "lvol";
+  if (rows.snapshots.get(id) !== undefined) return "snapshot";
+  return rows.disk(id) === undefined ? undefined : "disk";
 }

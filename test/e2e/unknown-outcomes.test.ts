@@ -10,6 +10,7 @@ import { explainVolume } from "../support/explain.ts";
 import { inProcessTarget, type InProcessTarget } from "../support/in-process-target.ts";
 import { SocketProxy } from "../support/socket-proxy.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
+import { getSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
 import { getLvol, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
 
 const OTHER = `${HOST.slice(0, -1)}2`;
@@ -177,6 +178,31 @@ describe("a change whose outcome stays unknown", () => {
       expect(await gone).toEqual({ done: true });
     },
   );
+
+  it("of a snapshot is shown and explained, until ResolveOutcome answers its method", async () => {
+    const source = idOf(await make());
+    await up(source);
+    target.engine().gate.resetCounts();
+    lose("bdev_lvol_snapshot");
+    const id = snapshotIdOf(await takeSnapshot(agent, source, { wait: false }));
+    await until("it was sent", () => sent("bdev_lvol_snapshot") === 1);
+    proxy.drop();
+    await until("it is shown", async () => {
+      const { conditions = [] } = (await getSnapshot(agent, id)).status ?? {};
+      return conditions.some(({ type }) => type === "OutcomeUnknown");
+    });
+    const request = { target: { $case: "snapshotId", value: id } } as const;
+    await until("it is explained, with its cure", async () => {
+      const { client } = agent;
+      const { summary } = await call(client, client.explain.bind(client), request);
+      return summary.includes(`ResolveOutcome {"objectId": "${id}"`);
+    });
+    expect(await resolve(id, "seen")).toEqual({ requests: ["bdev_lvol_snapshot"] });
+    await until("it is UP", async () => {
+      return (await getSnapshot(agent, id)).status?.state === "SNAPSHOT_STATE_UP";
+    });
+    expect(sent("bdev_lvol_snapshot")).toBe(1);
+  });
 
   it("of a disk is shown, until ResolveOutcome answers its method", async () => {
     const [disk = ""] = [...agent.node.agent.rows.disks()].map(({ id }) => id);

@@ -552,7 +552,7 @@ export interface PurgeOrphanResponse {
 
 /** What ResolveOutcome is asked. */
 export interface ResolveOutcomeRequest {
-  /** The volume or disk with the condition OutcomeUnknown. */
+  /** The volume, snapshot or disk with the condition OutcomeUnknown. */
   objectId: string;
   /** What the operator found out; kept with the event. */
   reason: string;
