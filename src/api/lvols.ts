@@ -10,7 +10,7 @@ import type { Agent } from "./agent.ts";
 import type { CallContext, StorageNodeHandlers } from "./call.ts";
 import { lvolMessage } from "./messages.ts";
 import { page } from "./page.ts";
-import { refuseKnownOrphan, requireRows } from "./preconditions.ts";
+import { refuseKnownOrphan, refuseSnapshotWithoutData, requireRows } from "./preconditions.ts";
 import * as requests from "./requests.ts";
 import { waitFor } from "./wait.ts";
 
@@ -26,6 +26,8 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
     async provisionLvol(request, context) {
       const wanted = requests.provision(request);
       await refuseKnownOrphan(agent, wanted.id);
+      const { sourceSnapshotId } = wanted.request;
+      refuseSnapshotWithoutData(agent, { id: wanted.id, sourceSnapshotId });
       const decision = await agent.writer.mutate({
         kind: "provision",
         ...wanted,

@@ -2,12 +2,11 @@
 // answer with the row. The loops take and delete the snapshot.
 import type { Snapshot } from "../gen/storagenode/v1/snapshot.ts";
 import { Refusal } from "../model/errors.ts";
-import { lvolState } from "../model/lvol-state.ts";
 import { orphanBytes } from "../model/orphan.ts";
 import { snapshotState, type SnapshotRow } from "../model/snapshot.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
-import { refuseKnownOrphan, requireRows } from "./preconditions.ts";
+import { refuseKnownOrphan, refuseVolumeWithoutData, requireRows } from "./preconditions.ts";
 import { snapshotMessage } from "./messages.ts";
 import { page } from "./page.ts";
 import * as requests from "./snapshot-requests.ts";
@@ -20,7 +19,7 @@ export function snapshotHandlers(agent: Agent): SnapshotHandlers {
     async snapshot(request, { actor, traceparent, signal }) {
       const { id, waitMs, ...wanted } = requests.snapshot(request);
       await refuseKnownOrphan(agent, id);
-      if (agent.rows.snapshots.get(id) === undefined) refuseWithoutData(agent, wanted.sourceLvolId);
+      refuseVolumeWithoutData(agent, { id, sourceLvolId: wanted.sourceLvolId });
       const decision = await agent.writer.mutate({
         kind: "snapshot",
         discardGuard: agent.discardGuard(),
@@ -74,14 +73,4 @@ function isSettled(agent: Agent, row: SnapshotRow): boolean {
   const state = snapshotState(agent.snapshotView(row));
   if (state === "UP") return row.observedGeneration === row.generation;
   return state === "FAILED" || state === "DATA_MISSING" || state === "DELETED";
-}
-
-/** There is nothing to take a snapshot of, or not any more. */
-function refuseWithoutData(agent: Agent, sourceLvolId: string): void {
-  const row = agent.rows.lvol(sourceLvolId);
-  const state = row && lvolState(agent.view(row));
-  if (state !== "DATA_MISSING" && state !== "FAILED") return;
-  throw new Refusal("SOURCE_NOT_UP", `volume ${sourceLvolId} is ${state}: GetLvol says why`, {
-    preconditions: [{ subject: sourceLvolId, description: `state ${state}` }],
-  });
 }

@@ -4,7 +4,7 @@ import { discardRefusal } from "./discards.ts";
 import { Refusal } from "./errors.ts";
 import type { AdmissionState, Mutation } from "./admission.ts";
 import type { DiskRow } from "./disk.ts";
-import { newIntent, noVolume } from "./intent.ts";
+import { newIntent, noVolume, refuseDeleting } from "./intent.ts";
 import type { CreationRequest, LvolRow } from "./lvol.ts";
 import { placeMore } from "./placement.ts";
 import { clonesOf, deleteBlockers, newSnapshotRow, type SnapshotRow } from "./snapshot.ts";
@@ -86,13 +86,17 @@ function sourceOf(state: AdmissionState, id: string): LvolRow {
       : noVolume(id, state.snapshots.has(id));
   }
   if (source.nodeId !== state.policy.nodeId) throw otherNode(id);
-  if (source.deleteRequestedTime !== undefined) {
-    throw new Refusal("ID_RETIRED", `volume ${id} is deleted or being deleted`);
-  }
+  if (source.deleteTime !== undefined) throw wasDeleted(`volume ${id}`);
+  refuseDeleting(source);
   if (source.lvolUuid === undefined || source.cloning) {
     throw sourceNotUp(id, `volume ${id} is still being created`);
   }
   return source;
+}
+
+/** As once the row is compacted: the answer does not change with that. */
+function wasDeleted(what: string): Refusal {
+  return new Refusal("NOT_FOUND", `${what} was deleted`);
 }
 
 function sourceNotUp(id: string, message: string): Refusal {
@@ -173,8 +177,9 @@ export function cloneSource(
       ? otherNode(id)
       : new Refusal("NOT_FOUND", `snapshot ${id} is not on this node`);
   }
+  if (row.deleteTime !== undefined) throw wasDeleted(`snapshot ${id}`);
   if (row.deleteRequestedTime !== undefined) {
-    throw new Refusal("ID_RETIRED", `snapshot ${id} is deleted or being deleted; name another one`);
+    throw new Refusal("ID_RETIRED", `snapshot ${id} is being deleted; name another one`);
   }
   const { lvolUuid, observedSizeBytes } = row;
   if (lvolUuid === undefined || observedSizeBytes === undefined) {
