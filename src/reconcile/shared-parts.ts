@@ -40,7 +40,7 @@ export function sharedParts(
   });
   const { onRestored, pending, afterLoss, scanDisks } = on;
   const returned = new ReturnedLvols({ ...options, writeMode, onRestored });
-  const orphans = new Orphans({ ...options, ...config, observed, returned });
+  const orphans = new Orphans({ ...options, ...config, returned });
   const newVolumes = new NewVolumes(() => fence.epoch);
   const iostat = new IostatLoop({ ...options, observed, scanDisks });
   const space = new StoreSpace({ ...options, observed });

@@ -66,6 +66,7 @@ export class Rows {
   readonly #waiting = new Map<string, Set<() => void>>();
   #node: NodeRow | undefined;
   #copied = false;
+  #version = 0;
 
   /** The rows are those of the local copy: the database was not read yet. */
   get copied(): boolean {
@@ -74,6 +75,11 @@ export class Rows {
 
   get node(): NodeRow | undefined {
     return this.#node;
+  }
+
+  /** Differs after each change of a row: what was computed from the rows holds while it is the same. */
+  get version(): number {
+    return this.#version;
   }
 
   lvol(id: string): LvolRow | undefined {
@@ -173,6 +179,7 @@ export class Rows {
   }
 
   #removeLvol(row: LvolRow): RowChange {
+    this.#version += 1;
     this.#lvols.delete(row.id);
     this.#tombstones.delete(row.id);
     this.#lvolByNqn.delete(row.nqn);
@@ -184,6 +191,7 @@ export class Rows {
   }
 
   #removeSnapshot(row: SnapshotRow): RowChange {
+    this.#version += 1;
     this.#snapshots.delete(row);
     this.#tombstones.delete(row.id);
     this.#dirt.delete(row.id);
@@ -203,6 +211,7 @@ export class Rows {
   }
 
   #applyRows(committed: Committed, ours: boolean): void {
+    this.#version += 1;
     if (committed.node !== undefined) this.#node = committed.node;
     const changes: RowChange[] = [];
     for (const row of committed.disks ?? []) {

@@ -16,13 +16,11 @@ import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 import type { Rows } from "../../store/rows.ts";
 import { partsOf } from "./lvol-alias.ts";
-import type { Observed } from "./observed.ts";
 import type { ReturnedLvols } from "./returned-lvols.ts";
 
 export type OrphansOptions = {
   readonly spdk: Pick<SpdkClient, "getBdev" | "getSubsystem">;
   readonly rows: Rows;
-  readonly observed: Observed;
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly log: Logger;
@@ -40,6 +38,7 @@ type FoundLvol = { readonly bdev: LvolBdev; readonly firstSeenTime: Date };
 
 export class Orphans {
   readonly #options: OrphansOptions;
+  readonly #fleet: string;
   /** By uuid; those that got a row since are left out when they are listed. */
   readonly #lvols = new Map<string, FoundLvol>();
   /** NQN to the time when it was first seen. */
@@ -48,12 +47,16 @@ export class Orphans {
   #nqnByBdev: ReadonlyMap<string, string> = new Map();
   /** Reads under way of what a full scan or events have named. */
   readonly #reads = new Set<Promise<void>>();
+  /** What was listed last, while nothing that it was made from has changed: every admission asks. */
+  #listed: { readonly version: number; readonly orphans: readonly Orphan[] } | undefined;
 
   constructor(options: OrphansOptions) {
     this.#options = options;
+    this.#fleet = fleetHash(options.fleet);
   }
 
   beginProcess(): void {
+    this.#listed = undefined;
     this.#lvols.clear();
     this.#subsystems.clear();
   }
@@ -64,6 +67,12 @@ export class Orphans {
   }
 
   list(): readonly Orphan[] {
+    const { version } = this.#options.rows;
+    if (this.#listed?.version !== version) this.#listed = { version, orphans: this.#list() };
+    return this.#listed.orphans;
+  }
+
+  #list(): readonly Orphan[] {
     const lvols = [...this.#lvols.values()].filter(({ bdev }) => this.isOrphanLvol(bdev));
     const subsystems = [...this.#subsystems].filter(([nqn]) => this.isOrphanNqn(nqn));
     return [
@@ -79,6 +88,7 @@ export class Orphans {
 
   /** The subsystems of a full scan. */
   applySubsystems(subsystems: readonly Subsystem[]): void {
+    this.#listed = undefined;
     this.#nqnByBdev = new Map(
       subsystems.flatMap(({ nqn, namespaces }) => namespaces.map((one) => [one.bdevName, nqn])),
     );
@@ -130,6 +140,7 @@ export class Orphans {
       unknown.flatMap((bdev) => (deleted.has(bdev.uuid) ? [] : [[bdev.uuid, bdev] as const])),
     );
     const fresh = [...found.keys()].filter((uuid) => !this.#lvols.has(uuid));
+    this.#listed = undefined;
     for (const [index, name] of names.entries()) {
       const uuid = bdevs[index]?.uuid ?? name;
       if (!found.has(uuid)) this.#lvols.delete(uuid);
@@ -148,6 +159,7 @@ export class Orphans {
     await Promise.all(
       nqns.map(async (nqn) => {
         const found = await this.#options.spdk.getSubsystem(nqn);
+        this.#listed = undefined;
         if (found === undefined) this.#subsystems.delete(nqn);
         else if (!this.#subsystems.has(nqn)) this.#subsystems.set(nqn, new Date());
       }),
@@ -172,7 +184,7 @@ export class Orphans {
   }
 
   #isOurStore(name: string): boolean {
-    return parseStoreName(name)?.fleet === fleetHash(this.#options.fleet);
+    return parseStoreName(name)?.fleet === this.#fleet;
   }
 
   /** The disk of this node with the lvstore of an lvol. */
