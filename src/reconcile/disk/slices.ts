@@ -2,6 +2,7 @@
 // What was found, made and deleted in one incarnation of the target; unknown until they were listed.
 import { zeroingSlice, zeroingSliceIndex } from "../../model/identity.ts";
 import type { Rows } from "../../store/rows.ts";
+import { nameOf } from "../target/lvol-alias.ts";
 import type { Observed } from "../target/observed.ts";
 
 export type Slice = { readonly uuid: string; readonly name: string; readonly bytes: bigint };
@@ -17,10 +18,6 @@ export type ListedSlice = Listed & { readonly store: { readonly uuid: string } }
 /** Whether an lvol is a slice, by its alias. */
 function isSlice(alias: string): boolean {
   return zeroingSliceIndex(nameOf(alias)) !== undefined;
-}
-
-function nameOf(alias: string): string {
-  return alias.slice(alias.indexOf("/") + 1);
 }
 
 type OfDisk = {

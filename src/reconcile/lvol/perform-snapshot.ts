@@ -4,11 +4,11 @@
 import { trace } from "@opentelemetry/api";
 import type { ObservedLvol } from "../../model/lvol.ts";
 import type { SnapshotRow, SnapshotStatusPatch } from "../../model/snapshot.ts";
-import { attempt, retryOf, type Attempt } from "../engine/attempt.ts";
+import { attempt, retryOf } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { Lane } from "../engine/lanes.ts";
 import { observedLvol } from "../target/observed.ts";
-import type { VolumeStepContext } from "./performed-step.ts";
+import { changing, type VolumeStepContext } from "./performed-step.ts";
 import type * as steps from "../steps.ts";
 import type { SnapshotPlanView } from "./snapshot-view.ts";
 
@@ -94,6 +94,7 @@ async function createSnapshot(on: Performed, step: steps.CreateSnapshot): Promis
   const { lvsUuid, sourceId, sourceUuid, snapshotName } = step;
   const made = await changing(
     on,
+    "lvol",
     spdk.bdevLvolSnapshot({ lvsUuid, name: sourceUuid, snapshotName }),
   );
   if (made.kind === "open") {
@@ -117,7 +118,7 @@ async function deleteSnapshot(on: Performed, step: steps.DeleteSnapshot): Promis
   const { spdk, rows, observed, writer } = on.context;
   const { row } = on.view;
   const { lvsUuid, lvolUuid: name, cloneIds } = step;
-  const deleted = await changing(on, spdk.bdevLvolDelete({ lvsUuid, name }));
+  const deleted = await changing(on, "lvol", spdk.bdevLvolDelete({ lvsUuid, name }));
   observed.setSnapshot(row.id, undefined);
   const clones = cloneIds.flatMap((id) => {
     const uuid = (rows.lvol(id) ?? rows.snapshots.get(id))?.lvolUuid;
@@ -134,14 +135,6 @@ async function deleteSnapshot(on: Performed, step: steps.DeleteSnapshot): Promis
     await writer.recordSnapshot(row, { pendingOp: { ...row.pendingOp, failed: true } });
   }
   return retryOf([deleted]);
-}
-
-/** A call that changes the family: a lost answer is kept account of. */
-function changing<T>({ context, view, lane }: Performed, call: Promise<T>): Promise<Attempt<T>> {
-  const { outcomes, afterLoss } = context;
-  const lost = (method: string, ended: Promise<void>) =>
-    outcomes.add(view.row.id, "lvol", method, ended);
-  return attempt(call, { lane, afterLoss, lost });
 }
 
 /** Reads members of the family by uuid, in one write; what cannot be read is unknown. */

@@ -41,9 +41,17 @@ export type PerformedStep = {
   readonly settled: boolean;
 };
 
-/** One call that changes the volume's subsystem or lvol: a lost answer is kept account of. */
+/** One call that changes a subsystem or an lvol, also that of a snapshot: a lost answer is kept account of. */
 export function changing<T>(
-  { context, lane, view }: PerformedStep,
+  {
+    context,
+    lane,
+    view,
+  }: {
+    readonly context: Pick<VolumeStepContext, "outcomes" | "afterLoss">;
+    readonly lane: Lane;
+    readonly view: { readonly row: { readonly id: string } };
+  },
   of: "subsystem" | "lvol",
   call: Promise<T>,
 ): Promise<Attempt<T>> {
