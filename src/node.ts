@@ -35,6 +35,7 @@ import { nodeEvents } from "./node-events.ts";
 import { components, conditions } from "./node-health.ts";
 import { openStore } from "./node-store.ts";
 import { showNode } from "./node-telemetry.ts";
+import { pendingResize } from "./reconcile/lvol/resize.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { callTelemetry } from "./spdk/call-telemetry.ts";
 import { spdkClient } from "./spdk/client.ts";
@@ -238,6 +239,7 @@ function agentOf(parts: Parts): Agent {
       const why = `${target.version} dies when a volume with a snapshot is grown`;
       throw new Refusal("TARGET_TOO_OLD", `volume ${row.id}: the target ${why}`);
     },
+    pendingResize: (row) => pendingResize(reconciler.volumeView(row)),
     readExportAgain: (id) => reconciler.readExportAgain(id),
     resolveOutcome: (id) => reconciler.resolveOutcome(id),
     targetVersion: () => reconciler.target.version,

@@ -8,6 +8,7 @@ import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
 import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { Adoption, Orphan, Purge } from "../model/orphan.ts";
+import type { PendingOp } from "../model/pending-op.ts";
 import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
 import type { LvolFacts } from "../explain/lvol-facts.ts";
 import type { SnapshotFacts } from "../explain/snapshot.ts";
@@ -94,6 +95,8 @@ export type Agent = {
   readonly diskFacts: (row: DiskRow) => Promise<DiskFacts>;
   /** Throws a Refusal if the target would die of it that the volume is grown. */
   readonly refuseFatalGrowth: (row: LvolRow) => Promise<void>;
+  /** Announces a resize that can be sent at once; undefined: its loop announces it when it can be. */
+  readonly pendingResize: (row: LvolRow) => PendingOp | undefined;
   /** What was observed of the volume's export no longer counts: it is read again. */
   readonly readExportAgain: (id: string) => void;
   /** Ends what is unknown of a volume or a disk, as an operator says so; the methods of the requests. */

@@ -26,6 +26,7 @@ export function changeHandlers(
         kind: "resize",
         ...asked,
         orphanBytes: orphanBytes(agent.orphans.known()),
+        pendingOp: row && agent.pendingResize(row),
         ...byWhom(context),
       } as const;
       return await change(
@@ -62,11 +63,12 @@ async function change(
   const asked = decision.row;
   const { signal } = context;
   const row = await waitFor(agent, { id: asked.id, waitMs, signal }, (now) => {
-    if (isOver(agent, now) || now.deleteRequestedTime !== undefined) return true;
+    if (now.deleteRequestedTime !== undefined) return true;
     const view = agent.view(now);
-    if (!isDone(view, asked)) return false;
+    const state = lvolState(view);
+    if (isOver(state)) return true;
     // What is wrong with other parts is not waited for.
-    return lvolState(view) !== "UP" || now.observedGeneration >= asked.generation;
+    return isDone(view, asked) && (state !== "UP" || now.observedGeneration >= asked.generation);
   });
   return { lvol: messageOf(agent, row ?? asked) };
 }

@@ -3,7 +3,13 @@
 // wait_timeout only waits for that. The handlers never change the target.
 import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { noVolume } from "../model/intent.ts";
-import { hostIsGone, hostIsLetIn, lvolState, type VolumeView } from "../model/lvol-state.ts";
+import {
+  hostIsGone,
+  hostIsLetIn,
+  lvolState,
+  type LvolState,
+  type VolumeView,
+} from "../model/lvol-state.ts";
 import { type LvolRow } from "../model/lvol.ts";
 import { orphanBytes } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
@@ -98,11 +104,10 @@ async function changeHost(
     if (reads && view.observed.subsystemStale) return false;
     return kind === "allowHost" ? hostIsLetIn(view, nqn) : hostIsGone(view, nqn);
   };
-  const row = await waitFor(
-    agent,
-    { id, waitMs, signal },
-    (now) => isOver(agent, now) || isDone(agent.view(now), host),
-  );
+  const row = await waitFor(agent, { id, waitMs, signal }, (now) => {
+    const view = agent.view(now);
+    return isOver(lvolState(view)) || isDone(view, host);
+  });
   return { lvol: row && messageOf(agent, row) };
 }
 
@@ -113,14 +118,13 @@ function knownLvol(agent: Agent, id: string): LvolRow {
   throw noVolume(id, agent.rows.snapshots.get(id) !== undefined);
 }
 
-/** In a state that only a new intent or an operator can change: waiting longer is of no use. */
-export function isOver(agent: Agent, row: LvolRow): boolean {
-  const state = lvolState(agent.view(row));
+/** A state that only a new intent or an operator can change: waiting longer is of no use. */
+export function isOver(state: LvolState): boolean {
   return state === "FAILED" || state === "DATA_MISSING" || state === "DELETED";
 }
 
 /** UP as intended, or waiting longer is of no use. */
 function isSettled(agent: Agent, row: LvolRow): boolean {
-  const isUp = lvolState(agent.view(row)) === "UP";
-  return isUp ? row.observedGeneration === row.generation : isOver(agent, row);
+  const state = lvolState(agent.view(row));
+  return state === "UP" ? row.observedGeneration === row.generation : isOver(state);
 }

@@ -5,6 +5,7 @@ import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { newIntent, ownVolume, refuseDeleting, type Intent } from "./intent.ts";
 import { NO_LIMITS, sameLimits, type LvolRow, type QosLimits } from "./lvol.ts";
+import type { PendingOp } from "./pending-op.ts";
 import { bytesLeft, notZeroed, tooLarge, type PlacementPolicy } from "./placement.ts";
 
 export type Resize = {
@@ -12,6 +13,8 @@ export type Resize = {
   readonly sizeBytes: bigint;
   /** Allocated bytes of orphans by disk, as observed; none: not known. */
   readonly orphanBytes?: ReadonlyMap<string, bigint>;
+  /** Announces the change, if it can be sent as soon as the intent is committed. */
+  readonly pendingOp?: PendingOp | undefined;
 };
 
 /** Undefined parts stay as they are. */
@@ -59,6 +62,7 @@ export function resize(state: ChangeState, mutation: Intent & Resize): LvolRow {
   return write(state, row, mutation, {
     sizeBytes,
     promisedBytes: addedBytes > 0n ? promisedBytes : row.promisedBytes,
+    pendingOp: row.pendingOp ?? (addedBytes > 0n ? mutation.pendingOp : undefined),
   });
 }
 
@@ -121,7 +125,7 @@ function write(
   state: ChangeState,
   row: LvolRow,
   intent: Intent,
-  change: Partial<Pick<LvolRow, "sizeBytes" | "promisedBytes" | "qos" | "labels">>,
+  change: Partial<Pick<LvolRow, "sizeBytes" | "promisedBytes" | "pendingOp" | "qos" | "labels">>,
 ): LvolRow {
   const changed = { ...row, ...newIntent(state, row, intent), failed: false, ...change };
   state.lvols.set(row.id, changed);

@@ -6,7 +6,7 @@
  * - fixed: written when the row is inserted and never again.
  * - intent: desired state, written by admission.
  * - status: observed state, written when loops record it.
- * - both: written when loops record it, and reset by admission.
+ * - both: written when loops record it, and set or reset by admission.
  * - writer: written by the writer itself with every change of the row.
  */
 export type ColumnOwner = "fixed" | "intent" | "status" | "both" | "writer";

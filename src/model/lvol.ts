@@ -154,7 +154,7 @@ export const LVOL_COLUMNS = {
   parentId: "status",
   cloning: "status",
   exported: "status",
-  pendingOp: "status",
+  pendingOp: "both",
   unconfirmed: "intent",
   unconfirmedHosts: "intent",
   maybeMade: "intent",

@@ -34,8 +34,17 @@ export type Purge = {
 /** AdoptOrphan: the lvol, and the id of the volume that it is to become. */
 export type Adoption = Intent & { readonly uuid: string };
 
+const bytesOf = new WeakMap<readonly Orphan[], ReadonlyMap<string, bigint>>();
+
 /** Allocated bytes of the orphans by disk: their clusters cannot be promised to volumes. */
 export function orphanBytes(orphans: readonly Orphan[]): ReadonlyMap<string, bigint> {
+  // Every admission asks, about a list that stays the same between two changes of it.
+  const known = bytesOf.get(orphans) ?? sumByDisk(orphans);
+  bytesOf.set(orphans, known);
+  return known;
+}
+
+function sumByDisk(orphans: readonly Orphan[]): ReadonlyMap<string, bigint> {
   const bytes = new Map<string, bigint>();
   for (const { diskId, allocatedBytes } of orphans) {
     if (diskId === undefined) continue;

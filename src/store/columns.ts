@@ -55,17 +55,20 @@ export function rowParser<T>(schema: z.ZodType<T>): (rows: readonly unknown[]) =
     });
 }
 
-/** Rows as jsonb_populate_recordset(null::TABLE, $1) takes them: bigint as text, dates as ISO. */
-export function records(rows: readonly object[]): string {
-  const columns = rows.map((row) =>
-    Object.fromEntries(
-      Object.entries(row).map(([key, value]): [string, unknown] => [
-        snake(key),
-        withTexts(value) ?? null,
-      ]),
-    ),
-  );
-  return JSON.stringify(columns);
+/**
+ * Rows as jsonb_populate_recordset(null::TABLE, $1) takes them: bigint as text, dates as ISO; of undefined
+ * there is nothing, which it reads as null. `fields`: no others are in it.
+ */
+export function records(rows: readonly object[], fields?: ReadonlySet<string>): string {
+  return JSON.stringify(rows.map((row) => columnsOf(row, fields)));
+}
+
+function columnsOf(row: object, fields: ReadonlySet<string> | undefined): object {
+  const columns: Record<string, unknown> = {};
+  for (const [field, value] of Object.entries(row)) {
+    if (fields === undefined || fields.has(field)) columns[snake(field)] = withTexts(value);
+  }
+  return columns;
 }
 
 /** JSON of a value, with bigint as text. */
@@ -83,16 +86,19 @@ function withTexts(value: unknown): unknown {
   );
 }
 
-/** A SET list of the columns that these owners write, with values of the relation named `from`. */
-export function assignments(
+/** The fields of the columns that these owners write. */
+export function fieldsOf(
   columns: Readonly<Record<string, ColumnOwner>>,
   owners: readonly ColumnOwner[],
-  from: string,
-): string {
-  return Object.entries(columns)
-    .filter(([, owner]) => owners.includes(owner))
-    .map(([field]) => `${snake(field)} = ${from}.${snake(field)}`)
-    .join(", ");
+): readonly string[] {
+  return Object.entries(columns).flatMap(([field, owner]) =>
+    owners.includes(owner) ? [field] : [],
+  );
+}
+
+/** A SET list of these fields' columns, with values of the relation named `from`. */
+export function assignments(fields: readonly string[], from: string): string {
+  return fields.map((field) => `${snake(field)} = ${from}.${snake(field)}`).join(", ");
 }
 
 function camel(name: string): string {

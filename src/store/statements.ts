@@ -1,10 +1,11 @@
 // SQL statements of the writer: set-based, one per purpose, a fixed number per transaction.
 import { z } from "zod";
+import type { ColumnOwner } from "../model/column-owner.ts";
 import { DISK_COLUMNS, type DiskRow } from "../model/disk.ts";
 import { LVOL_COLUMNS, type LvolRow } from "../model/lvol.ts";
 import { SNAPSHOT_COLUMNS, type SnapshotRow } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
-import { assignments, json, optional, records, targetProcessColumn } from "./columns.ts";
+import { assignments, fieldsOf, json, optional, records, targetProcessColumn } from "./columns.ts";
 import { parseDiskRows } from "./disk-rows.ts";
 import { parseLvolRows } from "./lvol-rows.ts";
 import type { NodeRow } from "./rows.ts";
@@ -16,12 +17,30 @@ import { restoreRows } from "./tombstones.ts";
 /** NOTIFY channel for readers outside of the agent. The payload is a hint to read, never data. */
 const CHANNEL = "storage_node";
 
-const LVOL_INTENT = assignments(LVOL_COLUMNS, ["intent", "both"], "excluded");
-const LVOL_STATUS = assignments(LVOL_COLUMNS, ["status", "both"], "r");
-const SNAPSHOT_INTENT = assignments(SNAPSHOT_COLUMNS, ["intent", "both"], "excluded");
-const SNAPSHOT_STATUS = assignments(SNAPSHOT_COLUMNS, ["status", "both"], "r");
-const DISK_INTENT = assignments(DISK_COLUMNS, ["intent", "both"], "r");
-const DISK_STATUS = assignments(DISK_COLUMNS, ["status", "both"], "r");
+/** An upsert writes whole rows: the columns of the loops are those of a new row only. */
+function intents(columns: Readonly<Record<string, ColumnOwner>>, from: string): string {
+  return assignments(fieldsOf(columns, ["intent", "both"]), from);
+}
+
+const LVOL_INTENT = intents(LVOL_COLUMNS, "excluded");
+const SNAPSHOT_INTENT = intents(SNAPSHOT_COLUMNS, "excluded");
+const DISK_INTENT = intents(DISK_COLUMNS, "r");
+
+/** What loops write: the SET list, and the fields that the statement needs. */
+function statusOf(columns: Readonly<Record<string, ColumnOwner>>): {
+  readonly assigned: string;
+  readonly fields: ReadonlySet<string>;
+} {
+  const written = fieldsOf(columns, ["status", "both"]);
+  return {
+    assigned: assignments(written, "r"),
+    fields: new Set(["id", "generation", ...written]),
+  };
+}
+
+const LVOL_STATUS = { table: "lvol", ...statusOf(LVOL_COLUMNS) };
+const SNAPSHOT_STATUS = { table: "snapshot", ...statusOf(SNAPSHOT_COLUMNS) };
+const DISK_STATUS = statusOf(DISK_COLUMNS);
 
 export type LockedNode = NodeRow & { readonly now: Date };
 
@@ -203,8 +222,8 @@ export async function writeStatus(
   const inserted = await insertDisks(client, batch.newDisks, revision);
   for (const row of inserted) ids.add(row.id);
   const restored = await restoreRows(client, batch.restored, revision);
-  const lvols = await writeObjectStatus(client, LVOL_TABLE, { rows: batch.lvols, revision });
-  const snapshots = await writeObjectStatus(client, SNAPSHOT_TABLE, {
+  const lvols = await writeObjectStatus(client, LVOL_STATUS, { rows: batch.lvols, revision });
+  const snapshots = await writeObjectStatus(client, SNAPSHOT_STATUS, {
     rows: batch.snapshots,
     revision,
   });
@@ -215,9 +234,6 @@ export async function writeStatus(
   const changed = { lvols: [...restored, ...lvols], snapshots };
   return { ids, ...changed, disks: [...inserted, ...disks, ...ended] };
 }
-
-const LVOL_TABLE = { table: "lvol", assigned: LVOL_STATUS };
-const SNAPSHOT_TABLE = { table: "snapshot", assigned: SNAPSHOT_STATUS };
 
 async function insertDisks(
   client: Sql,
@@ -236,7 +252,7 @@ async function insertDisks(
 /** Of volumes or snapshots. */
 async function writeObjectStatus<Row extends LvolRow | SnapshotRow>(
   client: Sql,
-  { table, assigned }: { readonly table: string; readonly assigned: string },
+  { table, assigned, fields }: typeof LVOL_STATUS,
   { rows, revision }: { readonly rows: readonly Row[]; readonly revision: bigint },
 ): Promise<Row[]> {
   if (rows.length === 0) return [];
@@ -245,7 +261,7 @@ async function writeObjectStatus<Row extends LvolRow | SnapshotRow>(
      from jsonb_populate_recordset(null::${table}, $1::jsonb) r
      where ${table}.id = r.id and ${table}.generation = r.generation
      returning ${table}.id, ${table}.update_time`,
-    [records(rows), revision],
+    [records(rows, fields), revision],
   );
   const times = new Map(written.rows.map((row) => [row.id, row.update_time]));
   return rows.flatMap((row) => {
@@ -261,11 +277,11 @@ async function writeDiskStatus(
 ): Promise<DiskRow[]> {
   if (disks.length === 0) return [];
   const { rows } = await client.query(
-    `update disk set ${DISK_STATUS}, revision = $2, update_time = now()
+    `update disk set ${DISK_STATUS.assigned}, revision = $2, update_time = now()
      from jsonb_populate_recordset(null::disk, $1::jsonb) r
      where disk.id = r.id and disk.generation = r.generation
      returning disk.*`,
-    [records(disks), revision],
+    [records(disks, DISK_STATUS.fields), revision],
   );
   return parseDiskRows(rows);
 }

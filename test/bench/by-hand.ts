@@ -80,15 +80,17 @@ export class ByHand implements AsyncDisposable {
     }
   }
 
-  /** All at once, and then each is read back. */
+  /** Each lvol is read, so that none is cut off, and grown; then lvol and namespace are read back. */
   async grow(volumes: readonly HandMade[], sizeBytes: bigint): Promise<void> {
     const mebibytes = Number(sizeBytes / 1024n ** 2n);
-    await this.#perStore(volumes, ({ lvolUuid: name }) =>
-      this.#raw.call("bdev_lvol_resize", { name, size_in_mib: mebibytes }),
-    );
-    await Promise.all(
-      volumes.map(({ lvolUuid: name }) => this.#raw.call("bdev_get_bdevs", { name })),
-    );
+    await this.#perStore(volumes, async ({ id, lvolUuid: name }) => {
+      await this.#raw.call("bdev_get_bdevs", { name });
+      await this.#raw.call("bdev_lvol_resize", { name, size_in_mib: mebibytes });
+      await Promise.all([
+        this.#raw.call("bdev_get_bdevs", { name }),
+        this.#raw.call("nvmf_get_subsystems", { nqn: nqnOf(id) }),
+      ]);
+    });
   }
 
   /** All at once; then snapshot and volume are read back. */

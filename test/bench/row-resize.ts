@@ -1,5 +1,5 @@
-// Time to grow many volumes at once until the last one has its size, compared with the same changes
-// pipelined by hand, each read back, plus bulk writes of the rows plus as many gRPC echoes.
+// Time to grow many volumes at once until the last one has its size, compared with the same calls
+// pipelined by hand plus bulk writes of the rows plus as many gRPC echoes.
 import { ResizeLvolResponse } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { getLvol, resize } from "../support/volumes.ts";
 import { VOLUME_BYTES } from "./bench-node.ts";

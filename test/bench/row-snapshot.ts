@@ -10,7 +10,7 @@ import { getLvol, idOf, provision, remove } from "../support/volumes.ts";
 import { VOLUME_BYTES, type BenchNode } from "./bench-node.ts";
 import { ByHand, type HandMade } from "./by-hand.ts";
 import { startEcho } from "./echo.ts";
-import { inTurns, timed } from "./measure.ts";
+import { inTurns, spread, timed } from "./measure.ts";
 import { lineOf, type Row } from "./row.ts";
 
 const GOAL = { kind: "at most", value: 1.5 } as const;
@@ -24,8 +24,10 @@ export const snapshotRow: Row = {
     const ids = await node.provision(count);
     const answer = SnapshotResponse.encode(await snapshotOf(node, ids[0] ?? "")).finish();
     await using echo = await startEcho({ Snapshot: answer });
+    const cpu: number[] = [];
     const ours = async () => {
       const taken: string[] = [];
+      const before = node.agent.cpuMs();
       const ms = await timed(async () => {
         await Promise.all(
           ids.map(async (source) => {
@@ -35,6 +37,7 @@ export const snapshotRow: Row = {
           }),
         );
       });
+      cpu.push(node.agent.cpuMs() - before);
       await Promise.all(taken.map((id) => deleteSnapshot(node.agent, id)));
       return ms;
     };
@@ -49,7 +52,14 @@ export const snapshotRow: Row = {
       });
     const taken = await inTurns({ pairs, warmUps, ours, limit });
     const what = `${count} snapshots taken at once`;
-    return { lines: [lineOf(taken, { what, unit: "ms", goal: GOAL })], notes: [], raw: { taken } };
+    return {
+      lines: [
+        lineOf(taken, { what, unit: "ms", goal: GOAL }),
+        { what: `${what}: agent's CPU time`, unit: "ms", ours: spread(cpu.slice(warmUps)) },
+      ],
+      notes: [],
+      raw: { taken, agentCpuMs: cpu },
+    };
   },
 };
 
@@ -67,12 +77,15 @@ export const cloneRow: Row = {
     const sources = await Promise.all(ids.map((id) => takeSnapshot(node.agent, id)));
     const snapshots = sources.map(({ meta }) => meta?.id ?? "");
     const cloneOf = (id: string) => ({ sizeBytes: VOLUME_BYTES, sourceSnapshotId: id });
+    const cpu: number[] = [];
     const ours = async () => {
       let clones: readonly string[] = [];
+      const before = node.agent.cpuMs();
       const ms = await timed(async () => {
         const made = snapshots.map((id) => provision(node.agent, cloneOf(id)));
         clones = (await Promise.all(made)).map(idOf);
       });
+      cpu.push(node.agent.cpuMs() - before);
       await Promise.all(clones.map((id) => remove(node.agent, id)));
       return ms;
     };
@@ -94,7 +107,14 @@ export const cloneRow: Row = {
     };
     const taken = await inTurns({ pairs, warmUps, ours, limit });
     const what = `${count} clones made and exported at once`;
-    return { lines: [lineOf(taken, { what, unit: "ms", goal: GOAL })], notes: [], raw: { taken } };
+    return {
+      lines: [
+        lineOf(taken, { what, unit: "ms", goal: GOAL }),
+        { what: `${what}: agent's CPU time`, unit: "ms", ours: spread(cpu.slice(warmUps)) },
+      ],
+      notes: [],
+      raw: { taken, agentCpuMs: cpu },
+    };
   },
 };
 

@@ -4,7 +4,7 @@ import { pino } from "pino";
 import { expect, it } from "vitest";
 import { DISK_COLUMNS } from "../../src/model/disk.ts";
 import { LVOL_COLUMNS } from "../../src/model/lvol.ts";
-import { assignments } from "../../src/store/columns.ts";
+import { assignments, fieldsOf } from "../../src/store/columns.ts";
 import { openDatabase } from "../../src/store/database.ts";
 import { testDatabase } from "../support/database.ts";
 
@@ -18,7 +18,10 @@ it.each([
     `select column_name as name from information_schema.columns where table_name = $1`,
     [table],
   );
-  const owned = assignments(columns, ["fixed", "intent", "status", "both", "writer"], "r");
+  const owned = assignments(
+    fieldsOf(columns, ["fixed", "intent", "status", "both", "writer"]),
+    "r",
+  );
   const written = owned.split(", ").map((pair) => pair.slice(0, pair.indexOf(" ")));
   expect(written.toSorted()).toEqual(rows.map(({ name }) => name).toSorted());
 });

@@ -4,7 +4,12 @@
 // that of any volume, of exactly the snapshot's size, and then given the snapshot as its parent
 // (docs/architecture.md#r7-tenants-and-free-space); after that it grows to its own size, and a thick one is
 // inflated. Pure.
-import { pendingOp, pendingOpPhase, type PendingOpKind } from "../../model/pending-op.ts";
+import {
+  pendingOp,
+  pendingOpPhase,
+  type PendingOp,
+  type PendingOpKind,
+} from "../../model/pending-op.ts";
 import type { ObservedLvol } from "../../model/lvol.ts";
 import type { VolumeStep } from "../steps.ts";
 import type { VolumePlanView } from "./view.ts";
@@ -33,6 +38,15 @@ export function cloneStep(view: VolumePlanView, lvol: Present): VolumeStep | und
   // What it allocates it copies from the snapshot, and leaves as it is where that has nothing. An
   // interrupted attempt counts as dirt until it is announced anew, whatever the free space is.
   return step?.kind === "inflate-lvol" && !view.clean ? undefined : step;
+}
+
+/** What is announced in the commit that records the lvol of a clone: what it needs next; undefined: nothing. */
+export function firstOfClone(
+  { row, pending }: VolumePlanView,
+  lvol: Present,
+): PendingOp | undefined {
+  const isNew = row.cloning && row.pendingOp === undefined && row.deleteRequestedTime === undefined;
+  return isNew && lvol.thin && lvol.parent === undefined ? pendingOp("clone", pending) : undefined;
 }
 
 /** Whether the lvol has the data of the snapshot, its own size and its own kind. */

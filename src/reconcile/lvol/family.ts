@@ -4,6 +4,7 @@
 import { pendingOpPhase, type PendingContext } from "../../model/pending-op.ts";
 import { clonesOf, type Clones } from "../../model/snapshot.ts";
 import type { Rows } from "../../store/rows.ts";
+import type { Family } from "../../store/snapshot-index.ts";
 
 export type FamilyView = {
   /** A change of another member, sent by an earlier agent, may still be running. */
@@ -18,19 +19,47 @@ const ALONE: FamilyView = { busy: false, snapshotDue: false, clones: { made: [],
 
 type Member = { readonly id: string; readonly familyRoot: string };
 
-export function familyView(rows: Rows, { id, familyRoot }: Member, pending: PendingContext) {
-  if (rows.familySize(familyRoot) < 2) return ALONE;
-  const family = rows.family(familyRoot);
-  const others = [...family.lvols, ...family.snapshots].filter((row) => row.id !== id);
-  return {
-    busy: others.some(({ pendingOp }) => pendingOpPhase(pendingOp, pending) === "running"),
-    snapshotDue: family.snapshots.some(
+export function familyView(rows: Rows, member: Member, pending: PendingContext): FamilyView {
+  return rows.familySize(member.familyRoot) < 2 ? ALONE : new Relatives(rows, member, pending);
+}
+
+/** Read when it is asked for: most plans never do, and a family is as large as its history. */
+class Relatives implements FamilyView {
+  readonly #rows: Rows;
+  readonly #member: Member;
+  readonly #pending: PendingContext;
+  #family: Family | undefined;
+
+  constructor(rows: Rows, member: Member, pending: PendingContext) {
+    this.#rows = rows;
+    this.#member = member;
+    this.#pending = pending;
+  }
+
+  get busy(): boolean {
+    const { lvols, snapshots } = this.#read();
+    return [...lvols, ...snapshots].some(
+      ({ id, pendingOp }) =>
+        id !== this.#member.id && pendingOpPhase(pendingOp, this.#pending) === "running",
+    );
+  }
+
+  get snapshotDue(): boolean {
+    return this.#read().snapshots.some(
       (row) =>
-        row.sourceLvolId === id &&
+        row.sourceLvolId === this.#member.id &&
         row.lvolUuid === undefined &&
         row.deleteRequestedTime === undefined &&
         !row.failed,
-    ),
-    clones: clonesOf(id, family),
-  };
+    );
+  }
+
+  get clones(): Clones {
+    return clonesOf(this.#member.id, this.#read());
+  }
+
+  #read(): Family {
+    this.#family ??= this.#rows.family(this.#member.familyRoot);
+    return this.#family;
+  }
 }

@@ -6,7 +6,7 @@ import { limitsText, realLimits } from "../../model/qos.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type * as steps from "../steps.ts";
-import { observedLvol } from "../target/observed.ts";
+import { observedLvol, observedSubsystem } from "../target/observed.ts";
 import { changing, type PerformedStep } from "./performed-step.ts";
 
 export async function resizeLvol(on: PerformedStep, step: steps.ResizeLvol): Promise<StepResult> {
@@ -44,17 +44,29 @@ export async function resizeLvol(on: PerformedStep, step: steps.ResizeLvol): Pro
     observed.setLvol(row.id, undefined);
     return retryOf([grown]);
   }
-  const after = await readBack(on, name);
+  // In one write: a size is not observed before it is known that the namespace shows it.
+  const [after, shown] = await Promise.all([readLvol(on, name), isShown(on, name)]);
+  if (!shown) observed.expireSubsystem(row.id);
+  observed.setLvol(row.id, after);
   if (after === undefined) return retryOf([grown]);
   if (after.sizeBytes < sizeBytes) {
     const message = `the lvol has ${after.sizeBytes} bytes instead of ${sizeBytes} bytes`;
     return grown.kind === "ok" ? { kind: "retry", message } : retryOf([grown]);
   }
-  // SPDK shows no size of a namespace: it has that of its bdev, if it is still the namespace's.
-  const { subsystem } = observed.volume(row.id);
-  const shown = subsystem?.kind === "present" && subsystem.namespaces.length > 0;
-  if (shown) observed.expireSubsystem(row.id);
   return { kind: "ok" };
+}
+
+/**
+ * Whether the export, if there is one, still has the lvol as its namespace: SPDK shows no size of a namespace,
+ * which is that of its bdev.
+ */
+async function isShown({ context, view: { row } }: PerformedStep, name: string): Promise<boolean> {
+  const { spdk, observed } = context;
+  const { subsystem } = observed.volume(row.id);
+  if (subsystem?.kind !== "present" || subsystem.namespaces.length === 0) return true;
+  const found = await attempt(spdk.getSubsystem(row.nqn));
+  if (found.kind !== "ok") return false;
+  return namespaceState(row, observedSubsystem(found.value), name) === "attached";
 }
 
 export async function setQos(on: PerformedStep, step: steps.SetQos): Promise<StepResult> {
@@ -83,7 +95,8 @@ export async function setQos(on: PerformedStep, step: steps.SetQos): Promise<Ste
     observed.setLvol(id, undefined);
     return retryOf([set]);
   }
-  const after = await readBack(on, name);
+  const after = await readLvol(on, name);
+  observed.setLvol(id, after);
   if (after === undefined || set.kind !== "ok") return retryOf([set]);
   if (sameLimits(after.limits, realLimits(limits))) return { kind: "ok" };
   const message = `limited to ${limitsText(after.limits)} instead of ${limitsText(limits)}`;
@@ -91,11 +104,9 @@ export async function setQos(on: PerformedStep, step: steps.SetQos): Promise<Ste
 }
 
 /** The lvol as it is now; undefined: not known, and it is read again. */
-async function readBack({ context, view }: PerformedStep, name: string) {
-  const { spdk, observed } = context;
+async function readLvol({ context: { spdk } }: PerformedStep, name: string) {
   const found = await attempt(spdk.getBdev(name));
-  const lvol =
-    found.kind === "ok" && found.value?.kind === "lvol" ? observedLvol(found.value) : undefined;
-  observed.setLvol(view.row.id, lvol);
-  return lvol;
+  return found.kind === "ok" && found.value?.kind === "lvol"
+    ? observedLvol(found.value)
+    : undefined;
 }

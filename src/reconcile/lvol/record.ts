@@ -5,7 +5,7 @@ import type { LvolRow, LvolStatusPatch } from "../../model/lvol.ts";
 import { lvolState, namespaceState } from "../../model/lvol-state.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
-import { isCloned } from "./clone.ts";
+import { firstOfClone, isCloned } from "./clone.ts";
 import { exportSettled } from "./export.ts";
 import { isTooSmall, type VolumePlanView } from "./view.ts";
 
@@ -22,6 +22,8 @@ export function volumeRecord(view: VolumePlanView): LvolStatusPatch | undefined 
       patch.lvolUuid = observed.lvol.uuid;
       // From now on hosts may reach it, whatever of its export is there already.
       if (mayBeExported(row)) patch.exported = true;
+      const first = firstOfClone(view, observed.lvol);
+      if (first !== undefined) patch.pendingOp = first;
     }
     const parentId = idOf(observed.lvol.parent);
     if (row.parentId !== parentId) patch.parentId = parentId;

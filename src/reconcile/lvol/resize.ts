@@ -2,12 +2,21 @@
 //
 // It never shrinks: a larger lvol is left as it is. It grows no lvol of a volume that is being deleted,
 // and takes clusters only while free ones are known to be zeroed.
-import { pendingOp, pendingOpPhase } from "../../model/pending-op.ts";
+import { pendingOp, pendingOpPhase, type PendingOp } from "../../model/pending-op.ts";
 import type { VolumeLoop } from "../loop.ts";
 import type { VolumeStep } from "../steps.ts";
 import { isTooSmall, type VolumePlanView } from "./view.ts";
 
 export const resize: VolumeLoop = { name: "resize", over: "lvol", plan };
+
+/**
+ * Announces a resize in the commit of its intent; undefined: not yet, or another change is announced.
+ */
+export function pendingResize(view: VolumePlanView): PendingOp | undefined {
+  const { row, observed, pending } = view;
+  if (row.pendingOp !== undefined || row.cloning || view.store === undefined) return undefined;
+  return observed.lvol?.kind === "present" ? pendingOp("resize", pending) : undefined;
+}
 
 function plan(view: VolumePlanView): VolumeStep | undefined {
   const { row, observed, pending } = view;

@@ -43,7 +43,9 @@ export function snapshotView(
     diskReason: connected
       ? `disk ${row.diskId} is ${disk?.state ?? "unknown"}`
       : "the SPDK target does not answer",
-    clones: family.clones,
+    get clones() {
+      return family.clones;
+    },
     ...moment,
     pending,
     family,
