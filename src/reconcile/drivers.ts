@@ -125,10 +125,9 @@ export class Drivers {
     switch (kind) {
       case "lvol":
         this.#volumes.wake(id);
-        return this.#wakeFamily(id);
+        return this.#wakeSnapshotsDue(id);
       case "snapshot":
-        this.#snapshots.wake(id);
-        return this.#wakeFamily(id);
+        return this.#snapshots.wake(id);
       case "disk":
         return this.wakeDisk(id);
       case "space":
@@ -151,7 +150,7 @@ export class Drivers {
     }
   }
 
-  #onVolumeRow({ id, created, revoked }: Extract<RowChange, { kind: "lvol" }>): void {
+  #onVolumeRow({ id, created, revoked, before }: Extract<RowChange, { kind: "lvol" }>): void {
     const { rows, observed, newVolumes, returned } = this.#options.shared;
     const row = rows.lvol(id);
     // The lvol of an adopted volume was there before it.
@@ -168,23 +167,34 @@ export class Drivers {
     // A host that was revoked is gone only once a read from now on shows it.
     if (row !== undefined && revoked) observed.expireSubsystem(id);
     this.#volumes.retryIfIntentChanged(id, row?.generation);
-    this.#wakeFamily(id);
+    if (concernsFamily(before, row)) this.#wakeFamily(id);
     // A failed delete may leave old bytes in free clusters, which the disk's row has to record.
     if (row?.pendingOp !== undefined) this.#disks.wake(row.diskId);
   }
 
-  #onSnapshotRow({ id, created }: Extract<RowChange, { kind: "snapshot" }>): void {
+  #onSnapshotRow({ id, created, before }: Extract<RowChange, { kind: "snapshot" }>): void {
     const { rows, observed } = this.#options.shared;
     // As of a volume.
     if (created && observed.incarnation !== undefined) observed.setSnapshot(id, { kind: "absent" });
     const row = rows.snapshots.get(id);
     if (row === undefined) observed.forgetSnapshot(id);
     this.#snapshots.retryIfIntentChanged(id, row?.generation);
-    this.#wakeFamily(id);
+    if (concernsFamily(before, row)) this.#wakeFamily(id);
     if (row?.pendingOp !== undefined) this.#disks.wake(row.diskId);
   }
 
-  /** Plans of the other members of a clone family depend on each of them. */
+  /** A snapshot is taken of a volume that was observed. */
+  #wakeSnapshotsDue(id: string): void {
+    const { rows } = this.#options.shared;
+    const row = rows.lvol(id);
+    if (row === undefined || rows.familySize(row.familyRoot) < 2) return;
+    for (const snapshot of rows.family(row.familyRoot).snapshots) {
+      const isDue = snapshot.sourceLvolId === id && snapshot.lvolUuid === undefined;
+      if (isDue && snapshot.deleteTime === undefined) this.#snapshots.wake(snapshot.id);
+    }
+  }
+
+  /** Plans of the other members of a clone family depend on the row of each of them. */
   #wakeFamily(id: string): void {
     const { rows } = this.#options.shared;
     const row = rows.lvol(id) ?? rows.snapshots.get(id);
@@ -232,6 +242,26 @@ export class Drivers {
     else if (rows.disk(id) !== undefined) this.#disks.retrySoon(id);
     else this.#volumes.retrySoon(id);
   }
+}
+
+/** What the plans of a volume or a snapshot depend on in the rows of its relatives. */
+const OF_RELATIVES = [
+  "pendingOp",
+  "parentId",
+  "lvolUuid",
+  "observedSizeBytes",
+  "failed",
+  "deleteRequestedTime",
+  "deleteTime",
+] as const satisfies readonly (keyof LvolRow & keyof SnapshotRow)[];
+
+function concernsFamily<Row extends LvolRow | SnapshotRow>(
+  before: Row | undefined,
+  now: Row | undefined,
+): boolean {
+  if (before === undefined || now === undefined) return true;
+  if (OF_RELATIVES.some((field) => before[field] !== now[field])) return true;
+  return "cloning" in before && "cloning" in now && before.cloning !== now.cloning;
 }
 
 function momentOf(failures: Moment["failures"], inFlight: boolean): Moment {
