@@ -29,12 +29,12 @@ import {
   STOP_MS,
 } from "./limits.ts";
 import type { DiskRow, DiskReadiness } from "./model/disk.ts";
-import { Refusal } from "./model/errors.ts";
 import { factsOf } from "./node-facts.ts";
 import { nodeEvents } from "./node-events.ts";
 import { components, conditions } from "./node-health.ts";
 import { openStore } from "./node-store.ts";
 import { showNode } from "./node-telemetry.ts";
+import { refuseCloneOnOldTarget, refuseFatalGrowth } from "./old-target.ts";
 import { pendingResize } from "./reconcile/lvol/resize.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { callTelemetry } from "./spdk/call-telemetry.ts";
@@ -230,15 +230,8 @@ function agentOf(parts: Parts): Agent {
         throw error;
       }
     },
-    refuseFatalGrowth: async (row) => {
-      const { lvol } = reconciler.volumeView(row).observed;
-      if (lvol?.kind !== "present" || lvol.parent === undefined) return;
-      // Without an answer the intent is taken: the step asks again.
-      const target = await spdk.capabilities().catch(() => undefined);
-      if (target === undefined || target.growsClones) return;
-      const why = `${target.version} dies when a volume with a snapshot is grown`;
-      throw new Refusal("TARGET_TOO_OLD", `volume ${row.id}: the target ${why}`);
-    },
+    refuseFatalGrowth: async (row) => await refuseFatalGrowth(spdk, reconciler.volumeView(row)),
+    refuseCloneOnOldTarget: async (id) => await refuseCloneOnOldTarget(spdk, id),
     pendingResize: (row) => pendingResize(reconciler.volumeView(row)),
     readExportAgain: (id) => reconciler.readExportAgain(id),
     resolveOutcome: (id) => reconciler.resolveOutcome(id),

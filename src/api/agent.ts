@@ -95,6 +95,8 @@ export type Agent = {
   readonly diskFacts: (row: DiskRow) => Promise<DiskFacts>;
   /** Throws a Refusal if the target would die of it that the volume is grown. */
   readonly refuseFatalGrowth: (row: LvolRow) => Promise<void>;
+  /** Throws a Refusal if the target is too old to make the volume with this id a clone. */
+  readonly refuseCloneOnOldTarget: (id: string) => Promise<void>;
   /** Announces a resize that can be sent at once; undefined: its loop announces it when it can be. */
   readonly pendingResize: (row: LvolRow) => PendingOp | undefined;
   /** What was observed of the volume's export no longer counts: it is read again. */

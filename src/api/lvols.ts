@@ -34,6 +34,8 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
       await refuseKnownOrphan(agent, wanted.id);
       const { sourceSnapshotId } = wanted.request;
       refuseSnapshotWithoutData(agent, { id: wanted.id, sourceSnapshotId });
+      const isNewClone = sourceSnapshotId !== undefined && agent.rows.lvol(wanted.id) === undefined;
+      if (isNewClone) await agent.refuseCloneOnOldTarget(wanted.id);
       const decision = await agent.writer.mutate({
         kind: "provision",
         ...wanted,

@@ -1,5 +1,5 @@
 // The causes for which a change of a volume that is in use is not carried out, as lvol-causes.ts.
-import { QOS_KEY, RESIZE_KEY } from "../model/export-parts.ts";
+import { QOS_KEY, RESIZE_KEY, SET_PARENT_KEY } from "../model/export-parts.ts";
 import { formatBytes } from "../model/bytes.ts";
 import { sameLimits } from "../model/lvol.ts";
 import { NO_SPACE, type VolumeView } from "../model/lvol-state.ts";
@@ -37,15 +37,24 @@ export function noRoomToGrow(
 
 export function oldTargetCause({ view }: Facts): Cause | undefined {
   const { row, observed, failures } = view;
-  const failure = failures[RESIZE_KEY];
-  if (failure?.message.startsWith("TARGET_TOO_OLD") !== true) return undefined;
-  if (observed.lvol?.kind !== "present" || observed.lvol.sizeBytes >= row.promisedBytes) {
-    return undefined;
+  if (observed.lvol?.kind !== "present") return undefined;
+  const tooOld = (key: string) => {
+    const message = failures[key]?.message;
+    return message?.startsWith("TARGET_TOO_OLD") === true ? message : undefined;
+  };
+  const waits = "waits for another release of the target";
+  const cure = "upgrade the SPDK target to 24.05 or newer";
+  const clone = row.cloning ? tooOld(SET_PARENT_KEY) : undefined;
+  if (clone !== undefined) {
+    const cause = `it is not made a clone: ${clone}`;
+    return { cause, cure: `${cure}: the clone is then made by itself`, waits };
   }
+  const growth = tooOld(RESIZE_KEY);
+  if (growth === undefined || observed.lvol.sizeBytes >= row.promisedBytes) return undefined;
   return {
-    cause: `it has a snapshot, and is not grown: ${failure.message}`,
-    cure: "upgrade the SPDK target to 24.05 or newer: the volume then grows by itself",
-    waits: "waits for another release of the target",
+    cause: `it has a snapshot, and is not grown: ${growth}`,
+    cure: `${cure}: the volume then grows by itself`,
+    waits,
   };
 }
 

@@ -10,6 +10,7 @@ export const QOS_KEY = `${LOOP}/set-qos qos`;
 
 /** Of the step that grows an lvol; it is no part of the export. */
 export const RESIZE_KEY = "resize/resize-lvol";
+export const SET_PARENT_KEY = "provision/set-parent";
 
 export function allowHostKey(host: string): string {
   return `${LOOP}/allow-host ${host}`;

@@ -28,6 +28,11 @@ export type Capabilities = {
  */
 export type HostDiscards = "release" | "subsystem" | "transport" | "nothing";
 
+/** Why no clone is made on a release without setParent. */
+export function noClones({ version }: Pick<Capabilities, "version">): string {
+  return `the target ${version} cannot give an lvol a parent: clones need SPDK 24.05 or newer`;
+}
+
 /** The release is older than the oldest measured one: the agent sends it no changes. */
 export class UnsupportedRelease extends Error {
   constructor(version: string) {

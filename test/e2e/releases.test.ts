@@ -1,7 +1,9 @@
 // The agent on each SPDK release that the simulator implements.
 import { describe, expect, it } from "vitest";
 import { call, refusal, startAgent, until } from "../support/agent.ts";
+import { crashScenario } from "../support/crash-scenario.ts";
 import { testDatabase } from "../support/database.ts";
+import { takeSnapshot } from "../support/snapshots.ts";
 import { REAL_SOCKET, startTarget } from "../support/target.ts";
 import {
   getLvol,
@@ -14,6 +16,7 @@ import {
   update,
 } from "../support/volumes.ts";
 
+const SMALL = { sizeBytes: 16n * 1024n ** 2n };
 const OTHER_HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0002-4000-8000-000000000002";
 const SIMULATED = "in simulation (not run on a real target)";
 
@@ -105,5 +108,32 @@ describe.skipIf(REAL_SOCKET !== undefined)(`an agent over ${SIMULATED}`, () => {
     });
     expect((await target.spdk.getBdev(name))?.sizeBytes).toBe(GIB);
     expect(await refusal(resize(agent, idOf(made), 3n * GIB))).toMatchObject({ code: 9, reason });
+  });
+
+  it("a clone on SPDK 24.01 is refused by the call; one that was taken before waits for a newer target", async () => {
+    await using scenario = await crashScenario();
+    const agent = await scenario.start();
+    await agent.ready();
+    const source = await provision(agent, SMALL);
+    const snapshot = await takeSnapshot(agent, idOf(source));
+    const cloned = { ...SMALL, sourceSnapshotId: snapshot.meta?.id ?? "" };
+    await scenario.target.kill();
+    const taken = await provision(agent, cloned, { wait: false });
+    await scenario.target.restart({ release: "24.01" });
+    const { client } = agent;
+    const target = { $case: "lvolId" as const, value: idOf(taken) };
+    await until("it says what it waits for", async () => {
+      const { summary } = await call(client, client.explain.bind(client), { target });
+      return summary.includes("is not made a clone: TARGET_TOO_OLD");
+    });
+    expect(stateOf(await getLvol(agent, idOf(taken)))).toBe("LVOL_STATE_CREATING");
+    const refused = await refusal(provision(agent, cloned));
+    expect(refused).toMatchObject({ code: 9, reason: "TARGET_TOO_OLD" });
+    // A repeat of one that was taken is not a new one.
+    await provision(agent, cloned, { id: idOf(taken), wait: false });
+    await scenario.target.restart({ release: "26.09" });
+    await until("it is made on a newer one", async () => {
+      return stateOf(await getLvol(agent, idOf(taken))) === "LVOL_STATE_UP";
+    });
   });
 });

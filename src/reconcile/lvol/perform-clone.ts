@@ -1,5 +1,6 @@
 // Performs what makes an lvol a clone: set-parent and inflate-lvol, in the lane of the family.
 // The lvol is read back before the lane opens, whatever the answer was.
+import { noClones } from "../../spdk/capabilities.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type * as steps from "../steps.ts";
@@ -8,11 +9,9 @@ import { changing, type PerformedStep } from "./performed-step.ts";
 
 export async function setParent(on: PerformedStep, step: steps.SetParent): Promise<StepResult> {
   const { spdk } = on.context;
-  const { setParent: supported } = await spdk.capabilities();
-  if (!supported) {
-    const message =
-      "this SPDK release cannot give an lvol a parent: clones need SPDK 24.05 or newer";
-    return { kind: "fatal", message };
+  const target = await spdk.capabilities();
+  if (!target.setParent) {
+    return { kind: "retry", message: `TARGET_TOO_OLD: ${noClones(target)}` };
   }
   return await changed(on, step.lvolUuid, (lvsUuid) =>
     spdk.bdevLvolSetParent({ lvsUuid, name: step.lvolUuid, parentName: step.parentUuid }),
