@@ -1,11 +1,13 @@
 // Watch: how long after the answer to a call its change reaches a watcher, and what many watchers of many
 // changes cost. Every watcher has to get every change, or to be told that it did not.
 import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { ClientReadableStream } from "@grpc/grpc-js";
-import type { WatchResponse } from "../../src/gen/storagenode/v1/storage_node.ts";
+import { WatchResponse } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { call, until } from "../support/agent.ts";
 import { HOST } from "../support/volumes.ts";
 import type { AgentUnderTest } from "./agent-under-test.ts";
+import { startEcho } from "./echo.ts";
 import { spread } from "./measure.ts";
 import type { Row } from "./row.ts";
 
@@ -38,6 +40,13 @@ export const watchRow: Row = {
     const messages = readers.reduce((sum, reader) => sum + reader.messages, 0);
     const told = readers.filter(({ ended }) => ended).length;
     for (const reader of readers) reader.close();
+    const last = readers.findLast(({ change }) => change !== undefined)?.change;
+    const cpuUs = (1_000 * (closed.cpu - opened.cpu)) / Math.max(1, messages);
+    const bareUs = await ofBareServer(last ?? { revision: 0n, change: undefined }, {
+      watchers: sizes.watchers,
+      everyMs: changedMs / Math.max(1, changes),
+      forMs: sizes.readSeconds * 1_000,
+    });
     const once = (value: number) => spread([value]);
     return {
       lines: [
@@ -53,9 +62,12 @@ export const watchRow: Row = {
           ours: once((1_000 * messages) / readMs),
         },
         {
-          what: `${sizes.watchers} watchers: agent's CPU time per message`,
+          what: `${sizes.watchers} watchers: CPU time per message (limit: a bare server)`,
           unit: "us",
-          ours: once((1_000 * (closed.cpu - opened.cpu)) / Math.max(1, messages)),
+          ours: once(cpuUs),
+          limit: once(bareUs),
+          ratio: once(cpuUs / bareUs),
+          goal: { kind: "at most", value: 1.5 },
         },
         {
           what: `${sizes.watchers} watchers: agent's memory, more at the end than when all were synced`,
@@ -73,9 +85,28 @@ export const watchRow: Row = {
   },
 };
 
+/** CPU time, in us, of each message of a server that writes the same one as often to as many watchers. */
+async function ofBareServer(
+  message: WatchResponse,
+  how: { readonly watchers: number; readonly everyMs: number; readonly forMs: number },
+): Promise<number> {
+  const bytes = WatchResponse.encode(message).finish();
+  await using bare = await startEcho({ Watch: { bytes, everyMs: how.everyMs } });
+  const readers = Array.from({ length: how.watchers }, () => new Reader(bare));
+  const read = () => readers.reduce((sum, reader) => sum + reader.messages, 0);
+  await until("each watcher reads", () => readers.every(({ messages }) => messages > 0));
+  const before = { cpu: bare.cpuMs(), messages: read() };
+  await sleep(how.forMs);
+  const us = (1_000 * (bare.cpuMs() - before.cpu)) / Math.max(1, read() - before.messages);
+  for (const reader of readers) reader.close();
+  return us;
+}
+
 class Reader {
   messages = 0;
   ended = false;
+  /** The last change of an object. */
+  change: WatchResponse | undefined;
   readonly #stream: ClientReadableStream<WatchResponse>;
   readonly #synced = Promise.withResolvers<void>();
 
@@ -87,6 +118,7 @@ class Reader {
     this.#stream.on("data", (message: WatchResponse) => {
       if (message.change?.$case === "synced") this.#synced.resolve();
       this.messages += 1;
+      if (message.change?.$case === "lvol") this.change = message;
       onMessage?.(message);
     });
     this.#stream.on("error", (error) => {
