@@ -4,12 +4,14 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { z } from "zod";
 import { freeAddress } from "../../src/demo/listen-address.ts";
 import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { agentEnv, call, until } from "../support/agent.ts";
 import { cpuMs } from "./cpu.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+const PROBE = new URL("./memory-probe.ts", import.meta.url).href;
 const READY_MS = 120_000;
 const STOP_MS = 20_000;
 
@@ -23,7 +25,12 @@ export type AgentUnderTest = AsyncDisposable & {
   readonly pid: number | undefined;
   /** Time on a core since its start. */
   readonly cpuMs: () => number;
+  /** In bytes, after a garbage collection. */
+  readonly memory: () => Promise<Memory>;
 };
+
+const memory = z.object({ heapUsed: z.number(), external: z.number(), rss: z.number() });
+type Memory = z.output<typeof memory>;
 
 export type AgentPlace = {
   readonly databaseUrl: string;
@@ -40,8 +47,8 @@ export async function startAgentProcess(place: AgentPlace): Promise<AgentUnderTe
   const address = await freeAddress("127.0.0.1:0");
   const { profileDir } = place;
   const profile = profileDir === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profileDir}`];
-  const child = spawn(process.execPath, [...profile, MAIN, "serve"], {
-    stdio: ["ignore", "inherit", "inherit"],
+  const child = spawn(process.execPath, [...profile, "--import", PROBE, MAIN, "serve"], {
+    stdio: ["ignore", "inherit", "inherit", "ipc"],
     env: {
       ...process.env,
       ...agentEnv({
@@ -71,6 +78,12 @@ export async function startAgentProcess(place: AgentPlace): Promise<AgentUnderTe
     pid: child.pid,
     signal: (signal: NodeJS.Signals) => void child.kill(signal),
     cpuMs: () => cpuMs(child.pid),
+    memory: async () => {
+      const answered = once(child, "message");
+      child.send("memory");
+      const [answer] = await answered;
+      return memory.parse(answer);
+    },
     [Symbol.asyncDispose]: async () => {
       client.close();
       if (!alive()) return;

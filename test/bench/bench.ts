@@ -14,6 +14,7 @@ import { serverFolder } from "../support/server-folder.ts";
 import type { RealTarget } from "../support/target.ts";
 import { BenchNode } from "./bench-node.ts";
 import { json, table } from "./report.ts";
+import { cyclesRow } from "./row-cycles.ts";
 import { getExportRow } from "./row-get-export.ts";
 import { idleRow } from "./row-idle.ts";
 import { oneVolumeRow } from "./row-one-volume.ts";
@@ -41,6 +42,7 @@ const ROWS: readonly Row[] = [
   streamIostatRow,
   scaleRow,
   watchRow,
+  cyclesRow,
 ];
 
 const FULL: Sizes = {
@@ -54,6 +56,7 @@ const FULL: Sizes = {
   idleSeconds: 60,
   watchers: 1_000,
   readSeconds: 3,
+  cycles: 20_000,
 };
 
 const QUICK: Sizes = {
@@ -67,6 +70,7 @@ const QUICK: Sizes = {
   idleSeconds: 1,
   watchers: 10,
   readSeconds: 0.2,
+  cycles: 20,
 };
 
 const { values: options } = parseArgs({

@@ -17,6 +17,8 @@ export type Sizes = {
   readonly idleSeconds: number;
   readonly watchers: number;
   readonly readSeconds: number;
+  /** Volumes that are made and deleted. */
+  readonly cycles: number;
 };
 
 export type Bench = {
