@@ -36,6 +36,9 @@ export const PASS_OBJECTS = 64;
 export const BACKOFF_FIRST_MS = 200;
 export const BACKOFF_LAST_MS = 60_000;
 
+/** Bytes of what went wrong with a step, as the target or the kernel says it. */
+export const MAX_ERROR_BYTES = 1_000;
+
 /** Suspects of a crash let other steps go first, but not for longer than that. */
 export const SUSPECTS_WAIT_MS = 30_000;
 
@@ -216,6 +219,18 @@ export const WATCH_TURN_OBJECTS = 128;
 /** Shortest and longest interval of bookmarks. */
 export const BOOKMARK_MIN_MS = 100;
 export const BOOKMARK_MAX_MS = 600_000;
+
+/** Bytes of each free text of a request: a reason, an etag, a name. */
+export const MAX_TEXT_BYTES = 1_024;
+
+/** Bad fields, or objects that stand in the way, that a refusal lists; further ones are counted. */
+export const MAX_LISTED = 20;
+
+/** Bytes of each text of a refusal beside its message. */
+export const MAX_TOLD_BYTES = 300;
+
+/** A refusal in the trailers of an answer: many clients take no more than 8 KiB of all of them. */
+export const REFUSAL_BYTES = 7_000;
 
 /** Size of a request. */
 export const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;

@@ -11,8 +11,10 @@ import {
   MAX_HOSTS,
   MAX_LABELS,
   MAX_LABEL_VALUE_BYTES,
+  MAX_LISTED,
   MAX_PAGE_SIZE,
   MAX_QOS_LIMIT,
+  MAX_TEXT_BYTES,
   MAX_WAIT_MS,
 } from "../limits.ts";
 
@@ -22,13 +24,19 @@ const MAX_SIZE_BYTES = 2n ** 62n;
 const LABEL_KEY = /^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
 
 export class Fields {
+  /** The first ones: a request may have a million. */
   readonly #violations: FieldViolation[] = [];
+  #count = 0;
   readonly #tooLarge: FieldViolation[] = [];
 
-  /** Throws a Refusal with every violation; with code OUT_OF_RANGE if only sizes are too large. */
+  /**
+   * Throws a Refusal with the first violations and the number of all; with code OUT_OF_RANGE if only sizes are too
+   * large.
+   */
   done(): void {
-    if (this.#violations.length > 0) {
-      throw invalidFields([...this.#violations, ...this.#tooLarge]);
+    if (this.#count > 0) {
+      const told = [...this.#violations, ...this.#tooLarge];
+      throw invalidFields(told, this.#count + this.#tooLarge.length);
     }
     const [first] = this.#tooLarge;
     if (first === undefined) return;
@@ -44,7 +52,8 @@ export class Fields {
   }
 
   violation(field: string, description: string): undefined {
-    this.#violations.push({ field, description });
+    this.#count += 1;
+    if (this.#violations.length < MAX_LISTED) this.#violations.push({ field, description });
     return undefined;
   }
 
@@ -61,9 +70,13 @@ export class Fields {
     return value === "" ? undefined : this.uuid(field, value);
   }
 
-  /** Any text that PostgreSQL can store: without NUL and without half of a surrogate pair. */
-  text(field: string, value: string): string {
-    if (value.includes("\0")) this.violation(field, "must not contain NUL");
+  /**
+   * A text of up to maxBytes that PostgreSQL can store: without NUL and without half of a surrogate pair.
+   */
+  text(field: string, value: string, maxBytes: number = MAX_TEXT_BYTES): string {
+    const bytes = Buffer.byteLength(value);
+    if (bytes > maxBytes) this.violation(field, `has ${bytes} bytes, the limit is ${maxBytes}`);
+    else if (value.includes("\0")) this.violation(field, "must not contain NUL");
     else if (!value.isWellFormed()) this.violation(field, "must be well-formed Unicode");
     return value;
   }
@@ -71,6 +84,11 @@ export class Fields {
   requiredText(field: string, value: string): string {
     if (value === "") this.violation(field, "must be set");
     return this.text(field, value);
+  }
+
+  /** Why an operator does something: without the blanks around it. */
+  reason(field: string, value: string): string {
+    return this.requiredText(field, value.trim());
   }
 
   nqn(field: string, value: string): string {
@@ -89,7 +107,8 @@ export class Fields {
   hosts(field: string, values: readonly string[]): readonly string[] {
     if (values.length > MAX_HOSTS)
       this.violation(field, `has ${values.length} hosts, the limit is ${MAX_HOSTS}`);
-    values.forEach((value, index) => this.nqn(`${field}[${index}]`, value));
+    const checked = values.slice(0, MAX_HOSTS);
+    for (const [index, value] of checked.entries()) this.nqn(`${field}[${index}]`, value);
     return [...new Set(values)].toSorted();
   }
 
@@ -122,16 +141,10 @@ export class Fields {
     const entries = Object.entries(labels);
     if (entries.length > MAX_LABELS)
       this.violation(field, `has ${entries.length} labels, the limit is ${MAX_LABELS}`);
-    for (const [key, value] of entries) {
+    for (const [key, value] of entries.slice(0, MAX_LABELS)) {
       if (!LABEL_KEY.test(key))
         this.violation(`${field}["${key}"]`, "is not a label key of the form [prefix/]name");
-      this.text(`${field}["${key}"]`, value);
-      if (Buffer.byteLength(value) > MAX_LABEL_VALUE_BYTES) {
-        this.violation(
-          `${field}["${key}"]`,
-          `has more than ${MAX_LABEL_VALUE_BYTES} bytes in its value`,
-        );
-      }
+      this.text(`${field}["${key}"]`, value, MAX_LABEL_VALUE_BYTES);
     }
     return labels;
   }

@@ -45,8 +45,7 @@ export function cordon(message: CordonRequest): {
   readonly reason: string;
 } {
   const fields = new Fields();
-  const reason = fields.text("reason", message.reason).trim();
-  if (reason === "") fields.violation("reason", "must be set");
+  const reason = fields.reason("reason", message.reason);
   return fields.doneWith({ diskId: fields.optionalUuid("disk_id", message.diskId), reason });
 }
 

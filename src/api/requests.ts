@@ -108,7 +108,8 @@ type PurgeRequest = Purge extends infer One
 export function purge({ kind, name, uuid, reason }: PurgeOrphanRequest): PurgeRequest {
   const fields = new Fields();
   if (name === "") fields.violation("name", "must be set to the orphan's name in ListOrphans");
-  if (reason.trim() === "") fields.violation("reason", "must be set");
+  fields.text("name", name);
+  fields.reason("reason", reason);
   if (kind === "lvol") {
     return fields.doneWith({ kind, name, uuid: fields.uuid("uuid", uuid), reason });
   }
@@ -180,7 +181,7 @@ export function confirmHosts(message: ConfirmHostsRequest): {
     const description = `has ${confirmations.length} entries, the limit is ${MAX_CONFIRMATIONS}`;
     fields.violation("confirmations", description);
   }
-  if (reason.trim() === "") fields.violation("reason", "must be set");
+  fields.reason("reason", reason);
   const checked = confirmations.slice(0, MAX_CONFIRMATIONS).map(({ lvolId, hostNqns }, index) => {
     const field = `confirmations[${index}]`;
     fields.hosts(
@@ -295,8 +296,5 @@ export function resolveOutcome(message: ResolveOutcomeRequest): {
 } {
   const fields = new Fields();
   const id = fields.uuid("object_id", message.objectId);
-  const reason = message.reason.trim();
-  if (reason === "") fields.violation("reason", "must say what was found out");
-  fields.done();
-  return { id, reason };
+  return fields.doneWith({ id, reason: fields.reason("reason", message.reason) });
 }

@@ -1,4 +1,4 @@
-// Maps an error to a gRPC status. A Refusal is sent to the client with its details. Any other error
+// Maps an error to a gRPC status. A Refusal is sent to the client with its details, both cut. Any other error
 // is logged and sent as INTERNAL; its message never reaches the client.
 import { Metadata, status as grpcStatus, type ServiceError } from "@grpc/grpc-js";
 import type { Logger } from "pino";
@@ -12,6 +12,7 @@ import {
 } from "../gen/google/rpc/error_details.ts";
 import { Status } from "../gen/google/rpc/status.ts";
 import { Refusal, type Reason } from "../model/errors.ts";
+import { bounded, type BoundedRefusal } from "./bounded-refusal.ts";
 
 const ERROR_DOMAIN = "storagenode.v1";
 const DETAILS_KEY = "grpc-status-details-bin";
@@ -20,12 +21,13 @@ export function statusOf(
   error: unknown,
   call: { readonly method: string; readonly log: Logger },
 ): ServiceError {
-  if (error instanceof Refusal) return refusalStatus(error);
+  if (error instanceof Refusal) return refusalStatus(bounded(error));
   call.log.error({ err: error, method: call.method }, "RPC failed with an internal error");
-  return refusalStatus(new Refusal("INTERNAL", "internal error in the agent; see the agent's log"));
+  const internal = new Refusal("INTERNAL", "internal error in the agent; see the agent's log");
+  return refusalStatus(bounded(internal));
 }
 
-function refusalStatus(refusal: Refusal): ServiceError {
+function refusalStatus(refusal: BoundedRefusal): ServiceError {
   const code = grpcStatus[refusal.code];
   const metadata = new Metadata();
   const details = detailsOf(refusal);
@@ -34,7 +36,7 @@ function refusalStatus(refusal: Refusal): ServiceError {
   return Object.assign(new Error(refusal.message), { code, details: refusal.message, metadata });
 }
 
-function detailsOf({ reason, details }: Refusal): Any[] {
+function detailsOf({ reason, details }: BoundedRefusal): Any[] {
   const { metadata, fields, quota, preconditions, retryAfterMs } = details;
   const all = [errorInfo(reason, metadata)];
   if (fields !== undefined) {

@@ -92,15 +92,20 @@ export class Refusal extends Error {
   }
 }
 
-/** So many bad fields are named in the message; the details have all of them. */
+/** So many bad fields are named in the message; the details have more of them. */
 const MAX_FIELDS_NAMED = 5;
 
-/** One Refusal for all invalid fields of a request. */
-export function invalidFields(fields: readonly FieldViolation[]): Refusal {
+/** One Refusal for all invalid fields of a request; `count` of them, if not all are given. */
+export function invalidFields(
+  fields: readonly FieldViolation[],
+  count: number = fields.length,
+): Refusal {
   const named = fields.slice(0, MAX_FIELDS_NAMED);
   const texts = named.map(({ field, description }) => `${field}: ${description}`);
   const message = fields.length === 0 ? "invalid request" : texts.join("; ");
-  const left = fields.length - named.length;
+  const left = count - named.length;
   const more = left > 0 ? ` (and ${left} more)` : "";
-  return new Refusal("INVALID_FIELD", message + more, { fields });
+  const notGiven = count - fields.length;
+  const metadata = notGiven > 0 ? { more_fields: String(notGiven) } : {};
+  return new Refusal("INVALID_FIELD", message + more, { fields, metadata });
 }

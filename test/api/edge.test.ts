@@ -48,6 +48,9 @@ afterAll(async () => {
 
 type Change = Parameters<typeof lvolSpec>[0];
 
+const many = (text: string) => Array.from({ length: 1_000 }, (_, index) => `${text} ${index}`);
+const manyLabels = Object.fromEntries(many("label").map((key) => [key, "x"]));
+
 describe("a request", () => {
   it("with several violations is answered with all of them", async () => {
     const { client } = agent;
@@ -78,6 +81,39 @@ describe("a request", () => {
       "wait_timeout",
     ]);
   });
+
+  it.each<[string, Change, string]>([
+    [
+      "10,000 bad hosts",
+      { allowedHostNqns: Array.from({ length: 10_000 }, () => "bad") },
+      "(and 252 more)",
+    ],
+    [
+      "bad hosts and labels",
+      { allowedHostNqns: many("host"), labels: manyLabels },
+      "(and 317 more)",
+    ],
+    ["a label key of 1 MB", { labels: { ["é".repeat(500_000)]: "x" } }, "more bytes)"],
+    ["half of a surrogate pair as a label key", { labels: { "\ud800": "x" } }, "\ufffd"],
+  ])(
+    "with %s is refused, and ends no other call of its connection",
+    async (_what, change, said) => {
+      const { client } = agent;
+      const watcher = client.watch({ fromRevision: 0n, bookmarkInterval: undefined });
+      const ended = new Promise((resolve) => watcher.once("error", resolve));
+      await new Promise((resolve) => watcher.once("data", resolve));
+      const others = Array.from({ length: 20 }, () =>
+        call(client, client.getNode.bind(client), {}),
+      );
+      const refused = await refusal(provision(agent, change));
+      expect(refused).toMatchObject({ code: status.INVALID_ARGUMENT, reason: "INVALID_FIELD" });
+      expect(refused.message).toContain(said);
+      await Promise.all(others);
+      const next = Promise.race([ended, call(client, client.getNode.bind(client), {})]);
+      expect(await next).toMatchObject({ nodeId: "node-1" });
+      watcher.cancel();
+    },
+  );
 
   it.each<[string, Change, ProvisionOptions, number, string]>([
     ["an id in upper case", {}, { id: randomUUID().toUpperCase() }, 3, "id"],

@@ -1,7 +1,8 @@
 // Back-offs: when a step that failed is tried again. One rule for every loop: the delay doubles with each
 // failure of the same step and part, no success of another step resets it, a new intent ends it, and it
 // is kept in the object's row, so a restart of the agent does not begin anew.
-import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS } from "../../limits.ts";
+import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, MAX_ERROR_BYTES } from "../../limits.ts";
+import { cutText } from "../../cut-text.ts";
 import type { StepFailure, StepFailures } from "../../model/failure.ts";
 
 /** Milliseconds, from 75 % to 125 % of the doubled delay. attempt: failures in a row, at least 1. */
@@ -174,8 +175,10 @@ export class Backoffs {
 
   #put(id: string, key: string, failure: StepFailure): StepFailure {
     this.#seeded.add(id);
-    this.#set(id, key, failure);
-    return failure;
+    // What the target or the kernel says stands in rows, answers and events.
+    const kept = { ...failure, message: cutText(failure.message, MAX_ERROR_BYTES) };
+    this.#set(id, key, kept);
+    return kept;
   }
 
   #set(id: string, key: string, failure: StepFailure): void {
