@@ -191,6 +191,9 @@ export const MAX_WAIT_MS = 600_000;
 export const DEFAULT_PAGE_SIZE = 50;
 export const MAX_PAGE_SIZE = 500;
 
+/** A page ends once its objects fill that; one object has less than 1 MiB, and clients take 4 MiB. */
+export const PAGE_BYTES = 1024 * 1024;
+
 /** Hosts of one volume. */
 export const MAX_HOSTS = 256;
 

@@ -1,5 +1,5 @@
 // ListDisks, GetDisk, AdmitDisk and ZeroFreeSpace.
-import type { Disk } from "../gen/storagenode/v1/disk.ts";
+import { Disk } from "../gen/storagenode/v1/disk.ts";
 import { diskState, type DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Agent } from "./agent.ts";
@@ -29,8 +29,8 @@ export function diskHandlers(
     async listDisks(request) {
       const wanted = requests.paging(request);
       requireRows(agent);
-      const { items, nextPageToken } = page([...agent.rows.disks()], wanted);
-      return { disks: messages(items), nextPageToken };
+      const { items, nextPageToken } = page(agent.rows.disks(), wanted, { messages, type: Disk });
+      return { disks: items, nextPageToken };
     },
 
     async zeroFreeSpace(request, { signal, actor, traceparent }) {

@@ -1,11 +1,12 @@
 // ListEvents: what happened, the newest first, from the database.
-import type { Event as EventMessage } from "../gen/storagenode/v1/node.ts";
+import { Event as EventMessage } from "../gen/storagenode/v1/node.ts";
 import { Refusal } from "../model/errors.ts";
 import { eventOf, traceIdOf } from "../model/event.ts";
 import type { Agent, EventsOfNode } from "./agent.ts";
 import type { CallContext, StorageNodeHandlers } from "./call.ts";
 import { pageToken } from "./fields.ts";
 import * as requests from "./node-requests.ts";
+import { fitting } from "./page.ts";
 
 type Recorded = Awaited<ReturnType<EventsOfNode["list"]>>[number];
 
@@ -15,11 +16,10 @@ export function eventHandlers(agent: Agent): Pick<StorageNodeHandlers, "listEven
       const { objectId, pageSize, before } = requests.listEvents(request, agent.nodeId);
       // One more than asked for tells whether there is another page.
       const found = await listed(agent, { objectId, before, limit: pageSize + 1 });
-      const events = found.slice(0, pageSize);
+      const events = fitting(found.slice(0, pageSize).map(eventMessage), EventMessage);
       const last = events.at(-1);
       const more = found.length > events.length && last !== undefined;
-      const nextPageToken = more ? pageToken(last.id.toString()) : "";
-      return { events: events.map(eventMessage), nextPageToken };
+      return { events, nextPageToken: more ? pageToken(last.id) : "" };
     },
   };
 }

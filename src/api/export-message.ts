@@ -1,5 +1,6 @@
 // Converts the view of a volume to its Export: where it is reached, by whom, and whether it is ready.
 import type { Export, ExportHost, Listener } from "../gen/storagenode/v1/export.ts";
+import { MAX_HOSTS } from "../limits.ts";
 import { exportNguid } from "../model/identity.ts";
 import { allowHostKey, listenKey } from "../model/export-parts.ts";
 import { lvolConditions, lvolState, namespaceState, type VolumeView } from "../model/lvol-state.ts";
@@ -97,10 +98,10 @@ function listeners({ observed, listenAddresses, failures }: VolumeView): Listene
   ];
 }
 
-/** The hosts of the row, then those that the target allows although the row does not. */
+/** The hosts of the row, then the first ones that the target allows although the row does not. */
 function hosts({ row, observed, failures }: VolumeView): ExportHost[] {
   const admitted = observed.subsystem?.kind === "present" ? observed.subsystem.hosts : [];
-  const others = admitted.filter((host) => !row.hosts.includes(host));
+  const others = admitted.filter((host) => !row.hosts.includes(host)).slice(0, MAX_HOSTS);
   return [...row.hosts, ...others].map((nqn) => {
     const failure = failures[allowHostKey(nqn)];
     return {

@@ -1,6 +1,7 @@
 // GetExport and ListExports, for compute nodes, answered from memory: committed rows, and what was
 // observed of the current incarnation of the target. They never ask the target. And ConfirmHosts, for
 // operators.
+import { Export } from "../gen/storagenode/v1/export.ts";
 import type { GetExportResponse } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
 import { noVolume } from "../model/intent.ts";
@@ -39,9 +40,11 @@ export function exportHandlers(
       const rows = [...agent.rows.lvols()].filter(
         (row) => row.deleteTime === undefined && allowed(row),
       );
-      const { items, nextPageToken } = page(rows, { pageSize, after });
-      const exports = items.map((row) => exportMessage(agent.view(row), hostNqn));
-      return { exports, nextPageToken };
+      const messages = (page: readonly LvolRow[]) =>
+        page.map((row) => exportMessage(agent.view(row), hostNqn));
+      const shown = { messages, type: Export };
+      const { items, nextPageToken } = page(rows, { pageSize, after }, shown);
+      return { exports: items, nextPageToken };
     },
 
     async confirmHosts(request, { traceparent, actor }) {

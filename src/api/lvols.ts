@@ -1,7 +1,7 @@
 // ProvisionLvol, GetLvol, ListLvols, AllowHost and RevokeHost: validate the
 // request, commit the intent, and answer with the row. The loops apply the intent to the target; a
 // wait_timeout only waits for that. The handlers never change the target.
-import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
+import { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { noVolume } from "../model/intent.ts";
 import {
   hostIsGone,
@@ -67,8 +67,9 @@ export function lvolHandlers(agent: Agent): LvolHandlers {
           (showDeleted || row.deleteTime === undefined) &&
           (diskId === undefined || row.diskId === diskId),
       );
-      const { items, nextPageToken } = page(all, { pageSize, after });
-      return { lvols: items.map(message), nextPageToken };
+      const shown = { messages: (rows: readonly LvolRow[]) => rows.map(message), type: Lvol };
+      const { items, nextPageToken } = page(all, { pageSize, after }, shown);
+      return { lvols: items, nextPageToken };
     },
 
     allowHost: (request, context) => changeHost(agent, { kind: "allowHost", request, context }),

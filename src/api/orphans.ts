@@ -1,6 +1,6 @@
 // ListOrphans, AdoptOrphan and PurgeOrphan. An orphan has no row: a purge is no intent that a loop acts on, it is
 // carried out within the call, and a call that ends before is repeated.
-import type { Orphan as OrphanMessage } from "../gen/storagenode/v1/node.ts";
+import { Orphan as OrphanMessage } from "../gen/storagenode/v1/node.ts";
 import type { Orphan } from "../model/orphan.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
@@ -17,9 +17,11 @@ export function orphanHandlers(
     async listOrphans(request) {
       const wanted = requests.pagingByName(request);
       requireRows(agent);
-      const named = (await agent.orphans.list()).map((orphan) => ({ id: orphan.name, orphan }));
-      const { items, nextPageToken } = page(named, wanted);
-      return { orphans: items.map(({ orphan }) => orphanMessage(orphan)), nextPageToken };
+      const found = (await agent.orphans.list()).map((orphan) => ({ id: keyOf(orphan), orphan }));
+      const messages = (rows: Readonly<typeof found>) =>
+        rows.map(({ orphan }) => orphanMessage(orphan));
+      const { items, nextPageToken } = page(found, wanted, { messages, type: OrphanMessage });
+      return { orphans: items, nextPageToken };
     },
 
     async adoptOrphan(request, { actor, traceparent }) {
@@ -42,6 +44,11 @@ export function orphanHandlers(
       return { done };
     },
   };
+}
+
+/** Lvols of two stores may have the same name. */
+function keyOf({ name, uuid = "" }: Orphan): string {
+  return `${name}\0${uuid}`;
 }
 
 function orphanMessage(orphan: Orphan): OrphanMessage {

@@ -1,6 +1,6 @@
 // Snapshot, GetSnapshot and ListSnapshots: validate the request, commit the intent, and
 // answer with the row. The loops take and delete the snapshot.
-import type { Snapshot } from "../gen/storagenode/v1/snapshot.ts";
+import { Snapshot } from "../gen/storagenode/v1/snapshot.ts";
 import { Refusal } from "../model/errors.ts";
 import { orphanBytes } from "../model/orphan.ts";
 import { snapshotState, type SnapshotRow } from "../model/snapshot.ts";
@@ -51,8 +51,11 @@ export function snapshotHandlers(agent: Agent): SnapshotHandlers {
           (showDeleted || row.deleteTime === undefined) &&
           (sourceLvolId === undefined || row.sourceLvolId === sourceLvolId),
       );
-      const { items, nextPageToken } = page(all, { pageSize, after });
-      return { snapshots: items.map((row) => snapshotMessageOf(agent, row)), nextPageToken };
+      const messages = (rows: readonly SnapshotRow[]) =>
+        rows.map((row) => snapshotMessageOf(agent, row));
+      const shown = { messages, type: Snapshot };
+      const { items, nextPageToken } = page(all, { pageSize, after }, shown);
+      return { snapshots: items, nextPageToken };
     },
   };
 }

@@ -11,7 +11,8 @@ import {
 import type { AgentClient } from "./client/agent-client.ts";
 import { messageOf, type Io } from "./io.ts";
 import type { Export } from "../gen/storagenode/v1/export.ts";
-import { MAX_CONFIRMATIONS } from "../limits.ts";
+import { ConfirmHostsRequest } from "../gen/storagenode/v1/storage_node.ts";
+import { MAX_CONFIRMATIONS, MAX_MESSAGE_BYTES } from "../limits.ts";
 import { isUuid } from "../model/identity.ts";
 import { ANY_HOST } from "../model/lvol.ts";
 
@@ -20,7 +21,7 @@ const USAGE = `usage: storage-node confirm-hosts (--file FILE | --all) [--yes] [
 
   After a database was restored from a backup and its hold ended, no host may connect to a volume of
   that database before it is confirmed: it may have been revoked since. This confirms hosts, by a call
-  of ConfirmHosts for each 1,000 volumes.
+  of ConfirmHosts for each 1,000 volumes or 2 MiB.
 
   --file FILE           one "LVOL_ID HOST_NQN" on each line; "LVOL_ID *" confirms that any host may connect
   --all                 every unconfirmed host of every volume; lists them and asks for the word yes
@@ -76,13 +77,31 @@ async function confirm(
   const wanted = confirmations ?? (await unconfirmedOf(agent));
   if (confirmations === undefined && !yes && wanted.length > 0) await askFirst(wanted, io);
   let confirmed = 0;
-  for (let at = 0; at < wanted.length; at += MAX_CONFIRMATIONS) {
-    const part = wanted.slice(at, at + MAX_CONFIRMATIONS);
-    confirmed += (await agent.confirmHosts({ confirmations: part, reason })).confirmed;
+  for (const confirmations of requestsOf(wanted)) {
+    confirmed += (await agent.confirmHosts({ confirmations, reason })).confirmed;
   }
   const { unconfirmedHosts: unconfirmed } = await agent.getHealth();
   const text = `confirmed ${confirmed} hosts; ${unconfirmed} are still unconfirmed`;
   io.stdout(json ? JSON.stringify({ confirmed, unconfirmed }) : text);
+}
+
+/** As many confirmations in each request as one takes: by number, and by bytes. */
+function requestsOf(confirmations: readonly Confirmation[]): readonly Confirmation[][] {
+  const requests: Confirmation[][] = [];
+  let bytes = 0;
+  for (const one of confirmations) {
+    const size = ConfirmHostsRequest.encode({ confirmations: [one], reason: "" }).finish().length;
+    const last = requests.at(-1);
+    const isFull = last?.length === MAX_CONFIRMATIONS || bytes + size > MAX_MESSAGE_BYTES / 2;
+    if (last === undefined || isFull) {
+      requests.push([one]);
+      bytes = size;
+    } else {
+      last.push(one);
+      bytes += size;
+    }
+  }
+  return requests;
 }
 
 async function unconfirmedOf(agent: AgentClient): Promise<readonly Confirmation[]> {

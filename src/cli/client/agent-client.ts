@@ -67,23 +67,19 @@ export class AgentClient implements Disposable {
     return await this.#ask(this.#rpc.getHealth.bind(this.#rpc), {});
   }
 
-  /** The first page of at most MAX_PAGE disks, more than a machine has. */
   async listDisks(): Promise<readonly Disk[]> {
-    const page = { pageSize: MAX_PAGE, pageToken: "" };
-    return (await this.#ask(this.#rpc.listDisks.bind(this.#rpc), page)).disks;
+    return await allPages(async (page) => {
+      const { disks, nextPageToken } = await this.#ask(this.#rpc.listDisks.bind(this.#rpc), page);
+      return { items: disks, nextPageToken };
+    });
   }
 
-  /** All of them, page by page. */
   async listExports(): Promise<readonly Export[]> {
-    const all: Export[] = [];
-    let pageToken = "";
-    do {
-      const request = { hostNqn: "", pageSize: MAX_PAGE, pageToken };
-      const page = await this.#ask(this.#rpc.listExports.bind(this.#rpc), request);
-      all.push(...page.exports);
-      pageToken = page.nextPageToken;
-    } while (pageToken !== "");
-    return all;
+    return await allPages(async (page) => {
+      const request = { ...page, hostNqn: "" };
+      const listed = await this.#ask(this.#rpc.listExports.bind(this.#rpc), request);
+      return { items: listed.exports, nextPageToken: listed.nextPageToken };
+    });
   }
 
   async confirmHosts(request: ConfirmHostsRequest): Promise<ConfirmHostsResponse> {
@@ -103,6 +99,22 @@ export class AgentClient implements Disposable {
       });
     });
   }
+}
+
+async function allPages<Item>(
+  next: (page: { readonly pageSize: number; readonly pageToken: string }) => Promise<{
+    readonly items: readonly Item[];
+    readonly nextPageToken: string;
+  }>,
+): Promise<readonly Item[]> {
+  const all: Item[] = [];
+  let pageToken = "";
+  do {
+    const page = await next({ pageSize: MAX_PAGE, pageToken });
+    all.push(...page.items);
+    pageToken = page.nextPageToken;
+  } while (pageToken !== "");
+  return all;
 }
 
 /** HOST:PORT to reach the agent of this environment from its own machine. */

@@ -27,7 +27,7 @@ export interface Export {
   allowAnyHost: boolean;
   ready: boolean;
   conditions: Condition[];
-  /** Every host that is allowed, or that the target lets in although it is not allowed. */
+  /** Every host that is allowed, and up to 256 that the target lets in although they are not allowed. */
   hosts: ExportHost[];
   /**
    * allow_any_host is wanted, and does not apply before ConfirmHosts: the row comes from an older
