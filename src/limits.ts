@@ -209,8 +209,24 @@ export const MAX_LABEL_VALUE_BYTES = 256;
 /** Calls that are served at once; further ones are refused with OVERLOADED. */
 export const MAX_CALLS = 20_000;
 
-/** Streams that are open at once; further ones are refused with OVERLOADED. */
+/** Of these, for health checks and the calls of an operator only. */
+export const RESERVED_CALLS = 500;
+
+/** Calls and streams that are open at once on one connection; its client keeps further ones back. */
+export const MAX_CONNECTION_CALLS = 10_000;
+
+/** Streams that are open at once, Watch and StreamIostat; further ones are refused with OVERLOADED. */
 export const MAX_STREAMS = 4_000;
+
+/** The same, of grpc.health.v1 and of reflection. */
+export const MAX_HEALTH_STREAMS = 2_000;
+export const MAX_REFLECTION_STREAMS = 200;
+
+/** Streams of all kinds that are open at once on one connection. */
+export const MAX_CONNECTION_STREAMS = 100;
+
+/** What one connection may have unread, in MiB; it gets no new calls before it reads. */
+export const CONNECTION_UNREAD_MIB = 64;
 
 /** Changes that Watch keeps for its readers, and their bytes; a reader that is further behind is ended. */
 export const WATCH_CHANGES = 4_096;

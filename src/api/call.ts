@@ -1,10 +1,12 @@
 // Adapts handlers of the form `async (request, context) => response` to the callback API of
 // grpc-js: a client's deadline and cancellation become one AbortSignal, an error becomes a status,
-// and a call over MAX_CALLS is refused before its handler runs.
+// and a call over its limits is refused before its handler runs.
 import {
   status as grpcStatus,
+  type handleBidiStreamingCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
+  type ServerDuplexStream,
   type ServerUnaryCall,
   type ServerWritableStream,
   type ServiceError,
@@ -27,9 +29,9 @@ import type { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { contextOf, endSpan, failed, startSpan, traceparentOf } from "../telemetry/trace.ts";
+import { CallLimits } from "./call-limits.ts";
 import type { Serialized } from "./serialized.ts";
 import { statusOf } from "./status.ts";
-import { MAX_CALLS, MAX_STREAMS } from "../limits.ts";
 
 export type CallContext = {
   readonly method: string;
@@ -74,8 +76,13 @@ export type StorageNodeHandlers = {
  */
 export type Pacing = "buffered" | "sent";
 
-type AnyCall<Request, Response> =
-  ServerUnaryCall<Request, Response> | ServerWritableStream<Request, Response>;
+type StreamCall<Request, Response> =
+  ServerWritableStream<Request, Response> | ServerDuplexStream<Request, Response>;
+
+/** What every kind of call has. */
+type AnyCall = Pick<ServerUnaryCall<unknown, unknown>, "metadata" | "getPeer"> & {
+  readonly on: (event: "cancelled", listener: () => void) => unknown;
+};
 
 /** Abort reason of a call's signal: the caller cancelled or timed out, or the agent is stopping. */
 const CALL_ENDED = new Error("the call has ended");
@@ -100,17 +107,12 @@ export class OpenCalls {
   readonly #log: Logger;
   readonly #instruments: Instruments;
   readonly #open = new Set<AbortController>();
-  #underWay = 0;
-  #streams = 0;
+  readonly #limits = new CallLimits();
   #draining = false;
 
   constructor(log: Logger, instruments: Instruments) {
     this.#log = log;
     this.#instruments = instruments;
-  }
-
-  get underWay(): number {
-    return this.#underWay;
   }
 
   /**
@@ -127,7 +129,11 @@ export class OpenCalls {
     handler: UnaryHandler<Request, Response>,
   ): handleUnaryCall<Request, Response> {
     return (call, callback) => {
-      this.#serve(method, call, (callContext) => handler(call.request, callContext))
+      this.#serve(method, call, async (callContext) => {
+        using stack = new DisposableStack();
+        stack.use(this.#limits.enterCall({ method, peer: call.getPeer() }));
+        return await handler(call.request, callContext);
+      })
         .then((response) => callback(null, response))
         .catch((error: ServiceError) => callback(error));
     };
@@ -138,26 +144,44 @@ export class OpenCalls {
     pacing: Pacing,
     handler: StreamHandler<Request, Response>,
   ): handleServerStreamingCall<Request, Response> {
-    return (call) => {
-      this.#serve(method, call, (callContext) =>
-        this.#stream(call, handler(call.request, callContext), {
-          pacing,
-          signal: callContext.signal,
-        }),
-      )
-        .then(() => call.end())
-        .catch((error: ServiceError) => {
-          call.emit("error", error);
-        });
-    };
+    return (call) =>
+      this.#stream(method, pacing, call, (callContext) => handler(call.request, callContext));
+  }
+
+  /** Each request is answered before the next one is read, and read only once the client reads. */
+  duplex<Request, Response>(
+    method: string,
+    answer: (request: Request) => Response,
+  ): handleBidiStreamingCall<Request, Response> {
+    return (call) =>
+      this.#stream(method, "sent", call, async function* ({ signal }) {
+        for await (const request of requestsOf(call, signal)) yield answer(request);
+      });
+  }
+
+  #stream<Request, Response>(
+    method: string,
+    pacing: Pacing,
+    call: StreamCall<Request, Response>,
+    items: (callContext: CallContext) => AsyncIterable<Response>,
+  ): void {
+    this.#serve(method, call, async (callContext) => {
+      using stack = new DisposableStack();
+      stack.use(this.#limits.enterStream({ method, peer: call.getPeer() }));
+      await this.#pump(call, items(callContext), { pacing, signal: callContext.signal });
+    })
+      .then(() => call.end())
+      .catch((error: ServiceError) => {
+        call.emit("error", error);
+      });
   }
 
   /**
    * Runs one call in its span and records its duration by status code. Throws only ServiceError.
    */
-  async #serve<Request, Response, T>(
+  async #serve<T>(
     method: string,
-    call: AnyCall<Request, Response>,
+    call: AnyCall,
     work: (callContext: CallContext) => Promise<T>,
   ): Promise<T> {
     const startMs = performance.now();
@@ -192,9 +216,9 @@ export class OpenCalls {
     }
   }
 
-  #begin<Request, Response>(
+  #begin(
     method: string,
-    call: AnyCall<Request, Response>,
+    call: AnyCall,
     signal: AbortSignal,
   ): { readonly span: Span; readonly callContext: CallContext } {
     const [header] = call.metadata.get("traceparent");
@@ -213,42 +237,12 @@ export class OpenCalls {
 
   async #run<T>(work: () => Promise<T>): Promise<T> {
     if (this.#draining) throw stopping();
-    if (this.#underWay >= MAX_CALLS) {
-      throw new Refusal(
-        "OVERLOADED",
-        `${this.#underWay} calls in progress, the limit is ${MAX_CALLS}`,
-        { retryAfterMs: 1_000 },
-      );
-    }
-    this.#underWay += 1;
-    try {
-      return await work();
-    } finally {
-      this.#underWay -= 1;
-    }
-  }
-
-  /** Streams stay open: they must not use up what other calls need. */
-  async #stream<Request, Response>(
-    call: ServerWritableStream<Request, Response>,
-    items: AsyncIterable<Response>,
-    how: { readonly pacing: Pacing; readonly signal: AbortSignal },
-  ): Promise<void> {
-    if (this.#streams >= MAX_STREAMS) {
-      const message = `${this.#streams} streams are open, the limit is ${MAX_STREAMS}`;
-      throw new Refusal("OVERLOADED", message, { retryAfterMs: 1_000 });
-    }
-    this.#streams += 1;
-    try {
-      await this.#pump(call, items, how);
-    } finally {
-      this.#streams -= 1;
-    }
+    return await work();
   }
 
   /** Writes with back-pressure: takes the next item only when the pacing allows it. */
   async #pump<Request, Response>(
-    call: ServerWritableStream<Request, Response>,
+    call: StreamCall<Request, Response>,
     items: AsyncIterable<Response>,
     { pacing, signal }: { readonly pacing: Pacing; readonly signal: AbortSignal },
   ): Promise<void> {
@@ -258,6 +252,29 @@ export class OpenCalls {
       else if (!call.write(item)) await untilAbort(signal, (done) => call.once("drain", done));
     }
     if (this.#draining) throw stopping();
+  }
+}
+
+/** Until the client sends no more or the signal aborts; each is read when it is asked for. */
+async function* requestsOf<Request, Response>(
+  call: ServerDuplexStream<Request, Response>,
+  signal: AbortSignal,
+): AsyncGenerator<Request> {
+  // The end of the requests is not the end of the call, which has a status to send.
+  const requests: AsyncIterator<Request> = call.iterator({ destroyOnReturn: false });
+  while (!signal.aborted) {
+    const read: IteratorResult<Request>[] = [];
+    await untilAbort(signal, (done) => {
+      // The end of the call is an error to a reader of requests.
+      requests
+        .next()
+        .then((next) => read.push(next))
+        .catch(() => {})
+        .finally(done);
+    });
+    const [next] = read;
+    if (next === undefined || next.done === true) return;
+    yield next.value;
   }
 }
 

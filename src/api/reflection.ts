@@ -9,19 +9,23 @@ import {
   type FileRegistry,
 } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
-import { status as grpcStatus, type ServerDuplexStream } from "@grpc/grpc-js";
+import { status as grpcStatus } from "@grpc/grpc-js";
 import { readFileSync } from "node:fs";
 import type {
   ServerReflectionRequest,
   ServerReflectionResponse,
   ServerReflectionServer,
 } from "../gen/grpc/reflection/v1/reflection.ts";
+import { cutText } from "../cut-text.ts";
+import { MAX_TOLD_BYTES } from "../limits.ts";
+import type { OpenCalls } from "./call.ts";
 
 type Answer = NonNullable<ServerReflectionResponse["messageResponse"]>;
 
 export class Reflection {
   readonly #registry: FileRegistry;
   readonly #services: readonly string[];
+  readonly #answers = new Map<DescFile, Answer>();
 
   /** services: full names of the services that the server has. */
   constructor(services: readonly string[]) {
@@ -30,19 +34,17 @@ export class Reflection {
     this.#services = services;
   }
 
-  /** Handlers for v1 and v1alpha: their messages and generated types are identical. */
-  handlers(): ServerReflectionServer {
+  /** The messages and generated types of both versions are identical. */
+  handlers(calls: OpenCalls, version: "v1" | "v1alpha"): ServerReflectionServer {
+    const method = `grpc.reflection.${version}.ServerReflection/ServerReflectionInfo`;
     return {
-      serverReflectionInfo: (
-        call: ServerDuplexStream<ServerReflectionRequest, ServerReflectionResponse>,
-      ) => {
-        call.on("data", (request: ServerReflectionRequest) => {
+      serverReflectionInfo: calls.duplex(
+        method,
+        (request: ServerReflectionRequest): ServerReflectionResponse => {
           const messageResponse = this.#answer(request.messageRequest);
-          call.write({ validHost: request.host, originalRequest: request, messageResponse });
-        });
-        call.on("end", () => call.end());
-        call.on("error", () => call.end());
-      },
+          return { validHost: request.host, originalRequest: request, messageResponse };
+        },
+      ),
     };
   }
 
@@ -89,6 +91,8 @@ export class Reflection {
    */
   #file(file: DescFile | undefined, name: string): Answer {
     if (file === undefined) return notFound(`no descriptor for ${name}`);
+    const known = this.#answers.get(file);
+    if (known !== undefined) return known;
     const ordered = new Map<string, DescFile>();
     const add = (next: DescFile): void => {
       if (ordered.has(next.proto.name)) return;
@@ -99,10 +103,14 @@ export class Reflection {
     const protos = [...ordered.values()].map(({ proto }) =>
       Buffer.from(toBinary(FileDescriptorProtoSchema, proto)),
     );
-    return { $case: "fileDescriptorResponse", value: { fileDescriptorProto: protos.toReversed() } };
+    const value = { fileDescriptorProto: protos.toReversed() };
+    const answer: Answer = { $case: "fileDescriptorResponse", value };
+    this.#answers.set(file, answer);
+    return answer;
   }
 }
 
-function notFound(errorMessage: string): Answer {
+function notFound(message: string): Answer {
+  const errorMessage = cutText(message, MAX_TOLD_BYTES);
   return { $case: "errorResponse", value: { errorCode: grpcStatus.NOT_FOUND, errorMessage } };
 }

@@ -14,7 +14,12 @@ import { encodedOnce, iostatsEncodedOnce } from "./encoded-once.ts";
 import { Health, SERVICE } from "./health.ts";
 import { Reflection } from "./reflection.ts";
 import { mayBeSerialized } from "./serialized.ts";
-import { DRAIN_MS, MAX_MESSAGE_BYTES } from "../limits.ts";
+import {
+  CONNECTION_UNREAD_MIB,
+  DRAIN_MS,
+  MAX_CONNECTION_CALLS,
+  MAX_MESSAGE_BYTES,
+} from "../limits.ts";
 
 const REFLECTED = [
   SERVICE,
@@ -59,6 +64,8 @@ export async function startServer({
 }: ServerOptions): Promise<RunningServer> {
   const server = new Server({
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+    "grpc.max_concurrent_streams": MAX_CONNECTION_CALLS,
+    "grpc-node.max_session_memory": CONNECTION_UNREAD_MIB,
     // With SO_REUSEPORT two agents could bind one port, and each would get some of the calls.
     "grpc.so_reuseport": 0,
   });
@@ -75,8 +82,8 @@ export async function startServer({
     serviceOf(calls, handlers),
   );
   server.addService(HealthService, { ...health.handlers(calls) });
-  server.addService(ReflectionV1, { ...reflection.handlers() });
-  server.addService(ReflectionV1Alpha, { ...reflection.handlers() });
+  server.addService(ReflectionV1, { ...reflection.handlers(calls, "v1") });
+  server.addService(ReflectionV1Alpha, { ...reflection.handlers(calls, "v1alpha") });
   const port = await bind(server, listen);
   return {
     address: `${listen.slice(0, listen.lastIndexOf(":"))}:${port}`,

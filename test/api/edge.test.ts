@@ -4,7 +4,6 @@ import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/pr
 import { credentials, status } from "@grpc/grpc-js";
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -16,9 +15,8 @@ import {
   type ServerReflectionResponse,
 } from "../../src/gen/grpc/reflection/v1/reflection.ts";
 import { ServerReflectionClient as AlphaClient } from "../../src/gen/grpc/reflection/v1alpha/reflection.ts";
-import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
-import { testDatabase } from "../support/database.ts";
-import { temporaryFolder } from "../support/temporary-folder.ts";
+import { call, refusal, type TestAgent } from "../support/agent.ts";
+import { agentWithoutTarget } from "../support/agent-without-target.ts";
 import { HOST, lvolSpec, provision, remove, type ProvisionOptions } from "../support/volumes.ts";
 
 const SERVICE = "storagenode.v1.StorageNode";
@@ -26,17 +24,6 @@ const BUF = fileURLToPath(new URL("../../node_modules/@bufbuild/buf/bin/buf", im
 
 const stack = new AsyncDisposableStack();
 let agent: TestAgent;
-
-async function agentWithoutTarget(owner: AsyncDisposableStack): Promise<TestAgent> {
-  const database = owner.use(await testDatabase());
-  const folder = owner.use(await temporaryFolder());
-  const target = { socket: join(folder.path, "nobody"), fabricDisks: "" };
-  const started = owner.use(await startAgent({ url: database.url, target }));
-  await until("the agent has the lease of its node", () => {
-    return started.node.agent.components().some(({ name, ok }) => name === "lease" && ok);
-  });
-  return started;
-}
 
 beforeAll(async () => {
   agent = await agentWithoutTarget(stack);
@@ -345,8 +332,16 @@ describe("grpc.health.v1", () => {
     const ended = new Promise((resolve) => stream.once("error", resolve).once("end", resolve));
     const first = await new Promise((resolve) => stream.once("data", resolve));
     expect(first).toMatchObject({ status: "NOT_SERVING" });
+    // A client of reflection that has nothing to ask at the moment.
+    const reflection = new ServerReflectionClient(other.address, credentials.createInsecure());
+    const idle = reflection.serverReflectionInfo();
+    idle.write({ host: "", messageRequest: { $case: "listServices", value: "" } });
+    await new Promise((resolve) => idle.once("data", resolve));
+    const told = refusal(new Promise((_, reject) => idle.once("error", reject)));
     await owner.disposeAsync();
+    expect(await told).toMatchObject({ reason: "NOT_LEASE_HOLDER" });
     await ended;
+    reflection.close();
     client.close();
   });
 });

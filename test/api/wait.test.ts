@@ -1,15 +1,11 @@
 // What is left of a wait that was answered: nothing, however much of its wait_timeout is left.
 import { AsyncLocalStorage } from "node:async_hooks";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { expect, it } from "vitest";
 import { waitFor } from "../../src/api/wait.ts";
 import { MAX_WAIT_MS } from "../../src/limits.ts";
 import { Rows } from "../../src/store/rows.ts";
+import { collectGarbage } from "../support/collect-garbage.ts";
 import { lvolRow, VOLUME } from "../support/model.ts";
-
-setFlagsFromString("--expose-gc");
-const collect: unknown = runInNewContext("gc");
 
 /** Waits as a call does, in a context of its own, until the row changes. */
 async function answered(): Promise<WeakRef<object>> {
@@ -28,8 +24,6 @@ async function answered(): Promise<WeakRef<object>> {
 
 it("a wait that is answered keeps nothing of its call until its wait_timeout is over", async () => {
   const call = await answered();
-  // A WeakRef holds its target until the turn of the event loop ends.
-  await new Promise((resolve) => setImmediate(resolve));
-  if (typeof collect === "function") collect();
+  await collectGarbage();
   expect(call.deref()).toBeUndefined();
 });

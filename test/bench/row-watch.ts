@@ -2,8 +2,8 @@
 // changes cost. Every watcher has to get every change, or to be told that it did not.
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { ClientReadableStream } from "@grpc/grpc-js";
-import { WatchResponse } from "../../src/gen/storagenode/v1/storage_node.ts";
+import { credentials, type ClientReadableStream } from "@grpc/grpc-js";
+import { StorageNodeClient, WatchResponse } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { call, until } from "../support/agent.ts";
 import { HOST } from "../support/volumes.ts";
 import type { AgentUnderTest } from "./agent-under-test.ts";
@@ -13,6 +13,8 @@ import type { Row } from "./row.ts";
 
 const OTHER_HOST = `${HOST.slice(0, -1)}2`;
 const CONCURRENCY = 32;
+/** Streams on one connection. */
+const PER_CONNECTION = 100;
 /** Changes of the latency, one after another. */
 const SINGLES = 10;
 
@@ -25,7 +27,14 @@ export const watchRow: Row = {
     const { agent } = node;
     const delays = await latencies(agent, ids[0] ?? "", sizes.singles * SINGLES);
     const before = { cpu: agent.cpuMs(), rss: residentMib(agent.pid) };
-    const readers = Array.from({ length: sizes.watchers }, () => new Reader(agent));
+    const clients = Array.from({ length: Math.ceil(sizes.watchers / PER_CONNECTION) }, () => {
+      return new StorageNodeClient(agent.address, credentials.createInsecure(), {
+        "grpc.use_local_subchannel_pool": 1,
+      });
+    });
+    const readers = Array.from({ length: sizes.watchers }, (_, index) => {
+      return new Reader({ client: clients[Math.floor(index / PER_CONNECTION)] ?? agent.client });
+    });
     await Promise.all(readers.map((reader) => reader.synced()));
     const opened = { cpu: agent.cpuMs(), rss: residentMib(agent.pid) };
     const startMs = performance.now();
@@ -40,6 +49,7 @@ export const watchRow: Row = {
     const messages = readers.reduce((sum, reader) => sum + reader.messages, 0);
     const told = readers.filter(({ ended }) => ended).length;
     for (const reader of readers) reader.close();
+    for (const client of clients) client.close();
     const last = readers.findLast(({ change }) => change !== undefined)?.change;
     const cpuUs = (1_000 * (closed.cpu - opened.cpu)) / Math.max(1, messages);
     const bareUs = await ofBareServer(last ?? { revision: 0n, change: undefined }, {

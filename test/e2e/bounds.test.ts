@@ -1,6 +1,10 @@
 // What one caller may ask for, keep open and leave unread, so that no other caller notices it.
+import { once } from "node:events";
+import { connect, constants } from "node:http2";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { StorageNodeService } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { call, refusal, startAgent, type TestAgent } from "../support/agent.ts";
+import { collectGarbage } from "../support/collect-garbage.ts";
 import { testDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget } from "../support/target.ts";
 import { idOf, provision } from "../support/volumes.ts";
@@ -63,6 +67,37 @@ describe.skipIf(REAL_SOCKET !== undefined)("60 volumes with all the hosts they m
       }
     } while (pageToken !== "");
     expect(listed).toEqual(ids);
+  });
+
+  it("are read by others while a client reads none of its 300 lists", async () => {
+    const { path, requestSerialize } = StorageNodeService.listLvols;
+    const list = requestSerialize({ pageSize: 500, pageToken: "", diskId: "", showDeleted: false });
+    const message = Buffer.concat([Buffer.from([0, 0, 0, 0, list.length]), list]);
+    await collectGarbage();
+    const before = process.memoryUsage().external;
+    const session = connect(`http://${agent.address}`, { settings: { initialWindowSize: 0 } });
+    // After 100 of these the agent closes the connection.
+    session.on("error", () => {});
+    const headers = { ":path": path, "content-type": "application/grpc", te: "trailers" };
+    const streams = Array.from({ length: 300 }, () => {
+      const stream = session.request({ ":method": "POST", ...headers });
+      stream.end(message);
+      return stream;
+    });
+    // Each is answered, as far as the client knows, or refused as long as so much is unread.
+    const codes = await Promise.all(
+      streams.map(async (stream) => {
+        const refused = once(stream, "error").then(() => stream.rstCode);
+        return await Promise.race([once(stream, "response").then(() => 0), refused]);
+      }),
+    );
+    expect(codes.filter((code) => code === 0).length).toBeGreaterThan(50);
+    expect(codes).toContain(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    await collectGarbage();
+    expect((process.memoryUsage().external - before) / 1024 ** 2).toBeLessThan(150);
+    const { client } = agent;
+    expect(await call(client, client.getNode.bind(client), {})).toMatchObject({ nodeId: "node-1" });
+    session.destroy();
   });
 
   it("take no further host, until one is revoked", async () => {
