@@ -3,7 +3,7 @@
 import { isIPv4, isIPv6 } from "node:net";
 import { hostname } from "node:os";
 import { z } from "zod";
-import { addressFamily } from "./model/address.ts";
+import { addressFamily, isLoopback } from "./model/address.ts";
 import { SPACE_MARGIN_PERCENT, SPACE_RECORD_PERCENT } from "./limits.ts";
 import type { ListenAddress } from "./model/lvol.ts";
 import type { SpaceThresholds } from "./model/space.ts";
@@ -227,8 +227,7 @@ function listenFaults(name: string, listen: string, insecure: boolean): string[]
   if (host === undefined || digits === undefined || Number(digits) > 65_535) {
     return [`${name}: must be HOST:PORT, such as 127.0.0.1:50051`];
   }
-  const loopback = host === "localhost" || host === "::1" || host.startsWith("127.");
-  if (loopback || insecure) return [];
+  if (host === "localhost" || isLoopback(host) || insecure) return [];
   return [
     `${name}: ${host} is not loopback and there is no TLS yet; ` +
       `set STORAGE_NODE_INSECURE=1 to serve it without encryption`,

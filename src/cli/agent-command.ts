@@ -1,6 +1,7 @@
 // Shared part of the commands that ask a running agent: the options for its address and the output
 // format, and the messages and exit codes when it refuses or does not answer.
-import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
+import type { ParseArgsOptionsConfig } from "node:util";
+import { parseArguments } from "./arguments.ts";
 import { AgentClient, agentAddress, AgentFault } from "./client/agent-client.ts";
 import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
 
@@ -57,8 +58,8 @@ export async function runAgentCommand<Asked>(
     io.stdout(usage);
     return 0;
   }
-  using agent = new AgentClient(asked.address);
   try {
+    using agent = new AgentClient(asked.address);
     await run(agent, asked, io);
     return 0;
   } catch (error) {
@@ -73,7 +74,7 @@ function parse<Asked>(
   args: readonly string[],
   env: Io["env"],
 ): (Asked & AgentOptions) | "help" {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = parseArguments({
     args: [...args],
     allowPositionals: true,
     options: {

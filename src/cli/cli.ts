@@ -1,7 +1,7 @@
 // The table of commands. Each command's module is imported only when it is run, so that `serve`
 // never loads the simulator.
-import { parseArgs } from "node:util";
-import { EXIT_USAGE, messageOf, type Io } from "./io.ts";
+import { parseArguments } from "./arguments.ts";
+import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
 
 const USAGE = `usage: storage-node COMMAND
 
@@ -17,26 +17,35 @@ const USAGE = `usage: storage-node COMMAND
 
   --help, --version`;
 
-/** Runs one command; resolves with the exit code. */
+/** Runs one command; resolves with the exit code, 1 for whatever the command has not foreseen. */
 export async function run(args: readonly string[], io: Io): Promise<number> {
-  const [command, ...rest] = args;
+  try {
+    return await runCommand(args, io);
+  } catch (error) {
+    // A command is for an operator, who needs what is wrong and not where it was thrown.
+    io.stderr(`storage-node ${args[0]}: ${messageOf(error)}`);
+    return EXIT_FAILED;
+  }
+}
+
+async function runCommand([command, ...rest]: readonly string[], io: Io): Promise<number> {
   switch (command) {
     case "serve":
-      return noOptions(rest, io) ?? (await import("./serve.ts")).serve(io);
+      return noOptions(rest, io) ?? (await (await import("./serve.ts")).serve(io));
     case "migrate":
-      return noOptions(rest, io) ?? (await import("./migrate.ts")).migrateSchema(io);
+      return noOptions(rest, io) ?? (await (await import("./migrate.ts")).migrateSchema(io));
     case "status":
-      return (await import("./status.ts")).status(rest, io);
+      return await (await import("./status.ts")).status(rest, io);
     case "explain":
-      return (await import("./explain.ts")).explain(rest, io);
+      return await (await import("./explain.ts")).explain(rest, io);
     case "rebuild":
-      return (await import("./rebuild.ts")).rebuild(rest, io);
+      return await (await import("./rebuild.ts")).rebuild(rest, io);
     case "confirm-hosts":
-      return (await import("./confirm-hosts.ts")).confirmHosts(rest, io);
+      return await (await import("./confirm-hosts.ts")).confirmHosts(rest, io);
     case "demo":
-      return (await import("./demo.ts")).demo(rest, io);
+      return await (await import("./demo.ts")).demo(rest, io);
     case "sim":
-      return (await import("./sim.ts")).runSim(rest, io);
+      return await (await import("./sim.ts")).runSim(rest, io);
     case "--version":
       io.stdout((await import("../node.ts")).VERSION);
       return 0;
@@ -52,7 +61,7 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
 
 function noOptions(args: readonly string[], io: Io): number | undefined {
   try {
-    parseArgs({ args: [...args], options: {}, allowPositionals: false });
+    parseArguments({ args: [...args], options: {}, allowPositionals: false });
     return undefined;
   } catch (error) {
     io.stderr(messageOf(error));

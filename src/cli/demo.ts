@@ -1,6 +1,6 @@
 // `storage-node demo`, which `npm start` runs: database, simulated target and agent on this
 // machine, in the foreground.
-import { parseArgs } from "node:util";
+import { parseArguments } from "./arguments.ts";
 import { fileURLToPath } from "node:url";
 import { ConfigError, EXIT_CONFIG } from "../config.ts";
 import { runDemo } from "../demo/demo.ts";
@@ -25,7 +25,7 @@ export async function demo(args: readonly string[], io: Io): Promise<number> {
   let stateDir: string | undefined;
   try {
     const options = { state: { type: "string" }, help: { type: "boolean" } } as const;
-    const { values } = parseArgs({ args: [...args], options });
+    const { values } = parseArguments({ args: [...args], options });
     if (values.help === true) {
       io.stdout(USAGE);
       return 0;

@@ -13,7 +13,15 @@ export async function migrateSchema(io: Io): Promise<number> {
     io.stderr("DATABASE_URL: is not set; for example postgresql://user@host/storage_node");
     return EXIT_CONFIG;
   }
-  const client = new Client({ connectionString: url });
+  let client: Client;
+  try {
+    client = new Client({ connectionString: url });
+  } catch (error) {
+    io.stderr(`DATABASE_URL: is not a URL of PostgreSQL: ${messageOf(error)}`);
+    return EXIT_CONFIG;
+  }
+  // Otherwise a connection that is lost between two queries ends the process.
+  client.on("error", () => {});
   try {
     await client.connect();
     const { applied } = await migrate(client, MIGRATIONS_DIR, { signal: io.signal });

@@ -1,7 +1,7 @@
 // `storage-node rebuild`: recreates database rows from the lvstores and lvols on the target.
 // Without --apply it never writes a row, and only prints what it would write.
+import { parseArguments } from "./arguments.ts";
 import { pino } from "pino";
-import { parseArgs } from "node:util";
 import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
 import { EXIT_CONFIG, readConfigOrFaults, type Config } from "../config.ts";
 import { LocalMemory, type Remembered } from "../local/local-memory.ts";
@@ -45,7 +45,7 @@ export async function rebuild(args: readonly string[], io: Io): Promise<number> 
       apply: { type: "boolean" },
       help: { type: "boolean" },
     } as const;
-    flags = parseArgs({ args: [...args], allowPositionals: false, options }).values;
+    flags = parseArguments({ args: [...args], allowPositionals: false, options }).values;
   } catch (error) {
     io.stderr(`${messageOf(error)}\n\n${USAGE}`);
     return EXIT_USAGE;

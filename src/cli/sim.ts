@@ -1,7 +1,7 @@
 // `storage-node sim`: a simulated SPDK target on a Unix socket. Exit code 0 on a signal, 70 after a
 // request that aborts a real target.
+import { parseArguments } from "./arguments.ts";
 import { readFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { z } from "zod";
 import { EXIT_USAGE, messageOf, type Io } from "./io.ts";
 import { runSimulator } from "../sim/simulator.ts";
@@ -87,7 +87,7 @@ export async function runSim(args: readonly string[], io: Io): Promise<number> {
 
 function readOptions(args: readonly string[], io: Io): Options | number {
   try {
-    const { values } = parseArgs({
+    const { values } = parseArguments({
       args: [...args],
       allowPositionals: false,
       options: {

@@ -1,5 +1,5 @@
 // NVMe-oF transport addresses: address family, local and loopback checks, and their text form.
-import { isIPv6 } from "node:net";
+import { BlockList, isIPv4, isIPv6 } from "node:net";
 
 /**
  * The `adrfam` parameter for an IP address. It is required: SPDK answers an attach over TCP without
@@ -15,14 +15,20 @@ export function addressFamily(traddr: string): "IPv4" | "IPv6" {
  */
 export function isOwnAddress(traddr: string, own: readonly string[]): boolean {
   const address = canonical(traddr);
-  const alwaysOwn = address.startsWith("127.") || ["0.0.0.0", "::", "::1"].includes(address);
+  const alwaysOwn = isLoopback(traddr) || ["0.0.0.0", "::"].includes(address);
   return alwaysOwn || own.some((ownAddress) => canonical(ownAddress) === address);
 }
 
-/** Whether only this machine can connect to traddr. */
+/** Whether traddr is an address, not a name, that only this machine can connect to. */
 export function isLoopback(traddr: string): boolean {
-  return traddr.startsWith("127.") || canonical(traddr) === "::1";
+  const address = canonical(traddr);
+  if (isIPv4(address)) return LOOPBACK.check(address, "ipv4");
+  return isIPv6(address) && LOOPBACK.check(address, "ipv6");
 }
+
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet("127.0.0.0", 8, "ipv4");
+LOOPBACK.addAddress("::1", "ipv6");
 
 /** The canonical spelling of an IPv6 address without its zone id; other text is returned as is. */
 function canonical(address: string): string {

@@ -64,7 +64,7 @@ export async function runSimulator(options: SimulatorOptions): Promise<number> {
       await replayConfig(engine, options.configPath, options.pollMs);
     } catch (error) {
       if (error instanceof TargetAbort) onFatal(error);
-      else options.onAbort(stackOf(error));
+      else options.onAbort(`${options.configPath}: ${messageOf(error)}`);
       return error instanceof TargetAbort ? EXIT_ABORTED : EXIT_BAD_CONFIG;
     }
   }
@@ -74,6 +74,10 @@ export async function runSimulator(options: SimulatorOptions): Promise<number> {
   if (signal.aborted) onStop();
   signal.addEventListener("abort", onStop, { once: true });
   return await ended.promise;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function stackOf(error: unknown): string {

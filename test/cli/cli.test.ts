@@ -1,12 +1,15 @@
 // Exit codes (sysexits.h) and messages of the commands.
-import { mkdtemp, rm } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { lstat, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { run } from "../../src/cli/cli.ts";
 import { testDatabase } from "../support/database.ts";
+import { VOLUME } from "../support/model.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 type Said = { readonly code: number; readonly out: string; readonly err: string };
@@ -25,6 +28,15 @@ async function storageNode(
     stderr: (text) => (err += `${text}\n`),
   });
   return { code, out, err };
+}
+
+const DISKS = fileURLToPath(new URL("./no-disks.json", import.meta.url));
+
+/** The socket of a process that was killed. */
+async function staleSocket(path: string): Promise<void> {
+  const listen = `require("net").createServer().listen(process.argv[1], () => process.kill(process.pid, "SIGKILL"))`;
+  await once(spawn(process.execPath, ["-e", listen, path]), "exit");
+  expect((await lstat(path)).isSocket()).toBe(true);
 }
 
 /** Changes to schema_migration that every command must refuse, and the message for each. */
@@ -55,8 +67,15 @@ describe("storage-node", () => {
     [["confirm-hosts"], 64, "one of --file and --all"],
     [["confirm-hosts", "--all", "--file", "x"], 64, "one of --file and --all"],
     [["confirm-hosts", "--file", "/nowhere"], 64, "/nowhere"],
+    [["demo", "--state", ""], 64, "--state must not be empty"],
+    [["sim", "--socket", ""], 64, "--socket must not be empty"],
+    [["sim", "--socket", "s", "--disks", "d", "--control", ""], 64, "--control must not be empty"],
+    [["status", "--address", ""], 64, "--address must not be empty"],
+    [["explain", "volume", ""], 64, "an argument must not be empty"],
+    [["confirm-hosts", "--file", ""], 64, "--file must not be empty"],
   ])("%j exits with 64 (usage) and reports the wrong argument", async (args, code, words) => {
-    const result = await storageNode(args);
+    // Nothing is started, also where the fault is overlooked.
+    const result = await storageNode(args, {}, AbortSignal.abort());
     expect(result).toMatchObject({ code, out: "" });
     expect(result.err).toContain(words);
   });
@@ -75,12 +94,60 @@ describe("storage-node", () => {
   });
 });
 
+describe("bad input", () => {
+  it.each<[readonly string[], Readonly<Record<string, string>>, number, string]>([
+    [["migrate"], { DATABASE_URL: "postgresql://[" }, 78, "DATABASE_URL"],
+    [["migrate"], { DATABASE_URL: "postgresql://x:99999999/y" }, 78, "DATABASE_URL"],
+    [["migrate"], { DATABASE_URL: "nonsense" }, 1, "migrate: "],
+    [["status", "--address", "nobody:1:2:3"], {}, 1, "nobody:1:2:3"],
+    [["status", "--address", "bad://x y"], {}, 1, "bad://x y"],
+    [["status"], { STORAGE_NODE_LISTEN: "x\ny" }, 1, "x"],
+    [["explain", "disk", VOLUME, "--address", "["], {}, 1, "["],
+    [["rebuild"], { DATABASE_URL: "postgresql://[" }, 1, "rebuild: "],
+    [["sim", "--socket", "/nowhere/s", "--disks", DISKS], {}, 1, "/nowhere/s"],
+    [["demo", "--state", "/dev/null/x"], {}, 1, "/dev/null/x"],
+  ])("of %j with %j is one line, without a stack", async (args, env, code, words) => {
+    const result = await storageNode(args, env);
+    expect(result).toMatchObject({ code, out: "" });
+    expect(result.err).toContain(words);
+    expect(result.err).not.toMatch(/^\s+at /m);
+    expect(result.err.trimEnd().split("\n")).toHaveLength(1);
+  });
+});
+
+describe("sim", () => {
+  it("replaces a socket that was left over, and never another file", async () => {
+    await using folder = await temporaryFolder();
+    const [socket, control] = [join(folder.path, "s"), join(folder.path, "c")];
+    const sim = (...paths: readonly string[]) => {
+      const args = paths.flatMap((path, index) => [index === 0 ? "--socket" : "--control", path]);
+      return storageNode(["sim", "--disks", DISKS, ...args], {}, AbortSignal.abort());
+    };
+    await writeFile(control, "precious");
+    expect(await sim(socket, control)).toMatchObject({ code: 1, out: "" });
+    expect(await sim(control)).toMatchObject({ code: 1, out: "" });
+    await symlink(control, socket);
+    expect(await sim(socket)).toMatchObject({ code: 1, out: "" });
+    await rm(socket);
+    await writeFile(`${socket}.lock`, "precious");
+    expect(await sim(socket)).toMatchObject({ code: 1, out: "" });
+    expect(await readFile(control, "utf8")).toBe("precious");
+    expect(await readFile(`${socket}.lock`, "utf8")).toBe("precious");
+    await rm(`${socket}.lock`);
+    await staleSocket(socket);
+    await rm(control);
+    await staleSocket(control);
+    expect(await sim(socket, control)).toMatchObject({ code: 0 });
+  });
+});
+
 describe("serve", () => {
   it("reports every configuration fault and exits with 78", async () => {
     const { code, err } = await storageNode(["serve"], {
       DATABASE_URL: "mysql://localhost/x",
       STORAGE_NODE_ID: "no spaces",
-      STORAGE_NODE_LISTEN: "0.0.0.0:50051",
+      STORAGE_NODE_LISTEN: "127.evil.example:50051",
+      STORAGE_NODE_HTTP_LISTEN: "127.0.0.1.evil.example:9464",
       STORAGE_NODE_EXPORT_ADDR: "storage-1",
       STORAGE_NODE_EXPORT_PORT: "99999",
       STORAGE_NODE_OVERCOMMIT: "much",
@@ -100,6 +167,7 @@ describe("serve", () => {
       "STORAGE_NODE_EXPORT_ADDR",
       "STORAGE_NODE_EXPORT_PORT",
       "STORAGE_NODE_FABRIC_DISKS",
+      "STORAGE_NODE_HTTP_LISTEN",
       "STORAGE_NODE_ID",
       "STORAGE_NODE_LISTEN",
       "STORAGE_NODE_METRICS_IOSTAT",

@@ -50,9 +50,17 @@ export class AgentClient implements Disposable {
   readonly #rpc: StorageNodeClient;
   readonly #address: string;
 
+  /** Throws AgentFault if it can be no address. */
   constructor(address: string) {
     this.#address = address;
-    this.#rpc = new StorageNodeClient(address, credentials.createInsecure());
+    try {
+      this.#rpc = new StorageNodeClient(address, credentials.createInsecure());
+    } catch (cause) {
+      throw new AgentFault(`${JSON.stringify(address)} is not HOST:PORT`, {
+        refused: false,
+        cause,
+      });
+    }
   }
 
   async explain(request: ExplainRequest): Promise<ExplainResponse> {

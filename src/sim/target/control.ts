@@ -2,7 +2,6 @@
 // It counts requests, stops the target at one, drops and delays answers, connects hosts, reads and
 // writes lvols. See docs/simulator.md.
 import { once } from "node:events";
-import { rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { saveConfig } from "./config-file.ts";
 import { ControlHosts } from "./control-hosts.ts";
@@ -11,6 +10,7 @@ import { order, type Order, type OrderOf } from "./control-orders.ts";
 import type { Engine } from "./engine.ts";
 import type { Rule } from "./gate.ts";
 import { TargetAbort } from "./operation.ts";
+import { removeStaleSocket } from "./stale-socket.ts";
 
 export type ControlOptions = {
   readonly path: string;
@@ -51,7 +51,7 @@ export class ControlServer {
   }
 
   async listen(): Promise<void> {
-    rmSync(this.#options.path, { force: true });
+    removeStaleSocket(this.#options.path);
     this.#server.listen(this.#options.path);
     await once(this.#server, "listening");
   }
