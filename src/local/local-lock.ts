@@ -1,14 +1,16 @@
 // The local lock: one agent per SPDK socket. It is an fcntl lock on a file beside the socket, held
 // for as long as this process lives; the kernel releases it however the process dies. SQLite takes
 // the lock, as Node has no API for it. It never writes into the file.
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
+import { prepareLockFile, sameFile, type LockFile } from "./lock-file.ts";
 
 const BOOT_ID = "/proc/sys/kernel/random/boot_id";
 
 export class LocalLock implements Disposable {
   readonly #path: string;
   #file: DatabaseSync | undefined;
+  #held: LockFile | undefined;
   #identity = "";
   #reason = "not tried yet";
 
@@ -36,17 +38,20 @@ export class LocalLock implements Disposable {
    */
   hold(): boolean {
     if (this.#file !== undefined) {
-      if (identityOf(this.#path) === this.#identity) return true;
+      if (this.#held !== undefined && sameFile(this.#path, this.#held)) return true;
       this[Symbol.dispose]();
       this.#reason = `${this.#path} was removed or replaced`;
       return false;
     }
     let file: DatabaseSync | undefined;
     try {
+      const prepared = prepareLockFile(this.#path);
       file = new DatabaseSync(this.#path);
       file.exec("pragma journal_mode = memory; pragma locking_mode = exclusive; begin exclusive");
+      if (!sameFile(this.#path, prepared)) throw new Error("it is being replaced");
       this.#file = file;
-      this.#identity = identityOf(this.#path);
+      this.#held = prepared;
+      this.#identity = identityOf(prepared);
       return true;
     } catch (error) {
       file?.close();
@@ -64,11 +69,6 @@ export class LocalLock implements Disposable {
   }
 }
 
-function identityOf(path: string): string {
-  try {
-    const { dev, ino } = statSync(path);
-    return `${readFileSync(BOOT_ID, "utf8").trim()}:${dev}:${ino}`;
-  } catch {
-    return "";
-  }
+function identityOf({ dev, ino }: LockFile): string {
+  return `${readFileSync(BOOT_ID, "utf8").trim()}:${dev}:${ino}`;
 }
