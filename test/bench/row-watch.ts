@@ -27,14 +27,7 @@ export const watchRow: Row = {
     const { agent } = node;
     const delays = await latencies(agent, ids[0] ?? "", sizes.singles * SINGLES);
     const before = { cpu: agent.cpuMs(), rss: residentMib(agent.pid) };
-    const clients = Array.from({ length: Math.ceil(sizes.watchers / PER_CONNECTION) }, () => {
-      return new StorageNodeClient(agent.address, credentials.createInsecure(), {
-        "grpc.use_local_subchannel_pool": 1,
-      });
-    });
-    const readers = Array.from({ length: sizes.watchers }, (_, index) => {
-      return new Reader({ client: clients[Math.floor(index / PER_CONNECTION)] ?? agent.client });
-    });
+    const { readers, close } = openReaders(agent, sizes.watchers);
     await Promise.all(readers.map((reader) => reader.synced()));
     const opened = { cpu: agent.cpuMs(), rss: residentMib(agent.pid) };
     const startMs = performance.now();
@@ -48,8 +41,7 @@ export const watchRow: Row = {
     const closed = { cpu: agent.cpuMs(), rss: residentMib(agent.pid) };
     const messages = readers.reduce((sum, reader) => sum + reader.messages, 0);
     const told = readers.filter(({ ended }) => ended).length;
-    for (const reader of readers) reader.close();
-    for (const client of clients) client.close();
+    close();
     const last = readers.findLast(({ change }) => change !== undefined)?.change;
     const cpuUs = (1_000 * (closed.cpu - opened.cpu)) / Math.max(1, messages);
     const bareUs = await ofBareServer(last ?? { revision: 0n, change: undefined }, {
@@ -102,14 +94,32 @@ async function ofBareServer(
 ): Promise<number> {
   const bytes = WatchResponse.encode(message).finish();
   await using bare = await startEcho({ Watch: { bytes, everyMs: how.everyMs } });
-  const readers = Array.from({ length: how.watchers }, () => new Reader(bare));
+  const { readers, close } = openReaders(bare, how.watchers);
   const read = () => readers.reduce((sum, reader) => sum + reader.messages, 0);
   await until("each watcher reads", () => readers.every(({ messages }) => messages > 0));
   const before = { cpu: bare.cpuMs(), messages: read() };
   await sleep(how.forMs);
   const us = (1_000 * (bare.cpuMs() - before.cpu)) / Math.max(1, read() - before.messages);
-  for (const reader of readers) reader.close();
+  close();
   return us;
+}
+
+/** On as many connections as they need. */
+function openReaders({ address }: Pick<AgentUnderTest, "address">, count: number) {
+  const clients = Array.from({ length: Math.ceil(count / PER_CONNECTION) }, () => {
+    return new StorageNodeClient(address, credentials.createInsecure(), {
+      "grpc.use_local_subchannel_pool": 1,
+    });
+  });
+  const readers = clients.flatMap((client, index) => {
+    const left = Math.min(PER_CONNECTION, count - index * PER_CONNECTION);
+    return Array.from({ length: left }, () => new Reader({ client }));
+  });
+  const close = () => {
+    for (const reader of readers) reader.close();
+    for (const client of clients) client.close();
+  };
+  return { readers, close };
 }
 
 class Reader {
