@@ -5,7 +5,7 @@ import type { Logger } from "pino";
 import { CERTIFICATE_LATE_PERCENT } from "../limits.ts";
 import type { Caller } from "../model/caller.ts";
 import { Refusal } from "../model/errors.ts";
-import { isStillTrusted, namesOf } from "./certificate.ts";
+import { isStillTrusted, namesOf, shownNames } from "./certificate.ts";
 import { nameKey, parseClients, type Client, type Clients } from "./clients-file.ts";
 import { FileFault, Reloaded } from "./reloaded.ts";
 import { parseTls, type TlsFiles, type TlsPaths } from "./tls-files.ts";
@@ -24,7 +24,6 @@ export type Shown = {
 export type AccessStatus = { readonly ok: boolean; readonly reason: string; readonly since: Date };
 
 const STARTED = new Date();
-const MAX_NAMES_SHOWN = 5;
 
 export class Access implements Disposable {
   readonly #tls: Reloaded<TlsFiles>;
@@ -71,7 +70,7 @@ export class Access implements Disposable {
     });
     const [first] = known;
     if (first === undefined) {
-      const listed = names.slice(0, MAX_NAMES_SHOWN).join(", ");
+      const listed = shownNames(names);
       const has = names.length === 0 ? "no name of kind URI or DNS" : listed;
       throw new Refusal(
         "UNKNOWN_CLIENT",

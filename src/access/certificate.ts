@@ -4,6 +4,9 @@ import type { X509Certificate } from "node:crypto";
 /** One name, as Node prints it: quoted as JSON where it has a character that could be mistaken. */
 const NAME = /(?:^|, )([A-Za-z ]+):("(?:[^"\\]|\\.)*"|[^,"]*)(?=, |$)/gy;
 
+const MAX_NAMES_SHOWN = 5;
+const MAX_NAME_SHOWN = 200;
+
 /** The names of kind URI and DNS in the subjectAltName, such as `URI:spiffe://fleet/scheduler`. */
 export function namesOf({ subjectAltName }: Pick<X509Certificate, "subjectAltName">): string[] {
   return [...(subjectAltName ?? "").matchAll(NAME)].flatMap(([, kind = "", text = ""]) => {
@@ -11,6 +14,12 @@ export function namesOf({ subjectAltName }: Pick<X509Certificate, "subjectAltNam
     const name: unknown = text.startsWith('"') ? JSON.parse(text) : text;
     return typeof name === "string" ? [`${kind}:${name}`] : [];
   });
+}
+
+/** For people: what stands in a certificate may be long. */
+export function shownNames(names: readonly string[]): string {
+  const shown = names.slice(0, MAX_NAMES_SHOWN).map((name) => name.slice(0, MAX_NAME_SHOWN));
+  return shown.join(", ");
 }
 
 /**

@@ -3,7 +3,7 @@ import type { TLSSocket } from "node:tls";
 import type { Caller } from "../model/caller.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Access, Shown } from "./access.ts";
-import { namesOf } from "./certificate.ts";
+import { namesOf, shownNames } from "./certificate.ts";
 
 /** Something that the peer has asked for and that is not answered yet. */
 export type OpenCall = {
@@ -60,8 +60,8 @@ export class Peer {
       return this.caller().name;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      const [first] = certificate === undefined ? [] : namesOf(certificate);
-      return first === undefined ? `tls:${this.address}` : `unverified ${first}`;
+      const names = certificate === undefined ? [] : namesOf(certificate);
+      return names.length === 0 ? `tls:${this.address}` : `unverified ${shownNames(names)}`;
     }
   }
 

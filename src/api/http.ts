@@ -65,6 +65,8 @@ async function open(
 ): Promise<Opened> {
   const at = hostAndPort(listen);
   if (access !== undefined) {
+    // It checks the times of requests only while it listens itself.
+    server.setTimeout(REQUEST_LIMIT_MS);
     const listener = await listenTls({ at, protocol: "http/1.1", access, log, onPeer });
     return { port: listener.port, stop: async () => await listener[Symbol.asyncDispose]() };
   }
