@@ -1,7 +1,6 @@
 // gRPC client of a running agent for the commands. Turns refusals and connection failures into
 // messages for the user of the command.
 import {
-  credentials,
   Metadata,
   status as grpcStatus,
   type CallOptions,
@@ -19,12 +18,12 @@ import {
   type GetHealthResponse,
   type GetNodeResponse,
 } from "../../gen/storagenode/v1/storage_node.ts";
+import type { AgentAddress } from "./agent-address.ts";
 
 /** Deadline of a call. The agent answers these calls from memory, so a slower one has a problem. */
 const ANSWER_MS = 10_000;
 const DETAILS_KEY = "grpc-status-details-bin";
 const MAX_PAGE = 500;
-const DEFAULT_ADDRESS = "127.0.0.1:50051";
 
 /** The agent refused the call, or did not answer. */
 export class AgentFault extends Error {
@@ -50,9 +49,9 @@ export class AgentClient implements Disposable {
   readonly #rpc: StorageNodeClient;
   readonly #address: string;
 
-  constructor(address: string) {
-    this.#address = address;
-    this.#rpc = new StorageNodeClient(address, credentials.createInsecure());
+  constructor({ shown, target, credentials, options }: AgentAddress) {
+    this.#address = shown;
+    this.#rpc = new StorageNodeClient(target, credentials, options);
   }
 
   async explain(request: ExplainRequest): Promise<ExplainResponse> {
@@ -103,13 +102,6 @@ export class AgentClient implements Disposable {
       });
     });
   }
-}
-
-/** HOST:PORT to reach the agent of this environment from its own machine. */
-export function agentAddress(env: Readonly<Record<string, string | undefined>>): string {
-  const listen = env["STORAGE_NODE_LISTEN"];
-  if (listen === undefined || listen === "") return DEFAULT_ADDRESS;
-  return listen.replace(/^0\.0\.0\.0:/, "127.0.0.1:").replace(/^\[::\]:/, "[::1]:");
 }
 
 /**
