@@ -92,14 +92,14 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     }),
   );
   stdout(`agent      pid ${agent.pid}  ${listen}`);
-  if (http !== "off") stdout(`metrics    http://${http}/metrics`);
+  const tls = (env["STORAGE_NODE_TLS_CERT"] ?? "") !== "";
+  if (http !== "off") stdout(`metrics    ${tls ? "https" : "http"}://${http}/metrics`);
   const failure = Promise.race([agent.failure, target.failure]);
   const limit = AbortSignal.any([signal, AbortSignal.timeout(READY_LIMIT_MS)]);
   const api = apiSocket(env, parts.socket);
   const disks = await orFailure(waitUntilReady(api, DEMO_DISKS.length, limit), failure);
   if (!signal.aborted) {
     const { socket } = parts;
-    const tls = (env["STORAGE_NODE_TLS_CERT"] ?? "") !== "";
     const control = controlSocket(socket);
     stdout(guide({ listen, tls, disks, stateDir, socket, control, api }));
     await orFailure(aborted(signal), failure);

@@ -88,6 +88,12 @@ it.each<[string[], RegExp]>([
   expect(err).toMatch(words);
 });
 
+it("without TLS, to an agent that speaks it, the option is named", async () => {
+  const { code, err } = await storageNode(["status", "--address", agent.address]);
+  expect(code).toBe(1);
+  expect(err).toContain("If it speaks TLS, --ca is needed.");
+});
+
 it("without a socket, in the environment of an agent that speaks TLS, the options are named", async () => {
   const { code, err } = await storageNode(["status"], { env: files.env });
   expect(code).toBe(64);

@@ -18,6 +18,8 @@ export type AgentAddress = {
   readonly target: string;
   readonly credentials: ChannelCredentials;
   readonly options: ClientOptions;
+  /** Over TCP without TLS. */
+  readonly plain: boolean;
 };
 
 /** The options do not fit together, or name a file that cannot be used. */
@@ -77,7 +79,8 @@ export function agentAddress(values: Values, env: Environment): AgentAddress {
       "the agent speaks TLS: --ca, --cert and --key are needed, or STORAGE_NODE_SOCKET on its node",
     );
   }
-  return { shown, target: shown, credentials: credentials.createInsecure(), options: {} };
+  const insecure = { credentials: credentials.createInsecure(), options: {} };
+  return { shown, target: shown, ...insecure, plain: true };
 }
 
 function set(env: Environment, name: string): string | undefined {
@@ -90,6 +93,7 @@ function onSocket(path: string): AgentAddress {
     target: `unix:${path}`,
     credentials: credentials.createInsecure(),
     options: {},
+    plain: false,
   };
 }
 
@@ -127,6 +131,7 @@ function overTls(
         checkServerIdentity: (_, certificate) => checkServerIdentity(name, certificate),
       }),
       options: { "grpc.ssl_target_name_override": sent },
+      plain: false,
     };
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);

@@ -47,10 +47,11 @@ type Unary<Request, Response> = (
 /** Each call throws AgentFault. */
 export class AgentClient implements Disposable {
   readonly #rpc: StorageNodeClient;
-  readonly #address: string;
+  readonly #at: AgentAddress;
 
-  constructor({ shown, target, credentials, options }: AgentAddress) {
-    this.#address = shown;
+  constructor(at: AgentAddress) {
+    const { target, credentials, options } = at;
+    this.#at = at;
     this.#rpc = new StorageNodeClient(target, credentials, options);
   }
 
@@ -98,7 +99,7 @@ export class AgentClient implements Disposable {
     return new Promise((resolve, reject) => {
       method(request, new Metadata(), { deadline }, (error, response) => {
         if (error === null) resolve(response);
-        else reject(faultOf(error, this.#address));
+        else reject(faultOf(error, this.#at));
       });
     });
   }
@@ -107,19 +108,23 @@ export class AgentClient implements Disposable {
 /**
  * A refusal carries status details and a message; an error without them comes from the connection.
  */
-function faultOf(error: ServiceError, address: string): AgentFault {
+function faultOf(error: ServiceError, at: AgentAddress): AgentFault {
   const refused = error.metadata.get(DETAILS_KEY).length > 0;
-  const message = refused ? error.details : noAnswer(error, address);
+  const message = refused ? error.details : noAnswer(error, at);
   return new AgentFault(message, { refused, cause: error });
 }
 
-function noAnswer({ code, details }: ServiceError, address: string): string {
+function noAnswer(
+  { code, details }: ServiceError,
+  { shown: address, plain }: AgentAddress,
+): string {
   if (code === grpcStatus.DEADLINE_EXCEEDED) {
     const limit = `${ANSWER_MS / 1_000} s`;
     return `no answer from ${address} within ${limit}; is the agent overloaded or stopped?`;
   }
   if (code === grpcStatus.UNAVAILABLE) {
-    return `nothing answers at ${address}; is the agent running? (${details})`;
+    const hint = plain ? " If it speaks TLS, --ca is needed." : "";
+    return `nothing answers at ${address}; is the agent running? (${details})${hint}`;
   }
   return `the server at ${address} is not an agent of this version (${grpcStatus[code]}: ${details})`;
 }
