@@ -124,6 +124,29 @@ describe("files that are replaced", () => {
     await health(after);
   });
 
+  it("that stay as they are: a certificate that expires ends streams and connections", async () => {
+    const SHORT_MS = 4_000;
+    const notAfter = new Date(Date.now() + SHORT_MS);
+    const pair = await files.authority.sign(namesOf(OPERATOR), { notAfter });
+    using client = tlsClient(agent.address, shows(files.authority.pem, pair));
+    await health(client);
+    const stream = client.watch({
+      fromRevision: 0n,
+      bookmarkInterval: { seconds: 0n, nanos: 1e8 },
+    });
+    const ended = refusal(
+      (async () => {
+        for await (const message of stream) expect(message).toBeTypeOf("object");
+      })(),
+    );
+    expect(await ended).toMatchObject({
+      code: status.UNAUTHENTICATED,
+      reason: "CERTIFICATE_INVALID",
+      metadata: { error: "CERT_HAS_EXPIRED" },
+    });
+    expect(await refusal(health(client))).toMatchObject({ reason: "CERTIFICATE_INVALID" });
+  });
+
   it("take away a role also from streams that are open, and give it to connections", async () => {
     using client = await clientOf(OPERATOR);
     const stream = client.watch({
