@@ -7,6 +7,7 @@ import type { Logger } from "pino";
 import { CLIENT_CONNECTIONS, HANDSHAKE_MS, HANDSHAKES } from "../limits.ts";
 import type { Access } from "./access.ts";
 import { Peer } from "./peer.ts";
+import { Seldom } from "./seldom.ts";
 import type { TlsFiles } from "./tls-files.ts";
 
 export type TlsListenerOptions = {
@@ -62,6 +63,7 @@ export async function listenTls(options: TlsListenerOptions): Promise<TlsListene
   });
   tcp.listen({ ...at, exclusive: true });
   await once(tcp, "listening");
+  tcp.on("error", (error) => log.error({ err: error, at }, "cannot accept a connection"));
   const address = tcp.address();
   const closed = once(tcp, "close");
   const close = () => {
@@ -148,6 +150,7 @@ function isServed({ remoteAddress, alpnProtocol }: TLSSocket, protocol: string):
 class Peers {
   readonly all = new Set<Peer>();
   readonly #log: Logger;
+  readonly #told = new Seldom();
 
   constructor(log: Logger) {
     this.#log = log;
@@ -159,8 +162,10 @@ class Peers {
     const others = [...this.all].filter((other) => other.client === client);
     if (others.length >= CLIENT_CONNECTIONS) {
       const idle = others.find(({ calls }) => calls.size === 0);
-      const shown = { client, connections: others.length, limit: CLIENT_CONNECTIONS };
-      this.#log.warn({ ...shown, ended: idle?.address ?? peer.address }, "too many connections");
+      if (this.#told.isDue(client)) {
+        const ended = idle?.address ?? peer.address;
+        this.#log.warn({ client, limit: CLIENT_CONNECTIONS, ended }, "too many connections");
+      }
       if (idle === undefined) return false;
       idle.socket.destroy();
       this.all.delete(idle);

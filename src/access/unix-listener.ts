@@ -3,6 +3,7 @@
 import { once } from "node:events";
 import { lstatSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
+import type { Logger } from "pino";
 
 const UMASK = 0o117;
 
@@ -18,6 +19,7 @@ export type UnixListener = AsyncDisposable & {
 export async function listenUnix(
   path: string,
   onSocket: (socket: Socket) => void,
+  log?: Pick<Logger, "error">,
 ): Promise<UnixListener> {
   await removeDeadSocket(path);
   const sockets = new Set<Socket>();
@@ -35,6 +37,7 @@ export async function listenUnix(
     process.umask(umask);
   }
   await once(server, "listening");
+  server.on("error", (error) => log?.error({ err: error, path }, "cannot accept a connection"));
   const closed = once(server, "close");
   const close = () => server.close();
   return {

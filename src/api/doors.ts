@@ -71,13 +71,13 @@ export async function tlsDoor(
 }
 
 /** Throws ListenError. */
-export async function unixDoor({ server, gate }: Doorway, path: string): Promise<Door> {
+export async function unixDoor({ server, gate, log }: Doorway, path: string): Promise<Door> {
   const name = `unix:${path}`;
   const caller = anyCaller(name);
   const calls = new Set<OpenCall>();
   const from = { caller: () => caller, name, address: name, calls, end: () => undefined };
   const injector = injectorFor(server, gate, from);
-  const listener = await listenUnix(path, (socket) => injector.injectConnection(socket)).catch(
+  const listener = await listenUnix(path, (socket) => injector.injectConnection(socket), log).catch(
     (error: unknown) => {
       throw new ListenError(path, error);
     },

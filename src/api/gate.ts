@@ -8,7 +8,8 @@ import {
 } from "@grpc/grpc-js";
 import type { Logger } from "pino";
 import type { OpenCall } from "../access/peer.ts";
-import { CLIENT_CALLS, CLIENT_STREAMS, REFUSALS_TOLD, REFUSED_AGAIN_MS } from "../limits.ts";
+import { Seldom } from "../access/seldom.ts";
+import { CLIENT_CALLS, CLIENT_STREAMS } from "../limits.ts";
 import type { Caller } from "../model/caller.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
@@ -47,7 +48,7 @@ export class Gate {
   readonly #log: Logger;
   readonly #instruments: Instruments;
   readonly #inProgress = new Map<string, InProgress>();
-  readonly #told = new Map<string, number>();
+  readonly #told = new Seldom();
 
   constructor(log: Logger, instruments: Instruments) {
     this.#log = log;
@@ -123,11 +124,7 @@ export class Gate {
 
   /** Of one client and reason not more often than a reader of the log can bear. */
   #tell({ reason, message }: Refusal, method: string, { name, address }: Connected): void {
-    const key = `${reason} ${name}`;
-    const now = performance.now();
-    if (now - (this.#told.get(key) ?? -REFUSED_AGAIN_MS) < REFUSED_AGAIN_MS) return;
-    if (this.#told.size >= REFUSALS_TOLD) this.#told.clear();
-    this.#told.set(key, now);
+    if (!this.#told.isDue(`${reason} ${name}`)) return;
     this.#log.warn({ actor: name, peer: address, method, reason, message }, "call refused");
   }
 }
