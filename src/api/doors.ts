@@ -1,13 +1,9 @@
 // The ways to the gRPC server: a TCP port, with TLS or on loopback without, and the Unix socket.
-import {
-  experimental,
-  ServerCredentials,
-  type ConnectionInjector,
-  type Server,
-} from "@grpc/grpc-js";
+import { experimental, ServerCredentials, type Server } from "@grpc/grpc-js";
+import type { Socket } from "node:net";
 import type { Logger } from "pino";
 import type { Access } from "../access/access.ts";
-import type { OpenCall, Peer } from "../access/peer.ts";
+import type { Peer } from "../access/peer.ts";
 import { listenTls } from "../access/tls-listener.ts";
 import { listenUnix } from "../access/unix-listener.ts";
 import { anyCaller } from "../model/caller.ts";
@@ -29,24 +25,12 @@ export async function tlsDoor(
   { server, gate, log }: Doorway,
   { listen, access }: { readonly listen: string; readonly access: Access },
 ): Promise<Door> {
-  const ends = new Map<Peer, () => void>();
+  const open = new Map<Peer, Served>();
   const onPeer = (peer: Peer) => {
-    const end = () => {
-      // The present calls go on; the client makes another connection for the next.
-      if (ends.delete(peer)) injector.destroy();
-    };
-    ends.set(peer, end);
-    const injector = injectorFor(server, gate, {
-      caller: () => peer.caller(),
-      get name() {
-        return peer.name;
-      },
-      address: peer.address,
-      calls: peer.calls,
-      end,
-    });
-    peer.socket.once("close", end);
-    injector.injectConnection(peer.socket);
+    const { socket, address, calls } = peer;
+    const from = { caller: () => peer.caller(), name: () => peer.name, address, calls };
+    open.set(peer, serve({ server, gate }, socket, from));
+    socket.once("close", () => open.delete(peer));
   };
   const at = hostAndPort(listen);
   const listener = await listenTls({ at, protocol: "h2", access, log, onPeer }).catch(
@@ -55,9 +39,9 @@ export async function tlsDoor(
     },
   );
   const stopLooking = access.onLook(() => {
-    for (const [peer, end] of ends) {
+    for (const [peer, served] of open) {
       for (const call of peer.calls) call.recheck();
-      if (peer.isOutdated) end();
+      if (peer.isOutdated) served.end();
     }
   });
   return {
@@ -74,14 +58,21 @@ export async function tlsDoor(
 export async function unixDoor({ server, gate, log }: Doorway, path: string): Promise<Door> {
   const name = `unix:${path}`;
   const caller = anyCaller(name);
-  const calls = new Set<OpenCall>();
-  const from = { caller: () => caller, name, address: name, calls, end: () => undefined };
-  const injector = injectorFor(server, gate, from);
-  const listener = await listenUnix(path, (socket) => injector.injectConnection(socket), log).catch(
-    (error: unknown) => {
-      throw new ListenError(path, error);
-    },
-  );
+  let count = 0;
+  const onSocket = (socket: Socket) => {
+    count += 1;
+    // What a socket shows of its client is the same for all: each has a number.
+    const address = `${name}#${count}`;
+    serve({ server, gate }, socket, {
+      caller: () => caller,
+      name: () => name,
+      address,
+      calls: new Set(),
+    });
+  };
+  const listener = await listenUnix(path, onSocket, log).catch((error: unknown) => {
+    throw new ListenError(path, error);
+  });
   return {
     address: path,
     close: () => listener.close(),
@@ -106,11 +97,28 @@ export async function plainDoor({ server }: Doorway, listen: string): Promise<Do
   };
 }
 
-/** Connections through it are encrypted already, or need not be. */
-function injectorFor(server: Server, gate: Gate, from: Connected): ConnectionInjector {
+type Served = {
+  /** The present calls go on; for the next the client makes another connection. */
+  readonly end: () => void;
+};
+
+/** Serves one connection, which is encrypted already, or need not be. */
+function serve(
+  { server, gate }: Pick<Doorway, "server" | "gate">,
+  socket: Socket,
+  from: Omit<Connected, "end">,
+): Served {
+  let ended = false;
+  const end = () => {
+    if (!ended) injector.destroy();
+    ended = true;
+  };
+  const interceptor = gate.interceptor({ ...from, end });
   const plain = ServerCredentials.createInsecure();
-  const gated = experimental.createServerCredentialsWithInterceptors(plain, [
-    gate.interceptor(from),
-  ]);
-  return server.createConnectionInjector(gated);
+  const injector = server.createConnectionInjector(
+    experimental.createServerCredentialsWithInterceptors(plain, [interceptor]),
+  );
+  socket.once("close", end);
+  injector.injectConnection(socket);
+  return { end };
 }

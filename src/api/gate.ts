@@ -35,7 +35,8 @@ export type Connected = {
   /** Throws a Refusal if it is not known who it is. */
   readonly caller: () => Caller;
   /** For logs, also of one that is not known. */
-  readonly name: string;
+  readonly name: () => string;
+  /** Of this connection only. */
   readonly address: string;
   readonly calls: Set<OpenCall>;
   /** The connection takes no further calls: the client makes another. */
@@ -64,6 +65,7 @@ export class Gate {
         const caller = permitted();
         this.#enter(caller.name, responseStream);
         const call = new GatedCall(next, caller, {
+          peer: from.address,
           ended: () => {
             from.calls.delete(call);
             this.#leave(caller.name, responseStream);
@@ -123,7 +125,9 @@ export class Gate {
   }
 
   /** Of one client and reason not more often than a reader of the log can bear. */
-  #tell({ reason, message }: Refusal, method: string, { name, address }: Connected): void {
+  #tell({ reason, message }: Refusal, method: string, from: Connected): void {
+    const { address } = from;
+    const name = from.name();
     if (!this.#told.isDue(`${reason} ${name}`)) return;
     this.#log.warn({ actor: name, peer: address, method, reason, message }, "call refused");
   }
@@ -145,6 +149,7 @@ class RefusedCall extends ServerInterceptingCall {
 }
 
 type HowGated = {
+  readonly peer: string;
   readonly ended: () => void;
   /** Throws a Refusal. */
   readonly permitted: () => Caller;
@@ -205,6 +210,10 @@ class GatedCall extends ServerInterceptingCall implements OpenCall {
 
   override getAuthContext(): AuthContext {
     return this.#context;
+  }
+
+  override getPeer(): string {
+    return this.#how.peer;
   }
 
   #end(): void {
