@@ -3,7 +3,7 @@
 import { isIPv4, isIPv6 } from "node:net";
 import { hostname } from "node:os";
 import { z } from "zod";
-import { addressFamily, isLoopback } from "./model/address.ts";
+import { addressFamily } from "./model/address.ts";
 import { SPACE_MARGIN_PERCENT, SPACE_RECORD_PERCENT } from "./limits.ts";
 import type { ListenAddress } from "./model/lvol.ts";
 import type { SpaceThresholds } from "./model/space.ts";
@@ -12,6 +12,7 @@ import {
   telemetryEnvironment,
   type TelemetryConfig,
 } from "./telemetry/telemetry-config.ts";
+import { accessSettings, type AccessSettings } from "./config-access.ts";
 import {
   diskPatterns,
   readFabricDisks,
@@ -19,13 +20,15 @@ import {
   type FabricDisk,
 } from "./config-disks.ts";
 
-export type Config = {
+export type Config = AccessSettings & {
   readonly nodeId: string;
   readonly databaseUrl: string;
   readonly spdkSocket: string;
   readonly listen: string;
   /** Metrics and probes; undefined: not served. */
   readonly httpListen: string | undefined;
+  /** Unix socket for commands on the node; undefined: none. */
+  readonly socket: string | undefined;
   readonly root: string;
   readonly stateDir: string;
   readonly fleet: string;
@@ -69,7 +72,11 @@ function countOf(faults: readonly string[]): string {
 
 const text = (fallback: string) => z.string().min(1).default(fallback);
 
-const listenSyntax = /^(?:\[(?<v6>[^\]]+)\]|(?<v4>[^:]+)):(?<port>\d{1,5})$/;
+const socketPath = (path: z.ZodType<string, string | undefined>) =>
+  path.refine(
+    (path) => Buffer.byteLength(path) <= 107,
+    "must have 107 bytes at most, as paths of Unix sockets do",
+  );
 
 const port = z
   .string()
@@ -94,13 +101,15 @@ const environment = z.object({
   DATABASE_URL: z
     .string({ error: "is not set; for example postgresql://user@host/storage_node" })
     .regex(/^(postgres(ql)?:\/\/|\/|socket:)/, "must be a postgresql:// URL"),
-  STORAGE_NODE_SPDK_SOCKET: text("/var/tmp/spdk.sock").refine(
-    (path) => Buffer.byteLength(path) <= 107,
-    "must have 107 bytes at most, as paths of Unix sockets do",
-  ),
+  STORAGE_NODE_SPDK_SOCKET: socketPath(text("/var/tmp/spdk.sock")),
   STORAGE_NODE_LISTEN: text("127.0.0.1:50051"),
   STORAGE_NODE_HTTP_LISTEN: text("127.0.0.1:9464"),
   STORAGE_NODE_INSECURE: z.enum(["0", "1"], { error: "must be 0 or 1" }).default("0"),
+  STORAGE_NODE_TLS_CERT: z.string().optional(),
+  STORAGE_NODE_TLS_KEY: z.string().optional(),
+  STORAGE_NODE_TLS_CA: z.string().optional(),
+  STORAGE_NODE_CLIENTS: z.string().optional(),
+  STORAGE_NODE_SOCKET: socketPath(z.string()).optional(),
   STORAGE_NODE_ROOT: text("/"),
   STORAGE_NODE_STATE_DIR: text("/var/lib/storage-node"),
   STORAGE_NODE_FLEET: text("default"),
@@ -164,11 +173,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     faults.push(`${issue.path.join(".")}: ${issue.message}`);
   }
   // These parts are read from the raw values, so that all faults are reported together.
-  const listen = present["STORAGE_NODE_LISTEN"] ?? "127.0.0.1:50051";
-  const insecure = present["STORAGE_NODE_INSECURE"] === "1";
-  faults.push(...listenFaults("STORAGE_NODE_LISTEN", listen, insecure));
-  const http = present["STORAGE_NODE_HTTP_LISTEN"] ?? "off";
-  if (http !== "off") faults.push(...listenFaults("STORAGE_NODE_HTTP_LISTEN", http, insecure));
+  const { access, unprotected } = accessSettings(present, faults);
   const addresses = exportAddresses(present["STORAGE_NODE_EXPORT_ADDR"] ?? "127.0.0.1", faults);
   const diskAllow = diskPatterns(present["STORAGE_NODE_DISK_ALLOW"] ?? "", faults);
   const fabricDisks = readFabricDisks(present["STORAGE_NODE_FABRIC_DISKS"] ?? "", faults);
@@ -181,6 +186,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     listen: values.STORAGE_NODE_LISTEN,
     httpListen:
       values.STORAGE_NODE_HTTP_LISTEN === "off" ? undefined : values.STORAGE_NODE_HTTP_LISTEN,
+    access,
+    unprotected,
+    socket: values.STORAGE_NODE_SOCKET,
     root: values.STORAGE_NODE_ROOT,
     stateDir: values.STORAGE_NODE_STATE_DIR,
     fleet: values.STORAGE_NODE_FLEET,
@@ -218,20 +226,6 @@ function spaceThresholds(pair: string): SpaceThresholds {
     marginPercent: SPACE_MARGIN_PERCENT,
     recordPercent: SPACE_RECORD_PERCENT,
   };
-}
-
-function listenFaults(name: string, listen: string, insecure: boolean): string[] {
-  const match = listenSyntax.exec(listen);
-  const host = match?.groups?.["v6"] ?? match?.groups?.["v4"];
-  const digits = match?.groups?.["port"];
-  if (host === undefined || digits === undefined || Number(digits) > 65_535) {
-    return [`${name}: must be HOST:PORT, such as 127.0.0.1:50051`];
-  }
-  if (host === "localhost" || isLoopback(host) || insecure) return [];
-  return [
-    `${name}: ${host} is not loopback and there is no TLS yet; ` +
-      `set STORAGE_NODE_INSECURE=1 to serve it without encryption`,
-  ];
 }
 
 function exportAddresses(list: string, faults: string[]): string[] {

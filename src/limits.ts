@@ -256,3 +256,26 @@ export const MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
 
 /** Calls may end by themselves within this when the agent stops. */
 export const DRAIN_MS = 5_000;
+
+// Who may call.
+
+/** Between two looks at the files of certificates and clients, and at what has expired. */
+export const ACCESS_LOOK_MS = 1_000;
+
+/** Health says so once less than that part of the life of this node's certificate is left. */
+export const CERTIFICATE_LATE_PERCENT = 10;
+
+/** A TLS handshake ends within this, and so many may be under way: beyond that the oldest is dropped. */
+export const HANDSHAKE_MS = 10_000;
+export const HANDSHAKES = 256;
+
+/** Connections of one client to one port; all those without a valid certificate count as one client. */
+export const CLIENT_CONNECTIONS = 256;
+
+/** Calls, and streams among them, of one client that are served at once; further ones are OVERLOADED. */
+export const CLIENT_CALLS = 5_000;
+export const CLIENT_STREAMS = 1_000;
+
+/** The refusal of one client for one reason is logged again after that long; so many are remembered. */
+export const REFUSED_AGAIN_MS = 60_000;
+export const REFUSALS_TOLD = 1_000;

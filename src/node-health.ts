@@ -1,5 +1,7 @@
 // The health of the node's parts, for GetHealth and probes, and its conditions.
+import type { Access } from "./access/access.ts";
 import type { ComponentHealth, NodeCondition } from "./api/agent.ts";
+import type { Config } from "./config.ts";
 import { OUTCOME_LATE_MS } from "./limits.ts";
 import type { LocalLock } from "./local/local-lock.ts";
 import type { NodeConditionType } from "./model/condition.ts";
@@ -13,6 +15,8 @@ import type { Rows } from "./store/rows.ts";
 import type { StoreSession } from "./store/session.ts";
 
 type HealthSources = {
+  readonly access: Pick<Access, "status"> | undefined;
+  readonly config: Pick<Config, "unprotected">;
   readonly rows: Rows;
   readonly copy: Pick<LocalCopy, "status">;
   readonly session: Pick<StoreSession, "status" | "leaseStatus">;
@@ -21,11 +25,8 @@ type HealthSources = {
   readonly lock: Pick<LocalLock, "reason">;
 };
 
-export function components({
-  session,
-  reconciler,
-  copy,
-}: HealthSources): readonly ComponentHealth[] {
+export function components(sources: HealthSources): readonly ComponentHealth[] {
+  const { session, reconciler, copy } = sources;
   const { target } = reconciler;
   return [
     { name: "database", ...session.status },
@@ -35,6 +36,7 @@ export function components({
     { name: "copy", ...copy.status },
     suspectsHealth(reconciler.suspects()),
     outcomesHealth(reconciler.unknownOutcomes(), new Date()),
+    accessHealth(sources),
   ];
 }
 
@@ -100,6 +102,14 @@ function outcomesHealth(unknown: readonly UnknownOutcomeOf[], now: Date): Compon
     `${method} for ${id} was sent and not answered since ${since.toISOString()}${others}; ` +
     `ResolveOutcome ends the wait`;
   return { name: "outcomes", ok, reason: ok ? "" : reason, since };
+}
+
+/** Nothing here makes the node not ready: it serves all who may call. */
+function accessHealth({ access, config: { unprotected } }: HealthSources): ComponentHealth {
+  if (access !== undefined) return { name: "access", ...access.status };
+  const ok = unprotected.length === 0;
+  const reason = ok ? "" : `no TLS, and whoever connects is an operator: ${unprotected.join(", ")}`;
+  return { name: "access", ok, reason, since: STARTED };
 }
 
 /** Since when a part is fine that was never otherwise. */

@@ -1,5 +1,7 @@
 // Telemetry of the node: the gauges read at each scrape, the duration of intents, and the HTTP port
 // for metrics and probes.
+import type { Logger } from "pino";
+import type { Access } from "./access/access.ts";
 import type { Agent } from "./api/agent.ts";
 import { nodeCapacity } from "./api/capacity.ts";
 import { startHttp } from "./api/http.ts";
@@ -25,6 +27,8 @@ import type { Telemetry } from "./telemetry/telemetry.ts";
 
 type Parts = {
   readonly config: Pick<Config, "metricsIostat">;
+  readonly access: Access | undefined;
+  readonly log: Logger;
   readonly agent: Agent;
   readonly rows: Rows;
   readonly reconciler: Reconciler;
@@ -54,7 +58,8 @@ export async function showNode(
     if (listen !== undefined) {
       const notReady = () => reasons(parts.agent);
       const scrape = async () => (await telemetry.scrape()) + (await iostat(parts));
-      const http = await startHttp({ listen, scrape, notReady });
+      const { access, log } = parts;
+      const http = await startHttp({ listen, access, log, scrape, notReady });
       address = stack.use(http).address;
     }
   }

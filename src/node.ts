@@ -1,6 +1,7 @@
 // The composition root: constructs the adapters, the loops and the server, connects them, and
 // disposes of them in reverse order. No other module constructs them.
 import type { Logger } from "pino";
+import { Access } from "./access/access.ts";
 import type { Agent } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
 import { cordonHandlers } from "./api/cordon.ts";
@@ -20,6 +21,7 @@ import { startServer, type RunningServer } from "./api/server.ts";
 import { watchFeed, watchHandlers } from "./api/watch.ts";
 import type { Config } from "./config.ts";
 import {
+  ACCESS_LOOK_MS,
   EVENTS_MS,
   GRACE_MS,
   LEASE_TERM_MS,
@@ -89,6 +91,7 @@ export type Timing = {
   readonly nvmfWaitMs: number;
   readonly stopMs: number;
   readonly stateLastsMs: number;
+  readonly accessLookMs: number;
 };
 
 const TIMING: Timing = {
@@ -99,6 +102,7 @@ const TIMING: Timing = {
   nvmfWaitMs: NVMF_WAIT_MS,
   stopMs: STOP_MS,
   stateLastsMs: STATE_LASTS_MS,
+  accessLookMs: ACCESS_LOOK_MS,
 };
 
 /** Starts the agent. The API answers at once; the agent is ready once every object is verified. */
@@ -131,20 +135,38 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     instruments,
   });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
-  const agent = agentOf({ config, ...store, reconciler, spdk });
+  const access =
+    config.access && stack.use(new Access(config.access, { log, lookMs: timing.accessLookMs }));
+  const agent = agentOf({ config, access, ...store, reconciler, spdk });
   stack.use(nodeEvents({ agent, events, fence, reconciler, stateLastsMs: timing.stateLastsMs }));
-  const { listen } = config;
+  const { listen, socket } = config;
   const feed = watchFeed(agent);
   rows.subscribe((changes) => feed.committed(changes));
   reconciler.onChange((change) => feed.observed(change));
   const handlers = { ...handlersOf(agent, log), ...watchHandlers(agent, feed) };
-  const server = stack.use(await startServer({ listen, log, instruments, handlers }));
-  const observed = { config, agent, rows, reconciler, writer, connection, fence, events, feed };
+  const server = stack.use(
+    await startServer({ listen, access, socket, log, instruments, handlers }),
+  );
+  const observed = {
+    config,
+    access,
+    log,
+    agent,
+    rows,
+    reconciler,
+    writer,
+    connection,
+    fence,
+    events,
+    feed,
+  };
   const http = stack.use(await showNode(config.httpListen, telemetry, observed));
   stack.defer(watchReadiness(agent, reconciler, server, log));
   reconciler.start();
   session.start();
-  log.info({ address: server.address, http: http.address }, "agent started");
+  log.info({ address: server.address, http: http.address, socket }, "agent started");
+  const { unprotected } = config;
+  if (unprotected.length > 0) log.warn({ unprotected }, "served without TLS, to whoever connects");
   const owned = stack.move();
   return {
     address: server.address,
@@ -184,6 +206,7 @@ function connectTarget(path: string, fence: Fence, instruments: Instruments): Sp
 
 type Parts = {
   readonly config: Config;
+  readonly access: Access | undefined;
   readonly rows: Rows;
   readonly writer: Writer;
   readonly session: StoreSession;

@@ -18,7 +18,8 @@ import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
 export type ComponentHealth = {
-  readonly name: "database" | "target" | "lease" | "kernel" | "copy" | "suspects" | "outcomes";
+  readonly name:
+    "database" | "target" | "lease" | "kernel" | "copy" | "suspects" | "outcomes" | "access";
   readonly ok: boolean;
   readonly reason: string;
   readonly since: Date;

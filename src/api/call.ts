@@ -26,10 +26,13 @@ import {
 } from "@opentelemetry/semantic-conventions";
 import type { Logger } from "pino";
 import type { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
+import { anyCaller, type Caller } from "../model/caller.ts";
 import { Refusal } from "../model/errors.ts";
+import { ATTR } from "../telemetry/attributes.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { contextOf, endSpan, failed, startSpan, traceparentOf } from "../telemetry/trace.ts";
 import { CallLimits } from "./call-limits.ts";
+import { CallerContext } from "./gate.ts";
 import type { Serialized } from "./serialized.ts";
 import { statusOf } from "./status.ts";
 
@@ -40,7 +43,8 @@ export type CallContext = {
    * stays committed.
    */
   readonly signal: AbortSignal;
-  /** Who calls: the address of the peer, as callers have no identity yet. */
+  readonly caller: Caller;
+  /** The name of the caller, as it is stored with what was asked. */
   readonly actor: string;
   /** W3C traceparent of this call's span, a child of the caller's; stored with the intent. */
   readonly traceparent: string | undefined;
@@ -80,7 +84,10 @@ type StreamCall<Request, Response> =
   ServerWritableStream<Request, Response> | ServerDuplexStream<Request, Response>;
 
 /** What every kind of call has. */
-type AnyCall = Pick<ServerUnaryCall<unknown, unknown>, "metadata" | "getPeer"> & {
+type AnyCall = Pick<
+  ServerUnaryCall<unknown, unknown>,
+  "metadata" | "getPeer" | "getAuthContext"
+> & {
   readonly on: (event: "cancelled", listener: () => void) => unknown;
 };
 
@@ -106,13 +113,16 @@ const SERVER_FAULTS: ReadonlySet<number> = new Set([
 export class OpenCalls {
   readonly #log: Logger;
   readonly #instruments: Instruments;
+  readonly #asks: boolean;
   readonly #open = new Set<AbortController>();
   readonly #limits = new CallLimits();
   #draining = false;
 
-  constructor(log: Logger, instruments: Instruments) {
+  /** asks: a call without a known caller is refused; otherwise everybody on the network may call. */
+  constructor(log: Logger, instruments: Instruments, { asks }: { readonly asks: boolean }) {
     this.#log = log;
     this.#instruments = instruments;
+    this.#asks = asks;
   }
 
   /**
@@ -221,9 +231,14 @@ export class OpenCalls {
     call: AnyCall,
     signal: AbortSignal,
   ): { readonly span: Span; readonly callContext: CallContext } {
+    const caller = this.#callerOf(call);
     const [header] = call.metadata.get("traceparent");
     const sent = contextOf(typeof header === "string" ? header : undefined);
-    const attributes = { [ATTR_RPC_SYSTEM_NAME]: "grpc", [ATTR_RPC_METHOD]: method };
+    const attributes = {
+      [ATTR_RPC_SYSTEM_NAME]: "grpc",
+      [ATTR_RPC_METHOD]: method,
+      [ATTR.actor]: caller.name,
+    };
     const span = method.startsWith(TRACED_PREFIX)
       ? startSpan(this.#instruments.tracer, method, {
           kind: SpanKind.SERVER,
@@ -232,7 +247,14 @@ export class OpenCalls {
         })
       : trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
     const traceparent = traceparentOf(span);
-    return { span, callContext: { method, signal, actor: `tcp:${call.getPeer()}`, traceparent } };
+    return { span, callContext: { method, signal, caller, actor: caller.name, traceparent } };
+  }
+
+  #callerOf(call: AnyCall): Caller {
+    const context = call.getAuthContext();
+    if (context instanceof CallerContext) return context.caller;
+    if (this.#asks) throw new Error("a call came past the gate");
+    return anyCaller(`tcp:${call.getPeer()}`);
   }
 
   async #run<T>(work: () => Promise<T>): Promise<T> {

@@ -76,6 +76,26 @@ export function exportMessage(view: VolumeView, hostNqn: string | undefined): Ex
   };
 }
 
+/** Conditions that name no host. */
+const OF_ALL_HOSTS: ReadonlySet<string> = new Set([
+  "TargetConnected",
+  "DiskReady",
+  "LvolCreated",
+  "SizeReached",
+  "Exported",
+  "Ready",
+]);
+
+/** What a client is shown that has these hosts: nothing that names another host. */
+export function exportOfHosts(message: Export, own: readonly string[]): Export {
+  return {
+    ...message,
+    hosts: message.hosts.filter(({ nqn }) => own.includes(nqn)),
+    allowedHostNqns: message.allowedHostNqns.filter((nqn) => own.includes(nqn)),
+    conditions: message.conditions.filter(({ type }) => OF_ALL_HOSTS.has(type)),
+  };
+}
+
 /** The configured addresses first, then those that are to be removed. */
 function listeners({ observed, listenAddresses, failures }: VolumeView): Listener[] {
   const present = observed.subsystem?.kind === "present" ? observed.subsystem.listeners : [];

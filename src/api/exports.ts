@@ -10,7 +10,7 @@ import { unconfirmedHostCount, type LvolRow } from "../model/lvol.ts";
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import { requireRows } from "./preconditions.ts";
-import { exportMessage } from "./export-message.ts";
+import { exportMessage, exportOfHosts } from "./export-message.ts";
 import { page } from "./page.ts";
 import * as requests from "./requests.ts";
 
@@ -19,17 +19,21 @@ export function exportHandlers(
 ): Pick<StorageNodeHandlers, "getExport" | "listExports" | "confirmHosts"> {
   const answers = new ExportAnswers();
   return {
-    async getExport(request) {
+    async getExport(request, { caller }) {
       const { target, hostNqn } = requests.getExport(request);
       requireRows(agent);
       const row =
         target.kind === "id" ? agent.rows.lvol(target.id) : agent.rows.lvolByNqn(target.nqn);
+      if (caller.hostNqns !== undefined) {
+        const own = ownExport(caller.hostNqns, { row, hostNqn, named: nameOf(target) });
+        return answers.of(agent.view(own), hostNqn, caller.hostNqns);
+      }
       if (row === undefined || row.deleteTime !== undefined) {
         if (target.kind === "id")
           throw noVolume(target.id, agent.rows.snapshots.get(target.id) !== undefined);
         throw new Refusal("NOT_FOUND", `${target.nqn} is not on this node`);
       }
-      return answers.of(agent.view(row), hostNqn);
+      return answers.of(agent.view(row), hostNqn, undefined);
     },
 
     async listExports(request) {
@@ -59,12 +63,47 @@ export function exportHandlers(
   };
 }
 
+type ExportTarget = ReturnType<typeof requests.getExport>["target"];
+
+function nameOf(target: ExportTarget): string {
+  return target.kind === "id" ? `volume ${target.id}` : target.nqn;
+}
+
+/**
+ * The row, if one of the hosts may connect to it. Otherwise a Refusal, which is the same for a volume of
+ * somebody else and for none: a compute node does not learn what others have.
+ */
+function ownExport(
+  own: readonly string[],
+  {
+    row,
+    hostNqn,
+    named,
+  }: {
+    readonly row: LvolRow | undefined;
+    readonly hostNqn: string | undefined;
+    readonly named: string;
+  },
+): LvolRow {
+  if (hostNqn !== undefined && !own.includes(hostNqn)) {
+    const message = `${hostNqn} is no host of this client in STORAGE_NODE_CLIENTS`;
+    throw new Refusal("EXPORT_NOT_ALLOWED", message);
+  }
+  const allowed =
+    row?.deleteTime === undefined &&
+    (row?.allowAnyHost === true || row?.hosts.some((host) => own.includes(host)) === true);
+  if (row !== undefined && allowed) return row;
+  const message = `no host of this client may connect to ${named}, if it is there at all`;
+  throw new Refusal("EXPORT_NOT_ALLOWED", message);
+}
+
 /** Limit of cached answers, one per volume. When it is reached the whole cache is dropped. */
 const MAX_ANSWERS = 20_000;
 
 type CachedAnswer = {
   readonly view: VolumeView;
   readonly hostNqn: string | undefined;
+  readonly only: readonly string[] | undefined;
   readonly answer: GetExportResponse;
 };
 
@@ -75,15 +114,20 @@ type CachedAnswer = {
 class ExportAnswers {
   readonly #cache = new Map<string, CachedAnswer>();
 
-  of(view: VolumeView, hostNqn: string | undefined): GetExportResponse {
+  /** only: the hosts that are shown; undefined: all. */
+  of(
+    view: VolumeView,
+    hostNqn: string | undefined,
+    only: readonly string[] | undefined,
+  ): GetExportResponse {
     const { id } = view.row;
     const cached = this.#cache.get(id);
-    if (cached !== undefined && cached.hostNqn === hostNqn && sameView(cached.view, view)) {
-      return cached.answer;
-    }
-    const answer = { export: exportMessage(view, hostNqn) };
+    const sameQuestion = cached?.hostNqn === hostNqn && cached?.only === only;
+    if (cached !== undefined && sameQuestion && sameView(cached.view, view)) return cached.answer;
+    const whole = exportMessage(view, hostNqn);
+    const answer = { export: only === undefined ? whole : exportOfHosts(whole, only) };
     if (this.#cache.size >= MAX_ANSWERS) this.#cache.clear();
-    this.#cache.set(id, { view, hostNqn, answer });
+    this.#cache.set(id, { view, hostNqn, only, answer });
     return answer;
   }
 }

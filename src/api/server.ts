@@ -1,8 +1,9 @@
-// The gRPC server: StorageNode, health and reflection on one address. On stop it ends streams,
-// waits at most DRAIN_MS for the calls in progress, then closes the remaining connections.
-import { Server, ServerCredentials, type UntypedServiceImplementation } from "@grpc/grpc-js";
+// The gRPC server: StorageNode, health and reflection on one address, and on the Unix socket. On stop it
+// ends streams, waits at most DRAIN_MS for the calls in progress, then closes the remaining connections.
+import { Server, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { setImmediate } from "node:timers/promises";
 import type { Logger } from "pino";
+import type { Access } from "../access/access.ts";
 import { HealthService } from "../gen/grpc/health/v1/health.ts";
 import { ServerReflectionService as ReflectionV1 } from "../gen/grpc/reflection/v1/reflection.ts";
 import { ServerReflectionService as ReflectionV1Alpha } from "../gen/grpc/reflection/v1alpha/reflection.ts";
@@ -10,7 +11,9 @@ import { StorageNodeService } from "../gen/storagenode/v1/storage_node.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import { OpenCalls, type StorageNodeHandlers } from "./call.ts";
+import { plainDoor, tlsDoor, unixDoor, type Door } from "./doors.ts";
 import { encodedOnce, iostatsEncodedOnce } from "./encoded-once.ts";
+import { Gate } from "./gate.ts";
 import { Health, SERVICE } from "./health.ts";
 import { Reflection } from "./reflection.ts";
 import { mayBeSerialized } from "./serialized.ts";
@@ -31,18 +34,13 @@ const REFLECTED = [
 /** Streams whose items lose their worth while they wait in a buffer. */
 const NEWEST_ONLY: ReadonlySet<string> = new Set<keyof StorageNodeHandlers>(["streamIostat"]);
 
-/** Listening failed: the address is in use, not of this machine, or not permitted. */
-export class ListenError extends Error {
-  constructor(listen: string, cause: unknown) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    super(`cannot listen on ${listen}: ${why}`, { cause });
-    this.name = "ListenError";
-  }
-}
-
 export type ServerOptions = {
   /** HOST:PORT; port 0 binds a free port. */
   readonly listen: string;
+  /** Who may call, over TLS; undefined: without TLS, everybody. */
+  readonly access: Access | undefined;
+  /** Path of the Unix socket; undefined: none. */
+  readonly socket: string | undefined;
   /** RPCs without a handler answer UNIMPLEMENTED with a message. */
   readonly handlers: Partial<StorageNodeHandlers>;
   readonly log: Logger;
@@ -58,6 +56,8 @@ export type RunningServer = AsyncDisposable & {
 /** Resolves when the server listens. Throws ListenError. */
 export async function startServer({
   listen,
+  access,
+  socket,
   handlers,
   log,
   instruments,
@@ -69,7 +69,7 @@ export async function startServer({
     // With SO_REUSEPORT two agents could bind one port, and each would get some of the calls.
     "grpc.so_reuseport": 0,
   });
-  const calls = new OpenCalls(log, instruments);
+  const calls = new OpenCalls(log, instruments, { asks: access !== undefined });
   const health = new Health();
   const reflection = new Reflection(REFLECTED);
   server.addService(
@@ -84,26 +84,27 @@ export async function startServer({
   server.addService(HealthService, { ...health.handlers(calls) });
   server.addService(ReflectionV1, { ...reflection.handlers(calls, "v1") });
   server.addService(ReflectionV1Alpha, { ...reflection.handlers(calls, "v1alpha") });
-  const port = await bind(server, listen);
+  const gate = new Gate(log, instruments);
+  await using stack = new AsyncDisposableStack();
+  const doorway = { server, gate, log };
+  const door =
+    access === undefined
+      ? await plainDoor(doorway, listen)
+      : await tlsDoor(doorway, { listen, access });
+  const doors = [stack.use(door)];
+  if (socket !== undefined) doors.push(stack.use(await unixDoor(doorway, socket)));
+  const owned = stack.move();
   return {
-    address: `${listen.slice(0, listen.lastIndexOf(":"))}:${port}`,
+    address: door.address,
     setReady: (ready) => health.setReady(ready),
     [Symbol.asyncDispose]: async () => {
       health.setReady(false);
       // Let Watch streams send NOT_SERVING before they end.
       await setImmediate();
-      await stop(server, calls);
+      await stop(server, { calls, doors });
+      await owned.disposeAsync();
     },
   };
-}
-
-function bind(server: Server, listen: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.bindAsync(listen, ServerCredentials.createInsecure(), (error, port) => {
-      if (error === null) resolve(port);
-      else reject(new ListenError(listen, error));
-    });
-  });
 }
 
 function serviceOf(
@@ -141,8 +142,12 @@ function isFunction(value: unknown): value is (...args: unknown[]) => any {
   return typeof value === "function";
 }
 
-async function stop(server: Server, calls: OpenCalls): Promise<void> {
+async function stop(
+  server: Server,
+  { calls, doors }: { readonly calls: OpenCalls; readonly doors: readonly Door[] },
+): Promise<void> {
   calls.drain();
+  for (const door of doors) door.close();
   await new Promise<void>((resolve) => {
     const limit = setTimeout(() => {
       server.forceShutdown();

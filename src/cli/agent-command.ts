@@ -1,12 +1,18 @@
-// Shared part of the commands that ask a running agent: the options for its address and the output
+// Shared part of the commands that ask a running agent: the options for its address, TLS and the output
 // format, and the messages and exit codes when it refuses or does not answer.
 import type { ParseArgsOptionsConfig } from "node:util";
 import { parseArguments } from "./arguments.ts";
-import { AgentClient, agentAddress, AgentFault } from "./client/agent-client.ts";
+import {
+  ADDRESS_OPTIONS,
+  ADDRESS_USAGE,
+  agentAddress,
+  type AgentAddress,
+} from "./client/agent-address.ts";
+import { AgentClient, AgentFault } from "./client/agent-client.ts";
 import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
 
 export type AgentOptions = {
-  readonly address: string;
+  readonly at: AgentAddress;
   readonly json: boolean;
 };
 
@@ -28,8 +34,11 @@ export class CommandFault extends Error {
 
 export type AgentCommand<Asked> = {
   readonly name: string;
+  /** The first lines: which options are the same for all follows. */
   readonly usage: string;
-  /** Options beside --address, --output and --help. */
+  /** What --output json prints. */
+  readonly json: string;
+  /** Options beside those for the address, --output and --help. */
   readonly options: ParseArgsOptionsConfig;
   /** Throws UsageFault. */
   readonly read: (
@@ -46,7 +55,8 @@ export async function runAgentCommand<Asked>(
   args: readonly string[],
   io: Io,
 ): Promise<number> {
-  const { name, usage, run } = command;
+  const { name, run } = command;
+  const usage = usageOf(command);
   let asked: (Asked & AgentOptions) | "help";
   try {
     asked = parse(command, args, io.env);
@@ -59,7 +69,7 @@ export async function runAgentCommand<Asked>(
     return 0;
   }
   try {
-    using agent = new AgentClient(asked.address);
+    using agent = new AgentClient(asked.at);
     await run(agent, asked, io);
     return 0;
   } catch (error) {
@@ -67,6 +77,10 @@ export async function runAgentCommand<Asked>(
     io.stderr(`storage-node ${name}: ${error.message}`);
     return EXIT_FAILED;
   }
+}
+
+function usageOf({ usage, json }: Pick<AgentCommand<unknown>, "usage" | "json">): string {
+  return `${usage}\n${ADDRESS_USAGE}\n  --output json         ${json}\n  --help`;
 }
 
 function parse<Asked>(
@@ -79,7 +93,7 @@ function parse<Asked>(
     allowPositionals: true,
     options: {
       ...options,
-      address: { type: "string" },
+      ...ADDRESS_OPTIONS,
       output: { type: "string" },
       help: { type: "boolean" },
     },
@@ -90,10 +104,5 @@ function parse<Asked>(
   if (output !== "text" && output !== "json") {
     throw new UsageFault("--output must be text or json");
   }
-  const { address } = values;
-  return {
-    ...asked,
-    address: typeof address === "string" ? address : agentAddress(env),
-    json: output === "json",
-  };
+  return { ...asked, at: agentAddress(values, env), json: output === "json" };
 }

@@ -17,7 +17,7 @@ import { isUuid } from "../model/identity.ts";
 import { ANY_HOST } from "../model/lvol.ts";
 
 const USAGE = `usage: storage-node confirm-hosts (--file FILE | --all) [--yes] [--reason TEXT]
-                                  [--address HOST:PORT] [--output text|json]
+                                  [ADDRESS] [--output text|json]
 
   After a database was restored from a backup and its hold ended, no host may connect to a volume of
   that database before it is confirmed: it may have been revoked since. This confirms hosts, by a call
@@ -26,10 +26,7 @@ const USAGE = `usage: storage-node confirm-hosts (--file FILE | --all) [--yes] [
   --file FILE           one "LVOL_ID HOST_NQN" on each line; "LVOL_ID *" confirms that any host may connect
   --all                 every unconfirmed host of every volume; lists them and asks for the word yes
   --yes                 do not ask
-  --reason TEXT         kept in the agent's log
-  --address HOST:PORT   the agent's API (STORAGE_NODE_LISTEN, or 127.0.0.1:50051)
-  --output json         {"confirmed": N, "unconfirmed": N}
-  --help`;
+  --reason TEXT         kept in the agent's log`;
 
 type Confirmation = { readonly lvolId: string; readonly hostNqns: string[] };
 
@@ -43,6 +40,7 @@ type Wanted = {
 const COMMAND: AgentCommand<Wanted> = {
   name: "confirm-hosts",
   usage: USAGE,
+  json: '{"confirmed": N, "unconfirmed": N}',
   options: {
     file: { type: "string" },
     all: { type: "boolean" },

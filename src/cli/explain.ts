@@ -8,25 +8,23 @@ import { ExplainResponse, type ExplainRequest } from "../gen/storagenode/v1/stor
 import { isUuid } from "../model/identity.ts";
 import { explanationText } from "./explanation-text.ts";
 
-const USAGE = `usage: storage-node explain volume|snapshot|disk ID [--address HOST:PORT] [--output text|json]
+const USAGE = `usage: storage-node explain volume|snapshot|disk ID [ADDRESS] [--output text|json]
 
   Asks the running agent questions about the volume, the snapshot or the disk, and prints the answers,
   the cause, the cure, and what the agent does next. Changes nothing.
-
-  --address HOST:PORT   the agent's API (STORAGE_NODE_LISTEN, or 127.0.0.1:50051)
-  --output json         the answer as protobuf JSON
-  --help`;
+`;
 
 type Asked = { readonly target: NonNullable<ExplainRequest["target"]> };
 
 const COMMAND: AgentCommand<Asked> = {
   name: "explain",
   usage: USAGE,
+  json: "the answer as protobuf JSON",
   options: {},
   read: (_values, positionals) => ({ target: targetOf(positionals) }),
-  run: async (agent, { target, address, json }, { stdout, columns }) => {
+  run: async (agent, { target, at, json }, { stdout, columns }) => {
     const answer = await agent.explain({ target });
-    const view = { width: widthOf(columns?.()), address, now: new Date() };
+    const view = { width: widthOf(columns?.()), address: at.shown, now: new Date() };
     stdout(json ? jsonOf(answer) : explanationText(answer, view));
   },
 };

@@ -13,15 +13,12 @@ import { GetHealthResponse, GetNodeResponse } from "../gen/storagenode/v1/storag
 import type { Io } from "./io.ts";
 import { statusScreen, type NodeStatus } from "./status-screen.ts";
 
-const USAGE = `usage: storage-node status [--watch] [--address HOST:PORT] [--output text|json]
+const USAGE = `usage: storage-node status [--watch] [ADDRESS] [--output text|json]
 
   Asks the running agent for the status of its node: components, capacity, volumes by state, disks,
   loops, failing objects. Changes nothing.
 
-  --watch               again every 2 s, until Ctrl-C
-  --address HOST:PORT   the agent's API (STORAGE_NODE_LISTEN, or 127.0.0.1:50051)
-  --output json         GetNode, GetHealth and ListDisks as protobuf JSON; with --watch one line each time
-  --help`;
+  --watch               again every 2 s, until Ctrl-C`;
 
 const WATCH_MS = 2_000;
 /** ANSI: cursor home, clear screen. */
@@ -32,6 +29,7 @@ type Asked = AgentOptions & { readonly watch: boolean };
 const COMMAND: AgentCommand<{ readonly watch: boolean }> = {
   name: "status",
   usage: USAGE,
+  json: "GetNode, GetHealth and ListDisks as protobuf JSON; with --watch one line each time",
   options: { watch: { type: "boolean" } },
   read: ({ watch }, positionals) => {
     const [extra] = positionals;
@@ -78,8 +76,9 @@ async function read(agent: AgentClient): Promise<NodeStatus> {
   return { node, health, disks };
 }
 
-function textOf(status: NodeStatus, { address, json, watch }: Asked, { columns }: Io): string {
-  if (!json) return statusScreen(status, { address, columns: columns?.(), now: new Date() });
+function textOf(status: NodeStatus, { at, json, watch }: Asked, { columns }: Io): string {
+  if (!json)
+    return statusScreen(status, { address: at.shown, columns: columns?.(), now: new Date() });
   const toJson = protobufJson();
   const value = {
     node: toJson("GetNodeResponse", GetNodeResponse, status.node),

@@ -1,4 +1,4 @@
-// Waits for the agent to become ready by polling its gRPC API.
+// Waits for the agent to become ready by polling its gRPC API, on its Unix socket.
 import { credentials } from "@grpc/grpc-js";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
@@ -11,11 +11,11 @@ const POLL_MS = 100;
  * aborts.
  */
 export async function waitUntilReady(
-  address: string,
+  socket: string,
   disks: number,
   signal: AbortSignal,
 ): Promise<readonly Disk[]> {
-  const client = new StorageNodeClient(address, credentials.createInsecure());
+  const client = new StorageNodeClient(`unix:${socket}`, credentials.createInsecure());
   try {
     let found: readonly Disk[] = [];
     while (!signal.aborted) {

@@ -92,13 +92,16 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     }),
   );
   stdout(`agent      pid ${agent.pid}  ${listen}`);
-  if (http !== "off") stdout(`metrics    http://${http}/metrics`);
+  const tls = (env["STORAGE_NODE_TLS_CERT"] ?? "") !== "";
+  if (http !== "off") stdout(`metrics    ${tls ? "https" : "http"}://${http}/metrics`);
   const failure = Promise.race([agent.failure, target.failure]);
   const limit = AbortSignal.any([signal, AbortSignal.timeout(READY_LIMIT_MS)]);
-  const disks = await orFailure(waitUntilReady(listen, DEMO_DISKS.length, limit), failure);
+  const api = apiSocket(env, parts.socket);
+  const disks = await orFailure(waitUntilReady(api, DEMO_DISKS.length, limit), failure);
   if (!signal.aborted) {
     const { socket } = parts;
-    stdout(guide({ listen, disks, stateDir, socket, control: controlSocket(socket) }));
+    const control = controlSocket(socket);
+    stdout(guide({ listen, tls, disks, stateDir, socket, control, api }));
     await orFailure(aborted(signal), failure);
   }
   stdout("stopping");
@@ -134,6 +137,12 @@ function controlSocket(socket: string): string {
   return join(dirname(socket), "ctl.sock");
 }
 
+/** The agent's, in the same folder unless the user wants it elsewhere. */
+function apiSocket(env: Environment, socket: string): string {
+  const chosen = env["STORAGE_NODE_SOCKET"] ?? "";
+  return chosen === "" ? join(dirname(socket), "api.sock") : chosen;
+}
+
 type Parts = { readonly stateDir: string; readonly root: string; readonly socket: string };
 
 function simArgs({ stateDir, root, socket, disksFile }: Parts & { readonly disksFile: string }) {
@@ -161,6 +170,7 @@ function agentEnv(
     STORAGE_NODE_ROOT: parts.root,
     STORAGE_NODE_STATE_DIR: join(parts.stateDir, "agent-state"),
     STORAGE_NODE_SPDK_SOCKET: parts.socket,
+    STORAGE_NODE_SOCKET: apiSocket(env, parts.socket),
     DATABASE_URL: parts.databaseUrl,
   };
 }

@@ -7,20 +7,33 @@ const HOST = "nqn.2014-08.org.nvmexpress:uuid:7c5d1e9a-0001-4000-8000-0000000000
 
 export function guide(parts: {
   readonly listen: string;
+  /** The agent asks its callers for a certificate. */
+  readonly tls: boolean;
   readonly disks: readonly Disk[];
   readonly socket: string;
   /** The simulator's second socket, which reads and writes volumes as a host would. */
   readonly control: string;
+  /** The Unix socket of the agent. */
+  readonly api: string;
   readonly stateDir: string;
 }): string {
-  const { listen, disks, socket, control, stateDir } = parts;
-  // A new id per start: ProvisionLvol refuses the id of a deleted volume.
-  const id = randomUUID();
+  const { listen, tls, disks, socket, control, api, stateDir } = parts;
   const notUp = disks.filter(({ status }) => status?.state !== "DISK_STATE_UP").length;
   return `
 ${disks.map(diskLine).join("\n")}
 ${notUp === 0 ? "" : `\n${notUp} of the disks are not UP; GetHealth and their evidence say why.\n`}
-Copy and paste, in another terminal in this folder:
+${tls ? callsOverTls(listen) : calls(listen)}
+
+On this machine, as an operator: node bin/storage-node.js status --socket ${api}
+Logs are ${join(stateDir, "{agent,target}.log")}; the target's JSON-RPC socket is ${socket}.
+Volumes are read and written at ${control} (docs/simulator.md).
+README.md says what to break. Ctrl-C stops everything; the next start continues with the same data.`;
+}
+
+function calls(listen: string): string {
+  // A new id per start: ProvisionLvol refuses the id of a deleted volume.
+  const id = randomUUID();
+  return `Copy and paste, in another terminal in this folder:
 
   buf() { node_modules/@bufbuild/buf/bin/buf curl --http2-prior-knowledge --protocol grpc "$@"; }
   api=http://${listen}/storagenode.v1.StorageNode
@@ -38,11 +51,13 @@ Copy and paste, in another terminal in this folder:
 or with grpcurl:
 
   grpcurl -plaintext ${listen} list
-  grpcurl -plaintext ${listen} storagenode.v1.StorageNode/ListDisks
+  grpcurl -plaintext ${listen} storagenode.v1.StorageNode/ListDisks`;
+}
 
-Logs are ${join(stateDir, "{agent,target}.log")}; the target's JSON-RPC socket is ${socket}.
-Volumes are read and written at ${control} (docs/simulator.md).
-README.md says what to break. Ctrl-C stops everything; the next start continues with the same data.`;
+function callsOverTls(listen: string): string {
+  return `${listen} speaks TLS, and asks for a client certificate (docs/security.md):
+
+  node bin/storage-node.js status --address ${listen} --ca FILE --cert FILE --key FILE`;
 }
 
 function diskLine({ meta, status }: Disk): string {

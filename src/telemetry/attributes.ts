@@ -3,6 +3,8 @@
 // used.
 
 export const ATTR = {
+  /** Who called, as it is stored with what was asked. */
+  actor: "storagenode.actor",
   /** lvol | disk */
   objectKind: "storagenode.object.kind",
   objectId: "storagenode.object.id",

@@ -156,6 +156,7 @@ describe("serve", () => {
       STORAGE_NODE_DISK_ALLOW: "colour:red",
       STORAGE_NODE_FABRIC_DISKS: "/there/is/no/such.json",
       STORAGE_NODE_SPDK_SOCKET: `/${"long".repeat(40)}`,
+      STORAGE_NODE_SOCKET: `/${"long".repeat(40)}`,
       LOG_LEVEL: "loud",
     });
     expect(code).toBe(78);
@@ -172,6 +173,7 @@ describe("serve", () => {
       "STORAGE_NODE_LISTEN",
       "STORAGE_NODE_METRICS_IOSTAT",
       "STORAGE_NODE_OVERCOMMIT",
+      "STORAGE_NODE_SOCKET",
       "STORAGE_NODE_SPACE_LOW",
       "STORAGE_NODE_SPDK_SOCKET",
     ]);

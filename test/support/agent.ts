@@ -78,7 +78,9 @@ export async function startAgent(
   const timing = { graceMs: 300, ...parts.timing };
   const migrationsDir = MIGRATIONS_DIR;
   const node = await startNode({ config, kernel, log, migrationsDir, timing, lockPath, telemetry });
-  const client = new StorageNodeClient(node.address, credentials.createInsecure());
+  // With TLS as an operator on the node.
+  const near = config.socket === undefined ? node.address : `unix:${config.socket}`;
+  const client = new StorageNodeClient(near, credentials.createInsecure());
   return {
     node,
     address: node.address,

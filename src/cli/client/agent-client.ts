@@ -1,7 +1,6 @@
 // gRPC client of a running agent for the commands. Turns refusals and connection failures into
 // messages for the user of the command.
 import {
-  credentials,
   Metadata,
   status as grpcStatus,
   type CallOptions,
@@ -19,12 +18,12 @@ import {
   type GetHealthResponse,
   type GetNodeResponse,
 } from "../../gen/storagenode/v1/storage_node.ts";
+import type { AgentAddress } from "./agent-address.ts";
 
 /** Deadline of a call. The agent answers these calls from memory, so a slower one has a problem. */
 const ANSWER_MS = 10_000;
 const DETAILS_KEY = "grpc-status-details-bin";
 const MAX_PAGE = 500;
-const DEFAULT_ADDRESS = "127.0.0.1:50051";
 
 /** The agent refused the call, or did not answer. */
 export class AgentFault extends Error {
@@ -48,18 +47,16 @@ type Unary<Request, Response> = (
 /** Each call throws AgentFault. */
 export class AgentClient implements Disposable {
   readonly #rpc: StorageNodeClient;
-  readonly #address: string;
+  readonly #at: AgentAddress;
 
   /** Throws AgentFault if it can be no address. */
-  constructor(address: string) {
-    this.#address = address;
+  constructor(at: AgentAddress) {
+    const { target, credentials, options, shown } = at;
+    this.#at = at;
     try {
-      this.#rpc = new StorageNodeClient(address, credentials.createInsecure());
+      this.#rpc = new StorageNodeClient(target, credentials, options);
     } catch (cause) {
-      throw new AgentFault(`${JSON.stringify(address)} is not HOST:PORT`, {
-        refused: false,
-        cause,
-      });
+      throw new AgentFault(`${JSON.stringify(shown)} is not HOST:PORT`, { refused: false, cause });
     }
   }
 
@@ -103,7 +100,7 @@ export class AgentClient implements Disposable {
     return new Promise((resolve, reject) => {
       method(request, new Metadata(), { deadline }, (error, response) => {
         if (error === null) resolve(response);
-        else reject(faultOf(error, this.#address));
+        else reject(faultOf(error, this.#at));
       });
     });
   }
@@ -125,29 +122,26 @@ async function allPages<Item>(
   return all;
 }
 
-/** HOST:PORT to reach the agent of this environment from its own machine. */
-export function agentAddress(env: Readonly<Record<string, string | undefined>>): string {
-  const listen = env["STORAGE_NODE_LISTEN"];
-  if (listen === undefined || listen === "") return DEFAULT_ADDRESS;
-  return listen.replace(/^0\.0\.0\.0:/, "127.0.0.1:").replace(/^\[::\]:/, "[::1]:");
-}
-
 /**
  * A refusal carries status details and a message; an error without them comes from the connection.
  */
-function faultOf(error: ServiceError, address: string): AgentFault {
+function faultOf(error: ServiceError, at: AgentAddress): AgentFault {
   const refused = error.metadata.get(DETAILS_KEY).length > 0;
-  const message = refused ? error.details : noAnswer(error, address);
+  const message = refused ? error.details : noAnswer(error, at);
   return new AgentFault(message, { refused, cause: error });
 }
 
-function noAnswer({ code, details }: ServiceError, address: string): string {
+function noAnswer(
+  { code, details }: ServiceError,
+  { shown: address, plain }: AgentAddress,
+): string {
   if (code === grpcStatus.DEADLINE_EXCEEDED) {
     const limit = `${ANSWER_MS / 1_000} s`;
     return `no answer from ${address} within ${limit}; is the agent overloaded or stopped?`;
   }
   if (code === grpcStatus.UNAVAILABLE) {
-    return `nothing answers at ${address}; is the agent running? (${details})`;
+    const hint = plain ? " If it speaks TLS, --ca is needed." : "";
+    return `nothing answers at ${address}; is the agent running? (${details})${hint}`;
   }
   return `the server at ${address} is not an agent of this version (${grpcStatus[code]}: ${details})`;
 }
