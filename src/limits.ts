@@ -69,6 +69,9 @@ export const REPEAT_MS = 10_000;
 /** An outcome that stays unknown for longer than that is a fault of the node. */
 export const OUTCOME_LATE_MS = 60_000;
 
+/** While the target may be loading a store, nothing has to be answered for that long. */
+export const TARGET_LOAD_SILENT_MS = 60_000;
+
 /** Between the removal of a namespace and that of its subsystem, when a connected host is cut off. */
 export const CUT_OFF_MS = 2_000;
 

@@ -117,7 +117,7 @@ function nodeFacts(
   { config, session, reconciler, fence, lock }: FactSources,
   unresponsive: boolean,
 ): NodeFacts {
-  const { connected, ...target } = reconciler.target;
+  const { connected, silent, ...target } = reconciler.target;
   const lease = session.leaseStatus;
   const lvols = reconciler.orphans.known().filter(({ kind }) => kind === "lvol");
   return {
@@ -132,7 +132,7 @@ function nodeFacts(
       ok: connected,
       orphanLvols: lvols.length,
       socket: config.spdkSocket,
-      unresponsive,
+      unresponsive: unresponsive || silent,
     },
     ownAddresses: ownAddresses(),
     writeMode: fence.writeMode,

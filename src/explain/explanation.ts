@@ -107,8 +107,10 @@ export function nodeCause(node: NodeFacts): Cause | undefined {
 }
 
 /** Why the target cannot be observed; undefined while it is connected and identified. */
-export function targetCause({ target }: NodeFacts, connected: boolean): Cause | undefined {
+export function targetCause(node: NodeFacts, connected: boolean): Cause | undefined {
   if (connected) return undefined;
+  const { target } = node;
+  if (target.unresponsive) return unresponsiveTargetCause(node);
   const { socket, since, reason, answers } = target;
   const waits = "waits for the target";
   if (answers) {
@@ -133,8 +135,9 @@ export function targetCause({ target }: NodeFacts, connected: boolean): Cause | 
 /** The target is connected and does not answer: observations may be out of date. */
 export function unresponsiveTargetCause({ target }: NodeFacts): Cause | undefined {
   if (!target.unresponsive) return undefined;
+  const silence = target.ok ? "" : ` since ${instant(target.since)}`;
   return {
-    cause: `the SPDK target at ${target.socket} takes requests and does not answer them`,
+    cause: `the SPDK target at ${target.socket} takes requests and does not answer them${silence}`,
     cure:
       `see whether it hangs or is stopped (its log, top): once it answers or is restarted, the ` +
       `agent continues by itself`,

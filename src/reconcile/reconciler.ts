@@ -22,7 +22,8 @@ import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import type { ObservedChange, ObservedObject } from "./target/observed.ts";
 import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
 import { forgetUnsettled } from "./target/after-grace.ts";
-import { TargetSession, type TargetSessionOptions, type TargetStatus } from "./target/session.ts";
+import { TargetSession, type TargetSessionOptions } from "./target/session.ts";
+import type { TargetStatus } from "./target/status.ts";
 import type { UnknownOutcomeOf } from "./target/unknown-outcomes.ts";
 import { Verification } from "./verify.ts";
 import type { VolumePlanView, VolumeViewSource } from "./lvol/view.ts";
@@ -57,6 +58,7 @@ export class Reconciler {
       onOutcomeKnown: (id, of) => this.#onOutcomeKnown(id, of),
       onRestored: () => this.#session.scanSoon(),
       scanDisks: () => this.#disks.rescanTarget(),
+      onPulse: () => this.#wakeAll(),
     });
     const { observed } = shared;
     this.#shared = shared;
@@ -115,6 +117,7 @@ export class Reconciler {
 
   #subscribe({ connection, rows, fence }: ReconcilerOptions): DisposableStack {
     const unsubscribe = new DisposableStack();
+    unsubscribe.use(this.#shared.pulse);
     unsubscribe.defer(
       connection.onDisconnected(() => {
         this.#suspects.disconnected();

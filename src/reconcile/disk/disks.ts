@@ -139,7 +139,7 @@ export class Disks {
     return {
       row,
       ...moment,
-      targetConnected: observed.incarnation !== undefined,
+      targetConnected: observed.targetAnswers,
       targetListed: this.#targetListed,
       onTarget,
       space: spaceOnTarget(row, onTarget, config.spaceThresholds),
