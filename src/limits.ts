@@ -110,6 +110,15 @@ export const DATABASE_CONNECTIONS = 4;
 export const DATABASE_CONNECT_MS = 3_000;
 export const DATABASE_STATEMENT_MS = 15_000;
 
+/**
+ * A lock that another session holds is waited for that long: the row of the node, which every transaction
+ * locks, must be free for the renewal of the lease.
+ */
+export const DATABASE_LOCK_MS = 5_000;
+
+/** A transaction that takes longer counts as one that cannot be committed until it is. */
+export const DATABASE_LATE_MS = 6_000;
+
 /** Longer than DATABASE_STATEMENT_MS, so that the server's own limit is the one that is met. */
 export const DATABASE_QUERY_MS = 20_000;
 

@@ -48,12 +48,13 @@ export function statusScreen({ node, health, disks }: NodeStatus, view: View): s
 }
 
 function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): string[][] {
-  const rows = health.components.map(({ name, ok, reason, since }) => [
-    name,
-    ok ? "ok" : "NOT OK",
-    since === undefined ? "" : `for ${ago(since, now)}`,
-    ok ? "" : reason,
-  ]);
+  const shown = health.components.filter(({ name }) => name !== "hold");
+  const rows = shown.flatMap((component) => {
+    const { name, ok, reason, since, cure } = component;
+    const age = since === undefined ? "" : `for ${ago(since, now)}`;
+    const row = [name, ok ? "ok" : "NOT OK", age, reason];
+    return cure === "" ? [row] : [row, ["", "", "", `-> ${cure}`]];
+  });
   const lock = node.conditions.find(({ type }) => type === "LocalLockHeld");
   const hasLock = lock?.status === "CONDITION_STATUS_TRUE";
   rows.push(["lock", hasLock ? "ok" : "NOT OK", "", hasLock ? "" : (lock?.message ?? "")]);
@@ -68,8 +69,10 @@ function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): str
   return rows;
 }
 
+const UNKNOWN = "unknown: the database was not read since the agent started";
+
 function capacityText({ capacity }: GetNodeResponse): string {
-  if (capacity === undefined) return "not known";
+  if (capacity === undefined) return UNKNOWN;
   const { promisedBytes, totalBytes, freeBytes, orphanBytes, exports, maxExports } = capacity;
   const orphans = orphanBytes > 0n ? `, ${formatBytes(orphanBytes)} held by orphans` : "";
   return (
@@ -78,9 +81,9 @@ function capacityText({ capacity }: GetNodeResponse): string {
   );
 }
 
-function volumesText({ lvolsByState }: GetNodeResponse): string {
+function volumesText({ lvolsByState, capacity }: GetNodeResponse): string {
   const counts = Object.entries(lvolsByState).toSorted(([a], [b]) => (a < b ? -1 : 1));
-  if (counts.length === 0) return "none";
+  if (counts.length === 0) return capacity === undefined ? UNKNOWN : "none";
   return counts.map(([state, count]) => `${count} ${state.replace("LVOL_STATE_", "")}`).join(", ");
 }
 

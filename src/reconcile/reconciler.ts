@@ -25,6 +25,7 @@ import { forgetUnsettled } from "./target/after-grace.ts";
 import { TargetSession, type TargetSessionOptions } from "./target/session.ts";
 import type { TargetStatus } from "./target/status.ts";
 import type { UnknownOutcomeOf } from "./target/unknown-outcomes.ts";
+import { restored, type Restored } from "./restored.ts";
 import { Verification } from "./verify.ts";
 import type { VolumePlanView, VolumeViewSource } from "./lvol/view.ts";
 
@@ -142,11 +143,19 @@ export class Reconciler {
     return this.#disks.kernelStatus;
   }
 
-  /**
-   * Every object was observed once since the agent started; stays true when the target disconnects.
-   */
-  get verified(): boolean {
-    return this.#verification.done;
+  /** Whether every object was observed once since the agent started. */
+  get verification(): Pick<Verification, "done" | "progress"> {
+    return this.#verification;
+  }
+
+  /** How many exports are back since the target restarted. */
+  restored(): Restored {
+    return restored(this.#shared);
+  }
+
+  /** The target is at work on something that may take long. */
+  get targetLoads(): boolean {
+    return this.#shared.pulse.loads;
   }
 
   volumeView(row: LvolRow): VolumePlanView {
