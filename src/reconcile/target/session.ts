@@ -185,11 +185,16 @@ export class TargetSession {
     const lost = () => !connection.connected || connection.connectionNumber !== connectionNumber;
     this.#identifying = this.#waitForRows()
       .then((rowsAreRead) => (rowsAreRead ? this.#identifyTraced() : undefined))
-      .catch((error: unknown) => this.#retryLater(error, lost()))
-      .finally(() => {
+      .then(() => this.#mayContinue())
+      .catch((error: unknown) => {
+        this.#retryLater(error, lost());
+        return false;
+      })
+      .then((mayContinue) => {
         this.#identifying = undefined;
-        // The connection was made again, or the write mode has changed meanwhile.
-        if ((connection.connected && lost()) || this.#mayContinue()) this.#begin();
+        // The connection was made again, or the write mode has changed meanwhile. What failed waits for
+        // the end of its back-off, whatever it may do.
+        if ((connection.connected && lost()) || mayContinue) this.#begin();
       });
   }
 
