@@ -54,6 +54,9 @@ export const SPACE_RECORD_PERCENT = 1;
 /** Between two listings of the kernel's disks: sysfs cannot announce a new one. */
 export const KERNEL_SCAN_MS = 5_000;
 
+/** A listing that takes longer hangs in the kernel. */
+export const KERNEL_LATE_MS = 30_000;
+
 /** The evidence of a disk that seems unchanged is gathered again after that long. */
 export const EVIDENCE_MS = 30_000;
 

@@ -60,7 +60,6 @@ export class Commits {
   /** Returns whether the cause is another one than before. */
   failed(error: unknown): boolean {
     this.#inDoubt = true;
-    this.#component.end();
     const { reason } = this.status;
     const message = error instanceof Error ? error.message : String(error);
     this.#component.set(false, `no change can be committed: ${message}`);

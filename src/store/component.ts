@@ -25,12 +25,14 @@ export class Component {
     this.#begun = { atMs: performance.now(), time: new Date() };
   }
 
-  /** It has ended, with whatever result. */
+  /** It has ended, and nothing changes. */
   end(): void {
     this.#begun = undefined;
   }
 
+  /** The result of a round trip, which ends the one that has begun. */
   set(ok: boolean, reason: string): void {
+    this.#begun = undefined;
     const status = this.#status;
     if (ok === status.ok && reason === status.reason) return;
     this.#status = { ok, reason, since: ok === status.ok ? status.since : new Date() };

@@ -13,7 +13,7 @@ import { inProcessTarget } from "../support/in-process-target.ts";
 import { scrape } from "../support/scrape.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { getLvol, idOf, provision, stateOf } from "../support/volumes.ts";
+import { getLvol, HOST, idOf, provision, stateOf } from "../support/volumes.ts";
 
 const SILENCE_S = "2";
 
@@ -246,3 +246,55 @@ describe.skipIf(REAL_SOCKET !== undefined)(
     });
   },
 );
+
+describe.skipIf(REAL_SOCKET !== undefined)("a database that falls silent", () => {
+  it("is not ok while the renewal of the lease waits, and is once it was answered", async () => {
+    await using db = await testDatabase();
+    await using proxy = await DatabaseProxy.open(db.url);
+    await using own = await inProcessTarget();
+    await using seen = anotherTelemetry();
+    const parts = { url: proxy.url, target: own, timing: { leaseTermMs: 3_000 } };
+    await using other = await startAgent(parts, {}, { telemetry: seen });
+    await other.ready();
+    proxy.freeze();
+    await until("it is named", async () => {
+      return /database: no answer since 20/.test((await readyz(other)).text);
+    });
+    expect((await health(other)).of("database")?.cure).toMatch(/start PostgreSQL or its network/);
+    proxy.thaw();
+    await other.ready();
+  });
+});
+
+describe.skipIf(REAL_SOCKET !== undefined)("exports that are being restored", () => {
+  it("are counted with their hosts until all are back", async () => {
+    await using db = await testDatabase();
+    await using own = await inProcessTarget();
+    await using seen = anotherTelemetry();
+    const parts = { url: db.url, target: own };
+    const allowedHostNqns = ["1", "2", "3"].map((last) => `${HOST.slice(0, -1)}${last}`);
+    {
+      await using first = await startAgent(parts);
+      await first.ready();
+      await provision(first, { ...small, allowedHostNqns });
+    }
+    await own.restart();
+    const { gate } = own.engine();
+    gate.addRule({
+      method: "nvmf_subsystem_add_host",
+      nth: 1,
+      effect: "delay",
+      ms: 1_000,
+      always: true,
+    });
+    await using next = await startAgent(parts, {}, { telemetry: seen });
+    await until("health says how many are back", async () => {
+      const { reason } = (await health(next)).of("restore") ?? {};
+      return reason === "0 of 1 exports and 0 of 3 hosts are restored";
+    });
+    expect((await health(next)).of("restore")).toMatchObject({ ok: false, needed: false });
+    expect(await statusOf(next)).toMatch(/^restore +NOT OK .* 0 of 1 exports and 0 of 3 hosts/m);
+    await next.ready();
+    await until("it is back", async () => (await health(next)).of("restore")?.ok === true);
+  });
+});
