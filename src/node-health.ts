@@ -63,7 +63,7 @@ function needed(sources: HealthSources): readonly Status[] {
       since: fence.holdTime,
     },
     { name: "state-dir", ...stateDir.status },
-    verifyHealth(reconciler),
+    verifyHealth(sources),
   ];
 }
 
@@ -86,9 +86,12 @@ function leaseHealth({ session, fence, lock }: HealthSources): Status {
   return { ...status, name: "lease", ok, reason };
 }
 
-function verifyHealth({ verification }: Reconciler): Status {
+function verifyHealth({ rows, reconciler: { verification } }: HealthSources): Status {
   const since = STARTED;
   if (verification.done) return { name: "verify", ok: true, reason: "", since };
+  if (rows.node === undefined) {
+    return { name: "verify", ok: false, reason: "the rows were not read yet", since };
+  }
   const { observed, all } = verification.progress;
   const reason = `${observed} of ${all} disks, volumes and snapshots were observed since the start`;
   return { name: "verify", ok: false, reason, since };

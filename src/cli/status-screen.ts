@@ -31,7 +31,7 @@ export function statusScreen({ node, health, disks }: NodeStatus, view: View): s
     ...table(parts(node, health, view.now)),
     "",
     ...table([
-      ["capacity", capacityText(node)],
+      ["capacity", capacityText(node, health)],
       ["volumes", volumesText(node)],
     ]),
     "",
@@ -71,14 +71,16 @@ function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): str
 
 const UNKNOWN = "unknown: the database was not read since the agent started";
 
-function capacityText({ capacity }: GetNodeResponse): string {
+function capacityText({ capacity }: GetNodeResponse, { components }: GetHealthResponse): string {
   if (capacity === undefined) return UNKNOWN;
   const { promisedBytes, totalBytes, freeBytes, orphanBytes, exports, maxExports } = capacity;
+  const promised = formatBytes(promisedBytes);
+  const inUse = `${exports} of ${maxExports} exports`;
+  if (components.some(({ name, ok }) => name === "target" && !ok)) {
+    return `${promised} promised, size and free space unknown without the target; ${inUse}`;
+  }
   const orphans = orphanBytes > 0n ? `, ${formatBytes(orphanBytes)} held by orphans` : "";
-  return (
-    `${formatBytes(promisedBytes)} of ${formatBytes(totalBytes)} promised, ` +
-    `${formatBytes(freeBytes)} free${orphans}; ${exports} of ${maxExports} exports`
-  );
+  return `${promised} of ${formatBytes(totalBytes)} promised, ${formatBytes(freeBytes)} free${orphans}; ${inUse}`;
 }
 
 function volumesText({ lvolsByState, capacity }: GetNodeResponse): string {

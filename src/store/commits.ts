@@ -8,7 +8,7 @@ import { isDatabaseDown, isLockedOut } from "./database.ts";
 import { LeaseLost } from "./statements.ts";
 
 export class Commits {
-  readonly #component = new Component("not tried yet", DATABASE_LATE_MS);
+  readonly #component = new Component("not tried yet", { limitMs: DATABASE_LATE_MS });
   readonly #log: Logger;
   #inDoubt = true;
 

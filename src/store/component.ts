@@ -7,10 +7,10 @@ export class Component {
   #status: StoreStatus;
   #begun: { readonly atMs: number; readonly time: Date } | undefined;
 
-  /** limitMs: within which a round trip has to end. */
-  constructor(reason: string, limitMs = Number.POSITIVE_INFINITY) {
+  /** limitMs: within which a round trip has to end. ok: before the first one, which may not be needed. */
+  constructor(reason: string, { limitMs = Number.POSITIVE_INFINITY, ok = false } = {}) {
     this.#limitMs = limitMs;
-    this.#status = { ok: false, reason, since: new Date() };
+    this.#status = { ok, reason, since: new Date() };
   }
 
   get status(): StoreStatus {

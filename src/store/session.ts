@@ -57,7 +57,7 @@ export type StoreSessionOptions = {
 export class StoreSession {
   readonly #options: StoreSessionOptions;
   readonly #failed = Promise.withResolvers<never>();
-  readonly #database = new Component("no connection yet", DATABASE_SILENT_MS);
+  readonly #database = new Component("no connection yet", { limitMs: DATABASE_SILENT_MS });
   readonly #lease = new Component("not taken yet");
   #schemaChecked = false;
   #timer: NodeJS.Timeout | undefined;

@@ -14,7 +14,7 @@ export class StateDirFault extends Error {
 export class StateDir {
   readonly #memory: Pick<LocalMemory, "read" | "write">;
   readonly #folder: string;
-  readonly #status = new Component("not written yet");
+  readonly #status = new Component("not written yet", { ok: true });
 
   constructor(memory: Pick<LocalMemory, "read" | "write">, folder: string) {
     this.#memory = memory;

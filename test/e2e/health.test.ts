@@ -89,7 +89,9 @@ describe.skipIf(REAL_SOCKET !== undefined)("a target that is stopped", () => {
           /takes requests and does not answer them since 20.*hangs or is stopped/,
         );
       }
-      expect(await statusOf(agent)).toMatch(/^target +NOT OK +for \d+ s +takes requests/m);
+      const screen = await statusOf(agent);
+      expect(screen).toMatch(/^target +NOT OK +for \d+ s +takes requests/m);
+      expect(screen).toMatch(/^capacity +1 GiB promised, size and free space unknown/m);
     } finally {
       process.kill(pid, "SIGCONT");
     }
@@ -237,6 +239,8 @@ describe.skipIf(REAL_SOCKET !== undefined)(
       expect((await health(other)).of("lease")?.reason).toMatch(/^not taken: the database cannot/);
       const { client } = other;
       const { capacity } = await call(client, client.getNode.bind(client), {});
+      const ill = [...(await readyz(other)).text.matchAll(/^([\w-]+): /gm)].map(([, name]) => name);
+      expect(ill).toEqual(["database", "writes", "lease", "target", "verify"]);
       expect(capacity).toBeUndefined();
       const screen = await statusOf(other);
       expect(screen).toMatch(/^capacity +unknown: the database was not read/m);

@@ -10,7 +10,7 @@ afterEach(() => {
 });
 
 it("is not ok while a round trip takes longer than it may, since that began", () => {
-  const component = new Component("not tried yet", 1_000);
+  const component = new Component("not tried yet", { limitMs: 1_000 });
   expect(component.status).toMatchObject({ ok: false, reason: "not tried yet" });
   component.set(true, "");
   component.begin();

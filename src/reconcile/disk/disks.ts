@@ -62,7 +62,7 @@ export class Disks {
   #findings: KernelFindings = { disks: new Map(), duplicates: new Set(), withoutSerial: [] };
   #topology: NvmeTopology | undefined;
   #scannedIncarnation: string | undefined;
-  readonly #kernelStatus = new Component("not listed yet", KERNEL_LATE_MS);
+  readonly #kernelStatus = new Component("not listed yet", { limitMs: KERNEL_LATE_MS });
   #passes = 0;
   #lastPass:
     { readonly reason: PassReason; readonly time: Date; readonly durationMs: number } | undefined;
