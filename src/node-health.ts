@@ -31,12 +31,12 @@ type Status = Omit<ComponentHealth, "needed" | "cure">;
 
 /** Whether every component is ok that the node needs. Costs little: it is asked at each change. */
 export function ready(sources: HealthSources): boolean {
-  return needed(sources).every(({ ok }) => ok);
+  return sources.reconciler.verification.done && needed(sources).every(({ ok }) => ok);
 }
 
 export function components(sources: HealthSources): readonly ComponentHealth[] {
   return [
-    ...needed(sources).map((status) => componentOf(status, true)),
+    ...[...needed(sources), verifyHealth(sources)].map((status) => componentOf(status, true)),
     ...others(sources).map((status) => componentOf(status, false)),
   ];
 }
@@ -46,7 +46,7 @@ function componentOf(status: Status, isNeeded: boolean): ComponentHealth {
   return { ...status, needed: isNeeded, cure };
 }
 
-/** Together they say that changes are committed and carried out. */
+/** What the node needs besides verification, whose progress is counted only when somebody asks. */
 function needed(sources: HealthSources): readonly Status[] {
   const { session, reconciler, fence, writer, stateDir } = sources;
   const { target } = reconciler;
@@ -63,7 +63,6 @@ function needed(sources: HealthSources): readonly Status[] {
       since: fence.holdTime,
     },
     { name: "state-dir", ...stateDir.status },
-    verifyHealth(sources),
   ];
 }
 
