@@ -51,8 +51,9 @@ function needed(sources: HealthSources): readonly Status[] {
   const { session, reconciler, fence, writer, stateDir } = sources;
   const { target } = reconciler;
   const database = session.status;
+  const silent = { ...database, ok: false, reason: "no answer in time" };
   return [
-    { name: "database", ...database, ok: database.ok && !fence.databaseAway },
+    { name: "database", ...(database.ok && fence.databaseAway ? silent : database) },
     { name: "writes", ...writer.commits.status },
     leaseHealth(sources),
     { name: "target", ok: target.connected, reason: target.reason, since: target.since },
