@@ -24,13 +24,17 @@ export function node24() {
   }
 }
 
+const END_WITH_LAUNCHER = new URL("end-with-launcher.js", import.meta.url).href;
+
 /**
  * Runs args under Node 24 in the foreground. Forwards signals to the child and exits with its exit
- * code, or with 128 + N if signal N ended it.
+ * code, or with 128 + N if signal N ended it. The child gets SIGTERM if this process is killed.
  * @param {readonly string[]} args
  */
 export function runUnderNode24(args) {
-  const child = spawn(node24(), args, { stdio: "inherit" });
+  const child = spawn(node24(), ["--import", END_WITH_LAUNCHER, ...args], {
+    stdio: ["inherit", "inherit", "inherit", "ipc"],
+  });
   /** @type {NodeJS.Signals[]} */
   const forwarded = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR2"];
   for (const signal of forwarded) process.on(signal, () => child.kill(signal));

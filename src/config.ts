@@ -43,6 +43,8 @@ export type Config = AccessSettings & {
   readonly spaceThresholds: SpaceThresholds;
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
+  /** A target that answers nothing for that long counts as not there. */
+  readonly targetSilenceMs: number;
   /** Whose I/O counters stand in the metrics. */
   readonly metricsIostat: "off" | "disks" | "volumes";
   /** How long events can be read. */
@@ -148,6 +150,14 @@ const environment = z.object({
     .string()
     .regex(/^\d{1,4}(\.\d{1,3})?$/, { error: "must be a number of seconds, such as 30" })
     .default("30"),
+  STORAGE_NODE_TARGET_SILENCE: z
+    .string()
+    .regex(/^\d{1,3}(\.\d{1,3})?$/, {
+      error: "must be a number of seconds, such as 10",
+      abort: true,
+    })
+    .refine((seconds) => Number(seconds) > 0, "must be above 0")
+    .default("10"),
   STORAGE_NODE_METRICS_IOSTAT: z
     .enum(["off", "disks", "volumes"], { error: "must be off, disks or volumes" })
     .default("disks"),
@@ -207,6 +217,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     isolation: values.STORAGE_NODE_ISOLATION,
     spaceThresholds: spaceThresholds(values.STORAGE_NODE_SPACE_LOW),
     reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
+    targetSilenceMs: Number(values.STORAGE_NODE_TARGET_SILENCE) * 1_000,
     metricsIostat: values.STORAGE_NODE_METRICS_IOSTAT,
     eventRetentionMs: Number(values.STORAGE_NODE_EVENT_RETENTION) * DAY_MS,
     logLevel: values.LOG_LEVEL,

@@ -57,6 +57,9 @@ export const SPACE_RECORD_PERCENT = 1;
 /** Between two listings of the kernel's disks: sysfs cannot announce a new one. */
 export const KERNEL_SCAN_MS = 5_000;
 
+/** A listing that takes longer hangs in the kernel. */
+export const KERNEL_LATE_MS = 30_000;
+
 /** The evidence of a disk that seems unchanged is gathered again after that long. */
 export const EVIDENCE_MS = 30_000;
 
@@ -71,6 +74,9 @@ export const REPEAT_MS = 10_000;
 
 /** An outcome that stays unknown for longer than that is a fault of the node. */
 export const OUTCOME_LATE_MS = 60_000;
+
+/** While the target may be loading a store, nothing has to be answered for that long. */
+export const TARGET_LOAD_SILENT_MS = 60_000;
 
 /** Between the removal of a namespace and that of its subsystem, when a connected host is cut off. */
 export const CUT_OFF_MS = 2_000;
@@ -109,6 +115,15 @@ export const ZEROING_FIRST_SLICES = 8;
 export const DATABASE_CONNECTIONS = 4;
 export const DATABASE_CONNECT_MS = 3_000;
 export const DATABASE_STATEMENT_MS = 15_000;
+
+/**
+ * A lock that another session holds is waited for that long: the row of the node, which every transaction
+ * locks, must be free for the renewal of the lease.
+ */
+export const DATABASE_LOCK_MS = 5_000;
+
+/** A transaction that takes longer counts as one that cannot be committed until it is. */
+export const DATABASE_LATE_MS = 6_000;
 
 /** Longer than DATABASE_STATEMENT_MS, so that the server's own limit is the one that is met. */
 export const DATABASE_QUERY_MS = 20_000;

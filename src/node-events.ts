@@ -38,6 +38,8 @@ const NORMALLY_TRUE: ReadonlySet<NodeConditionType> = new Set([
   "TargetConnected",
   "LeaseHeld",
   "LocalLockHeld",
+  "ChangesCommitted",
+  "StateDirUsable",
 ]);
 
 export class NodeEvents implements Disposable {

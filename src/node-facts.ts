@@ -18,6 +18,7 @@ import { SpdkUnknownOutcome } from "./spdk/errors.ts";
 import type { Fence } from "./store/fence.ts";
 import type { Rows } from "./store/rows.ts";
 import type { StoreSession } from "./store/session.ts";
+import type { Writer } from "./store/writer.ts";
 
 /** Limit of each question to the target: an explanation leaves out the facts of a slow target. */
 const SOON = { waitMs: 1_000 } as const;
@@ -30,6 +31,7 @@ export type FactSources = {
   readonly spdk: Pick<SpdkClient, "getBdev" | "identifyNamespace" | "nvmfSubsystemGetControllers">;
   readonly fence: Fence;
   readonly lock: Pick<LocalLock, "reason">;
+  readonly writer: Pick<Writer, "commits">;
 };
 
 export function factsOf(
@@ -114,10 +116,10 @@ async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts>
 }
 
 function nodeFacts(
-  { config, session, reconciler, fence, lock }: FactSources,
+  { config, session, reconciler, fence, lock, writer }: FactSources,
   unresponsive: boolean,
 ): NodeFacts {
-  const { connected, ...target } = reconciler.target;
+  const { connected, silent, ...target } = reconciler.target;
   const lease = session.leaseStatus;
   const lvols = reconciler.orphans.known().filter(({ kind }) => kind === "lvol");
   return {
@@ -126,13 +128,14 @@ function nodeFacts(
     database: session.status,
     lock: { ok: fence.lockHeld, reason: lock.reason },
     lease: { ...lease, ok: fence.leaseHeld, reason: lease.reason || "the lease has expired" },
+    writes: writer.commits.status,
     kernel: reconciler.kernelStatus,
     target: {
       ...target,
       ok: connected,
       orphanLvols: lvols.length,
       socket: config.spdkSocket,
-      unresponsive,
+      unresponsive: unresponsive || silent,
     },
     ownAddresses: ownAddresses(),
     writeMode: fence.writeMode,

@@ -12,6 +12,7 @@ import { EventLog } from "./store/event-log.ts";
 import { Fence } from "./store/fence.ts";
 import { LocalCopy } from "./store/local-copy.ts";
 import { Rows } from "./store/rows.ts";
+import { StateDir } from "./store/state-dir.ts";
 import { StoreSession } from "./store/session.ts";
 import { Writer } from "./store/writer.ts";
 import type { Instruments } from "./telemetry/instruments.ts";
@@ -40,10 +41,10 @@ export function openStore(stack: AsyncDisposableStack, options: StoreOptions) {
   const events = stack.use(new EventLog({ ...shared, nodeId, retentionMs }));
   const writer = stack.use(new Writer({ ...shared, policy: config, events }));
   const lock = stack.use(new LocalLock(options.lockPath ?? config.spdkSocket));
-  const memory = new LocalMemory(config.stateDir);
+  const stateDir = new StateDir(new LocalMemory(config.stateDir), config.stateDir);
   const holder = `${hostname()}/${process.pid}/${randomUUID()}`;
   const session = stack.use(
-    new StoreSession({ ...options, ...shared, writer, lock, memory, holder }),
+    new StoreSession({ ...options, ...shared, writer, lock, memory: stateDir, holder }),
   );
-  return { rows, fence, copy, events, writer, lock, session };
+  return { rows, fence, copy, events, writer, lock, session, stateDir };
 }

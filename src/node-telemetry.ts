@@ -19,6 +19,7 @@ import type { SpdkConnection } from "./spdk/connection.ts";
 import type { Fence } from "./store/fence.ts";
 import type { EventLog } from "./store/event-log.ts";
 import type { Rows } from "./store/rows.ts";
+import type { StateDir } from "./store/state-dir.ts";
 import type { Writer } from "./store/writer.ts";
 import { registerGauges, type NodeFigures } from "./telemetry/gauges.ts";
 import { IntentClock } from "./telemetry/intent-clock.ts";
@@ -35,6 +36,7 @@ type Parts = {
   readonly writer: Writer;
   readonly connection: SpdkConnection;
   readonly fence: Fence;
+  readonly stateDir: Pick<StateDir, "status">;
   readonly events: Pick<EventLog, "queued">;
   readonly feed: Pick<WatchFeed, "readers">;
 };
@@ -87,19 +89,16 @@ function timeIntents({ metrics }: Telemetry, rows: Rows): () => void {
   });
 }
 
-/** Why the agent is not ready, one line per reason. */
+/** Why the agent is not ready, each with what to do about it. */
 function reasons(agent: Agent): readonly string[] {
-  if (agent.ready()) return [];
-  const hold = agent.hold();
-  const lines = agent
+  return agent
     .components()
-    .flatMap(({ ok, name, reason }) => (ok ? [] : `${name}: ${reason}`));
-  if (hold !== undefined) lines.push(`hold: ${hold}`);
-  return lines.length > 0 ? lines : ["not every object is verified yet"];
+    .filter(({ ok, needed }) => needed && !ok)
+    .flatMap(({ name, reason, cure }) => [`${name}: ${reason}`, `  -> ${cure}`]);
 }
 
 function figures(parts: Parts): NodeFigures {
-  const { agent, rows, reconciler, writer, connection, fence } = parts;
+  const { agent, rows, reconciler, writer, connection, fence, stateDir } = parts;
   const readiness = [...rows.disks()].map((row) => ({ row, is: agent.diskReadiness(row) }));
   const disks = readiness.map(({ row, is }) => diskState(row, is));
   const levels = readiness.flatMap(({ row, is }) =>
@@ -111,17 +110,19 @@ function figures(parts: Parts): NodeFigures {
   const snapshots = [...rows.snapshots.all()].map((row) =>
     row.deleteTime === undefined ? snapshotState(agent.snapshotView(row)) : "DELETED",
   );
+  // Of rows that were not read yet nothing is known, which is not 0.
+  const known = rows.node !== undefined;
   const { exports, ...capacity } = nodeCapacity(agent);
   const { target, lanes } = reconciler;
   const orphans = reconciler.orphans.known();
   const orphansOf = (wanted: string) => orphans.filter(({ kind }) => kind === wanted).length;
   return {
-    volumes: tally(LVOL_STATES, volumes),
-    snapshots: tally(SNAPSHOT_STATES, snapshots),
-    disks: tally(DISK_STATES, disks),
-    capacity,
-    space: tally(SPACE_LEVELS, levels),
-    exports: { used: exports, limit: agent.maxExports },
+    volumes: known ? tally(LVOL_STATES, volumes) : {},
+    snapshots: known ? tally(SNAPSHOT_STATES, snapshots) : {},
+    disks: known ? tally(DISK_STATES, disks) : {},
+    capacity: known && !rows.copied ? capacity : undefined,
+    space: known ? tally(SPACE_LEVELS, levels) : {},
+    exports: known ? { used: exports, limit: agent.maxExports } : undefined,
     unconfirmedHosts: unconfirmedHostCount(rows.lvols()),
     orphans: { lvols: orphansOf("lvol"), subsystems: orphansOf("subsystem") },
     suspects: tally(
@@ -149,6 +150,8 @@ function figures(parts: Parts): NodeFigures {
       target_connected: target.connected,
       lease_held: fence.leaseHeld,
       local_lock_held: fence.lockHeld,
+      changes_committed: writer.commits.status.ok,
+      state_dir_usable: stateDir.status.ok,
       on_hold: fence.hold !== undefined,
     },
   };

@@ -33,7 +33,7 @@ import {
 import type { DiskRow, DiskReadiness } from "./model/disk.ts";
 import { factsOf } from "./node-facts.ts";
 import { nodeEvents } from "./node-events.ts";
-import { components, conditions } from "./node-health.ts";
+import { components, conditions, ready } from "./node-health.ts";
 import { openStore } from "./node-store.ts";
 import { showNode } from "./node-telemetry.ts";
 import { refuseCloneOnOldTarget, refuseFatalGrowth } from "./old-target.ts";
@@ -51,6 +51,7 @@ import type { EventLog } from "./store/event-log.ts";
 import type { Fence } from "./store/fence.ts";
 import type { LocalCopy } from "./store/local-copy.ts";
 import type { Rows } from "./store/rows.ts";
+import type { StateDir } from "./store/state-dir.ts";
 import type { StoreSession } from "./store/session.ts";
 import { notLeaseHolder } from "./store/waiting-intents.ts";
 import type { Writer } from "./store/writer.ts";
@@ -147,20 +148,11 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const server = stack.use(
     await startServer({ listen, access, socket, log, instruments, handlers }),
   );
-  const observed = {
-    config,
-    access,
-    log,
-    agent,
-    rows,
-    reconciler,
-    writer,
-    connection,
-    fence,
-    events,
-    feed,
-  };
-  const http = stack.use(await showNode(config.httpListen, telemetry, observed));
+  const { stateDir } = store;
+  const shown = { config, access, log, agent, rows, reconciler, writer, connection, fence };
+  const http = stack.use(
+    await showNode(config.httpListen, telemetry, { ...shown, events, feed, stateDir }),
+  );
   stack.defer(watchReadiness(agent, reconciler, server, log));
   reconciler.start();
   session.start();
@@ -215,11 +207,12 @@ type Parts = {
   readonly fence: Fence;
   readonly lock: LocalLock;
   readonly copy: LocalCopy;
+  readonly stateDir: StateDir;
   readonly events: EventLog;
 };
 
 function agentOf(parts: Parts): Agent {
-  const { config, rows, writer, session, reconciler, spdk, fence, events } = parts;
+  const { config, rows, writer, reconciler, spdk, fence, events } = parts;
   const diskReadiness = (row: DiskRow): DiskReadiness => reconciler.diskReadiness(row);
   return {
     nodeId: config.nodeId,
@@ -259,11 +252,7 @@ function agentOf(parts: Parts): Agent {
     readExportAgain: (id) => reconciler.readExportAgain(id),
     resolveOutcome: (id) => reconciler.resolveOutcome(id),
     targetVersion: () => reconciler.target.version,
-    ready: () =>
-      session.status.ok &&
-      fence.writeMode === "read-write" &&
-      reconciler.target.connected &&
-      reconciler.verified,
+    ready: () => ready(parts),
     hold: () => fence.hold,
     components: () => components(parts),
     conditions: () => conditions(parts),

@@ -4,6 +4,7 @@
 import type { Condition, NodeConditionType } from "../model/condition.ts";
 import type { DiscardGuard } from "../model/discards.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
+import type { ComponentName } from "../explain/component-cures.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
 import type { CreationRequest, LvolRow } from "../model/lvol.ts";
@@ -18,11 +19,15 @@ import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 
 export type ComponentHealth = {
-  readonly name:
-    "database" | "target" | "lease" | "kernel" | "copy" | "suspects" | "outcomes" | "access";
+  readonly name: ComponentName;
   readonly ok: boolean;
+  /** Why it is not ok; of one that is, what it is busy with. */
   readonly reason: string;
   readonly since: Date;
+  /** The node is ready only while this component is ok. */
+  readonly needed: boolean;
+  /** What an operator does about it; empty while it is ok. */
+  readonly cure: string;
 };
 
 export type LoopFacts = {

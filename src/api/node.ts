@@ -12,18 +12,15 @@ import { conditionMessage } from "./messages.ts";
 export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" | "getHealth"> {
   return {
     async getNode() {
-      const { exports, ...capacity } = nodeCapacity(agent);
+      const rowsAreRead = agent.rows.node !== undefined && !agent.rows.copied;
       return {
         nodeId: agent.nodeId,
         version: agent.version,
         targetVersion: agent.targetVersion(),
         cordoned: agent.rows.node?.cordoned ?? false,
         hold: holdMessage(agent.hold()),
-        capacity: {
-          ...capacity,
-          maxExports: BigInt(agent.maxExports),
-          exports: BigInt(exports),
-        },
+        // Nothing is known of rows that were not read, and the local copy has no space.
+        capacity: rowsAreRead ? capacityOf(agent) : undefined,
         loops: agent.loops().map((loop) => ({
           name: loop.name,
           passes: BigInt(loop.passes),
@@ -62,6 +59,11 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
       };
     },
   };
+}
+
+function capacityOf(agent: Agent) {
+  const { exports, ...capacity } = nodeCapacity(agent);
+  return { ...capacity, maxExports: BigInt(agent.maxExports), exports: BigInt(exports) };
 }
 
 function lvolsByState(agent: Agent): Record<string, bigint> {

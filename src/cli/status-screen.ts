@@ -31,7 +31,7 @@ export function statusScreen({ node, health, disks }: NodeStatus, view: View): s
     ...table(parts(node, health, view.now)),
     "",
     ...table([
-      ["capacity", capacityText(node)],
+      ["capacity", capacityText(node, health)],
       ["volumes", volumesText(node)],
     ]),
     "",
@@ -48,12 +48,13 @@ export function statusScreen({ node, health, disks }: NodeStatus, view: View): s
 }
 
 function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): string[][] {
-  const rows = health.components.map(({ name, ok, reason, since }) => [
-    name,
-    ok ? "ok" : "NOT OK",
-    since === undefined ? "" : `for ${ago(since, now)}`,
-    ok ? "" : reason,
-  ]);
+  const shown = health.components.filter(({ name }) => name !== "hold");
+  const rows = shown.flatMap((component) => {
+    const { name, ok, reason, since, cure } = component;
+    const age = since === undefined ? "" : `for ${ago(since, now)}`;
+    const row = [name, ok ? "ok" : "NOT OK", age, reason];
+    return cure === "" ? [row] : [row, ["", "", "", `-> ${cure}`]];
+  });
   const lock = node.conditions.find(({ type }) => type === "LocalLockHeld");
   const hasLock = lock?.status === "CONDITION_STATUS_TRUE";
   rows.push(["lock", hasLock ? "ok" : "NOT OK", "", hasLock ? "" : (lock?.message ?? "")]);
@@ -68,19 +69,23 @@ function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): str
   return rows;
 }
 
-function capacityText({ capacity }: GetNodeResponse): string {
-  if (capacity === undefined) return "not known";
+const UNKNOWN = "unknown: the database was not read since the agent started";
+
+function capacityText({ capacity }: GetNodeResponse, { components }: GetHealthResponse): string {
+  if (capacity === undefined) return UNKNOWN;
   const { promisedBytes, totalBytes, freeBytes, orphanBytes, exports, maxExports } = capacity;
+  const promised = formatBytes(promisedBytes);
+  const inUse = `${exports} of ${maxExports} exports`;
+  if (components.some(({ name, ok }) => name === "target" && !ok)) {
+    return `${promised} promised, size and free space unknown without the target; ${inUse}`;
+  }
   const orphans = orphanBytes > 0n ? `, ${formatBytes(orphanBytes)} held by orphans` : "";
-  return (
-    `${formatBytes(promisedBytes)} of ${formatBytes(totalBytes)} promised, ` +
-    `${formatBytes(freeBytes)} free${orphans}; ${exports} of ${maxExports} exports`
-  );
+  return `${promised} of ${formatBytes(totalBytes)} promised, ${formatBytes(freeBytes)} free${orphans}; ${inUse}`;
 }
 
-function volumesText({ lvolsByState }: GetNodeResponse): string {
+function volumesText({ lvolsByState, capacity }: GetNodeResponse): string {
   const counts = Object.entries(lvolsByState).toSorted(([a], [b]) => (a < b ? -1 : 1));
-  if (counts.length === 0) return "none";
+  if (counts.length === 0) return capacity === undefined ? UNKNOWN : "none";
   return counts.map(([state, count]) => `${count} ${state.replace("LVOL_STATE_", "")}`).join(", ");
 }
 

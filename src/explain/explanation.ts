@@ -4,6 +4,7 @@
 // It never guesses: what was not observed in this incarnation of the target is UNKNOWN.
 
 import type { StepFailures } from "../model/failure.ts";
+import { componentCure, SILENT_TARGET_CURE } from "./component-cures.ts";
 import type { UnknownOutcome } from "../model/unknown-outcome.ts";
 
 /** Questions are worded so that YES means that all is well. */
@@ -53,6 +54,8 @@ export type NodeFacts = {
   readonly database: PartFacts;
   readonly lock: Pick<PartFacts, "ok" | "reason">;
   readonly lease: PartFacts;
+  /** Whether what callers ask for can be committed. */
+  readonly writes: PartFacts;
   readonly kernel: PartFacts;
   readonly target: PartFacts & {
     readonly socket: string;
@@ -70,13 +73,11 @@ export type NodeFacts = {
 
 /** Why this agent makes no changes, or only some; undefined if it makes all. */
 export function nodeCause(node: NodeFacts): Cause | undefined {
-  const { hold, database, lock, lease } = node;
+  const { hold, database, lock, lease, writes } = node;
   if (hold !== undefined) {
     return {
       cause: `the node is on hold and changes nothing: ${hold}`,
-      cure:
-        `restore the newer database, or run "storage-node rebuild" to see which rows the disks ` +
-        `contain, and "storage-node rebuild --apply" to write them and end the hold`,
+      cure: componentCure("hold", hold),
       waits: "waits for an operator to end the hold",
     };
   }
@@ -85,9 +86,7 @@ export function nodeCause(node: NodeFacts): Cause | undefined {
       cause:
         `${database.reason} (since ${instant(database.since)}); meanwhile exports stay and are ` +
         `restored if the target restarts, reads answer the last known rows, changes are refused`,
-      cure:
-        `start PostgreSQL or its network again, the agent reconnects by itself; if it moved, ` +
-        `correct DATABASE_URL and restart the agent`,
+      cure: componentCure("database", database.reason),
       waits: "waits for the database",
     };
   }
@@ -98,46 +97,41 @@ export function nodeCause(node: NodeFacts): Cause | undefined {
       waits: "waits for the local lock",
     };
   }
-  if (lease.ok) return undefined;
+  if (!lease.ok) {
+    return {
+      cause: `this agent does not lead the node since ${instant(lease.since)}: ${lease.reason}`,
+      cure: componentCure("lease", lease.reason),
+      waits: "waits for the lease",
+    };
+  }
+  if (writes.ok) return undefined;
   return {
-    cause: `this agent does not lead the node since ${instant(lease.since)}: ${lease.reason}`,
-    cure: `ask the agent that has the lease, or stop it: this agent then takes the lease by itself`,
-    waits: "waits for the lease",
+    cause: `${writes.reason} (since ${instant(writes.since)})`,
+    cure: componentCure("writes", writes.reason),
+    waits: "waits for a commit",
   };
 }
 
 /** Why the target cannot be observed; undefined while it is connected and identified. */
-export function targetCause({ target }: NodeFacts, connected: boolean): Cause | undefined {
+export function targetCause(node: NodeFacts, connected: boolean): Cause | undefined {
   if (connected) return undefined;
+  const { target } = node;
+  if (target.unresponsive) return unresponsiveTargetCause(node);
   const { socket, since, reason, answers } = target;
   const waits = "waits for the target";
-  if (answers) {
-    return {
-      cause: `the SPDK target at ${socket} answers but is not used: ${reason}`,
-      cure: reason.includes("belongs to")
-        ? `give this node a target of its own (STORAGE_NODE_SPDK_SOCKET) and restart the agent`
-        : `wait if it was just started; else see the agent's log, and whether the target is ` +
-          `SPDK 24.01 or newer`,
-      waits,
-    };
-  }
-  return {
-    cause: `the SPDK target does not answer at ${socket} since ${instant(since)}: ${reason}`,
-    cure:
-      `start the target: disks and exports then come back by themselves; if it listens elsewhere, ` +
-      `correct STORAGE_NODE_SPDK_SOCKET and restart the agent`,
-    waits,
-  };
+  const cause = answers
+    ? `the SPDK target at ${socket} answers but is not used: ${reason}`
+    : `the SPDK target does not answer at ${socket} since ${instant(since)}: ${reason}`;
+  return { cause, cure: componentCure("target", reason), waits };
 }
 
 /** The target is connected and does not answer: observations may be out of date. */
 export function unresponsiveTargetCause({ target }: NodeFacts): Cause | undefined {
   if (!target.unresponsive) return undefined;
+  const silence = target.ok ? "" : ` since ${instant(target.since)}`;
   return {
-    cause: `the SPDK target at ${target.socket} takes requests and does not answer them`,
-    cure:
-      `see whether it hangs or is stopped (its log, top): once it answers or is restarted, the ` +
-      `agent continues by itself`,
+    cause: `the SPDK target at ${target.socket} takes requests and does not answer them${silence}`,
+    cure: SILENT_TARGET_CURE,
     waits: "waits for the target",
   };
 }

@@ -59,6 +59,15 @@ export class LocalMemory {
   }
 }
 
+/** With the revision that was read since, if that is higher. */
+export function atLeast(
+  remembered: Remembered | undefined,
+  revision: bigint | undefined,
+): Remembered | undefined {
+  if (remembered === undefined || revision === undefined) return remembered;
+  return revision > remembered.revision ? { ...remembered, revision } : remembered;
+}
+
 /** Why a database is older than the one that was remembered; undefined if it is not. */
 export function unlikeRemembered(
   remembered: Remembered | undefined,

@@ -33,6 +33,8 @@ export type NodeConditionType =
   | "TargetConnected"
   | "LeaseHeld"
   | "LocalLockHeld"
+  | "ChangesCommitted"
+  | "StateDirUsable"
   | "OnHold"
   | "HostsUnconfirmed";
 

@@ -22,8 +22,10 @@ import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import type { ObservedChange, ObservedObject } from "./target/observed.ts";
 import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
 import { forgetUnsettled } from "./target/after-grace.ts";
-import { TargetSession, type TargetSessionOptions, type TargetStatus } from "./target/session.ts";
+import { TargetSession, type TargetSessionOptions } from "./target/session.ts";
+import type { TargetStatus } from "./target/status.ts";
 import type { UnknownOutcomeOf } from "./target/unknown-outcomes.ts";
+import { restored, type Restored } from "./restored.ts";
 import { Verification } from "./verify.ts";
 import type { VolumePlanView, VolumeViewSource } from "./lvol/view.ts";
 
@@ -57,6 +59,7 @@ export class Reconciler {
       onOutcomeKnown: (id, of) => this.#onOutcomeKnown(id, of),
       onRestored: () => this.#session.scanSoon(),
       scanDisks: () => this.#disks.rescanTarget(),
+      onPulse: () => this.#wakeAll(),
     });
     const { observed } = shared;
     this.#shared = shared;
@@ -115,6 +118,7 @@ export class Reconciler {
 
   #subscribe({ connection, rows, fence }: ReconcilerOptions): DisposableStack {
     const unsubscribe = new DisposableStack();
+    unsubscribe.use(this.#shared.pulse);
     unsubscribe.defer(
       connection.onDisconnected(() => {
         this.#suspects.disconnected();
@@ -139,11 +143,19 @@ export class Reconciler {
     return this.#disks.kernelStatus;
   }
 
-  /**
-   * Every object was observed once since the agent started; stays true when the target disconnects.
-   */
-  get verified(): boolean {
-    return this.#verification.done;
+  /** Whether every object was observed once since the agent started. */
+  get verification(): Pick<Verification, "done" | "progress"> {
+    return this.#verification;
+  }
+
+  /** How many exports are back since the target restarted. */
+  restored(): Restored {
+    return restored(this.#shared);
+  }
+
+  /** The target is at work on something that may take long. */
+  get targetLoads(): boolean {
+    return this.#shared.pulse.loads;
   }
 
   volumeView(row: LvolRow): VolumePlanView {

@@ -6,6 +6,7 @@ import { Lanes } from "./engine/lanes.ts";
 import { NewVolumes } from "./lvol/new-volumes.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { freeingDisk } from "./disk/free-space.ts";
+import { Pulse } from "../spdk/pulse.ts";
 import { Slices } from "./disk/slices.ts";
 import { IostatLoop } from "./target/iostat.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
@@ -27,6 +28,8 @@ export function sharedParts(
     /** Rows of deleted volumes were brought back. */
     readonly onRestored: () => void;
     readonly scanDisks: () => Promise<void>;
+    /** The target fell silent, or answers again. */
+    readonly onPulse: () => void;
   },
 ) {
   const { config, fence, connection } = options;
@@ -38,6 +41,15 @@ export function sharedParts(
     connectionNumber: () => connection.connectionNumber,
     onEnd: on.onOutcomeKnown,
   });
+  const { targetSilenceMs: silenceMs } = config;
+  const pulse: Pulse = new Pulse({
+    connection,
+    silenceMs,
+    onChange: () => {
+      observed.setSilent(pulse.silentSince !== undefined);
+      on.onPulse();
+    },
+  });
   const { onRestored, pending, afterLoss, scanDisks } = on;
   const returned = new ReturnedLvols({ ...options, writeMode, onRestored });
   const orphans = new Orphans({ ...options, ...config, returned });
@@ -45,7 +57,7 @@ export function sharedParts(
   const iostat = new IostatLoop({ ...options, observed, scanDisks });
   const space = new StoreSpace({ ...options, observed });
   const slices = new Slices(observed);
-  const known = { observed, outcomes, orphans, returned, newVolumes, iostat, space, slices };
+  const known = { observed, outcomes, orphans, returned, newVolumes, iostat, space, slices, pulse };
   const asked = { afterLoss, writeMode, pending, scanDisks };
   return { ...options, ...known, ...asked, lanes: new Lanes() };
 }

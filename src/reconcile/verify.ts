@@ -29,6 +29,25 @@ export class Verification {
     return this.#done;
   }
 
+  /** How many disks, volumes and snapshots were observed since the start, of how many. */
+  get progress(): { readonly observed: number; readonly all: number } {
+    const { rows, observed } = this.#options;
+    const disks = [...rows.disks()].filter(({ state }) => state === "UP");
+    const lvols = [...rows.lvols()].filter(({ deleteTime }) => deleteTime === undefined);
+    const snapshots = [...rows.snapshots.all()].filter(
+      ({ deleteTime }) => deleteTime === undefined,
+    );
+    const seen = [
+      ...disks.filter(({ id }) => observed.disk(id) !== undefined),
+      ...lvols.filter(({ id }) => {
+        const { lvol, subsystem } = observed.volume(id);
+        return lvol !== undefined && subsystem !== undefined;
+      }),
+      ...snapshots.filter(({ id }) => observed.snapshot(id) !== undefined),
+    ];
+    return { observed: seen.length, all: disks.length + lvols.length + snapshots.length };
+  }
+
   #isVerified(): boolean {
     const { rows, observed, disksListed, inFlight } = this.#options;
     if (

@@ -55,6 +55,8 @@ type Request = {
   readonly outcome: PromiseWithResolvers<Outcome>;
   readonly settled: PromiseWithResolvers<Settled>;
   phase: "queued" | "sent" | "settled";
+  /** Of performance.now(); 0: not sent. */
+  sentMs: number;
   /** Counted in its store's window. False: it waits in StoreWindow, not in the write queue. */
   inWindow: boolean;
   endWait: (outcome: Outcome) => void;
@@ -81,6 +83,7 @@ export class SpdkConnection implements AsyncDisposable {
   #connectionNumber = 0;
   #fault = "no connection yet";
   #lastId = 0;
+  #answers = 0;
   #disposed = false;
 
   constructor(options: ConnectionOptions) {
@@ -106,6 +109,17 @@ export class SpdkConnection implements AsyncDisposable {
   /** Number of requests sent and not yet answered, and of requests not sent yet. */
   get unanswered(): { readonly sent: number; readonly queued: number } {
     return { sent: this.#pending.size, queued: this.#queue.length + this.#window.waiting };
+  }
+
+  /** Number of answers received so far, over all connections. */
+  get answers(): number {
+    return this.#answers;
+  }
+
+  /** Methods of the requests sent and not yet answered, in the order in which they were sent. */
+  *waiting(): IteratorObject<{ readonly method: string; readonly sentMs: number }, undefined> {
+    for (const { method, sentMs } of this.#pending.values()) yield { method, sentMs };
+    return undefined;
   }
 
   /** Returns a function that removes the listener. It is called for later connections only. */
@@ -141,6 +155,7 @@ export class SpdkConnection implements AsyncDisposable {
       outcome: Promise.withResolvers(),
       settled: Promise.withResolvers(),
       phase: "queued",
+      sentMs: 0,
       inWindow: false,
       endWait: () => {},
     };
@@ -239,6 +254,7 @@ export class SpdkConnection implements AsyncDisposable {
         continue;
       }
       request.phase = "sent";
+      request.sentMs = performance.now();
       this.#pending.set(request.id, request);
       texts.push(request.text);
       bytes += request.bytes;
@@ -293,6 +309,7 @@ export class SpdkConnection implements AsyncDisposable {
     const { id, error } = answer;
     const request = typeof id === "number" ? this.#pending.get(id) : undefined;
     if (request === undefined) throw new Error(`answer to an unknown request ${String(id)}`);
+    this.#answers += 1;
     if ("result" in answer) {
       this.#settle(request, { kind: "ok", result: answer["result"] });
     } else if (isObject(error) && Number.isInteger(error["code"])) {

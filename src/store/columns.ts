@@ -45,13 +45,29 @@ export const failuresColumn = z.record(
   }),
 );
 
-/** A parser of `select *` rows from a schema over the camelCase names. */
-export function rowParser<T>(schema: z.ZodType<T>): (rows: readonly unknown[]) => T[] {
+/** A row has a value that this agent does not know, as somebody else has written it. */
+class UnreadableRow extends Error {
+  constructor(table: string, id: unknown, { issues: [first, ...others] }: z.core.$ZodError) {
+    const more = others.length === 0 ? "" : ` (and ${others.length} more)`;
+    const field = first?.path.map(String).join(".");
+    super(`row ${String(id)} of table ${table} cannot be read: ${field}: ${first?.message}${more}`);
+    this.name = "UnreadableRow";
+  }
+}
+
+/** A parser of `select *` rows of a table from a schema over the camelCase names. Throws UnreadableRow. */
+export function rowParser<T>(
+  table: string,
+  schema: z.ZodType<T>,
+): (rows: readonly unknown[]) => T[] {
   const record = z.record(z.string(), z.unknown());
   return (rows) =>
     rows.map((row) => {
-      const entries = Object.entries(record.parse(row)).map(([key, value]) => [camel(key), value]);
-      return schema.parse(Object.fromEntries(entries));
+      const columns = record.parse(row);
+      const entries = Object.entries(columns).map(([key, value]) => [camel(key), value]);
+      const { data, error } = schema.safeParse(Object.fromEntries(entries));
+      if (error !== undefined) throw new UnreadableRow(table, columns["id"], error);
+      return data;
     });
 }
 

@@ -7,6 +7,7 @@ import { watchedSql, type Sql } from "./sql.ts";
 import {
   DATABASE_CONNECTIONS,
   DATABASE_CONNECT_MS,
+  DATABASE_LOCK_MS,
   DATABASE_QUERY_MS,
   DATABASE_STATEMENT_MS,
   LEASE_TERM_MS,
@@ -49,6 +50,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     min: 1,
     connectionTimeoutMillis: DATABASE_CONNECT_MS,
     statement_timeout: DATABASE_STATEMENT_MS,
+    lock_timeout: DATABASE_LOCK_MS,
     query_timeout: DATABASE_QUERY_MS,
     // An agent that is stopped within a transaction must not keep its successor from the lease.
     idle_in_transaction_session_timeout: options.stallMs ?? stallMs(LEASE_TERM_MS),
@@ -114,14 +116,24 @@ export async function connect(pool: Pool): Promise<PoolClient> {
 }
 
 /**
+ * Whether PostgreSQL has cancelled the statement as it waited too long, which is for a lock in all that the
+ * agent does: lock timeout (55P03), statement timeout (57014), deadlock (40P01). The database was reached.
+ */
+export function isLockedOut(error: unknown): boolean {
+  return error instanceof Error && "code" in error && LOCKED_OUT.has(error.code);
+}
+
+const LOCKED_OUT: ReadonlySet<unknown> = new Set(["55P03", "57014", "40P01"]);
+
+/**
  * Whether an error means that the database cannot be used now, rather than that a statement is
  * wrong, by its SQLSTATE or system error code: connection exceptions (08), operator intervention
  * and start-up (57P), too many connections (53300), disk full or out of memory (53), read-only
- * standby (25006), idle-in-transaction timeout (25P03).
+ * standby (25006), idle-in-transaction timeout (25P03), or that a lock keeps it waiting.
  */
 export function isDatabaseDown(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  if (error instanceof DatabaseUnreachable) return true;
+  if (error instanceof DatabaseUnreachable || isLockedOut(error)) return true;
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
   if (/^(08|57P|53)/.test(code) || ["25006", "25P03"].includes(code)) return true;
   if (

@@ -66,4 +66,4 @@ const diskRow: z.ZodType<DiskRow> = z.object({
 });
 
 /** Parses rows of `select * from disk`. */
-export const parseDiskRows = rowParser(diskRow);
+export const parseDiskRows = rowParser("disk", diskRow);

@@ -20,6 +20,7 @@ export class Fence {
   #databaseAwayUntilMs = Number.NEGATIVE_INFINITY;
   #epoch: bigint | undefined;
   #hold: string | undefined;
+  #holdTime = new Date();
   /** The rows come from the local copy, so that exports may be restored without a lease. */
   #copied = false;
   /** The mode that a listener or a reader of `writeMode` knows. */
@@ -50,6 +51,11 @@ export class Fence {
   /** Why the node is on hold until an operator decides; undefined if it is not. */
   get hold(): string | undefined {
     return this.#hold;
+  }
+
+  /** When the hold began or ended, or the start. */
+  get holdTime(): Date {
+    return this.#holdTime;
   }
 
   get writeMode(): WriteMode {
@@ -109,6 +115,7 @@ export class Fence {
   }
 
   setHold(reason: string | undefined): void {
+    if (reason !== this.#hold) this.#holdTime = new Date();
     this.#hold = reason;
     this.#notify();
   }

@@ -70,4 +70,4 @@ const lvolRow: z.ZodType<LvolRow> = z.object({
 });
 
 /** Parses rows of `select * from lvol`. */
-export const parseLvolRows = rowParser(lvolRow);
+export const parseLvolRows = rowParser("lvol", lvolRow);

@@ -3,10 +3,10 @@
 // another agent leads. It never migrates the schema.
 import type { Logger } from "pino";
 import type { LocalLock } from "../local/local-lock.ts";
-import { unlikeRemembered, type LocalMemory, type Remembered } from "../local/local-memory.ts";
+import { atLeast, unlikeRemembered } from "../local/local-memory.ts";
 import { Component, type StoreStatus } from "./component.ts";
 import { rowsOf } from "./copied-rows.ts";
-import { connect, isDatabaseDown, type Database } from "./database.ts";
+import { connect, isDatabaseDown, isLockedOut, type Database } from "./database.ts";
 import { unconfirmedHostCount } from "../model/lvol.ts";
 import type { Fence } from "./fence.ts";
 import {
@@ -20,6 +20,7 @@ import {
 import type { LocalCopy } from "./local-copy.ts";
 import { schemaState } from "./migrate.ts";
 import type { Rows } from "./rows.ts";
+import { StateDirFault, type StateDir } from "./state-dir.ts";
 import { NodeMismatch, registerNode } from "./statements.ts";
 import type { Writer } from "./writer.ts";
 import { DATABASE_SILENT_MS, LEASE_RETRY_MS, leaseUseMs, renewalMs } from "../limits.ts";
@@ -38,7 +39,7 @@ export type StoreSessionOptions = {
   readonly rows: Rows;
   readonly fence: Fence;
   readonly lock: LocalLock;
-  readonly memory: LocalMemory;
+  readonly memory: StateDir;
   readonly copy: LocalCopy;
   /** Identifies this process among all agents. */
   readonly holder: string;
@@ -56,8 +57,8 @@ export type StoreSessionOptions = {
 export class StoreSession {
   readonly #options: StoreSessionOptions;
   readonly #failed = Promise.withResolvers<never>();
-  readonly #database = new Component("no connection yet");
-  readonly #lease = new Component("not acquired yet");
+  readonly #database = new Component("no connection yet", { limitMs: DATABASE_SILENT_MS });
+  readonly #lease = new Component("not taken yet");
   #schemaChecked = false;
   #timer: NodeJS.Timeout | undefined;
   #turn: Promise<void> | undefined;
@@ -122,26 +123,45 @@ export class StoreSession {
     const silent = setTimeout(() => {
       if (performance.now() - startMs < 2 * DATABASE_SILENT_MS) this.#databaseAway(startMs);
     }, DATABASE_SILENT_MS);
+    this.#database.begin();
     try {
       const nextMs = await this.#step();
       this.#options.fence.setDatabaseReached();
+      if (this.#schemaChecked) this.#database.set(true, "");
       return nextMs;
     } catch (error) {
+      if (error instanceof StateDirFault) {
+        this.#database.set(true, "");
+        this.#lease.set(false, `not taken: ${error.message}`);
+        return LEASE_RETRY_MS;
+      }
       if (error instanceof WrongDatabase || error instanceof NodeMismatch) {
         this.#database.set(false, error.message);
         this.#failed.reject(error);
         return undefined;
       }
-      const down = isDatabaseDown(error);
-      const message = error instanceof Error ? error.message : String(error);
-      this.#database.set(false, down ? `the database cannot be reached: ${message}` : message);
-      if (down) this.#databaseAway(startMs);
-      this.#options.log[down ? "debug" : "error"]({ err: error }, "database is not usable");
-      this.#reportExpiredLease();
+      this.#onUnusable(error, startMs);
       return LEASE_RETRY_MS;
     } finally {
+      this.#database.end();
       clearTimeout(silent);
     }
+  }
+
+  #onUnusable(error: unknown, startMs: number): void {
+    const down = isDatabaseDown(error);
+    const message = error instanceof Error ? error.message : String(error);
+    const what = isLockedOut(error) ? "keeps the lease waiting" : "cannot be reached";
+    const reason = down ? `the database ${what}: ${message}` : message;
+    const isNew = this.#database.status.reason !== reason;
+    this.#database.set(false, reason);
+    if (down) this.#databaseAway(startMs);
+    const level = down || !isNew ? "debug" : "error";
+    this.#options.log[level]({ err: error }, "database is not usable");
+    const { fence } = this.#options;
+    if (fence.leaseHeld) return;
+    const state = fence.epoch === undefined ? "not taken" : "not renewed in time";
+    this.#lease.set(false, `${state}: ${reason}`);
   }
 
   /**
@@ -242,6 +262,7 @@ export class StoreSession {
     if (hold !== undefined) await copy.hold(hold, lease.epoch);
     const copied = hold === undefined ? copy.lead(lease.epoch) : Promise.resolve();
     fence.setLease(lease.epoch, startMs + leaseUseMs(termMs));
+    if (hold === undefined) this.#options.writer.proveCommits();
     if (hold === undefined) await this.#remember(lease, copied);
     else log.error({ hold }, "node is on hold: nothing is changed until an operator decides");
     this.#lease.set(true, "");
@@ -266,7 +287,6 @@ export class StoreSession {
     }
     fence.setLease(epoch, startMs + leaseUseMs(termMs));
     this.#lease.set(true, "");
-    this.#database.set(true, "");
     if (fence.hold === undefined) await this.#remember(renewed, copy.keep());
     return fence.hold === undefined ? renewalMs(termMs) : LEASE_RETRY_MS;
   }
@@ -291,6 +311,7 @@ export class StoreSession {
     await writer.readAsLeader(this.#closing.signal);
     copy.lead(epoch).catch(() => {});
     fence.setHold(undefined);
+    writer.proveCommits();
     log.warn({ unconfirmed_hosts: unconfirmedHostCount(rows.lvols()) }, "hold lifted");
   }
 
@@ -308,12 +329,6 @@ export class StoreSession {
     this.#options.copy.pause();
     this.#lease.set(false, reason);
     this.check();
-  }
-
-  /** Reports a lease that has expired because it could not be renewed. */
-  #reportExpiredLease(): void {
-    const { fence } = this.#options;
-    if (!fence.leaseHeld) this.#lease.set(false, "the lease was not renewed in time");
   }
 
   /** The memory never knows more than the copy, which would be taken for an old one. */
@@ -341,12 +356,4 @@ export class StoreSession {
     }
     lock[Symbol.dispose]();
   }
-}
-
-function atLeast(
-  remembered: Remembered | undefined,
-  revision: bigint | undefined,
-): Remembered | undefined {
-  if (remembered === undefined || revision === undefined) return remembered;
-  return revision > remembered.revision ? { ...remembered, revision } : remembered;
 }

@@ -35,4 +35,4 @@ const snapshotRow: z.ZodType<SnapshotRow> = z.object({
 });
 
 /** Parses rows of `select * from snapshot`. */
-export const parseSnapshotRows = rowParser(snapshotRow);
+export const parseSnapshotRows = rowParser("snapshot", snapshotRow);

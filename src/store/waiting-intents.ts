@@ -10,6 +10,7 @@ import {
 } from "../model/admission.ts";
 import { Refusal } from "../model/errors.ts";
 import { intentEvents, type IntentChange } from "../model/event.ts";
+import { isDatabaseDown, isLockedOut } from "./database.ts";
 import type { EventLog } from "./event-log.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
@@ -155,10 +156,19 @@ export function databaseDown(message: string, cause?: unknown): Refusal {
 }
 
 /** The transaction of the intent got no answer. */
-export function outcomeUnknown(cause: unknown): Refusal {
+function outcomeUnknown(cause: unknown): Refusal {
   const message =
     "the database cannot be reached; it is unknown whether the change was committed: repeat the call";
   return databaseDown(message, cause);
+}
+
+/** What callers are told of a transaction that failed. */
+export function failureOf(error: unknown): unknown {
+  if (!isDatabaseDown(error)) return error;
+  if (!isLockedOut(error)) return outcomeUnknown(error);
+  // It was cancelled as a whole: nothing was changed.
+  const why = error instanceof Error ? error.message : String(error);
+  return databaseDown(`no change can be committed now, repeat the call: ${why}`, error);
 }
 
 /** Tells log and events of an intent that was committed. */

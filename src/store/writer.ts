@@ -12,12 +12,14 @@ import type { TargetProcess } from "../model/target-process.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
 import { childSpan } from "../telemetry/trace.ts";
-import { isDatabaseDown, type Database } from "./database.ts";
+import { Commits } from "./commits.ts";
+import { isDatabaseDown, isLockedOut, type Database } from "./database.ts";
 import type { EventLog } from "./event-log.ts";
 import type { Fence } from "./fence.ts";
 import type { LocalCopy } from "./local-copy.ts";
 import { IdsTaken } from "./object-ids.ts";
 import { Reachability } from "./reachability.ts";
+import { rehearse } from "./rehearsal.ts";
 import type { Rows } from "./rows.ts";
 import { inSharedCommit } from "./shared-commit.ts";
 import * as sql from "./statements.ts";
@@ -25,16 +27,8 @@ import { NO_STATUS, settle, StatusQueue } from "./status-queue.ts";
 import * as tombstones from "./tombstones.ts";
 import * as intents from "./waiting-intents.ts";
 import type { Admitted, Waiting } from "./waiting-intents.ts";
-import {
-  dataRefusal,
-  halves,
-  idsOf,
-  isDataError,
-  left,
-  takeSpans,
-  workSize,
-  type Work,
-} from "./work.ts";
+import { commitDivided } from "./divided-commit.ts";
+import { left, takeSpans, workSize, type Work } from "./work.ts";
 import { writeWork } from "./write-work.ts";
 import {
   COMMIT_INTENTS,
@@ -60,6 +54,8 @@ export class Writer {
   readonly #options: WriterOptions;
   readonly #instruments: Instruments;
   readonly reachability: Reachability;
+  /** Whether what callers ask for can be committed. */
+  readonly commits: Commits;
   readonly #status = new StatusQueue();
   readonly #mutations: Waiting[] = [];
   #scheduled = false;
@@ -76,6 +72,7 @@ export class Writer {
   constructor(options: WriterOptions) {
     this.#options = options;
     this.reachability = new Reachability(options.log);
+    this.commits = new Commits(options.log);
     this.#instruments = options.instruments ?? NO_INSTRUMENTS;
   }
 
@@ -114,6 +111,12 @@ export class Writer {
     signal.addEventListener("abort", () => read.reject(signal.reason), { once: true });
     this.refresh();
     return read.promise;
+  }
+
+  /** A lease was acquired: shows that changes can be committed under it, before one is asked for. */
+  proveCommits(): void {
+    this.commits.doubt();
+    this.#schedule();
   }
 
   /**
@@ -236,16 +239,25 @@ export class Writer {
           this.#running = undefined;
           const leads = this.#options.fence.epoch !== undefined;
           const records =
-            leads && (this.#status.size > 0 || tombstones.oldTombstones(this.#options).length > 0);
-          const more = this.#mutations.length > 0 || records || this.#stale;
-          if (more) this.#schedule(this.#stale ? this.#retryMs : 0);
+            this.commits.inDoubt ||
+            this.#status.size > 0 ||
+            tombstones.oldTombstones(this.#options).length > 0;
+          const more = this.#mutations.length > 0 || (leads && records) || this.#stale;
+          const retry = this.#stale || (leads && this.commits.inDoubt);
+          if (more) this.#schedule(retry ? this.#retryMs : 0);
         });
     });
+  }
+
+  get #nextRetryMs(): number {
+    return Math.min(this.#retryMs * 2, COMMIT_RETRY_LAST_MS);
   }
 
   async #cycle(): Promise<void> {
     // In order. A part whose data the database refuses is divided until only the culprit is refused.
     const parts: Work[] = [{ ...NO_STATUS, intents: this.#mutations.splice(0, COMMIT_INTENTS) }];
+    const { database, policy } = this.#options;
+    this.commits.begin();
     try {
       if (this.#stale) await this.#load();
       const { epoch } = this.#options.fence;
@@ -253,8 +265,10 @@ export class Writer {
       else {
         parts.push({ ...this.#status.take(), intents: parts.pop()?.intents ?? [] });
         await this.#commitParts(parts, epoch);
+        await this.commits.prove(() => rehearse(database, { ...policy, epoch }));
       }
-      this.#retryMs = COMMIT_RETRY_FIRST_MS;
+      this.commits.end();
+      this.#retryMs = this.commits.inDoubt ? this.#nextRetryMs : COMMIT_RETRY_FIRST_MS;
       this.reachability.reached();
     } catch (error) {
       for (const part of parts) this.#status.putBack(part);
@@ -264,6 +278,7 @@ export class Writer {
 
   /** Keeps or refuses what was not committed, and decides how to go on. */
   #onFailed(parts: readonly Work[], error: unknown): void {
+    this.commits.end();
     if (error instanceof sql.LeaseLost) {
       intents.refuse(left(parts), intents.notLeaseHolder());
       this.#options.fence.loseLease();
@@ -281,40 +296,25 @@ export class Writer {
       this.#mutations.unshift(...waiting);
       return;
     }
-    this.#retryMs = Math.min(this.#retryMs * 2, COMMIT_RETRY_LAST_MS);
-    const down = isDatabaseDown(error);
+    this.#retryMs = this.#nextRetryMs;
+    const down = isDatabaseDown(error) && !isLockedOut(error);
     if (down) this.#onDown(error);
-    const level = down && !this.connected ? "debug" : "error";
+    const isNew = this.commits.failed(error);
+    const level = (down && !this.connected) || !isNew ? "debug" : "error";
     this.#options.log[level]({ err: error, mutations: waiting.length }, "transaction failed");
-    intents.refuse(
-      [...waiting, ...this.#mutations.splice(0)],
-      down ? intents.outcomeUnknown(error) : error,
-    );
+    intents.refuse([...waiting, ...this.#mutations.splice(0)], intents.failureOf(error));
   }
 
   async #commitParts(parts: Work[], epoch: bigint): Promise<void> {
-    for (let part = parts[0]; part !== undefined; part = parts[0]) {
-      const size = workSize(part);
-      try {
-        if (size > 0 || tombstones.oldTombstones(this.#options).length > 0)
+    const { log } = this.#options;
+    await commitDivided(parts, {
+      log,
+      commit: async (part) => {
+        if (workSize(part) > 0 || tombstones.oldTombstones(this.#options).length > 0)
           await this.#commit(part, epoch);
-        parts.shift();
-      } catch (error) {
-        if (!isDataError(error) || size === 0) throw error;
-        parts.splice(0, 1, ...(size > 1 ? halves(part) : []));
-        if (size === 1) this.#refuseData(part, error);
-      }
-    }
-  }
-
-  #refuseData(culprit: Work, error: unknown): void {
-    this.#options.log.error(
-      { err: error, ...idsOf(culprit) },
-      "the database refuses what is written",
-    );
-    intents.refuse(culprit.intents, dataRefusal(error));
-    // Its loop observes it again and comes back with the same: not at once.
-    setTimeout(() => settle(culprit), COMMIT_RETRY_LAST_MS).unref();
+      },
+      onFaultOfAgent: () => this.commits.doubt(),
+    });
   }
 
   #onDown(error: unknown): void {

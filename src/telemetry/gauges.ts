@@ -9,17 +9,20 @@ export type NodeFigures = {
   readonly snapshots: Readonly<Record<string, number>>;
   /** Number of disks by state, zero included. */
   readonly disks: Readonly<Record<string, number>>;
-  readonly capacity: {
-    readonly totalBytes: bigint;
-    readonly freeBytes: bigint;
-    readonly promisedBytes: bigint;
-    readonly allocatedBytes: bigint;
-    readonly snapshotBytes: bigint;
-    readonly orphanBytes: bigint;
-  };
+  /** Undefined: not known yet, as is exports then; the numbers by state are empty. */
+  readonly capacity:
+    | {
+        readonly totalBytes: bigint;
+        readonly freeBytes: bigint;
+        readonly promisedBytes: bigint;
+        readonly allocatedBytes: bigint;
+        readonly snapshotBytes: bigint;
+        readonly orphanBytes: bigint;
+      }
+    | undefined;
   /** Number of disks that are UP by how much of them is free, zero included. */
   readonly space: Readonly<Record<string, number>>;
-  readonly exports: { readonly used: number; readonly limit: number };
+  readonly exports: { readonly used: number; readonly limit: number } | undefined;
   readonly unconfirmedHosts: number;
   readonly orphans: { readonly lvols: number; readonly subsystems: number };
   /** Steps that may have killed the target, by state, zero included. */
@@ -68,14 +71,13 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
   const all = [volumes, snapshots, disks, capacity, space, exports, ...needs, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
-    for (const [state, count] of Object.entries(now.volumes)) {
-      observe.observe(volumes, count, { state });
-    }
-    for (const [state, count] of Object.entries(now.snapshots)) {
-      observe.observe(snapshots, count, { state });
-    }
-    for (const [state, count] of Object.entries(now.disks)) {
-      observe.observe(disks, count, { state });
+    const states = [
+      [volumes, now.volumes],
+      [snapshots, now.snapshots],
+      [disks, now.disks],
+    ] as const;
+    for (const [gauge, counts] of states) {
+      for (const [state, count] of Object.entries(counts)) observe.observe(gauge, count, { state });
     }
     for (const [kind, bytes] of Object.entries(kindsOf(now.capacity))) {
       observe.observe(capacity, Number(bytes), { kind });
@@ -83,8 +85,9 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     for (const [level, count] of Object.entries(now.space)) {
       observe.observe(space, count, { level });
     }
-    observe.observe(exports, now.exports.used, { kind: "used" });
-    observe.observe(exports, now.exports.limit, { kind: "limit" });
+    for (const [kind, count] of Object.entries(now.exports ?? {})) {
+      observe.observe(exports, count, { kind });
+    }
     observe.observe(unconfirmed, now.unconfirmedHosts);
     observe.observe(orphans, now.orphans.lvols, { kind: "lvol" });
     observe.observe(orphans, now.orphans.subsystems, { kind: "subsystem" });
@@ -106,6 +109,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
 }
 
 function kindsOf(capacity: NodeFigures["capacity"]): Readonly<Record<string, bigint>> {
+  if (capacity === undefined) return {};
   return {
     total: capacity.totalBytes,
     free: capacity.freeBytes,

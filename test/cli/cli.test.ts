@@ -153,6 +153,7 @@ describe("serve", () => {
       STORAGE_NODE_OVERCOMMIT: "much",
       STORAGE_NODE_METRICS_IOSTAT: "all",
       STORAGE_NODE_SPACE_LOW: "10,20",
+      STORAGE_NODE_TARGET_SILENCE: "0",
       STORAGE_NODE_DISK_ALLOW: "colour:red",
       STORAGE_NODE_FABRIC_DISKS: "/there/is/no/such.json",
       STORAGE_NODE_SPDK_SOCKET: `/${"long".repeat(40)}`,
@@ -176,6 +177,7 @@ describe("serve", () => {
       "STORAGE_NODE_SOCKET",
       "STORAGE_NODE_SPACE_LOW",
       "STORAGE_NODE_SPDK_SOCKET",
+      "STORAGE_NODE_TARGET_SILENCE",
     ]);
   });
 

@@ -62,6 +62,37 @@ describe("a transport that the target refuses", () => {
   });
 });
 
+describe("a target that cannot be identified once the agent may change it", () => {
+  it("is asked ever more rarely, too", async () => {
+    await using database = await recycledDatabase();
+    await using elsewhere = await inProcessTarget();
+    await using target = await inProcessTarget();
+    const timing = { leaseTermMs: 900 };
+    const { lines, log } = logged();
+    // While another agent leads, this one may neither make the transport nor mark the target.
+    const leader = await startAgent({ url: database.url, target: elsewhere, timing });
+    await leader.ready();
+    await using follower = await startAgent({ url: database.url, target, timing }, {}, { log });
+    const { gate } = target.engine();
+    const version = () => follower.node.agent.targetVersion() !== "";
+    await until(
+      "it knows the target",
+      () => version() && gate.counts["nvmf_get_transports()"] === 1,
+    );
+    const failure = { code: -32603, message: "Internal error", half: false };
+    const always = { effect: "fail", nth: 1, always: true, failure } as const;
+    gate.addRule({ ...always, method: "nvmf_get_transports" });
+    await leader[Symbol.asyncDispose]();
+    await until("the fourth attempt is reported", () => lines.some(({ attempt }) => attempt === 4));
+    const attempts = lines.filter(({ msg }) => msg.includes("cannot be identified"));
+    const pauses = attempts.slice(1).map(({ time }, index) => time - (attempts[index]?.time ?? 0));
+    // At least three quarters of 200, 400 and 800 ms.
+    expect(pauses.slice(0, 3).every((ms, index) => ms >= 150 * 2 ** index)).toBe(true);
+    gate.clear();
+    await until("it is ready", () => follower.node.agent.ready());
+  });
+});
+
 describe("discovery", () => {
   it("listens at each export address that is there; a dead one and stale ones harm nothing", async () => {
     await using database = await recycledDatabase();

@@ -175,7 +175,11 @@ describe("a hundred thousand deleted volumes", () => {
     expect(size).toEqual({ count: 100_000, small: true });
     const read = `select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::integer as read
       from pg_stat_user_tables where relname in ('tombstone', 'object_id')`;
-    const [before] = await db.query(read);
+    const counted = async () => {
+      const [row] = await db.query(read);
+      return z.object({ read: z.number() }).parse(row).read;
+    };
+    const before = await counted();
     await db.query("update node set lease_expire_time = now()");
     {
       await using folder = await temporaryFolder();
@@ -186,7 +190,9 @@ describe("a hundred thousand deleted volumes", () => {
       await until("the agent has read its rows and leads", leads);
       expect([[...rows.disks()].length, [...rows.lvols()].length]).toEqual([1, 0]);
     }
-    expect(await db.query(read)).toEqual([before]);
+    // The ids of the rehearsal, which are rolled back.
+    expect((await counted()) - before).toBeLessThan(10);
+    const after = await counted();
     // The counters do count: a lookup reads.
     {
       await using opened = await openWriter(db.url);
@@ -195,6 +201,6 @@ describe("a hundred thousand deleted volumes", () => {
       const lvol = { uuid, nameAsId: undefined, diskId: DISK };
       expect(await opened.writer.findTombstones([lvol])).toHaveLength(1);
     }
-    expect(await db.query(read)).not.toEqual([before]);
+    expect(await counted()).toBeGreaterThan(after);
   });
 });

@@ -32,6 +32,7 @@ export function nodeFacts(change: Partial<NodeFacts> = {}): NodeFacts {
     database: healthy,
     lock: healthy,
     lease: healthy,
+    writes: healthy,
     kernel: healthy,
     target: {
       ...healthy,

@@ -9,6 +9,7 @@ import type { SpdkClient } from "../../spdk/client.ts";
 import type { Bdev } from "../../spdk/replies-bdev.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
 import type { WriteMode } from "../../store/fence.ts";
+import { Component } from "../../store/component.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
 import { gatherEvidence } from "../../sysfs/disk-evidence.ts";
@@ -24,14 +25,13 @@ import type { LoopStatus, Moment, PassReason, StepResult } from "../engine/kind.
 import type { ScanOptions } from "../target/full-scan.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
-import { KernelStatus } from "./kernel-status.ts";
 import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
 import type { Slices } from "./slices.ts";
 import { hostsMayFree, mayBeDirty, spaceOnTarget } from "./free-space.ts";
-import { EVIDENCE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
+import { EVIDENCE_MS, KERNEL_LATE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
 
 export type DisksOptions = {
   readonly config: Config;
@@ -62,7 +62,7 @@ export class Disks {
   #findings: KernelFindings = { disks: new Map(), duplicates: new Set(), withoutSerial: [] };
   #topology: NvmeTopology | undefined;
   #scannedIncarnation: string | undefined;
-  readonly #kernelStatus = new KernelStatus();
+  readonly #kernelStatus = new Component("not listed yet", { limitMs: KERNEL_LATE_MS });
   #passes = 0;
   #lastPass:
     { readonly reason: PassReason; readonly time: Date; readonly durationMs: number } | undefined;
@@ -72,8 +72,7 @@ export class Disks {
 
   constructor(options: DisksOptions) {
     this.#options = options;
-    const { scanAll } = options;
-    const rescan = () => scanAll({ sizes: true, subsystems: false });
+    const rescan = () => options.scanAll({ sizes: true, subsystems: false });
     const onEnded = () => {
       for (const { id } of options.rows.disks()) options.wake(id);
     };
@@ -87,7 +86,7 @@ export class Disks {
   }
 
   get kernelStatus() {
-    return this.#kernelStatus.value;
+    return this.#kernelStatus.status;
   }
 
   /** Whether the disks were listed both in the kernel and in this incarnation of the target. */
@@ -139,7 +138,7 @@ export class Disks {
     return {
       row,
       ...moment,
-      targetConnected: observed.incarnation !== undefined,
+      targetConnected: observed.targetAnswers,
       targetListed: this.#targetListed,
       onTarget,
       space: spaceOnTarget(row, onTarget, config.spaceThresholds),
@@ -237,6 +236,7 @@ export class Disks {
 
   async #kernelPass(reason: PassReason): Promise<void> {
     const started = performance.now();
+    this.#kernelStatus.begin();
     try {
       await this.#syncKernelDisks();
       await this.#inspectAndAdmit();

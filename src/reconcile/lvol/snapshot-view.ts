@@ -29,7 +29,7 @@ export function snapshotView(
   moment: Moment,
 ): SnapshotPlanView {
   const disk = rows.disk(row.diskId);
-  const connected = observed.incarnation !== undefined;
+  const connected = observed.targetAnswers;
   const store = storeView({ rows, observed }, row.diskId);
   const pending = pendingAt(moment.now);
   const family = familyView(rows, row, pending);

@@ -80,7 +80,7 @@ export type VolumeViewSource = {
 export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Moment): VolumePlanView {
   const { rows, observed } = source;
   const disk = rows.disk(row.diskId);
-  const connected = observed.incarnation !== undefined;
+  const connected = observed.targetAnswers;
   const store = storeView({ rows, observed }, row.diskId);
   const pending = source.pending(moment.now);
   const { sourceSnapshotId } = row.request;

@@ -81,6 +81,7 @@ export class Observed {
   readonly #freeReads = new Map<string, ReadMark>();
   #freeReadsBegun = 0;
   #incarnation: string | undefined;
+  #silent = false;
   #earlierMayRun = false;
   #discardGuard: DiscardGuard | undefined;
   readonly #freeingDisk: (id: string, volume: ObservedVolume) => string | undefined;
@@ -130,6 +131,16 @@ export class Observed {
   /** The incarnation of the observations; undefined while the target is disconnected. */
   get incarnation(): string | undefined {
     return this.#incarnation;
+  }
+
+  /** Whether the target is connected, was observed, and answers: what was observed may be shown as present. */
+  get targetAnswers(): boolean {
+    return this.#incarnation !== undefined && !this.#silent;
+  }
+
+  /** The target answers nothing, for longer than it may, or answers again. */
+  setSilent(silent: boolean): void {
+    this.#silent = silent;
   }
 
   /** Whether the incarnation before this one may not have exited. */

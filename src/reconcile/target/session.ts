@@ -10,6 +10,7 @@ import type { ListenAddress } from "../../model/lvol.ts";
 import type { Continuity, TargetProcess } from "../../model/target-process.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { SpdkConnection } from "../../spdk/connection.ts";
+import type { Pulse } from "../../spdk/pulse.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Instruments } from "../../telemetry/instruments.ts";
@@ -26,22 +27,13 @@ import { TargetEvents } from "./events.ts";
 import type { StoreSpace } from "./store-space.ts";
 import { socketMtimeNs } from "./process-facts.ts";
 import { rowsRead } from "./rows-read.ts";
+import { shownStatus, type SessionStatus, type TargetStatus } from "./status.ts";
 import { TargetIdentity, type Missing } from "./target-identity.ts";
 import { ensureTransport } from "./transport.ts";
 import { FULL_SCAN_MS } from "../../limits.ts";
 
 /** Prefix of the provisional incarnation of a target that this agent may not mark yet. */
 const UNMARKED = "unmarked-";
-
-export type TargetStatus = {
-  readonly connected: boolean;
-  /** The socket answers, whether or not the target is identified and owned by this node. */
-  readonly answers: boolean;
-  /** Why the agent does not work with the target; empty when it is identified and owned. */
-  readonly reason: string;
-  readonly version: string;
-  readonly since: Date;
-};
 
 export type TargetSessionOptions = {
   readonly connection: SpdkConnection;
@@ -60,6 +52,8 @@ export type TargetSessionOptions = {
   readonly listenAddresses: readonly ListenAddress[];
   /** How long a request may still run in the same incarnation after its connection was lost. */
   readonly graceMs: number;
+  /** Whether the target answers at all. */
+  readonly pulse: Pick<Pulse, "silentSince">;
   readonly connectedHosts: ConnectedHosts;
   readonly space: StoreSpace;
   /** The interval in which the target's events are polled. */
@@ -85,7 +79,7 @@ export type TargetSessionOptions = {
 export class TargetSession {
   readonly #options: TargetSessionOptions;
   readonly #events: TargetEvents;
-  #status: Omit<TargetStatus, "answers">;
+  #status: SessionStatus;
   #timer: NodeJS.Timeout | undefined;
   #identifying: Promise<void> | undefined;
   readonly #scan: FullScan;
@@ -130,9 +124,7 @@ export class TargetSession {
   }
 
   get status(): TargetStatus {
-    const { fault } = this.#options.connection;
-    const reason = fault ?? this.#status.reason;
-    return { ...this.#status, answers: fault === undefined, reason };
+    return shownStatus(this.#status, this.#options);
   }
 
   /**
@@ -193,11 +185,16 @@ export class TargetSession {
     const lost = () => !connection.connected || connection.connectionNumber !== connectionNumber;
     this.#identifying = this.#waitForRows()
       .then((rowsAreRead) => (rowsAreRead ? this.#identifyTraced() : undefined))
-      .catch((error: unknown) => this.#retryLater(error, lost()))
-      .finally(() => {
+      .then(() => this.#mayContinue())
+      .catch((error: unknown) => {
+        this.#retryLater(error, lost());
+        return false;
+      })
+      .then((mayContinue) => {
         this.#identifying = undefined;
-        // The connection was made again, or the write mode has changed meanwhile.
-        if ((connection.connected && lost()) || this.#mayContinue()) this.#begin();
+        // The connection was made again, or the write mode has changed meanwhile. What failed waits for
+        // the end of its back-off, whatever it may do.
+        if ((connection.connected && lost()) || mayContinue) this.#begin();
       });
   }
 
@@ -349,7 +346,7 @@ export class TargetSession {
     this.#timer.unref();
   }
 
-  #setStatus(change: Partial<Omit<TargetStatus, "answers">>): void {
+  #setStatus(change: Partial<SessionStatus>): void {
     const changed = change.connected !== undefined && change.connected !== this.#status.connected;
     this.#status = { ...this.#status, ...change, ...(changed ? { since: new Date() } : {}) };
   }

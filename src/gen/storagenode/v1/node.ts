@@ -189,11 +189,21 @@ export interface Capabilities {
 
 /** The health of one part of the agent. */
 export interface Component {
-  /** database, target, lease, kernel or copy. */
+  /**
+   * database, writes, lease, target, hold, state-dir, verify, kernel, copy, restore, load, suspects or
+   * outcomes.
+   */
   name: string;
   ok: boolean;
+  /** Why it is not ok. Of one that is ok: what it is busy with, if anything. */
   reason: string;
-  since: Date | undefined;
+  since:
+    | Date
+    | undefined;
+  /** The node is ready only while this component is ok. */
+  needed: boolean;
+  /** What an operator does about it; empty while it is ok. */
+  cure: string;
 }
 
 /** The health of one disk. */
@@ -895,7 +905,7 @@ export const Capabilities: MessageFns<Capabilities> = {
 };
 
 function createBaseComponent(): Component {
-  return { name: "", ok: false, reason: "", since: undefined };
+  return { name: "", ok: false, reason: "", since: undefined, needed: false, cure: "" };
 }
 
 export const Component: MessageFns<Component> = {
@@ -911,6 +921,12 @@ export const Component: MessageFns<Component> = {
     }
     if (message.since !== undefined) {
       Timestamp.encode(toTimestamp(message.since), writer.uint32(34).fork()).join();
+    }
+    if (message.needed !== false) {
+      writer.uint32(40).bool(message.needed);
+    }
+    if (message.cure !== "") {
+      writer.uint32(50).string(message.cure);
     }
     return writer;
   },
@@ -960,6 +976,22 @@ export const Component: MessageFns<Component> = {
             message.since = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.needed = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.cure = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -981,6 +1013,8 @@ export const Component: MessageFns<Component> = {
     message.ok = object.ok ?? false;
     message.reason = object.reason ?? "";
     message.since = object.since ?? undefined;
+    message.needed = object.needed ?? false;
+    message.cure = object.cure ?? "";
     return message;
   },
 };
