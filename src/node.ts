@@ -22,6 +22,8 @@ import type { Config } from "./config.ts";
 import {
   EVENTS_MS,
   GRACE_MS,
+  HEALTH_MS,
+  HEALTH_WAIT_MS,
   LEASE_TERM_MS,
   NVMF_WAIT_MS,
   REPEAT_MS,
@@ -87,6 +89,8 @@ export type Timing = {
   readonly eventsMs: number;
   readonly repeatMs: number;
   readonly nvmfWaitMs: number;
+  readonly healthMs: number;
+  readonly healthWaitMs: number;
   readonly stopMs: number;
   readonly stateLastsMs: number;
 };
@@ -97,6 +101,8 @@ const TIMING: Timing = {
   eventsMs: EVENTS_MS,
   repeatMs: REPEAT_MS,
   nvmfWaitMs: NVMF_WAIT_MS,
+  healthMs: HEALTH_MS,
+  healthWaitMs: HEALTH_WAIT_MS,
   stopMs: STOP_MS,
   stateLastsMs: STATE_LASTS_MS,
 };

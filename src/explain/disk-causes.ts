@@ -6,6 +6,7 @@ import { promisableBytes, type DiskRow, type DiskState } from "../model/disk.ts"
 import type { Evidence, EvidenceKind } from "../model/evidence.ts";
 import type { StepFailures } from "../model/failure.ts";
 import type { DiskSpace } from "../model/space.ts";
+import type { SeenHealth } from "../model/seen-health.ts";
 import type { UnknownOutcome } from "../model/unknown-outcome.ts";
 import {
   instant,
@@ -18,6 +19,7 @@ import {
   type NodeFacts,
   type Cause,
 } from "./explanation.ts";
+import { failingCause } from "./disk-health.ts";
 
 export type DiskFacts = {
   readonly row: DiskRow;
@@ -68,6 +70,8 @@ export type DiskFacts = {
   readonly hostsMayFree: boolean;
   /** What the drive says of its deallocated blocks; undefined: it was not asked, or did not answer. */
   readonly deallocatedReads: string | undefined;
+  /** As this agent has last seen it; undefined: as the row says. */
+  readonly health?: SeenHealth | undefined;
   readonly overcommit: number;
   readonly node: NodeFacts;
   readonly steps: readonly NextStep[];
@@ -251,6 +255,7 @@ const STORE_CAUSES: readonly Part[] = [
       waits: "the agent does not change a disk of another owner",
     };
   },
+  ({ row }) => failingCause(row),
   ({ row, onTarget, isolation, hostsMayFree, deallocatedReads }) => {
     if (onTarget?.store === undefined || row.lvsUuid === undefined) return undefined;
     if (isolation === "trusted" || !hostsMayFree) return undefined;

@@ -6,6 +6,7 @@ import { Lanes } from "./engine/lanes.ts";
 import { NewVolumes } from "./lvol/new-volumes.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { freeingDisk } from "./disk/free-space.ts";
+import { HealthLoop } from "./disk/health.ts";
 import { Slices } from "./disk/slices.ts";
 import { IostatLoop } from "./target/iostat.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
@@ -45,7 +46,22 @@ export function sharedParts(
   const iostat = new IostatLoop({ ...options, observed, scanDisks });
   const space = new StoreSpace({ ...options, observed });
   const slices = new Slices(observed);
-  const known = { observed, outcomes, orphans, returned, newVolumes, iostat, space, slices };
+  const health = new HealthLoop({
+    ...options,
+    observed,
+    onChange: (id) => on.onObserved({ kind: "health", id }),
+  });
+  const known = {
+    observed,
+    outcomes,
+    orphans,
+    returned,
+    newVolumes,
+    iostat,
+    space,
+    slices,
+    health,
+  };
   const asked = { afterLoss, writeMode, pending, scanDisks };
   return { ...options, ...known, ...asked, lanes: new Lanes() };
 }
