@@ -116,6 +116,17 @@ export const HEALTH_WINDOW_MS = 3_600_000;
 /** A temperature is no longer high once it is so many degrees below its threshold. */
 export const HEALTH_TEMPERATURE_MARGIN = 5;
 
+// The checks of `storage-node doctor`.
+
+/** Each answer of the target is waited for that long. */
+export const DOCTOR_WAIT_MS = 3_000;
+
+/** Hugepages that a target needs to start and to attach drives: 440 of 2 MiB, measured. */
+export const TARGET_HUGEPAGES_BYTES = 440 * 2 * 1024 * 1024;
+
+/** Sockets of a target with a host on every export, which has an admin and an I/O queue at least. */
+export const socketsOf = (exports: number): bigint => 2n * BigInt(exports) + 256n;
+
 // Zeroing of free space.
 
 /** Slices are at least that large, and at most ZEROING_SLICES in number: each is one delete. */

@@ -137,7 +137,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     instruments,
   });
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
-  const agent = agentOf({ config, ...store, reconciler, spdk });
+  const agent = agentOf({ config, kernel, ...store, reconciler, spdk });
   stack.use(nodeEvents({ agent, events, fence, reconciler, stateLastsMs: timing.stateLastsMs }));
   const { listen } = config;
   const feed = watchFeed(agent);
@@ -190,6 +190,7 @@ function connectTarget(path: string, fence: Fence, instruments: Instruments): Sp
 
 type Parts = {
   readonly config: Config;
+  readonly kernel: Kernel;
   readonly rows: Rows;
   readonly writer: Writer;
   readonly session: StoreSession;

@@ -9,6 +9,7 @@ const USAGE = `usage: storage-node COMMAND
   migrate    bring the database's schema up to date
   status     the node on one screen: components, disks, capacity, loops, errors ("status --help")
   explain    why a volume or a disk is not in its desired state, and what to do ("explain --help")
+  doctor     what this node lacks, and the command that cures it ("doctor --help")
   rebuild    recreate rows that the database lost from what is on the target ("rebuild --help")
   confirm-hosts
              let hosts connect again that an older database names ("confirm-hosts --help")
@@ -29,6 +30,8 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
       return (await import("./status.ts")).status(rest, io);
     case "explain":
       return (await import("./explain.ts")).explain(rest, io);
+    case "doctor":
+      return (await import("./doctor.ts")).doctor(rest, io);
     case "rebuild":
       return (await import("./rebuild.ts")).rebuild(rest, io);
     case "confirm-hosts":

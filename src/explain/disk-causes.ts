@@ -19,6 +19,7 @@ import {
   type NodeFacts,
   type Cause,
 } from "./explanation.ts";
+import { IOMMU_CURE, setupCause, type SetupCheck } from "./setup.ts";
 import { failingCause } from "./disk-health.ts";
 
 export type DiskFacts = {
@@ -70,6 +71,8 @@ export type DiskFacts = {
   readonly hostsMayFree: boolean;
   /** What the drive says of its deallocated blocks; undefined: it was not asked, or did not answer. */
   readonly deallocatedReads: string | undefined;
+  /** What was checked of the machine, for a drive that is not attached. */
+  readonly setup?: readonly SetupCheck[] | undefined;
   /** As this agent has last seen it; undefined: as the row says. */
   readonly health?: SeenHealth | undefined;
   readonly overcommit: number;
@@ -102,6 +105,7 @@ export function diskCauses(facts: DiskFacts) {
     presence,
     evidence,
     admission,
+    setupCause(facts.setup),
     failedCause(facts),
     store,
   ];
@@ -182,7 +186,7 @@ const CURES: Readonly<Record<EvidenceKind, string>> = {
   NOT_ALLOWED: "call AdmitDisk with its serial, or add it to STORAGE_NODE_DISK_ALLOW",
   IOMMU_GROUP_SHARED:
     "take the other functions of its IOMMU group from their drivers, or use another slot",
-  NO_IOMMU: "enable the IOMMU (firmware; kernel command line intel_iommu=on or amd_iommu=on)",
+  NO_IOMMU: IOMMU_CURE,
   UNREADABLE: "make it readable: dmesg says why it is not",
   DUPLICATE_SERIAL: "take one of the two disks with this serial out",
   FOREIGN_STORE:
