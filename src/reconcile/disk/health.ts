@@ -9,7 +9,7 @@
 import { context, ROOT_CONTEXT } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
-import { HEALTH_FIRST_MS, HEALTH_TICK_MS } from "../../limits.ts";
+import { HEALTH_TICK_MS } from "../../limits.ts";
 import {
   healthOf,
   judge,
@@ -30,6 +30,7 @@ import { readPcieLink } from "../../sysfs/pcie-link.ts";
 import type { LoopStatus } from "../engine/kind.ts";
 import type { Observed } from "../target/observed.ts";
 import { healthPatch } from "./health-record.ts";
+import { firstDue, nextDue } from "./health-schedule.ts";
 
 export type HealthLoopOptions = {
   readonly config: Pick<Config, "healthThresholds">;
@@ -100,19 +101,16 @@ export class HealthLoop {
     const controllers = this.#controllers();
     // A target that is back is not asked for all pages at once.
     if (controllers === undefined) return;
+    const { healthMs } = this.#options;
     const now = performance.now();
     for (const name of this.#dueMs.keys()) if (!controllers.has(name)) this.#dueMs.delete(name);
     for (const [name, disks] of controllers) {
-      const due = this.#dueMs.get(name) ?? this.#firstDue(name, now);
+      const due = this.#dueMs.get(name) ?? firstDue(name, now, healthMs);
       this.#dueMs.set(name, due);
       if (due > now || this.#looking.has(name)) continue;
-      this.#dueMs.set(name, nextDue(name, now, this.#options.healthMs));
+      this.#dueMs.set(name, nextDue(name, now, healthMs));
       void this.#look(name, disks);
     }
-  }
-
-  #firstDue(name: string, now: number): number {
-    return now + fraction(name) * Math.min(HEALTH_FIRST_MS, this.#options.healthMs);
   }
 
   /**
@@ -224,19 +222,6 @@ export class HealthLoop {
       this.#status = { ...this.#status, lastError: undefined };
     }
   }
-}
-
-/** Where in each period a controller is read, from 0 to 1: the same for all of its life. */
-function fraction(name: string): number {
-  let hash = 0;
-  for (const character of name) hash = (hash * 31 + character.charCodeAt(0)) % 9_973;
-  return hash / 9_973;
-}
-
-/** The controller's place in a later period, at least half a period from now. */
-function nextDue(name: string, now: number, periodMs: number): number {
-  const place = fraction(name) * periodMs;
-  return Math.ceil((now + periodMs / 2 - place) / periodMs) * periodMs + place;
 }
 
 function stateOf({ paths }: Controller): HealthLook["controller"] {
