@@ -106,12 +106,7 @@ async function lockFile({ spdkSocket }: Config, kernel: Kernel): Promise<SetupCh
       cure: `give this user ${folder}, or run as root`,
     };
   }
-  const locks = (await kernel.read("/proc/locks").catch(() => undefined)) ?? "";
-  const holder = locks
-    .split("\n")
-    .map((line) => /POSIX +\S+ +\S+ +(\d+) +\S+:(\d+) /.exec(line))
-    .find((match) => match?.[2] === String(found.ino))?.[1];
-  const who = holder === undefined ? "no agent holds it" : `held by the agent with pid ${holder}`;
+  const who = holderOf(await kernel.read("/proc/locks").catch(() => undefined), found.ino);
   const isOpen = await access(path, constants.R_OK | constants.W_OK).then(
     () => true,
     () => false,
@@ -119,6 +114,16 @@ async function lockFile({ spdkSocket }: Config, kernel: Kernel): Promise<SetupCh
   if (isOpen) return { name, verdict: "OK", found: `${path}, ${who}`, cure: "" };
   const why = `${path}, ${who}; this user may not open it`;
   return { name, verdict: "MISSING", found: why, cure: `chown USER ${path}, or run as root` };
+}
+
+/** locks: text of /proc/locks, undefined if it cannot be read. */
+function holderOf(locks: string | undefined, inode: number): string {
+  if (locks === undefined) return "the kernel does not say who holds it";
+  const pid = locks
+    .split("\n")
+    .map((line) => /POSIX +\S+ +\S+ +(\d+) +\S+:(\d+) /.exec(line))
+    .find((match) => match?.[2] === String(inode))?.[1];
+  return pid === undefined ? "no agent holds it" : `held by the agent with pid ${pid}`;
 }
 
 async function targetSetup(kernel: Kernel, asked: AskedTarget | undefined): Promise<TargetSetup> {

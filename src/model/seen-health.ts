@@ -47,7 +47,7 @@ export function pageText({ page, link }: HealthSample): string {
   return (
     `${warm}, ${sparePercent} % spare (threshold ${page.spareThresholdPercent} %), ` +
     `${usedPercent} % of its rated writes used, ${mediaErrors} media errors, ` +
-    `${page.powerOnHours} hours on${pcie}`
+    `on for ${page.powerOnHours} h${pcie}`
   );
 }
 
