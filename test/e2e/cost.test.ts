@@ -45,6 +45,9 @@ beforeAll(async () => {
   const through = { socket: path, fabricDisks: target.fabricDisks };
   agent = stack.use(await startAgent({ ...parts, target: through }, {}, { telemetry }));
   await agent.ready();
+  await until("the disks were looked at, which is recorded once an hour", () =>
+    [...agent.node.agent.rows.disks()].every(({ healthTime }) => healthTime !== undefined),
+  );
   // The first provision and delete cost more: identities are read and statements are prepared.
   await remove(agent, idOf(await provision(agent)));
 });
@@ -202,9 +205,6 @@ describe("a minute in which nothing happens", () => {
     await until("free clusters were read since the last change", async () => {
       return !(await requestsOfPolls(3)).some(({ method }) => method === STORE_READ);
     });
-    await until("the disks were looked at, which is recorded once an hour", () =>
-      [...agent.node.agent.rows.disks()].every(({ healthTime }) => healthTime !== undefined),
-    );
     const before = await scrape(agent);
     heard.take();
     const polls = await requestsOfPolls(30);
