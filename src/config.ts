@@ -7,12 +7,14 @@ import { addressFamily } from "./model/address.ts";
 import { SPACE_MARGIN_PERCENT, SPACE_RECORD_PERCENT } from "./limits.ts";
 import type { ListenAddress } from "./model/lvol.ts";
 import type { SpaceThresholds } from "./model/space.ts";
+import type { HealthThresholds } from "./model/disk-health.ts";
 import {
   telemetryConfig,
   telemetryEnvironment,
   type TelemetryConfig,
 } from "./telemetry/telemetry-config.ts";
 import { accessSettings, type AccessSettings } from "./config-access.ts";
+import { healthThresholds } from "./config-health.ts";
 import {
   diskPatterns,
   readFabricDisks,
@@ -41,6 +43,7 @@ export type Config = AccessSettings & {
   readonly overcommit: number;
   readonly isolation: "strict" | "trusted";
   readonly spaceThresholds: SpaceThresholds;
+  readonly healthThresholds: HealthThresholds;
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
   /** A target that answers nothing for that long counts as not there. */
@@ -146,6 +149,7 @@ const environment = z.object({
       return low >= critical;
     }, "must have the higher percentage first, such as 20,10")
     .default("20,10"),
+  STORAGE_NODE_DISK_HEALTH: z.string().default(""),
   STORAGE_NODE_RECONNECT_GRACE: z
     .string()
     .regex(/^\d{1,4}(\.\d{1,3})?$/, { error: "must be a number of seconds, such as 30" })
@@ -186,6 +190,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   const { access, unprotected } = accessSettings(present, faults);
   const addresses = exportAddresses(present["STORAGE_NODE_EXPORT_ADDR"] ?? "127.0.0.1", faults);
   const diskAllow = diskPatterns(present["STORAGE_NODE_DISK_ALLOW"] ?? "", faults);
+  const health = healthThresholds(present["STORAGE_NODE_DISK_HEALTH"] ?? "", faults);
   const fabricDisks = readFabricDisks(present["STORAGE_NODE_FABRIC_DISKS"] ?? "", faults);
   if (parsed.data === undefined || faults.length > 0) throw new ConfigError(faults);
   const values = parsed.data;
@@ -216,6 +221,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,
     spaceThresholds: spaceThresholds(values.STORAGE_NODE_SPACE_LOW),
+    healthThresholds: health,
     reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
     targetSilenceMs: Number(values.STORAGE_NODE_TARGET_SILENCE) * 1_000,
     metricsIostat: values.STORAGE_NODE_METRICS_IOSTAT,

@@ -98,6 +98,44 @@ export const IOSTAT_OVERDUE_MS = 60_000;
 /** After counters could not be read, as the target is away or refused; or after the interval, if shorter. */
 export const IOSTAT_RETRY_MS = 1_000;
 
+// The health of disks.
+
+/** Between two reads of the health page of a controller; the reads are spread over that time. */
+export const HEALTH_MS = 60_000;
+
+/** A controller that has just been attached is read within that time. */
+export const HEALTH_FIRST_MS = 5_000;
+
+/** How often it is looked whose health page is due. */
+export const HEALTH_TICK_MS = 1_000;
+
+/** The answer with a health page; what comes later is not used. */
+export const HEALTH_WAIT_MS = 10_000;
+
+/** What was read is recorded that often though nothing has changed. */
+export const HEALTH_RECORD_MS = 3_600_000;
+
+/** A reason begins with that many reads in a row that show it, and ends with that many that do not. */
+export const HEALTH_RAISE_LOOKS = 2;
+export const HEALTH_CLEAR_LOOKS = 10;
+
+/** New errors of a disk are counted over that time. */
+export const HEALTH_WINDOW_MS = 3_600_000;
+
+/** A temperature is no longer high once it is so many degrees below its threshold. */
+export const HEALTH_TEMPERATURE_MARGIN = 5;
+
+// The checks of `storage-node doctor`.
+
+/** Each answer of the target is waited for that long. */
+export const DOCTOR_WAIT_MS = 3_000;
+
+/** Hugepages that a target needs to start and to attach drives: 440 of 2 MiB, measured. */
+export const TARGET_HUGEPAGES_BYTES = 440 * 2 * 1024 * 1024;
+
+/** Sockets of a target with a host on every export, which has an admin and an I/O queue at least. */
+export const socketsOf = (exports: number): bigint => 2n * BigInt(exports) + 256n;
+
 // Zeroing of free space.
 
 /** Slices are at least that large, and at most ZEROING_SLICES in number: each is one delete. */

@@ -10,6 +10,7 @@ import { eventOf, traceIdOf, type Event, type ObjectKind } from "./model/event.t
 import { LastingStates, type StateChange } from "./model/lasting-states.ts";
 import { lvolConditions, lvolState, type LvolState } from "./model/lvol-state.ts";
 import type { LvolRow } from "./model/lvol.ts";
+import { healthText, recordedHealth } from "./model/seen-health.ts";
 import { snapshotState, type SnapshotRow } from "./model/snapshot.ts";
 import type { FailedStep } from "./reconcile/engine/kind.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
@@ -71,11 +72,30 @@ export class NodeEvents implements Disposable {
   }
 
   #onRows(changes: readonly RowChange[]): void {
-    for (const { kind, id } of changes) {
+    for (const change of changes) {
+      const { kind, id } = change;
+      if (change.kind === "disk") this.#onDisk(change);
       // As its row says when it is read or made: what became of it since is a change.
       this.#states[kind].begin(id, () => this.#recordedState(kind, id));
       this.touched({ kind, id });
     }
+  }
+
+  /** Its class was judged with a hysteresis already. */
+  #onDisk({ id, before }: Extract<RowChange, { kind: "disk" }>): void {
+    const row = this.#options.agent.rows.disk(id);
+    if (row === undefined || before === undefined || row.health === before.health) return;
+    this.#tell(() =>
+      eventOf({
+        objectKind: "disk",
+        objectId: id,
+        reason: "HEALTH_CHANGED",
+        before: before.health,
+        after: row.health,
+        message: healthText(recordedHealth(row)),
+        time: row.healthTime ?? new Date(),
+      }),
+    );
   }
 
   #recordedState(kind: Kind, id: string): string {

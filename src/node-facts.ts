@@ -15,6 +15,10 @@ import type { SnapshotRow } from "./model/snapshot.ts";
 import type { Reconciler } from "./reconcile/reconciler.ts";
 import type { SpdkClient } from "./spdk/client.ts";
 import { SpdkUnknownOutcome } from "./spdk/errors.ts";
+import { setupChecks, type SetupCheck } from "./explain/setup.ts";
+import { socketsOf, TARGET_HUGEPAGES_BYTES } from "./limits.ts";
+import { readHostSetup, readTargetLimits } from "./sysfs/host-setup.ts";
+import type { Kernel } from "./sysfs/kernel.ts";
 import type { Fence } from "./store/fence.ts";
 import type { Rows } from "./store/rows.ts";
 import type { StoreSession } from "./store/session.ts";
@@ -25,6 +29,7 @@ const SOON = { waitMs: 1_000 } as const;
 
 export type FactSources = {
   readonly config: Config;
+  readonly kernel: Kernel;
   readonly rows: Rows;
   readonly session: Pick<StoreSession, "status" | "leaseStatus">;
   readonly reconciler: Reconciler;
@@ -93,9 +98,10 @@ async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts>
   const questions = new Questions();
   const { lvsUuid: uuid, nsid } = row;
   const name = reconciler.planOfDisk(row).view.onTarget?.controllerName;
-  const [lvstore, identified] = await Promise.all([
+  const [lvstore, identified, setup] = await Promise.all([
     uuid === undefined ? undefined : questions.ask(reconciler.readStore(row.id, uuid, SOON)),
     name === undefined ? undefined : questions.ask(spdk.identifyNamespace({ name, nsid }, SOON)),
+    row.transport === "PCIe" && name === undefined ? setupOf(sources) : undefined,
   ]);
   const present = rows.disk(row.id) ?? row;
   const { view, steps, inFlight } = reconciler.planOfDisk(present);
@@ -108,11 +114,37 @@ async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts>
     isolation: config.isolation,
     deallocatedReads: identified?.deallocatedReads,
     overcommit: config.overcommit,
+    setup,
     node: nodeFacts(sources, questions.unresponsive),
     steps,
     inFlight,
     loopError: loopErrorOf(reconciler, row.id),
   };
+}
+
+/** Undefined: it cannot be read. */
+async function setupOf({
+  config,
+  kernel,
+  rows,
+  reconciler,
+}: FactSources): Promise<readonly SetupCheck[] | undefined> {
+  const pid = rows.node?.targetProcess?.pid;
+  const running = reconciler.target.answers;
+  try {
+    const [host, limits] = await Promise.all([
+      readHostSetup(kernel, config.root),
+      pid === undefined || !running ? undefined : readTargetLimits(kernel, pid),
+    ]);
+    return setupChecks({
+      host,
+      target: { running, cpus: undefined, limits, limitsOf: "the target" },
+      hugepagesBytes: BigInt(TARGET_HUGEPAGES_BYTES),
+      openFiles: socketsOf(config.maxExports),
+    });
+  } catch {
+    return undefined;
+  }
 }
 
 function nodeFacts(

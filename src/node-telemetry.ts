@@ -11,6 +11,8 @@ import { DISK_STATES, diskState } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
 import { SNAPSHOT_STATES, snapshotState } from "./model/snapshot.ts";
 import { unconfirmedHostCount } from "./model/lvol.ts";
+import { DISK_HEALTHS } from "./model/disk-health.ts";
+import { recordedHealth } from "./model/seen-health.ts";
 import { SPACE_LEVELS } from "./model/space.ts";
 import { SUSPECT_STATES } from "./reconcile/engine/suspects.ts";
 import { OUTCOME_SUBJECTS } from "./model/unknown-outcome.ts";
@@ -23,6 +25,7 @@ import type { StateDir } from "./store/state-dir.ts";
 import type { Writer } from "./store/writer.ts";
 import { registerGauges, type NodeFigures } from "./telemetry/gauges.ts";
 import { IntentClock } from "./telemetry/intent-clock.ts";
+import { healthTextOf } from "./telemetry/health-text.ts";
 import { iostatText } from "./telemetry/iostat-text.ts";
 import type { Telemetry } from "./telemetry/telemetry.ts";
 
@@ -59,7 +62,7 @@ export async function showNode(
     registerGauges(telemetry.meter, () => figures(parts));
     if (listen !== undefined) {
       const notReady = () => reasons(parts.agent);
-      const scrape = async () => (await telemetry.scrape()) + (await iostat(parts));
+      const scrape = async () => (await telemetry.scrape()) + (await iostat(parts)) + health(parts);
       const { access, log } = parts;
       const http = await startHttp({ listen, access, log, scrape, notReady });
       address = stack.use(http).address;
@@ -76,6 +79,19 @@ async function iostat({ config, reconciler }: Parts): Promise<string> {
   const lvolIds = metricsIostat === "volumes" ? "all" : "none";
   const filter = { lvolIds, diskIds: "all", includeDisks: true } as const;
   return iostatText(await reconciler.iostat.current(filter));
+}
+
+/** As last read; nothing of disks that gave no health page. */
+function health({ agent, rows }: Parts): string {
+  const now = Date.now();
+  return healthTextOf(
+    [...rows.disks()].flatMap((row) => {
+      const { sample } = agent.diskReadiness(row).health ?? recordedHealth(row);
+      if (sample === undefined) return [];
+      const { page, time } = sample;
+      return [{ ...page, diskId: row.id, ageSeconds: (now - time.getTime()) / 1_000 }];
+    }),
+  );
 }
 
 function timeIntents({ metrics }: Telemetry, rows: Rows): () => void {
@@ -121,6 +137,12 @@ function figures(parts: Parts): NodeFigures {
     snapshots: known ? tally(SNAPSHOT_STATES, snapshots) : {},
     disks: known ? tally(DISK_STATES, disks) : {},
     capacity: known && !rows.copied ? capacity : undefined,
+    health: known
+      ? tally(
+          DISK_HEALTHS,
+          readiness.map(({ row, is }) => (is.health ?? recordedHealth(row)).health),
+        )
+      : {},
     space: known ? tally(SPACE_LEVELS, levels) : {},
     exports: known ? { used: exports, limit: agent.maxExports } : undefined,
     unconfirmedHosts: unconfirmedHostCount(rows.lvols()),

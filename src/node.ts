@@ -24,6 +24,8 @@ import {
   ACCESS_LOOK_MS,
   EVENTS_MS,
   GRACE_MS,
+  HEALTH_MS,
+  HEALTH_WAIT_MS,
   LEASE_TERM_MS,
   NVMF_WAIT_MS,
   REPEAT_MS,
@@ -90,6 +92,8 @@ export type Timing = {
   readonly eventsMs: number;
   readonly repeatMs: number;
   readonly nvmfWaitMs: number;
+  readonly healthMs: number;
+  readonly healthWaitMs: number;
   readonly stopMs: number;
   readonly stateLastsMs: number;
   readonly accessLookMs: number;
@@ -101,6 +105,8 @@ const TIMING: Timing = {
   eventsMs: EVENTS_MS,
   repeatMs: REPEAT_MS,
   nvmfWaitMs: NVMF_WAIT_MS,
+  healthMs: HEALTH_MS,
+  healthWaitMs: HEALTH_WAIT_MS,
   stopMs: STOP_MS,
   stateLastsMs: STATE_LASTS_MS,
   accessLookMs: ACCESS_LOOK_MS,
@@ -138,7 +144,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   stack.defer(() => reconciler.stop(AbortSignal.timeout(stopMs)));
   const access =
     config.access && stack.use(new Access(config.access, { log, lookMs: timing.accessLookMs }));
-  const agent = agentOf({ config, access, ...store, reconciler, spdk });
+  const agent = agentOf({ config, access, kernel, ...store, reconciler, spdk });
   stack.use(nodeEvents({ agent, events, fence, reconciler, stateLastsMs: timing.stateLastsMs }));
   const { listen, socket } = config;
   const feed = watchFeed(agent);
@@ -199,6 +205,7 @@ function connectTarget(path: string, fence: Fence, instruments: Instruments): Sp
 type Parts = {
   readonly config: Config;
   readonly access: Access | undefined;
+  readonly kernel: Kernel;
   readonly rows: Rows;
   readonly writer: Writer;
   readonly session: StoreSession;

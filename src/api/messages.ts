@@ -20,6 +20,7 @@ import {
   type SnapshotView,
 } from "../model/snapshot.ts";
 import type { SpaceBytes } from "./capacity.ts";
+import { healthMessage } from "./health-messages.ts";
 
 const NO_SPACE: SpaceBytes = {
   totalBytes: 0n,
@@ -179,6 +180,7 @@ export function diskMessage(
       nextTryTime: row.nextTryTime,
       zeroing: row.zeroing,
       discardZeroes: row.discardZeroes,
+      health: healthMessage(row, observed),
       ...iostatStatus(io),
     },
   };

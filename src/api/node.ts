@@ -1,5 +1,5 @@
 // GetNode and GetHealth.
-import { DiskHealthState, type ObjectError } from "../gen/storagenode/v1/node.ts";
+import type { ObjectError } from "../gen/storagenode/v1/node.ts";
 import type { DiskRow } from "../model/disk.ts";
 import { lvolState } from "../model/lvol-state.ts";
 import { unconfirmedHostCount, type LvolRow } from "../model/lvol.ts";
@@ -7,6 +7,7 @@ import type { SnapshotRow } from "../model/snapshot.ts";
 import type { Agent } from "./agent.ts";
 import { nodeCapacity } from "./capacity.ts";
 import type { StorageNodeHandlers } from "./call.ts";
+import { healthMessage } from "./health-messages.ts";
 import { conditionMessage } from "./messages.ts";
 
 export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" | "getHealth"> {
@@ -48,13 +49,7 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
       return {
         ready: agent.ready(),
         components: agent.components().map((component) => ({ ...component })),
-        // The agent does not read SMART data yet, so the health of every disk is UNKNOWN.
-        disks: [...agent.rows.disks()].map((disk) => ({
-          diskId: disk.id,
-          state: DiskHealthState.DISK_HEALTH_STATE_UNKNOWN,
-          reasons: ["NOT_MEASURED"],
-          age: undefined,
-        })),
+        disks: [...agent.rows.disks()].map((row) => healthMessage(row, agent.diskReadiness(row))),
         unconfirmedHosts: unconfirmedHostCount(agent.rows.lvols()),
       };
     },

@@ -9,6 +9,7 @@ const USAGE = `usage: storage-node COMMAND
   migrate    bring the database's schema up to date
   status     the node on one screen: components, disks, capacity, loops, errors ("status --help")
   explain    why a volume or a disk is not in its desired state, and what to do ("explain --help")
+  doctor     what this node lacks, and the command that cures it ("doctor --help")
   rebuild    recreate rows that the database lost from what is on the target ("rebuild --help")
   confirm-hosts
              let hosts connect again that an older database names ("confirm-hosts --help")
@@ -38,6 +39,8 @@ async function runCommand([command, ...rest]: readonly string[], io: Io): Promis
       return await (await import("./status.ts")).status(rest, io);
     case "explain":
       return await (await import("./explain.ts")).explain(rest, io);
+    case "doctor":
+      return await (await import("./doctor.ts")).doctor(rest, io);
     case "rebuild":
       return await (await import("./rebuild.ts")).rebuild(rest, io);
     case "confirm-hosts":

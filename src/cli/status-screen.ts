@@ -1,7 +1,7 @@
 // Formats the status of a node as one screen: components, capacity, disks, loops, failing objects.
 import { table } from "./client/text.ts";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
-import type { LoopStatus } from "../gen/storagenode/v1/node.ts";
+import type { DiskHealth, LoopStatus } from "../gen/storagenode/v1/node.ts";
 import type { GetHealthResponse, GetNodeResponse } from "../gen/storagenode/v1/storage_node.ts";
 import { formatBytes } from "../model/bytes.ts";
 
@@ -99,7 +99,9 @@ function diskRows(disks: readonly Disk[]): string[][] {
     const cordoned = spec?.cordoned === true ? "cordoned" : "";
     const message =
       state === "UP"
-        ? [cordoned, space, dirty].filter((part) => part !== "").join(", ")
+        ? [healthWord(status?.health), cordoned, space, dirty]
+            .filter((part) => part !== "")
+            .join(", ")
         : (status?.conditions.find(({ type }) => type === "Attached")?.message ?? "");
     return [
       status?.serial ?? meta?.id ?? "",
@@ -111,6 +113,17 @@ function diskRows(disks: readonly Disk[]): string[][] {
       message,
     ];
   });
+}
+
+function healthWord(health: DiskHealth | undefined): string {
+  switch (health?.state) {
+    case "DISK_HEALTH_STATE_FAILED":
+      return `health failed (${health.reasons.join(", ")})`;
+    case "DISK_HEALTH_STATE_DEGRADED":
+      return `health degraded (${health.reasons.join(", ")})`;
+    default:
+      return "";
+  }
 }
 
 function loopRow(loop: LoopStatus, now: Date): string[] {

@@ -6,6 +6,7 @@ import { promisableBytes, type DiskRow, type DiskState } from "../model/disk.ts"
 import type { Evidence, EvidenceKind } from "../model/evidence.ts";
 import type { StepFailures } from "../model/failure.ts";
 import type { DiskSpace } from "../model/space.ts";
+import type { SeenHealth } from "../model/seen-health.ts";
 import type { UnknownOutcome } from "../model/unknown-outcome.ts";
 import {
   instant,
@@ -18,6 +19,8 @@ import {
   type NodeFacts,
   type Cause,
 } from "./explanation.ts";
+import { IOMMU_CURE, setupCause, type SetupCheck } from "./setup.ts";
+import { failingCause } from "./disk-health.ts";
 
 export type DiskFacts = {
   readonly row: DiskRow;
@@ -68,6 +71,10 @@ export type DiskFacts = {
   readonly hostsMayFree: boolean;
   /** What the drive says of its deallocated blocks; undefined: it was not asked, or did not answer. */
   readonly deallocatedReads: string | undefined;
+  /** What was checked of the machine, for a drive that is not attached. */
+  readonly setup?: readonly SetupCheck[] | undefined;
+  /** As this agent has last seen it; undefined: as the row says. */
+  readonly health?: SeenHealth | undefined;
   readonly overcommit: number;
   readonly node: NodeFacts;
   readonly steps: readonly NextStep[];
@@ -98,6 +105,7 @@ export function diskCauses(facts: DiskFacts) {
     presence,
     evidence,
     admission,
+    setupCause(facts.setup),
     failedCause(facts),
     store,
   ];
@@ -178,7 +186,7 @@ const CURES: Readonly<Record<EvidenceKind, string>> = {
   NOT_ALLOWED: "call AdmitDisk with its serial, or add it to STORAGE_NODE_DISK_ALLOW",
   IOMMU_GROUP_SHARED:
     "take the other functions of its IOMMU group from their drivers, or use another slot",
-  NO_IOMMU: "enable the IOMMU (firmware; kernel command line intel_iommu=on or amd_iommu=on)",
+  NO_IOMMU: IOMMU_CURE,
   UNREADABLE: "make it readable: dmesg says why it is not",
   DUPLICATE_SERIAL: "take one of the two disks with this serial out",
   FOREIGN_STORE:
@@ -251,6 +259,7 @@ const STORE_CAUSES: readonly Part[] = [
       waits: "the agent does not change a disk of another owner",
     };
   },
+  ({ row }) => failingCause(row),
   ({ row, onTarget, isolation, hostsMayFree, deallocatedReads }) => {
     if (onTarget?.store === undefined || row.lvsUuid === undefined) return undefined;
     if (isolation === "trusted" || !hostsMayFree) return undefined;

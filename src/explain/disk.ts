@@ -1,8 +1,9 @@
-// Explains why a disk takes no volumes: six checks from its admission to its lvstore, and the first
-// cause.
+// Explains why a disk takes no volumes: seven checks from its admission to its health and its errors, and
+// the first cause.
 import { formatBytes } from "../model/bytes.ts";
 import { refusing } from "../model/disk-claim.ts";
 import { promisableBytes } from "../model/disk.ts";
+import { healthCheck } from "./disk-health.ts";
 import { diskCauses, diskLastError, storeOf, type DiskFacts } from "./disk-causes.ts";
 import {
   errorCheck,
@@ -32,6 +33,7 @@ export function explainDisk(facts: DiskFacts): Explanation {
       evidenceCheck(facts, causes.evidence),
       attachCheck(facts, first),
       storeCheck(facts, causes.store, first),
+      healthCheck(facts),
       errorCheck({ ...row, lastError }, node, first),
     ],
     nextStep,

@@ -3,9 +3,11 @@ import type { ColumnOwner, OwnedBy } from "./column-owner.ts";
 import type { Condition, DiskConditionType } from "./condition.ts";
 import { fingerprint, type Evidence } from "./evidence.ts";
 import type { StepFailures } from "./failure.ts";
+import type { RecordedHealth } from "./disk-health.ts";
 import { diskId } from "./identity.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 import type { PendingOp } from "./pending-op.ts";
+import { diskFailure, healthCondition, recordedHealth, type SeenHealth } from "./seen-health.ts";
 import { spaceConditions, type DiskSpace, type RecordedSpaceLevel } from "./space.ts";
 
 export const DISK_STATES = [
@@ -30,7 +32,7 @@ export type ZeroingProgress = {
   readonly startTime: Date;
 };
 
-export type DiskRow = {
+export type DiskRow = RecordedHealth & {
   readonly id: string;
   readonly nodeId: string;
   readonly serial: string;
@@ -74,6 +76,8 @@ export type DiskRow = {
   /** As last recorded: what was observed since may differ by a few (isWorthRecording). */
   readonly freeClusters: bigint | undefined;
   readonly spaceLevel: RecordedSpaceLevel;
+  /** When the disk was last looked at, as last recorded; undefined: never. */
+  readonly healthTime: Date | undefined;
   readonly sizeBytes: bigint;
   readonly blockSize: number;
   readonly evidence: readonly Evidence[];
@@ -127,6 +131,10 @@ export const DISK_COLUMNS = {
   totalClusters: "status",
   freeClusters: "status",
   spaceLevel: "status",
+  health: "status",
+  healthReasons: "status",
+  healthTime: "status",
+  healthSample: "status",
   sizeBytes: "status",
   blockSize: "status",
   evidence: "status",
@@ -170,6 +178,8 @@ export type DiskReadiness = {
   readonly space: DiskSpace | undefined;
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly discardsFree?: boolean;
+  /** As this agent has last seen it; undefined: as the row says. */
+  readonly health?: SeenHealth | undefined;
 };
 
 function conditionOf(
@@ -204,13 +214,24 @@ export function diskConditions(
       "free clusters may hold old bytes; call ZeroFreeSpace",
     ),
     discardCondition(row, observed),
-    { type: "Healthy", status: "UNKNOWN", reason: "NotMeasured", message: "" },
-    row.cordoned
-      ? conditionOf("Schedulable", false, "Cordoned", "cordoned: it takes no new volumes")
-      : conditionOf("Schedulable", observed.ready, "NotUp", why),
+    healthCondition(observed.health ?? recordedHealth(row)),
+    schedulable(row, observed),
     ...spaceConditions(observed.space),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
+}
+
+function schedulable(row: DiskRow, observed: DiskReadiness): Condition<DiskConditionType> {
+  const type = "Schedulable";
+  if (row.cordoned)
+    return conditionOf(type, false, "Cordoned", "cordoned: it takes no new volumes");
+  // As admission does, by what is recorded.
+  const failure = diskFailure(row);
+  if (failure !== undefined) {
+    return conditionOf(type, false, "Failed", `it takes no new volumes: ${failure}`);
+  }
+  const why = observed.reason === "" ? row.stateReason : observed.reason;
+  return conditionOf(type, observed.ready, "NotUp", why);
 }
 
 function discardCondition(
@@ -264,6 +285,10 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     totalClusters: undefined,
     freeClusters: undefined,
     spaceLevel: "OK",
+    health: "UNKNOWN",
+    healthReasons: [],
+    healthTime: undefined,
+    healthSample: undefined,
     evidence: [],
     evidenceFingerprint: fingerprint([]),
     failures: {},

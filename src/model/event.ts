@@ -25,6 +25,7 @@ export type EventReason =
   /** A step failed in a way that only a new intent can mend. */
   | "GAVE_UP"
   | "STATE_CHANGED"
+  | "HEALTH_CHANGED"
   | "CONDITION_CHANGED"
   | "TARGET_RESTARTED"
   | "LEASE_ACQUIRED"

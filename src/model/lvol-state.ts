@@ -47,6 +47,8 @@ export type VolumeView = {
   readonly listenAddresses: readonly ListenAddress[];
   /** Of its disk; undefined: not known. */
   readonly space: DiskSpace | undefined;
+  /** Why its disk is about to fail; undefined: it is not. */
+  readonly diskFailure?: string | undefined;
 };
 
 export type PresentSubsystem = Extract<ObservedSubsystem, { kind: "present" }>;
@@ -257,7 +259,20 @@ function warnings(view: VolumeView): readonly LvolCondition[] {
   }
   const low = needsClusters(view) ? spaceLow(view.space) : undefined;
   if (low !== undefined) warn("SpaceLow", low.reason, `of disk ${row.diskId}, ${low.message}`);
-  return [...found, ...outcomeConditions(outcomeUnknown)];
+  return [...found, ...diskFailing(view), ...outcomeConditions(outcomeUnknown)];
+}
+
+/** Told of what lies on the disk; nothing is ever done to it because of that. */
+export function diskFailing({
+  row: { diskId },
+  diskFailure,
+}: {
+  readonly row: { readonly diskId: string };
+  readonly diskFailure?: string | undefined;
+}): readonly Condition<"DiskFailing">[] {
+  if (diskFailure === undefined) return [];
+  const message = `copy its data elsewhere: disk ${diskId} may fail soon (${diskFailure})`;
+  return [{ type: "DiskFailing", status: "TRUE", reason: "DiskFailed", message }];
 }
 
 /** Whether hosts' writes may still take clusters of the disk: a thick volume has all of its own. */

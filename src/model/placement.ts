@@ -5,6 +5,7 @@ import { discardRefusal, type DiscardGuard, type Isolation } from "./discards.ts
 import { promisableBytes, type DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import type { CreationRequest } from "./lvol.ts";
+import { diskFailure } from "./seen-health.ts";
 
 export type PlacementPolicy = {
   readonly overcommit: number;
@@ -122,6 +123,12 @@ function refusalOf(
   if (disk.state !== "UP") {
     return new Refusal("DISK_NOT_UP", `disk ${disk.id} is ${disk.state}: ${disk.stateReason}`, {
       preconditions: [{ subject: `disks/${disk.id}`, description: `state ${disk.state}` }],
+    });
+  }
+  const why = diskFailure(disk);
+  if (why !== undefined) {
+    return new Refusal("DISK_UNHEALTHY", `disk ${disk.id} takes no new volumes: ${why}`, {
+      preconditions: [{ subject: `disks/${disk.id}`, description: why }],
     });
   }
   if (disk.cordoned) {

@@ -2,6 +2,7 @@
 import type { ColumnOwner, OwnedBy } from "./column-owner.ts";
 import type { Condition } from "./condition.ts";
 import type { StepFailures } from "./failure.ts";
+import { diskFailing } from "./lvol-state.ts";
 import type { LvolRow, ObservedLvol } from "./lvol.ts";
 import type { PendingOp } from "./pending-op.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
@@ -148,12 +149,19 @@ export type SnapshotView = {
   readonly targetConnected: boolean;
   readonly diskReady: boolean;
   readonly diskReason: string;
+  /** Why its disk is about to fail; undefined: it is not. */
+  readonly diskFailure?: string | undefined;
   /** What SPDK must not lose it for: clones of it, and volumes that are about to be. */
   readonly clones: Clones;
 };
 
 export type SnapshotConditionType =
-  "SnapshotCreated" | "TargetConnected" | "DiskReady" | "HasClones" | "OutcomeUnknown";
+  | "SnapshotCreated"
+  | "TargetConnected"
+  | "DiskReady"
+  | "HasClones"
+  | "DiskFailing"
+  | "OutcomeUnknown";
 
 export type SnapshotCondition = Condition<SnapshotConditionType>;
 
@@ -203,6 +211,7 @@ export function snapshotConditions(view: SnapshotView): readonly SnapshotConditi
             message: `it is deleted once at most one of these is left: ${blockers.join(", ")}`,
           } as const,
         ]),
+    ...diskFailing(view),
     ...outcomeConditions(view.outcomeUnknown),
   ];
 }

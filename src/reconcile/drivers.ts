@@ -131,6 +131,7 @@ export class Drivers {
       case "disk":
         return this.wakeDisk(id);
       case "space":
+      case "health":
         return this.#disks.wake(id);
     }
   }

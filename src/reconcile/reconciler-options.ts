@@ -26,6 +26,10 @@ export type ReconcilerOptions = {
   readonly eventsMs: number;
   /** After that long with an unknown outcome, what may be sent twice is sent again. */
   readonly repeatMs: number;
+  /** Between two reads of the health page of a controller. */
+  readonly healthMs: number;
+  /** How long the answer with one is waited for. */
+  readonly healthWaitMs: number;
   /** How long the answer to a change of a subsystem is waited for. */
   readonly nvmfWaitMs: number;
   readonly log: Logger;

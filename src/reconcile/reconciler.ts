@@ -132,6 +132,7 @@ export class Reconciler {
 
   start(): void {
     this.#drivers.start();
+    this.#shared.health.start();
     this.#disks.scanKernelNow();
   }
 
@@ -188,7 +189,8 @@ export class Reconciler {
   }
 
   loops(): readonly LoopStatus[] {
-    return [...this.#disks.loops(), ...this.#drivers.status, this.iostat.status];
+    const { health, iostat } = this.#shared;
+    return [...this.#disks.loops(), ...this.#drivers.status, health.status, iostat.status];
   }
 
   /** How many steps wait for their lanes, and how many hold them. */
@@ -221,6 +223,7 @@ export class Reconciler {
     clearTimeout(this.#graceTimer);
     this.#suspects.close();
     this.iostat.stop();
+    this.#shared.health.stop();
     await this.#disks.stop();
     await this.#drivers.stop(signal);
     await this.#session[Symbol.asyncDispose]();
@@ -229,7 +232,8 @@ export class Reconciler {
   #onObserved(change: ObservedChange): void {
     this.#drivers.onObserved(change);
     this.#shared.rows.touch(change.id);
-    this.#announce(change.kind === "space" ? { kind: "disk", id: change.id } : change);
+    const { kind, id } = change;
+    this.#announce(kind === "space" || kind === "health" ? { kind: "disk", id } : { kind, id });
   }
 
   #announce(object: ObservedObject | undefined): void {

@@ -7,6 +7,7 @@ import { NewVolumes } from "./lvol/new-volumes.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { freeingDisk } from "./disk/free-space.ts";
 import { Pulse } from "../spdk/pulse.ts";
+import { HealthLoop } from "./disk/health.ts";
 import { Slices } from "./disk/slices.ts";
 import { IostatLoop } from "./target/iostat.ts";
 import { Observed, type ObservedChange } from "./target/observed.ts";
@@ -57,7 +58,23 @@ export function sharedParts(
   const iostat = new IostatLoop({ ...options, observed, scanDisks });
   const space = new StoreSpace({ ...options, observed });
   const slices = new Slices(observed);
-  const known = { observed, outcomes, orphans, returned, newVolumes, iostat, space, slices, pulse };
+  const health = new HealthLoop({
+    ...options,
+    observed,
+    onChange: (id) => on.onObserved({ kind: "health", id }),
+  });
+  const known = {
+    observed,
+    outcomes,
+    orphans,
+    returned,
+    newVolumes,
+    iostat,
+    space,
+    slices,
+    health,
+    pulse,
+  };
   const asked = { afterLoss, writeMode, pending, scanDisks };
   return { ...options, ...known, ...asked, lanes: new Lanes() };
 }

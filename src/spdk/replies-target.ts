@@ -22,6 +22,8 @@ export type Notification = {
 };
 
 export type Reactor = {
+  /** The CPU that it runs on; undefined: not told. */
+  readonly core: number | undefined;
   /** From 24.09 on. */
   readonly tid: number | undefined;
   /** Ticks since the start of the reactor, which stand still in interrupt mode. */
@@ -56,6 +58,7 @@ export const notification: Read<Notification> = object((fields) => ({
 }));
 
 const reactor: Read<Reactor> = object((fields) => ({
+  core: fields.optional("lcore", integer),
   tid: fields.optional("tid", integer),
   busy: fields.get("busy", big),
   idle: fields.get("idle", big),

@@ -1,6 +1,7 @@
 // Parses rows of the disk table into the model's DiskRow.
 import { z } from "zod";
 import { DISK_STATES, type DiskRow } from "../model/disk.ts";
+import { DISK_HEALTHS, isReason, type HealthSample } from "../model/disk-health.ts";
 import { RECORDED_SPACE_LEVELS } from "../model/space.ts";
 import { EVIDENCE_KINDS } from "../model/evidence.ts";
 import {
@@ -11,6 +12,32 @@ import {
   pendingOpColumn,
   rowParser,
 } from "./columns.ts";
+
+/** An older agent does not know what a newer one has recorded, and looks itself. */
+const healthReasons = z.array(z.string()).transform((reasons) => reasons.filter(isReason));
+
+const healthSample: z.ZodType<HealthSample> = z.object({
+  time: jsonTime,
+  page: z.object({
+    criticalWarning: z.number(),
+    temperatureCelsius: optional(z.number()),
+    sparePercent: z.number(),
+    spareThresholdPercent: z.number(),
+    usedPercent: z.number(),
+    mediaErrors: bigText,
+    errorLogEntries: bigText,
+    powerOnHours: bigText,
+    unsafeShutdowns: bigText,
+  }),
+  link: optional(
+    z.object({
+      gigatransfers: z.number(),
+      lanes: z.number(),
+      maxGigatransfers: z.number(),
+      maxLanes: z.number(),
+    }),
+  ),
+});
 
 const diskRow: z.ZodType<DiskRow> = z.object({
   id: z.string(),
@@ -46,6 +73,10 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   totalClusters: optional(z.bigint()),
   freeClusters: optional(z.bigint()),
   spaceLevel: z.enum(RECORDED_SPACE_LEVELS),
+  health: z.enum(DISK_HEALTHS),
+  healthReasons,
+  healthTime: optional(z.date()),
+  healthSample: optional(healthSample),
   sizeBytes: z.bigint(),
   blockSize: z.number(),
   evidence: z.array(

@@ -9,6 +9,8 @@ export type NodeFigures = {
   readonly snapshots: Readonly<Record<string, number>>;
   /** Number of disks by state, zero included. */
   readonly disks: Readonly<Record<string, number>>;
+  /** Number of disks by health, zero included. */
+  readonly health: Readonly<Record<string, number>>;
   /** Undefined: not known yet, as is exports then; the numbers by state are empty. */
   readonly capacity:
     | {
@@ -43,6 +45,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
   const volumes = gauge("storagenode.volumes", "Volumes by state");
   const snapshots = gauge("storagenode.snapshots", "Snapshots by state");
   const disks = gauge("storagenode.disks", "Disks by state");
+  const health = gauge("storagenode.disk_health", "Disks by health");
   const capacity = gauge(
     "storagenode.capacity",
     "Bytes of the disks that are UP, and bytes promised on all disks, by kind",
@@ -68,54 +71,57 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "1 if a condition of the node holds, otherwise 0",
   );
   const needs = [unconfirmed, orphans, suspects, outcomes, readers, watchers];
-  const all = [volumes, snapshots, disks, capacity, space, exports, ...needs, queue, condition];
+  const all = [
+    volumes,
+    snapshots,
+    disks,
+    health,
+    capacity,
+    space,
+    exports,
+    ...needs,
+    queue,
+    condition,
+  ];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
-    const states = [
-      [volumes, now.volumes],
-      [snapshots, now.snapshots],
-      [disks, now.disks],
+    const labelled = [
+      [volumes, "state", now.volumes],
+      [snapshots, "state", now.snapshots],
+      [disks, "state", now.disks],
+      [health, "state", now.health],
+      [suspects, "state", now.suspects],
+      [capacity, "kind", kindsOf(now.capacity)],
+      [space, "level", now.space],
+      [exports, "kind", now.exports ?? {}],
+      [orphans, "kind", { lvol: now.orphans.lvols, subsystem: now.orphans.subsystems }],
+      [outcomes, "of", now.unknownOutcomes],
+      [queue, "queue", now.queues],
+      [condition, "condition", numbersOf(now.conditions)],
     ] as const;
-    for (const [gauge, counts] of states) {
-      for (const [state, count] of Object.entries(counts)) observe.observe(gauge, count, { state });
-    }
-    for (const [kind, bytes] of Object.entries(kindsOf(now.capacity))) {
-      observe.observe(capacity, Number(bytes), { kind });
-    }
-    for (const [level, count] of Object.entries(now.space)) {
-      observe.observe(space, count, { level });
-    }
-    for (const [kind, count] of Object.entries(now.exports ?? {})) {
-      observe.observe(exports, count, { kind });
+    for (const [gauge, label, values] of labelled) {
+      for (const [name, value] of Object.entries(values)) {
+        observe.observe(gauge, value, { [label]: name });
+      }
     }
     observe.observe(unconfirmed, now.unconfirmedHosts);
-    observe.observe(orphans, now.orphans.lvols, { kind: "lvol" });
-    observe.observe(orphans, now.orphans.subsystems, { kind: "subsystem" });
-    for (const [state, count] of Object.entries(now.suspects)) {
-      observe.observe(suspects, count, { state });
-    }
-    for (const [of, count] of Object.entries(now.unknownOutcomes)) {
-      observe.observe(outcomes, count, { of });
-    }
     observe.observe(readers, now.iostatReaders);
     observe.observe(watchers, now.watchers);
-    for (const [name, length] of Object.entries(now.queues)) {
-      observe.observe(queue, length, { queue: name });
-    }
-    for (const [name, holds] of Object.entries(now.conditions)) {
-      observe.observe(condition, holds ? 1 : 0, { condition: name });
-    }
   }, all);
 }
 
-function kindsOf(capacity: NodeFigures["capacity"]): Readonly<Record<string, bigint>> {
+function numbersOf(holds: NodeFigures["conditions"]): Readonly<Record<string, number>> {
+  return Object.fromEntries(Object.entries(holds).map(([name, value]) => [name, value ? 1 : 0]));
+}
+
+function kindsOf(capacity: NodeFigures["capacity"]): Readonly<Record<string, number>> {
   if (capacity === undefined) return {};
   return {
-    total: capacity.totalBytes,
-    free: capacity.freeBytes,
-    promised: capacity.promisedBytes,
-    allocated: capacity.allocatedBytes,
-    snapshots: capacity.snapshotBytes,
-    orphans: capacity.orphanBytes,
+    total: Number(capacity.totalBytes),
+    free: Number(capacity.freeBytes),
+    promised: Number(capacity.promisedBytes),
+    allocated: Number(capacity.allocatedBytes),
+    snapshots: Number(capacity.snapshotBytes),
+    orphans: Number(capacity.orphanBytes),
   };
 }

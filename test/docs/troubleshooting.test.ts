@@ -21,8 +21,11 @@ let volume: string;
 beforeAll(async () => {
   const database = stack.use(await testDatabase());
   const target = stack.use(await startTarget({ disks: 1, diskBytes: 4n * GIB }));
-  agent = stack.use(await startAgent({ url: database.url, target }));
+  agent = stack.use(await startAgent({ url: database.url, target, timing: { healthMs: 500 } }));
   await agent.ready();
+  await until("the disk was looked at", () =>
+    [...agent.node.agent.rows.disks()].every(({ healthTime }) => healthTime !== undefined),
+  );
   volume = idOf(await provision(agent, { allowedHostNqns: [] }));
   // A foreign lvol takes the clusters that a thick volume needs.
   const [disk] = [...agent.node.agent.rows.disks()];

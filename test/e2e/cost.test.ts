@@ -17,12 +17,13 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 import { GIB, HOST, idOf, provision, remove, resize, update, WAIT } from "../support/volumes.ts";
 
 /** Ten times as fast as the defaults: the idle minute takes six seconds. */
-const TIMING = { eventsMs: 200, leaseTermMs: 3_000 };
+const TIMING = { eventsMs: 200, leaseTermMs: 3_000, healthMs: 6_000 };
 const DISCOVERY = "nqn.2014-08.org.nvmexpress.discovery";
 const POLLS = ["notify_get_notifications", "nvmf_get_stats"];
+const HEALTH = "bdev_nvme_get_controller_health_info";
 const STORE_READ = "bdev_lvol_get_lvstores";
 const DISKS = 2;
-const isPoll = (method: unknown) => POLLS.some((poll) => poll === method);
+const isPoll = (method: unknown) => [...POLLS, HEALTH].some((poll) => poll === method);
 
 let stack: AsyncDisposableStack;
 let telemetry: Telemetry;
@@ -44,6 +45,9 @@ beforeAll(async () => {
   const through = { socket: path, fabricDisks: target.fabricDisks };
   agent = stack.use(await startAgent({ ...parts, target: through }, {}, { telemetry }));
   await agent.ready();
+  await until("the disks were looked at, which is recorded once an hour", () =>
+    [...agent.node.agent.rows.disks()].every(({ healthTime }) => healthTime !== undefined),
+  );
   // The first provision and delete cost more: identities are read and statements are prepared.
   await remove(agent, idOf(await provision(agent)));
 });
@@ -58,8 +62,8 @@ type Cost = {
 };
 
 /**
- * The cost of `act` without the periodic work: event polls, reads of free clusters and lease renewals are
- * not counted. storeReads: of a store, by the act itself.
+ * The cost of `act` without the periodic work: event polls, reads of free clusters and of health, and lease
+ * renewals are not counted. storeReads: of a store, by the act itself.
  */
 async function costOf(act: () => Promise<unknown>, storeReads = 0): Promise<Cost> {
   // A scrape reads I/O counters from the target.
@@ -197,7 +201,7 @@ describe("a volume", () => {
 });
 
 describe("a minute in which nothing happens", () => {
-  it("costs sixty small polls of the target; besides lease renewals no statement or full list", async () => {
+  it("costs sixty small polls of the target and a health page of each disk; besides lease renewals no statement or full list", async () => {
     await until("free clusters were read since the last change", async () => {
       return !(await requestsOfPolls(3)).some(({ method }) => method === STORE_READ);
     });
@@ -205,7 +209,10 @@ describe("a minute in which nothing happens", () => {
     heard.take();
     const polls = await requestsOfPolls(30);
     const after = await scrape(agent);
-    expect(new Set(polls.map(({ method }) => method))).toEqual(new Set(POLLS));
+    const { [HEALTH]: pages, ...others } = tally(polls);
+    expect(new Set(Object.keys(others))).toEqual(new Set(POLLS));
+    // One of each controller; the polls of the minute may lie around one more, or one less, of both.
+    expect([DISKS - 1, DISKS, DISKS + 1]).toContain(pages);
     expect(writes(before, after)).toEqual({ statements: 0, commits: 0 });
     expect(valueOf(after, "storagenode_spdk_dumps_total")).toBe(
       valueOf(before, "storagenode_spdk_dumps_total"),

@@ -11,6 +11,7 @@ import { call, refusal, startAgent, until, type TestAgent } from "../support/age
 import { testDatabase } from "../support/database.ts";
 import { DatabaseProxy } from "../support/database-proxy.ts";
 import { answers, explainDisk, explainVolume, storageNode } from "../support/explain.ts";
+import { loadVfioPci } from "../../src/sim/kernel/build-tree.ts";
 import { kernelScenario } from "../support/kernel-scenario.ts";
 import {
   REAL_SOCKET,
@@ -348,9 +349,10 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a volume", () => {
 });
 
 describe.skipIf(REAL_SOCKET !== undefined)("Explain of a disk", () => {
-  it("names the evidence against claiming it, and the call that admits it", async () => {
+  it("names the evidence against claiming it, the call that admits it, and what the machine lacks", async () => {
     await using stack = new AsyncDisposableStack();
-    const spec = { drives: [drive(1), drive(2, { use: { kind: "mount", at: "/data" } })] };
+    const drives = [drive(1), drive(2, { use: { kind: "mount", at: "/data" } })];
+    const spec = { drives, vfioPci: false };
     const kernel = stack.use(await kernelScenario(spec));
     const disks = spec.drives.map(simulated);
     const setup = stack.use(await scenario({ drives: { root: kernel.root, disks } }));
@@ -377,10 +379,15 @@ describe.skipIf(REAL_SOCKET !== undefined)("Explain of a disk", () => {
       evidenceFingerprint: "",
       address: "",
       discardZeroes: false,
-      waitTimeout: WAIT,
+      waitTimeout: undefined,
     });
+    const words =
+      /this machine cannot give drives to the target \(vfio-pci\): .*cure: modprobe vfio-pci/;
+    await says(blank, words);
+    await loadVfioPci(kernel.root);
     const up = await says(blank, /^disk DRIVE1 is UP: /);
-    expect(answers(up)).toBe("yyyyyy");
+    // Its health may not have been read yet.
+    expect(answers(up)).toMatch(/^yyyyy[y?]y$/);
   });
 });
 

@@ -48,6 +48,9 @@ beforeAll(async () => {
   database = await testDatabase();
   agent = await startAgent({ url: database.url, target }, {}, { telemetry, log: log() });
   await agent.ready();
+  await until("the disks were looked at: no record of theirs shares a commit", () =>
+    [...agent.node.agent.rows.disks()].every(({ healthTime }) => healthTime !== undefined),
+  );
 });
 
 afterAll(async () => {

@@ -25,11 +25,11 @@ const answersOf = (facts: DiskFacts) =>
     .join("");
 
 describe("an explanation of an UP disk", () => {
-  it("answers YES six times, and counts what is free, promised and left", () => {
+  it("answers YES seven times, and counts what is free, promised and left", () => {
     const row = diskRow({ promisedBytes: 512n * 1024n ** 2n, lvolCount: 2 });
     const said = explainDisk(diskFacts({ row }));
     expect(said.checks.map(({ answer, remedy }) => answer + remedy)).toEqual(
-      Array.from({ length: 6 }, () => "YES"),
+      Array.from({ length: 7 }, () => "YES"),
     );
     expect(said.summary).toBe(
       "disk SERIAL1 is UP: 250 of 255 clusters free (1000 MiB, zeroed), 512 MiB promised to " +
@@ -40,7 +40,7 @@ describe("an explanation of an UP disk", () => {
 });
 
 const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, string])[] = [
-  ["hold", { node: nodeFacts({ hold: "behind" }) }, /on hold/, /storage-node rebuild/, "NYYYYY"],
+  ["hold", { node: nodeFacts({ hold: "behind" }) }, /on hold/, /storage-node rebuild/, "NYYYYYY"],
   [
     "target",
     {
@@ -54,14 +54,14 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     },
     /does not answer at \/run\/spdk.sock/,
     /start the target/,
-    "NYUUUY",
+    "NYUUUYY",
   ],
   [
     "pulled",
     { row: diskRow({ state: "MISSING" }), onTarget: undefined, inKernel: undefined },
     /no PCIe function has the serial SERIAL1 \(last seen at 0000:01:00.0, there since 2026-/,
     /put the drive back/,
-    "NNUNUY",
+    "NNUNUYY",
   ],
   [
     "a fabric disk that is not served",
@@ -73,14 +73,14 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     },
     /cannot be attached at 127.0.0.1:9000 \(nqn.2026-11.io.test:disk\): .*answered -5/,
     /make the disk's target answer there/,
-    "NNUNUN",
+    "NNUNUYN",
   ],
   [
     "a fabric disk without an entry",
     { row: fabricRow, onTarget: undefined, inKernel: undefined },
     /no entry of STORAGE_NODE_FABRIC_DISKS names the serial SERIAL1/,
     /put the entry back/,
-    "NNUNUY",
+    "NNUNUYY",
   ],
   [
     "in use",
@@ -91,14 +91,14 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     },
     /MOUNTED SERIAL1\/1 at \/data/,
     /unmount it; the agent then inspects it again by itself/,
-    "NYNNUY",
+    "NYNNUYY",
   ],
   [
     "a double",
     { row: { ...BARE, state: "CONFLICT" }, onTarget: undefined, inKernel: KERNEL, duplicate: true },
     /another disk has the serial SERIAL1/,
     /take one of the two disks/,
-    "NYNNUY",
+    "NYNNUYY",
   ],
   [
     "not admitted",
@@ -109,14 +109,14 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     },
     /nobody has admitted it yet/,
     new RegExp(`call AdmitDisk {"diskId": "${DISK}", "serial": "SERIAL1"}`),
-    "NYYNUY",
+    "NYYNUYY",
   ],
   [
     "given up",
     { row: diskRow({ state: "FAILED", stateReason: "lvstore X was not found on the disk" }) },
     /lvstore X was not found on the disk/,
     /AdmitDisk tries again/,
-    "NYYYYY",
+    "NYYYYYY",
   ],
   [
     "somebody's store",
@@ -125,7 +125,7 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     },
     /OTHER_FLEET: holds the lvstore sn-x/,
     /give the disk back to its owner/,
-    "NYYYNY",
+    "NYYYNYY",
   ],
   [
     "may not be formatted",
@@ -137,35 +137,35 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     },
     /it has no lvstore/,
     /set "format": true in its entry/,
-    "NYUYNY",
+    "NYUYNYY",
   ],
   [
     "dirty",
     { row: diskRow({ freeSpace: "UNKNOWN" }) },
     /may hold bytes of deleted volumes/,
     new RegExp(`ZeroFreeSpace {"diskId": "${DISK}"}`),
-    "YYYYNY",
+    "YYYYNYY",
   ],
   [
     "full",
     { freeClusters: 0n },
     /it is full: 0 of 255 clusters free/,
     /call Delete for volumes nobody needs/,
-    "YYYYNY",
+    "YYYYNYY",
   ],
   [
     "cordoned",
     { row: diskRow({ cordoned: true }) },
     /takes no new volumes/,
     /call Uncordon/,
-    "YYYYNY",
+    "YYYYNYY",
   ],
   [
     "promised",
     { row: diskRow({ promisedBytes: 1020n * 1024n ** 2n, lvolCount: 7 }) },
     /all of its 1020 MiB are promised, to 7 volumes/,
     /STORAGE_NODE_OVERCOMMIT/,
-    "YYYYNY",
+    "YYYYNYY",
   ],
 ];
 
@@ -180,7 +180,7 @@ describe("the summary of a disk's explanation", () => {
 
   it("accepts old bytes where tenants trust each other, and reports a requested zeroing", () => {
     const row = diskRow({ freeSpace: "UNKNOWN" });
-    expect(answersOf(diskFacts({ row, isolation: "trusted" }))).toBe("YYYYYY");
+    expect(answersOf(diskFacts({ row, isolation: "trusted" }))).toBe("YYYYYYY");
     const asked = diskFacts({ row: { ...row, zeroRequestedTime: NOW } });
     expect(explainDisk(asked).summary).toContain("was requested at 2026-11-26T02:00:00Z");
   });

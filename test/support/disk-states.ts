@@ -87,6 +87,15 @@ export const DISK_STATES: States<DiskSubject> = {
       return disks;
     },
   },
+  failing: {
+    bring: async (world, count) => {
+      await started(world);
+      await world.scenario.killAgent();
+      const failing = `health = 'FAILED', health_reasons = '["READ_ONLY"]', health_time = now()`;
+      await world.scenario.query(`update disk set ${failing}`);
+      return await upDisk(world, count);
+    },
+  },
   "not zeroed": {
     bring: async (world, count) => {
       await started(world);

@@ -29,6 +29,7 @@ import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
+import type { HealthLoop } from "./health.ts";
 import type { Slices } from "./slices.ts";
 import { hostsMayFree, mayBeDirty, spaceOnTarget } from "./free-space.ts";
 import { EVIDENCE_MS, KERNEL_LATE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
@@ -45,6 +46,7 @@ export type DisksOptions = {
   readonly afterLoss: AfterLoss;
   readonly outcomes: UnknownOutcomes;
   readonly slices: Slices;
+  readonly health: Pick<HealthLoop, "seen">;
   readonly pending: (now: Date) => PendingContext;
   readonly writeMode: () => WriteMode;
   readonly wake: (id: string) => void;
@@ -157,14 +159,14 @@ export class Disks {
       outcomeUnknown: this.#options.outcomes.of(row.id),
       hostsMayFree: hostsMayFree(rows, observed, row.id),
       mayBeDirty: mayBeDirty(rows, observed, row.id),
+      health: this.#options.health.seen(row.id),
     };
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {
-    const { failures } = row;
-    const view = this.view(row, { now: new Date(), inFlight: false, failures });
-    const { outcomeUnknown, space, hostsMayFree: discardsFree } = view;
-    return { ...readiness(view), outcomeUnknown, space, discardsFree };
+    const view = this.view(row, { now: new Date(), inFlight: false, failures: row.failures });
+    const { outcomeUnknown, space, hostsMayFree: discardsFree, health } = view;
+    return { ...readiness(view), outcomeUnknown, space, discardsFree, health };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
@@ -264,9 +266,9 @@ export class Disks {
    * the disks on the target, and the admission of fabric disks.
    */
   async #retryPostponed(): Promise<void> {
-    const { observed } = this.#options;
     if (this.#closed) return;
-    if (observed.incarnation !== undefined && !this.#targetListed) await this.rescanTarget();
+    const isConnected = this.#options.observed.incarnation !== undefined;
+    if (isConnected && !this.#targetListed) await this.rescanTarget();
     await this.#fabric.admitKnown();
   }
 
@@ -328,16 +330,15 @@ export class Disks {
     const evidence = this.#evidence.get(id)?.evidence;
     const fabric = this.#fabric.entryOf(row);
     if (!admittedByPolicy(config, row, { evidence, fabric })) return;
-    const { serial } = row;
     await writer.mutate({
       kind: "admitDisk",
       id,
-      serial,
+      serial: row.serial,
       evidenceFingerprint: undefined,
       discardZeroes: fabric?.discardZeroes,
       actor: "policy",
       traceparent: undefined,
     });
-    log.info({ disk: id, serial }, "disk admitted by policy");
+    log.info({ disk: id, serial: row.serial }, "disk admitted by policy");
   }
 }

@@ -5,6 +5,7 @@ import type { DiskState, DiskStatusPatch } from "../../model/disk.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
 import { diskSpace, isWorthRecording, recordedLevel } from "../../model/space.ts";
+import { healthPatch } from "./health-record.ts";
 import { wantsZeroing } from "./init.ts";
 import type { DiskView } from "./view.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
@@ -25,7 +26,7 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
     if (phase.stateReason !== row.stateReason) patch.stateReason = phase.stateReason;
     if (phase.state === "UP") Object.assign(patch, storeColumns(view));
   }
-  Object.assign(patch, kernelColumns(view), failuresPatch(view));
+  Object.assign(patch, kernelColumns(view), failuresPatch(view), healthPatch(view));
   if ((view.mayBeDirty || sliceCutOff(view)) && row.freeSpace === "ZEROED") {
     patch.freeSpace = "UNKNOWN";
   }

@@ -5,6 +5,7 @@ import type { StepFailures } from "../../model/failure.ts";
 import type { Evidence } from "../../model/evidence.ts";
 import type { UnknownOutcome } from "../../model/unknown-outcome.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
+import type { SeenHealth } from "../../model/seen-health.ts";
 import type { DiskSpace, SpaceThresholds } from "../../model/space.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Slice } from "./slices.ts";
@@ -65,6 +66,8 @@ export type DiskView = {
   readonly slices: readonly Slice[] | undefined;
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly hostsMayFree: boolean;
+  /** As this agent has last seen it; undefined: it has not looked yet. */
+  readonly health?: SeenHealth | undefined;
   /** Free clusters may hold old bytes: of a delete that did not clear them, or by hostsMayFree. */
   readonly mayBeDirty: boolean;
 };
@@ -74,6 +77,7 @@ export function concernsVolumes(before: DiskRow | undefined, now: DiskRow | unde
   return (
     before?.state !== now?.state ||
     before?.lvsUuid !== now?.lvsUuid ||
-    before?.freeSpace !== now?.freeSpace
+    before?.freeSpace !== now?.freeSpace ||
+    before?.health !== now?.health
   );
 }

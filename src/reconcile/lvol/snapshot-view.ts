@@ -2,6 +2,7 @@
 // that it is taken of, and its disk.
 import type { LvolRow, ObservedLvol } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
+import { diskFailure } from "../../model/seen-health.ts";
 import type { SnapshotRow, SnapshotView } from "../../model/snapshot.ts";
 import type { Moment } from "../engine/kind.ts";
 import { familyView, type FamilyView } from "./family.ts";
@@ -43,6 +44,7 @@ export function snapshotView(
     diskReason: connected
       ? `disk ${row.diskId} is ${disk?.state ?? "unknown"}`
       : "the SPDK target does not answer",
+    diskFailure: diskFailure(disk),
     get clones() {
       return family.clones;
     },

@@ -5,6 +5,7 @@ import type { ListenAddress, LvolRow, ObservedVolume } from "../../model/lvol.ts
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
 import type { SnapshotRow } from "../../model/snapshot.ts";
 import type { Rows } from "../../store/rows.ts";
+import { diskFailure } from "../../model/seen-health.ts";
 import type { SpaceThresholds } from "../../model/space.ts";
 import { mayBeDirty, spaceOnTarget } from "../disk/free-space.ts";
 import type { Moment } from "../engine/kind.ts";
@@ -107,6 +108,7 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
       : "the SPDK target does not answer",
     listenAddresses: source.listenAddresses(),
     space: disk && spaceOnTarget(disk, observed.disk(row.diskId), source.spaceThresholds),
+    diskFailure: diskFailure(disk),
     ...moment,
     pending,
     family: familyView(rows, row, pending),

@@ -59,8 +59,10 @@ export type ReadMark = number;
 /** An object of which something was observed anew. */
 export type ObservedObject = { readonly kind: "lvol" | "snapshot" | "disk"; readonly id: string };
 
-/** space: of a disk, nothing but its free clusters, which no plan of a volume depends on. */
-export type ObservedChange = ObservedObject | { readonly kind: "space"; readonly id: string };
+/** Of a disk, nothing but its free clusters, or its health, which no plan of a volume depends on. */
+export type ObservedPart = { readonly kind: "space" | "health"; readonly id: string };
+
+export type ObservedChange = ObservedObject | ObservedPart;
 
 export class Observed {
   readonly #volumes = new Map<string, ObservedVolume>();

@@ -1,5 +1,6 @@
 // The orders of the control socket (docs/simulator.md#control).
 import { z } from "zod";
+import { drive } from "./drive.ts";
 
 const MAX_READ_BYTES = 1_048_576;
 
@@ -86,6 +87,11 @@ export const order = z.discriminatedUnion("op", [
     serial: z.string().optional(),
     attach_ms: z.int().nonnegative().default(0),
     load_ms: z.int().nonnegative().default(0),
+  }),
+  z.object({
+    op: z.literal("health"),
+    serial: z.string().optional(),
+    ...z.object(drive).partial().shape,
   }),
   z.object({
     op: z.literal("abort_on_add_ns"),

@@ -9,8 +9,10 @@ import { abortOnAddNamespace, read, write } from "./control-lvols.ts";
 import { order, type Order, type OrderOf } from "./control-orders.ts";
 import type { Engine } from "./engine.ts";
 import type { Rule } from "./gate.ts";
+import type { Disk } from "./media.ts";
 import { TargetAbort } from "./operation.ts";
 import { removeStaleSocket } from "./stale-socket.ts";
+import type { Target } from "./target.ts";
 
 export type ControlOptions = {
   readonly path: string;
@@ -110,6 +112,8 @@ export class ControlServer {
         return abortOnAddNamespace(engine, asked);
       case "late_disk":
         return lateDisk(engine, asked);
+      case "health":
+        return setHealth(engine, asked);
       case "reset_counts":
         gate.resetCounts();
         break;
@@ -155,12 +159,23 @@ function ruleOf(asked: OrderOf<"drop" | "delay" | "slow" | "fail">): Rule {
   }
 }
 
+/** Kept with the disk, as a drive does. */
+function setHealth({ target }: Engine, asked: OrderOf<"health">): object {
+  for (const disk of disksNamed(target, asked.serial)) disk.setDrive(asked);
+  target.flush();
+  return { done: true };
+}
+
+function disksNamed({ disks: all }: Target, serial: string | undefined): readonly Disk[] {
+  const disks = all.filter(({ facts }) => serial === undefined || facts.serial === serial);
+  if (disks.length === 0) throw new Error(`no disk ${serial ?? ""}`);
+  return disks;
+}
+
 /** Kept with the disk: it is late after a restart, too. */
 function lateDisk({ target }: Engine, asked: OrderOf<"late_disk">): object {
   const { serial, attach_ms: attachMs, load_ms: loadMs } = asked;
-  const disks = target.disks.filter(({ facts }) => serial === undefined || facts.serial === serial);
-  if (disks.length === 0) throw new Error(`no disk ${serial ?? ""}`);
-  for (const disk of disks) disk.setLate({ attachMs, loadMs });
+  for (const disk of disksNamed(target, serial)) disk.setLate({ attachMs, loadMs });
   target.flush();
   return { done: true };
 }

@@ -1,6 +1,7 @@
-// Lines of the journal of a disk: one per change. `late` and `trap` are no state of a real disk but
+// Lines of the journal of a disk: one per change. `late`, `drive` and `trap` are no state of a real disk but
 // faults that a test wants after a restart, too.
 import { z } from "zod";
+import { drive } from "./drive.ts";
 import type { Blob } from "./media.ts";
 
 const extent = z.tuple([z.number(), z.number(), z.number()]);
@@ -35,6 +36,7 @@ export const line = z.discriminatedUnion("op", [
   z.object({ op: z.literal("delete"), uuid: z.string() }),
   z.object({ op: z.literal("run"), from: z.number(), end: z.number(), byte: z.number() }),
   z.object({ op: z.literal("late"), attachMs: z.number(), loadMs: z.number() }),
+  z.object({ op: z.literal("drive"), ...drive }),
   z.object({ op: z.literal("trap"), lvol: z.string(), set: z.boolean() }),
   z.object({ op: z.literal("page"), page: z.number(), hex: z.string() }),
 ]);

@@ -12,6 +12,7 @@ import {
 import { join } from "node:path";
 import type { z } from "zod";
 import { DiskBytes, PAGE_BYTES, type Page, type Run } from "./disk-bytes.ts";
+import { changedDrive, HEALTHY_DRIVE, type Drive } from "./drive.ts";
 import { blobRecord, line, type Line } from "./disk-journal.ts";
 import { Extents } from "./extents.ts";
 import { Ranges } from "./ranges.ts";
@@ -74,6 +75,8 @@ export class Disk {
   #store: Store | undefined;
   /** Fault injection: how long an attach takes to find the disk, and then to load its store. */
   #late = { attachMs: 0, loadMs: 0 };
+  /** Fault injection: what its health page shows, and how its controller is. */
+  #drive: Drive = HEALTHY_DRIVE;
   /** Fault injection: lvols whose namespace aborts the target. */
   readonly #traps = new Set<string>();
 
@@ -97,6 +100,16 @@ export class Disk {
   setLate(late: { readonly attachMs: number; readonly loadMs: number }): void {
     this.#late = { ...late };
     this.#write({ op: "late", ...late });
+  }
+
+  get drive(): Drive {
+    return this.#drive;
+  }
+
+  /** What is not named stays as it is. */
+  setDrive(change: object): void {
+    this.#drive = changedDrive(this.#drive, change);
+    this.#write({ op: "drive", ...this.#drive });
   }
 
   isTrap(lvol: string): boolean {
@@ -234,6 +247,7 @@ export class Disk {
       } else this.#write({ op: "run", ...one });
     }
     this.setLate(this.#late);
+    this.setDrive({});
     for (const lvol of this.#traps) this.setTrap(lvol, true);
     if (store !== undefined) {
       this.format(store);
@@ -271,6 +285,9 @@ export class Disk {
         return;
       case "late":
         this.#late = change;
+        return;
+      case "drive":
+        this.#drive = changedDrive(HEALTHY_DRIVE, change);
         return;
       case "trap":
         if (change.set) this.#traps.add(change.lvol);

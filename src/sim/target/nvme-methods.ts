@@ -14,14 +14,14 @@ import { tridJson } from "./bdev-methods.ts";
 import type { JsonValue } from "./json.ts";
 import type { Disk } from "./media.ts";
 import { after, done, HalfDone, type Context, type Methods, type Started } from "./method.ts";
-import { asyncErrno, errno, RpcError } from "./rpc-error.ts";
+import { errno, RpcError } from "./rpc-error.ts";
+import { health } from "./health-page.ts";
 import { sendCommand } from "./nvme-command.ts";
 import type { Controller, DiskBdev, Path, Target } from "./target.ts";
 
 /** Polls that an attach takes, including the examination of the bdev. */
 const ATTACH_POLLS = 4;
 const DETACH_POLLS = 1;
-const HEALTH_POLLS = 8;
 
 const ATTACH = {
   name: required(text),
@@ -219,60 +219,15 @@ function detach(context: Context, params: JsonValue | undefined): Started {
   };
 }
 
-function controllerJson({ name, paths }: Controller): object {
+function controllerJson({ name, paths, disk }: Controller): object {
   return {
     name,
     ctrlrs: paths.map((path) => ({
-      state: "enabled",
+      state: disk.drive.controller,
       trid: tridJson(path),
       cntlid: path.cntlid,
       host: { nqn: "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000000" },
       numa_id: 0,
     })),
-  };
-}
-
-function health({ target }: Context, params: JsonValue | undefined): Started {
-  let name: string;
-  try {
-    ({ name } = decode(params, { name: required(text) }));
-  } catch (error) {
-    if (!(error instanceof DecodeFailed)) throw error;
-    const missing = params === undefined || params === null;
-    throw new RpcError(-32603, missing ? "Missing device name" : "Invalid parameters");
-  }
-  const controller = target.controllers.get(name);
-  if (controller === undefined) throw new RpcError(-32603, "Device not found");
-  const { serial, model } = controller.disk.facts;
-  const result = {
-    model_number: model,
-    serial_number: serial,
-    firmware_revision: "1.0",
-    traddr: controller.paths[0]?.traddr ?? "",
-    critical_warning: 0,
-    temperature_celsius: 50,
-    available_spare_percentage: 100,
-    available_spare_threshold_percentage: 10,
-    percentage_used: 0,
-    data_units_read: 0,
-    data_units_written: 0,
-    host_read_commands: 0,
-    host_write_commands: 0,
-    controller_busy_time: 0,
-    power_cycles: 1,
-    power_on_hours: 1,
-    unsafe_shutdowns: 0,
-    media_errors: 0,
-    num_err_log_entries: 0,
-    warning_temperature_time_minutes: 0,
-    critical_composite_temperature_time_minutes: 0,
-  };
-  return {
-    kind: "later",
-    polls: HEALTH_POLLS,
-    complete: () => {
-      if (!target.controllers.has(name)) throw asyncErrno("EIO", -32603);
-      return result;
-    },
   };
 }

@@ -8,7 +8,7 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.ts";
 import { Condition, Meta } from "./meta.ts";
-import { Iostat } from "./node.ts";
+import { DiskHealth, Iostat } from "./node.ts";
 
 export const protobufPackage = "storagenode.v1";
 
@@ -217,6 +217,9 @@ export interface DiskStatus {
     | undefined;
   /** An operator asserted that a discarded block of this disk reads as zeros. */
   discardZeroes: boolean;
+  health:
+    | DiskHealth
+    | undefined;
   /**
    * The last counters that were read, and when: while somebody reads them (StreamIostat, metrics).
    * Unset if they were not read since the target started.
@@ -443,6 +446,7 @@ function createBaseDiskStatus(): DiskStatus {
     nextTryTime: undefined,
     zeroing: undefined,
     discardZeroes: false,
+    health: undefined,
     iostat: undefined,
     iostatTime: undefined,
   };
@@ -521,6 +525,9 @@ export const DiskStatus: MessageFns<DiskStatus> = {
     }
     if (message.discardZeroes !== false) {
       writer.uint32(176).bool(message.discardZeroes);
+    }
+    if (message.health !== undefined) {
+      DiskHealth.encode(message.health, writer.uint32(186).fork()).join();
     }
     if (message.iostat !== undefined) {
       Iostat.encode(message.iostat, writer.uint32(242).fork()).join();
@@ -720,6 +727,14 @@ export const DiskStatus: MessageFns<DiskStatus> = {
             message.discardZeroes = reader.bool();
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.health = DiskHealth.decode(reader, reader.uint32());
+            continue;
+          }
           case 30: {
             if (tag !== 242) {
               break;
@@ -781,6 +796,9 @@ export const DiskStatus: MessageFns<DiskStatus> = {
       ? ZeroingProgress.fromPartial(object.zeroing)
       : undefined;
     message.discardZeroes = object.discardZeroes ?? false;
+    message.health = (object.health !== undefined && object.health !== null)
+      ? DiskHealth.fromPartial(object.health)
+      : undefined;
     message.iostat = (object.iostat !== undefined && object.iostat !== null)
       ? Iostat.fromPartial(object.iostat)
       : undefined;

@@ -17,8 +17,11 @@ export const protobufFileName = "storagenode/v1/node.proto";
 export const DiskHealthState = {
   DISK_HEALTH_STATE_UNSPECIFIED: "DISK_HEALTH_STATE_UNSPECIFIED",
   DISK_HEALTH_STATE_OK: "DISK_HEALTH_STATE_OK",
+  /** DISK_HEALTH_STATE_DEGRADED - Something is wrong with it; it is used as before. */
   DISK_HEALTH_STATE_DEGRADED: "DISK_HEALTH_STATE_DEGRADED",
+  /** DISK_HEALTH_STATE_FAILED - It takes no new volumes; those on it stay. */
   DISK_HEALTH_STATE_FAILED: "DISK_HEALTH_STATE_FAILED",
+  /** DISK_HEALTH_STATE_UNKNOWN - Nothing was read of it, or its controller gives no health page. */
   DISK_HEALTH_STATE_UNKNOWN: "DISK_HEALTH_STATE_UNKNOWN",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -206,12 +209,51 @@ export interface Component {
   cure: string;
 }
 
-/** The health of one disk. */
+/** The health of one disk, as its controller was last seen. */
 export interface DiskHealth {
   diskId: string;
   state: DiskHealthState;
+  /** What is wrong, in words of a closed list (docs/troubleshooting.md). */
   reasons: string[];
-  age: Duration | undefined;
+  /** How long ago the disk was looked at; unset if it never was. */
+  age:
+    | Duration
+    | undefined;
+  /** What is wrong, for people. Empty if nothing is. */
+  message: string;
+  /** Unset if the controller gave no health page yet. */
+  page: HealthPage | undefined;
+}
+
+/** The health page of a controller (SMART log) and its PCIe link, as last read. */
+export interface HealthPage {
+  time:
+    | Date
+    | undefined;
+  /** Bit mask as in the NVMe specification; 0: no warning. */
+  criticalWarning: number;
+  /** Unset if the drive does not measure it. */
+  temperatureCelsius?: number | undefined;
+  sparePercent: number;
+  spareThresholdPercent: number;
+  /** Of the writes that it is rated for; may be above 100. */
+  usedPercent: number;
+  /** Since it was made. A count above 2^64 - 1 is shown as that. */
+  mediaErrors: bigint;
+  errorLogEntries: bigint;
+  powerOnHours: bigint;
+  unsafeShutdowns: bigint;
+  /** Unset for disks on a fabric, and where the kernel does not know the link. */
+  link: PcieLink | undefined;
+}
+
+/** A PCIe link, and what the drive and its slot could have. */
+export interface PcieLink {
+  /** GT/s of each lane. */
+  gigatransfers: number;
+  lanes: number;
+  maxGigatransfers: number;
+  maxLanes: number;
 }
 
 /** One question of Explain with its answer. */
@@ -1020,7 +1062,14 @@ export const Component: MessageFns<Component> = {
 };
 
 function createBaseDiskHealth(): DiskHealth {
-  return { diskId: "", state: DiskHealthState.DISK_HEALTH_STATE_UNSPECIFIED, reasons: [], age: undefined };
+  return {
+    diskId: "",
+    state: DiskHealthState.DISK_HEALTH_STATE_UNSPECIFIED,
+    reasons: [],
+    age: undefined,
+    message: "",
+    page: undefined,
+  };
 }
 
 export const DiskHealth: MessageFns<DiskHealth> = {
@@ -1036,6 +1085,12 @@ export const DiskHealth: MessageFns<DiskHealth> = {
     }
     if (message.age !== undefined) {
       Duration.encode(message.age, writer.uint32(34).fork()).join();
+    }
+    if (message.message !== "") {
+      writer.uint32(42).string(message.message);
+    }
+    if (message.page !== undefined) {
+      HealthPage.encode(message.page, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -1085,6 +1140,22 @@ export const DiskHealth: MessageFns<DiskHealth> = {
             message.age = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.page = HealthPage.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1106,6 +1177,308 @@ export const DiskHealth: MessageFns<DiskHealth> = {
     message.state = object.state ?? DiskHealthState.DISK_HEALTH_STATE_UNSPECIFIED;
     message.reasons = object.reasons?.map((e) => e) || [];
     message.age = (object.age !== undefined && object.age !== null) ? Duration.fromPartial(object.age) : undefined;
+    message.message = object.message ?? "";
+    message.page = (object.page !== undefined && object.page !== null)
+      ? HealthPage.fromPartial(object.page)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseHealthPage(): HealthPage {
+  return {
+    time: undefined,
+    criticalWarning: 0,
+    temperatureCelsius: undefined,
+    sparePercent: 0,
+    spareThresholdPercent: 0,
+    usedPercent: 0,
+    mediaErrors: 0n,
+    errorLogEntries: 0n,
+    powerOnHours: 0n,
+    unsafeShutdowns: 0n,
+    link: undefined,
+  };
+}
+
+export const HealthPage: MessageFns<HealthPage> = {
+  encode(message: HealthPage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.time !== undefined) {
+      Timestamp.encode(toTimestamp(message.time), writer.uint32(10).fork()).join();
+    }
+    if (message.criticalWarning !== 0) {
+      writer.uint32(16).uint32(message.criticalWarning);
+    }
+    if (message.temperatureCelsius !== undefined) {
+      writer.uint32(24).sint32(message.temperatureCelsius);
+    }
+    if (message.sparePercent !== 0) {
+      writer.uint32(32).uint32(message.sparePercent);
+    }
+    if (message.spareThresholdPercent !== 0) {
+      writer.uint32(40).uint32(message.spareThresholdPercent);
+    }
+    if (message.usedPercent !== 0) {
+      writer.uint32(48).uint32(message.usedPercent);
+    }
+    if (message.mediaErrors !== 0n) {
+      if (BigInt.asUintN(64, message.mediaErrors) !== message.mediaErrors) {
+        throw new globalThis.Error("value provided for field message.mediaErrors of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.mediaErrors);
+    }
+    if (message.errorLogEntries !== 0n) {
+      if (BigInt.asUintN(64, message.errorLogEntries) !== message.errorLogEntries) {
+        throw new globalThis.Error("value provided for field message.errorLogEntries of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.errorLogEntries);
+    }
+    if (message.powerOnHours !== 0n) {
+      if (BigInt.asUintN(64, message.powerOnHours) !== message.powerOnHours) {
+        throw new globalThis.Error("value provided for field message.powerOnHours of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.powerOnHours);
+    }
+    if (message.unsafeShutdowns !== 0n) {
+      if (BigInt.asUintN(64, message.unsafeShutdowns) !== message.unsafeShutdowns) {
+        throw new globalThis.Error("value provided for field message.unsafeShutdowns of type uint64 too large");
+      }
+      writer.uint32(80).uint64(message.unsafeShutdowns);
+    }
+    if (message.link !== undefined) {
+      PcieLink.encode(message.link, writer.uint32(90).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HealthPage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHealthPage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.time = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.criticalWarning = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.temperatureCelsius = reader.sint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.sparePercent = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.spareThresholdPercent = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.usedPercent = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.mediaErrors = reader.uint64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.errorLogEntries = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.powerOnHours = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.unsafeShutdowns = reader.uint64() as bigint;
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.link = PcieLink.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HealthPage>): HealthPage {
+    return HealthPage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HealthPage>): HealthPage {
+    const message = createBaseHealthPage();
+    message.time = object.time ?? undefined;
+    message.criticalWarning = object.criticalWarning ?? 0;
+    message.temperatureCelsius = object.temperatureCelsius ?? undefined;
+    message.sparePercent = object.sparePercent ?? 0;
+    message.spareThresholdPercent = object.spareThresholdPercent ?? 0;
+    message.usedPercent = object.usedPercent ?? 0;
+    message.mediaErrors = (object.mediaErrors !== undefined && object.mediaErrors !== null)
+      ? BigInt(object.mediaErrors)
+      : 0n;
+    message.errorLogEntries = (object.errorLogEntries !== undefined && object.errorLogEntries !== null)
+      ? BigInt(object.errorLogEntries)
+      : 0n;
+    message.powerOnHours = (object.powerOnHours !== undefined && object.powerOnHours !== null)
+      ? BigInt(object.powerOnHours)
+      : 0n;
+    message.unsafeShutdowns = (object.unsafeShutdowns !== undefined && object.unsafeShutdowns !== null)
+      ? BigInt(object.unsafeShutdowns)
+      : 0n;
+    message.link = (object.link !== undefined && object.link !== null) ? PcieLink.fromPartial(object.link) : undefined;
+    return message;
+  },
+};
+
+function createBasePcieLink(): PcieLink {
+  return { gigatransfers: 0, lanes: 0, maxGigatransfers: 0, maxLanes: 0 };
+}
+
+export const PcieLink: MessageFns<PcieLink> = {
+  encode(message: PcieLink, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.gigatransfers !== 0) {
+      writer.uint32(9).double(message.gigatransfers);
+    }
+    if (message.lanes !== 0) {
+      writer.uint32(16).uint32(message.lanes);
+    }
+    if (message.maxGigatransfers !== 0) {
+      writer.uint32(25).double(message.maxGigatransfers);
+    }
+    if (message.maxLanes !== 0) {
+      writer.uint32(32).uint32(message.maxLanes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PcieLink {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePcieLink();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.gigatransfers = reader.double();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.lanes = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.maxGigatransfers = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.maxLanes = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PcieLink>): PcieLink {
+    return PcieLink.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PcieLink>): PcieLink {
+    const message = createBasePcieLink();
+    message.gigatransfers = object.gigatransfers ?? 0;
+    message.lanes = object.lanes ?? 0;
+    message.maxGigatransfers = object.maxGigatransfers ?? 0;
+    message.maxLanes = object.maxLanes ?? 0;
     return message;
   },
 };

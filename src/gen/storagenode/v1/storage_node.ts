@@ -6148,7 +6148,7 @@ export const StorageNodeService = {
     responseSerialize: (value: ListEventsResponse): Buffer => Buffer.from(ListEventsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListEventsResponse => ListEventsResponse.decode(value),
   },
-  /** Why an object is not as wanted: six questions with evidence and remedy. */
+  /** Why an object is not as wanted: six questions, of a disk seven, with evidence and remedy. */
   explain: {
     path: "/storagenode.v1.StorageNode/Explain" as const,
     requestStream: false as const,
@@ -6318,7 +6318,7 @@ export interface StorageNodeServer extends UntypedServiceImplementation {
   watch: handleServerStreamingCall<WatchRequest, WatchResponse>;
   /** What happened to an object and why, latest first. */
   listEvents: handleUnaryCall<ListEventsRequest, ListEventsResponse>;
-  /** Why an object is not as wanted: six questions with evidence and remedy. */
+  /** Why an object is not as wanted: six questions, of a disk seven, with evidence and remedy. */
   explain: handleUnaryCall<ExplainRequest, ExplainResponse>;
   /** The node: identity, target, capacity, loops. */
   getNode: handleUnaryCall<GetNodeRequest, GetNodeResponse>;
@@ -6724,7 +6724,7 @@ export interface StorageNodeClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListEventsResponse) => void,
   ): ClientUnaryCall;
-  /** Why an object is not as wanted: six questions with evidence and remedy. */
+  /** Why an object is not as wanted: six questions, of a disk seven, with evidence and remedy. */
   explain(
     request: ExplainRequest,
     callback: (error: ServiceError | null, response: ExplainResponse) => void,
