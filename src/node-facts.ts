@@ -63,8 +63,6 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
     view,
     disk,
     diskState: disk && diskState(disk, reconciler.diskReadiness(disk)),
-    clean: view.clean,
-    discardsNotZeroing: view.discardsNotZeroing,
     freeClusters: lvstore?.freeClusters,
     allocatedClusters: bdev?.kind === "lvol" ? bdev.lvol.allocatedClusters : undefined,
     connectedHosts: controllers && [...new Set(controllers.map(({ hostNqn }) => hostNqn))],

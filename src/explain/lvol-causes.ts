@@ -1,10 +1,9 @@
 // The causes for which a volume is not as wanted, one function each, in the order in which one
 // depends on the other: the first that applies is the cause, the others may be its effects.
-import { discardCause, notZeroedCause } from "./free-space-causes.ts";
 import { addressText, isOwnAddress } from "../model/address.ts";
 import { formatBytes } from "../model/bytes.ts";
+import { diskName } from "../model/free-space.ts";
 import {
-  diskName,
   instant,
   nodeCause,
   outcomeCause,
@@ -16,6 +15,7 @@ import {
 import { diskCause, type LvolFacts } from "./lvol-facts.ts";
 import { dataMissing, maybeLost, NO_SPACE } from "../model/lvol-state.ts";
 import { sameAddress, type ListenAddress } from "../model/lvol.ts";
+import { isOfDisk } from "../model/wait.ts";
 import { foreignSubsystemCause, hostCause } from "./export-causes.ts";
 import { limitsCause, noRoomToGrow, oldTargetCause } from "./change-causes.ts";
 
@@ -37,12 +37,12 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   ({ node }) => unresponsiveTargetCause(node),
   diskCause,
   // Before what was suspected of an earlier try: it keeps the step from being tried at all.
-  notZeroedCause,
+  ({ view: { wait } }) => (wait !== undefined && isOfDisk(wait) ? wait : undefined),
   ({ view }) => suspectCause(view.failures),
   ({ view }) => outcomeCause(view.row.id, view.outcomeUnknown),
+  ({ view }) => view.wait,
   deleting,
   maybeLostCause,
-  discardCause,
   outOfSpaceCause,
   oldTargetCause,
   dataMissingCause,

@@ -12,6 +12,7 @@ export type LvolWarning =
   | "HostsUnconfirmed"
   | "QosRefused"
   | "SpaceLow"
+  | "Waiting"
   | "OutcomeUnknown";
 
 export type LvolConditionType = LvolNeed | LvolWarning;

@@ -3,6 +3,7 @@ import type { ColumnOwner, OwnedBy } from "./column-owner.ts";
 import type { Condition, DiskConditionType } from "./condition.ts";
 import { fingerprint, type Evidence } from "./evidence.ts";
 import type { StepFailures } from "./failure.ts";
+import { freeSpaceDirt } from "./free-space.ts";
 import { diskId } from "./identity.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 import type { PendingOp } from "./pending-op.ts";
@@ -197,12 +198,7 @@ export function diskConditions(
     conditionOf("Claimed", row.controllerName !== undefined, "NotClaimed", why),
     conditionOf("Attached", observed.ready, "NotAttached", why),
     conditionOf("StoreReady", observed.ready && row.lvsUuid !== undefined, "NoStore", why),
-    conditionOf(
-      "FreeSpaceZeroed",
-      row.freeSpace === "ZEROED",
-      "NotZeroed",
-      "free clusters may hold old bytes; call ZeroFreeSpace",
-    ),
+    zeroedCondition(row, observed),
     discardCondition(row, observed),
     { type: "Healthy", status: "UNKNOWN", reason: "NotMeasured", message: "" },
     row.cordoned
@@ -211,6 +207,15 @@ export function diskConditions(
     ...spaceConditions(observed.space),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
+}
+
+function zeroedCondition(
+  row: DiskRow,
+  { discardsFree = false }: DiskReadiness,
+): Condition<DiskConditionType> {
+  const { reason, found, cure } = freeSpaceDirt(row, { hostsMayFree: discardsFree });
+  const message = `free clusters ${found}; ${cure}`;
+  return conditionOf("FreeSpaceZeroed", row.freeSpace === "ZEROED", reason, message);
 }
 
 function discardCondition(

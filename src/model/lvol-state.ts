@@ -13,6 +13,7 @@ import {
 } from "./lvol.ts";
 import { spaceLow, type DiskSpace } from "./space.ts";
 import { limitsText, realLimits } from "./qos.ts";
+import { isOfDisk, waitConditions, waitText, type Wait } from "./wait.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 
 export const LVOL_STATES = [
@@ -47,6 +48,8 @@ export type VolumeView = {
   readonly listenAddresses: readonly ListenAddress[];
   /** Of its disk; undefined: not known. */
   readonly space: DiskSpace | undefined;
+  /** What keeps its loops from the next step although nothing failed; undefined: nothing. */
+  readonly wait: Wait | undefined;
 };
 
 export type PresentSubsystem = Extract<ObservedSubsystem, { kind: "present" }>;
@@ -97,7 +100,7 @@ function lvolCreated(view: VolumeView): LvolCondition {
   }
   if (observed.lvol?.kind === "present" && row.cloning) {
     const message = `it does not have the data of snapshot ${row.request.sourceSnapshotId} yet`;
-    return { type, status: "FALSE", reason: "Cloning", message };
+    return waited(view, { type, status: "FALSE", reason: "Cloning", message });
   }
   if (observed.lvol?.kind === "present" && row.lvolUuid === undefined) {
     // TRUE only after the uuid is committed: a row without it would allow a second, empty lvol.
@@ -115,7 +118,14 @@ function lvolCreated(view: VolumeView): LvolCondition {
     return { type, status: "UNKNOWN", reason: "NotSeenYet", message };
   }
   const message = row.lastError ?? "not created yet";
-  return { type, status: "FALSE", reason: row.failed ? "Failed" : "NotCreated", message };
+  const reason = row.failed ? "Failed" : "NotCreated";
+  return waited(view, { type, status: "FALSE", reason, message });
+}
+
+/** As the wait says, if there is one: errors and plans of before are of no account meanwhile. */
+function waited({ wait }: VolumeView, condition: LvolCondition): LvolCondition {
+  if (wait === undefined) return condition;
+  return { ...condition, reason: wait.reason, message: waitText(wait) };
 }
 
 /** SPDK's error text when a thick lvol does not fit (docs/spdk-contract.md#lvols). */
@@ -132,6 +142,10 @@ function sizeReached(view: VolumeView): LvolCondition {
   if (sizeBytes > row.promisedBytes) return { type, status: "TRUE", reason: "Larger", message };
   if (sizeBytes === row.promisedBytes) {
     return { type, status: "TRUE", reason: "Seen", message: "" };
+  }
+  if (view.wait !== undefined) {
+    const { reason } = view.wait;
+    return { type, status: "FALSE", reason, message: `${message}: ${waitText(view.wait)}` };
   }
   const failure = failures[RESIZE_KEY];
   if (failure === undefined) return { type, status: "FALSE", reason: "TooSmall", message };
@@ -202,6 +216,17 @@ export function hostIsGone({ observed, subsystemUnknown }: VolumeView, host: str
   return !letIn && connected?.includes(host) !== true;
 }
 
+/** Whether its disk has the volume, or can take it: one that is only to grow is served meanwhile. */
+function diskReady({ diskReady, diskReason, wait, row }: VolumeView): LvolCondition {
+  const type = "DiskReady";
+  if (!diskReady) return { type, status: "FALSE", reason: "DiskNotUp", message: diskReason };
+  const isToBeMade = row.lvolUuid === undefined || row.cloning;
+  if (wait !== undefined && isOfDisk(wait) && isToBeMade) {
+    return { type, status: "FALSE", reason: wait.reason, message: waitText(wait) };
+  }
+  return { type, status: "TRUE", reason: "Up", message: "" };
+}
+
 /** What a volume needs to be UP, in the order in which an operator checks it. */
 function needs(view: VolumeView): readonly LvolCondition[] {
   const connected = view.targetConnected;
@@ -212,12 +237,7 @@ function needs(view: VolumeView): readonly LvolCondition[] {
       reason: connected ? "Connected" : "TargetDown",
       message: connected ? "" : "the SPDK target does not answer",
     },
-    {
-      type: "DiskReady",
-      status: view.diskReady ? "TRUE" : "FALSE",
-      reason: view.diskReady ? "Up" : "DiskNotUp",
-      message: view.diskReady ? "" : view.diskReason,
-    },
+    diskReady(view),
     lvolCreated(view),
     sizeReached(view),
     exported(view),
@@ -257,7 +277,7 @@ function warnings(view: VolumeView): readonly LvolCondition[] {
   }
   const low = needsClusters(view) ? spaceLow(view.space) : undefined;
   if (low !== undefined) warn("SpaceLow", low.reason, `of disk ${row.diskId}, ${low.message}`);
-  return [...found, ...outcomeConditions(outcomeUnknown)];
+  return [...found, ...waitConditions(view.wait), ...outcomeConditions(outcomeUnknown)];
 }
 
 /** Whether hosts' writes may still take clusters of the disk: a thick volume has all of its own. */

@@ -4,6 +4,7 @@ import { alignUp } from "./bytes.ts";
 import { discardRefusal, type DiscardGuard, type Isolation } from "./discards.ts";
 import { promisableBytes, type DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
+import { freeSpaceDirt } from "./free-space.ts";
 import type { CreationRequest } from "./lvol.ts";
 
 export type PlacementPolicy = {
@@ -138,10 +139,8 @@ export function notZeroed(
   { isolation }: Pick<PlacementPolicy, "isolation">,
 ): Refusal | undefined {
   if (disk.freeSpace === "ZEROED" || isolation === "trusted") return undefined;
-  return new Refusal(
-    "FREE_SPACE_NOT_ZEROED",
-    `free space of disk ${disk.id} may hold old bytes; call ZeroFreeSpace`,
-  );
+  const { found, cure } = freeSpaceDirt(disk, { hostsMayFree: false });
+  return new Refusal("FREE_SPACE_NOT_ZEROED", `free clusters of disk ${disk.id} ${found}; ${cure}`);
 }
 
 function noDisk(disks: Disks, policy: PlacementPolicy, request: CreationRequest): Refusal {

@@ -4,6 +4,7 @@ import type { Condition } from "./condition.ts";
 import type { StepFailures } from "./failure.ts";
 import type { LvolRow, ObservedLvol } from "./lvol.ts";
 import type { PendingOp } from "./pending-op.ts";
+import { waitConditions, waitText, type Wait } from "./wait.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 
 export type SnapshotRow = {
@@ -148,12 +149,14 @@ export type SnapshotView = {
   readonly targetConnected: boolean;
   readonly diskReady: boolean;
   readonly diskReason: string;
+  /** As of a volume. */
+  readonly wait: Wait | undefined;
   /** What SPDK must not lose it for: clones of it, and volumes that are about to be. */
   readonly clones: Clones;
 };
 
 export type SnapshotConditionType =
-  "SnapshotCreated" | "TargetConnected" | "DiskReady" | "HasClones" | "OutcomeUnknown";
+  "SnapshotCreated" | "TargetConnected" | "DiskReady" | "HasClones" | "Waiting" | "OutcomeUnknown";
 
 export type SnapshotCondition = Condition<SnapshotConditionType>;
 
@@ -203,6 +206,7 @@ export function snapshotConditions(view: SnapshotView): readonly SnapshotConditi
             message: `it is deleted once at most one of these is left: ${blockers.join(", ")}`,
           } as const,
         ]),
+    ...waitConditions(view.wait),
     ...outcomeConditions(view.outcomeUnknown),
   ];
 }
@@ -219,6 +223,10 @@ function snapshotCreated(view: SnapshotView): SnapshotCondition {
     return { type, status: "FALSE", reason: "DataMissing", message };
   }
   if (row.lvolUuid === undefined) {
+    const { wait } = view;
+    if (wait !== undefined) {
+      return { type, status: "FALSE", reason: wait.reason, message: waitText(wait) };
+    }
     const message = row.lastError ?? "not taken yet";
     return { type, status: "FALSE", reason: row.failed ? "Failed" : "NotCreated", message };
   }

@@ -86,8 +86,6 @@ export function lvolFacts(
   return {
     disk: diskRow(),
     diskState: "UP",
-    clean: true,
-    discardsNotZeroing: false,
     freeClusters: 100n,
     allocatedClusters: 1n,
     connectedHosts: [],
@@ -107,6 +105,7 @@ export function lvolFacts(
       diskReason: "",
       listenAddresses: [LISTENER],
       space: undefined,
+      wait: undefined,
       ...view,
     },
   };
@@ -136,6 +135,7 @@ export function snapshotView(change: Partial<SnapshotRow> = {}): SnapshotView {
     targetConnected: true,
     diskReady: true,
     diskReason: "",
+    wait: undefined,
     clones: { made: [], pending: [] },
   };
 }

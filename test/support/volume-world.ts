@@ -87,6 +87,8 @@ export type World = {
   ended: boolean;
   /** Of the disk's row. */
   freeSpace: FreeSpace;
+  /** What an earlier agent has sent may be running until then. */
+  graceUntil: Date;
 };
 
 export const isIn = (addresses: readonly ListenAddress[], address: ListenAddress) =>
@@ -108,7 +110,7 @@ export function view(world: World, inFlight = false): VolumePlanView {
       incarnation: RUN,
       epoch: EPOCH,
       now: NOW,
-      graceUntil: NOW,
+      graceUntil: world.graceUntil,
       earlierMayRun: false,
     }),
   } as const;

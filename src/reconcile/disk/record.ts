@@ -129,7 +129,18 @@ function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
   if (fabric !== undefined && !fabric.format) {
     return is("FOREIGN", "it has no lvstore, and its entry does not permit formatting it");
   }
-  return is("CLAIMING", row.lastError ?? "");
+  return is("CLAIMING", row.lastError ?? claimWaits(view));
+}
+
+/** What the next step of a disk that nothing speaks against waits for; empty: nothing. */
+function claimWaits({ row, onTarget, inKernel, loadEnded, pending }: DiskView): string {
+  if (pendingOpPhase(row.pendingOp, pending) === "running") {
+    return "a change of it that an earlier agent has sent may still be running";
+  }
+  if (onTarget !== undefined) return loadEnded ? "" : "SPDK is still looking for its lvstore";
+  const isLost = inKernel?.driver === undefined && row.originalDriver === undefined;
+  if (inKernel === undefined || !isLost) return "";
+  return "it is bound to no driver, and it is not known which one it had: bind it to its own";
 }
 
 /** Why a loaded lvstore must not be used; undefined if it belongs to this disk and node. */
@@ -163,7 +174,7 @@ function phaseInKernel(view: DiskView): DiskPhase {
   }
   if (row.wanted === "release") return is("RELEASED");
   if (!row.admitted) return is("DISCOVERED", "not admitted");
-  return is("CLAIMING", row.lastError ?? "");
+  return is("CLAIMING", row.lastError ?? claimWaits(view));
 }
 
 /** The columns of an UP disk that describe its lvstore and its controller. */

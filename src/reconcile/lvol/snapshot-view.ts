@@ -5,7 +5,8 @@ import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
 import type { SnapshotRow, SnapshotView } from "../../model/snapshot.ts";
 import type { Moment } from "../engine/kind.ts";
 import { familyView, type FamilyView } from "./family.ts";
-import { storeView, type StoreView, type VolumeViewSource } from "./view.ts";
+import { diskReason, storeView, type StoreView, type VolumeViewSource } from "./view.ts";
+import { snapshotWait } from "./wait.ts";
 
 export type SnapshotPlanView = SnapshotView & {
   readonly now: Date;
@@ -34,15 +35,13 @@ export function snapshotView(
   const pending = pendingAt(moment.now);
   const family = familyView(rows, row, pending);
   const source = row.sourceLvolId === undefined ? undefined : rows.lvol(row.sourceLvolId);
-  return {
+  const view: SnapshotPlanView = {
     row,
     observed: observed.snapshot(row.id),
     outcomeUnknown: outcomes.of(row.id),
     targetConnected: connected,
     diskReady: store !== undefined,
-    diskReason: connected
-      ? `disk ${row.diskId} is ${disk?.state ?? "unknown"}`
-      : "the SPDK target does not answer",
+    diskReason: connected ? diskReason(row, disk) : "the SPDK target does not answer",
     get clones() {
       return family.clones;
     },
@@ -52,5 +51,9 @@ export function snapshotView(
     source: source && { row: source, lvol: observed.volume(source.id).lvol },
     diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
     store,
+    get wait() {
+      return snapshotWait(view);
+    },
   };
+  return view;
 }
