@@ -37,6 +37,10 @@ export type Config = {
   readonly fabricDisks: readonly FabricDisk[];
   readonly overcommit: number;
   readonly isolation: "strict" | "trusted";
+  /** Who has free space zeroed that may hold old bytes: the agent by itself, or an operator. */
+  readonly zeroing: "auto" | "manual";
+  /** Of the time of a disk, at most, that zeroing takes which nobody has asked for. */
+  readonly zeroingSharePercent: number;
   readonly spaceThresholds: SpaceThresholds;
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
@@ -127,6 +131,13 @@ const environment = z.object({
   STORAGE_NODE_ISOLATION: z
     .enum(["strict", "trusted"], { error: "must be strict or trusted" })
     .default("strict"),
+  STORAGE_NODE_ZEROING: z
+    .enum(["auto", "manual"], { error: "must be auto or manual" })
+    .default("auto"),
+  STORAGE_NODE_ZEROING_SHARE: z
+    .string()
+    .regex(/^([1-9]\d?|100)$/, { error: "must be a percentage, 1 to 100" })
+    .default("50"),
   STORAGE_NODE_SPACE_LOW: z
     .string()
     .regex(/^\d{1,2},\d{1,2}$/, { error: "must be two percentages such as 20,10", abort: true })
@@ -197,6 +208,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     fabricDisks,
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,
+    zeroing: values.STORAGE_NODE_ZEROING,
+    zeroingSharePercent: Number(values.STORAGE_NODE_ZEROING_SHARE),
     spaceThresholds: spaceThresholds(values.STORAGE_NODE_SPACE_LOW),
     reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
     metricsIostat: values.STORAGE_NODE_METRICS_IOSTAT,

@@ -67,6 +67,8 @@ export type DiskFacts = {
   readonly isolation: "strict" | "trusted";
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly hostsMayFree: boolean;
+  /** The agent zeroes free space without being asked. */
+  readonly zeroesByItself: boolean;
   /** What the drive says of its deallocated blocks; undefined: it was not asked, or did not answer. */
   readonly deallocatedReads: string | undefined;
   readonly overcommit: number;
@@ -252,10 +254,10 @@ const STORE_CAUSES: readonly Part[] = [
       waits: "the agent does not change a disk of another owner",
     };
   },
-  ({ row, onTarget, isolation, hostsMayFree, deallocatedReads }) => {
+  ({ row, onTarget, isolation, hostsMayFree, zeroesByItself, deallocatedReads }) => {
     if (onTarget?.store === undefined || row.lvsUuid === undefined) return undefined;
     if (isolation === "trusted" || (row.freeSpace === "ZEROED" && !hostsMayFree)) return undefined;
-    const { found, cure, waits } = freeSpaceDirt(row, { hostsMayFree });
+    const { found, cure, waits } = freeSpaceDirt(row, { hostsMayFree, zeroesByItself });
     const claim = hostsMayFree
       ? ` (what the drive claims of deallocated blocks: ${deallocatedReads ?? "not known"})`
       : "";

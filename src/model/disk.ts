@@ -70,6 +70,8 @@ export type DiskRow = {
   readonly pendingOp: PendingOp | undefined;
   /** How far the zeroing of free space has come; undefined: it is not under way. */
   readonly zeroing: ZeroingProgress | undefined;
+  /** Bytes per second, as last measured on this disk; undefined: never. */
+  readonly zeroingRate: bigint | undefined;
   readonly clusterBytes: bigint | undefined;
   readonly totalClusters: bigint | undefined;
   /** As last recorded: what was observed since may differ by a few (isWorthRecording). */
@@ -124,6 +126,7 @@ export const DISK_COLUMNS = {
   freeSpace: "status",
   pendingOp: "status",
   zeroing: "status",
+  zeroingRate: "status",
   clusterBytes: "status",
   totalClusters: "status",
   freeClusters: "status",
@@ -171,6 +174,8 @@ export type DiskReadiness = {
   readonly space: DiskSpace | undefined;
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly discardsFree?: boolean;
+  /** The agent zeroes free space without being asked. */
+  readonly zeroesByItself?: boolean;
 };
 
 function conditionOf(
@@ -211,9 +216,9 @@ export function diskConditions(
 
 function zeroedCondition(
   row: DiskRow,
-  { discardsFree = false }: DiskReadiness,
+  { discardsFree: hostsMayFree = false, zeroesByItself = false }: DiskReadiness,
 ): Condition<DiskConditionType> {
-  const { reason, found, cure } = freeSpaceDirt(row, { hostsMayFree: discardsFree });
+  const { reason, found, cure } = freeSpaceDirt(row, { hostsMayFree, zeroesByItself });
   const message = `free clusters ${found}; ${cure}`;
   return conditionOf("FreeSpaceZeroed", row.freeSpace === "ZEROED", reason, message);
 }
@@ -265,6 +270,7 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     freeSpace: "UNKNOWN",
     pendingOp: undefined,
     zeroing: undefined,
+    zeroingRate: undefined,
     clusterBytes: undefined,
     totalClusters: undefined,
     freeClusters: undefined,

@@ -14,6 +14,8 @@ export type DirtyDisk = Pick<DiskRow, "id" | "serial" | "zeroRequestedTime" | "z
 export type ZeroingFacts = {
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly hostsMayFree: boolean;
+  /** The agent zeroes free space without being asked. */
+  readonly zeroesByItself: boolean;
 };
 
 export type Dirt = Pick<Wait, "cure" | "waits"> & {
@@ -24,7 +26,10 @@ export type Dirt = Pick<Wait, "cure" | "waits"> & {
 };
 
 /** Why the free clusters are not known to be zeroed, and who ends that. */
-export function freeSpaceDirt(disk: DirtyDisk, { hostsMayFree }: ZeroingFacts): Dirt {
+export function freeSpaceDirt(
+  disk: DirtyDisk,
+  { hostsMayFree, zeroesByItself }: ZeroingFacts,
+): Dirt {
   if (hostsMayFree) {
     return {
       reason: "HostsMayFree",
@@ -35,7 +40,7 @@ export function freeSpaceDirt(disk: DirtyDisk, { hostsMayFree }: ZeroingFacts): 
       waits: "waits until hosts free no clusters any more",
     };
   }
-  if (disk.zeroing !== undefined || disk.zeroRequestedTime !== undefined) {
+  if (zeroesByItself || disk.zeroRequestedTime !== undefined) {
     const { zeroing } = disk;
     const far =
       zeroing === undefined

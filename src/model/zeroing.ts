@@ -1,4 +1,27 @@
-// How free clusters are divided into the slices in which they are zeroed. Pure.
+// When and how free clusters are zeroed. Pure.
+import type { Isolation } from "./discards.ts";
+
+/** auto: as soon as they may hold old bytes; manual: when ZeroFreeSpace is called. */
+export type Zeroing = "auto" | "manual";
+
+/** In `trusted` nobody needs it, and hosts free clusters all the time. */
+export function zeroesByItself(policy: {
+  readonly isolation: Isolation;
+  readonly zeroing: Zeroing;
+}): boolean {
+  return policy.zeroing === "auto" && policy.isolation === "strict";
+}
+
+/** How long nothing is zeroed after tookMs of zeroing, so that this takes its share of the time. */
+export function restMs(tookMs: number, sharePercent: number): number {
+  return (tookMs * (100 - sharePercent)) / sharePercent;
+}
+
+/** Bytes per second; undefined: too little to tell. */
+export function rateOf(bytes: bigint, tookMs: number): bigint | undefined {
+  const rate = BigInt(Math.round((Number(bytes) * 1_000) / Math.max(tookMs, 0.001)));
+  return rate > 0n ? rate : undefined;
+}
 
 export type SliceLimits = {
   readonly sliceBytes: number;

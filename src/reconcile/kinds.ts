@@ -179,7 +179,8 @@ export function diskKind(
     part: () => undefined,
     recordedFailures: ({ row }) => row.failures,
     outlives: ({ row }) => row.state === "UP",
-    wakeTime: () => undefined,
+    wakeTime: ({ zeroingRests, now }) =>
+      zeroingRests !== undefined && zeroingRests > now ? zeroingRests : undefined,
     recordFatal: ({ row, failures }, message) =>
       writer.recordDisk(row, {
         failures,

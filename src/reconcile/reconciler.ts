@@ -336,8 +336,8 @@ export class Reconciler {
 }
 
 function viewSource(shared: SharedParts, config: ReconcilerOptions["config"]): VolumeViewSource {
-  const { isolation, spaceThresholds, reconnectGraceMs, listenAddresses } = config;
-  const settings = { isolation, spaceThresholds, reconnectGraceMs };
+  const { isolation, zeroing, spaceThresholds, reconnectGraceMs, listenAddresses } = config;
+  const settings = { isolation, zeroing, spaceThresholds, reconnectGraceMs };
   return { ...shared, ...settings, listenAddresses: () => listenAddresses };
 }
 

@@ -42,6 +42,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   freeSpace: z.enum(["ZEROED", "UNKNOWN"]),
   pendingOp: optional(pendingOpColumn),
   zeroing: optional(z.object({ zeroedBytes: bigText, totalBytes: bigText, startTime: jsonTime })),
+  zeroingRate: optional(z.bigint()),
   clusterBytes: optional(z.bigint()),
   totalClusters: optional(z.bigint()),
   freeClusters: optional(z.bigint()),

@@ -85,6 +85,8 @@ describe("serve", () => {
       STORAGE_NODE_EXPORT_PORT: "99999",
       STORAGE_NODE_OVERCOMMIT: "much",
       STORAGE_NODE_METRICS_IOSTAT: "all",
+      STORAGE_NODE_ZEROING: "sometimes",
+      STORAGE_NODE_ZEROING_SHARE: "0",
       STORAGE_NODE_SPACE_LOW: "10,20",
       STORAGE_NODE_DISK_ALLOW: "colour:red",
       STORAGE_NODE_FABRIC_DISKS: "/there/is/no/such.json",
@@ -106,6 +108,8 @@ describe("serve", () => {
       "STORAGE_NODE_OVERCOMMIT",
       "STORAGE_NODE_SPACE_LOW",
       "STORAGE_NODE_SPDK_SOCKET",
+      "STORAGE_NODE_ZEROING",
+      "STORAGE_NODE_ZEROING_SHARE",
     ]);
   });
 

@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { volumeNqn } from "../../src/model/identity.ts";
 import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
-import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, exactly, onTarget, type CrashScenario } from "../support/crash-scenario.ts";
 import { getLvol, GIB, HOST, idOf, provision, remove, stateOf } from "../support/volumes.ts";
 
@@ -23,7 +23,7 @@ type Scenario = AsyncDisposable & {
 /** eventsMs: the period in which the agent asks the target for events. */
 async function start(eventsMs = 20): Promise<Scenario> {
   const stack = new AsyncDisposableStack();
-  const scenario = stack.use(await crashScenario({ eventsMs }));
+  const scenario = stack.use(await crashScenario({ eventsMs }, { env: BY_HAND }));
   const agent = await scenario.start();
   await agent.ready();
   const path = scenario.target.socket;

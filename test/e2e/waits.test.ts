@@ -1,7 +1,7 @@
 // What a volume waits for is in every answer about it, and ends by itself once that is over (model/wait.ts).
 import { describe, expect, it } from "vitest";
 import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
-import { refusal, until } from "../support/agent.ts";
+import { BY_HAND, refusal, until } from "../support/agent.ts";
 import { crashScenario } from "../support/crash-scenario.ts";
 import { getLvol, idOf, provision, stateOf, zeroFreeSpace } from "../support/volumes.ts";
 
@@ -14,7 +14,7 @@ function conditionOf(lvol: Lvol, type: string) {
 
 describe("a volume that was admitted before its store became UNKNOWN", () => {
   it("is not told to be fine: each answer names the reason, and no error of before", async () => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const agent = await scenario.start();
     await agent.ready();
     await scenario.target.kill();

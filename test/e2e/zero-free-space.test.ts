@@ -2,7 +2,7 @@
 // meanwhile; and nothing of it is left on the disk (docs/architecture.md#zeroing-of-free-space).
 import { describe, expect, it } from "vitest";
 import type { StopAt } from "../../src/sim/target/gate.ts";
-import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, tag, type CrashScenario } from "../support/crash-scenario.ts";
 import { slicesOf, soiledClusters, soilFreeClusters } from "../support/free-space.ts";
 import { getLvol, idOf, provision, remove, WAIT } from "../support/volumes.ts";
@@ -28,14 +28,20 @@ async function zeroFreeSpace(agent: TestAgent, wait = true) {
   return await call(client, client.zeroFreeSpace.bind(client), { diskId, waitTimeout });
 }
 
-/** A disk whose free clusters hold old bytes, as its row says, with a volume that is in use. */
-async function soiled(scenario: CrashScenario) {
+/** A disk whose free clusters hold old bytes, as its row says, with a volume; no agent runs. */
+async function soil(scenario: CrashScenario) {
   const agent = await scenario.start();
   await agent.ready();
   const used = await provision(agent, SMALL);
   await scenario.killAgent();
   await scenario.query("update disk set free_space = 'UNKNOWN'");
   expect(soilFreeClusters(scenario, OLD)).toBeGreaterThan(1_000);
+  return used;
+}
+
+/** As soil, with an agent that waits to be asked. */
+async function soiled(scenario: CrashScenario) {
+  const used = await soil(scenario);
   const next = await scenario.start();
   await next.ready();
   expect((await refusal(provision(next, SMALL))).reason).toBe("FREE_SPACE_NOT_ZEROED");
@@ -71,7 +77,7 @@ async function orphansOf({ client }: TestAgent): Promise<number> {
 
 describe("zeroing of free space", () => {
   it("leaves no old byte in a free cluster, and opens the disk to new volumes", async () => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const { disk } = await zeroFreeSpace(agent);
     expect(disk?.status?.lvstore?.freeSpace).toBe("FREE_SPACE_ZEROED");
@@ -81,7 +87,7 @@ describe("zeroing of free space", () => {
   });
 
   it("gives hosts that need clusters meanwhile clean ones, and lets other volumes be deleted", async () => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { used } = await soiled(scenario);
     await scenario.killAgent();
     const trusting = await scenario.start({ env: { STORAGE_NODE_ISOLATION: "trusted" } });
@@ -127,7 +133,7 @@ describe("zeroing of free space", () => {
     { when: "midway", method: "bdev_lvol_delete", nth: 12 },
     { when: "after", method: "bdev_lvol_delete", nth: 14 },
   ])("survives a kill of the target $when request $nth of $method", async (at) => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const stopped = stoppedAt(scenario, at);
     await zeroFreeSpace(agent, false);
@@ -142,7 +148,7 @@ describe("zeroing of free space", () => {
     { when: "midway", method: "bdev_lvol_delete", nth: 3 },
     { when: "after", method: "bdev_lvol_delete", nth: 12 },
   ])("survives a kill of the agent $when request $nth of $method", async (at) => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const stopped = stoppedAt(scenario, at);
     await zeroFreeSpace(agent, false);
@@ -153,8 +159,42 @@ describe("zeroing of free space", () => {
     expect(await zeroed(scenario)).toEqual(NOTHING);
   });
 
-  it("removes what an earlier run has left over, also if nobody asks for zeroing any more", async () => {
+  it("is begun by the agent itself, and again after each kill, unless it is to wait for a call", async () => {
     await using scenario = await crashScenario();
+    await soil(scenario);
+    const begun = stoppedAt(scenario, { when: "midway", method: "bdev_lvol_delete", nth: 5 });
+    const agent = await scenario.start();
+    await begun;
+    await scenario.target.restart();
+    await agent.ready();
+    const again = stoppedAt(scenario, { when: "after", method: "bdev_lvol_delete", nth: 9 });
+    await again;
+    await scenario.killAgent();
+    scenario.target.resume();
+    await (await scenario.start()).ready();
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+    await provision(scenario.agent(), SMALL);
+  });
+
+  it("in the background rests, but not once it was asked for", async () => {
+    await using scenario = await crashScenario({}, { env: { STORAGE_NODE_ZEROING_SHARE: "1" } });
+    await soil(scenario);
+    const { gate } = scenario.target.engine();
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 9, ms: 2_000 });
+    const agent = await scenario.start();
+    await agent.ready();
+    await until("it rests", async () => {
+      const { zeroing } = await diskOf(agent);
+      return (zeroing?.zeroedBytes ?? 0n) > 0n;
+    });
+    expect((await diskOf(agent)).freeSpace).toBe("FREE_SPACE_UNKNOWN");
+    const { disk } = await zeroFreeSpace(agent);
+    expect(disk?.status?.lvstore?.freeSpace).toBe("FREE_SPACE_ZEROED");
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+  });
+
+  it("removes what an earlier run has left over, also if nobody asks for zeroing any more", async () => {
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const stopped = stoppedAt(scenario, { when: "after", method: "bdev_lvol_delete", nth: 10 });
     await zeroFreeSpace(agent, false);

@@ -174,6 +174,7 @@ export function diskFacts(change: Partial<DiskFacts> = {}): DiskFacts {
     freeClusters: 250n,
     isolation: "strict",
     hostsMayFree: false,
+    zeroesByItself: false,
     deallocatedReads: undefined,
     overcommit: 1,
     node: nodeFacts(),

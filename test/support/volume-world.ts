@@ -105,6 +105,7 @@ export function view(world: World, inFlight = false): VolumePlanView {
     reconnectGraceMs: graceMs,
     listenAddresses: () => listenAddresses,
     isolation: "strict",
+    zeroing: "manual",
     spaceThresholds: SPACE_THRESHOLDS,
     pending: () => ({
       incarnation: RUN,

@@ -30,7 +30,7 @@ import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
 import type { Slices } from "./slices.ts";
-import { hostsMayFree, mayBeDirty, spaceOnTarget } from "./free-space.ts";
+import { freeSpaceFacts, spaceOnTarget } from "./free-space.ts";
 import { EVIDENCE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
 
 export type DisksOptions = {
@@ -133,7 +133,7 @@ export class Disks {
   }
 
   view(row: DiskRow, moment: Moment): DiskView {
-    const { observed, config, rows, pending, writeMode } = this.#options;
+    const { observed, config, pending, writeMode } = this.#options;
     const inKernel = this.#findings.disks.get(row.id);
     const onTarget = observed.disk(row.id);
     return {
@@ -151,21 +151,19 @@ export class Disks {
       claimedBlank: this.#claims.blank.has(row.id),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
       foundEmpty: this.#claims.empty.has(row.id),
-      slices: this.#options.slices.of(row.id),
       fleet: config.fleet,
       pending: pending(moment.now),
       writeMode: writeMode(),
       outcomeUnknown: this.#options.outcomes.of(row.id),
-      hostsMayFree: hostsMayFree(rows, observed, row.id),
-      mayBeDirty: mayBeDirty(rows, observed, row.id),
+      ...freeSpaceFacts(this.#options, row.id),
     };
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {
     const { failures } = row;
     const view = this.view(row, { now: new Date(), inFlight: false, failures });
-    const { outcomeUnknown, space, hostsMayFree: discardsFree } = view;
-    return { ...readiness(view), outcomeUnknown, space, discardsFree };
+    const { outcomeUnknown, space, hostsMayFree: discardsFree, zeroesByItself } = view;
+    return { ...readiness(view), outcomeUnknown, space, discardsFree, zeroesByItself };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {

@@ -4,7 +4,9 @@ import { subsystemFrees, type DiscardGuard } from "../../model/discards.ts";
 import type { DiskRow } from "../../model/disk.ts";
 import type { ObservedVolume } from "../../model/lvol.ts";
 import { diskSpace, type DiskSpace, type SpaceThresholds } from "../../model/space.ts";
+import { zeroesByItself } from "../../model/zeroing.ts";
 import type { Rows } from "../../store/rows.ts";
+import type { Slices } from "./slices.ts";
 import type { Observed, ObservedDisk } from "../target/observed.ts";
 
 /** As observed while the disk's own lvstore is loaded, else as recorded. */
@@ -45,4 +47,28 @@ export function mayBeDirty(rows: Rows, observed: Observed, diskId: string): bool
   const { incarnation } = observed;
   if (hostsMayFree(rows, observed, diskId)) return true;
   return rows.mayLeaveDirt(diskId, incarnation);
+}
+
+/** The part of a disk's view that is about its free clusters. */
+export function freeSpaceFacts(
+  {
+    config,
+    rows,
+    observed,
+    slices,
+  }: {
+    readonly config: Parameters<typeof zeroesByItself>[0];
+    readonly rows: Rows;
+    readonly observed: Observed;
+    readonly slices: Slices;
+  },
+  diskId: string,
+) {
+  return {
+    slices: slices.of(diskId),
+    zeroesByItself: zeroesByItself(config),
+    zeroingRests: slices.rests(diskId),
+    hostsMayFree: hostsMayFree(rows, observed, diskId),
+    mayBeDirty: mayBeDirty(rows, observed, diskId),
+  };
 }

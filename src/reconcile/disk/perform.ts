@@ -7,6 +7,7 @@ import { addressFamily } from "../../model/address.ts";
 import { refusing } from "../../model/disk-claim.ts";
 import { blank } from "../../model/evidence.ts";
 import type { DiskStatusPatch, DiskRow } from "../../model/disk.ts";
+import type { Config } from "../../config.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { inspectFunction } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
@@ -38,6 +39,7 @@ export type ClaimMemory = {
 };
 
 export type DiskStepContext = ChangeContext & {
+  readonly config: Pick<Config, "zeroingSharePercent">;
   readonly spdk: SpdkClient;
   readonly kernel: Kernel;
   readonly observed: Observed;

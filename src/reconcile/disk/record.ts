@@ -66,7 +66,7 @@ function pendingEnded(view: DiskView): boolean {
     case "create-store":
       return onTarget?.store !== undefined;
     case "zero-free-space":
-      return !wantsZeroing(row) && (view.slices ?? []).length === 0;
+      return !wantsZeroing(view) && (view.slices ?? []).length === 0;
     case "purge-orphan":
       return phase === "over";
     case "delete":

@@ -1,6 +1,7 @@
 // The slices of free space that are on each disk, in memory: lvols over clusters that are to be zeroed.
 // What was found, made and deleted in one incarnation of the target; unknown until they were listed.
 import { zeroingSlice, zeroingSliceIndex } from "../../model/identity.ts";
+import { rateOf } from "../../model/zeroing.ts";
 import type { Rows } from "../../store/rows.ts";
 import { nameOf } from "../target/lvol-alias.ts";
 import type { Observed } from "../target/observed.ts";
@@ -20,6 +21,9 @@ function isSlice(alias: string): boolean {
   return zeroingSliceIndex(nameOf(alias)) !== undefined;
 }
 
+/** What was zeroed of a disk in this incarnation, and how long it took. */
+type Measured = { bytes: bigint; ms: number; rests: Date | undefined };
+
 type OfDisk = {
   readonly incarnation: string;
   readonly slices: Map<string, Slice>;
@@ -31,6 +35,7 @@ type OfDisk = {
 export class Slices {
   readonly #observed: Pick<Observed, "incarnation" | "disk">;
   readonly #disks = new Map<string, OfDisk>();
+  readonly #measured = new Map<string, Measured>();
 
   constructor(observed: Pick<Observed, "incarnation" | "disk">) {
     this.#observed = observed;
@@ -98,6 +103,27 @@ export class Slices {
   progress(diskId: string): { readonly zeroedBytes: bigint; readonly totalBytes: bigint } {
     const { zeroedBytes = 0n, totalBytes = 0n } = this.#of(diskId) ?? {};
     return { zeroedBytes, totalBytes };
+  }
+
+  /** A slice was zeroed; until then nothing more is that nobody has asked for. */
+  measured(diskId: string, took: { readonly bytes: bigint; readonly ms: number }, rests: Date) {
+    const before = this.#measured.get(diskId) ?? { bytes: 0n, ms: 0, rests: undefined };
+    const bytes = before.bytes + took.bytes;
+    this.#measured.set(diskId, { bytes, ms: before.ms + took.ms, rests });
+  }
+
+  /** Bytes per second since zeroing of the disk began last; undefined: nothing was zeroed. */
+  rate(diskId: string): bigint | undefined {
+    const { bytes = 0n, ms = 0 } = this.#measured.get(diskId) ?? {};
+    return bytes === 0n ? undefined : rateOf(bytes, ms);
+  }
+
+  rests(diskId: string): Date | undefined {
+    return this.#measured.get(diskId)?.rests;
+  }
+
+  beginMeasuring(diskId: string): void {
+    this.#measured.delete(diskId);
   }
 
   forget(diskId: string): void {

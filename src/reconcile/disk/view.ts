@@ -63,6 +63,10 @@ export type DiskView = {
   readonly writeMode: WriteMode;
   /** Lvols over free clusters that are to be zeroed; undefined: not listed yet. */
   readonly slices: readonly Slice[] | undefined;
+  /** The agent zeroes free space without being asked. */
+  readonly zeroesByItself: boolean;
+  /** Nothing is zeroed before then that nobody has asked for. */
+  readonly zeroingRests: Date | undefined;
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly hostsMayFree: boolean;
   /** Free clusters may hold old bytes: of a delete that did not clear them, or by hostsMayFree. */

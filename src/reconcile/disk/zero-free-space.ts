@@ -5,7 +5,8 @@
 // It never takes slices that an earlier agent has left for all that was free: they are only kept until they
 // are cleared, too.
 import type { DiskRow, DiskStatusPatch } from "../../model/disk.ts";
-import { sliceSizes } from "../../model/zeroing.ts";
+import type { Config } from "../../config.ts";
+import { restMs, sliceSizes } from "../../model/zeroing.ts";
 import {
   ZEROING_FIRST_SLICES,
   ZEROING_RESERVE_BYTES,
@@ -22,6 +23,7 @@ import type * as steps from "../steps.ts";
 import type { Slice, Slices } from "./slices.ts";
 
 export type ZeroFreeSpaceContext = ChangeContext & {
+  readonly config: Pick<Config, "zeroingSharePercent">;
   readonly spdk: SpdkClient;
   readonly slices: Slices;
   readonly writer: {
@@ -62,6 +64,7 @@ export async function pinFreeSpace(on: On, step: steps.PinFreeSpace): Promise<St
   const { spdk, slices, writer } = context;
   const { lvsUuid } = step;
   const startTime = new Date();
+  slices.beginMeasuring(row.id);
   const observed = await observeSlices(on, step);
   if (observed.kind !== "ok") return observed;
   const store = await attempt(spdk.getLvstore({ uuid: lvsUuid }));
@@ -134,15 +137,20 @@ export async function zeroSlice(on: On, step: steps.ZeroSlice): Promise<StepResu
   const { slices, writer } = context;
   const slice = slices.of(row.id)?.find(({ uuid }) => uuid === step.lvolUuid);
   if (slice === undefined) return { kind: "ok" };
+  const startMs = performance.now();
   const deleted = await deleteSlice(on, step.lvsUuid, slice);
   if (deleted.kind !== "ok") return forgetting(on, retryOf([deleted]));
+  const ms = performance.now() - startMs;
+  const rests = new Date(Date.now() + restMs(ms, context.config.zeroingSharePercent));
+  slices.measured(row.id, { bytes: slice.bytes, ms }, rests);
   if (row.zeroing === undefined) return { kind: "ok" };
   const left = (slices.of(row.id) ?? []).reduce((sum, { bytes }) => sum + bytes, 0n);
   const { totalBytes } = row.zeroing;
   // A commit is worth a step of a percent.
   if (slice.bytes * 100n < totalBytes) return { kind: "ok" };
   const zeroedBytes = left > totalBytes ? 0n : totalBytes - left;
-  await writer.recordDisk(row, { zeroing: { ...row.zeroing, zeroedBytes } });
+  const zeroingRate = slices.rate(row.id);
+  await writer.recordDisk(row, { zeroing: { ...row.zeroing, zeroedBytes }, zeroingRate });
   return { kind: "ok" };
 }
 

@@ -4,6 +4,7 @@ import type { DiskRow } from "../../model/disk.ts";
 import type { VolumeView } from "../../model/lvol-state.ts";
 import type { ListenAddress, LvolRow } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
+import { zeroesByItself, type Zeroing } from "../../model/zeroing.ts";
 import type { SnapshotRow } from "../../model/snapshot.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { SpaceThresholds } from "../../model/space.ts";
@@ -39,6 +40,8 @@ export type VolumePlanView = VolumeView & {
   readonly disk: DiskRow | undefined;
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly hostsMayFree: boolean;
+  /** The agent zeroes free space without being asked. */
+  readonly zeroesByItself: boolean;
   /** The limit of discards that a subsystem of the volume is made with; undefined: none. */
   readonly dmrsl: number | undefined;
   /**
@@ -79,6 +82,7 @@ export type VolumeViewSource = {
   readonly reconnectGraceMs: number;
   readonly listenAddresses: () => readonly ListenAddress[];
   readonly isolation: Isolation;
+  readonly zeroing: Zeroing;
   readonly spaceThresholds: SpaceThresholds;
   readonly pending: (now: Date) => PendingContext;
 };
@@ -133,6 +137,7 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
       disk !== undefined &&
       discardRefusal(disk, { guard, isolation: source.isolation }) !== undefined,
     disk,
+    zeroesByItself: zeroesByItself(source),
     hostsMayFree: takesClusters && hostsMayFree(rows, observed, row.diskId),
     dmrsl: discardLimit(guard, source.isolation, disk),
     diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),

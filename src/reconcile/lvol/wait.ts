@@ -89,13 +89,13 @@ export function maybeBeingMade({ row, pending }: Pick<Volume, "row" | "pending">
 }
 
 function notZeroed(
-  { row, disk, hostsMayFree }: Volume,
+  { row, disk, hostsMayFree, zeroesByItself }: Volume,
   loop: string,
   [not, then]: readonly [string, string],
 ): Wait {
   const { cure, waits, found } = freeSpaceDirt(
     disk ?? { id: row.diskId, serial: "?", zeroRequestedTime: undefined, zeroing: undefined },
-    { hostsMayFree },
+    { hostsMayFree, zeroesByItself },
   );
   const name = disk === undefined ? `disk ${row.diskId}` : diskName(disk);
   return {
