@@ -72,6 +72,11 @@ export type DiskRow = {
   readonly zeroing: ZeroingProgress | undefined;
   /** Bytes per second, as last measured on this disk; undefined: never. */
   readonly zeroingRate: bigint | undefined;
+  /**
+   * The incarnation of the target in which volumes of the disk had snapshots: if it has ended, the copy of a
+   * cluster may have been cut off. Undefined: none had.
+   */
+  readonly copyingRun: string | undefined;
   readonly clusterBytes: bigint | undefined;
   readonly totalClusters: bigint | undefined;
   /** As last recorded: what was observed since may differ by a few (isWorthRecording). */
@@ -127,6 +132,7 @@ export const DISK_COLUMNS = {
   pendingOp: "status",
   zeroing: "status",
   zeroingRate: "status",
+  copyingRun: "status",
   clusterBytes: "status",
   totalClusters: "status",
   freeClusters: "status",
@@ -271,6 +277,7 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     pendingOp: undefined,
     zeroing: undefined,
     zeroingRate: undefined,
+    copyingRun: undefined,
     clusterBytes: undefined,
     totalClusters: undefined,
     freeClusters: undefined,

@@ -43,6 +43,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   pendingOp: optional(pendingOpColumn),
   zeroing: optional(z.object({ zeroedBytes: bigText, totalBytes: bigText, startTime: jsonTime })),
   zeroingRate: optional(z.bigint()),
+  copyingRun: optional(z.string()),
   clusterBytes: optional(z.bigint()),
   totalClusters: optional(z.bigint()),
   freeClusters: optional(z.bigint()),

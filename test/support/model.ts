@@ -112,6 +112,7 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     lvsUuid: STORE_UUID,
     freeSpace: "ZEROED",
     zeroingRate: undefined,
+    copyingRun: undefined,
     pendingOp: undefined,
     zeroing: undefined,
     clusterBytes: CLUSTER,

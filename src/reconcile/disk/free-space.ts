@@ -2,6 +2,7 @@
 // volumes' rows and their exports say.
 import { subsystemFrees, type DiscardGuard } from "../../model/discards.ts";
 import type { DiskRow } from "../../model/disk.ts";
+import { mayHaveCutCopy } from "../../model/pending-op.ts";
 import type { ObservedVolume } from "../../model/lvol.ts";
 import { diskSpace, type DiskSpace, type SpaceThresholds } from "../../model/space.ts";
 import { zeroesByItself } from "../../model/zeroing.ts";
@@ -40,12 +41,14 @@ export function hostsMayFree(rows: Rows, observed: Observed, diskId: string): bo
 }
 
 /**
- * Whether a delete on this disk may have left its clusters uncleared, or a host may return some
+ * Whether a delete on this disk may have left its clusters uncleared, the copy of a cluster may have been cut
+ * off, or a host may return some
  * (docs/architecture.md#r7-tenants-and-free-space).
  */
 export function mayBeDirty(rows: Rows, observed: Observed, diskId: string): boolean {
   const { incarnation } = observed;
   if (hostsMayFree(rows, observed, diskId)) return true;
+  if (mayHaveCutCopy(rows.disk(diskId), incarnation)) return true;
   return rows.mayLeaveDirt(diskId, incarnation);
 }
 

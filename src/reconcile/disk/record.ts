@@ -29,12 +29,25 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
   if ((view.mayBeDirty || sliceCutOff(view)) && row.freeSpace === "ZEROED") {
     patch.freeSpace = "UNKNOWN";
   }
+  Object.assign(patch, copyingColumn(view));
   const ended = pendingEnded(view);
   if (ended) patch.pendingOp = undefined;
   // Free clusters are held again before they count as zeroed.
   if (row.zeroing !== undefined && (ended || view.mayBeDirty)) patch.zeroing = undefined;
   if (phase?.state === "UP") Object.assign(patch, spaceColumns(view, patch));
   return Object.keys(patch).length === 0 ? undefined : patch;
+}
+
+/**
+ * Which incarnation may copy clusters on write, before any does: from the intent of the first snapshot on.
+ * What an earlier one may have left is recorded with it.
+ */
+function copyingColumn({ row, pending }: DiskView): Patch {
+  const { incarnation } = pending;
+  if (incarnation === undefined || row.copyingRun === incarnation) return {};
+  const copyingRun = row.snapshotCount > 0 ? incarnation : undefined;
+  if (row.copyingRun !== undefined) return { copyingRun, freeSpace: "UNKNOWN" };
+  return copyingRun === undefined ? {} : { copyingRun };
 }
 
 /** A few clusters more or less are no reason to write, but go along with what is written. */

@@ -78,6 +78,7 @@ export function concernsVolumes(before: DiskRow | undefined, now: DiskRow | unde
   return (
     before?.state !== now?.state ||
     before?.lvsUuid !== now?.lvsUuid ||
-    before?.freeSpace !== now?.freeSpace
+    before?.freeSpace !== now?.freeSpace ||
+    before?.copyingRun !== now?.copyingRun
   );
 }

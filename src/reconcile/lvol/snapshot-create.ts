@@ -16,6 +16,7 @@ function plan(view: SnapshotPlanView): SnapshotStep | undefined {
   if (source?.lvol?.kind !== "present" || wait !== undefined) return undefined;
   switch (pendingOpPhase(row.pendingOp, pending)) {
     case "own":
+      if (!view.copyingRecorded) return undefined;
       return {
         kind: "create-snapshot",
         lvsUuid: store.uuid,

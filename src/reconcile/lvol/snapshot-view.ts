@@ -20,6 +20,8 @@ export type SnapshotPlanView = SnapshotView & {
    * A delete may have left old bytes in free clusters, and the disk's row does not record it yet.
    */
   readonly diskDoubtful: boolean;
+  /** That clusters of the disk may be copied on write from now on is in its row. */
+  readonly copyingRecorded: boolean;
   /** The lvstore of the snapshot; undefined while it is not observed loaded in this incarnation. */
   readonly store: StoreView | undefined;
 };
@@ -50,6 +52,7 @@ export function snapshotView(
     family,
     source: source && { row: source, lvol: observed.volume(source.id).lvol },
     diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
+    copyingRecorded: disk?.copyingRun !== undefined,
     store,
     get wait() {
       return snapshotWait(view);

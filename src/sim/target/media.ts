@@ -74,6 +74,8 @@ export class Disk {
   #store: Store | undefined;
   /** Fault injection: how long an attach takes to find the disk, and then to load its store. */
   #late = { attachMs: 0, loadMs: 0 };
+  /** Fault injection: whether the target stops once the copy of a cluster is on the disk. */
+  stopsAtCopy: () => boolean = () => false;
   /** Fault injection: lvols whose namespace aborts the target. */
   readonly #traps = new Set<string>();
 
