@@ -41,6 +41,8 @@ export type Config = {
   readonly zeroing: "auto" | "manual";
   /** Of the time of a disk, at most, that zeroing takes which nobody has asked for. */
   readonly zeroingSharePercent: number;
+  /** How long exports are held back for zeroing; 0: not at all, Infinity: as long as it takes. */
+  readonly zeroingHoldMs: number;
   readonly spaceThresholds: SpaceThresholds;
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
@@ -138,6 +140,12 @@ const environment = z.object({
     .string()
     .regex(/^([1-9]\d?|100)$/, { error: "must be a percentage, 1 to 100" })
     .default("50"),
+  STORAGE_NODE_ZEROING_HOLD: z
+    .string()
+    .regex(/^(always|never|\d{1,4}(\.\d{1,3})?)$/, {
+      error: "must be a number of seconds, such as 30, or always or never",
+    })
+    .default("30"),
   STORAGE_NODE_SPACE_LOW: z
     .string()
     .regex(/^\d{1,2},\d{1,2}$/, { error: "must be two percentages such as 20,10", abort: true })
@@ -209,6 +217,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,
     zeroing: values.STORAGE_NODE_ZEROING,
+    zeroingHoldMs: holdMs(values.STORAGE_NODE_ZEROING_HOLD),
     zeroingSharePercent: Number(values.STORAGE_NODE_ZEROING_SHARE),
     spaceThresholds: spaceThresholds(values.STORAGE_NODE_SPACE_LOW),
     reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
@@ -217,6 +226,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     logLevel: values.LOG_LEVEL,
     telemetry: telemetryConfig(values),
   });
+}
+
+function holdMs(hold: string): number {
+  if (hold === "always") return Number.POSITIVE_INFINITY;
+  return hold === "never" ? 0 : Number(hold) * 1_000;
 }
 
 function percentages(pair: string): readonly number[] {

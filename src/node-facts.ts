@@ -102,6 +102,7 @@ async function diskFacts(sources: FactSources, row: DiskRow): Promise<DiskFacts>
     reason: observed.reason,
     freeClusters: lvstore?.freeClusters,
     isolation: config.isolation,
+    exposure: observed.exposure,
     deallocatedReads: identified?.deallocatedReads,
     overcommit: config.overcommit,
     node: nodeFacts(sources, questions.unresponsive),

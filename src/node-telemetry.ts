@@ -118,6 +118,13 @@ function figures(parts: Parts): NodeFigures {
     space: tally(SPACE_LEVELS, levels),
     exports: { used: exports, limit: agent.maxExports },
     unconfirmedHosts: unconfirmedHostCount(rows.lvols()),
+    exposure: readiness.reduce(
+      ({ reachable, held }, { is: { exposure } }) => ({
+        reachable: reachable + (exposure?.reachable ?? 0),
+        held: held + (exposure?.held ?? 0),
+      }),
+      { reachable: 0, held: 0 },
+    ),
     orphans: { lvols: orphansOf("lvol"), subsystems: orphansOf("subsystem") },
     suspects: tally(
       SUSPECT_STATES,

@@ -3,7 +3,13 @@
 import { formatBytes } from "../model/bytes.ts";
 import { refusing } from "../model/disk-claim.ts";
 import { freeSpaceDirt } from "../model/free-space.ts";
-import { promisableBytes, type DiskRow, type DiskState } from "../model/disk.ts";
+import {
+  exposedText,
+  promisableBytes,
+  type DiskRow,
+  type Exposure,
+  type DiskState,
+} from "../model/disk.ts";
 import type { Evidence, EvidenceKind } from "../model/evidence.ts";
 import type { StepFailures } from "../model/failure.ts";
 import type { DiskSpace } from "../model/space.ts";
@@ -71,6 +77,7 @@ export type DiskFacts = {
   readonly zeroesByItself: boolean;
   /** What the drive says of its deallocated blocks; undefined: it was not asked, or did not answer. */
   readonly deallocatedReads: string | undefined;
+  readonly exposure: Exposure | undefined;
   readonly overcommit: number;
   readonly node: NodeFacts;
   readonly steps: readonly NextStep[];
@@ -254,14 +261,18 @@ const STORE_CAUSES: readonly Part[] = [
       waits: "the agent does not change a disk of another owner",
     };
   },
-  ({ row, onTarget, isolation, hostsMayFree, zeroesByItself, deallocatedReads }) => {
+  ({ row, onTarget, isolation, hostsMayFree, zeroesByItself, deallocatedReads, exposure }) => {
     if (onTarget?.store === undefined || row.lvsUuid === undefined) return undefined;
     if (isolation === "trusted" || (row.freeSpace === "ZEROED" && !hostsMayFree)) return undefined;
     const { found, cure, waits } = freeSpaceDirt(row, { hostsMayFree, zeroesByItself });
     const claim = hostsMayFree
       ? ` (what the drive claims of deallocated blocks: ${deallocatedReads ?? "not known"})`
       : "";
-    return { cause: `its free clusters ${found}${claim}, so it takes no new volumes`, cure, waits };
+    const seen = exposure === undefined || exposure.reachable === 0 ? "" : exposedText(exposure);
+    const cause = [`its free clusters ${found}${claim}, so it takes no new volumes`, seen]
+      .filter((part) => part !== "")
+      .join("; ");
+    return { cause, cure, waits };
   },
   (facts) => {
     const { row, node, onTarget } = facts;

@@ -13,7 +13,7 @@ import {
   type Cause,
 } from "./explanation.ts";
 import { diskCause, type LvolFacts } from "./lvol-facts.ts";
-import { dataMissing, maybeLost, NO_SPACE } from "../model/lvol-state.ts";
+import { dataMissing, maybeLost, NO_SPACE, OLD_BYTES } from "../model/lvol-state.ts";
 import { sameAddress, type ListenAddress } from "../model/lvol.ts";
 import { isOfDisk } from "../model/wait.ts";
 import { foreignSubsystemCause, hostCause } from "./export-causes.ts";
@@ -51,7 +51,19 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   listenerCause,
   hostCause,
   limitsCause,
+  exposedCause,
 ];
+
+function exposedCause({ view, disk }: LvolFacts): Cause | undefined {
+  if (!view.exposed || disk === undefined) return undefined;
+  return {
+    cause: `its export was not held back any longer: ${OLD_BYTES}`,
+    cure:
+      `see "storage-node explain disk ${disk.id}" for how far zeroing is; ` +
+      `STORAGE_NODE_ZEROING_HOLD says how long exports are held back after a restart`,
+    waits: "all is as wanted",
+  };
+}
 
 function deleted({ view: { row } }: LvolFacts): Cause | undefined {
   if (row.deleteTime === undefined) return undefined;

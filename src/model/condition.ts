@@ -12,6 +12,7 @@ export type LvolWarning =
   | "HostsUnconfirmed"
   | "QosRefused"
   | "SpaceLow"
+  | "OldBytesExposed"
   | "Waiting"
   | "OutcomeUnknown";
 
@@ -25,7 +26,8 @@ export type DiskConditionType =
   | "DiscardZeroes"
   | "Healthy"
   | "Schedulable"
-  /** These two are listed only while they hold. */
+  /** These are listed only while they hold. */
+  | "OldBytesExposed"
   | "SpaceLow"
   | "OutcomeUnknown";
 

@@ -182,7 +182,11 @@ export type DiskReadiness = {
   readonly discardsFree?: boolean;
   /** The agent zeroes free space without being asked. */
   readonly zeroesByItself?: boolean;
+  /** Volumes that take clusters which may hold old bytes: reachable for hosts, and held back. */
+  readonly exposure?: Exposure;
 };
+
+export type Exposure = { readonly reachable: number; readonly held: number };
 
 function conditionOf(
   type: DiskConditionType,
@@ -215,6 +219,7 @@ export function diskConditions(
     row.cordoned
       ? conditionOf("Schedulable", false, "Cordoned", "cordoned: it takes no new volumes")
       : conditionOf("Schedulable", observed.ready, "NotUp", why),
+    ...exposedConditions(row, observed),
     ...spaceConditions(observed.space),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
@@ -227,6 +232,30 @@ function zeroedCondition(
   const { reason, found, cure } = freeSpaceDirt(row, { hostsMayFree, zeroesByItself });
   const message = `free clusters ${found}; ${cure}`;
   return conditionOf("FreeSpaceZeroed", row.freeSpace === "ZEROED", reason, message);
+}
+
+/** While hosts may be shown old bytes. */
+function exposedConditions(
+  row: DiskRow,
+  { exposure }: DiskReadiness,
+): readonly Condition<DiskConditionType>[] {
+  if (exposure === undefined || exposure.reachable === 0) return [];
+  return [
+    {
+      type: "OldBytesExposed",
+      status: "TRUE",
+      reason: row.freeSpace === "ZEROED" ? "NotRecorded" : "NotZeroed",
+      message: exposedText(exposure),
+    },
+  ];
+}
+
+/** What hosts may see while free clusters are not zeroed. */
+export function exposedText({ reachable }: Exposure): string {
+  return (
+    `${reachable} volumes that are in use take clusters of it: until its free space is zeroed, a host ` +
+    `that writes a part of a new cluster may read bytes of deleted volumes in the rest of it`
+  );
 }
 
 function discardCondition(

@@ -13,6 +13,7 @@ import {
 } from "./lvol.ts";
 import { spaceLow, type DiskSpace } from "./space.ts";
 import { limitsText, realLimits } from "./qos.ts";
+import { takesClusters, type Hold } from "./zeroing-hold.ts";
 import { isOfDisk, waitConditions, waitText, type Wait } from "./wait.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 
@@ -48,6 +49,10 @@ export type VolumeView = {
   readonly listenAddresses: readonly ListenAddress[];
   /** Of its disk; undefined: not known. */
   readonly space: DiskSpace | undefined;
+  /** It is not made reachable before the free space of its disk is zeroed; undefined: it may be. */
+  readonly held: Hold | undefined;
+  /** Its hosts can reach it, and its writes take clusters that may hold old bytes. */
+  readonly exposed: boolean;
   /** What keeps its loops from the next step although nothing failed; undefined: nothing. */
   readonly wait: Wait | undefined;
 };
@@ -192,6 +197,9 @@ function exportProblem(view: VolumeView): { reason: string; message: string } | 
   if (listenAddresses.some((address) => listeners.some((is) => sameAddress(address, is)))) {
     return undefined;
   }
+  if (view.wait !== undefined && view.held !== undefined) {
+    return { reason: view.wait.reason, message: waitText(view.wait) };
+  }
   const where = listenAddresses.map(addressText).join(", ");
   return { reason: "NoListener", message: `not listening on ${where}` };
 }
@@ -244,6 +252,11 @@ function needs(view: VolumeView): readonly LvolCondition[] {
   ];
 }
 
+/** What its host may see while the disk is not zeroed. */
+export const OLD_BYTES =
+  "until the free space of its disk is zeroed, a host that writes a part of a new cluster may read " +
+  "bytes of deleted volumes in the rest of it";
+
 /** What is wrong with single parts of a volume; empty where nothing is. */
 function warnings(view: VolumeView): readonly LvolCondition[] {
   const { row, observed, listenAddresses, failures, outcomeUnknown } = view;
@@ -275,6 +288,7 @@ function warnings(view: VolumeView): readonly LvolCondition[] {
     const message = `${row.unconfirmedHosts.join(", ")} may not connect before ConfirmHosts is called`;
     warn("HostsUnconfirmed", "OlderDatabase", message);
   }
+  if (view.exposed) warn("OldBytesExposed", "NotZeroed", OLD_BYTES);
   const low = needsClusters(view) ? spaceLow(view.space) : undefined;
   if (low !== undefined) warn("SpaceLow", low.reason, `of disk ${row.diskId}, ${low.message}`);
   return [...found, ...waitConditions(view.wait), ...outcomeConditions(outcomeUnknown)];
@@ -282,10 +296,7 @@ function warnings(view: VolumeView): readonly LvolCondition[] {
 
 /** Whether hosts' writes may still take clusters of the disk: a thick volume has all of its own. */
 function needsClusters({ row, observed: { lvol }, space }: VolumeView): boolean {
-  if (row.deleteRequestedTime !== undefined || lvol?.kind !== "present" || !lvol.thin) return false;
-  const { allocatedClusters } = lvol;
-  if (space === undefined || allocatedClusters === undefined) return true;
-  return allocatedClusters * space.clusterBytes < lvol.sizeBytes;
+  return row.deleteRequestedTime === undefined && takesClusters(lvol, space?.clusterBytes);
 }
 
 /** All conditions of a volume: what it needs to be UP, then what is wrong with single parts. */

@@ -14,6 +14,8 @@ export const WAIT_REASONS = [
   /** A change that an earlier agent has sent may still be running: of the object, or of its clone family. */
   "EARLIER_CHANGE",
   "FAMILY_CHANGING",
+  /** Its hosts could be shown old bytes: it is made reachable once its disk is zeroed, or after a time. */
+  "EXPORT_HELD",
   /** Hosts that were connected before the target restarted may be about to come back. */
   "HOSTS_MAY_RETURN",
 ] as const;

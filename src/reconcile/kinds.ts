@@ -3,6 +3,7 @@
 import { addressText } from "../model/address.ts";
 import { lvolState, type LvolState } from "../model/lvol-state.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import { nextLook } from "../model/zeroing-hold.ts";
 import type { WriteMode } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
@@ -76,10 +77,14 @@ export function volumeKind(
     part: partOf,
     recordedFailures: ({ row }) => row.failures,
     outlives: (view, loop) => isOutlived(view, loop) || isOver(lvolState(view)),
-    wakeTime: ({ unexportDue }) => unexportDue,
+    wakeTime: ({ unexportDue, held, now }) => earlier(unexportDue, held && nextLook(held, now)),
     recordFatal: ({ row, failures }, lastError) =>
       writer.recordLvol(row, { failed: true, failures, lastError, nextTryTime: undefined }),
   };
+}
+
+function earlier(a: Date | undefined, b: Date | undefined): Date | undefined {
+  return a === undefined || (b !== undefined && b < a) ? b : a;
 }
 
 function isOver(state: LvolState | SnapshotState): boolean {

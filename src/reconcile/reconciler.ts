@@ -336,8 +336,7 @@ export class Reconciler {
 }
 
 function viewSource(shared: SharedParts, config: ReconcilerOptions["config"]): VolumeViewSource {
-  const { isolation, zeroing, spaceThresholds, reconnectGraceMs, listenAddresses } = config;
-  const settings = { isolation, zeroing, spaceThresholds, reconnectGraceMs };
+  const { listenAddresses, ...settings } = config;
   return { ...shared, ...settings, listenAddresses: () => listenAddresses };
 }
 

@@ -1,6 +1,6 @@
 // The gauges, read at each scrape: objects by state, capacity, queue lengths and conditions of the
 // node. They never count between scrapes.
-import type { Meter } from "@opentelemetry/api";
+import type { Meter, ObservableGauge } from "@opentelemetry/api";
 
 export type NodeFigures = {
   /** Number of volumes by state, zero included. */
@@ -21,6 +21,8 @@ export type NodeFigures = {
   readonly space: Readonly<Record<string, number>>;
   readonly exports: { readonly used: number; readonly limit: number };
   readonly unconfirmedHosts: number;
+  /** Volumes that take clusters which may hold old bytes. */
+  readonly exposure: { readonly reachable: number; readonly held: number };
   readonly orphans: { readonly lvols: number; readonly subsystems: number };
   /** Steps that may have killed the target, by state, zero included. */
   readonly suspects: Readonly<Record<string, number>>;
@@ -51,6 +53,10 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "storagenode.unconfirmed_hosts",
     "Hosts of volumes that may not connect before they are confirmed",
   );
+  const exposure = gauge(
+    "storagenode.old.bytes.exports",
+    "Volumes that take clusters which may hold old bytes: reachable for hosts, and held back",
+  );
   const orphans = gauge("storagenode.orphans", "Objects on the target without a row, by kind");
   const suspects = gauge("storagenode.suspects", "Steps that may have killed the target, by state");
   const outcomes = gauge(
@@ -64,41 +70,37 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "storagenode.condition",
     "1 if a condition of the node holds, otherwise 0",
   );
-  const needs = [unconfirmed, orphans, suspects, outcomes, readers, watchers];
+  const needs = [unconfirmed, exposure, orphans, suspects, outcomes, readers, watchers];
   const all = [volumes, snapshots, disks, capacity, space, exports, ...needs, queue, condition];
   meter.addBatchObservableCallback((observe) => {
     const now = read();
-    for (const [state, count] of Object.entries(now.volumes)) {
-      observe.observe(volumes, count, { state });
-    }
-    for (const [state, count] of Object.entries(now.snapshots)) {
-      observe.observe(snapshots, count, { state });
-    }
-    for (const [state, count] of Object.entries(now.disks)) {
-      observe.observe(disks, count, { state });
-    }
+    const tell = (
+      of: ObservableGauge,
+      figures: Readonly<Record<string, number>>,
+      label: string,
+    ) => {
+      for (const [value, count] of Object.entries(figures)) {
+        observe.observe(of, count, { [label]: value });
+      }
+    };
+    tell(volumes, now.volumes, "state");
+    tell(snapshots, now.snapshots, "state");
+    tell(disks, now.disks, "state");
     for (const [kind, bytes] of Object.entries(kindsOf(now.capacity))) {
       observe.observe(capacity, Number(bytes), { kind });
     }
-    for (const [level, count] of Object.entries(now.space)) {
-      observe.observe(space, count, { level });
-    }
+    tell(space, now.space, "level");
     observe.observe(exports, now.exports.used, { kind: "used" });
     observe.observe(exports, now.exports.limit, { kind: "limit" });
     observe.observe(unconfirmed, now.unconfirmedHosts);
+    tell(exposure, now.exposure, "state");
     observe.observe(orphans, now.orphans.lvols, { kind: "lvol" });
     observe.observe(orphans, now.orphans.subsystems, { kind: "subsystem" });
-    for (const [state, count] of Object.entries(now.suspects)) {
-      observe.observe(suspects, count, { state });
-    }
-    for (const [of, count] of Object.entries(now.unknownOutcomes)) {
-      observe.observe(outcomes, count, { of });
-    }
+    tell(suspects, now.suspects, "state");
+    tell(outcomes, now.unknownOutcomes, "of");
     observe.observe(readers, now.iostatReaders);
     observe.observe(watchers, now.watchers);
-    for (const [name, length] of Object.entries(now.queues)) {
-      observe.observe(queue, length, { queue: name });
-    }
+    tell(queue, now.queues, "queue");
     for (const [name, holds] of Object.entries(now.conditions)) {
       observe.observe(condition, holds ? 1 : 0, { condition: name });
     }

@@ -86,6 +86,7 @@ describe("serve", () => {
       STORAGE_NODE_OVERCOMMIT: "much",
       STORAGE_NODE_METRICS_IOSTAT: "all",
       STORAGE_NODE_ZEROING: "sometimes",
+      STORAGE_NODE_ZEROING_HOLD: "sometimes",
       STORAGE_NODE_ZEROING_SHARE: "0",
       STORAGE_NODE_SPACE_LOW: "10,20",
       STORAGE_NODE_DISK_ALLOW: "colour:red",
@@ -109,6 +110,7 @@ describe("serve", () => {
       "STORAGE_NODE_SPACE_LOW",
       "STORAGE_NODE_SPDK_SOCKET",
       "STORAGE_NODE_ZEROING",
+      "STORAGE_NODE_ZEROING_HOLD",
       "STORAGE_NODE_ZEROING_SHARE",
     ]);
   });

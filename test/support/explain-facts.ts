@@ -106,6 +106,8 @@ export function lvolFacts(
       listenAddresses: [LISTENER],
       space: undefined,
       wait: undefined,
+      held: undefined,
+      exposed: false,
       ...view,
     },
   };
@@ -176,6 +178,7 @@ export function diskFacts(change: Partial<DiskFacts> = {}): DiskFacts {
     hostsMayFree: false,
     zeroesByItself: false,
     deallocatedReads: undefined,
+    exposure: undefined,
     overcommit: 1,
     node: nodeFacts(),
     steps: [],

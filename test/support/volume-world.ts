@@ -106,6 +106,9 @@ export function view(world: World, inFlight = false): VolumePlanView {
     listenAddresses: () => listenAddresses,
     isolation: "strict",
     zeroing: "manual",
+    zeroingHoldMs: 0,
+    slices: { of: () => undefined },
+    writeMode: () => "read-write" as const,
     spaceThresholds: SPACE_THRESHOLDS,
     pending: () => ({
       incarnation: RUN,

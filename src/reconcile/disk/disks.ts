@@ -22,6 +22,7 @@ import type { DiskView } from "./view.ts";
 import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
 import type { LoopStatus, Moment, PassReason, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
+import { exposure } from "./held-exports.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import { KernelStatus } from "./kernel-status.ts";
@@ -163,7 +164,8 @@ export class Disks {
     const { failures } = row;
     const view = this.view(row, { now: new Date(), inFlight: false, failures });
     const { outcomeUnknown, space, hostsMayFree: discardsFree, zeroesByItself } = view;
-    return { ...readiness(view), outcomeUnknown, space, discardsFree, zeroesByItself };
+    const shown = { outcomeUnknown, space, discardsFree, zeroesByItself };
+    return { ...readiness(view), ...shown, exposure: exposure(this.#options, row) };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {

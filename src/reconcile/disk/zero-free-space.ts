@@ -9,6 +9,7 @@ import type { Config } from "../../config.ts";
 import { restMs, sliceSizes } from "../../model/zeroing.ts";
 import {
   ZEROING_FIRST_SLICES,
+  ZEROING_MEASURED_BYTES,
   ZEROING_RESERVE_BYTES,
   ZEROING_SLICE_BYTES,
   ZEROING_SLICES,
@@ -142,14 +143,16 @@ export async function zeroSlice(on: On, step: steps.ZeroSlice): Promise<StepResu
   if (deleted.kind !== "ok") return forgetting(on, retryOf([deleted]));
   const ms = performance.now() - startMs;
   const rests = new Date(Date.now() + restMs(ms, context.config.zeroingSharePercent));
-  slices.measured(row.id, { bytes: slice.bytes, ms }, rests);
+  // Of a small one the way there and back is most of the time.
+  const tells = slice.bytes >= ZEROING_MEASURED_BYTES || row.zeroingRate === undefined;
+  slices.measured(row.id, tells ? { bytes: slice.bytes, ms } : { bytes: 0n, ms: 0 }, rests);
   if (row.zeroing === undefined) return { kind: "ok" };
   const left = (slices.of(row.id) ?? []).reduce((sum, { bytes }) => sum + bytes, 0n);
   const { totalBytes } = row.zeroing;
   // A commit is worth a step of a percent.
   if (slice.bytes * 100n < totalBytes) return { kind: "ok" };
   const zeroedBytes = left > totalBytes ? 0n : totalBytes - left;
-  const zeroingRate = slices.rate(row.id);
+  const zeroingRate = slices.rate(row.id) ?? row.zeroingRate;
   await writer.recordDisk(row, { zeroing: { ...row.zeroing, zeroedBytes }, zeroingRate });
   return { kind: "ok" };
 }

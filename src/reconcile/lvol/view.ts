@@ -1,13 +1,14 @@
 // The view of one volume that its loops plan from: its row, its observed state and its disk.
-import { discardLimit, discardRefusal, type Isolation } from "../../model/discards.ts";
+import { discardLimit, discardRefusal } from "../../model/discards.ts";
 import type { DiskRow } from "../../model/disk.ts";
 import type { VolumeView } from "../../model/lvol-state.ts";
 import type { ListenAddress, LvolRow } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
-import { zeroesByItself, type Zeroing } from "../../model/zeroing.ts";
+import { zeroesByItself } from "../../model/zeroing.ts";
 import type { SnapshotRow } from "../../model/snapshot.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { SpaceThresholds } from "../../model/space.ts";
+import { heldExport, isExposed, type HoldSource } from "../disk/held-exports.ts";
 import { hostsMayFree, mayBeDirty, spaceOnTarget } from "../disk/free-space.ts";
 import type { Moment } from "../engine/kind.ts";
 import type { Observed } from "../target/observed.ts";
@@ -74,15 +75,11 @@ export function storeView(
   return { uuid, name: loaded.name, clusterBytes: loaded.clusterBytes };
 }
 
-export type VolumeViewSource = {
-  readonly rows: Rows;
-  readonly observed: Observed;
+export type VolumeViewSource = HoldSource & {
   readonly outcomes: UnknownOutcomes;
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
   readonly listenAddresses: () => readonly ListenAddress[];
-  readonly isolation: Isolation;
-  readonly zeroing: Zeroing;
   readonly spaceThresholds: SpaceThresholds;
   readonly pending: (now: Date) => PendingContext;
 };
@@ -142,6 +139,8 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
     dmrsl: discardLimit(guard, source.isolation, disk),
     diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
     store,
+    exposed: isExposed(source, row, volume),
+    held: heldExport(source, { row, volume, now: moment.now }),
   };
   return { ...view, wait: volumeWait(view) };
 }

@@ -19,7 +19,8 @@ export function volumeWait(view: Volume): Wait | undefined {
   if (lvol.kind === "absent") return createWait(view);
   if (row.lvolUuid === undefined) return undefined;
   if (row.cloning) return cloneWait(view, lvol.thin && lvol.parent === undefined);
-  return isTooSmall(row, observed) ? growWait(view) : undefined;
+  const wait = isTooSmall(row, observed) ? growWait(view) : undefined;
+  return wait ?? heldWait(view);
 }
 
 function createWait(view: Volume): Wait | undefined {
@@ -132,6 +133,21 @@ function notTaken({ row }: Volume): Wait {
       `wait for it; "storage-node explain snapshot ${row.request.sourceSnapshotId}" says more; if ` +
       `it cannot be taken any more, call Delete {"lvolId": "${row.id}"}`,
     waits: `waits for ${snapshot}`,
+  };
+}
+
+function heldWait({ row, disk, held }: Volume): Wait | undefined {
+  if (held === undefined) return undefined;
+  const name = disk === undefined ? `disk ${row.diskId}` : diskName(disk);
+  const until = held.until === undefined ? "" : `, until ${held.until.toISOString()} at the latest`;
+  return {
+    reason: "EXPORT_HELD",
+    loop: "export",
+    cause:
+      `no host may connect before the free clusters of its ${name} are zeroed${until}: a write that ` +
+      `takes one would show bytes of deleted volumes around it`,
+    cure: "wait for it; STORAGE_NODE_ZEROING_HOLD=never does without",
+    waits: "waits for the free space to be zeroed",
   };
 }
 

@@ -82,6 +82,7 @@ export class Observed {
   #freeReadsBegun = 0;
   #incarnation: string | undefined;
   #earlierMayRun = false;
+  #since = new Date(0);
   #discardGuard: DiscardGuard | undefined;
   readonly #freeingDisk: (id: string, volume: ObservedVolume) => string | undefined;
   /** By disk: the volumes whose hosts may return clusters to it by discards. */
@@ -132,6 +133,11 @@ export class Observed {
     return this.#incarnation;
   }
 
+  /** When the present incarnation was found. */
+  get since(): Date {
+    return this.#since;
+  }
+
   /** Whether the incarnation before this one may not have exited. */
   get earlierMayRun(): boolean {
     return this.#earlierMayRun;
@@ -163,6 +169,7 @@ export class Observed {
     // Identified once more on the same connection: nothing has changed.
     if (incarnation === this.#incarnation) return;
     this.#forget();
+    this.#since = new Date();
     this.#incarnation = incarnation;
     this.#earlierMayRun = earlierMayRun;
   }
