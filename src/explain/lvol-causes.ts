@@ -158,6 +158,7 @@ export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
   if (observed.lvol?.kind === "present") {
     // A thick lvol has all of its clusters, and so has a thin one that was written everywhere.
     if (!row.thin || free > 0n || has === undefined || has >= size) return undefined;
+    if (disk.pendingOp?.op === "zero-free-space") return heldForZeroing(shortage);
     return {
       cause:
         `${shortage}: the volume is thin and has ${has} of its ${size}, so its hosts' writes ` +
@@ -176,6 +177,17 @@ export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
     cause: `${shortage}, and the thick volume needs ${size} (${formatBytes(size * cluster)})`,
     cure: `${room}; the volume is then created by itself`,
     waits: "waits for room on the disk",
+  };
+}
+
+/** Nothing is missing: what was free comes back piece by piece. */
+function heldForZeroing(shortage: string): Cause {
+  return {
+    cause:
+      `${shortage}, as its free clusters are held while they are zeroed: its hosts' writes fail ` +
+      `wherever they need a new one`,
+    cure: "wait: zeroed clusters are free again within moments; no volume has to be deleted",
+    waits: "waits for clusters to be zeroed",
   };
 }
 

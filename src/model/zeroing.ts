@@ -31,8 +31,9 @@ export type SliceLimits = {
 };
 
 /**
- * Sizes in clusters: a few of one, then ever larger ones, so that clusters become free again early, and
- * as many as hosts may need meanwhile. Together they leave the reserve, at most half.
+ * Sizes in clusters, the first one of the lowest clusters: it is zeroed before all that is free is held, and
+ * half of it is free while that happens. Then a few of one cluster, and ever larger ones, so that clusters
+ * become free again early. Together they leave the reserve, at most half.
  */
 export function sliceSizes(
   freeClusters: bigint,
@@ -40,17 +41,29 @@ export function sliceSizes(
   limits: SliceLimits,
 ): readonly bigint[] {
   const clusters = (bytes: number) => divideUp(BigInt(bytes), clusterBytes);
-  let left = freeClusters - min(clusters(limits.reserveBytes), freeClusters / 2n);
+  const reserve = min(clusters(limits.reserveBytes), freeClusters / 2n);
+  const first = reserve / 2n;
+  let left = freeClusters - reserve - first;
   const largest = max(clusters(limits.sliceBytes), divideUp(left, BigInt(limits.slices)));
-  const sizes: bigint[] = [];
+  const sizes: bigint[] = first > 0n ? [first] : [];
   let next = 1n;
   while (left > 0n) {
     const size = min(next, left);
     sizes.push(size);
     left -= size;
-    if (sizes.length >= limits.firstSlices) next = min(next * 4n, largest);
+    if (sizes.length > limits.firstSlices) next = min(next * 4n, largest);
   }
   return sizes;
+}
+
+/**
+ * Sizes in clusters of the slices that take all that is free, although hosts take some of it meanwhile: the
+ * last ones are of one cluster, so that only as many of them fail.
+ */
+export function restSizes(freeClusters: bigint, singles: number): readonly bigint[] {
+  const count = Number(min(freeClusters, BigInt(singles)));
+  const large = freeClusters - BigInt(count);
+  return [...(large > 0n ? [large] : []), ...Array.from({ length: count }, () => 1n)];
 }
 
 function divideUp(value: bigint, by: bigint): bigint {

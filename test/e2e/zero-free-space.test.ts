@@ -4,7 +4,12 @@ import { describe, expect, it } from "vitest";
 import type { StopAt } from "../../src/sim/target/gate.ts";
 import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, tag, type CrashScenario } from "../support/crash-scenario.ts";
-import { slicesOf, soiledClusters, soilFreeClusters } from "../support/free-space.ts";
+import {
+  freeClusterCount,
+  slicesOf,
+  soiledClusters,
+  soilFreeClusters,
+} from "../support/free-space.ts";
 import { getLvol, idOf, provision, remove, WAIT } from "../support/volumes.ts";
 
 const SMALL = { sizeBytes: 16n * 1_048_576n };
@@ -114,6 +119,9 @@ describe("zeroing of free space", () => {
     await until("all free clusters are held", async () => {
       return (await diskOf(again)).zeroing !== undefined;
     });
+    // Hosts have room meanwhile, all of it clean: half of what was zeroed first.
+    expect(freeClusterCount(scenario)).toBeGreaterThan(50);
+    expect(soiledClusters(scenario)).toBe(0);
     expect(await orphansOf(again)).toBe(0);
     expect((await refusal(provision(again, SMALL))).reason).toBe("FREE_SPACE_NOT_ZEROED");
     // A page of a new cluster; the rest of it shows what stood there.

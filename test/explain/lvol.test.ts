@@ -33,6 +33,13 @@ const NOT_ZEROED = {
   cure: "call ZeroFreeSpace",
   waits: "waits for the free space to be zeroed",
 } as const;
+const ZEROES = {
+  op: "zero-free-space",
+  run: "0123456789abcdef",
+  epoch: 1n,
+  since: NOW,
+  failed: false,
+} as const;
 const TARGET_DOWN = { ...nodeFacts().target, ...down("ECONNREFUSED"), answers: false };
 
 /** The volume's lvol, and its subsystem with a change. */
@@ -161,6 +168,12 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
     { freeClusters: 0n },
     /has 0 of 255 clusters free .* thin and has 1 of its 3/,
     /make room/,
+  ],
+  [
+    "clusters that are being zeroed",
+    { freeClusters: 0n, disk: diskRow({ freeSpace: "UNKNOWN", pendingOp: ZEROES }) },
+    /its free clusters are held while they are zeroed/,
+    /wait: .* no volume has to be deleted/,
   ],
   [
     "data",

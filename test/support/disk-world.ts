@@ -71,7 +71,7 @@ export type World = {
   readonly haste: readonly boolean[];
 };
 
-const sliceOf = (uuid: string) => ({ uuid, name: uuid, bytes: 1n });
+const sliceOf = (uuid: string) => ({ uuid, name: uuid, bytes: 1n, isFiller: false });
 
 const store = (name: string, uuid: string): ObservedStore => ({
   name,

@@ -110,7 +110,9 @@ function isResting({ row, zeroingRests, now }: DiskView): boolean {
 }
 
 /** This agent has seen slices hold all that was free, in this incarnation. */
-function isPinned({ row, pending }: DiskView): boolean {
+function isPinned({ row, pending, slices = [] }: DiskView): boolean {
+  // What an earlier run has left over is not cleared by its delete: it becomes free, and is held.
+  if (slices.some(({ isFiller }) => isFiller)) return false;
   const own = pendingOpPhase(row.pendingOp, pending) === "own";
   return own && row.pendingOp?.op === "zero-free-space" && row.zeroing !== undefined;
 }
