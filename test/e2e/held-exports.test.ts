@@ -37,6 +37,9 @@ async function deleteCutOff(
   return { agent, thin: thin.status?.nqn ?? "", thick: thick.status?.nqn ?? "" };
 }
 
+const textual = (_key: string, value: unknown) =>
+  typeof value === "bigint" ? value.toString() : value;
+
 function listens({ target }: CrashScenario, nqn: string): boolean {
   return (target.state().subsystems.get(nqn)?.listeners.length ?? 0) > 0;
 }
@@ -97,6 +100,13 @@ describe("after a restart that left old bytes in free clusters", () => {
     await until("it is said why", async () => {
       return (await reasonsOf(agent, "Waiting")).includes("EXPORT_HELD");
     });
+    const asked = await call(agent.client, agent.client.getExport.bind(agent.client), {
+      target: { $case: "nqn", value: thin },
+      hostNqn: "",
+    });
+    expect(JSON.stringify(asked, textual)).toContain(
+      "no host may connect before the free clusters",
+    );
     expect(await firstSeen(scenario, thin)).toEqual([0, OWN]);
     const conditions = await diskConditions(agent);
     expect(conditions.find(({ type }) => type === "OldBytesExposed")).toBeUndefined();

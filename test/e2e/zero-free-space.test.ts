@@ -185,7 +185,10 @@ describe("zeroing of free space", () => {
   });
 
   it("in the background rests, but not once it was asked for", async () => {
-    await using scenario = await crashScenario({}, { env: { STORAGE_NODE_ZEROING_SHARE: "1" } });
+    await using scenario = await crashScenario(
+      {},
+      { env: { STORAGE_NODE_ZEROING_SHARE: "1", STORAGE_NODE_ZEROING_HOLD: "never" } },
+    );
     await soil(scenario);
     const { gate } = scenario.target.engine();
     gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 9, ms: 2_000 });

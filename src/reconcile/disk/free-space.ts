@@ -1,5 +1,6 @@
 // The free clusters of a disk: how many there are, and whether they may hold old bytes, by what its
 // volumes' rows and their exports say.
+import type { Config } from "../../config.ts";
 import { subsystemFrees, type DiscardGuard } from "../../model/discards.ts";
 import type { DiskRow } from "../../model/disk.ts";
 import { mayHaveCutCopy } from "../../model/pending-op.ts";
@@ -52,6 +53,10 @@ export function mayBeDirty(rows: Rows, observed: Observed, diskId: string): bool
   return rows.mayLeaveDirt(diskId, incarnation);
 }
 
+function mayHold({ since }: Pick<Observed, "since">, holdMs: number): boolean {
+  return Date.now() < since.getTime() + holdMs;
+}
+
 /** The part of a disk's view that is about its free clusters. */
 export function freeSpaceFacts(
   {
@@ -60,7 +65,7 @@ export function freeSpaceFacts(
     observed,
     slices,
   }: {
-    readonly config: Parameters<typeof zeroesByItself>[0];
+    readonly config: Pick<Config, "isolation" | "zeroing" | "zeroingHoldMs">;
     readonly rows: Rows;
     readonly observed: Observed;
     readonly slices: Slices;
@@ -70,7 +75,8 @@ export function freeSpaceFacts(
   return {
     slices: slices.of(diskId),
     zeroesByItself: zeroesByItself(config),
-    zeroingRests: slices.rests(diskId),
+    // While exports may be held back for it, zeroing does not rest.
+    zeroingRests: mayHold(observed, config.zeroingHoldMs) ? undefined : slices.rests(diskId),
     hostsMayFree: hostsMayFree(rows, observed, diskId),
     mayBeDirty: mayBeDirty(rows, observed, diskId),
   };
