@@ -1,6 +1,7 @@
 // ZeroFreeSpace: afterwards no free cluster holds old bytes, whatever hosts, other calls and kills did
 // meanwhile; and nothing of it is left on the disk (docs/architecture.md#zeroing-of-free-space).
 import { describe, expect, it } from "vitest";
+import { writeLvol } from "../../src/sim/target/clusters.ts";
 import type { StopAt } from "../../src/sim/target/gate.ts";
 import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, tag, type CrashScenario } from "../support/crash-scenario.ts";
@@ -14,6 +15,10 @@ import { getLvol, idOf, provision, remove, WAIT } from "../support/volumes.ts";
 
 const SMALL = { sizeBytes: 16n * 1_048_576n };
 const OLD = 0x77;
+const CLUSTER = 4 * 1_048_576;
+const CLUSTERS = 250;
+/** That all but the reserve of such a disk is held by. */
+const SLICES = 15;
 
 async function diskOf({ client }: TestAgent) {
   const request = { pageSize: 0, pageToken: "" };
@@ -166,6 +171,49 @@ describe("zeroing of free space", () => {
     await (await scenario.start()).ready();
     expect(await zeroed(scenario)).toEqual(NOTHING);
   });
+
+  it.each([
+    ["few", "bdev_lvol_delete", 1, 8],
+    ["many", "bdev_lvol_delete", 1, 1],
+    // Between the end of the first slice and the filler: what that gets is not all zeroed.
+    ["too many", "bdev_lvol_create", SLICES + 1, 1],
+  ])(
+    "leaves no old byte in what hosts can take from then on that take %s clusters meanwhile",
+    async (_name, method, nth, everyMs) => {
+      await using scenario = await crashScenario({}, { env: BY_HAND });
+      const agent = await scenario.start();
+      await agent.ready();
+      const used = await provision(agent, { sizeBytes: BigInt(CLUSTERS * CLUSTER) });
+      const { gate } = scenario.target.engine();
+      await scenario.killAgent();
+      await scenario.query("update disk set free_space = 'UNKNOWN'");
+      soilFreeClusters(scenario, OLD);
+      const next = await scenario.start();
+      await next.ready();
+      // Hosts take clusters of the reserve meanwhile.
+      gate.addRule({ effect: "slow", method, nth, ms: 200 });
+      await zeroFreeSpace(next, false);
+      const lvol = scenario.target.state().lvol(used.status?.lvolUuid ?? "");
+      if (lvol === undefined) throw new Error("no lvol");
+      let taken = 0;
+      const { rows } = next.node.agent;
+      const isHeld = () => [...rows.disks()].every(({ zeroing }) => zeroing !== undefined);
+      const writer = setInterval(() => {
+        if (isHeld() || taken === CLUSTERS) return;
+        try {
+          writeLvol(lvol, taken * CLUSTER, Buffer.alloc(4_096, 1));
+          taken += 1;
+        } catch {
+          // No cluster is free: the moment in which all are taken.
+        }
+      }, everyMs);
+      await until("all free clusters are held", isHeld);
+      clearInterval(writer);
+      expect(taken).toBeGreaterThan(4);
+      expect(soiledClusters(scenario)).toBe(0);
+      expect(await zeroed(scenario)).toEqual(NOTHING);
+    },
+  );
 
   it("is begun by the agent itself, and again after each kill, unless it is to wait for a call", async () => {
     await using scenario = await crashScenario();
