@@ -6,6 +6,7 @@ import { Provisioning } from "../../src/gen/storagenode/v1/lvol.ts";
 import { hostIo } from "../../src/sim/target/host-io.ts";
 import { call, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, tag, type CrashScenario } from "../support/crash-scenario.ts";
+import { eventsOf } from "../support/events.ts";
 import { idOf, provision, remove } from "../support/volumes.ts";
 
 const CLUSTER = 4 * 1_048_576;
@@ -125,7 +126,7 @@ describe("after a restart that left old bytes in free clusters", () => {
     await scenario.target.restart();
     scenario.target
       .engine()
-      .gate.addRule({ effect: "slow", method: "bdev_lvol_create", nth: 1, ms: 1_500 });
+      .gate.addRule({ effect: "slow", method: "bdev_lvol_create", nth: 1, ms: 6_000 });
     const next = await scenario.start({ env });
     // The hole: bytes of the volume whose delete was cut off, around the host's own.
     expect(await firstSeen(scenario, thin)).toContain(DOOMED);
@@ -134,6 +135,13 @@ describe("after a restart that left old bytes in free clusters", () => {
       return exposed?.message.includes("may read bytes of deleted volumes") === true;
     });
     expect(await reasonsOf(next, "OldBytesExposed")).toEqual(["NotZeroed"]);
+    // As the metrics show it.
+    const { agent: shown } = next.node;
+    const exposures = [...shown.rows.disks()].map((row) => shown.diskReadiness(row).exposure);
+    expect(exposures).toEqual([{ reachable: 1, held: 0 }]);
+    await until("there is an event of it", async () => {
+      return (await eventsOf(next)).some(({ reason }) => reason === "OLD_BYTES_EXPOSED");
+    });
   });
 
   it("what was estimated too short is held no longer than the bound", async () => {
