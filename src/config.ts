@@ -42,6 +42,12 @@ export type Config = AccessSettings & {
   readonly fabricDisks: readonly FabricDisk[];
   readonly overcommit: number;
   readonly isolation: "strict" | "trusted";
+  /** Who has free space zeroed that may hold old bytes: the agent by itself, or an operator. */
+  readonly zeroing: "auto" | "manual";
+  /** Of the time of a disk, at most, that zeroing takes which nobody has asked for. */
+  readonly zeroingSharePercent: number;
+  /** How long exports are held back for zeroing; 0: not at all, Infinity: as long as it takes. */
+  readonly zeroingHoldMs: number;
   readonly spaceThresholds: SpaceThresholds;
   readonly healthThresholds: HealthThresholds;
   /** How long hosts may take to come back after a restart of the target. */
@@ -141,6 +147,19 @@ const environment = z.object({
   STORAGE_NODE_ISOLATION: z
     .enum(["strict", "trusted"], { error: "must be strict or trusted" })
     .default("strict"),
+  STORAGE_NODE_ZEROING: z
+    .enum(["auto", "manual"], { error: "must be auto or manual" })
+    .default("auto"),
+  STORAGE_NODE_ZEROING_SHARE: z
+    .string()
+    .regex(/^([1-9]\d?|100)$/, { error: "must be a percentage, 1 to 100" })
+    .default("50"),
+  STORAGE_NODE_ZEROING_HOLD: z
+    .string()
+    .regex(/^(always|never|\d{1,4}(\.\d{1,3})?)$/, {
+      error: "must be a number of seconds, such as 30, or always or never",
+    })
+    .default("30"),
   STORAGE_NODE_SPACE_LOW: z
     .string()
     .regex(/^\d{1,2},\d{1,2}$/, { error: "must be two percentages such as 20,10", abort: true })
@@ -220,6 +239,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     fabricDisks,
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,
+    zeroing: values.STORAGE_NODE_ZEROING,
+    zeroingHoldMs: holdMs(values.STORAGE_NODE_ZEROING_HOLD),
+    zeroingSharePercent: Number(values.STORAGE_NODE_ZEROING_SHARE),
     spaceThresholds: spaceThresholds(values.STORAGE_NODE_SPACE_LOW),
     healthThresholds: health,
     reconnectGraceMs: Number(values.STORAGE_NODE_RECONNECT_GRACE) * 1_000,
@@ -229,6 +251,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     logLevel: values.LOG_LEVEL,
     telemetry: telemetryConfig(values),
   });
+}
+
+function holdMs(hold: string): number {
+  if (hold === "always") return Number.POSITIVE_INFINITY;
+  return hold === "never" ? 0 : Number(hold) * 1_000;
 }
 
 function percentages(pair: string): readonly number[] {

@@ -148,6 +148,9 @@ export const ZEROING_RESERVE_BYTES = 1024 * 1024 * 1024;
 /** Slices of one cluster, zeroed first: they end the time in which no cluster is free. */
 export const ZEROING_FIRST_SLICES = 8;
 
+/** Smaller slices say nothing about the rate at which a disk is zeroed. */
+export const ZEROING_MEASURED_BYTES = 64 * 1024 * 1024;
+
 // The database.
 
 export const DATABASE_CONNECTIONS = 4;

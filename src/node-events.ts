@@ -5,7 +5,7 @@ import { setImmediate } from "node:timers/promises";
 import type { Agent } from "./api/agent.ts";
 import { STATES_MS } from "./limits.ts";
 import type { NodeConditionType } from "./model/condition.ts";
-import { diskState } from "./model/disk.ts";
+import { diskState, exposedText } from "./model/disk.ts";
 import { eventOf, traceIdOf, type Event, type ObjectKind } from "./model/event.ts";
 import { LastingStates, type StateChange } from "./model/lasting-states.ts";
 import { lvolConditions, lvolState, type LvolState } from "./model/lvol-state.ts";
@@ -57,6 +57,8 @@ export class NodeEvents implements Disposable {
     lvol: new Map(),
     snapshot: new Map(),
   };
+  /** Disks whose volumes may show old bytes to hosts. */
+  readonly #exposed = new Set<string>();
   readonly #timer: NodeJS.Timeout;
   readonly #stack = new DisposableStack();
   #looking = false;
@@ -167,6 +169,7 @@ export class NodeEvents implements Disposable {
     this.#lookAtNode();
     const since = targetSince();
     if (since === undefined) return;
+    this.#lookAtExposure();
     for (const kind of ["disk", "lvol", "snapshot"] as const) await this.#observe(kind);
     const beforeMs = Date.now() - stateLastsMs;
     // What the target's absence has done to them is over, or has lasted since it is back.
@@ -175,6 +178,23 @@ export class NodeEvents implements Disposable {
       for (const change of this.#states[kind].lasting({ beforeMs })) {
         this.#tell(() => this.#stateEvent(kind, change));
       }
+    }
+  }
+
+  /** Told at once: a short time is enough for a host to see what is not its own. */
+  #lookAtExposure(): void {
+    const { agent } = this.#options;
+    for (const row of agent.rows.disks()) {
+      const { exposure } = agent.diskReadiness(row);
+      const isExposed = exposure !== undefined && exposure.reachable > 0;
+      if (isExposed === this.#exposed.has(row.id)) continue;
+      if (isExposed) this.#exposed.add(row.id);
+      else this.#exposed.delete(row.id);
+      const message = isExposed ? exposedText(exposure) : "";
+      const [before, after] = isExposed ? ["FALSE", "TRUE"] : ["TRUE", "FALSE"];
+      const object = { objectKind: "disk", objectId: row.id } as const;
+      const reason = "OLD_BYTES_EXPOSED";
+      this.#tell(() => eventOf({ ...object, reason, before, after, message, time: new Date() }));
     }
   }
 

@@ -146,6 +146,13 @@ function figures(parts: Parts): NodeFigures {
     space: known ? tally(SPACE_LEVELS, levels) : {},
     exports: known ? { used: exports, limit: agent.maxExports } : undefined,
     unconfirmedHosts: unconfirmedHostCount(rows.lvols()),
+    exposure: readiness.reduce(
+      ({ reachable, held }, { is: { exposure } }) => ({
+        reachable: reachable + (exposure?.reachable ?? 0),
+        held: held + (exposure?.held ?? 0),
+      }),
+      { reachable: 0, held: 0 },
+    ),
     orphans: { lvols: orphansOf("lvol"), subsystems: orphansOf("subsystem") },
     suspects: tally(
       SUSPECT_STATES,

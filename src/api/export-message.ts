@@ -6,6 +6,7 @@ import { allowHostKey, listenKey } from "../model/export-parts.ts";
 import { lvolConditions, lvolState, namespaceState, type VolumeView } from "../model/lvol-state.ts";
 import { ANY_HOST, confirmedHosts, sameAddress } from "../model/lvol.ts";
 import { takesAway } from "../model/unknown-outcome.ts";
+import { waitText } from "../model/wait.ts";
 import { conditionMessage } from "./messages.ts";
 
 /** Whether hosts can connect now, and if not, why. hostNqn: checks that host too. */
@@ -15,17 +16,20 @@ function exportReadiness(
 ): { readonly ready: boolean; readonly reason: string; readonly message: string } {
   const { row, observed } = view;
   const no = (reason: string, message: string) => ({ ready: false, reason, message });
+  const waiting = (message: string) =>
+    view.wait === undefined ? message : `${message}: ${waitText(view.wait)}`;
   if (row.deleteRequestedTime !== undefined) return no("DELETING", "the volume is being deleted");
   if (!view.targetConnected) return no("TARGET_DOWN", "the SPDK target does not answer");
   if (!view.diskReady) return no("DISK_NOT_UP", view.diskReason);
   const state = lvolState(view);
   if (state === "DATA_MISSING") return no("DATA_MISSING", "the lvol is missing on the target");
-  if (observed.lvol?.kind !== "present") return no("NOT_CREATED", "the lvol does not exist yet");
+  if (observed.lvol?.kind !== "present")
+    return no("NOT_CREATED", waiting("the lvol does not exist yet"));
   if (namespaceState(row, observed.subsystem, observed.lvol.uuid) !== "attached") {
     return no("NOT_EXPORTED", "the lvol is not attached as a namespace yet");
   }
   if (observed.subsystem?.kind !== "present" || observed.subsystem.listeners.length === 0) {
-    return no("NO_LISTENER", "the subsystem has no listener");
+    return no("NO_LISTENER", waiting("the subsystem has no listener"));
   }
   if (hostNqn !== undefined && !row.allowAnyHost && !row.hosts.includes(hostNqn)) {
     return no("HOST_NOT_ALLOWED", `${hostNqn} is not an allowed host: call AllowHost`);

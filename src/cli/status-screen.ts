@@ -93,7 +93,7 @@ function diskRows(disks: readonly Disk[]): string[][] {
   return disks.slice(0, MAX_DISKS).map(({ meta, spec, status }) => {
     const store = status?.lvstore;
     const state = status?.state.replace("DISK_STATE_", "") ?? "?";
-    const dirty = store?.freeSpace === "FREE_SPACE_UNKNOWN" ? "free space not zeroed" : "";
+    const dirty = store?.freeSpace === "FREE_SPACE_UNKNOWN" ? zeroingText(status) : "";
     const low = status?.conditions.find(({ type }) => type === "SpaceLow");
     const space = low === undefined ? "" : `space ${low.reason.toLowerCase()}`;
     const cordoned = spec?.cordoned === true ? "cordoned" : "";
@@ -124,6 +124,12 @@ function healthWord(health: DiskHealth | undefined): string {
     default:
       return "";
   }
+}
+
+function zeroingText(status: Disk["status"]): string {
+  const { zeroedBytes = 0n, totalBytes = 0n } = status?.zeroing ?? {};
+  if (totalBytes === 0n) return "free space not zeroed";
+  return `zeroing free space: ${(zeroedBytes * 100n) / totalBytes} %`;
 }
 
 function loopRow(loop: LoopStatus, now: Date): string[] {

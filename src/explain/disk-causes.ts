@@ -2,7 +2,14 @@
 // cause.
 import { formatBytes } from "../model/bytes.ts";
 import { refusing } from "../model/disk-claim.ts";
-import { promisableBytes, type DiskRow, type DiskState } from "../model/disk.ts";
+import { freeSpaceDirt } from "../model/free-space.ts";
+import {
+  exposedText,
+  promisableBytes,
+  type DiskRow,
+  type Exposure,
+  type DiskState,
+} from "../model/disk.ts";
 import type { Evidence, EvidenceKind } from "../model/evidence.ts";
 import type { StepFailures } from "../model/failure.ts";
 import type { DiskSpace } from "../model/space.ts";
@@ -69,12 +76,15 @@ export type DiskFacts = {
   readonly isolation: "strict" | "trusted";
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly hostsMayFree: boolean;
+  /** The agent zeroes free space without being asked. */
+  readonly zeroesByItself: boolean;
   /** What the drive says of its deallocated blocks; undefined: it was not asked, or did not answer. */
   readonly deallocatedReads: string | undefined;
   /** What was checked of the machine, for a drive that is not attached. */
   readonly setup?: readonly SetupCheck[] | undefined;
   /** As this agent has last seen it; undefined: as the row says. */
   readonly health?: SeenHealth | undefined;
+  readonly exposure: Exposure | undefined;
   readonly overcommit: number;
   readonly node: NodeFacts;
   readonly steps: readonly NextStep[];
@@ -260,39 +270,18 @@ const STORE_CAUSES: readonly Part[] = [
     };
   },
   ({ row }) => failingCause(row),
-  ({ row, onTarget, isolation, hostsMayFree, deallocatedReads }) => {
+  ({ row, onTarget, isolation, hostsMayFree, zeroesByItself, deallocatedReads, exposure }) => {
     if (onTarget?.store === undefined || row.lvsUuid === undefined) return undefined;
-    if (isolation === "trusted" || !hostsMayFree) return undefined;
-    const claim = deallocatedReads ?? "not known";
-    return {
-      cause:
-        `hosts of its thin volumes return clusters by discarding them, and nobody has asserted ` +
-        `that it zeroes these (what the drive claims of deallocated blocks: ${claim}), so it takes ` +
-        `no new volumes`,
-      cure:
-        `if the drive zeroes what is discarded, call AdmitDisk with discard_zeroes, then ` +
-        `ZeroFreeSpace; else restart the target, as SPDK 26.01 or later, and call ZeroFreeSpace`,
-      waits: "waits until hosts free no clusters any more",
-    };
-  },
-  ({ row, onTarget, isolation }) => {
-    if (onTarget?.store === undefined || row.lvsUuid === undefined) return undefined;
-    if (row.freeSpace === "ZEROED" || isolation === "trusted") return undefined;
-    const requested = row.zeroRequestedTime;
-    if (requested !== undefined) {
-      return {
-        cause:
-          `zeroing of its free clusters was requested at ${instant(requested)} and is not ` +
-          `done yet`,
-        cure: "wait for it",
-        waits: "waits for the free space to be zeroed",
-      };
-    }
-    return {
-      cause: "its free clusters may hold bytes of deleted volumes, so it takes no new ones",
-      cure: `call ZeroFreeSpace {"diskId": "${row.id}"}; existing volumes are not touched`,
-      waits: "waits for ZeroFreeSpace",
-    };
+    if (isolation === "trusted" || (row.freeSpace === "ZEROED" && !hostsMayFree)) return undefined;
+    const { found, cure, waits } = freeSpaceDirt(row, { hostsMayFree, zeroesByItself });
+    const claim = hostsMayFree
+      ? ` (what the drive claims of deallocated blocks: ${deallocatedReads ?? "not known"})`
+      : "";
+    const seen = exposure === undefined || exposure.reachable === 0 ? "" : exposedText(exposure);
+    const cause = [`its free clusters ${found}${claim}, so it takes no new volumes`, seen]
+      .filter((part) => part !== "")
+      .join("; ");
+    return { cause, cure, waits };
   },
   (facts) => {
     const { row, node, onTarget } = facts;

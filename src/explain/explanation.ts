@@ -233,8 +233,3 @@ export function errorCheck(
     remedy: first?.cure ?? "the agent tries again by itself; see its log for details",
   };
 }
-
-/** A disk in texts for operators. */
-export function diskName({ serial, id }: { readonly serial: string; readonly id: string }): string {
-  return `disk ${serial} (${id})`;
-}

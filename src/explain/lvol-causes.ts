@@ -1,10 +1,9 @@
 // The causes for which a volume is not as wanted, one function each, in the order in which one
 // depends on the other: the first that applies is the cause, the others may be its effects.
-import { discardCause, notZeroedCause } from "./free-space-causes.ts";
 import { addressText, isOwnAddress } from "../model/address.ts";
 import { formatBytes } from "../model/bytes.ts";
+import { diskName } from "../model/free-space.ts";
 import {
-  diskName,
   instant,
   nodeCause,
   outcomeCause,
@@ -14,8 +13,9 @@ import {
   type Cause,
 } from "./explanation.ts";
 import { diskCause, type LvolFacts } from "./lvol-facts.ts";
-import { dataMissing, maybeLost, NO_SPACE } from "../model/lvol-state.ts";
+import { dataMissing, maybeLost, NO_SPACE, OLD_BYTES } from "../model/lvol-state.ts";
 import { sameAddress, type ListenAddress } from "../model/lvol.ts";
+import { isOfDisk } from "../model/wait.ts";
 import { foreignSubsystemCause, hostCause } from "./export-causes.ts";
 import { limitsCause, noRoomToGrow, oldTargetCause } from "./change-causes.ts";
 
@@ -37,12 +37,12 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   ({ node }) => unresponsiveTargetCause(node),
   diskCause,
   // Before what was suspected of an earlier try: it keeps the step from being tried at all.
-  notZeroedCause,
+  ({ view: { wait } }) => (wait !== undefined && isOfDisk(wait) ? wait : undefined),
   ({ view }) => suspectCause(view.failures),
   ({ view }) => outcomeCause(view.row.id, view.outcomeUnknown),
+  ({ view }) => view.wait,
   deleting,
   maybeLostCause,
-  discardCause,
   outOfSpaceCause,
   oldTargetCause,
   dataMissingCause,
@@ -51,7 +51,19 @@ const CAUSES: readonly ((facts: LvolFacts) => Cause | undefined)[] = [
   listenerCause,
   hostCause,
   limitsCause,
+  exposedCause,
 ];
+
+function exposedCause({ view, disk }: LvolFacts): Cause | undefined {
+  if (!view.exposed || disk === undefined) return undefined;
+  return {
+    cause: `its export was not held back any longer: ${OLD_BYTES}`,
+    cure:
+      `see "storage-node explain disk ${disk.id}" for how far zeroing is; ` +
+      `STORAGE_NODE_ZEROING_HOLD says how long exports are held back after a restart`,
+    waits: "all is as wanted",
+  };
+}
 
 function deleted({ view: { row } }: LvolFacts): Cause | undefined {
   if (row.deleteTime === undefined) return undefined;
@@ -146,6 +158,7 @@ export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
   if (observed.lvol?.kind === "present") {
     // A thick lvol has all of its clusters, and so has a thin one that was written everywhere.
     if (!row.thin || free > 0n || has === undefined || has >= size) return undefined;
+    if (disk.pendingOp?.op === "zero-free-space") return heldForZeroing(shortage);
     return {
       cause:
         `${shortage}: the volume is thin and has ${has} of its ${size}, so its hosts' writes ` +
@@ -164,6 +177,17 @@ export function outOfSpaceCause(facts: LvolFacts): Cause | undefined {
     cause: `${shortage}, and the thick volume needs ${size} (${formatBytes(size * cluster)})`,
     cure: `${room}; the volume is then created by itself`,
     waits: "waits for room on the disk",
+  };
+}
+
+/** Nothing is missing: what was free comes back piece by piece. */
+function heldForZeroing(shortage: string): Cause {
+  return {
+    cause:
+      `${shortage}, as its free clusters are held while they are zeroed: its hosts' writes fail ` +
+      `wherever they need a new one`,
+    cure: "wait: zeroed clusters are free again within moments; no volume has to be deleted",
+    waits: "waits for clusters to be zeroed",
   };
 }
 

@@ -1,18 +1,13 @@
 // What an explanation of a volume is made of, and the causes that lie in its disk.
 import type { DiskRow, DiskState } from "../model/disk.ts";
+import { diskName } from "../model/free-space.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
-import { diskName, instant, type Cause, type NextStep, type NodeFacts } from "./explanation.ts";
+import { instant, type Cause, type NextStep, type NodeFacts } from "./explanation.ts";
 
 export type LvolFacts = {
   readonly view: VolumeView;
   readonly disk: DiskRow | undefined;
   readonly diskState: DiskState | undefined;
-  /**
-   * The free clusters of its lvstore are known to be zeroed, or the isolation mode is `trusted`.
-   */
-  readonly clean: boolean;
-  /** The release lets hosts free clusters of a thin volume, and the disk is not asserted to zero them. */
-  readonly discardsNotZeroing: boolean;
   /** Read from the target for this explanation, like the next two; undefined without an answer. */
   readonly freeClusters: bigint | undefined;
   readonly allocatedClusters: bigint | undefined;

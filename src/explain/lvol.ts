@@ -2,8 +2,8 @@
 // the other, and the first cause (docs/troubleshooting.md#a-host-cannot-connect).
 import { addressText, isLoopback } from "../model/address.ts";
 import { formatBytes } from "../model/bytes.ts";
+import { diskName } from "../model/free-space.ts";
 import {
-  diskName,
   errorCheck,
   nextStepText,
   nodeCause,

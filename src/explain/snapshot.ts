@@ -69,6 +69,7 @@ const CAUSES: readonly ((facts: SnapshotFacts) => Cause | undefined)[] = [
   diskCause,
   ({ view }) => suspectCause(view.failures),
   ({ view }) => outcomeCause(view.row.id, view.outcomeUnknown),
+  ({ view }) => view.wait,
   blocked,
   lost,
 ];

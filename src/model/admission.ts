@@ -15,6 +15,7 @@ import { place } from "./placement.ts";
 import { cloneSource, deleteSnapshot, takeSnapshot, wrongKind } from "./snapshot-admission.ts";
 import type { SnapshotRow } from "./snapshot.ts";
 import { idRetired, otherNode, type UsedId } from "./used-ids.ts";
+import type { Zeroing } from "./zeroing.ts";
 
 export type Mutation = Intent &
   (
@@ -65,6 +66,7 @@ export type AdmissionPolicy = {
   readonly overcommit: number;
   readonly maxExports: number;
   readonly isolation: Isolation;
+  readonly zeroing: Zeroing;
 };
 
 /** Limits that are no settings. */

@@ -13,6 +13,8 @@ export type LvolWarning =
   | "QosRefused"
   | "SpaceLow"
   | "DiskFailing"
+  | "OldBytesExposed"
+  | "Waiting"
   | "OutcomeUnknown";
 
 export type LvolConditionType = LvolNeed | LvolWarning;
@@ -25,7 +27,8 @@ export type DiskConditionType =
   | "DiscardZeroes"
   | "Healthy"
   | "Schedulable"
-  /** These two are listed only while they hold. */
+  /** These are listed only while they hold. */
+  | "OldBytesExposed"
   | "SpaceLow"
   | "OutcomeUnknown";
 

@@ -4,6 +4,7 @@ import type { Condition, DiskConditionType } from "./condition.ts";
 import { fingerprint, type Evidence } from "./evidence.ts";
 import type { StepFailures } from "./failure.ts";
 import type { RecordedHealth } from "./disk-health.ts";
+import { freeSpaceDirt } from "./free-space.ts";
 import { diskId } from "./identity.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 import type { PendingOp } from "./pending-op.ts";
@@ -71,6 +72,13 @@ export type DiskRow = RecordedHealth & {
   readonly pendingOp: PendingOp | undefined;
   /** How far the zeroing of free space has come; undefined: it is not under way. */
   readonly zeroing: ZeroingProgress | undefined;
+  /** Bytes per second, as last measured on this disk; undefined: never. */
+  readonly zeroingRate: bigint | undefined;
+  /**
+   * The incarnation of the target in which volumes of the disk had snapshots: if it has ended, the copy of a
+   * cluster may have been cut off. Undefined: none had.
+   */
+  readonly copyingRun: string | undefined;
   readonly clusterBytes: bigint | undefined;
   readonly totalClusters: bigint | undefined;
   /** As last recorded: what was observed since may differ by a few (isWorthRecording). */
@@ -127,6 +135,8 @@ export const DISK_COLUMNS = {
   freeSpace: "status",
   pendingOp: "status",
   zeroing: "status",
+  zeroingRate: "status",
+  copyingRun: "status",
   clusterBytes: "status",
   totalClusters: "status",
   freeClusters: "status",
@@ -180,7 +190,13 @@ export type DiskReadiness = {
   readonly discardsFree?: boolean;
   /** As this agent has last seen it; undefined: as the row says. */
   readonly health?: SeenHealth | undefined;
+  /** The agent zeroes free space without being asked. */
+  readonly zeroesByItself?: boolean;
+  /** Volumes that take clusters which may hold old bytes: reachable for hosts, and held back. */
+  readonly exposure?: Exposure;
 };
+
+export type Exposure = { readonly reachable: number; readonly held: number };
 
 function conditionOf(
   type: DiskConditionType,
@@ -207,15 +223,11 @@ export function diskConditions(
     conditionOf("Claimed", row.controllerName !== undefined, "NotClaimed", why),
     conditionOf("Attached", observed.ready, "NotAttached", why),
     conditionOf("StoreReady", observed.ready && row.lvsUuid !== undefined, "NoStore", why),
-    conditionOf(
-      "FreeSpaceZeroed",
-      row.freeSpace === "ZEROED",
-      "NotZeroed",
-      "free clusters may hold old bytes; call ZeroFreeSpace",
-    ),
+    zeroedCondition(row, observed),
     discardCondition(row, observed),
     healthCondition(observed.health ?? recordedHealth(row)),
     schedulable(row, observed),
+    ...exposedConditions(row, observed),
     ...spaceConditions(observed.space),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
@@ -232,6 +244,39 @@ function schedulable(row: DiskRow, observed: DiskReadiness): Condition<DiskCondi
   }
   const why = observed.reason === "" ? row.stateReason : observed.reason;
   return conditionOf(type, observed.ready, "NotUp", why);
+}
+
+function zeroedCondition(
+  row: DiskRow,
+  { discardsFree: hostsMayFree = false, zeroesByItself = false }: DiskReadiness,
+): Condition<DiskConditionType> {
+  const { reason, found, cure } = freeSpaceDirt(row, { hostsMayFree, zeroesByItself });
+  const message = `free clusters ${found}; ${cure}`;
+  return conditionOf("FreeSpaceZeroed", row.freeSpace === "ZEROED", reason, message);
+}
+
+/** While hosts may be shown old bytes. */
+function exposedConditions(
+  row: DiskRow,
+  { exposure }: DiskReadiness,
+): readonly Condition<DiskConditionType>[] {
+  if (exposure === undefined || exposure.reachable === 0) return [];
+  return [
+    {
+      type: "OldBytesExposed",
+      status: "TRUE",
+      reason: row.freeSpace === "ZEROED" ? "NotRecorded" : "NotZeroed",
+      message: exposedText(exposure),
+    },
+  ];
+}
+
+/** What hosts may see while free clusters are not zeroed. */
+export function exposedText({ reachable }: Exposure): string {
+  return (
+    `${reachable} volumes that are in use take clusters of it: until its free space is zeroed, a host ` +
+    `that writes a part of a new cluster may read bytes of deleted volumes in the rest of it`
+  );
 }
 
 function discardCondition(
@@ -281,6 +326,8 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     freeSpace: "UNKNOWN",
     pendingOp: undefined,
     zeroing: undefined,
+    zeroingRate: undefined,
+    copyingRun: undefined,
     clusterBytes: undefined,
     totalClusters: undefined,
     freeClusters: undefined,

@@ -27,6 +27,8 @@ export type EventReason =
   | "STATE_CHANGED"
   | "HEALTH_CHANGED"
   | "CONDITION_CHANGED"
+  /** Volumes of the disk became reachable, or are no longer, while new clusters of it may hold old bytes. */
+  | "OLD_BYTES_EXPOSED"
   | "TARGET_RESTARTED"
   | "LEASE_ACQUIRED"
   | "EVENTS_DROPPED";

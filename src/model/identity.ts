@@ -77,6 +77,22 @@ export function zeroingSliceIndex(name: string): number | undefined {
   return index === undefined ? undefined : Number(index);
 }
 
+/** Name of an lvol that holds zeroed clusters for a moment, and is not cleared when it is deleted. */
+export function zeroingFiller(index: number): string {
+  return `${ZEROING_SLICE}-filler-${index}`;
+}
+
+/** As zeroingSliceIndex, of a name made by `zeroingFiller`. */
+export function zeroingFillerIndex(name: string): number | undefined {
+  const index = new RegExp(`^${ZEROING_SLICE}-filler-(\\d{1,9})$`).exec(name)?.[1];
+  return index === undefined ? undefined : Number(index);
+}
+
+/** Whether an lvol is there because free space is being zeroed. */
+export function isOfZeroing(name: string): boolean {
+  return zeroingSliceIndex(name) !== undefined || zeroingFillerIndex(name) !== undefined;
+}
+
 /** Name of a disk's NVMe controller on the target: a hash of the disk's transport address. */
 export function controllerName(at: {
   readonly traddr: string;

@@ -13,6 +13,8 @@ import {
 } from "./lvol.ts";
 import { spaceLow, type DiskSpace } from "./space.ts";
 import { limitsText, realLimits } from "./qos.ts";
+import { takesClusters, type Hold } from "./zeroing-hold.ts";
+import { isOfDisk, waitConditions, waitText, type Wait } from "./wait.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 
 export const LVOL_STATES = [
@@ -49,6 +51,12 @@ export type VolumeView = {
   readonly space: DiskSpace | undefined;
   /** Why its disk is about to fail; undefined: it is not. */
   readonly diskFailure?: string | undefined;
+  /** It is not made reachable before the free space of its disk is zeroed; undefined: it may be. */
+  readonly held: Hold | undefined;
+  /** Its hosts can reach it, and its writes take clusters that may hold old bytes. */
+  readonly exposed: boolean;
+  /** What keeps its loops from the next step although nothing failed; undefined: nothing. */
+  readonly wait: Wait | undefined;
 };
 
 export type PresentSubsystem = Extract<ObservedSubsystem, { kind: "present" }>;
@@ -99,7 +107,7 @@ function lvolCreated(view: VolumeView): LvolCondition {
   }
   if (observed.lvol?.kind === "present" && row.cloning) {
     const message = `it does not have the data of snapshot ${row.request.sourceSnapshotId} yet`;
-    return { type, status: "FALSE", reason: "Cloning", message };
+    return waited(view, { type, status: "FALSE", reason: "Cloning", message });
   }
   if (observed.lvol?.kind === "present" && row.lvolUuid === undefined) {
     // TRUE only after the uuid is committed: a row without it would allow a second, empty lvol.
@@ -117,7 +125,14 @@ function lvolCreated(view: VolumeView): LvolCondition {
     return { type, status: "UNKNOWN", reason: "NotSeenYet", message };
   }
   const message = row.lastError ?? "not created yet";
-  return { type, status: "FALSE", reason: row.failed ? "Failed" : "NotCreated", message };
+  const reason = row.failed ? "Failed" : "NotCreated";
+  return waited(view, { type, status: "FALSE", reason, message });
+}
+
+/** As the wait says, if there is one: errors and plans of before are of no account meanwhile. */
+function waited({ wait }: VolumeView, condition: LvolCondition): LvolCondition {
+  if (wait === undefined) return condition;
+  return { ...condition, reason: wait.reason, message: waitText(wait) };
 }
 
 /** SPDK's error text when a thick lvol does not fit (docs/spdk-contract.md#lvols). */
@@ -134,6 +149,10 @@ function sizeReached(view: VolumeView): LvolCondition {
   if (sizeBytes > row.promisedBytes) return { type, status: "TRUE", reason: "Larger", message };
   if (sizeBytes === row.promisedBytes) {
     return { type, status: "TRUE", reason: "Seen", message: "" };
+  }
+  if (view.wait !== undefined) {
+    const { reason } = view.wait;
+    return { type, status: "FALSE", reason, message: `${message}: ${waitText(view.wait)}` };
   }
   const failure = failures[RESIZE_KEY];
   if (failure === undefined) return { type, status: "FALSE", reason: "TooSmall", message };
@@ -180,6 +199,9 @@ function exportProblem(view: VolumeView): { reason: string; message: string } | 
   if (listenAddresses.some((address) => listeners.some((is) => sameAddress(address, is)))) {
     return undefined;
   }
+  if (view.wait !== undefined && view.held !== undefined) {
+    return { reason: view.wait.reason, message: waitText(view.wait) };
+  }
   const where = listenAddresses.map(addressText).join(", ");
   return { reason: "NoListener", message: `not listening on ${where}` };
 }
@@ -204,6 +226,17 @@ export function hostIsGone({ observed, subsystemUnknown }: VolumeView, host: str
   return !letIn && connected?.includes(host) !== true;
 }
 
+/** Whether its disk has the volume, or can take it: one that is only to grow is served meanwhile. */
+function diskReady({ diskReady, diskReason, wait, row }: VolumeView): LvolCondition {
+  const type = "DiskReady";
+  if (!diskReady) return { type, status: "FALSE", reason: "DiskNotUp", message: diskReason };
+  const isToBeMade = row.lvolUuid === undefined || row.cloning;
+  if (wait !== undefined && isOfDisk(wait) && isToBeMade) {
+    return { type, status: "FALSE", reason: wait.reason, message: waitText(wait) };
+  }
+  return { type, status: "TRUE", reason: "Up", message: "" };
+}
+
 /** What a volume needs to be UP, in the order in which an operator checks it. */
 function needs(view: VolumeView): readonly LvolCondition[] {
   const connected = view.targetConnected;
@@ -214,17 +247,17 @@ function needs(view: VolumeView): readonly LvolCondition[] {
       reason: connected ? "Connected" : "TargetDown",
       message: connected ? "" : "the SPDK target does not answer",
     },
-    {
-      type: "DiskReady",
-      status: view.diskReady ? "TRUE" : "FALSE",
-      reason: view.diskReady ? "Up" : "DiskNotUp",
-      message: view.diskReady ? "" : view.diskReason,
-    },
+    diskReady(view),
     lvolCreated(view),
     sizeReached(view),
     exported(view),
   ];
 }
+
+/** What its host may see while the disk is not zeroed. */
+export const OLD_BYTES =
+  "until the free space of its disk is zeroed, a host that writes a part of a new cluster may read " +
+  "bytes of deleted volumes in the rest of it";
 
 /** What is wrong with single parts of a volume; empty where nothing is. */
 function warnings(view: VolumeView): readonly LvolCondition[] {
@@ -257,9 +290,15 @@ function warnings(view: VolumeView): readonly LvolCondition[] {
     const message = `${row.unconfirmedHosts.join(", ")} may not connect before ConfirmHosts is called`;
     warn("HostsUnconfirmed", "OlderDatabase", message);
   }
+  if (view.exposed) warn("OldBytesExposed", "NotZeroed", OLD_BYTES);
   const low = needsClusters(view) ? spaceLow(view.space) : undefined;
   if (low !== undefined) warn("SpaceLow", low.reason, `of disk ${row.diskId}, ${low.message}`);
-  return [...found, ...diskFailing(view), ...outcomeConditions(outcomeUnknown)];
+  return [
+    ...found,
+    ...diskFailing(view),
+    ...waitConditions(view.wait),
+    ...outcomeConditions(outcomeUnknown),
+  ];
 }
 
 /** Told of what lies on the disk; nothing is ever done to it because of that. */
@@ -277,10 +316,7 @@ export function diskFailing({
 
 /** Whether hosts' writes may still take clusters of the disk: a thick volume has all of its own. */
 function needsClusters({ row, observed: { lvol }, space }: VolumeView): boolean {
-  if (row.deleteRequestedTime !== undefined || lvol?.kind !== "present" || !lvol.thin) return false;
-  const { allocatedClusters } = lvol;
-  if (space === undefined || allocatedClusters === undefined) return true;
-  return allocatedClusters * space.clusterBytes < lvol.sizeBytes;
+  return row.deleteRequestedTime === undefined && takesClusters(lvol, space?.clusterBytes);
 }
 
 /** All conditions of a volume: what it needs to be UP, then what is wrong with single parts. */

@@ -92,5 +92,16 @@ export function isDirt(dirt: string | undefined, incarnation: string | undefined
   return dirt !== undefined && incarnation !== undefined && dirt !== incarnation;
 }
 
+/**
+ * Whether the copy of a cluster on write may have been cut off: SPDK writes it before the metadata that says
+ * whose it is (docs/architecture.md#r7-tenants-and-free-space).
+ */
+export function mayHaveCutCopy(
+  disk: { readonly copyingRun: string | undefined } | undefined,
+  incarnation: string | undefined,
+): boolean {
+  return isDirt(disk?.copyingRun, incarnation);
+}
+
 /** The row of a volume or a snapshot. */
 export type MayLeaveDirt = { readonly pendingOp: PendingOp | undefined; readonly adopted: boolean };

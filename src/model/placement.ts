@@ -4,12 +4,15 @@ import { alignUp } from "./bytes.ts";
 import { discardRefusal, type DiscardGuard, type Isolation } from "./discards.ts";
 import { promisableBytes, type DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
+import { freeSpaceDirt } from "./free-space.ts";
+import { zeroesByItself, type Zeroing } from "./zeroing.ts";
 import type { CreationRequest } from "./lvol.ts";
 import { diskFailure } from "./seen-health.ts";
 
 export type PlacementPolicy = {
   readonly overcommit: number;
   readonly isolation: Isolation;
+  readonly zeroing: Zeroing;
   readonly discardGuard: DiscardGuard | undefined;
   /** Bytes by disk that lvols without a row hold: they are promised to nobody, and not free. */
   readonly orphanBytes?: ReadonlyMap<string, bigint> | undefined;
@@ -142,13 +145,14 @@ function refusalOf(
 /** Why no volume may get clusters of the disk that it does not have yet; undefined if it may. */
 export function notZeroed(
   disk: DiskRow,
-  { isolation }: Pick<PlacementPolicy, "isolation">,
+  { isolation, zeroing }: Pick<PlacementPolicy, "isolation" | "zeroing">,
 ): Refusal | undefined {
   if (disk.freeSpace === "ZEROED" || isolation === "trusted") return undefined;
-  return new Refusal(
-    "FREE_SPACE_NOT_ZEROED",
-    `free space of disk ${disk.id} may hold old bytes; call ZeroFreeSpace`,
-  );
+  const { found, cure } = freeSpaceDirt(disk, {
+    hostsMayFree: false,
+    zeroesByItself: zeroesByItself({ isolation, zeroing }),
+  });
+  return new Refusal("FREE_SPACE_NOT_ZEROED", `free clusters of disk ${disk.id} ${found}; ${cure}`);
 }
 
 function noDisk(disks: Disks, policy: PlacementPolicy, request: CreationRequest): Refusal {

@@ -5,6 +5,7 @@ import type { StepFailures } from "./failure.ts";
 import { diskFailing } from "./lvol-state.ts";
 import type { LvolRow, ObservedLvol } from "./lvol.ts";
 import type { PendingOp } from "./pending-op.ts";
+import { waitConditions, waitText, type Wait } from "./wait.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
 
 export type SnapshotRow = {
@@ -151,6 +152,8 @@ export type SnapshotView = {
   readonly diskReason: string;
   /** Why its disk is about to fail; undefined: it is not. */
   readonly diskFailure?: string | undefined;
+  /** As of a volume. */
+  readonly wait: Wait | undefined;
   /** What SPDK must not lose it for: clones of it, and volumes that are about to be. */
   readonly clones: Clones;
 };
@@ -161,6 +164,7 @@ export type SnapshotConditionType =
   | "DiskReady"
   | "HasClones"
   | "DiskFailing"
+  | "Waiting"
   | "OutcomeUnknown";
 
 export type SnapshotCondition = Condition<SnapshotConditionType>;
@@ -212,6 +216,7 @@ export function snapshotConditions(view: SnapshotView): readonly SnapshotConditi
           } as const,
         ]),
     ...diskFailing(view),
+    ...waitConditions(view.wait),
     ...outcomeConditions(view.outcomeUnknown),
   ];
 }
@@ -228,6 +233,10 @@ function snapshotCreated(view: SnapshotView): SnapshotCondition {
     return { type, status: "FALSE", reason: "DataMissing", message };
   }
   if (row.lvolUuid === undefined) {
+    const { wait } = view;
+    if (wait !== undefined) {
+      return { type, status: "FALSE", reason: wait.reason, message: waitText(wait) };
+    }
     const message = row.lastError ?? "not taken yet";
     return { type, status: "FALSE", reason: row.failed ? "Failed" : "NotCreated", message };
   }

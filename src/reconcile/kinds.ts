@@ -1,12 +1,14 @@
 // The driver's `Kind` for volumes and for disks: how each is viewed, planned, acted on and
 // recorded; and which acts each write mode permits.
 import { addressText } from "../model/address.ts";
-import { lvolState } from "../model/lvol-state.ts";
+import { lvolState, type LvolState } from "../model/lvol-state.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import { nextLook } from "../model/zeroing-hold.ts";
 import type { WriteMode } from "../store/fence.ts";
 import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
-import { snapshotState } from "../model/snapshot.ts";
+import { snapshotState, type SnapshotState } from "../model/snapshot.ts";
+import { isOfDisk, type Wait } from "../model/wait.ts";
 import type { DiskView } from "./disk/view.ts";
 import { diskRecord } from "./disk/record.ts";
 import type { Disks } from "./disk/disks.ts";
@@ -74,11 +76,24 @@ export function volumeKind(
     },
     part: partOf,
     recordedFailures: ({ row }) => row.failures,
-    works: (view) => ["UP", "DELETED"].includes(lvolState(view)),
-    wakeTime: ({ unexportDue }) => unexportDue,
+    outlives: (view, loop) => isOutlived(view, loop) || isOver(lvolState(view)),
+    wakeTime: ({ unexportDue, held, now }) => earlier(unexportDue, held && nextLook(held, now)),
     recordFatal: ({ row, failures }, lastError) =>
       writer.recordLvol(row, { failed: true, failures, lastError, nextTryTime: undefined }),
   };
+}
+
+function earlier(a: Date | undefined, b: Date | undefined): Date | undefined {
+  return a === undefined || (b !== undefined && b < a) ? b : a;
+}
+
+function isOver(state: LvolState | SnapshotState): boolean {
+  return state === "UP" || state === "DELETED";
+}
+
+/** A wait for the disk: what the loop has met before says nothing of it. */
+function isOutlived({ wait }: { readonly wait: Wait | undefined }, loop: string): boolean {
+  return wait !== undefined && isOfDisk(wait) && wait.loop === loop;
 }
 
 /** The parts of an export are changed independently of each other. */
@@ -136,7 +151,7 @@ export function snapshotKind(
     },
     part: () => undefined,
     recordedFailures: ({ row }) => row.failures,
-    works: (view) => ["UP", "DELETED"].includes(snapshotState(view)),
+    outlives: (view, loop) => isOutlived(view, loop) || isOver(snapshotState(view)),
     wakeTime: () => undefined,
     recordFatal: ({ row, failures }, lastError) =>
       writer.recordSnapshot(row, { failed: true, failures, lastError, nextTryTime: undefined }),
@@ -168,8 +183,9 @@ export function diskKind(
     },
     part: () => undefined,
     recordedFailures: ({ row }) => row.failures,
-    works: ({ row }) => row.state === "UP",
-    wakeTime: () => undefined,
+    outlives: ({ row }) => row.state === "UP",
+    wakeTime: ({ zeroingRests, now }) =>
+      zeroingRests !== undefined && zeroingRests > now ? zeroingRests : undefined,
     recordFatal: ({ row, failures }, message) =>
       writer.recordDisk(row, {
         failures,

@@ -352,8 +352,7 @@ export class Reconciler {
 }
 
 function viewSource(shared: SharedParts, config: ReconcilerOptions["config"]): VolumeViewSource {
-  const { isolation, spaceThresholds, reconnectGraceMs, listenAddresses } = config;
-  const settings = { isolation, spaceThresholds, reconnectGraceMs };
+  const { listenAddresses, ...settings } = config;
   return { ...shared, ...settings, listenAddresses: () => listenAddresses };
 }
 

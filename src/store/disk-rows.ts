@@ -69,6 +69,8 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   freeSpace: z.enum(["ZEROED", "UNKNOWN"]),
   pendingOp: optional(pendingOpColumn),
   zeroing: optional(z.object({ zeroedBytes: bigText, totalBytes: bigText, startTime: jsonTime })),
+  zeroingRate: optional(z.bigint()),
+  copyingRun: optional(z.string()),
   clusterBytes: optional(z.bigint()),
   totalClusters: optional(z.bigint()),
   freeClusters: optional(z.bigint()),

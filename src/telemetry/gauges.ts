@@ -1,6 +1,6 @@
 // The gauges, read at each scrape: objects by state, capacity, queue lengths and conditions of the
 // node. They never count between scrapes.
-import type { Meter } from "@opentelemetry/api";
+import type { Meter, ObservableGauge } from "@opentelemetry/api";
 
 export type NodeFigures = {
   /** Number of volumes by state, zero included. */
@@ -26,6 +26,8 @@ export type NodeFigures = {
   readonly space: Readonly<Record<string, number>>;
   readonly exports: { readonly used: number; readonly limit: number } | undefined;
   readonly unconfirmedHosts: number;
+  /** Volumes that take clusters which may hold old bytes. */
+  readonly exposure: { readonly reachable: number; readonly held: number };
   readonly orphans: { readonly lvols: number; readonly subsystems: number };
   /** Steps that may have killed the target, by state, zero included. */
   readonly suspects: Readonly<Record<string, number>>;
@@ -57,6 +59,10 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "storagenode.unconfirmed_hosts",
     "Hosts of volumes that may not connect before they are confirmed",
   );
+  const exposure = gauge(
+    "storagenode.old.bytes.exports",
+    "Volumes that take clusters which may hold old bytes: reachable for hosts, and held back",
+  );
   const orphans = gauge("storagenode.orphans", "Objects on the target without a row, by kind");
   const suspects = gauge("storagenode.suspects", "Steps that may have killed the target, by state");
   const outcomes = gauge(
@@ -70,7 +76,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "storagenode.condition",
     "1 if a condition of the node holds, otherwise 0",
   );
-  const needs = [unconfirmed, orphans, suspects, outcomes, readers, watchers];
+  const needs = [unconfirmed, exposure, orphans, suspects, outcomes, readers, watchers];
   const all = [
     volumes,
     snapshots,
@@ -94,6 +100,7 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
       [capacity, "kind", kindsOf(now.capacity)],
       [space, "level", now.space],
       [exports, "kind", now.exports ?? {}],
+      [exposure, "state", now.exposure],
       [orphans, "kind", { lvol: now.orphans.lvols, subsystem: now.orphans.subsystems }],
       [outcomes, "of", now.unknownOutcomes],
       [queue, "queue", now.queues],

@@ -152,6 +152,9 @@ describe("serve", () => {
       STORAGE_NODE_EXPORT_PORT: "99999",
       STORAGE_NODE_OVERCOMMIT: "much",
       STORAGE_NODE_METRICS_IOSTAT: "all",
+      STORAGE_NODE_ZEROING: "sometimes",
+      STORAGE_NODE_ZEROING_HOLD: "sometimes",
+      STORAGE_NODE_ZEROING_SHARE: "0",
       STORAGE_NODE_SPACE_LOW: "10,20",
       STORAGE_NODE_TARGET_SILENCE: "0",
       STORAGE_NODE_DISK_ALLOW: "colour:red",
@@ -180,6 +183,9 @@ describe("serve", () => {
       "STORAGE_NODE_SPACE_LOW",
       "STORAGE_NODE_SPDK_SOCKET",
       "STORAGE_NODE_TARGET_SILENCE",
+      "STORAGE_NODE_ZEROING",
+      "STORAGE_NODE_ZEROING_HOLD",
+      "STORAGE_NODE_ZEROING_SHARE",
     ]);
   });
 

@@ -3,6 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { WAIT_REASONS } from "../../src/model/wait.ts";
 import { startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
 import { storageNode } from "../support/explain.ts";
@@ -82,4 +83,8 @@ it.skipIf(REAL_SOCKET !== undefined).each([
   const { out } = await storageNode([...args(), "--address", agent.address]);
   const [line = ""] = text.match(new RegExp(`^    \\$ (${command}.*)$`, "m"))?.slice(1) ?? [];
   expect(shape(shown(line))).toBe(shape(out));
+});
+
+it("names every reason that something may wait for", () => {
+  expect(WAIT_REASONS.filter((reason) => !text.includes(`\`${reason}\``))).toEqual([]);
 });

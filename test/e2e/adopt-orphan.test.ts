@@ -7,7 +7,7 @@ import { SimulatedHost } from "../../src/sim/host/simulated-host.ts";
 import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
 import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
-import { call, refusal, until } from "../support/agent.ts";
+import { BY_HAND, call, refusal, until } from "../support/agent.ts";
 import {
   crashScenario,
   exactly,
@@ -32,7 +32,7 @@ type Scenario = AsyncDisposable & {
 
 async function start(env: Readonly<Record<string, string>> = {}, eventsMs = 20): Promise<Scenario> {
   const stack = new AsyncDisposableStack();
-  const scenario = stack.use(await crashScenario({ eventsMs }, { env }));
+  const scenario = stack.use(await crashScenario({ eventsMs }, { env: { ...BY_HAND, ...env } }));
   const agent = await scenario.start();
   await agent.ready();
   const path = scenario.target.socket;

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { Provisioning, type Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
 import { SimulatedHost } from "../../src/sim/host/simulated-host.ts";
 import type { ReleaseName } from "../../src/sim/target/release.ts";
-import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, type CrashScenario } from "../support/crash-scenario.ts";
 import { takeSnapshot } from "../support/snapshots.ts";
 import { getLvol, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
@@ -24,7 +24,7 @@ async function on(release: ReleaseName, discardZeroes?: boolean): Promise<Scenar
     release,
     ...(discardZeroes !== undefined && { discardZeroes, unmap: "zeroes" as const }),
   };
-  const scenario = await crashScenario({}, { target });
+  const scenario = await crashScenario({}, { target, env: BY_HAND });
   await (await scenario.start()).ready();
   return scenario;
 }
@@ -186,7 +186,7 @@ describe("with isolation strict", () => {
   });
 
   it("an export that was made without a limit makes the free space UNKNOWN until the target restarts", async () => {
-    await using scenario = await crashScenario({}, { target: {} });
+    await using scenario = await crashScenario({}, { target: {}, env: BY_HAND });
     const trusting = await scenario.start(TRUSTED);
     await trusting.ready();
     const lvol = await provision(trusting, SMALL);

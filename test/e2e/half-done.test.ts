@@ -4,7 +4,7 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { TestAgent } from "../support/agent.ts";
-import { call, refusal, until } from "../support/agent.ts";
+import { BY_HAND, call, refusal, until } from "../support/agent.ts";
 import { TOMBSTONE_MS } from "../../src/limits.ts";
 import type { StopAt } from "../../src/sim/target/gate.ts";
 import {
@@ -141,7 +141,7 @@ describe("a resize that an agent sent before it was killed", () => {
   });
 
   it("is carried out when an lvol that was made before it was asked for has no uuid in its row", async () => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const first = await scenario.start();
     await first.ready();
     const { gate } = scenario.target.engine();
@@ -163,7 +163,7 @@ describe("a resize that an agent sent before it was killed", () => {
 
 describe("a delete during which the target is killed", () => {
   it("makes the free space UNKNOWN: new volumes are refused until ZeroFreeSpace", async () => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const agent = await scenario.start();
     await agent.ready();
     const kept = idOf(await provision(agent, SMALL));
@@ -190,7 +190,7 @@ describe("a delete during which the target is killed", () => {
     async (isolation, shown) => {
       await using scenario = await crashScenario(
         {},
-        { env: { STORAGE_NODE_ISOLATION: isolation } },
+        { env: { ...BY_HAND, STORAGE_NODE_ISOLATION: isolation } },
       );
       const agent = await scenario.start();
       await agent.ready();
@@ -220,7 +220,7 @@ describe("a delete during which the target is killed", () => {
   });
 
   it("differs from a create: a kill during it keeps the free space ZEROED", async () => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const agent = await scenario.start();
     await agent.ready();
     await targetKilledAt(scenario, "bdev_lvol_create", () => provision(agent, SMALL));
@@ -236,7 +236,7 @@ describe("a deleted volume whose lvol reappears when its store is loaded", () =>
   ])(
     "with %s is deleted again; one of its name with another uuid is not",
     async (_, old, again) => {
-      await using scenario = await crashScenario();
+      await using scenario = await crashScenario({}, { env: BY_HAND });
       const agent = await scenario.start();
       await agent.ready();
       const [one, two] = await Promise.all([provision(agent, SMALL), provision(agent, SMALL)]);

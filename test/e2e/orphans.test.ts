@@ -5,9 +5,18 @@ import { describe, expect, it } from "vitest";
 import { volumeNqn } from "../../src/model/identity.ts";
 import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
-import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, exactly, onTarget, type CrashScenario } from "../support/crash-scenario.ts";
-import { getLvol, GIB, HOST, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+import {
+  getLvol,
+  GIB,
+  HOST,
+  idOf,
+  provision,
+  remove,
+  stateOf,
+  zeroFreeSpace,
+} from "../support/volumes.ts";
 
 const SMALL = { sizeBytes: GIB / 16n };
 const PREFIX = "nqn.2026-11.io.storage-node";
@@ -21,9 +30,12 @@ type Scenario = AsyncDisposable & {
 };
 
 /** eventsMs: the period in which the agent asks the target for events. */
-async function start(eventsMs = 20): Promise<Scenario> {
+async function start(
+  eventsMs = 20,
+  env: Readonly<Record<string, string>> = BY_HAND,
+): Promise<Scenario> {
   const stack = new AsyncDisposableStack();
-  const scenario = stack.use(await crashScenario({ eventsMs }));
+  const scenario = stack.use(await crashScenario({ eventsMs }, { env }));
   const agent = await scenario.start();
   await agent.ready();
   const path = scenario.target.socket;
@@ -154,6 +166,29 @@ describe("ListOrphans", () => {
 });
 
 describe("PurgeOrphan of an lvol", () => {
+  it("is not kept waiting by free space that is being zeroed, which then begins anew", async () => {
+    const slowly = { STORAGE_NODE_ZEROING_SHARE: "1", STORAGE_NODE_ZEROING_HOLD: "never" };
+    await using on = await start(20, slowly);
+    const names = ["one", "other"];
+    const uuids = await Promise.all(names.map((name) => createLvol(on, name)));
+    const [one, other] = names.map((name, index) => ({
+      kind: "lvol",
+      name: alias(on, name),
+      uuid: uuids[index] ?? "",
+    }));
+    if (one === undefined || other === undefined) throw new Error("no orphans");
+    const { gate } = on.scenario.target.engine();
+    // Of the lvols of this disk the first delete is that of the orphan; the disk rests long after a slow one.
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 6, ms: 500 });
+    await purge(on, one);
+    const disk = () => [...on.agent.node.agent.rows.disks()][0];
+    await until("free space is being zeroed", () => disk()?.zeroing !== undefined);
+    expect(await purge(on, other)).toEqual({ done: true });
+    expect(freeSpace(on)).toBe("UNKNOWN");
+    await zeroFreeSpace(on.agent);
+    expect(freeSpace(on)).toBe("ZEROED");
+  });
+
   it("removes it, makes the free space UNKNOWN, and answers done again", async () => {
     await using on = await start();
     const uuid = await createLvol(on, "by-hand");

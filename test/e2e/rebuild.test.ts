@@ -3,7 +3,15 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { run } from "../../src/cli/cli.ts";
-import { agentEnv, call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import {
+  BY_HAND,
+  agentEnv,
+  call,
+  refusal,
+  startAgent,
+  until,
+  type TestAgent,
+} from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
 import { deleteSnapshot, getSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
@@ -29,7 +37,10 @@ async function rebuild(node: Node, ...args: readonly string[]) {
 }
 
 async function start({ database, target, stateDir }: Node): Promise<TestAgent> {
-  return await startAgent({ url: database.url, target }, { STORAGE_NODE_STATE_DIR: stateDir });
+  return await startAgent(
+    { url: database.url, target },
+    { STORAGE_NODE_STATE_DIR: stateDir, ...BY_HAND },
+  );
 }
 
 async function holdOf({ client }: TestAgent): Promise<string | undefined> {

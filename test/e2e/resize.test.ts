@@ -6,7 +6,7 @@ import { NO_LIMITS } from "../../src/model/lvol.ts";
 import { readLvol } from "../../src/sim/target/clusters.ts";
 import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
-import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { BusyHost } from "../support/busy-host.ts";
 import { crashScenario, readBack, tag, type CrashScenario } from "../support/crash-scenario.ts";
 import { takeSnapshot } from "../support/snapshots.ts";
@@ -35,7 +35,7 @@ let other: SpdkClient;
 /** eventsMs: how often the agent asks the target what others have done to it. */
 async function begin(eventsMs = 100): Promise<void> {
   stack = new AsyncDisposableStack();
-  scenario = stack.use(await crashScenario({ eventsMs }));
+  scenario = stack.use(await crashScenario({ eventsMs }, { env: BY_HAND }));
   agent = await scenario.start();
   await agent.ready();
   const path = scenario.target.socket;

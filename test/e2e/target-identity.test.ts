@@ -9,7 +9,7 @@ import type { Gate, StopAt } from "../../src/sim/target/gate.ts";
 import { saveConfig } from "../../src/sim/target/config-file.ts";
 import { spdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
-import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import {
   crashScenario,
   exactly,
@@ -82,7 +82,7 @@ async function saved(scenario: CrashScenario, folder: string, without = "nothing
 
 describe("a connection that is lost and made again", () => {
   it("to the same process keeps its mark, and a delete waits for the grace and is clean", async () => {
-    await using scenario = await crashScenario({ graceMs: 1_500 });
+    await using scenario = await crashScenario({ graceMs: 1_500 }, { env: BY_HAND });
     const agent = await scenario.start();
     await agent.ready();
     const id = idOf(await provision(agent, SMALL));
@@ -97,7 +97,7 @@ describe("a connection that is lost and made again", () => {
   });
 
   it("to one that says nothing of itself: what was sent is waited for, and space is UNKNOWN", async () => {
-    await using scenario = await crashScenario({ graceMs: 1_500 });
+    await using scenario = await crashScenario({ graceMs: 1_500 }, { env: BY_HAND });
     const agent = await scenario.start();
     await agent.ready();
     const kept = idOf(await provision(agent, SMALL));
@@ -124,7 +124,7 @@ describe("a target that starts with a saved configuration, after a delete was cu
     ["with the next agent", true],
   ])("%s: the free space is UNKNOWN and nobody sees an old byte", async (_which, agentDies) => {
     await using folder = await temporaryFolder();
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     let agent = await scenario.start();
     await agent.ready();
     const kept = idOf(await provision(agent, SMALL));
@@ -164,7 +164,7 @@ describe("a target that starts with a saved configuration, after a delete was cu
 
 describe("an agent that is started again", () => {
   it("knows from its row that the target did not restart", async () => {
-    await using scenario = await crashScenario({ graceMs: 1_500 });
+    await using scenario = await crashScenario({ graceMs: 1_500 }, { env: BY_HAND });
     const first = await scenario.start();
     await first.ready();
     const id = idOf(await provision(first, SMALL));
@@ -182,7 +182,7 @@ describe("an agent that is started again", () => {
 
 describe("an agent that is started again and cannot tell which process answers", () => {
   it("waits for what the last one sent, and takes the free space for UNKNOWN", async () => {
-    await using scenario = await crashScenario({ graceMs: 1_500 });
+    await using scenario = await crashScenario({ graceMs: 1_500 }, { env: BY_HAND });
     const first = await scenario.start();
     await first.ready();
     const id = idOf(await provision(first, SMALL));
@@ -202,7 +202,7 @@ describe("an agent that is started again and cannot tell which process answers",
 describe("exports that a saved configuration brought back", () => {
   it("let in no host that was revoked, end with their volumes, and get the namespace they lack", async () => {
     await using folder = await temporaryFolder();
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const agent = await scenario.start();
     await agent.ready();
     const kept = await provision(agent, SMALL);
@@ -233,7 +233,7 @@ describe("exports that a saved configuration brought back", () => {
 
   it("do not keep the lvol of a deleted volume that came back: its export goes first", async () => {
     await using folder = await temporaryFolder();
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const agent = await scenario.start();
     await agent.ready();
     const deleted = await provision(agent, SMALL);

@@ -1,14 +1,24 @@
 // ZeroFreeSpace: afterwards no free cluster holds old bytes, whatever hosts, other calls and kills did
 // meanwhile; and nothing of it is left on the disk (docs/architecture.md#zeroing-of-free-space).
 import { describe, expect, it } from "vitest";
+import { writeLvol } from "../../src/sim/target/clusters.ts";
 import type { StopAt } from "../../src/sim/target/gate.ts";
-import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, tag, type CrashScenario } from "../support/crash-scenario.ts";
-import { slicesOf, soiledClusters, soilFreeClusters } from "../support/free-space.ts";
+import {
+  freeClusterCount,
+  slicesOf,
+  soiledClusters,
+  soilFreeClusters,
+} from "../support/free-space.ts";
 import { getLvol, idOf, provision, remove, WAIT } from "../support/volumes.ts";
 
 const SMALL = { sizeBytes: 16n * 1_048_576n };
 const OLD = 0x77;
+const CLUSTER = 4 * 1_048_576;
+const CLUSTERS = 250;
+/** That all but the reserve of such a disk is held by. */
+const SLICES = 15;
 
 async function diskOf({ client }: TestAgent) {
   const request = { pageSize: 0, pageToken: "" };
@@ -28,14 +38,20 @@ async function zeroFreeSpace(agent: TestAgent, wait = true) {
   return await call(client, client.zeroFreeSpace.bind(client), { diskId, waitTimeout });
 }
 
-/** A disk whose free clusters hold old bytes, as its row says, with a volume that is in use. */
-async function soiled(scenario: CrashScenario) {
+/** A disk whose free clusters hold old bytes, as its row says, with a volume; no agent runs. */
+async function soil(scenario: CrashScenario) {
   const agent = await scenario.start();
   await agent.ready();
   const used = await provision(agent, SMALL);
   await scenario.killAgent();
   await scenario.query("update disk set free_space = 'UNKNOWN'");
   expect(soilFreeClusters(scenario, OLD)).toBeGreaterThan(1_000);
+  return used;
+}
+
+/** As soil, with an agent that waits to be asked. */
+async function soiled(scenario: CrashScenario) {
+  const used = await soil(scenario);
   const next = await scenario.start();
   await next.ready();
   expect((await refusal(provision(next, SMALL))).reason).toBe("FREE_SPACE_NOT_ZEROED");
@@ -71,7 +87,7 @@ async function orphansOf({ client }: TestAgent): Promise<number> {
 
 describe("zeroing of free space", () => {
   it("leaves no old byte in a free cluster, and opens the disk to new volumes", async () => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const { disk } = await zeroFreeSpace(agent);
     expect(disk?.status?.lvstore?.freeSpace).toBe("FREE_SPACE_ZEROED");
@@ -81,7 +97,7 @@ describe("zeroing of free space", () => {
   });
 
   it("gives hosts that need clusters meanwhile clean ones, and lets other volumes be deleted", async () => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { used } = await soiled(scenario);
     await scenario.killAgent();
     const trusting = await scenario.start({ env: { STORAGE_NODE_ISOLATION: "trusted" } });
@@ -108,6 +124,9 @@ describe("zeroing of free space", () => {
     await until("all free clusters are held", async () => {
       return (await diskOf(again)).zeroing !== undefined;
     });
+    // Hosts have room meanwhile, all of it clean: half of what was zeroed first.
+    expect(freeClusterCount(scenario)).toBeGreaterThan(50);
+    expect(soiledClusters(scenario)).toBe(0);
     expect(await orphansOf(again)).toBe(0);
     expect((await refusal(provision(again, SMALL))).reason).toBe("FREE_SPACE_NOT_ZEROED");
     // A page of a new cluster; the rest of it shows what stood there.
@@ -127,7 +146,7 @@ describe("zeroing of free space", () => {
     { when: "midway", method: "bdev_lvol_delete", nth: 12 },
     { when: "after", method: "bdev_lvol_delete", nth: 14 },
   ])("survives a kill of the target $when request $nth of $method", async (at) => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const stopped = stoppedAt(scenario, at);
     await zeroFreeSpace(agent, false);
@@ -142,7 +161,7 @@ describe("zeroing of free space", () => {
     { when: "midway", method: "bdev_lvol_delete", nth: 3 },
     { when: "after", method: "bdev_lvol_delete", nth: 12 },
   ])("survives a kill of the agent $when request $nth of $method", async (at) => {
-    await using scenario = await crashScenario();
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const stopped = stoppedAt(scenario, at);
     await zeroFreeSpace(agent, false);
@@ -153,8 +172,88 @@ describe("zeroing of free space", () => {
     expect(await zeroed(scenario)).toEqual(NOTHING);
   });
 
-  it("removes what an earlier run has left over, also if nobody asks for zeroing any more", async () => {
+  it.each([
+    ["few", "bdev_lvol_delete", 1, 8],
+    ["many", "bdev_lvol_delete", 1, 1],
+    // Between the end of the first slice and the filler: what that gets is not all zeroed.
+    ["too many", "bdev_lvol_create", SLICES + 1, 1],
+  ])(
+    "leaves no old byte in what hosts can take from then on that take %s clusters meanwhile",
+    async (_name, method, nth, everyMs) => {
+      await using scenario = await crashScenario({}, { env: BY_HAND });
+      const agent = await scenario.start();
+      await agent.ready();
+      const used = await provision(agent, { sizeBytes: BigInt(CLUSTERS * CLUSTER) });
+      const { gate } = scenario.target.engine();
+      await scenario.killAgent();
+      await scenario.query("update disk set free_space = 'UNKNOWN'");
+      soilFreeClusters(scenario, OLD);
+      const next = await scenario.start();
+      await next.ready();
+      // Hosts take clusters of the reserve meanwhile.
+      gate.addRule({ effect: "slow", method, nth, ms: 200 });
+      await zeroFreeSpace(next, false);
+      const lvol = scenario.target.state().lvol(used.status?.lvolUuid ?? "");
+      if (lvol === undefined) throw new Error("no lvol");
+      let taken = 0;
+      const { rows } = next.node.agent;
+      const isHeld = () => [...rows.disks()].every(({ zeroing }) => zeroing !== undefined);
+      const writer = setInterval(() => {
+        if (isHeld() || taken === CLUSTERS) return;
+        try {
+          writeLvol(lvol, taken * CLUSTER, Buffer.alloc(4_096, 1));
+          taken += 1;
+        } catch {
+          // No cluster is free: the moment in which all are taken.
+        }
+      }, everyMs);
+      await until("all free clusters are held", isHeld);
+      clearInterval(writer);
+      expect(taken).toBeGreaterThan(4);
+      expect(soiledClusters(scenario)).toBe(0);
+      expect(await zeroed(scenario)).toEqual(NOTHING);
+    },
+  );
+
+  it("is begun by the agent itself, and again after each kill, unless it is to wait for a call", async () => {
     await using scenario = await crashScenario();
+    await soil(scenario);
+    const begun = stoppedAt(scenario, { when: "midway", method: "bdev_lvol_delete", nth: 5 });
+    const agent = await scenario.start();
+    await begun;
+    await scenario.target.restart();
+    await agent.ready();
+    const again = stoppedAt(scenario, { when: "after", method: "bdev_lvol_delete", nth: 9 });
+    await again;
+    await scenario.killAgent();
+    scenario.target.resume();
+    await (await scenario.start()).ready();
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+    await provision(scenario.agent(), SMALL);
+  });
+
+  it("in the background rests, but not once it was asked for", async () => {
+    await using scenario = await crashScenario(
+      {},
+      { env: { STORAGE_NODE_ZEROING_SHARE: "1", STORAGE_NODE_ZEROING_HOLD: "never" } },
+    );
+    await soil(scenario);
+    const { gate } = scenario.target.engine();
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 9, ms: 2_000 });
+    const agent = await scenario.start();
+    await agent.ready();
+    await until("it rests", async () => {
+      const { zeroing } = await diskOf(agent);
+      return (zeroing?.zeroedBytes ?? 0n) > 0n;
+    });
+    expect((await diskOf(agent)).freeSpace).toBe("FREE_SPACE_UNKNOWN");
+    const { disk } = await zeroFreeSpace(agent);
+    expect(disk?.status?.lvstore?.freeSpace).toBe("FREE_SPACE_ZEROED");
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+  });
+
+  it("removes what an earlier run has left over, also if nobody asks for zeroing any more", async () => {
+    await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const stopped = stoppedAt(scenario, { when: "after", method: "bdev_lvol_delete", nth: 10 });
     await zeroFreeSpace(agent, false);

@@ -14,7 +14,7 @@ import {
   UUID,
   volumeRow,
 } from "../support/explain-facts.ts";
-import { DISK, diskRow, LISTENER, MIB, observedVolume, VOLUME } from "../support/model.ts";
+import { diskRow, LISTENER, MIB, observedVolume, VOLUME } from "../support/model.ts";
 
 const ELSEWHERE = { ...LISTENER, traddr: "192.0.2.1" };
 const AWAY = { observed: observedVolume(), targetConnected: false };
@@ -26,6 +26,20 @@ const NEVER_MADE = {
 const GONE = {
   observed: observedVolume({ lvol: { kind: "absent" }, subsystem: SUBSYSTEM }),
 };
+const NOT_ZEROED = {
+  reason: "FREE_SPACE_NOT_ZEROED",
+  loop: "provision",
+  cause: "free clusters of its disk may hold old bytes",
+  cure: "call ZeroFreeSpace",
+  waits: "waits for the free space to be zeroed",
+} as const;
+const ZEROES = {
+  op: "zero-free-space",
+  run: "0123456789abcdef",
+  epoch: 1n,
+  since: NOW,
+  failed: false,
+} as const;
 const TARGET_DOWN = { ...nodeFacts().target, ...down("ECONNREFUSED"), answers: false };
 
 /** The volume's lvol, and its subsystem with a change. */
@@ -136,9 +150,9 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
   ],
   [
     "free space",
-    { clean: false, view: NEVER_MADE },
-    /free space of its disk SERIAL1 .* may hold bytes of a deleted volume/,
-    new RegExp(`ZeroFreeSpace {"diskId": "${DISK}"}`),
+    { view: { ...NEVER_MADE, wait: NOT_ZEROED } },
+    /free clusters of its disk may hold old bytes/,
+    /call ZeroFreeSpace/,
   ],
   [
     "no room for a thick volume",
@@ -154,6 +168,12 @@ const CAUSES: readonly (readonly [string, Parameters<typeof lvolFacts>[0], RegEx
     { freeClusters: 0n },
     /has 0 of 255 clusters free .* thin and has 1 of its 3/,
     /make room/,
+  ],
+  [
+    "clusters that are being zeroed",
+    { freeClusters: 0n, disk: diskRow({ freeSpace: "UNKNOWN", pendingOp: ZEROES }) },
+    /its free clusters are held while they are zeroed/,
+    /wait: .* no volume has to be deleted/,
   ],
   [
     "data",
@@ -333,8 +353,10 @@ describe("a volume that is to grow", () => {
   });
 
   it("waits for zeroed free space", () => {
-    const { summary } = explainLvol(lvolFacts({ clean: false, view: { row, observed: small } }));
-    expect(summary).toMatch(/so it is not grown there; cure: call ZeroFreeSpace/);
+    const view = { row, observed: small, wait: NOT_ZEROED };
+    const { summary, nextStep } = explainLvol(lvolFacts({ view }));
+    expect(summary).toMatch(/may hold old bytes; cure: call ZeroFreeSpace/);
+    expect(nextStep).toBe("nothing: waits for the free space to be zeroed");
   });
 
   it("waits for a newer target if it has a snapshot", () => {

@@ -17,6 +17,7 @@ function state(change: Partial<AdmissionState> = {}): AdmissionState {
       overcommit: 1,
       maxExports: 1022,
       isolation: "strict",
+      zeroing: "manual",
     },
     limits: { hosts: 3 },
     nodeCordoned: false,

@@ -26,6 +26,7 @@ function state(
       overcommit: 1,
       maxExports: 1022,
       isolation: "strict",
+      zeroing: "manual",
       ...policy,
     },
     limits: { hosts: 3 },

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { sliceSizes } from "../../src/model/zeroing.ts";
+import { restSizes, sliceSizes } from "../../src/model/zeroing.ts";
 
 const MIB = 1_048_576n;
 const GIB = 1_024n * MIB;
@@ -26,9 +26,15 @@ describe("the slices in which free space is zeroed", () => {
     );
   });
 
-  it("begin with single clusters and grow, so that hosts get clusters early", () => {
+  it("take all that is left, but for what hosts take meanwhile", () => {
+    expect(restSizes(0n, 8)).toEqual([]);
+    expect(restSizes(3n, 8)).toEqual([1n, 1n, 1n]);
+    expect(restSizes(100n, 3)).toEqual([97n, 1n, 1n, 1n]);
+  });
+
+  it("begin with half the reserve and single clusters, and grow, so that hosts get clusters early", () => {
     const slices = sliceSizes(1_000_000n, 4n * MIB, LIMITS);
-    expect(slices.slice(0, 12)).toEqual([1n, 1n, 1n, 1n, 1n, 1n, 1n, 1n, 4n, 16n, 64n, 256n]);
-    expect(slices.at(-2)).toBe(3_906n);
+    expect(slices.slice(0, 12)).toEqual([128n, 1n, 1n, 1n, 1n, 1n, 1n, 1n, 1n, 4n, 16n, 64n]);
+    expect(slices.at(-2)).toBe(3_905n);
   });
 });

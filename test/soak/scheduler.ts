@@ -18,6 +18,9 @@ const HOSTS = [1, 2, 3].map(
 /** Status codes that leave the outcome unknown: the call is repeated. */
 const UNKNOWN: readonly number[] = [status.UNAVAILABLE, status.CANCELLED, status.DEADLINE_EXCEEDED];
 
+/** Refusals that end by themselves; free space is zeroed without a call. */
+const PASSING: readonly string[] = ["FREE_SPACE_NOT_ZEROED", "NO_DISK_FITS", "DISK_NOT_UP"];
+
 /** A volume according to the latest definite answers. */
 export type Volume = {
   readonly id: string;
@@ -142,30 +145,11 @@ export class Scheduler {
       } catch (error) {
         const { code, reason, message } = await refusal(Promise.reject(error));
         this.#count(`${what}: ${reason === "" ? (status[code] ?? code) : reason}`);
-        if (reason === "FREE_SPACE_NOT_ZEROED") await this.#zeroFreeSpace();
-        else if (!UNKNOWN.includes(code) && reason !== "NO_DISK_FITS" && reason !== "DISK_NOT_UP") {
+        if (!UNKNOWN.includes(code) && !PASSING.includes(reason)) {
           throw new Error(`${what}: ${reason}: ${message}`, { cause: error });
         }
         await sleep(AGAIN_MS);
       }
-    }
-  }
-
-  async #zeroFreeSpace(): Promise<void> {
-    const client = this.#client;
-    const options = { deadline: Date.now() + CALL_MS };
-    const page = { pageSize: 0, pageToken: "" };
-    const waitTimeout = { seconds: 3n, nanos: 0 };
-    try {
-      const { disks } = await call(client, client.listDisks.bind(client), page, options);
-      for (const disk of disks) {
-        if (disk.status?.lvstore?.freeSpace === "FREE_SPACE_ZEROED") continue;
-        const request = { diskId: disk.meta?.id ?? "", waitTimeout };
-        await call(client, client.zeroFreeSpace.bind(client), request, options);
-        this.#count("zero free space: OK");
-      }
-    } catch {
-      // The refused call is repeated and triggers it again.
     }
   }
 

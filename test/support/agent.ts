@@ -36,6 +36,9 @@ export type AgentParts = {
 };
 
 /** The settings of an agent in a test, in whatever process it runs: node-1 of the fleet "test". */
+/** For tests that look at free space that is not zeroed. */
+export const BY_HAND = { STORAGE_NODE_ZEROING: "manual" } as const;
+
 export function agentEnv(place: {
   readonly url: string;
   readonly target: Pick<TestTarget, "socket" | "fabricDisks">;

@@ -3,7 +3,7 @@
 // on the target must be the same as without a kill.
 import { expect } from "vitest";
 import type { StopAt } from "../../src/sim/target/gate.ts";
-import type { TestAgent } from "./agent.ts";
+import { refusal, until, type TestAgent } from "./agent.ts";
 import { crashScenario, onTarget, settled, type CrashScenario } from "./crash-scenario.ts";
 import { OverheardRequests } from "./overheard-requests.ts";
 import type { Overhear } from "./socket-proxy.ts";
@@ -73,6 +73,16 @@ export function pointsOf(
   });
 }
 
+/** As a scheduler does that is told to wait until the free space is zeroed. */
+async function repeated<Of extends Setup>(history: History<Of>, setup: Of, agent: TestAgent) {
+  await until("no call is refused any more", async () => {
+    const error: unknown = await history.run(setup, agent).catch((thrown: unknown) => thrown);
+    if (error === undefined) return true;
+    if ((await refusal(Promise.reject(error))).reason !== "FREE_SPACE_NOT_ZEROED") throw error;
+    return false;
+  });
+}
+
 /** Kills the victim at a point, restarts it, and repeats the history. */
 async function killedAt<Of extends Setup>(
   history: History<Of>,
@@ -94,7 +104,7 @@ async function killedAt<Of extends Setup>(
   const next = victim === "target" ? agent : await scenario.start();
   // Calls to a killed agent are never answered.
   if (victim === "target") await first;
-  await history.run(setup, next);
+  await repeated(history, setup, next);
   await settled(scenario);
   await history.check(setup, next);
 }

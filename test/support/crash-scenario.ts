@@ -3,6 +3,7 @@
 // and the database: for both this is the same as a kill -9.
 import { join } from "node:path";
 import { inspect } from "node:util";
+import type { DiskRow } from "../../src/model/disk.ts";
 import type { LvolRow } from "../../src/model/lvol.ts";
 import { startAgent, until, type TestAgent } from "./agent.ts";
 import { query, recycledDatabase } from "./database.ts";
@@ -203,7 +204,10 @@ export function exactly(ids: readonly string[]) {
   return { lvols: sorted, exported: sorted, empty: [], crossed: [] };
 }
 
-/** Waits until rows and target agree: each wanted volume exported with the lvol uuid of its row. */
+/**
+ * Waits until rows and target agree: each wanted volume exported with the lvol uuid of its row, and nothing is
+ * zeroed any more, or about to be.
+ */
 export async function settled(scenario: CrashScenario): Promise<void> {
   const { agent } = scenario.agent().node;
   const isSettled = (row: LvolRow) => {
@@ -213,7 +217,12 @@ export async function settled(scenario: CrashScenario): Promise<void> {
     return lvol?.kind === "present" && lvol.uuid === row.lvolUuid && row.exported;
   };
   const all = () => [...agent.rows.lvols()];
-  await until("rows and target agree", () => all().every(isSettled)).catch((cause: unknown) => {
+  const isZeroed = (row: DiskRow) => {
+    const { zeroesByItself = false, discardsFree = false } = agent.diskReadiness(row);
+    return row.freeSpace === "ZEROED" || discardsFree || !zeroesByItself;
+  };
+  const isDone = () => all().every(isSettled) && [...agent.rows.disks()].every(isZeroed);
+  await until("rows and target agree", isDone).catch((cause: unknown) => {
     const unsettled = all().filter((row) => !isSettled(row));
     const details = unsettled.map((row) =>
       inspect({ row, observed: agent.view(row).observed }, { depth: 4 }),

@@ -1,6 +1,6 @@
 // How a disk, and the node, are brought into each of their states (state-world.ts).
 import { randomUUID } from "node:crypto";
-import { call, until } from "./agent.ts";
+import { BY_HAND, call, until } from "./agent.ts";
 import type { DiskSubject, NodeSubject } from "./state-lines.ts";
 import {
   after,
@@ -97,6 +97,7 @@ export const DISK_STATES: States<DiskSubject> = {
     },
   },
   "not zeroed": {
+    options: { env: BY_HAND },
     bring: async (world, count) => {
       await started(world);
       await world.scenario.killAgent();

@@ -49,6 +49,7 @@ export type World = {
   readonly pulled: boolean;
   readonly duplicate: boolean;
   readonly dirty: boolean;
+  readonly zeroesByItself: boolean;
   /** Lvols of the store that hold free clusters. */
   slices: readonly string[];
   /** What is free was held at one moment, and is clean since. */
@@ -70,7 +71,7 @@ export type World = {
   readonly haste: readonly boolean[];
 };
 
-const sliceOf = (uuid: string) => ({ uuid, name: uuid, bytes: 1n });
+const sliceOf = (uuid: string) => ({ uuid, name: uuid, bytes: 1n, isFiller: false });
 
 const store = (name: string, uuid: string): ObservedStore => ({
   name,
@@ -140,6 +141,8 @@ function view(world: World): DiskView {
     },
     writeMode,
     slices: world.slicesListed && loaded !== undefined ? world.slices.map(sliceOf) : undefined,
+    zeroesByItself: world.zeroesByItself,
+    zeroingRests: undefined,
     hostsMayFree: false,
     mayBeDirty: world.dirty,
   };
@@ -242,7 +245,7 @@ function act(world: World, step: DiskStep): boolean {
       return true;
     case "pin-free-space":
       must(row.lvsUuid === step.lvsUuid && world.loaded, "zeroed what is not ours");
-      must(row.zeroRequestedTime !== undefined, "zeroed unasked");
+      must(row.zeroRequestedTime !== undefined || world.zeroesByItself, "zeroed unasked");
       must(!world.dirty, "held free clusters that may get dirty");
       mustBeAnnounced(world, "zero-free-space");
       world.slices = [...world.slices, "s1", "s2"];
@@ -370,6 +373,7 @@ const PARTS = {
   observed: fc.boolean(),
   zeroRequested: fc.boolean(),
   zeroed: fc.boolean(),
+  zeroesByItself: fc.boolean(),
   slices: fc.subarray(["left1", "left2"]),
   slicesListed: fc.boolean(),
   pendingOp,

@@ -87,8 +87,6 @@ export function lvolFacts(
   return {
     disk: diskRow(),
     diskState: "UP",
-    clean: true,
-    discardsNotZeroing: false,
     freeClusters: 100n,
     allocatedClusters: 1n,
     connectedHosts: [],
@@ -108,6 +106,9 @@ export function lvolFacts(
       diskReason: "",
       listenAddresses: [LISTENER],
       space: undefined,
+      wait: undefined,
+      held: undefined,
+      exposed: false,
       ...view,
     },
   };
@@ -137,6 +138,7 @@ export function snapshotView(change: Partial<SnapshotRow> = {}): SnapshotView {
     targetConnected: true,
     diskReady: true,
     diskReason: "",
+    wait: undefined,
     clones: { made: [], pending: [] },
   };
 }
@@ -175,7 +177,9 @@ export function diskFacts(change: Partial<DiskFacts> = {}): DiskFacts {
     freeClusters: 250n,
     isolation: "strict",
     hostsMayFree: false,
+    zeroesByItself: false,
     deallocatedReads: undefined,
+    exposure: undefined,
     overcommit: 1,
     node: nodeFacts(),
     steps: [],

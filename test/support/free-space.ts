@@ -23,6 +23,11 @@ function offsetOf(of: Of, cluster: number): number {
   return (store.firstCluster + cluster) * store.clusterBytes;
 }
 
+/** How many clusters hosts could take now. */
+export function freeClusterCount(of: Of): number {
+  return freeClusters(of).length;
+}
+
 /** Writes a page into every free cluster, as if deletes had left them uncleared. */
 export function soilFreeClusters(of: Of, byte: number): number {
   const { disk } = onlyStore(of).base;

@@ -111,6 +111,8 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     lvsName: storeName(FLEET, change.id ?? DISK),
     lvsUuid: STORE_UUID,
     freeSpace: "ZEROED",
+    zeroingRate: undefined,
+    copyingRun: undefined,
     pendingOp: undefined,
     zeroing: undefined,
     clusterBytes: CLUSTER,

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { Logger } from "pino";
 import { run } from "../../src/cli/cli.ts";
-import { agentEnv, call, startAgent, until, type TestAgent } from "./agent.ts";
+import { BY_HAND, agentEnv, call, startAgent, until, type TestAgent } from "./agent.ts";
 import { testDatabase, type TestDatabase } from "./database.ts";
 import { inProcessTarget, type InProcessTarget } from "./in-process-target.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
@@ -35,7 +35,7 @@ export async function restoredNode(): Promise<RestoredNode> {
   return {
     target,
     withAgent: async ({ url }, act, log) => {
-      const env = { STORAGE_NODE_STATE_DIR: stateDir };
+      const env = { STORAGE_NODE_STATE_DIR: stateDir, ...BY_HAND };
       await using agent = await startAgent({ url, target }, env, log === undefined ? {} : { log });
       return await act(agent);
     },

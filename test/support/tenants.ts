@@ -58,6 +58,8 @@ const action = fc.oneof(
         "bdev_lvol_snapshot",
         "bdev_lvol_set_parent",
         "nvmf_create_subsystem",
+        "host_write",
+        "host_write",
       ),
       nth: fc.integer({ min: 1, max: 3 }),
     }),

@@ -87,6 +87,8 @@ export type World = {
   ended: boolean;
   /** Of the disk's row. */
   freeSpace: FreeSpace;
+  /** What an earlier agent has sent may be running until then. */
+  graceUntil: Date;
 };
 
 export const isIn = (addresses: readonly ListenAddress[], address: ListenAddress) =>
@@ -103,12 +105,16 @@ export function view(world: World, inFlight = false): VolumePlanView {
     reconnectGraceMs: graceMs,
     listenAddresses: () => listenAddresses,
     isolation: "strict",
+    zeroing: "manual",
+    zeroingHoldMs: 0,
+    slices: { of: () => undefined },
+    writeMode: () => "read-write" as const,
     spaceThresholds: SPACE_THRESHOLDS,
     pending: () => ({
       incarnation: RUN,
       epoch: EPOCH,
       now: NOW,
-      graceUntil: NOW,
+      graceUntil: world.graceUntil,
       earlierMayRun: false,
     }),
   } as const;

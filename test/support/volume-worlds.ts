@@ -180,5 +180,6 @@ export function worldOf(is: Parts): World {
     turn: 0,
     ended: false,
     freeSpace: "ZEROED",
+    graceUntil: NOW,
   };
 }

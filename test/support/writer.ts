@@ -17,6 +17,7 @@ const policy = {
   overcommit: 1,
   maxExports: 1022,
   isolation: "strict",
+  zeroing: "manual",
 } as const;
 
 export type Open = AsyncDisposable & {

@@ -23,6 +23,7 @@ import type { DiskView } from "./view.ts";
 import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
 import type { LoopStatus, Moment, PassReason, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
+import { exposure } from "./held-exports.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import { StoreLoads } from "./store-loads.ts";
@@ -31,7 +32,7 @@ import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
 import type { HealthLoop } from "./health.ts";
 import type { Slices } from "./slices.ts";
-import { hostsMayFree, mayBeDirty, spaceOnTarget } from "./free-space.ts";
+import { freeSpaceFacts, spaceOnTarget } from "./free-space.ts";
 import { EVIDENCE_MS, KERNEL_LATE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
 
 export type DisksOptions = {
@@ -134,7 +135,7 @@ export class Disks {
   }
 
   view(row: DiskRow, moment: Moment): DiskView {
-    const { observed, config, rows, pending, writeMode } = this.#options;
+    const { observed, config, pending, writeMode } = this.#options;
     const inKernel = this.#findings.disks.get(row.id);
     const onTarget = observed.disk(row.id);
     return {
@@ -152,21 +153,21 @@ export class Disks {
       claimedBlank: this.#claims.blank.has(row.id),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
       foundEmpty: this.#claims.empty.has(row.id),
-      slices: this.#options.slices.of(row.id),
       fleet: config.fleet,
       pending: pending(moment.now),
       writeMode: writeMode(),
       outcomeUnknown: this.#options.outcomes.of(row.id),
-      hostsMayFree: hostsMayFree(rows, observed, row.id),
-      mayBeDirty: mayBeDirty(rows, observed, row.id),
+      ...freeSpaceFacts(this.#options, row.id),
       health: this.#options.health.seen(row.id),
     };
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {
-    const view = this.view(row, { now: new Date(), inFlight: false, failures: row.failures });
-    const { outcomeUnknown, space, hostsMayFree: discardsFree, health } = view;
-    return { ...readiness(view), outcomeUnknown, space, discardsFree, health };
+    const { failures } = row;
+    const view = this.view(row, { now: new Date(), inFlight: false, failures });
+    const { outcomeUnknown, space, hostsMayFree: discardsFree, zeroesByItself, health } = view;
+    const shown = { outcomeUnknown, space, discardsFree, zeroesByItself, health };
+    return { ...readiness(view), ...shown, exposure: exposure(this.#options, row) };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {

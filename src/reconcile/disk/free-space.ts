@@ -1,10 +1,14 @@
 // The free clusters of a disk: how many there are, and whether they may hold old bytes, by what its
 // volumes' rows and their exports say.
+import type { Config } from "../../config.ts";
 import { subsystemFrees, type DiscardGuard } from "../../model/discards.ts";
 import type { DiskRow } from "../../model/disk.ts";
+import { mayHaveCutCopy } from "../../model/pending-op.ts";
 import type { ObservedVolume } from "../../model/lvol.ts";
 import { diskSpace, type DiskSpace, type SpaceThresholds } from "../../model/space.ts";
+import { zeroesByItself } from "../../model/zeroing.ts";
 import type { Rows } from "../../store/rows.ts";
+import type { Slices } from "./slices.ts";
 import type { Observed, ObservedDisk } from "../target/observed.ts";
 
 /** As observed while the disk's own lvstore is loaded, else as recorded. */
@@ -38,11 +42,42 @@ export function hostsMayFree(rows: Rows, observed: Observed, diskId: string): bo
 }
 
 /**
- * Whether a delete on this disk may have left its clusters uncleared, or a host may return some
+ * Whether a delete on this disk may have left its clusters uncleared, the copy of a cluster may have been cut
+ * off, or a host may return some
  * (docs/architecture.md#r7-tenants-and-free-space).
  */
 export function mayBeDirty(rows: Rows, observed: Observed, diskId: string): boolean {
   const { incarnation } = observed;
   if (hostsMayFree(rows, observed, diskId)) return true;
+  if (mayHaveCutCopy(rows.disk(diskId), incarnation)) return true;
   return rows.mayLeaveDirt(diskId, incarnation);
+}
+
+function mayHold({ since }: Pick<Observed, "since">, holdMs: number): boolean {
+  return Date.now() < since.getTime() + holdMs;
+}
+
+/** The part of a disk's view that is about its free clusters. */
+export function freeSpaceFacts(
+  {
+    config,
+    rows,
+    observed,
+    slices,
+  }: {
+    readonly config: Pick<Config, "isolation" | "zeroing" | "zeroingHoldMs">;
+    readonly rows: Rows;
+    readonly observed: Observed;
+    readonly slices: Slices;
+  },
+  diskId: string,
+) {
+  return {
+    slices: slices.of(diskId),
+    zeroesByItself: zeroesByItself(config),
+    // While exports may be held back for it, zeroing does not rest.
+    zeroingRests: mayHold(observed, config.zeroingHoldMs) ? undefined : slices.rests(diskId),
+    hostsMayFree: hostsMayFree(rows, observed, diskId),
+    mayBeDirty: mayBeDirty(rows, observed, diskId),
+  };
 }

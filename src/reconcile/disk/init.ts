@@ -7,7 +7,7 @@
 import { clusterBytesFor } from "../../model/bytes.ts";
 import { refusesTaking } from "../../model/disk-claim.ts";
 import { controllerName, storeName } from "../../model/identity.ts";
-import type { DiskRow, DiskStatusPatch } from "../../model/disk.ts";
+import type { DiskStatusPatch } from "../../model/disk.ts";
 import type { Slice } from "./slices.ts";
 import type { DiskView } from "./view.ts";
 import type { DiskLoop } from "../loop.ts";
@@ -60,26 +60,26 @@ function formatOrDetach(view: DiskView, onTarget: ObservedDisk): DiskStep | unde
 }
 
 /**
- * Zeroes free space if a call requested it and free clusters may hold old bytes. Slices that are left
+ * Zeroes free space if it is wanted and free clusters may hold old bytes. Slices that are left
  * over from an earlier run are zeroed in any case: they hold the clusters of everybody.
  */
 function zero(view: DiskView, store: ObservedStore): DiskStep | undefined {
   const { row, slices } = view;
   const { uuid: lvsUuid } = store;
   if (row.state !== "UP" || lvsUuid !== row.lvsUuid) return undefined;
-  const wanted = wantsZeroing(row);
+  const wanted = wantsZeroing(view);
   if (slices === undefined) return wanted ? { kind: "observe-slices", lvsUuid } : undefined;
   const zeroNext = zeroSmallest(lvsUuid, slices);
-  if (!wanted) return zeroNext && recordZeroing(view, zeroNext);
-  // What is free may get dirty at any time, or has just become so: it is held again later.
-  if (view.mayBeDirty) return undefined;
+  // What is free may get dirty at any time, or has just become so: it is held later, or again.
+  if (!wanted || view.mayBeDirty) return zeroNext && recordZeroing(view, zeroNext);
   if (!isPinned(view)) {
     // Slices that could not take everything must not keep clusters from hosts for long.
     const failed = view.failures["disk-init/pin-free-space"] !== undefined;
     const first = failed ? zeroNext : undefined;
     return recordZeroing(view, first ?? { kind: "pin-free-space", lvsUuid });
   }
-  return zeroNext ?? { kind: "record-disk", patch: ZEROED };
+  if (zeroNext === undefined) return { kind: "record-disk", patch: ZEROED };
+  return isResting(view) ? undefined : zeroNext;
 }
 
 const ZEROED = {
@@ -94,13 +94,25 @@ function zeroSmallest(lvsUuid: string, [slice]: readonly Slice[]): DiskStep | un
   return { kind: "zero-slice", lvsUuid, lvolUuid: slice.uuid, name: slice.name };
 }
 
-/** A call asked for it, and it is not done. */
-export function wantsZeroing(row: DiskRow): boolean {
-  return row.zeroRequestedTime !== undefined && row.freeSpace !== "ZEROED";
+/** A call asked for it, or the agent does it by itself, and it is not done. */
+export function wantsZeroing({
+  row,
+  zeroesByItself,
+}: Pick<DiskView, "row" | "zeroesByItself">): boolean {
+  if (row.freeSpace === "ZEROED") return false;
+  return zeroesByItself || row.zeroRequestedTime !== undefined;
+}
+
+/** What nobody has asked for leaves the disk to its hosts for a while. */
+function isResting({ row, zeroingRests, now }: DiskView): boolean {
+  if (row.zeroRequestedTime !== undefined || zeroingRests === undefined) return false;
+  return now < zeroingRests;
 }
 
 /** This agent has seen slices hold all that was free, in this incarnation. */
-function isPinned({ row, pending }: DiskView): boolean {
+function isPinned({ row, pending, slices = [] }: DiskView): boolean {
+  // What an earlier run has left over is not cleared by its delete: it becomes free, and is held.
+  if (slices.some(({ isFiller }) => isFiller)) return false;
   const own = pendingOpPhase(row.pendingOp, pending) === "own";
   return own && row.pendingOp?.op === "zero-free-space" && row.zeroing !== undefined;
 }

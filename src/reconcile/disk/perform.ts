@@ -5,8 +5,10 @@ import { trace } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { addressFamily } from "../../model/address.ts";
 import { refusing } from "../../model/disk-claim.ts";
+import { rateOf } from "../../model/zeroing.ts";
 import { blank } from "../../model/evidence.ts";
 import type { DiskStatusPatch, DiskRow } from "../../model/disk.ts";
+import type { Config } from "../../config.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { inspectFunction } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
@@ -38,6 +40,7 @@ export type ClaimMemory = {
 };
 
 export type DiskStepContext = ChangeContext & {
+  readonly config: Pick<Config, "zeroingSharePercent">;
   readonly spdk: SpdkClient;
   readonly kernel: Kernel;
   readonly observed: Observed;
@@ -253,13 +256,14 @@ async function detach(on: Act, step: steps.DetachDisk): Promise<StepResult> {
 }
 
 async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult> {
-  const { spdk, observed, log } = on.context;
+  const { spdk, observed, log, writer } = on.context;
   const { row, onTarget } = on.view;
   const { bdevName, storeName, clusterBytes } = step;
   log.info(
     { disk: row.id, bdev: bdevName, store: storeName },
     "creating lvstore (formats the disk)",
   );
+  const startMs = performance.now();
   const made = await changing(
     { ...on, row },
     spdk.bdevLvolCreateLvstore({
@@ -274,6 +278,9 @@ async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult
   const store = await attempt(spdk.getLvstore({ name: storeName }));
   if (store.kind === "ok" && store.value?.baseBdev === bdevName && onTarget !== undefined) {
     observed.setDisk(row.id, { ...onTarget, store: store.value });
+    // The whole disk was zeroed: what later zeroing of it takes is known from the start.
+    const zeroingRate = rateOf(onTarget.sizeBytes, performance.now() - startMs);
+    if (made.kind === "ok") await writer.recordDisk(row, { zeroingRate });
     return { kind: "ok" };
   }
   if (made.kind === "ok")

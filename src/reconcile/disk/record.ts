@@ -30,12 +30,25 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
   if ((view.mayBeDirty || sliceCutOff(view)) && row.freeSpace === "ZEROED") {
     patch.freeSpace = "UNKNOWN";
   }
+  Object.assign(patch, copyingColumn(view));
   const ended = pendingEnded(view);
   if (ended) patch.pendingOp = undefined;
   // Free clusters are held again before they count as zeroed.
   if (row.zeroing !== undefined && (ended || view.mayBeDirty)) patch.zeroing = undefined;
   if (phase?.state === "UP") Object.assign(patch, spaceColumns(view, patch));
   return Object.keys(patch).length === 0 ? undefined : patch;
+}
+
+/**
+ * Which incarnation may copy clusters on write, before any does: from the intent of the first snapshot on.
+ * What an earlier one may have left is recorded with it.
+ */
+function copyingColumn({ row, pending }: DiskView): Patch {
+  const { incarnation } = pending;
+  if (incarnation === undefined || row.copyingRun === incarnation) return {};
+  const copyingRun = row.snapshotCount > 0 ? incarnation : undefined;
+  if (row.copyingRun !== undefined) return { copyingRun, freeSpace: "UNKNOWN" };
+  return copyingRun === undefined ? {} : { copyingRun };
 }
 
 /** A few clusters more or less are no reason to write, but go along with what is written. */
@@ -67,7 +80,7 @@ function pendingEnded(view: DiskView): boolean {
     case "create-store":
       return onTarget?.store !== undefined;
     case "zero-free-space":
-      return !wantsZeroing(row) && (view.slices ?? []).length === 0;
+      return !wantsZeroing(view) && (view.slices ?? []).length === 0;
     case "purge-orphan":
       return phase === "over";
     case "delete":
@@ -130,7 +143,18 @@ function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
   if (fabric !== undefined && !fabric.format) {
     return is("FOREIGN", "it has no lvstore, and its entry does not permit formatting it");
   }
-  return is("CLAIMING", row.lastError ?? "");
+  return is("CLAIMING", row.lastError ?? claimWaits(view));
+}
+
+/** What the next step of a disk that nothing speaks against waits for; empty: nothing. */
+function claimWaits({ row, onTarget, inKernel, loadEnded, pending }: DiskView): string {
+  if (pendingOpPhase(row.pendingOp, pending) === "running") {
+    return "a change of it that an earlier agent has sent may still be running";
+  }
+  if (onTarget !== undefined) return loadEnded ? "" : "SPDK is still looking for its lvstore";
+  const isLost = inKernel?.driver === undefined && row.originalDriver === undefined;
+  if (inKernel === undefined || !isLost) return "";
+  return "it is bound to no driver, and it is not known which one it had: bind it to its own";
 }
 
 /** Why a loaded lvstore must not be used; undefined if it belongs to this disk and node. */
@@ -164,7 +188,7 @@ function phaseInKernel(view: DiskView): DiskPhase {
   }
   if (row.wanted === "release") return is("RELEASED");
   if (!row.admitted) return is("DISCOVERED", "not admitted");
-  return is("CLAIMING", row.lastError ?? "");
+  return is("CLAIMING", row.lastError ?? claimWaits(view));
 }
 
 /** The columns of an UP disk that describe its lvstore and its controller. */

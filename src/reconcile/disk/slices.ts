@@ -1,11 +1,24 @@
 // The slices of free space that are on each disk, in memory: lvols over clusters that are to be zeroed.
 // What was found, made and deleted in one incarnation of the target; unknown until they were listed.
-import { zeroingSlice, zeroingSliceIndex } from "../../model/identity.ts";
+import {
+  isOfZeroing,
+  zeroingFiller,
+  zeroingFillerIndex,
+  zeroingSlice,
+  zeroingSliceIndex,
+} from "../../model/identity.ts";
+import { rateOf } from "../../model/zeroing.ts";
 import type { Rows } from "../../store/rows.ts";
 import { nameOf } from "../target/lvol-alias.ts";
 import type { Observed } from "../target/observed.ts";
 
-export type Slice = { readonly uuid: string; readonly name: string; readonly bytes: bigint };
+export type Slice = {
+  readonly uuid: string;
+  readonly name: string;
+  readonly bytes: bigint;
+  /** It holds zeroed clusters for a moment, and is not cleared when it is deleted. */
+  readonly isFiller: boolean;
+};
 
 type Listed = {
   readonly uuid: string;
@@ -17,8 +30,11 @@ export type ListedSlice = Listed & { readonly store: { readonly uuid: string } }
 
 /** Whether an lvol is a slice, by its alias. */
 function isSlice(alias: string): boolean {
-  return zeroingSliceIndex(nameOf(alias)) !== undefined;
+  return isOfZeroing(nameOf(alias));
 }
+
+/** What was zeroed of a disk in this incarnation, and how long it took. */
+type Measured = { bytes: bigint; ms: number; rests: Date | undefined };
 
 type OfDisk = {
   readonly incarnation: string;
@@ -31,6 +47,7 @@ type OfDisk = {
 export class Slices {
   readonly #observed: Pick<Observed, "incarnation" | "disk">;
   readonly #disks = new Map<string, OfDisk>();
+  readonly #measured = new Map<string, Measured>();
 
   constructor(observed: Pick<Observed, "incarnation" | "disk">) {
     this.#observed = observed;
@@ -53,7 +70,13 @@ export class Slices {
     for (const { uuid, alias, allocatedClusters } of lvols) {
       if (!isSlice(alias)) continue;
       const name = nameOf(alias);
-      this.add(diskId, { uuid, name, bytes: (allocatedClusters ?? 0n) * (clusterBytes ?? 0n) });
+      const isFiller = zeroingFillerIndex(name) !== undefined;
+      this.add(diskId, {
+        uuid,
+        name,
+        isFiller,
+        bytes: (allocatedClusters ?? 0n) * (clusterBytes ?? 0n),
+      });
     }
   }
 
@@ -73,8 +96,9 @@ export class Slices {
     const of = this.#of(diskId);
     if (of === undefined) return;
     of.slices.set(slice.uuid, slice);
-    of.nextIndex = Math.max(of.nextIndex, (zeroingSliceIndex(slice.name) ?? 0) + 1);
-    of.totalBytes += slice.bytes;
+    const index = zeroingSliceIndex(slice.name) ?? zeroingFillerIndex(slice.name) ?? 0;
+    of.nextIndex = Math.max(of.nextIndex, index + 1);
+    if (!slice.isFiller) of.totalBytes += slice.bytes;
   }
 
   remove(diskId: string, uuid: string): void {
@@ -82,7 +106,7 @@ export class Slices {
     const slice = of?.slices.get(uuid);
     if (of === undefined || slice === undefined) return;
     of.slices.delete(uuid);
-    of.zeroedBytes += slice.bytes;
+    if (!slice.isFiller) of.zeroedBytes += slice.bytes;
   }
 
   /** Names that no slice of the disk has had since they were listed. */
@@ -94,10 +118,38 @@ export class Slices {
     return Array.from({ length: count }, (_, index) => zeroingSlice(from + index));
   }
 
+  newFillerName(diskId: string): string {
+    const of = this.#of(diskId);
+    if (of === undefined) return "";
+    of.nextIndex += 1;
+    return zeroingFiller(of.nextIndex - 1);
+  }
+
   /** Since they were listed. */
   progress(diskId: string): { readonly zeroedBytes: bigint; readonly totalBytes: bigint } {
     const { zeroedBytes = 0n, totalBytes = 0n } = this.#of(diskId) ?? {};
     return { zeroedBytes, totalBytes };
+  }
+
+  /** A slice was zeroed; until then nothing more is that nobody has asked for. */
+  measured(diskId: string, took: { readonly bytes: bigint; readonly ms: number }, rests: Date) {
+    const before = this.#measured.get(diskId) ?? { bytes: 0n, ms: 0, rests: undefined };
+    const bytes = before.bytes + took.bytes;
+    this.#measured.set(diskId, { bytes, ms: before.ms + took.ms, rests });
+  }
+
+  /** Bytes per second since zeroing of the disk began last; undefined: nothing was zeroed. */
+  rate(diskId: string): bigint | undefined {
+    const { bytes = 0n, ms = 0 } = this.#measured.get(diskId) ?? {};
+    return bytes === 0n ? undefined : rateOf(bytes, ms);
+  }
+
+  rests(diskId: string): Date | undefined {
+    return this.#measured.get(diskId)?.rests;
+  }
+
+  beginMeasuring(diskId: string): void {
+    this.#measured.delete(diskId);
   }
 
   forget(diskId: string): void {

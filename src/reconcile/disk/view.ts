@@ -64,6 +64,10 @@ export type DiskView = {
   readonly writeMode: WriteMode;
   /** Lvols over free clusters that are to be zeroed; undefined: not listed yet. */
   readonly slices: readonly Slice[] | undefined;
+  /** The agent zeroes free space without being asked. */
+  readonly zeroesByItself: boolean;
+  /** Nothing is zeroed before then that nobody has asked for. */
+  readonly zeroingRests: Date | undefined;
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly hostsMayFree: boolean;
   /** As this agent has last seen it; undefined: it has not looked yet. */
@@ -78,6 +82,7 @@ export function concernsVolumes(before: DiskRow | undefined, now: DiskRow | unde
     before?.state !== now?.state ||
     before?.lvsUuid !== now?.lvsUuid ||
     before?.freeSpace !== now?.freeSpace ||
-    before?.health !== now?.health
+    before?.health !== now?.health ||
+    before?.copyingRun !== now?.copyingRun
   );
 }

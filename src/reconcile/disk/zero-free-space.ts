@@ -5,9 +5,11 @@
 // It never takes slices that an earlier agent has left for all that was free: they are only kept until they
 // are cleared, too.
 import type { DiskRow, DiskStatusPatch } from "../../model/disk.ts";
-import { sliceSizes } from "../../model/zeroing.ts";
+import type { Config } from "../../config.ts";
+import { restMs, restSizes, sliceSizes } from "../../model/zeroing.ts";
 import {
   ZEROING_FIRST_SLICES,
+  ZEROING_MEASURED_BYTES,
   ZEROING_RESERVE_BYTES,
   ZEROING_SLICE_BYTES,
   ZEROING_SLICES,
@@ -22,6 +24,7 @@ import type * as steps from "../steps.ts";
 import type { Slice, Slices } from "./slices.ts";
 
 export type ZeroFreeSpaceContext = ChangeContext & {
+  readonly config: Pick<Config, "zeroingSharePercent">;
   readonly spdk: SpdkClient;
   readonly slices: Slices;
   readonly writer: {
@@ -59,25 +62,10 @@ export async function observeSlices(
  */
 export async function pinFreeSpace(on: On, step: steps.PinFreeSpace): Promise<StepResult> {
   const { context, row } = on;
-  const { spdk, slices, writer } = context;
-  const { lvsUuid } = step;
+  const { slices, writer } = context;
   const startTime = new Date();
-  const observed = await observeSlices(on, step);
-  if (observed.kind !== "ok") return observed;
-  const store = await attempt(spdk.getLvstore({ uuid: lvsUuid }));
-  if (store.kind !== "ok") return retryOf([store]);
-  if (store.value === undefined) return notLoaded(lvsUuid);
-  const { freeClusters, clusterBytes } = store.value;
-  const sizes = sliceSizes(freeClusters, clusterBytes, LIMITS);
-  const made = await Promise.all(
-    slices.newNames(row.id, sizes.length).map((name, index) => {
-      const size = (sizes[index] ?? 1n) * clusterBytes;
-      return createSlice(on, lvsUuid, name, size);
-    }),
-  );
-  const open = made.find(({ kind }) => kind === "open");
-  if (open !== undefined) return forgetting(on, retryOf([open]));
-  const pinned = await pinRest(on, { lvsUuid, clusterBytes });
+  slices.beginMeasuring(row.id);
+  const pinned = await pin(on, step);
   if (pinned.kind !== "ok") return forgetting(on, pinned);
   const { zeroedBytes, totalBytes } = slices.progress(row.id);
   const written = await writer.recordDisk(row, {
@@ -89,26 +77,122 @@ export async function pinFreeSpace(on: On, step: steps.PinFreeSpace): Promise<St
 }
 
 /**
+ * Slices over all that is free but a reserve; then the lowest of them is zeroed, and half of it, held by a
+ * filler meanwhile, is free at once when all the rest is taken.
+ */
+async function pin(on: On, step: steps.PinFreeSpace): Promise<StepResult> {
+  const { context, row } = on;
+  const { slices } = context;
+  const { lvsUuid } = step;
+  const observed = await observeSlices(on, step);
+  if (observed.kind !== "ok") return observed;
+  const left = (slices.of(row.id) ?? []).filter(({ isFiller }) => isFiller);
+  const gone = await Promise.all(left.map((one) => deleteSlice(on, lvsUuid, one)));
+  if (gone.some(({ kind }) => kind !== "ok")) return retryOf(gone);
+  const store = await readFree(on, lvsUuid);
+  if (store.kind !== "ok") return store.result;
+  const { free, clusterBytes } = store;
+  const sizes = sliceSizes(free, clusterBytes, LIMITS);
+  const names = slices.newNames(row.id, sizes.length);
+  const made = await Promise.all(
+    names.map((name, index) => createSlice(on, lvsUuid, name, (sizes[index] ?? 1n) * clusterBytes)),
+  );
+  const open = made.find(({ kind }) => kind === "open");
+  if (open !== undefined) return retryOf([open]);
+  const [first] = made;
+  const lowest =
+    first?.kind === "ok" && sizes.length > 1
+      ? slices.of(row.id)?.find(({ uuid }) => uuid === first.value)
+      : undefined;
+  const filled = lowest && (await fill(on, { lvsUuid, clusterBytes, lowest }));
+  if (filled?.kind === "failed") return filled.result;
+  return await pinRest(on, { lvsUuid, clusterBytes, filler: filled?.filler });
+}
+
+type Filled =
+  | { readonly kind: "filled"; readonly filler: Slice | undefined }
+  | { readonly kind: "failed"; readonly result: StepResult };
+
+/**
+ * Zeroes the slice of the lowest clusters, and holds half of them by a filler, which is not cleared when it is
+ * deleted: it must hold clean clusters only. SPDK takes the lowest free cluster first, nothing else changes on
+ * the disk, and hosts only take clusters. So it does as long as no fewer are free afterwards than were not
+ * zeroed before: those that hosts took meanwhile were of the slice, too. Otherwise there is no filler.
+ */
+async function fill(
+  on: On,
+  {
+    lvsUuid,
+    clusterBytes,
+    lowest,
+  }: { readonly lvsUuid: string; readonly clusterBytes: bigint; readonly lowest: Slice },
+): Promise<Filled> {
+  const { spdk, slices } = on.context;
+  const before = await readFree(on, lvsUuid);
+  if (before.kind !== "ok") return before;
+  const zeroed = await zeroMeasured(on, lvsUuid, lowest);
+  if (zeroed.kind !== "ok") return { kind: "failed", result: retryOf([zeroed]) };
+  const sizeBytes = (lowest.bytes / clusterBytes / 2n) * clusterBytes;
+  if (sizeBytes === 0n) return { kind: "filled", filler: undefined };
+  const lvolName = slices.newFillerName(on.row.id);
+  const lvol = { lvsUuid, lvolName, sizeBytes, thin: false, clearMethod: "none" } as const;
+  const made = await changing(on, spdk.bdevLvolCreate(lvol));
+  if (made.kind === "open") return { kind: "failed", result: retryOf([made]) };
+  if (made.kind !== "ok") return { kind: "filled", filler: undefined };
+  const filler = { uuid: made.value, name: lvolName, bytes: sizeBytes, isFiller: true };
+  slices.add(on.row.id, filler);
+  const after = await readFree(on, lvsUuid);
+  if (after.kind !== "ok") return after;
+  if (after.free >= before.free) return { kind: "filled", filler };
+  const deleted = await deleteSlice(on, lvsUuid, filler);
+  if (deleted.kind !== "ok") return { kind: "failed", result: retryOf([deleted]) };
+  return { kind: "filled", filler: undefined };
+}
+
+async function readFree({ context }: Pick<On, "context">, lvsUuid: string) {
+  const store = await attempt(context.spdk.getLvstore({ uuid: lvsUuid }));
+  if (store.kind !== "ok") return { kind: "failed", result: retryOf([store]) } as const;
+  if (store.value === undefined) return { kind: "failed", result: notLoaded(lvsUuid) } as const;
+  const { freeClusters: free, clusterBytes } = store.value;
+  return { kind: "ok", free, clusterBytes } as const;
+}
+
+/**
  * Takes what is still free, and hands out clean clusters at once: while nothing is free, writes of hosts
  * to thin volumes fail. Others take or free clusters meanwhile, so it is tried a few times.
  */
 async function pinRest(
   on: On,
-  { lvsUuid, clusterBytes }: { readonly lvsUuid: string; readonly clusterBytes: bigint },
+  {
+    lvsUuid,
+    clusterBytes,
+    filler,
+  }: {
+    readonly lvsUuid: string;
+    readonly clusterBytes: bigint;
+    readonly filler: Slice | undefined;
+  },
 ): Promise<StepResult> {
   const { context, row } = on;
   const { spdk, slices } = context;
-  const first = (slices.of(row.id) ?? []).filter(({ bytes }) => bytes === clusterBytes);
+  const single = (slices.of(row.id) ?? []).filter(({ bytes }) => bytes === clusterBytes);
+  // The filler goes with the first look: deleting it takes no time, and ends the time without free clusters.
+  const first = [filler, ...single.filter(({ isFiller }) => !isFiller)].filter(
+    (one) => one !== undefined,
+  );
   const release = (some: readonly Slice[]) =>
     Promise.all(some.map((one) => deleteSlice(on, lvsUuid, one)));
   let last: Attempt<unknown> | undefined;
   for (let turn = 0; turn < ZEROING_FIRST_SLICES; turn += 1) {
     const before = await attempt(spdk.getLvstore({ uuid: lvsUuid }));
     const free = before.kind === "ok" ? (before.value?.freeClusters ?? 0n) : 0n;
-    if (free > 0n) {
-      const [name = ""] = slices.newNames(row.id, 1);
-      last = await createSlice(on, lvsUuid, name, free * clusterBytes);
-    }
+    const sizes = restSizes(free, ZEROING_FIRST_SLICES);
+    const names = slices.newNames(row.id, sizes.length);
+    const made = await Promise.all(
+      names.map((name, at) => createSlice(on, lvsUuid, name, (sizes[at] ?? 1n) * clusterBytes)),
+    );
+    last = made.find(({ kind }) => kind !== "ok");
+    if (last?.kind === "open") return retryOf([last]);
     // In one write: what is free is read before the delete takes effect.
     const [after, released] = await Promise.all([
       attempt(spdk.getLvstore({ uuid: lvsUuid })),
@@ -134,7 +218,7 @@ export async function zeroSlice(on: On, step: steps.ZeroSlice): Promise<StepResu
   const { slices, writer } = context;
   const slice = slices.of(row.id)?.find(({ uuid }) => uuid === step.lvolUuid);
   if (slice === undefined) return { kind: "ok" };
-  const deleted = await deleteSlice(on, step.lvsUuid, slice);
+  const deleted = await zeroMeasured(on, step.lvsUuid, slice);
   if (deleted.kind !== "ok") return forgetting(on, retryOf([deleted]));
   if (row.zeroing === undefined) return { kind: "ok" };
   const left = (slices.of(row.id) ?? []).reduce((sum, { bytes }) => sum + bytes, 0n);
@@ -142,8 +226,23 @@ export async function zeroSlice(on: On, step: steps.ZeroSlice): Promise<StepResu
   // A commit is worth a step of a percent.
   if (slice.bytes * 100n < totalBytes) return { kind: "ok" };
   const zeroedBytes = left > totalBytes ? 0n : totalBytes - left;
-  await writer.recordDisk(row, { zeroing: { ...row.zeroing, zeroedBytes } });
+  const zeroingRate = slices.rate(row.id) ?? row.zeroingRate;
+  await writer.recordDisk(row, { zeroing: { ...row.zeroing, zeroedBytes }, zeroingRate });
   return { kind: "ok" };
+}
+
+/** Deletes a slice, which zeroes it, and notes how long that takes. */
+async function zeroMeasured(on: On, lvsUuid: string, slice: Slice): Promise<Attempt<unknown>> {
+  const { context, row } = on;
+  const startMs = performance.now();
+  const deleted = await deleteSlice(on, lvsUuid, slice);
+  if (deleted.kind !== "ok") return deleted;
+  const ms = performance.now() - startMs;
+  const rests = new Date(Date.now() + restMs(ms, context.config.zeroingSharePercent));
+  // Of a small one the way there and back is most of the time.
+  const tells = slice.bytes >= ZEROING_MEASURED_BYTES || row.zeroingRate === undefined;
+  context.slices.measured(row.id, tells ? { bytes: slice.bytes, ms } : { bytes: 0n, ms: 0 }, rests);
+  return deleted;
 }
 
 async function createSlice(
@@ -156,7 +255,8 @@ async function createSlice(
   const lvol = { lvsUuid, lvolName, sizeBytes, thin: false, clearMethod: "write_zeroes" } as const;
   const made = await changing(on, spdk.bdevLvolCreate(lvol));
   if (made.kind === "ok") {
-    slices.add(on.row.id, { uuid: made.value, name: lvolName, bytes: sizeBytes });
+    const bytes = sizeBytes;
+    slices.add(on.row.id, { uuid: made.value, name: lvolName, bytes, isFiller: false });
   }
   return made;
 }

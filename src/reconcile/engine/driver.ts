@@ -190,7 +190,7 @@ export class Driver<View, Step extends { readonly kind: string }> {
       const span = passTrace.step(step.kind, this.#kind.intent(view), attributes);
       this.#dispatch({ loop, id, key, view, step, sent, span, startMs: performance.now() });
     }
-    if (this.#kind.works(view)) this.#forgetUnwanted(id, new Set(planned.map(({ key }) => key)));
+    this.#forgetUnwanted(id, view, planned);
     this.#wakeTimes.set(id, this.#kind.wakeTime(view));
     const current = this.#viewOf(id, now) ?? view;
     context.with(passTrace.contextFor(this.#kind.intent(view)), () => this.#record(id, current));
@@ -206,9 +206,13 @@ export class Driver<View, Step extends { readonly kind: string }> {
   }
 
   /** Failures of steps that no loop plans any more, e.g. of a host that is not wanted any more. */
-  #forgetUnwanted(id: string, planned: ReadonlySet<string>): void {
-    for (const key of Object.keys(this.#backoffs.of(id))) {
-      if (!planned.has(key)) this.#backoffs.succeed(id, key);
+  #forgetUnwanted(id: string, view: View, planned: readonly { readonly key: string }[]): void {
+    const failures = Object.keys(this.#backoffs.of(id));
+    if (failures.length === 0) return;
+    const wanted = new Set(planned.map(({ key }) => key));
+    for (const key of failures) {
+      const [loop = ""] = key.split("/");
+      if (!wanted.has(key) && this.#kind.outlives(view, loop)) this.#backoffs.succeed(id, key);
     }
   }
 

@@ -83,8 +83,11 @@ export type Kind<View, Step extends { readonly kind: string }> = {
   readonly recordedFailures: (view: View) => StepFailures;
   /** When the object is to be planned again although nothing wakes it; undefined: never. */
   readonly wakeTime: (view: View) => Date | undefined;
-  /** The object works: failures of steps that are not wanted any more are forgotten. */
-  readonly works: (view: View) => boolean;
+  /**
+   * Whether the failures of a loop's steps are forgotten where it does not plan them any more: the object
+   * works, or what it waits for now is something else.
+   */
+  readonly outlives: (view: View, loop: string) => boolean;
   /** Performs a step in its lanes. An error answer of target or kernel is a result, not a throw. */
   readonly perform: (view: View, step: Step) => Promise<StepResult>;
   /**

@@ -11,6 +11,7 @@ import {
   type PendingOpKind,
 } from "../../model/pending-op.ts";
 import type { ObservedLvol } from "../../model/lvol.ts";
+import { isOfDisk } from "../../model/wait.ts";
 import type { VolumeStep } from "../steps.ts";
 import type { VolumePlanView } from "./view.ts";
 
@@ -18,8 +19,10 @@ type Present = Extract<ObservedLvol, { kind: "present" }>;
 
 /** The next step of a clone whose lvol exists; undefined: it waits, or it has the data of its snapshot. */
 export function cloneStep(view: VolumePlanView, lvol: Present): VolumeStep | undefined {
-  const { row, cloneOf, family, store } = view;
-  if (store === undefined || row.lvolUuid === undefined || family.busy) return undefined;
+  const { row, cloneOf, store } = view;
+  if (store === undefined || row.lvolUuid === undefined) return undefined;
+  const { wait } = view;
+  if (wait !== undefined && !isOfDisk(wait)) return undefined;
   const { uuid: lvolUuid } = lvol;
   if (lvol.thin && lvol.parent === undefined) {
     if (cloneOf?.lvolUuid === undefined) return undefined;
@@ -37,7 +40,7 @@ export function cloneStep(view: VolumePlanView, lvol: Present): VolumeStep | und
   const step = announced(view, "inflate", { kind: "inflate-lvol", lvolUuid });
   // What it allocates it copies from the snapshot, and leaves as it is where that has nothing. An
   // interrupted attempt counts as dirt until it is announced anew, whatever the free space is.
-  return step?.kind === "inflate-lvol" && !view.clean ? undefined : step;
+  return step?.kind === "inflate-lvol" && wait !== undefined ? undefined : step;
 }
 
 /** What is announced in the commit that records the lvol of a clone: what it needs next; undefined: nothing. */
@@ -56,7 +59,7 @@ export function isCloned({ row, observed, inFlight }: VolumePlanView): boolean {
   return row.thin ? lvol.parent === row.request.sourceSnapshotId : !lvol.thin;
 }
 
-/** The pending op first, then the step; neither while that of an earlier agent may be running. */
+/** The pending op first, then the step. */
 function announced(
   view: VolumePlanView,
   kind: PendingOpKind,
@@ -65,7 +68,7 @@ function announced(
   const { row, pending } = view;
   const phase = pendingOpPhase(row.pendingOp, pending);
   if (phase === "own" && row.pendingOp?.op === kind) return step;
-  if (phase === "running" || (phase === "interrupted" && view.diskDoubtful)) return undefined;
+  if (phase === "interrupted" && view.diskDoubtful) return undefined;
   const op = pendingOp(kind, pending);
   return op && { kind: "record-lvol", patch: { pendingOp: op } };
 }

@@ -20,9 +20,8 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   if (confirmed && observed.lvol?.kind !== "present") return undefined;
   if (observed.subsystem?.kind !== "absent") return undefined;
   if (!tombstone && view.restoreUntilUnexported) return undefined;
-  if (view.family.busy || view.family.snapshotDue) return undefined;
   if (observed.lvol === undefined) return observeLvol(view, store);
-  if (observed.lvol.kind === "absent") return undefined;
+  if (observed.lvol.kind === "absent" || view.wait !== undefined) return undefined;
   // The uuid is recorded before the delete, since a tombstone is matched with a returning lvol by
   // uuid. A tombstone without a uuid was matched by alias in the full scan.
   if (row.lvolUuid !== observed.lvol.uuid && !(tombstone && row.lvolUuid === undefined))

@@ -134,7 +134,10 @@ function listeners(view: VolumePlanView, subsystem: PresentSubsystem): readonly 
   const isIn = (addresses: readonly ListenAddress[]) => (address: ListenAddress) =>
     addresses.some((other) => sameAddress(address, other));
   const missing = listenAddresses.filter((address) => !isIn(subsystem.listeners)(address));
-  const add = missing.map((address) => ({ kind: "add-listener", nqn, address }) as const);
+  const add =
+    view.held === undefined
+      ? missing.map((address) => ({ kind: "add-listener", nqn, address }) as const)
+      : [];
   // Addresses that are not configured any more go once the new ones are up, or cannot be had.
   const settled = missing.every((address) => wasRefused(failures, listenKey(address)));
   const unwanted = subsystem.listeners.filter((address) => !isIn(listenAddresses)(address));

@@ -23,7 +23,7 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   if (row.lvolUuid !== undefined) return undefined;
   if (row.maybeMade) return undefined;
   // The volume was admitted while the lvstore was clean, and on another release of SPDK perhaps.
-  if (!view.clean || view.discardsNotZeroing) return undefined;
+  if (view.wait !== undefined) return undefined;
   const lvol = { kind: "create-lvol", lvolName: row.id, lvsUuid: store.uuid } as const;
   if (!row.cloning) return { ...lvol, sizeBytes: row.promisedBytes, thin: row.thin };
   const sizeBytes = view.cloneOf?.observedSizeBytes;

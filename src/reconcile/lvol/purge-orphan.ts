@@ -22,6 +22,7 @@ export type PurgeContext = OrphansOfVolumeContext & {
   readonly afterLoss: AfterLoss;
   readonly outcomes: Pick<UnknownOutcomes, "add">;
   readonly pending: (now: Date) => PendingContext;
+  readonly slices: { readonly of: (diskId: string) => readonly unknown[] | undefined };
   readonly log: Logger;
   readonly writer: {
     readonly recordDisk: (
@@ -117,15 +118,19 @@ function lanesOf(disk: DiskRow, bdev: LvolBdev): LaneKey[] {
  * SPDK does not show with which clear method an lvol was made, so its clusters may be freed with their
  * bytes. Recorded before the delete is sent: whatever dies then, the free space is UNKNOWN.
  */
-async function recordDoubt({ rows, writer, pending }: PurgeContext, disk: DiskRow): Promise<void> {
+async function recordDoubt(on: PurgeContext, disk: DiskRow): Promise<void> {
+  const { rows, writer, pending, slices } = on;
   const context = pending(new Date());
   const phase = pendingOpPhase(disk.pendingOp, context);
-  const mine = disk.pendingOp?.op === "purge-orphan" && phase === "own";
+  // While slices are left, nothing that is under way records the free space as zeroed: it begins anew.
+  const zeroing = disk.pendingOp?.op === "zero-free-space" && (slices.of(disk.id) ?? []).length > 0;
+  const mine = phase === "own" && (disk.pendingOp?.op === "purge-orphan" || zeroing);
   if (phase !== "none" && phase !== "over" && !mine) throw diskBusy(disk);
   const op = pendingOp("purge-orphan", context);
   const row = rows.disk(disk.id) ?? disk;
   const written =
-    op !== undefined && (await writer.recordDisk(row, { freeSpace: "UNKNOWN", pendingOp: op }));
+    op !== undefined &&
+    (await writer.recordDisk(row, { freeSpace: "UNKNOWN", pendingOp: op, zeroing: undefined }));
   if (!written) throw diskBusy(row);
 }
 

@@ -7,7 +7,9 @@ import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
 import { firstOfClone, isCloned } from "./clone.ts";
 import { exportSettled } from "./export.ts";
-import { isTooSmall, type VolumePlanView } from "./view.ts";
+import { isTooSmall } from "./size.ts";
+import type { VolumePlanView } from "./view.ts";
+import { maybeBeingMade } from "./wait.ts";
 
 /**
  * The columns that differ from the row; undefined when the row already agrees with what is
@@ -165,8 +167,9 @@ function resizeEnded(view: VolumePlanView): boolean {
  * delete may. It is not taken as final either while the disk's row still has to record a delete
  * that may have left clusters uncleared.
  */
-function absenceIsFinal({ row, pending, diskDoubtful }: VolumePlanView): boolean {
-  if (row.lvolUuid === undefined && pending.now < pending.graceUntil) return false;
+function absenceIsFinal(view: VolumePlanView): boolean {
+  const { row, pending, diskDoubtful } = view;
+  if (maybeBeingMade(view)) return false;
   return pendingOpPhase(row.pendingOp, pending) !== "running" && !diskDoubtful;
 }
 

@@ -5,7 +5,8 @@
 import { pendingOp, pendingOpPhase, type PendingOp } from "../../model/pending-op.ts";
 import type { VolumeLoop } from "../loop.ts";
 import type { VolumeStep } from "../steps.ts";
-import { isTooSmall, type VolumePlanView } from "./view.ts";
+import { isTooSmall } from "./size.ts";
+import type { VolumePlanView } from "./view.ts";
 
 export const resize: VolumeLoop = { name: "resize", over: "lvol", plan };
 
@@ -22,10 +23,10 @@ function plan(view: VolumePlanView): VolumeStep | undefined {
   const { row, observed, pending } = view;
   if (view.store === undefined || row.deleteRequestedTime !== undefined) return undefined;
   // A clone in the making grows as a part of that.
-  if (row.cloning || view.family.busy) return undefined;
+  if (row.cloning) return undefined;
   // The uuid is recorded first: until then the lvol may not be the volume's.
   if (observed.lvol?.kind !== "present" || row.lvolUuid !== observed.lvol.uuid) return undefined;
-  if (!isTooSmall(row, observed) || !view.clean) return undefined;
+  if (!isTooSmall(row, observed) || view.wait !== undefined) return undefined;
   switch (pendingOpPhase(row.pendingOp, pending)) {
     case "own":
       if (row.pendingOp?.op !== "resize") return undefined;

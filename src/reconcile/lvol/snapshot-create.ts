@@ -9,13 +9,14 @@ import type { SnapshotPlanView } from "./snapshot-view.ts";
 export const snapshotCreate: SnapshotLoop = { name: "snapshot-create", over: "snapshot", plan };
 
 function plan(view: SnapshotPlanView): SnapshotStep | undefined {
-  const { row, observed, store, source, family, pending } = view;
+  const { row, observed, store, source, pending, wait } = view;
   if (store === undefined || row.deleteRequestedTime !== undefined) return undefined;
   if (observed === undefined) return observeSnapshot(view, store);
   if (observed.kind === "present" || row.lvolUuid !== undefined) return undefined;
-  if (source?.lvol?.kind !== "present" || family.busy) return undefined;
+  if (source?.lvol?.kind !== "present" || wait !== undefined) return undefined;
   switch (pendingOpPhase(row.pendingOp, pending)) {
     case "own":
+      if (!view.copyingRecorded) return undefined;
       return {
         kind: "create-snapshot",
         lvsUuid: store.uuid,

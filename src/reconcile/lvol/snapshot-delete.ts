@@ -21,7 +21,7 @@ function plan(view: SnapshotPlanView): SnapshotStep | undefined {
   if (observed === undefined) return observeSnapshot(view, store);
   if (observed.kind === "absent") return undefined;
   if (row.lvolUuid !== observed.uuid) return undefined;
-  if (family.busy || deleteBlockers(family.clones).length > 0) return undefined;
+  if (view.wait !== undefined || deleteBlockers(family.clones).length > 0) return undefined;
   const phase = pendingOpPhase(row.pendingOp, view.pending);
   if (phase === "own" && row.pendingOp?.op === "delete") {
     // That its clusters are freed with their bytes is recorded before they are.

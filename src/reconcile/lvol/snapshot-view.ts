@@ -6,7 +6,8 @@ import { diskFailure } from "../../model/seen-health.ts";
 import type { SnapshotRow, SnapshotView } from "../../model/snapshot.ts";
 import type { Moment } from "../engine/kind.ts";
 import { familyView, type FamilyView } from "./family.ts";
-import { storeView, type StoreView, type VolumeViewSource } from "./view.ts";
+import { diskReason, storeView, type StoreView, type VolumeViewSource } from "./view.ts";
+import { snapshotWait } from "./wait.ts";
 
 export type SnapshotPlanView = SnapshotView & {
   readonly now: Date;
@@ -20,6 +21,8 @@ export type SnapshotPlanView = SnapshotView & {
    * A delete may have left old bytes in free clusters, and the disk's row does not record it yet.
    */
   readonly diskDoubtful: boolean;
+  /** That clusters of the disk may be copied on write from now on is in its row. */
+  readonly copyingRecorded: boolean;
   /** The lvstore of the snapshot; undefined while it is not observed loaded in this incarnation. */
   readonly store: StoreView | undefined;
 };
@@ -35,15 +38,13 @@ export function snapshotView(
   const pending = pendingAt(moment.now);
   const family = familyView(rows, row, pending);
   const source = row.sourceLvolId === undefined ? undefined : rows.lvol(row.sourceLvolId);
-  return {
+  const view: SnapshotPlanView = {
     row,
     observed: observed.snapshot(row.id),
     outcomeUnknown: outcomes.of(row.id),
     targetConnected: connected,
     diskReady: store !== undefined,
-    diskReason: connected
-      ? `disk ${row.diskId} is ${disk?.state ?? "unknown"}`
-      : "the SPDK target does not answer",
+    diskReason: connected ? diskReason(row, disk) : "the SPDK target does not answer",
     diskFailure: diskFailure(disk),
     get clones() {
       return family.clones;
@@ -53,6 +54,11 @@ export function snapshotView(
     family,
     source: source && { row: source, lvol: observed.volume(source.id).lvol },
     diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
+    copyingRecorded: disk?.copyingRun !== undefined,
     store,
+    get wait() {
+      return snapshotWait(view);
+    },
   };
+  return view;
 }

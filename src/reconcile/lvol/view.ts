@@ -1,18 +1,23 @@
 // The view of one volume that its loops plan from: its row, its observed state and its disk.
-import { discardLimit, discardRefusal, type Isolation } from "../../model/discards.ts";
+import { discardLimit, discardRefusal } from "../../model/discards.ts";
+import type { DiskRow } from "../../model/disk.ts";
 import type { VolumeView } from "../../model/lvol-state.ts";
-import type { ListenAddress, LvolRow, ObservedVolume } from "../../model/lvol.ts";
+import type { ListenAddress, LvolRow } from "../../model/lvol.ts";
 import { leavesDirt, type PendingContext } from "../../model/pending-op.ts";
+import { zeroesByItself } from "../../model/zeroing.ts";
 import type { SnapshotRow } from "../../model/snapshot.ts";
 import type { Rows } from "../../store/rows.ts";
 import { diskFailure } from "../../model/seen-health.ts";
 import type { SpaceThresholds } from "../../model/space.ts";
-import { mayBeDirty, spaceOnTarget } from "../disk/free-space.ts";
+import { heldExport, isExposed, type HoldSource } from "../disk/held-exports.ts";
+import { hostsMayFree, mayBeDirty, spaceOnTarget } from "../disk/free-space.ts";
 import type { Moment } from "../engine/kind.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import { familyView, type FamilyView } from "./family.ts";
+import { isTooSmall } from "./size.ts";
 import { unexport } from "./unexport.ts";
+import { volumeWait } from "./wait.ts";
 
 export type VolumePlanView = VolumeView & {
   /**
@@ -34,6 +39,11 @@ export type VolumePlanView = VolumeView & {
   readonly clean: boolean;
   /** The release lets hosts free clusters of a thin volume, and the disk is not asserted to zero them. */
   readonly discardsNotZeroing: boolean;
+  readonly disk: DiskRow | undefined;
+  /** Hosts may return clusters to the store, by discards, with what stands in them. */
+  readonly hostsMayFree: boolean;
+  /** The agent zeroes free space without being asked. */
+  readonly zeroesByItself: boolean;
   /** The limit of discards that a subsystem of the volume is made with; undefined: none. */
   readonly dmrsl: number | undefined;
   /**
@@ -66,17 +76,23 @@ export function storeView(
   return { uuid, name: loaded.name, clusterBytes: loaded.clusterBytes };
 }
 
-export type VolumeViewSource = {
-  readonly rows: Rows;
-  readonly observed: Observed;
+export type VolumeViewSource = HoldSource & {
   readonly outcomes: UnknownOutcomes;
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
   readonly listenAddresses: () => readonly ListenAddress[];
-  readonly isolation: Isolation;
   readonly spaceThresholds: SpaceThresholds;
   readonly pending: (now: Date) => PendingContext;
 };
+
+/** Why the disk of a volume or a snapshot is not ready, for people. */
+export function diskReason(
+  { diskId }: { readonly diskId: string },
+  disk: Pick<DiskRow, "state" | "stateReason"> | undefined,
+): string {
+  const why = disk === undefined || disk.stateReason === "" ? "" : `: ${disk.stateReason}`;
+  return `disk ${diskId} is ${disk?.state ?? "unknown"}${why}`;
+}
 
 export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Moment): VolumePlanView {
   const { rows, observed } = source;
@@ -89,7 +105,7 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
   const takesClusters = row.lvolUuid === undefined || row.cloning || isTooSmall(row, volume);
   const dirty = takesClusters && mayBeDirty(rows, observed, row.diskId);
   const guard = observed.discardGuard;
-  return {
+  const view = {
     row,
     observed: volume,
     outcomeUnknown: source.outcomes.of(row.id),
@@ -103,9 +119,7 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
     }),
     targetConnected: connected,
     diskReady: store !== undefined,
-    diskReason: connected
-      ? `disk ${row.diskId} is ${disk?.state ?? "unknown"}`
-      : "the SPDK target does not answer",
+    diskReason: connected ? diskReason(row, disk) : "the SPDK target does not answer",
     listenAddresses: source.listenAddresses(),
     space: disk && spaceOnTarget(disk, observed.disk(row.diskId), source.spaceThresholds),
     diskFailure: diskFailure(disk),
@@ -121,16 +135,14 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
       row.thin &&
       disk !== undefined &&
       discardRefusal(disk, { guard, isolation: source.isolation }) !== undefined,
+    disk,
+    zeroesByItself: zeroesByItself(source),
+    hostsMayFree: takesClusters && hostsMayFree(rows, observed, row.diskId),
     dmrsl: discardLimit(guard, source.isolation, disk),
     diskDoubtful: disk?.freeSpace === "ZEROED" && leavesDirt(row, observed.incarnation),
     store,
+    exposed: isExposed(source, row, volume),
+    held: heldExport(source, { row, volume, now: moment.now }),
   };
-}
-
-/** Whether the lvol still has to be grown to what is wanted. */
-export function isTooSmall(
-  { promisedBytes }: Pick<LvolRow, "promisedBytes">,
-  { lvol }: Pick<ObservedVolume, "lvol">,
-): boolean {
-  return lvol?.kind === "present" && lvol.sizeBytes < promisedBytes;
+  return { ...view, wait: volumeWait(view) };
 }

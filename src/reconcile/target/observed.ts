@@ -85,6 +85,7 @@ export class Observed {
   #incarnation: string | undefined;
   #silent = false;
   #earlierMayRun = false;
+  #since = new Date(0);
   #discardGuard: DiscardGuard | undefined;
   readonly #freeingDisk: (id: string, volume: ObservedVolume) => string | undefined;
   /** By disk: the volumes whose hosts may return clusters to it by discards. */
@@ -145,6 +146,11 @@ export class Observed {
     this.#silent = silent;
   }
 
+  /** When the present incarnation was found. */
+  get since(): Date {
+    return this.#since;
+  }
+
   /** Whether the incarnation before this one may not have exited. */
   get earlierMayRun(): boolean {
     return this.#earlierMayRun;
@@ -176,6 +182,7 @@ export class Observed {
     // Identified once more on the same connection: nothing has changed.
     if (incarnation === this.#incarnation) return;
     this.#forget();
+    this.#since = new Date();
     this.#incarnation = incarnation;
     this.#earlierMayRun = earlierMayRun;
   }

@@ -8,7 +8,7 @@ import {
   isUuid,
   parseOwnerNqn,
   parseStoreName,
-  zeroingSliceIndex,
+  isOfZeroing,
 } from "../../model/identity.ts";
 import type { Orphan } from "../../model/orphan.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
@@ -171,7 +171,7 @@ export class Orphans {
     const { rows } = this.#options;
     if (!this.#isOurStore(store) || hasRow(rows, bdev.uuid, `${store}/${name}`)) return false;
     // The agent is zeroing free space, or was, and removes this lvol itself.
-    return zeroingSliceIndex(name) === undefined || this.#diskOf(bdev) === undefined;
+    return !isOfZeroing(name) || this.#diskOf(bdev) === undefined;
   }
 
   /** A subsystem of this node by its NQN, without a volume; a tombstone has none. */

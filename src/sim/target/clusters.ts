@@ -18,16 +18,29 @@ export function take({ store }: LoadedStore, clusters: Ranges): Extents {
   return Extents.lay(clusters, places);
 }
 
-/** Allocates clusters to a blob; data that an ancestor has in one of them is copied. */
-export function allocate(loaded: LoadedStore, blob: Blob, clusters: Ranges): void {
+/** The target has stopped in the middle of a write, which is not answered. */
+class WriteCutOff extends Error {}
+
+/**
+ * Allocates clusters to a blob; data that an ancestor has in one of them is copied. The copy is on the disk
+ * before the metadata that says whose the cluster is (docs/spdk-contract.md#old-bytes).
+ */
+export function allocate(
+  loaded: LoadedStore,
+  blob: Blob,
+  clusters: Ranges,
+  onCopied: () => void = () => {},
+): void {
   const { store, base } = loaded;
   const added = take(loaded, clusters);
-  for (const [from, end] of inherited(store, blob, clusters).toJSON()) {
+  const copied = inherited(store, blob, clusters);
+  for (const [from, end] of copied.toJSON()) {
     for (let cluster = from; cluster < end; cluster += 1) {
       const [source, goal] = [placeOf(store, blob, cluster), added.at(cluster)];
       if (source !== undefined && goal !== undefined) base.disk.copyCluster(store, source, goal);
     }
   }
+  if (copied.size > 0) onCopied();
   blob.allocated = blob.allocated.union(added);
 }
 
@@ -85,7 +98,10 @@ export function writeLvol({ store: loaded, blob }: LvolBdev, at: number, bytes: 
   for (const { cluster, within, count } of pieces(store, at, bytes.length)) {
     if (blob.allocated.at(cluster) === undefined) {
       if (store.free.size === 0) throw asyncErrno("ENOSPC");
-      allocate(loaded, blob, new Ranges([[cluster, cluster + 1]]));
+      allocate(loaded, blob, new Ranges([[cluster, cluster + 1]]), () => {
+        base.disk.flush();
+        if (base.disk.stopsAtCopy()) throw new WriteCutOff("the target has stopped");
+      });
       base.disk.keep(blob);
     }
     const offset = (store.firstCluster + (blob.allocated.at(cluster) ?? 0)) * store.clusterBytes;

@@ -52,6 +52,7 @@ export class Engine {
     this.release = options.release ?? releaseNamed("26.09");
     this.#random = options.random ?? Math.random;
     this.#operations = new Operations({ strict: options.strict });
+    for (const disk of options.target.disks) disk.stopsAtCopy = () => this.gate.stopsAtCopy();
     const names = () => [...this.#methods.keys()].filter((name) => !this.release.absent.has(name));
     this.#methods = new Map(
       Object.entries({

@@ -3,6 +3,9 @@
 
 import { mentions, type JsonValue } from "./json.ts";
 
+/** Names the write of a host that copies a cluster on write, where requests are named. */
+const HOST_WRITE = "host_write";
+
 /** Which requests are meant. */
 export type Which = {
   /** Default: any. */
@@ -17,7 +20,7 @@ export type StopAt = Which & {
   /**
    * `before`: the request has no effect yet; `after`: its effect is done, its answer unsent;
    * `midway`: a delete has freed the clusters and has not cleared them, an attach has not loaded
-   * the store.
+   * the store, a host's write (`host_write`) has copied a cluster that no metadata names yet.
    */
   readonly when: "before" | "midway" | "after";
 };
@@ -97,6 +100,16 @@ export class Gate {
     if (stop?.when !== "before" || !countDown(stop, method, params)) return false;
     this.#stop = undefined;
     this.stop(method);
+    return true;
+  }
+
+  /** Whether the target stops in the middle of a host's write: the copy of a cluster is on the disk. */
+  stopsAtCopy(): boolean {
+    const stop = this.#stop;
+    if (stop?.when !== "midway" || stop.method !== HOST_WRITE) return false;
+    if (!countDown(stop, HOST_WRITE, undefined)) return false;
+    this.#stop = undefined;
+    this.stop(HOST_WRITE);
     return true;
   }
 

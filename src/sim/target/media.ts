@@ -77,6 +77,8 @@ export class Disk {
   #late = { attachMs: 0, loadMs: 0 };
   /** Fault injection: what its health page shows, and how its controller is. */
   #drive: Drive = HEALTHY_DRIVE;
+  /** Fault injection: whether the target stops once the copy of a cluster is on the disk. */
+  stopsAtCopy: () => boolean = () => false;
   /** Fault injection: lvols whose namespace aborts the target. */
   readonly #traps = new Set<string>();
 

@@ -240,7 +240,7 @@ describe("the disk loop", () => {
     });
   });
 
-  it("zeroes free space when it is asked to, and notes what a delete may have left", () => {
+  it("zeroes free space when it is asked to, or by itself, and notes what a delete may have left", () => {
     const ours = { contents: fc.constant(CONTENTS.ours), recorded: fc.constant("uuid") } as const;
     holds(worlds({ ...WANTED, ...ours }), (world) => {
       const { freeSpace, zeroRequestedTime, pendingOp } = world.row;
@@ -248,16 +248,15 @@ describe("the disk loop", () => {
       const left = world.slices.length;
       const steps = changesOf(live(world));
       // While deletes leave old bytes, it waits.
-      const asked = zeroRequestedTime !== undefined && !world.dirty;
+      const byItself = world.zeroesByItself && (freeSpace === "UNKNOWN" || cutOff);
+      const asked = (zeroRequestedTime !== undefined || byItself) && !world.dirty;
       expect(steps.filter((kind) => kind === "pin-free-space")).toHaveLength(Number(asked));
       expect(world.row.zeroRequestedTime === undefined).toBe(!world.dirty || !zeroRequestedTime);
       const clean = freeSpace === "ZEROED" && !cutOff;
       expect(world.row.freeSpace).toBe((asked || clean) && !world.dirty ? "ZEROED" : "UNKNOWN");
       // What an earlier agent has left over goes in any case.
-      if (!world.dirty || !zeroRequestedTime) {
-        expect(world.slices).toEqual([]);
-        expect(steps.filter((kind) => kind === "zero-slice")).toHaveLength(left + (asked ? 2 : 0));
-      }
+      expect(world.slices).toEqual([]);
+      expect(steps.filter((kind) => kind === "zero-slice")).toHaveLength(left + (asked ? 2 : 0));
     });
   });
 });

@@ -47,6 +47,8 @@ function view(change: Partial<DiskView> = {}): DiskView {
     targetListed: true,
     inKernel: undefined,
     kernelListed: true,
+    zeroesByItself: false,
+    zeroingRests: undefined,
     fabric: undefined,
     duplicate: false,
     claimedBlank: false,

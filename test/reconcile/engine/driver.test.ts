@@ -19,7 +19,7 @@ type Parts = {
   readonly plan: (id: string) => Step | readonly Step[] | undefined;
   readonly perform: (id: string, step: Step) => StepResult | Promise<StepResult>;
   readonly recordedFailures?: StepFailures;
-  readonly works?: () => boolean;
+  readonly outlives?: (loop: string) => boolean;
   readonly wakeTime?: () => Date | undefined;
   readonly recordFatal?: () => void;
   readonly gaveUp?: () => boolean;
@@ -37,7 +37,7 @@ function kindOf(parts: Parts): Kind<string, Step> {
     gaveUp: parts.gaveUp ?? (() => false),
     part: ({ part }) => part,
     recordedFailures: () => parts.recordedFailures ?? {},
-    works: parts.works ?? (() => false),
+    outlives: (_view, loop) => parts.outlives?.(loop) ?? false,
     wakeTime: parts.wakeTime ?? (() => undefined),
     perform: (id, step) => Promise.resolve(parts.perform(id, step)),
     record: () => undefined,
@@ -192,7 +192,7 @@ describe("the back-off of a step", () => {
     const driver = started({
       plan: () => wanted,
       perform: () => RETRY,
-      works: () => works,
+      outlives: (loop) => works && loop === "one",
     });
     await until("both failed", () => Object.keys(driver.failures("a", {})).length === 2);
     wanted = [{ kind: "step", part: "y" }];
