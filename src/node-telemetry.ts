@@ -7,7 +7,7 @@ import { nodeCapacity } from "./api/capacity.ts";
 import { startHttp } from "./api/http.ts";
 import type { Config } from "./config.ts";
 import type { WatchFeed } from "./api/watch-feed.ts";
-import { DISK_STATES, diskState } from "./model/disk.ts";
+import { DISK_STATES, diskState, type DiskReadiness } from "./model/disk.ts";
 import { LVOL_STATES, lvolState } from "./model/lvol-state.ts";
 import { SNAPSHOT_STATES, snapshotState } from "./model/snapshot.ts";
 import { unconfirmedHostCount } from "./model/lvol.ts";
@@ -146,13 +146,7 @@ function figures(parts: Parts): NodeFigures {
     space: known ? tally(SPACE_LEVELS, levels) : {},
     exports: known ? { used: exports, limit: agent.maxExports } : undefined,
     unconfirmedHosts: unconfirmedHostCount(rows.lvols()),
-    exposure: readiness.reduce(
-      ({ reachable, held }, { is: { exposure } }) => ({
-        reachable: reachable + (exposure?.reachable ?? 0),
-        held: held + (exposure?.held ?? 0),
-      }),
-      { reachable: 0, held: 0 },
-    ),
+    exposure: exposureOf(readiness),
     orphans: { lvols: orphansOf("lvol"), subsystems: orphansOf("subsystem") },
     suspects: tally(
       SUSPECT_STATES,
@@ -184,6 +178,18 @@ function figures(parts: Parts): NodeFigures {
       on_hold: fence.hold !== undefined,
     },
   };
+}
+
+function exposureOf(
+  readiness: readonly { readonly is: Pick<DiskReadiness, "exposure"> }[],
+): NodeFigures["exposure"] {
+  return readiness.reduce(
+    ({ reachable, held }, { is: { exposure } }) => ({
+      reachable: reachable + (exposure?.reachable ?? 0),
+      held: held + (exposure?.held ?? 0),
+    }),
+    { reachable: 0, held: 0 },
+  );
 }
 
 function tally(

@@ -6,7 +6,7 @@ import { diskId, fleetHash, isUuid, parseStoreName, volumeNqn } from "../model/i
 import { newLvolRow, NO_LIMITS, sameLimits, type LvolRow } from "../model/lvol.ts";
 import { newSnapshotRow, type SnapshotRow } from "../model/snapshot.ts";
 import type { FoundDisk } from "../reconcile/target/disks-on-target.ts";
-import type { ObservedStore } from "../reconcile/target/observed.ts";
+import type { ObservedStore } from "../reconcile/target/observed-disk.ts";
 import { familyRoots } from "./families.ts";
 import type { Found, FoundLvol } from "./found.ts";
 import { compareHosts, type ComparedHosts } from "./hosts.ts";

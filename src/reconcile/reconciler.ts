@@ -352,8 +352,7 @@ export class Reconciler {
 }
 
 function viewSource(shared: SharedParts, config: ReconcilerOptions["config"]): VolumeViewSource {
-  const { listenAddresses, ...settings } = config;
-  return { ...shared, ...settings, listenAddresses: () => listenAddresses };
+  return { ...shared, ...config, listenAddresses: () => config.listenAddresses };
 }
 
 /** What the session with the target does to disks. */

@@ -1,6 +1,6 @@
 // The gauges, read at each scrape: objects by state, capacity, queue lengths and conditions of the
 // node. They never count between scrapes.
-import type { Meter, ObservableGauge } from "@opentelemetry/api";
+import type { Meter } from "@opentelemetry/api";
 
 export type NodeFigures = {
   /** Number of volumes by state, zero included. */
@@ -41,7 +41,7 @@ export type NodeFigures = {
   readonly conditions: Readonly<Record<string, boolean>>;
 };
 
-export function registerGauges(meter: Meter, read: () => NodeFigures): void {
+function gaugesOf(meter: Meter) {
   const gauge = (name: string, description: string, unit = "") =>
     meter.createObservableGauge(name, { description, unit });
   const volumes = gauge("storagenode.volumes", "Volumes by state");
@@ -76,45 +76,39 @@ export function registerGauges(meter: Meter, read: () => NodeFigures): void {
     "storagenode.condition",
     "1 if a condition of the node holds, otherwise 0",
   );
-  const needs = [unconfirmed, exposure, orphans, suspects, outcomes, readers, watchers];
-  const all = [
-    volumes,
-    snapshots,
-    disks,
-    health,
-    capacity,
-    space,
-    exports,
-    ...needs,
-    queue,
-    condition,
-  ];
+  const byState = { volumes, snapshots, disks, health, suspects, exposure };
+  const sizes = { capacity, space, exports, unconfirmed, orphans, outcomes, readers, watchers };
+  return { ...byState, ...sizes, queue, condition };
+}
+
+export function registerGauges(meter: Meter, read: () => NodeFigures): void {
+  const gauges = gaugesOf(meter);
   meter.addBatchObservableCallback((observe) => {
     const now = read();
     const labelled = [
-      [volumes, "state", now.volumes],
-      [snapshots, "state", now.snapshots],
-      [disks, "state", now.disks],
-      [health, "state", now.health],
-      [suspects, "state", now.suspects],
-      [capacity, "kind", kindsOf(now.capacity)],
-      [space, "level", now.space],
-      [exports, "kind", now.exports ?? {}],
-      [exposure, "state", now.exposure],
-      [orphans, "kind", { lvol: now.orphans.lvols, subsystem: now.orphans.subsystems }],
-      [outcomes, "of", now.unknownOutcomes],
-      [queue, "queue", now.queues],
-      [condition, "condition", numbersOf(now.conditions)],
+      [gauges.volumes, "state", now.volumes],
+      [gauges.snapshots, "state", now.snapshots],
+      [gauges.disks, "state", now.disks],
+      [gauges.health, "state", now.health],
+      [gauges.suspects, "state", now.suspects],
+      [gauges.capacity, "kind", kindsOf(now.capacity)],
+      [gauges.space, "level", now.space],
+      [gauges.exports, "kind", now.exports ?? {}],
+      [gauges.exposure, "state", now.exposure],
+      [gauges.orphans, "kind", { lvol: now.orphans.lvols, subsystem: now.orphans.subsystems }],
+      [gauges.outcomes, "of", now.unknownOutcomes],
+      [gauges.queue, "queue", now.queues],
+      [gauges.condition, "condition", numbersOf(now.conditions)],
     ] as const;
     for (const [gauge, label, values] of labelled) {
       for (const [name, value] of Object.entries(values)) {
         observe.observe(gauge, value, { [label]: name });
       }
     }
-    observe.observe(unconfirmed, now.unconfirmedHosts);
-    observe.observe(readers, now.iostatReaders);
-    observe.observe(watchers, now.watchers);
-  }, all);
+    observe.observe(gauges.unconfirmed, now.unconfirmedHosts);
+    observe.observe(gauges.readers, now.iostatReaders);
+    observe.observe(gauges.watchers, now.watchers);
+  }, Object.values(gauges));
 }
 
 function numbersOf(holds: NodeFigures["conditions"]): Readonly<Record<string, number>> {

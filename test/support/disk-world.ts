@@ -12,7 +12,7 @@ import type { DiskView } from "../../src/reconcile/disk/view.ts";
 import { permits } from "../../src/reconcile/kinds.ts";
 import { DISK_LOOPS } from "../../src/reconcile/loops.ts";
 import type { DiskStep } from "../../src/reconcile/steps.ts";
-import type { ObservedStore } from "../../src/reconcile/target/observed.ts";
+import type { ObservedStore } from "../../src/reconcile/target/observed-disk.ts";
 import type { WriteMode } from "../../src/store/fence.ts";
 import { CLUSTER, diskRow, FLEET, SPACE_THRESHOLDS, STORE_UUID } from "./model.ts";
 

@@ -163,17 +163,15 @@ export class Disks {
   }
 
   diskReadiness(row: DiskRow): DiskReadiness {
-    const { failures } = row;
-    const view = this.view(row, { now: new Date(), inFlight: false, failures });
+    const view = this.view(row, { now: new Date(), inFlight: false, failures: row.failures });
     const { outcomeUnknown, space, hostsMayFree: discardsFree, zeroesByItself, health } = view;
     const shown = { outcomeUnknown, space, discardsFree, zeroesByItself, health };
     return { ...readiness(view), ...shown, exposure: exposure(this.#options, row) };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
-    const scanDisks = () => this.rescanTarget();
-    const context = { ...this.#options, claims: this.#claims, scanDisks };
-    const result = await performDiskStep(context, view, step);
+    const own = { claims: this.#claims, scanDisks: () => this.rescanTarget() };
+    const result = await performDiskStep({ ...this.#options, ...own }, view, step);
     if (step.kind === "claim-disk" || step.kind === "release-function") {
       // Even if the step failed, the disk may be bound to another driver now.
       this.#evidence.delete(view.row.id);

@@ -9,7 +9,8 @@ import { diskSpace, type DiskSpace, type SpaceThresholds } from "../../model/spa
 import { zeroesByItself } from "../../model/zeroing.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Slices } from "./slices.ts";
-import type { Observed, ObservedDisk } from "../target/observed.ts";
+import type { ObservedDisk } from "../target/observed-disk.ts";
+import type { Observed } from "../target/observed.ts";
 
 /** As observed while the disk's own lvstore is loaded, else as recorded. */
 export function spaceOnTarget(

@@ -12,7 +12,7 @@ import type { Slice } from "./slices.ts";
 import type { DiskView } from "./view.ts";
 import type { DiskLoop } from "../loop.ts";
 import { pendingOp, pendingOpPhase, type PendingOpKind } from "../../model/pending-op.ts";
-import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
+import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
 import type { DiskStep } from "../steps.ts";
 
 export const diskInit: DiskLoop = { name: "disk-init", over: "disk", plan };

@@ -8,7 +8,7 @@ import { diskSpace, isWorthRecording, recordedLevel } from "../../model/space.ts
 import { healthPatch } from "./health-record.ts";
 import { wantsZeroing } from "./init.ts";
 import type { DiskView } from "./view.ts";
-import type { ObservedDisk, ObservedStore } from "../target/observed.ts";
+import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
 
 type DiskPhase = { readonly state: DiskState; readonly stateReason: string };
 type Patch = { -readonly [Key in keyof DiskStatusPatch]: DiskStatusPatch[Key] };

@@ -3,7 +3,7 @@
 // is a failure only once SPDK answers that it examines no bdev any more.
 import type { Logger } from "pino";
 import type { SpdkClient } from "../../spdk/client.ts";
-import type { ObservedDisk } from "../target/observed.ts";
+import type { ObservedDisk } from "../target/observed-disk.ts";
 
 export type StoreLoadsOptions = {
   readonly spdk: Pick<SpdkClient, "bdevWaitForExamine">;

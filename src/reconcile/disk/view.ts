@@ -9,7 +9,7 @@ import type { SeenHealth } from "../../model/seen-health.ts";
 import type { DiskSpace, SpaceThresholds } from "../../model/space.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Slice } from "./slices.ts";
-import type { ObservedDisk } from "../target/observed.ts";
+import type { ObservedDisk } from "../target/observed-disk.ts";
 
 /** A PCIe disk as the kernel shows it. The kernel cannot read a disk that is bound to vfio-pci. */
 export type DiskInKernel = {

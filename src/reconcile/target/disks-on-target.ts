@@ -4,7 +4,8 @@ import { diskId } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Bdev, Controller, NvmeBdev } from "../../spdk/replies-bdev.ts";
 import type { Lvstore } from "../../spdk/replies-lvol.ts";
-import type { ObservedDisk, ReadMark } from "./observed.ts";
+import type { ObservedDisk } from "./observed-disk.ts";
+import type { ReadMark } from "./observed.ts";
 
 type Reads = Pick<SpdkClient, "bdevNvmeGetControllers" | "bdevLvolGetLvstores" | "getBdev">;
 

@@ -13,26 +13,8 @@ import type {
 } from "../../model/lvol.ts";
 import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import { partsOf } from "./lvol-alias.ts";
+import type { ObservedDisk, ObservedStore } from "./observed-disk.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
-
-export type ObservedStore = {
-  readonly name: string;
-  readonly uuid: string;
-  readonly baseBdev: string;
-  readonly clusterBytes: bigint;
-  readonly totalClusters: bigint;
-  readonly freeClusters: bigint;
-};
-
-export type ObservedDisk = {
-  readonly controllerName: string;
-  readonly bdevName: string;
-  readonly serial: string;
-  readonly model: string;
-  readonly sizeBytes: bigint;
-  readonly blockSize: number;
-  readonly store: ObservedStore | undefined;
-};
 
 /** Ids of volumes and snapshots whose lvol, or whose subsystem, was observed after a full scan was sent. */
 export type ObservedSince = {

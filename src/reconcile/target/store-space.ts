@@ -14,7 +14,8 @@ import type { Notification } from "../../spdk/replies-target.ts";
 import type { CallerOptions } from "../../spdk/rpc.ts";
 import type { StoreChanges } from "../../spdk/store-changes.ts";
 import type { Rows } from "../../store/rows.ts";
-import type { Observed, ObservedStore } from "./observed.ts";
+import type { ObservedStore } from "./observed-disk.ts";
+import type { Observed } from "./observed.ts";
 
 export type StoreSpaceOptions = {
   readonly spdk: Pick<SpdkClient, "getLvstore">;
