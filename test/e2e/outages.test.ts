@@ -71,7 +71,7 @@ describe("an agent whose database is down", () => {
     const agent = stack.use(await startAgent({ url: proxy.url, target }));
     await agent.ready();
     const id = randomUUID();
-    const stopped = proxy.stopAt({ when: "after", nth: 1 });
+    const stopped = proxy.stopAt({ when: "after", nth: 1, with: "insert into lvol" });
     const asked = refusal(provision(agent, {}, { id }));
     await stopped;
     proxy.cut();

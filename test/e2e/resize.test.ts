@@ -230,7 +230,9 @@ describe("a resize that cannot be carried out yet", () => {
     const refused = await refusal(resize(agent, idOf(kept), 256n * MIB));
     expect(refused).toMatchObject({ code: 9, reason: "FREE_SPACE_NOT_ZEROED" });
     expect(bytesOf(lvolUuid)).toBe(64n * MIB);
-    expect(stateOf(await getLvol(agent, idOf(kept)))).toBe("LVOL_STATE_RESIZING");
+    await until("it is exported again, in its old size", async () => {
+      return stateOf(await getLvol(agent, idOf(kept))) === "LVOL_STATE_RESIZING";
+    });
     await call(client, client.zeroFreeSpace.bind(client), { diskId, waitTimeout: WAIT });
     await until("it has grown", () => bytesOf(lvolUuid) === 128n * MIB);
   });

@@ -8,10 +8,13 @@ export type StopCommit = {
   readonly when: "before" | "after";
   /** The n-th commit from now on; 1 is the next. */
   readonly nth: number;
+  /** Text of a statement: no other transactions count. */
+  readonly with?: string;
 };
 
 type ArmedStop = {
   readonly when: StopCommit["when"];
+  readonly with: string | undefined;
   remaining: number;
   readonly reached: () => void;
 };
@@ -91,9 +94,9 @@ export class DatabaseProxy implements AsyncDisposable {
   }
 
   /** Resolves when the commit is stopped; its connection can then only be cut. */
-  stopAt({ when, nth }: StopCommit): Promise<void> {
+  stopAt({ when, nth, with: text }: StopCommit): Promise<void> {
     return new Promise((resolve) => {
-      this.#stop = { when, remaining: nth, reached: resolve };
+      this.#stop = { when, with: text, remaining: nth, reached: resolve };
     });
   }
 
@@ -117,10 +120,14 @@ export class DatabaseProxy implements AsyncDisposable {
     const link = { client, server };
     this.#links.add(link);
     let held = false;
+    // Whether the transaction has the statement that the stop is about.
+    let isMeant = false;
     const { asked, answered } = this.#overhear();
     client.on("data", (bytes: Buffer) => {
       if (held) return;
       asked(bytes);
+      const { with: text } = this.#stop ?? {};
+      if (text === undefined || bytes.includes(text)) isMeant = true;
       if (this.#held !== undefined) {
         this.#held.push(() => server.write(bytes));
         return;
@@ -130,7 +137,8 @@ export class DatabaseProxy implements AsyncDisposable {
         return;
       }
       this.#commits += 1;
-      const stop = this.#stopsHere();
+      const stop = isMeant ? this.#stopsHere() : undefined;
+      isMeant = false;
       held = stop !== undefined;
       if (stop?.when !== "before") server.write(bytes);
       if (stop?.when === "before") stop.reached();
