@@ -179,6 +179,11 @@ const CURES: Readonly<Record<EvidenceKind, string>> = {
   IOMMU_GROUP_SHARED:
     "take the other functions of its IOMMU group from their drivers, or use another slot",
   NO_IOMMU: "enable the IOMMU (firmware; kernel command line intel_iommu=on or amd_iommu=on)",
+  DRIVER_OVERRIDE:
+    "if nobody needs it, clear the driver_override of the function (echo > " +
+    "/sys/bus/pci/devices/ADDRESS/driver_override)",
+  VFIO_IN_USE: "end the process that has its vfio group open (fuser /dev/vfio/GROUP)",
+  NOT_READY: "let the kernel's nvme driver have it; dmesg says why it does not",
   UNREADABLE: "make it readable: dmesg says why it is not",
   DUPLICATE_SERIAL: "take one of the two disks with this serial out",
   FOREIGN_STORE:

@@ -5,6 +5,9 @@ import type { Evidence, EvidenceKind } from "./evidence.ts";
 /** Evidence that our own lvstore leaves on a disk: expected if the disk's row names an lvstore. */
 const OWN: readonly EvidenceKind[] = ["SPDK_BLOBSTORE", "NONZERO_DATA"];
 
+/** Faults of the node or the slot: they forbid a claim, and make no disk a foreign one. */
+const OF_NODE: readonly EvidenceKind[] = ["NO_IOMMU", "NOT_READY"];
+
 /** Only prevents automatic admission by the allow list; an explicit AdmitDisk overrides it. */
 const POLICY: EvidenceKind = "NOT_ALLOWED";
 
@@ -33,6 +36,11 @@ export function refusing(evidence: readonly Evidence[], ours: boolean): readonly
 
 export function refusesTaking(evidence: readonly Evidence[], ours: boolean): boolean {
   return refusing(evidence, ours).length > 0;
+}
+
+/** Whether the evidence says something of the disk, and not only of the node that it is in. */
+export function saysOfDisk({ kind }: Evidence): boolean {
+  return !OF_NODE.includes(kind);
 }
 
 export function showsUse(evidence: readonly Evidence[]): boolean {

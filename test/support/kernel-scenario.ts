@@ -4,10 +4,10 @@ import {
   openSimulatedKernel,
   type SimulatedKernel,
 } from "../../src/sim/kernel/simulated-kernel.ts";
-import { inspectFunction } from "../../src/sysfs/disk-evidence.ts";
+import { inspectForClaim } from "../../src/sysfs/disk-evidence.ts";
 import type { Kernel } from "../../src/sysfs/kernel.ts";
 import { listNvme, type NvmeFunction } from "../../src/sysfs/nvme.ts";
-import { claimForVfio, type ClaimResult } from "../../src/sysfs/vfio.ts";
+import { claimFunctions, type ClaimResult } from "../../src/sysfs/vfio.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 export const MIB = 1024n * 1024n;
@@ -43,10 +43,15 @@ export async function kernelScenario(spec: KernelSpec = TWO_DRIVES): Promise<Ker
   };
 }
 
-/** Claims a function for vfio-pci: lists, inspects, holds its devices open, rebinds. */
-export async function claim(kernel: Kernel, address: string): Promise<ClaimResult> {
-  await using observed = await inspectFunction(kernel, await listNvme(kernel), address);
-  return await claimForVfio(kernel, address, { heldDescriptors: observed.held });
+/** Claims functions for vfio-pci: lists, inspects, holds their devices open, rebinds. */
+export async function claim(
+  kernel: Kernel,
+  address: string,
+  others: readonly string[] = [],
+): Promise<ClaimResult> {
+  await using observed = await inspectForClaim(kernel, await listNvme(kernel), address);
+  const heldDescriptors = observed.held;
+  return await claimFunctions(kernel, [address, ...others], { heldDescriptors });
 }
 
 export async function functionAt(kernel: Kernel, address: string): Promise<NvmeFunction> {

@@ -8,10 +8,10 @@ import { refusing } from "../../model/disk-claim.ts";
 import { blank } from "../../model/evidence.ts";
 import type { DiskStatusPatch, DiskRow } from "../../model/disk.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
-import { inspectFunction } from "../../sysfs/disk-evidence.ts";
+import { inspectForClaim } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme } from "../../sysfs/nvme.ts";
-import { claimForVfio, releaseToDriver } from "../../sysfs/vfio.ts";
+import { claimFunctions, releaseFunctions } from "../../sysfs/vfio.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import { changing, type ChangeContext } from "./changing.ts";
 import type { DiskView } from "./view.ts";
@@ -133,13 +133,15 @@ async function claim({ context, view }: Act, step: steps.ClaimDisk): Promise<Ste
   const { kernel, claims, log } = context;
   const { row } = view;
   const topology = await listNvme(kernel);
-  await using inspection = await inspectFunction(kernel, topology, step.address);
+  await using inspection = await inspectForClaim(kernel, topology, step.address);
   const against = refusing(inspection.evidence, step.ours)[0];
   if (against !== undefined) {
     return { kind: "retry", message: `${against.kind}: ${against.subject} ${against.detail}` };
   }
   const isBlank = blank(inspection.evidence);
-  const claimed = await claimForVfio(kernel, step.address, { heldDescriptors: inspection.held });
+  const claimed = await claimFunctions(kernel, [step.address], {
+    heldDescriptors: inspection.held,
+  });
   if (!claimed.ok) {
     return { kind: "retry", message: `${claimed.reason}: ${claimed.detail || step.address}` };
   }
@@ -154,7 +156,7 @@ async function releaseFunction(
   step: steps.ReleaseFunction,
 ): Promise<StepResult> {
   const { kernel, claims, log } = context;
-  const released = await releaseToDriver(kernel, step.address, step.driver);
+  const released = await releaseFunctions(kernel, [step]);
   claims.blank.delete(view.row.id);
   claims.empty.delete(view.row.id);
   if (!released.ok) return { kind: "retry", message: `${released.reason}: ${released.detail}` };

@@ -1,6 +1,7 @@
 // Turns observations of a disk into the status columns of its row. Pure.
 import { diskId, fleetHash, parseStoreName } from "../../model/identity.ts";
-import { refusing, showsUse } from "../../model/disk-claim.ts";
+import { refusing, saysOfDisk, showsUse } from "../../model/disk-claim.ts";
+import { evidenceOf, fingerprint } from "../../model/evidence.ts";
 import type { DiskState, DiskStatusPatch } from "../../model/disk.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
@@ -156,14 +157,14 @@ function phaseInKernel(view: DiskView): DiskPhase {
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
   if (inKernel === undefined) return is("MISSING", `no PCI function at ${row.address}`);
   const blocking = refusing(inKernel.evidence ?? [], row.lvsUuid !== undefined);
-  const first = blocking[0];
-  if (first !== undefined) {
-    const why = `${first.kind}: ${first.subject} ${first.detail}`;
+  const first = blocking.find(saysOfDisk) ?? blocking[0];
+  const why = first && `${first.kind}: ${first.subject} ${first.detail}`;
+  if (first !== undefined && saysOfDisk(first)) {
     return is(showsUse(blocking) ? "IN_USE" : "FOREIGN", why);
   }
   if (row.wanted === "release") return is("RELEASED");
-  if (!row.admitted) return is("DISCOVERED", "not admitted");
-  return is("CLAIMING", row.lastError ?? "");
+  if (!row.admitted) return is("DISCOVERED", why ?? "not admitted");
+  return is("CLAIMING", row.lastError ?? why ?? "");
 }
 
 /** The columns of an UP disk that describe its lvstore and its controller. */
@@ -201,6 +202,8 @@ function kernelColumns({ row, inKernel, now }: DiskView): Patch {
   if (inKernel.evidence !== undefined) {
     const evidence = JSON.stringify(inKernel.evidence);
     if (evidence !== JSON.stringify(row.evidence)) patch.evidence = inKernel.evidence;
+    const now = fingerprint(evidenceOf(row, inKernel.evidence));
+    if (now !== row.evidenceFingerprint) patch.evidenceFingerprint = now;
   }
   if (Object.keys(patch).length > 0) patch.lastSeenTime = now;
   return patch;
