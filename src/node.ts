@@ -209,6 +209,7 @@ function agentOf(parts: Parts): Agent {
     snapshotView: (row) => reconciler.snapshotView(row),
     iostat: reconciler.iostat,
     diskReadiness,
+    lookAtDisk: (id) => reconciler.lookAtDisk(id),
     freeFor: (asked) => reconciler.freeFor(asked),
     discardGuard: () => reconciler.discardGuard,
     orphans: orphansOf(parts),

@@ -53,6 +53,7 @@ export function diskHandlers(
       const decision = await agent.writer.mutate({
         kind: "admitDisk",
         ...asked,
+        evidence: await agent.lookAtDisk(asked.id),
         actor: context.actor,
         traceparent: context.traceparent,
       });

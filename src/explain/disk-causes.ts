@@ -224,7 +224,10 @@ function admissionCause({ row }: DiskFacts): Cause | undefined {
   }
   if (row.admitted) return undefined;
   return {
-    cause: "nobody has admitted it yet",
+    cause:
+      row.admissionEnded === undefined
+        ? "nobody has admitted it yet"
+        : `its admission ended at ${row.admissionEnded}`,
     cure:
       `call AdmitDisk {"diskId": "${row.id}", "serial": "${row.serial}"}: a blank disk is then ` +
       `formatted; or let STORAGE_NODE_DISK_POLICY=auto and STORAGE_NODE_DISK_ALLOW admit it`,

@@ -4,6 +4,7 @@
 import { adoptOrphan, idsOfAdoption, type AdoptOrphan } from "./adopt-admission.ts";
 import { changeCordon, type CordonChange } from "./cordon-admission.ts";
 import type { DiscardGuard, Isolation } from "./discards.ts";
+import { admitDisk, endAdmission, type AdmitDisk, type EndAdmission } from "./disk-admission.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { resize, update, type Resize, type Update } from "./change-admission.ts";
@@ -44,13 +45,8 @@ export type Mutation = Intent &
     | AdoptOrphan
     | Resize
     | Update
-    | {
-        readonly kind: "admitDisk";
-        readonly serial: string;
-        readonly evidenceFingerprint: string | undefined;
-        /** Discarded blocks read as zeros, as the caller asserts; undefined: as before. */
-        readonly discardZeroes: boolean | undefined;
-      }
+    | AdmitDisk
+    | EndAdmission
     | {
         readonly kind: "zeroFreeSpace";
         /** Hosts may return clusters to the store meanwhile, with what stands in them. */
@@ -142,6 +138,8 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "lvol", row: update(state, mutation) };
     case "admitDisk":
       return { kind: "disk", row: admitDisk(state, mutation) };
+    case "endAdmission":
+      return { kind: "disk", row: endAdmission(state, mutation) };
     case "zeroFreeSpace":
       return { kind: "disk", row: zeroFreeSpace(state, mutation) };
     case "cordon":
@@ -299,38 +297,4 @@ function zeroFreeSpace(
   };
   state.disks.set(disk.id, asked);
   return asked;
-}
-
-function admitDisk(
-  state: AdmissionState,
-  mutation: Extract<Mutation, { kind: "admitDisk" }>,
-): DiskRow {
-  const disk = state.disks.get(mutation.id);
-  if (disk === undefined) {
-    throw new Refusal("NOT_FOUND", `disk ${mutation.id} is not on this node`);
-  }
-  if (disk.serial !== mutation.serial) {
-    const message = `disk ${disk.id} has serial number ${disk.serial}, not ${mutation.serial}`;
-    throw new Refusal("SERIAL_MISMATCH", message);
-  }
-  const asked = mutation.evidenceFingerprint;
-  if (asked !== undefined && asked !== disk.evidenceFingerprint) {
-    const message = `evidence of disk ${disk.id} changed: its fingerprint is not ${asked} any more`;
-    throw new Refusal("EVIDENCE_CHANGED", message);
-  }
-  const { discardZeroes = disk.discardZeroes } = mutation;
-  // A FAILED disk is tried again: the caller has removed the cause of the failure.
-  const isAdmitted = disk.admitted && disk.wanted === "take" && disk.state !== "FAILED";
-  if (isAdmitted && discardZeroes === disk.discardZeroes) return disk;
-  const admitted: DiskRow = {
-    ...disk,
-    ...newIntent(state, disk, mutation),
-    admitted: true,
-    admittedSerial: mutation.serial,
-    admittedEvidence: asked,
-    wanted: "take",
-    discardZeroes,
-  };
-  state.disks.set(disk.id, admitted);
-  return admitted;
 }

@@ -17,6 +17,7 @@ export type LvolWarning =
 export type LvolConditionType = LvolNeed | LvolWarning;
 
 export type DiskConditionType =
+  | "Admitted"
   | "Claimed"
   | "Attached"
   | "StoreReady"

@@ -39,8 +39,10 @@ export type DiskRow = {
   // desired state
   readonly admitted: boolean;
   readonly admittedSerial: string | undefined;
-  /** Fingerprint of the evidence that AdmitDisk was called with; undefined if it named none. */
+  /** Fingerprint of what was seen when it was admitted; undefined: nobody could look, or nothing. */
   readonly admittedEvidence: string | undefined;
+  /** When and why the admission ended by itself; undefined: it did not. */
+  readonly admissionEnded: string | undefined;
   readonly cordoned: boolean;
   readonly wanted: "take" | "release";
   /** When zeroing of the free clusters was requested; undefined once they are zeroed. */
@@ -102,6 +104,7 @@ export const DISK_COLUMNS = {
   admitted: "intent",
   admittedSerial: "intent",
   admittedEvidence: "intent",
+  admissionEnded: "intent",
   cordoned: "intent",
   wanted: "intent",
   zeroRequestedTime: "both",
@@ -194,6 +197,7 @@ export function diskConditions(
 ): readonly Condition<DiskConditionType>[] {
   const why = observed.reason === "" ? row.stateReason : observed.reason;
   return [
+    admittedCondition(row),
     conditionOf("Claimed", row.controllerName !== undefined, "NotClaimed", why),
     conditionOf("Attached", observed.ready, "NotAttached", why),
     conditionOf("StoreReady", observed.ready && row.lvsUuid !== undefined, "NoStore", why),
@@ -211,6 +215,12 @@ export function diskConditions(
     ...spaceConditions(observed.space),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
+}
+
+function admittedCondition({ admitted, admissionEnded }: DiskRow): Condition<DiskConditionType> {
+  const ended = admissionEnded !== undefined;
+  const reason = ended ? "EvidenceChanged" : "NotAdmitted";
+  return conditionOf("Admitted", admitted, reason, admissionEnded ?? "nobody has admitted it");
 }
 
 function discardCondition(
@@ -244,6 +254,7 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     admitted: false,
     admittedSerial: undefined,
     admittedEvidence: undefined,
+    admissionEnded: undefined,
     cordoned: false,
     wanted: "take",
     zeroRequestedTime: undefined,

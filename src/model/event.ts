@@ -18,6 +18,7 @@ export type EventReason =
   | "ZEROING_REQUESTED"
   | "CORDONED"
   | "UNCORDONED"
+  | "ADMISSION_ENDED"
   | "ORPHAN_PURGED"
   | "OUTCOME_RESOLVED"
   /** A step failed for the first time since it was last done, or for another reason than before. */
@@ -89,6 +90,7 @@ const SNAPSHOT_SHOWN = [
 const DISK_SHOWN = [
   "admitted",
   "admittedSerial",
+  "admissionEnded",
   "wanted",
   "cordoned",
   "discardZeroes",
@@ -137,6 +139,8 @@ function reasonOf(mutation: Mutation): EventReason {
       return "HOSTS_CONFIRMED";
     case "admitDisk":
       return "DISK_ADMITTED";
+    case "endAdmission":
+      return "ADMISSION_ENDED";
     case "zeroFreeSpace":
       return "ZEROING_REQUESTED";
     case "cordon":

@@ -2,6 +2,7 @@
 // when rows, observations or the write mode change. loops.ts lists the loops.
 import type { DiscardGuard } from "../model/discards.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
+import type { Evidence } from "../model/evidence.ts";
 import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
 import type { OutcomeSubject } from "../model/unknown-outcome.ts";
@@ -173,6 +174,11 @@ export class Reconciler {
 
   diskReadiness(row: DiskRow): DiskReadiness {
     return this.#disks.diskReadiness(row);
+  }
+
+  /** The evidence against a disk, looked for now; undefined: nobody can look at it where it is. */
+  lookAtDisk(id: string): Promise<readonly Evidence[] | undefined> {
+    return this.#disks.lookAt(id);
   }
 
   loops(): readonly LoopStatus[] {

@@ -21,6 +21,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   admitted: z.boolean(),
   admittedSerial: optional(z.string()),
   admittedEvidence: optional(z.string()),
+  admissionEnded: optional(z.string()),
   cordoned: z.boolean(),
   wanted: z.enum(["take", "release"]),
   zeroRequestedTime: optional(z.date()),

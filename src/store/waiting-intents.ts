@@ -82,6 +82,7 @@ function takesAway({ kind }: Mutation): boolean {
     case "resize":
     case "update":
     case "admitDisk":
+    case "endAdmission":
     case "zeroFreeSpace":
     case "cordon":
       return false;

@@ -1,4 +1,7 @@
 // A simulated kernel over a temporary folder.
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { imagePath } from "../../src/sim/kernel/hardware.ts";
 import { buildKernelTree, type KernelSpec } from "../../src/sim/kernel/build-tree.ts";
 import {
   openSimulatedKernel,
@@ -27,6 +30,8 @@ export function drive(address: string, serial: string, iommuGroup: string) {
 export type KernelScenario = AsyncDisposable & {
   readonly root: string;
   readonly kernel: SimulatedKernel;
+  /** Writes to the start of a drive's first namespace, as its host would. */
+  readonly writeBytes: (drive: string, bytes: Uint8Array) => Promise<void>;
 };
 
 export async function kernelScenario(spec: KernelSpec = TWO_DRIVES): Promise<KernelScenario> {
@@ -36,6 +41,10 @@ export async function kernelScenario(spec: KernelSpec = TWO_DRIVES): Promise<Ker
   return {
     root: folder.path,
     kernel,
+    writeBytes: async (id, bytes) => {
+      await using file = await open(join(folder.path, imagePath(id, 1)), "r+");
+      await file.write(bytes, 0, bytes.length, 0);
+    },
     [Symbol.asyncDispose]: async () => {
       await kernel[Symbol.asyncDispose]();
       await folder[Symbol.asyncDispose]();

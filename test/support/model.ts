@@ -92,6 +92,7 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     admitted: true,
     admittedSerial: "SERIAL1",
     admittedEvidence: undefined,
+    admissionEnded: undefined,
     cordoned: false,
     wanted: "take",
     zeroRequestedTime: undefined,

@@ -54,12 +54,17 @@ export function findInKernel(topology: NvmeTopology, rows: Iterable<DiskRow>): K
   return { disks, duplicates, withoutSerial };
 }
 
-/** Whether the policy `auto` admits a disk: it is on the allow list, and its evidence is blank. */
+/**
+ * Whether the policy `auto` admits a disk: it is on the allow list, and every look since the agent
+ * started was blank, for as long as the settings say.
+ */
 export function admittedByPolicy(
-  config: Pick<Config, "diskPolicy" | "diskAllow">,
+  config: Pick<Config, "diskPolicy" | "diskAllow" | "diskSettleMs">,
   row: DiskRow,
   facts: {
     readonly evidence: readonly Evidence[] | undefined;
+    /** For how long every look was blank; undefined: one was not. */
+    readonly cleanForMs: number | undefined;
     readonly fabric: FabricDisk | undefined;
   },
 ): boolean {
@@ -69,6 +74,7 @@ export function admittedByPolicy(
   // An entry of STORAGE_NODE_FABRIC_DISKS names the disk by serial: it takes the place of both.
   if (facts.fabric !== undefined) return facts.fabric.format;
   if (facts.evidence === undefined || !blank(facts.evidence)) return false;
+  if (facts.cleanForMs === undefined || facts.cleanForMs < config.diskSettleMs) return false;
   return isAllowed(config.diskAllow, row);
 }
 

@@ -11,11 +11,10 @@ import type { PendingContext } from "../../model/pending-op.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
-import { gatherEvidence } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme, type NvmeTopology } from "../../sysfs/nvme.ts";
 import type { AfterLoss } from "../engine/attempt.ts";
-import { admittedByPolicy, findInKernel, type KernelFindings, inspectOptions } from "./discover.ts";
+import { findInKernel, type KernelFindings } from "./discover.ts";
 import { readiness } from "./record.ts";
 import { performDiskStep, type ClaimMemory } from "./perform.ts";
 import type { DiskView } from "./view.ts";
@@ -31,7 +30,8 @@ import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { DiskStep } from "../steps.ts";
 import type { Slices } from "./slices.ts";
 import { hostsMayFree, mayBeDirty, spaceOnTarget } from "./free-space.ts";
-import { EVIDENCE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
+import { Admissions } from "./admissions.ts";
+import { KERNEL_SCAN_MS } from "../../limits.ts";
 
 export type DisksOptions = {
   readonly config: Config;
@@ -51,14 +51,12 @@ export type DisksOptions = {
   readonly scanAll: (options: ScanOptions) => Promise<void>;
 };
 
-type EvidenceAt = { readonly evidence: readonly Evidence[]; readonly atMs: number };
-
 export class Disks {
   readonly #options: DisksOptions;
   readonly #fabric: FabricDisks;
   readonly #storeLoads: StoreLoads;
   readonly #claims: ClaimMemory = { blank: new Set(), empty: new Set() };
-  readonly #evidence = new Map<string, EvidenceAt>();
+  readonly #admissions: Admissions;
   #findings: KernelFindings = { disks: new Map(), duplicates: new Set(), withoutSerial: [] };
   #topology: NvmeTopology | undefined;
   #scannedIncarnation: string | undefined;
@@ -73,6 +71,12 @@ export class Disks {
   constructor(options: DisksOptions) {
     this.#options = options;
     const { scanAll } = options;
+    this.#admissions = new Admissions({
+      ...options,
+      find: (id) => this.#findings.disks.get(id),
+      topology: () => this.#topology,
+      entryOf: (row) => this.#fabric.entryOf(row),
+    });
     const rescan = () => scanAll({ sizes: true, subsystems: false });
     const onEnded = () => {
       for (const { id } of options.rows.disks()) options.wake(id);
@@ -82,7 +86,7 @@ export class Disks {
       ...options,
       list: async () => (await this.scanTargetDisks()).found,
       rescan: () => this.rescanTarget(),
-      admit: (id) => this.#admitByPolicy(id),
+      admit: (id) => this.#admissions.admitByPolicy(id),
     });
   }
 
@@ -144,7 +148,7 @@ export class Disks {
       onTarget,
       space: spaceOnTarget(row, onTarget, config.spaceThresholds),
       spaceThresholds: config.spaceThresholds,
-      inKernel: inKernel && { ...inKernel, evidence: this.#evidence.get(row.id)?.evidence },
+      inKernel: inKernel && { ...inKernel, evidence: this.#admissions.looks.evidence(row.id) },
       kernelListed: this.#topology !== undefined,
       fabric: this.#fabric.entryOf(row),
       duplicate: this.#findings.duplicates.has(row.id),
@@ -170,11 +174,13 @@ export class Disks {
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
     const scanDisks = () => this.rescanTarget();
-    const context = { ...this.#options, claims: this.#claims, scanDisks };
+    const foundInClaim = (evidence: readonly Evidence[]) =>
+      this.#admissions.foundInClaim(view.row.id, evidence);
+    const context = { ...this.#options, claims: this.#claims, scanDisks, foundInClaim };
     const result = await performDiskStep(context, view, step);
     if (step.kind === "claim-disk" || step.kind === "release-function") {
       // Even if the step failed, the disk may be bound to another driver now.
-      this.#evidence.delete(view.row.id);
+      this.#admissions.looks.forget(view.row.id);
       await this.#syncKernelDisks();
     }
     return result;
@@ -296,48 +302,39 @@ export class Disks {
       const previous = before.disks.get(row.id);
       const current = disks.get(row.id);
       const moved = previous?.driver !== current?.driver || previous?.address !== current?.address;
-      if (moved) this.#evidence.delete(row.id);
+      if (moved) this.#admissions.looks.forget(row.id);
       if (first || moved || before.duplicates.has(row.id) !== duplicates.has(row.id)) wake(row.id);
     }
   }
 
-  /** Gathers evidence of disks that have a kernel driver and are not on the target, then admits. */
+  /** Looks at disks that have a kernel driver and are not on the target; ends admissions, and admits. */
   async #inspectAndAdmit(): Promise<void> {
-    const { kernel, rows, config, wake, observed } = this.#options;
-    const topology = this.#topology;
-    if (topology === undefined) return;
-    const options = inspectOptions(config);
-    const now = performance.now();
+    const { rows, wake, observed } = this.#options;
     await Promise.all(
-      [...this.#findings.disks].map(async ([id, { address, namespace }]) => {
+      [...this.#findings.disks].map(async ([id, { namespace }]) => {
         if (namespace === undefined || rows.disk(id) === undefined) return;
         if (observed.disk(id) !== undefined) return;
-        if (now - (this.#evidence.get(id)?.atMs ?? -EVIDENCE_MS) < EVIDENCE_MS) return;
-        const evidence = await gatherEvidence(kernel, topology, address, options);
-        this.#evidence.set(id, { evidence, atMs: now });
-        wake(id);
-        await this.#admitByPolicy(id);
+        if (this.#admissions.looks.isDue(id)) {
+          await this.#admissions.look(id);
+          wake(id);
+        }
+        await this.#admissions.admitByPolicy(id);
       }),
     );
   }
 
-  async #admitByPolicy(id: string): Promise<void> {
-    const { rows, writer, config, log } = this.#options;
+  /** For a call: lists the kernel's disks anew, and looks at one. */
+  async lookAt(id: string): Promise<readonly Evidence[] | undefined> {
+    const { rows, observed } = this.#options;
     const row = rows.disk(id);
-    if (row === undefined || this.#options.writeMode() !== "read-write") return;
-    const evidence = this.#evidence.get(id)?.evidence;
-    const fabric = this.#fabric.entryOf(row);
-    if (!admittedByPolicy(config, row, { evidence, fabric })) return;
-    const { serial } = row;
-    await writer.mutate({
-      kind: "admitDisk",
-      id,
-      serial,
-      evidenceFingerprint: undefined,
-      discardZeroes: fabric?.discardZeroes,
-      actor: "policy",
-      traceparent: undefined,
-    });
-    log.info({ disk: id, serial }, "disk admitted by policy");
+    if (row === undefined || row.transport !== "PCIe" || row.lvsUuid !== undefined)
+      return undefined;
+    // The claim that this process holds found it so, and nobody else had it since.
+    if (this.#claims.blank.has(id)) return [];
+    if (observed.disk(id) !== undefined) return undefined;
+    await this.#syncKernelDisks();
+    const evidence = await this.#admissions.look(id);
+    this.#options.wake(id);
+    return evidence;
   }
 }

@@ -5,7 +5,7 @@ import { trace } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { addressFamily } from "../../model/address.ts";
 import { refusing } from "../../model/disk-claim.ts";
-import { blank } from "../../model/evidence.ts";
+import { blank, type Evidence } from "../../model/evidence.ts";
 import type { DiskStatusPatch, DiskRow } from "../../model/disk.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { inspectForClaim } from "../../sysfs/disk-evidence.ts";
@@ -53,6 +53,8 @@ export type DiskStepContext = ChangeContext & {
   };
   readonly scanDisks: () => Promise<void>;
   readonly scanAll: (options: ScanOptions) => Promise<void>;
+  /** A claim has found evidence. */
+  readonly foundInClaim: (evidence: readonly Evidence[]) => Promise<void>;
 };
 
 type Act = { readonly context: DiskStepContext; readonly view: DiskView; readonly lane: Lane };
@@ -136,6 +138,7 @@ async function claim({ context, view }: Act, step: steps.ClaimDisk): Promise<Ste
   await using inspection = await inspectForClaim(kernel, topology, step.address);
   const against = refusing(inspection.evidence, step.ours)[0];
   if (against !== undefined) {
+    await context.foundInClaim(inspection.evidence);
     return { kind: "retry", message: `${against.kind}: ${against.subject} ${against.detail}` };
   }
   const isBlank = blank(inspection.evidence);

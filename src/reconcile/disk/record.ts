@@ -126,7 +126,7 @@ function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
       ? is("FAILED", `lvstore ${row.lvsUuid} was not found on the disk`)
       : is("CLAIMING", "its lvstore is being loaded");
   }
-  if (!row.admitted) return is("DISCOVERED", "not admitted");
+  if (!row.admitted) return is("DISCOVERED", row.admissionEnded ?? "not admitted");
   if (fabric !== undefined && !fabric.format) {
     return is("FOREIGN", "it has no lvstore, and its entry does not permit formatting it");
   }
@@ -163,7 +163,7 @@ function phaseInKernel(view: DiskView): DiskPhase {
     return is(showsUse(blocking) ? "IN_USE" : "FOREIGN", why);
   }
   if (row.wanted === "release") return is("RELEASED");
-  if (!row.admitted) return is("DISCOVERED", why ?? "not admitted");
+  if (!row.admitted) return is("DISCOVERED", row.admissionEnded ?? why ?? "not admitted");
   return is("CLAIMING", row.lastError ?? why ?? "");
 }
 
