@@ -64,6 +64,9 @@ export const UNBIND_MS = 10_000;
 export const ATTACH_TRIES = 5;
 export const FORMAT_TRIES = 3;
 
+/** A smaller disk has no room for a store: a cluster for its own records, and some for volumes. */
+export const MIN_DISK_BYTES = 16_777_216;
+
 /** Before a claim that failed for good is tried again; it doubles with each further one. */
 export const CLAIM_RETRY_FIRST_MS = 600_000;
 export const CLAIM_RETRY_LAST_MS = 21_600_000;

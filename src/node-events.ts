@@ -18,7 +18,8 @@ import type { EventLog } from "./store/event-log.ts";
 import type { Fence } from "./store/fence.ts";
 import type { RowChange } from "./store/rows.ts";
 
-type Kind = RowChange["kind"];
+/** What has states of its own; those of controllers show in their disks. */
+type Kind = Exclude<RowChange["kind"], "controller">;
 
 export type NodeEventsOptions = {
   readonly agent: Agent;
@@ -70,6 +71,7 @@ export class NodeEvents implements Disposable {
 
   #onRows(changes: readonly RowChange[]): void {
     for (const { kind, id } of changes) {
+      if (kind === "controller") continue;
       // As its row says when it is read or made: what became of it since is a change.
       this.#states[kind].begin(id, () => this.#recordedState(kind, id));
       this.touched({ kind, id });

@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import type { Agent } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
 import { cordonHandlers } from "./api/cordon.ts";
+import { controllerHandlers } from "./api/controllers.ts";
 import { diskHandlers } from "./api/disks.ts";
 import { iostatHandlers } from "./api/iostat.ts";
 import { explainHandlers } from "./api/explain.ts";
@@ -163,6 +164,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...changeHandlers(agent),
     ...exportHandlers(agent),
     ...diskHandlers(agent),
+    ...controllerHandlers(agent),
     ...cordonHandlers(agent),
     ...nodeHandlers(agent),
     ...eventHandlers(agent),
@@ -209,6 +211,7 @@ function agentOf(parts: Parts): Agent {
     snapshotView: (row) => reconciler.snapshotView(row),
     iostat: reconciler.iostat,
     diskReadiness,
+    groupUser: (address) => reconciler.groupUser(address),
     lookAtDisk: (id) => reconciler.lookAtDisk(id),
     freeFor: (asked) => reconciler.freeFor(asked),
     discardGuard: () => reconciler.discardGuard,

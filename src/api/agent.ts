@@ -79,6 +79,8 @@ export type Agent = {
   readonly iostat: IostatOfNode;
   readonly events: EventsOfNode;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
+  /** Who has the vfio group of a function open, looked for now; undefined: nobody but the target. */
+  readonly groupUser: (address: string) => Promise<string | undefined>;
   /** The evidence against a disk, looked for now; undefined: nobody can look at it where it is. */
   readonly lookAtDisk: (id: string) => Promise<readonly Evidence[] | undefined>;
   /** Free clusters by disk; read from the target where too few seem to be free for what is asked. */

@@ -137,7 +137,16 @@ function iostatStatus(io: IoReading | undefined) {
 export function diskMessage(
   row: DiskRow,
   observed: DiskReadiness,
-  { space, io }: { readonly space: SpaceBytes | undefined; readonly io: IoReading | undefined },
+  {
+    space,
+    io,
+    originalDriver,
+  }: {
+    readonly space: SpaceBytes | undefined;
+    readonly io: IoReading | undefined;
+    /** From which its controller was taken; undefined: it was not. */
+    readonly originalDriver: string | undefined;
+  },
 ): Disk {
   const store =
     row.lvsUuid === undefined
@@ -166,7 +175,7 @@ export function diskMessage(
       address: row.address,
       kernelName: row.kernelName ?? "",
       driver: row.driver ?? "",
-      originalDriver: row.originalDriver ?? "",
+      originalDriver: originalDriver ?? "",
       controllerName: row.controllerName ?? "",
       sizeBytes: row.sizeBytes,
       blockSize: row.blockSize,

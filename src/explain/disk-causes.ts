@@ -57,8 +57,12 @@ export type DiskFacts = {
     | undefined;
   /** The disk's entry of STORAGE_NODE_FABRIC_DISKS. */
   readonly fabric: { readonly subnqn: string; readonly format: boolean } | undefined;
-  /** Another disk has the same serial, model and nsid. */
-  readonly duplicate: boolean;
+  /** Why its identity is not certain; undefined: it is. */
+  readonly conflict: string | undefined;
+  /** Subjects of evidence that are disks with a store of this node. */
+  readonly ownSubjects: ReadonlySet<string>;
+  /** What its controller waits for, or fails at; undefined: nothing. */
+  readonly waits: string | undefined;
   /** Undefined: no lvstore of it is known. */
   readonly space: DiskSpace | undefined;
   /** Read from the target for this explanation; undefined without an answer. */
@@ -179,9 +183,7 @@ const CURES: Readonly<Record<EvidenceKind, string>> = {
   IOMMU_GROUP_SHARED:
     "take the other functions of its IOMMU group from their drivers, or use another slot",
   NO_IOMMU: "enable the IOMMU (firmware; kernel command line intel_iommu=on or amd_iommu=on)",
-  DRIVER_OVERRIDE:
-    "if nobody needs it, clear the driver_override of the function (echo > " +
-    "/sys/bus/pci/devices/ADDRESS/driver_override)",
+  DRIVER_OVERRIDE: "if nobody needs it, echo > /sys/bus/pci/devices/ADDRESS/driver_override",
   VFIO_IN_USE: "end the process that has its vfio group open (fuser /dev/vfio/GROUP)",
   NOT_READY: "let the kernel's nvme driver have it; dmesg says why it does not",
   UNREADABLE: "make it readable: dmesg says why it is not",
@@ -191,17 +193,17 @@ const CURES: Readonly<Record<EvidenceKind, string>> = {
 };
 
 function evidenceCause(facts: DiskFacts): Cause | undefined {
-  const { row, inKernel, onTarget, duplicate } = facts;
+  const { inKernel, onTarget, conflict } = facts;
   const waits = "waits until there is no evidence against the disk";
-  if (duplicate) {
+  if (conflict !== undefined && onTarget === undefined) {
     return {
-      cause: `another disk has the serial ${row.serial}, the same model and nsid`,
+      cause: `its identity is not certain: ${conflict}`,
       cure: CURES.DUPLICATE_SERIAL,
       waits,
     };
   }
   if (onTarget !== undefined) return undefined;
-  const against = refusing(inKernel?.evidence ?? [], row.lvsUuid !== undefined);
+  const against = refusing(inKernel?.evidence ?? [], facts.ownSubjects);
   const [first] = against;
   if (first === undefined) return undefined;
   const found = against.map(({ kind, subject, detail }) =>

@@ -3,8 +3,16 @@
 // so that no other transaction changes the sums that it checks.
 import { adoptOrphan, idsOfAdoption, type AdoptOrphan } from "./adopt-admission.ts";
 import { changeCordon, type CordonChange } from "./cordon-admission.ts";
+import type { ControllerRow } from "./controller.ts";
 import type { DiscardGuard, Isolation } from "./discards.ts";
-import { admitDisk, endAdmission, type AdmitDisk, type EndAdmission } from "./disk-admission.ts";
+import {
+  admitDisk,
+  endAdmission,
+  inspectController,
+  type AdmitDisk,
+  type EndAdmission,
+  type InspectController,
+} from "./disk-admission.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { resize, update, type Resize, type Update } from "./change-admission.ts";
@@ -47,6 +55,7 @@ export type Mutation = Intent &
     | Update
     | AdmitDisk
     | EndAdmission
+    | InspectController
     | {
         readonly kind: "zeroFreeSpace";
         /** Hosts may return clusters to the store meanwhile, with what stands in them. */
@@ -84,6 +93,8 @@ export type AdmissionState = {
   readonly gone: ReadonlyMap<string, UsedId>;
   /** Every disk of this node. */
   readonly disks: Map<string, DiskRow>;
+  /** Every controller of this node, by PCI address. */
+  readonly controllers: Map<string, ControllerRow>;
   /** The volume of this node whose lvol has the uuid, tombstones included. */
   readonly volumeOfLvol: (uuid: string) => LvolRow | undefined;
 };
@@ -92,6 +103,7 @@ export type Decision =
   | { readonly kind: "lvol"; readonly row: LvolRow | undefined }
   | { readonly kind: "snapshot"; readonly row: SnapshotRow | undefined }
   | { readonly kind: "disk"; readonly row: DiskRow }
+  | { readonly kind: "controller"; readonly row: ControllerRow }
   | { readonly kind: "hosts"; readonly confirmed: number; readonly row?: undefined }
   | { readonly kind: "cordon"; readonly changed: boolean; readonly row?: undefined };
 
@@ -99,6 +111,7 @@ export type Decision =
 export function changedIds(mutation: Mutation): readonly string[] {
   if (mutation.kind === "confirmHosts") return mutation.confirmations.map(({ id }) => id);
   if (mutation.kind === "cordon" && mutation.of === "node") return [];
+  if (mutation.kind === "inspectController") return [];
   return [mutation.id];
 }
 
@@ -140,6 +153,8 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "disk", row: admitDisk(state, mutation) };
     case "endAdmission":
       return { kind: "disk", row: endAdmission(state, mutation) };
+    case "inspectController":
+      return { kind: "controller", row: inspectController(state, mutation) };
     case "zeroFreeSpace":
       return { kind: "disk", row: zeroFreeSpace(state, mutation) };
     case "cordon":

@@ -25,7 +25,8 @@ export type DiskConditionType =
   | "DiscardZeroes"
   | "Healthy"
   | "Schedulable"
-  /** These two are listed only while they hold. */
+  /** These are listed only while they hold. */
+  | "Conflict"
   | "SpaceLow"
   | "OutcomeUnknown";
 

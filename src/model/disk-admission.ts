@@ -2,7 +2,8 @@
 //
 // An admission needs a look without evidence and is bound to the serial and to what was seen then
 // (docs/architecture.md#rules): a disk that is put to use later is not formatted once it is free again.
-import { refusing, saysOfDisk } from "./disk-claim.ts";
+import { ownSubjects, refusing, saysOfDisk } from "./disk-claim.ts";
+import { hasDrive, type ControllerRow } from "./controller.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { evidenceOf, fingerprint, type Evidence } from "./evidence.ts";
@@ -25,10 +26,18 @@ export type EndAdmission = {
   readonly evidence: readonly Evidence[];
 };
 
+/** A function that is on vfio-pci is handed back to its kernel driver, and its disks are looked at. */
+export type InspectController = {
+  readonly kind: "inspectController";
+  /** Who else has its vfio group open; undefined: nobody. */
+  readonly groupUser: string | undefined;
+};
+
 export type DiskAdmissionState = {
   readonly now: Date;
   readonly revision: bigint;
   readonly disks: Map<string, DiskRow>;
+  readonly controllers: Map<string, ControllerRow>;
 };
 
 export function admitDisk(state: DiskAdmissionState, mutation: Intent & AdmitDisk): DiskRow {
@@ -40,7 +49,8 @@ export function admitDisk(state: DiskAdmissionState, mutation: Intent & AdmitDis
   const { discardZeroes = disk.discardZeroes } = mutation;
   // A FAILED disk is tried again: the caller has removed the cause of the failure.
   const isAdmitted = disk.admitted && disk.wanted === "take" && disk.state !== "FAILED";
-  const seen = isAdmitted ? disk.admittedEvidence : refuseEvidence(disk, mutation);
+  const ours = ownSubjects(state.disks.values());
+  const seen = isAdmitted ? disk.admittedEvidence : refuseEvidence(disk, mutation, ours);
   if (isAdmitted && discardZeroes === disk.discardZeroes) return disk;
   const admitted: DiskRow = {
     ...disk,
@@ -53,7 +63,56 @@ export function admitDisk(state: DiskAdmissionState, mutation: Intent & AdmitDis
     discardZeroes,
   };
   state.disks.set(disk.id, admitted);
+  for (const controller of state.controllers.values()) {
+    if (hasDrive(controller, disk)) tryAgain(state, controller, mutation);
+  }
   return admitted;
+}
+
+/** Changes nothing where the kernel shows what is there already. */
+export function inspectController(
+  state: DiskAdmissionState,
+  mutation: Intent & InspectController,
+): ControllerRow {
+  const { id, groupUser } = mutation;
+  const controller = state.controllers.get(id);
+  if (controller === undefined) {
+    throw new Refusal("NOT_FOUND", `no NVMe controller is at ${id} on this node`);
+  }
+  const { driver, state: is, inspectRequestedTime } = controller;
+  if (is === "ATTACHED") {
+    throw new Refusal(
+      "IN_USE",
+      `controller ${id} is attached in SPDK: name its disks by their ids`,
+    );
+  }
+  if (groupUser !== undefined) {
+    const description = `VFIO_IN_USE: ${groupUser}`;
+    throw new Refusal("HAS_EVIDENCE", `controller ${id}: ${description}`, {
+      metadata: { evidence: "VFIO_IN_USE" },
+      preconditions: [{ subject: `controllers/${id}`, description }],
+    });
+  }
+  if (driver !== "vfio-pci" && driver !== "nvme") {
+    const message = `controller ${id} has ${driver === undefined ? "no driver" : `driver ${driver}`}`;
+    throw new Refusal("HAS_EVIDENCE", message, { metadata: { evidence: "NOT_READY" } });
+  }
+  if (inspectRequestedTime !== undefined) return controller;
+  const asked = {
+    ...controller,
+    ...newIntent(state, controller, mutation),
+    inspectRequestedTime: state.now,
+    setback: undefined,
+  };
+  state.controllers.set(id, asked);
+  return asked;
+}
+
+/** The caller has removed the cause for which the controller was given back. */
+function tryAgain(state: DiskAdmissionState, controller: ControllerRow, by: Intent): void {
+  if (controller.setback === undefined) return;
+  const again = { ...controller, ...newIntent(state, controller, by), setback: undefined };
+  state.controllers.set(controller.id, { ...again, failures: {} });
 }
 
 export function endAdmission(state: DiskAdmissionState, mutation: Intent & EndAdmission): DiskRow {
@@ -91,7 +150,11 @@ function needsLook({ lvsUuid, transport }: Pick<DiskRow, "lvsUuid" | "transport"
 }
 
 /** The fingerprint that the admission is bound to. Throws a Refusal that lists all evidence. */
-function refuseEvidence(disk: DiskRow, { evidence, ...asked }: AdmitDisk): string | undefined {
+function refuseEvidence(
+  disk: DiskRow,
+  { evidence, ...asked }: AdmitDisk,
+  ours: ReadonlySet<string>,
+): string | undefined {
   if (!needsLook(disk)) return asked.evidenceFingerprint;
   if (evidence === undefined) {
     const message =
@@ -105,7 +168,7 @@ function refuseEvidence(disk: DiskRow, { evidence, ...asked }: AdmitDisk): strin
     const message = `evidence of disk ${disk.id} changed: its fingerprint is not ${expected} any more`;
     throw new Refusal("EVIDENCE_CHANGED", message);
   }
-  const against = refusing(evidence, false).filter(saysOfDisk);
+  const against = refusing(evidence, ours).filter(saysOfDisk);
   if (against.length === 0) return seen;
   const subject = `disks/${disk.id}`;
   throw new Refusal("HAS_EVIDENCE", `disk ${disk.id}: ${against.map(textOf).join("; ")}`, {

@@ -36,6 +36,9 @@ export type DiskRow = {
   readonly serial: string;
   readonly model: string;
   readonly nsid: number;
+  /** 32 and 16 hexadecimal digits; undefined: not read yet, or the drive shows none. */
+  readonly nguid: string | undefined;
+  readonly eui64: string | undefined;
   // desired state
   readonly admitted: boolean;
   readonly admittedSerial: string | undefined;
@@ -61,8 +64,6 @@ export type DiskRow = {
   readonly address: string;
   readonly kernelName: string | undefined;
   readonly driver: string | undefined;
-  /** The kernel driver before the claim, recorded before it is unbound; bound again on release. */
-  readonly originalDriver: string | undefined;
   readonly controllerName: string | undefined;
   readonly lvsName: string | undefined;
   /** Set once our lvstore was created or imported; a disk with it is never formatted again. */
@@ -101,6 +102,8 @@ export const DISK_COLUMNS = {
   serial: "fixed",
   model: "fixed",
   nsid: "fixed",
+  nguid: "status",
+  eui64: "status",
   admitted: "intent",
   admittedSerial: "intent",
   admittedEvidence: "intent",
@@ -119,7 +122,6 @@ export const DISK_COLUMNS = {
   address: "status",
   kernelName: "status",
   driver: "status",
-  originalDriver: "status",
   controllerName: "status",
   lvsName: "status",
   lvsUuid: "status",
@@ -173,6 +175,8 @@ export type DiskReadiness = {
   readonly space: DiskSpace | undefined;
   /** Hosts may return clusters to the store, by discards, with what stands in them. */
   readonly discardsFree?: boolean;
+  /** Why its identity is not certain; undefined: it is. */
+  readonly conflict?: string | undefined;
 };
 
 function conditionOf(
@@ -213,6 +217,7 @@ export function diskConditions(
       ? conditionOf("Schedulable", false, "Cordoned", "cordoned: it takes no new volumes")
       : conditionOf("Schedulable", observed.ready, "NotUp", why),
     ...spaceConditions(observed.space),
+    ...conflictConditions(observed.conflict),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
 }
@@ -221,6 +226,11 @@ function admittedCondition({ admitted, admissionEnded }: DiskRow): Condition<Dis
   const ended = admissionEnded !== undefined;
   const reason = ended ? "EvidenceChanged" : "NotAdmitted";
   return conditionOf("Admitted", admitted, reason, admissionEnded ?? "nobody has admitted it");
+}
+
+function conflictConditions(why: string | undefined): readonly Condition<DiskConditionType>[] {
+  if (why === undefined) return [];
+  return [{ type: "Conflict", status: "TRUE", reason: "SeenTwice", message: why }];
 }
 
 function discardCondition(
@@ -240,11 +250,13 @@ type NewDisk = Pick<
   DiskRow,
   "serial" | "model" | "nsid" | "transport" | "address" | "sizeBytes" | "blockSize"
 > &
-  Partial<Pick<DiskRow, "kernelName" | "driver" | "controllerName">>;
+  Partial<Pick<DiskRow, "kernelName" | "driver" | "controllerName" | "nguid" | "eui64">>;
 
 /** The row of a newly found disk, without anything that was observed or asked for later. */
 export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
   return {
+    nguid: undefined,
+    eui64: undefined,
     kernelName: undefined,
     driver: undefined,
     controllerName: undefined,
@@ -265,7 +277,6 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     observedGeneration: 0n,
     state: "DISCOVERED",
     stateReason: "not admitted",
-    originalDriver: undefined,
     lvsName: undefined,
     lvsUuid: undefined,
     freeSpace: "UNKNOWN",

@@ -19,6 +19,7 @@ export type EventReason =
   | "CORDONED"
   | "UNCORDONED"
   | "ADMISSION_ENDED"
+  | "INSPECTION_REQUESTED"
   | "ORPHAN_PURGED"
   | "OUTCOME_RESOLVED"
   /** A step failed for the first time since it was last done, or for another reason than before. */
@@ -31,7 +32,7 @@ export type EventReason =
   | "LEASE_ACQUIRED"
   | "EVENTS_DROPPED";
 
-export type ObjectKind = "lvol" | "snapshot" | "disk" | "node";
+export type ObjectKind = "lvol" | "snapshot" | "disk" | "controller" | "node";
 
 export type Event = {
   readonly objectKind: ObjectKind;
@@ -106,6 +107,9 @@ export function intentEvents(
   const reason = reasonOf(mutation);
   const message = "reason" in mutation ? mutation.reason : "";
   const shared = { reason, message, actor, traceId: traceIdOf(traceparent), time };
+  if (mutation.kind === "inspectController") {
+    return [eventOf({ ...shared, objectKind: "controller", objectId: mutation.id })];
+  }
   if (mutation.kind === "cordon" && mutation.of === "node") {
     return [eventOf({ ...shared, objectKind: "node", objectId: mutation.id })];
   }
@@ -139,6 +143,8 @@ function reasonOf(mutation: Mutation): EventReason {
       return "HOSTS_CONFIRMED";
     case "admitDisk":
       return "DISK_ADMITTED";
+    case "inspectController":
+      return "INSPECTION_REQUESTED";
     case "endAdmission":
       return "ADMISSION_ENDED";
     case "zeroFreeSpace":

@@ -17,7 +17,7 @@ import { Suspects, type Suspect } from "./engine/suspects.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { sharedParts, type SharedParts } from "./shared-parts.ts";
 import { ConnectedHosts } from "./target/connected-hosts.ts";
-import { diskKind, permits, snapshotKind, volumeKind, type Act } from "./kinds.ts";
+import { controllerKind, diskKind, permits, snapshotKind, volumeKind, type Act } from "./kinds.ts";
 import type { IostatLoop } from "./target/iostat.ts";
 import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import type { ObservedChange, ObservedObject } from "./target/observed.ts";
@@ -70,6 +70,7 @@ export class Reconciler {
     this.#disks = new Disks({
       ...shared,
       wake: (id) => this.#drivers.wakeDisk(id),
+      wakeController: (address) => this.#drivers.wakeController(address),
       scanAll: (options) => this.#session.scanAll(options),
     });
     this.iostat = shared.iostat;
@@ -87,6 +88,7 @@ export class Reconciler {
       },
       snapshotKind: snapshotKind(source, writer, steps, mayPerform),
       diskKind: diskKind(this.#disks, rows, writer, mayPerform),
+      controllerKind: controllerKind(this.#disks, rows, writer, mayPerform),
       permits: mayPerform,
       suspects,
       announce: (change) => this.#announce(change),
@@ -174,6 +176,11 @@ export class Reconciler {
 
   diskReadiness(row: DiskRow): DiskReadiness {
     return this.#disks.diskReadiness(row);
+  }
+
+  /** Who has the vfio group of a function open, looked for now; undefined: nobody but the target. */
+  groupUser(address: string): Promise<string | undefined> {
+    return this.#disks.controllers.userOfGroup(address);
   }
 
   /** The evidence against a disk, looked for now; undefined: nobody can look at it where it is. */
@@ -267,7 +274,9 @@ export class Reconciler {
 
   /** An operator found out what became of the lost changes of a volume or a disk: their methods. */
   resolveOutcome(id: string): readonly string[] {
-    return this.#shared.outcomes.resolve(id);
+    const { outcomes } = this.#shared;
+    const controllers = this.#drivers.controllersOf(id);
+    return [id, ...controllers].flatMap((one) => outcomes.resolve(one));
   }
 
   /** What was read meanwhile may have been read before the lost change had its effect. */

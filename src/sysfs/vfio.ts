@@ -103,6 +103,16 @@ async function claimObstacle(
     const detail = `the IOMMU group of ${members[0]?.pciAddress} also holds ${named.join(", ")}`;
     return refused("IOMMU_GROUP_SHARED", detail);
   }
+  return await missingOnNode(kernel);
+}
+
+/** What forbids any claim on this node, for people; undefined: nothing. */
+export async function nodeObstacle(kernel: Kernel): Promise<string | undefined> {
+  const missing = await missingOnNode(kernel);
+  return missing && `${missing.reason}: ${missing.detail}`;
+}
+
+async function missingOnNode(kernel: Kernel) {
   const [attributes, hugepages] = await Promise.all([
     kernel.list(`${PCI}/drivers/${VFIO_PCI}`),
     countHugepages(kernel),

@@ -95,8 +95,13 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
   ],
   [
     "a double",
-    { row: { ...BARE, state: "CONFLICT" }, onTarget: undefined, inKernel: KERNEL, duplicate: true },
-    /another disk has the serial SERIAL1/,
+    {
+      row: { ...BARE, state: "CONFLICT" },
+      onTarget: undefined,
+      inKernel: KERNEL,
+      conflict: "it is seen at 1 and at 2",
+    },
+    /it is seen at 1 and at 2/,
     /take one of the two disks/,
     "NYNNUY",
   ],

@@ -26,6 +26,7 @@ function state(change: Partial<AdmissionState> = {}): AdmissionState {
     snapshots: new Map(),
     gone: new Map(),
     disks: new Map(disks.map((disk) => [disk.id, disk])),
+    controllers: new Map(),
     volumeOfLvol: () => undefined,
     ...change,
   };

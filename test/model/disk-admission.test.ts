@@ -1,6 +1,7 @@
 // Admission of disks: what it needs, what it is bound to, and what ends it.
 import { describe, expect, it } from "vitest";
 import { admitDisk, endAdmission, type AdmitDisk } from "../../src/model/disk-admission.ts";
+import { newControllerRow, type ControllerRow } from "../../src/model/controller.ts";
 import type { DiskRow } from "../../src/model/disk.ts";
 import { Refusal } from "../../src/model/errors.ts";
 import { fingerprint, type Evidence } from "../../src/model/evidence.ts";
@@ -21,7 +22,12 @@ const kernelDisk = (change: Partial<DiskRow> = {}) =>
     ...change,
   });
 
-const stateOf = (row: DiskRow) => ({ now: NOW, revision: 1n, disks: new Map([[row.id, row]]) });
+const stateOf = (row: DiskRow, controllers: readonly ControllerRow[] = []) => ({
+  now: NOW,
+  revision: 1n,
+  disks: new Map([[row.id, row]]),
+  controllers: new Map(controllers.map((one) => [one.id, one])),
+});
 
 const INTENT = { id: DISK, actor: "operator", traceparent: undefined };
 
@@ -80,6 +86,34 @@ describe("AdmitDisk", () => {
     const evidence = [NO_IOMMU, listed];
     const row = admitDisk(stateOf(kernelDisk()), admission({ evidence }));
     expect(row).toMatchObject({ admitted: true, admittedEvidence: fingerprint([]) });
+  });
+
+  it("has a controller that was given back tried again at once", () => {
+    const row = kernelDisk({ state: "FAILED" });
+    const setback = { attempt: 3, reason: "why", run: "run", nextTryTime: NOW };
+    const { serial, model } = row;
+    const at = (id: string, change: Partial<ControllerRow>) => ({
+      ...newControllerRow("node-1", { id, serial, model }, NOW),
+      setback,
+      ...change,
+    });
+    const given = stateOf(row, [at("a", {}), at("b", { serial: "OTHER" })]);
+    admitDisk(given, admission());
+    expect(given.controllers.get("a")).toMatchObject({ setback: undefined, generation: 2n });
+    expect(given.controllers.get("b")?.setback).toBe(setback);
+  });
+
+  it("is not refused for the store of this node on another namespace of the drive", () => {
+    const row = kernelDisk();
+    const given = stateOf(row);
+    const sibling = { ...row, id: "sibling", nsid: 2, lvsUuid: DISK };
+    given.disks.set(sibling.id, sibling);
+    const store: Evidence = { kind: "SPDK_BLOBSTORE", subject: `${row.serial}/2`, detail: "lvs" };
+    expect(admitDisk(given, admission({ evidence: [store] })).admitted).toBe(true);
+    given.disks.set(sibling.id, { ...sibling, lvsUuid: undefined });
+    const asked = { ...admission({ evidence: [store] }), id: DISK };
+    given.disks.set(row.id, row);
+    expect(refusal(() => admitDisk(given, asked)).reason).toBe("HAS_EVIDENCE");
   });
 
   it("needs no look at a disk with a store of this node, nor at one on a fabric", () => {

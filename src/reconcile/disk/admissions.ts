@@ -4,6 +4,8 @@ import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
 import type { FabricDisk } from "../../config-disks.ts";
 import { isChanged } from "../../model/disk-admission.ts";
+import type { ControllerRow } from "../../model/controller.ts";
+import { Refusal } from "../../model/errors.ts";
 import type { DiskRow } from "../../model/disk.ts";
 import type { Evidence } from "../../model/evidence.ts";
 import type { WriteMode } from "../../store/fence.ts";
@@ -17,7 +19,7 @@ import { Looks } from "./looks.ts";
 export type AdmissionsOptions = {
   readonly config: Config;
   readonly rows: Rows;
-  readonly writer: Pick<Writer, "mutate">;
+  readonly writer: Pick<Writer, "mutate" | "recordController">;
   readonly kernel: Kernel;
   readonly log: Logger;
   readonly writeMode: () => WriteMode;
@@ -63,6 +65,41 @@ export class Admissions {
     if (row === undefined || writeMode() !== "read-write" || !isChanged(row, evidence)) return;
     await writer.mutate({ kind: "endAdmission", id, evidence, ...BY_POLICY });
     log.warn({ disk: id, serial: row.serial }, "disk changed after it was admitted");
+  }
+
+  /**
+   * Goes on with controllers that a call had handed back to their kernel driver: admits their disks, as
+   * that call asked for, unless there is evidence against them.
+   */
+  async endInspections(seenAt: (row: ControllerRow) => readonly string[]): Promise<void> {
+    const { rows, writer, writeMode, log } = this.#options;
+    if (writeMode() !== "read-write") return;
+    for (const row of rows.controllers()) {
+      const disks = row.inspectRequestedTime === undefined ? [] : seenAt(row);
+      if (disks.length === 0 || disks.some((id) => this.looks.evidence(id) === undefined)) continue;
+      for (const id of disks) await this.#admitAsAsked(id, row);
+      await writer.recordController(row, { inspectRequestedTime: undefined });
+      log.info({ controller: row.id, disks }, "controller was handed back and looked at");
+    }
+  }
+
+  async #admitAsAsked(id: string, { actor, traceparent }: ControllerRow): Promise<void> {
+    const { rows, writer, log } = this.#options;
+    const evidence = this.looks.evidence(id);
+    const serial = rows.disk(id)?.serial ?? "";
+    const asked = {
+      id,
+      serial,
+      evidence,
+      evidenceFingerprint: undefined,
+      discardZeroes: undefined,
+    };
+    try {
+      await writer.mutate({ kind: "admitDisk", ...asked, actor: actor ?? "policy", traceparent });
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      log.warn({ disk: id, serial, reason: error.message }, "disk was looked at and not admitted");
+    }
   }
 
   async admitByPolicy(id: string): Promise<void> {

@@ -3,7 +3,7 @@
 // disk-discover is discover.ts; perform.ts performs the steps of disk-init.
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
-import { newDiskRow, type DiskRow, type DiskReadiness } from "../../model/disk.ts";
+import type { DiskRow, DiskReadiness } from "../../model/disk.ts";
 import type { Evidence } from "../../model/evidence.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Bdev } from "../../spdk/replies-bdev.ts";
@@ -12,26 +12,30 @@ import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
-import { listNvme, type NvmeTopology } from "../../sysfs/nvme.ts";
+import { listNvme } from "../../sysfs/nvme.ts";
 import type { AfterLoss } from "../engine/attempt.ts";
-import { findInKernel, type KernelFindings } from "./discover.ts";
 import { readiness } from "./record.ts";
-import { performDiskStep, type ClaimMemory } from "./perform.ts";
+import { insertFound, insertSeen } from "./new-disks.ts";
+import { performDiskStep } from "./perform.ts";
+import { Attached } from "../controller/attached.ts";
+import { Controllers } from "../controller/controllers.ts";
+import { performControllerStep, type ClaimMemory } from "../controller/perform.ts";
+import type { ControllerView } from "../controller/view.ts";
+import { ownSubjects } from "../../model/disk-claim.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
-import type { LoopStatus, Moment, PassReason, StepResult } from "../engine/kind.ts";
+import type { LoopStatus, Moment, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
-import { KernelStatus } from "./kernel-status.ts";
+import { KernelScans } from "./kernel-scans.ts";
 import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
-import type { DiskStep } from "../steps.ts";
+import type { ControllerStep, DiskStep } from "../steps.ts";
 import type { Slices } from "./slices.ts";
 import { hostsMayFree, mayBeDirty, spaceOnTarget } from "./free-space.ts";
 import { Admissions } from "./admissions.ts";
-import { KERNEL_SCAN_MS } from "../../limits.ts";
 
 export type DisksOptions = {
   readonly config: Config;
@@ -48,6 +52,7 @@ export type DisksOptions = {
   readonly pending: (now: Date) => PendingContext;
   readonly writeMode: () => WriteMode;
   readonly wake: (id: string) => void;
+  readonly wakeController: (address: string) => void;
   readonly scanAll: (options: ScanOptions) => Promise<void>;
 };
 
@@ -57,29 +62,46 @@ export class Disks {
   readonly #storeLoads: StoreLoads;
   readonly #claims: ClaimMemory = { blank: new Set(), empty: new Set() };
   readonly #admissions: Admissions;
-  #findings: KernelFindings = { disks: new Map(), duplicates: new Set(), withoutSerial: [] };
-  #topology: NvmeTopology | undefined;
+  readonly #attached: Attached;
+  readonly controllers: Controllers;
   #scannedIncarnation: string | undefined;
-  readonly #kernelStatus = new KernelStatus();
-  #passes = 0;
-  #lastPass:
-    { readonly reason: PassReason; readonly time: Date; readonly durationMs: number } | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #scanning: Promise<void> | undefined;
-  #closed = false;
+  readonly #scans = new KernelScans(
+    async () => {
+      await this.#syncKernelDisks();
+      await this.#inspectAndAdmit();
+    },
+    () => {
+      this.#retryPostponed().catch((error: unknown) => {
+        const { log } = this.#options;
+        log.debug({ err: error }, "postponed scan or admission of disks failed, retrying");
+      });
+    },
+  );
 
   constructor(options: DisksOptions) {
     this.#options = options;
     const { scanAll } = options;
+    this.#attached = new Attached(options.observed);
     this.#admissions = new Admissions({
       ...options,
-      find: (id) => this.#findings.disks.get(id),
-      topology: () => this.#topology,
+      find: (id) => this.controllers.sightings.byDisk.get(id)?.[0],
+      topology: () => this.controllers.topology,
       entryOf: (row) => this.#fabric.entryOf(row),
+    });
+    this.controllers = new Controllers({
+      ...options,
+      nodeId: options.config.nodeId,
+      attached: this.#attached,
+      claims: this.#claims,
+      targetListed: () => this.#targetListed,
+      evidence: (id) => this.#admissions.looks.evidence(id),
+      loadEnded: (disk) => this.#storeLoads.ended(disk),
+      wake: options.wakeController,
     });
     const rescan = () => scanAll({ sizes: true, subsystems: false });
     const onEnded = () => {
       for (const { id } of options.rows.disks()) options.wake(id);
+      this.controllers.wakeAll();
     };
     this.#storeLoads = new StoreLoads({ ...options, rescan, onEnded });
     this.#fabric = new FabricDisks({
@@ -91,12 +113,12 @@ export class Disks {
   }
 
   get kernelStatus() {
-    return this.#kernelStatus.value;
+    return this.#scans.status;
   }
 
   /** Whether the disks were listed both in the kernel and in this incarnation of the target. */
   get listed(): boolean {
-    return this.#topology !== undefined && this.#targetListed;
+    return this.controllers.topology !== undefined && this.#targetListed;
   }
 
   get #targetListed(): boolean {
@@ -106,39 +128,21 @@ export class Disks {
 
   /** Scans the kernel's disks now instead of at the next interval. */
   scanKernelNow(): void {
-    this.#requestKernelScan(this.#scanning === undefined ? "start" : "wake");
-  }
-
-  #requestKernelScan(reason: PassReason): void {
-    clearTimeout(this.#timer);
-    const before = this.#scanning ?? Promise.resolve();
-    this.#scanning = before.then(() => this.#kernelPass(reason));
+    this.#scans.now();
   }
 
   async stop(): Promise<void> {
-    this.#closed = true;
-    clearTimeout(this.#timer);
     this.#fabric.stop();
-    await this.#scanning;
+    await this.#scans.stop();
   }
 
   loops(): readonly LoopStatus[] {
-    return [
-      {
-        name: "disk-discover",
-        passes: this.#passes,
-        lastReason: this.#lastPass?.reason,
-        steps: 0,
-        lastPassTime: this.#lastPass?.time,
-        lastDurationMs: this.#lastPass?.durationMs ?? 0,
-        lastError: this.kernelStatus.ok ? undefined : this.kernelStatus.reason,
-      },
-    ];
+    return [this.#scans.loop];
   }
 
   view(row: DiskRow, moment: Moment): DiskView {
-    const { observed, config, rows, pending, writeMode } = this.#options;
-    const inKernel = this.#findings.disks.get(row.id);
+    const { observed, config, rows, pending, writeMode, outcomes } = this.#options;
+    const place = row.transport === "PCIe" ? this.controllers.placeOf(row) : undefined;
     const onTarget = observed.disk(row.id);
     return {
       row,
@@ -148,18 +152,19 @@ export class Disks {
       onTarget,
       space: spaceOnTarget(row, onTarget, config.spaceThresholds),
       spaceThresholds: config.spaceThresholds,
-      inKernel: inKernel && { ...inKernel, evidence: this.#admissions.looks.evidence(row.id) },
-      kernelListed: this.#topology !== undefined,
+      inKernel: place && { ...place, evidence: this.#admissions.looks.evidence(row.id) },
+      kernelListed: this.controllers.topology !== undefined,
       fabric: this.#fabric.entryOf(row),
-      duplicate: this.#findings.duplicates.has(row.id),
+      conflict: this.controllers.conflictOf(row),
+      ownSubjects: ownSubjects(rows.disks()),
+      ...this.controllers.troublesOf(row, moment.now),
       claimedBlank: this.#claims.blank.has(row.id),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
-      foundEmpty: this.#claims.empty.has(row.id),
       slices: this.#options.slices.of(row.id),
       fleet: config.fleet,
       pending: pending(moment.now),
       writeMode: writeMode(),
-      outcomeUnknown: this.#options.outcomes.of(row.id),
+      outcomeUnknown: outcomes.of(row.id) ?? (place && outcomes.of(place.address)),
       hostsMayFree: hostsMayFree(rows, observed, row.id),
       mayBeDirty: mayBeDirty(rows, observed, row.id),
     };
@@ -168,20 +173,34 @@ export class Disks {
   diskReadiness(row: DiskRow): DiskReadiness {
     const { failures } = row;
     const view = this.view(row, { now: new Date(), inFlight: false, failures });
-    const { outcomeUnknown, space, hostsMayFree: discardsFree } = view;
-    return { ...readiness(view), outcomeUnknown, space, discardsFree };
+    const { outcomeUnknown, space, hostsMayFree: discardsFree, conflict } = view;
+    return { ...readiness(view), outcomeUnknown, space, discardsFree, conflict };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
-    const scanDisks = () => this.rescanTarget();
-    const foundInClaim = (evidence: readonly Evidence[]) =>
-      this.#admissions.foundInClaim(view.row.id, evidence);
-    const context = { ...this.#options, claims: this.#claims, scanDisks, foundInClaim };
-    const result = await performDiskStep(context, view, step);
-    if (step.kind === "claim-disk" || step.kind === "release-function") {
-      // Even if the step failed, the disk may be bound to another driver now.
-      this.#admissions.looks.forget(view.row.id);
+    const context = { ...this.#options, scanDisks: () => this.rescanTarget() };
+    return await performDiskStep(context, view, step);
+  }
+
+  async performController(view: ControllerView, step: ControllerStep): Promise<StepResult> {
+    const context = {
+      ...this.#options,
+      attached: this.#attached,
+      claims: this.#claims,
+      ownSubjects: () => ownSubjects(this.#options.rows.disks()),
+      groupUser: (address: string) => this.controllers.userOfGroup(address),
+      scanDisks: () => this.rescanTarget(),
+      foundInClaim: (id: string, evidence: readonly Evidence[]) =>
+        this.#admissions.foundInClaim(id, evidence),
+    };
+    const result = await performControllerStep(context, view, step);
+    if (step.kind === "claim-controllers" || step.kind === "release-controllers") {
+      // Even if the step failed, functions may be bound to other drivers now.
+      for (const { row } of view.members.flatMap(({ disks }) => disks)) {
+        this.#admissions.looks.forget(row.id);
+      }
       await this.#syncKernelDisks();
+      if (step.kind === "release-controllers") await this.#inspectAndAdmit();
     }
     return result;
   }
@@ -196,8 +215,14 @@ export class Disks {
   }
 
   /** Matches the disks found on the target with rows and stores them as observations. */
-  applyTargetScan({ found, inTransition, freeRead }: FoundDisks): void {
-    const { rows, observed } = this.#options;
+  applyTargetScan({ found, controllers, inTransition, freeRead }: FoundDisks): void {
+    const { rows, observed, log } = this.#options;
+    this.#attached.scanned(controllers);
+    const functions = this.controllers.topology?.functions ?? [];
+    insertFound(this.#options, found, functions).then(
+      () => this.#expectLoads(),
+      (error: unknown) => log.warn({ err: error }, "cannot record the disks that the target has"),
+    );
     const byId = new Map(found.map((disk) => [disk.id, disk]));
     for (const row of rows.disks()) {
       const now = byId.get(row.id);
@@ -206,6 +231,7 @@ export class Disks {
     }
     this.#scannedIncarnation = observed.incarnation;
     for (const row of rows.disks()) this.#options.wake(row.id);
+    this.controllers.wakeAll();
     this.#expectLoads();
   }
 
@@ -238,31 +264,8 @@ export class Disks {
     const inTransition = new Set([...rows.disks()].filter(changing).map(({ id }) => id));
     const nsids = new Set([1, ...config.fabricDisks.map(({ nsid }) => nsid)]);
     for (const row of rows.disks()) nsids.add(row.nsid);
-    return { found: await disksOnTarget(spdk, nsids, bdevs), inTransition, freeRead };
-  }
-
-  async #kernelPass(reason: PassReason): Promise<void> {
-    const started = performance.now();
-    try {
-      await this.#syncKernelDisks();
-      await this.#inspectAndAdmit();
-      this.#kernelStatus.set(true, "");
-    } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
-      this.#kernelStatus.set(false, `cannot list the NVMe disks of the kernel: ${message}`);
-    }
-    this.#retryPostponed().catch((error: unknown) => {
-      this.#options.log.debug(
-        { err: error },
-        "postponed scan or admission of disks failed, retrying",
-      );
-    });
-    this.#passes += 1;
-    this.#lastPass = { reason, time: new Date(), durationMs: performance.now() - started };
-    clearTimeout(this.#timer);
-    if (this.#closed) return;
-    this.#timer = setTimeout(() => this.#requestKernelScan("period"), KERNEL_SCAN_MS);
-    this.#timer.unref();
+    const { disks: found, controllers } = await disksOnTarget(spdk, nsids, bdevs);
+    return { found, controllers, inTransition, freeRead };
   }
 
   /**
@@ -271,49 +274,40 @@ export class Disks {
    */
   async #retryPostponed(): Promise<void> {
     const { observed } = this.#options;
-    if (this.#closed) return;
     if (observed.incarnation !== undefined && !this.#targetListed) await this.rescanTarget();
     await this.#fabric.admitKnown();
   }
 
   async #syncKernelDisks(): Promise<void> {
-    const { kernel, rows, writer, config, wake, log } = this.#options;
+    const { kernel, rows, wake } = this.#options;
     const topology = await listNvme(kernel);
-    const before = this.#findings;
-    this.#findings = findInKernel(topology, rows.disks());
-    const first = this.#topology === undefined;
-    this.#topology = topology;
-    const { disks, duplicates, withoutSerial } = this.#findings;
-    if (withoutSerial.length > 0)
-      log.debug({ kernel_names: withoutSerial }, "ignoring disks without a serial number");
+    const before = new Map([...rows.disks()].map((row) => [row.id, this.#placeText(row)]));
+    const first = this.controllers.topology === undefined;
+    await this.controllers.scanned(topology);
     if (rows.node === undefined) return;
-    const mayInsert = this.#options.writeMode() === "read-write";
-    await Promise.all(
-      [...disks].map(async ([id, { namespace, address, driver }]) => {
-        if (!mayInsert || rows.disk(id) !== undefined || namespace === undefined) return;
-        const { serial, model, nsid, sizeBytes, blockSizeBytes: blockSize, kernelName } = namespace;
-        const facts = { serial, model, nsid, sizeBytes, blockSize, kernelName };
-        const disk = { ...facts, transport: "PCIe", address, driver } as const;
-        await writer.insertDisk(newDiskRow(config.nodeId, disk, new Date()));
-        log.info({ disk: id, serial, model, address }, "new disk found");
-      }),
-    );
+    await insertSeen(this.#options, this.controllers.sightings);
     for (const row of rows.disks()) {
-      const previous = before.disks.get(row.id);
-      const current = disks.get(row.id);
-      const moved = previous?.driver !== current?.driver || previous?.address !== current?.address;
+      const moved = before.get(row.id) !== this.#placeText(row);
       if (moved) this.#admissions.looks.forget(row.id);
-      if (first || moved || before.duplicates.has(row.id) !== duplicates.has(row.id)) wake(row.id);
+      if (first || moved) wake(row.id);
     }
+  }
+
+  /** Changes when the disk has another place, another driver, or a double. */
+  #placeText(row: DiskRow): string {
+    const { address, driver } = this.controllers.placeOf(row) ?? {};
+    return JSON.stringify([address, driver, this.controllers.conflictOf(row)]);
   }
 
   /** Looks at disks that have a kernel driver and are not on the target; ends admissions, and admits. */
   async #inspectAndAdmit(): Promise<void> {
     const { rows, wake, observed } = this.#options;
     await Promise.all(
-      [...this.#findings.disks].map(async ([id, { namespace }]) => {
-        if (namespace === undefined || rows.disk(id) === undefined) return;
-        if (observed.disk(id) !== undefined) return;
+      [...this.controllers.sightings.byDisk.keys()].map(async (id) => {
+        const row = rows.disk(id);
+        if (row === undefined || observed.disk(id) !== undefined) return;
+        // Of two disks with one identity, nobody knows which was looked at.
+        if (this.controllers.conflictOf(row) !== undefined) return;
         if (this.#admissions.looks.isDue(id)) {
           await this.#admissions.look(id);
           wake(id);
@@ -321,6 +315,8 @@ export class Disks {
         await this.#admissions.admitByPolicy(id);
       }),
     );
+    await this.#admissions.endInspections((row) => this.controllers.seenAt(row.id));
+    this.controllers.wakeAll();
   }
 
   /** For a call: lists the kernel's disks anew, and looks at one. */
@@ -333,6 +329,10 @@ export class Disks {
     if (this.#claims.blank.has(id)) return [];
     if (observed.disk(id) !== undefined) return undefined;
     await this.#syncKernelDisks();
+    const conflict = this.controllers.conflictOf(row);
+    if (conflict !== undefined) {
+      return [{ kind: "DUPLICATE_SERIAL", subject: row.serial, detail: conflict }];
+    }
     const evidence = await this.#admissions.look(id);
     this.#options.wake(id);
     return evidence;

@@ -4,14 +4,8 @@
 import { trace } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { addressFamily } from "../../model/address.ts";
-import { refusing } from "../../model/disk-claim.ts";
-import { blank, type Evidence } from "../../model/evidence.ts";
 import type { DiskStatusPatch, DiskRow } from "../../model/disk.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
-import { inspectForClaim } from "../../sysfs/disk-evidence.ts";
-import type { Kernel } from "../../sysfs/kernel.ts";
-import { listNvme } from "../../sysfs/nvme.ts";
-import { claimFunctions, releaseFunctions } from "../../sysfs/vfio.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import { changing, type ChangeContext } from "./changing.ts";
 import type { DiskView } from "./view.ts";
@@ -24,25 +18,10 @@ import type * as steps from "../steps.ts";
 import type { Slices } from "./slices.ts";
 import { observeSlices, pinFreeSpace, zeroSlice } from "./zero-free-space.ts";
 
-/**
- * What this process found in its own claims, by disk id. Kept in memory only: a restart inspects
- * again.
- */
-export type ClaimMemory = {
-  /** Blank under the kernel driver in the claim that is still held: the disk may be formatted. */
-  readonly blank: Set<string>;
-  /**
-   * Attached without being found blank, and no lvstore was loaded: to be released and inspected.
-   */
-  readonly empty: Set<string>;
-};
-
 export type DiskStepContext = ChangeContext & {
   readonly spdk: SpdkClient;
-  readonly kernel: Kernel;
   readonly observed: Observed;
   readonly lanes: Lanes;
-  readonly claims: ClaimMemory;
   readonly slices: Slices;
   readonly log: Logger;
   readonly writer: {
@@ -53,8 +32,6 @@ export type DiskStepContext = ChangeContext & {
   };
   readonly scanDisks: () => Promise<void>;
   readonly scanAll: (options: ScanOptions) => Promise<void>;
-  /** A claim has found evidence. */
-  readonly foundInClaim: (evidence: readonly Evidence[]) => Promise<void>;
 };
 
 type Act = { readonly context: DiskStepContext; readonly view: DiskView; readonly lane: Lane };
@@ -114,12 +91,6 @@ type LaneStep = Exclude<
 
 function act(on: Act, step: LaneStep): Promise<StepResult> {
   switch (step.kind) {
-    case "claim-disk":
-      return claim(on, step);
-    case "release-function":
-      return releaseFunction(on, step);
-    case "detach-disk":
-      return detach(on, step);
     case "create-store":
       return createStore(on, step);
     case "pin-free-space":
@@ -127,55 +98,15 @@ function act(on: Act, step: LaneStep): Promise<StepResult> {
   }
 }
 
-/**
- * Inspects the disk with its namespaces opened exclusively, and closes them only after the unbind,
- * so that nothing can start to use the disk in between.
- */
-async function claim({ context, view }: Act, step: steps.ClaimDisk): Promise<StepResult> {
-  const { kernel, claims, log } = context;
-  const { row } = view;
-  const topology = await listNvme(kernel);
-  await using inspection = await inspectForClaim(kernel, topology, step.address);
-  const against = refusing(inspection.evidence, step.ours)[0];
-  if (against !== undefined) {
-    await context.foundInClaim(inspection.evidence);
-    return { kind: "retry", message: `${against.kind}: ${against.subject} ${against.detail}` };
-  }
-  const isBlank = blank(inspection.evidence);
-  const claimed = await claimFunctions(kernel, [step.address], {
-    heldDescriptors: inspection.held,
-  });
-  if (!claimed.ok) {
-    return { kind: "retry", message: `${claimed.reason}: ${claimed.detail || step.address}` };
-  }
-  if (isBlank) claims.blank.add(row.id);
-  claims.empty.delete(row.id);
-  log.info({ disk: row.id, address: step.address, blank: isBlank }, "disk claimed for vfio-pci");
-  return { kind: "ok" };
-}
-
-async function releaseFunction(
-  { context, view }: Act,
-  step: steps.ReleaseFunction,
-): Promise<StepResult> {
-  const { kernel, claims, log } = context;
-  const released = await releaseFunctions(kernel, [step]);
-  claims.blank.delete(view.row.id);
-  claims.empty.delete(view.row.id);
-  if (!released.ok) return { kind: "retry", message: `${released.reason}: ${released.detail}` };
-  log.info({ disk: view.row.id, driver: step.driver }, "disk released to its kernel driver");
-  return { kind: "ok" };
-}
-
 async function attach(
   context: DiskStepContext,
   view: DiskView,
   step: steps.AttachDisk,
 ): Promise<StepResult> {
-  const { spdk, observed, claims } = context;
+  const { spdk, observed } = context;
   const { row } = view;
   const { controllerName: name, trtype, traddr, trsvcid, subnqn } = step;
-  const adrfam = trtype === "PCIe" ? undefined : addressFamily(traddr);
+  const adrfam = addressFamily(traddr);
   const attached = await inLane(context, view, (lane) =>
     changing(
       { context, row, lane },
@@ -191,11 +122,7 @@ async function attach(
   // The scan counts only if the target is still the incarnation that the disk was attached in.
   if (incarnation === undefined || observed.incarnation !== incarnation)
     return { kind: "retry", message: "the SPDK target disconnected after the attach" };
-  const disk = observed.disk(row.id);
-  if (disk !== undefined) {
-    if (disk.store === undefined && !claims.blank.has(row.id)) claims.empty.add(row.id);
-    return { kind: "ok" };
-  }
+  if (observed.disk(row.id) !== undefined) return { kind: "ok" };
   if (attached.kind === "refused") return retryOf([attached]);
   return await inLane(context, view, (lane) => detachOtherDisk({ context, view, lane }, name));
 }
@@ -229,7 +156,7 @@ async function scanAfterAttach(
 async function detachOtherDisk({ context, view, lane }: Act, name: string): Promise<StepResult> {
   const { spdk, log } = context;
   const { row } = view;
-  const found = await disksOnTarget(spdk, new Set([row.nsid]));
+  const { disks: found } = await disksOnTarget(spdk, new Set([row.nsid]));
   // The scan after the attach was too early: the disk has appeared since.
   if (found.some(({ id }) => id === row.id))
     return { kind: "retry", message: "the disk appeared after it was looked for" };
@@ -244,17 +171,6 @@ async function detachOtherDisk({ context, view, lane }: Act, name: string): Prom
     kind: "retry",
     message: `SERIAL_MISMATCH: found ${other?.serial ?? "no namespace"} instead of ${row.serial}`,
   };
-}
-
-async function detach(on: Act, step: steps.DetachDisk): Promise<StepResult> {
-  const { spdk, observed } = on.context;
-  const call = spdk.bdevNvmeDetachController(step.controllerName);
-  const detached = await changing({ ...on, row: on.view.row }, call);
-  if (detached.kind === "ok" || (detached.kind === "refused" && detached.error.kind === "absent")) {
-    observed.setDisk(on.view.row.id, undefined);
-    return { kind: "ok" };
-  }
-  return retryOf([detached]);
 }
 
 async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult> {

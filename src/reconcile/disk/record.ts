@@ -62,8 +62,6 @@ function pendingEnded(view: DiskView): boolean {
   switch (row.pendingOp.op) {
     case "attach":
       return onTarget?.store !== undefined || (onTarget !== undefined && noStoreExpected(view));
-    case "detach":
-      return onTarget === undefined;
     case "create-store":
       return onTarget?.store !== undefined;
     case "zero-free-space":
@@ -75,6 +73,7 @@ function pendingEnded(view: DiskView): boolean {
     case "snapshot":
     case "clone":
     case "inflate":
+    case "detach":
       return false;
   }
 }
@@ -102,8 +101,10 @@ export function readiness(view: DiskView): { readonly ready: boolean; readonly r
 export function diskPhase(view: DiskView): DiskPhase | undefined {
   const { row, onTarget } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
-  if (view.duplicate) return is("CONFLICT", "another disk shows the same serial, model and nsid");
-  if (row.state === "FAILED" && row.observedGeneration === row.generation) return undefined;
+  const isFabric = view.fabric !== undefined;
+  if (view.conflict !== undefined && onTarget === undefined) return is("CONFLICT", view.conflict);
+  const gaveUp = row.state === "FAILED" && row.observedGeneration === row.generation;
+  if (gaveUp && (isFabric || onTarget !== undefined)) return undefined;
   if (!view.targetConnected || !view.targetListed) return undefined;
   if (onTarget !== undefined) return phaseOnTarget(view, onTarget);
   if (view.fabric !== undefined) {
@@ -130,7 +131,7 @@ function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
   if (fabric !== undefined && !fabric.format) {
     return is("FOREIGN", "it has no lvstore, and its entry does not permit formatting it");
   }
-  return is("CLAIMING", row.lastError ?? "");
+  return is("CLAIMING", row.lastError ?? view.waits ?? "");
 }
 
 /** Why a loaded lvstore must not be used; undefined if it belongs to this disk and node. */
@@ -155,8 +156,9 @@ function foreignStore({ row, fleet }: DiskView, store: ObservedStore): string | 
 function phaseInKernel(view: DiskView): DiskPhase {
   const { row, inKernel } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
-  if (inKernel === undefined) return is("MISSING", `no PCI function at ${row.address}`);
-  const blocking = refusing(inKernel.evidence ?? [], row.lvsUuid !== undefined);
+  if (inKernel === undefined) return is("MISSING", `it is on no PCI function; last ${row.address}`);
+  if (view.setback !== undefined && row.admitted) return is("FAILED", view.setback);
+  const blocking = refusing(inKernel.evidence ?? [], view.ownSubjects);
   const first = blocking.find(saysOfDisk) ?? blocking[0];
   const why = first && `${first.kind}: ${first.subject} ${first.detail}`;
   if (first !== undefined && saysOfDisk(first)) {
@@ -164,7 +166,7 @@ function phaseInKernel(view: DiskView): DiskPhase {
   }
   if (row.wanted === "release") return is("RELEASED");
   if (!row.admitted) return is("DISCOVERED", row.admissionEnded ?? why ?? "not admitted");
-  return is("CLAIMING", row.lastError ?? why ?? "");
+  return is("CLAIMING", row.lastError ?? why ?? view.waits ?? "");
 }
 
 /** The columns of an UP disk that describe its lvstore and its controller. */
@@ -191,21 +193,25 @@ function storeColumns({ row, onTarget }: DiskView): Patch {
 }
 
 /** The columns that describe the disk in the kernel. lastSeenTime alone is no reason to write. */
-function kernelColumns({ row, inKernel, now }: DiskView): Patch {
+function kernelColumns(view: DiskView): Patch {
+  const { row, inKernel, now: time } = view;
   if (inKernel === undefined) return {};
   const patch: Patch = {};
   if (row.address !== inKernel.address) patch.address = inKernel.address;
   if (row.driver !== inKernel.driver) patch.driver = inKernel.driver;
+  const { nguid = row.nguid, eui64 = row.eui64 } = inKernel;
+  if (view.conflict === undefined && nguid !== row.nguid) patch.nguid = nguid;
+  if (view.conflict === undefined && eui64 !== row.eui64) patch.eui64 = eui64;
   if (inKernel.kernelName !== undefined && row.kernelName !== inKernel.kernelName) {
     patch.kernelName = inKernel.kernelName;
   }
   if (inKernel.evidence !== undefined) {
     const evidence = JSON.stringify(inKernel.evidence);
     if (evidence !== JSON.stringify(row.evidence)) patch.evidence = inKernel.evidence;
-    const now = fingerprint(evidenceOf(row, inKernel.evidence));
-    if (now !== row.evidenceFingerprint) patch.evidenceFingerprint = now;
+    const seen = fingerprint(evidenceOf(row, inKernel.evidence));
+    if (seen !== row.evidenceFingerprint) patch.evidenceFingerprint = seen;
   }
-  if (Object.keys(patch).length > 0) patch.lastSeenTime = now;
+  if (Object.keys(patch).length > 0) patch.lastSeenTime = time;
   return patch;
 }
 

@@ -1,6 +1,7 @@
 // The recorded status of a disk whose lvstore is expected: loading takes minutes and is not a
 // failure.
 import { describe, expect, it } from "vitest";
+import { ownSubjects } from "../../../src/model/disk-claim.ts";
 import type { DiskRow } from "../../../src/model/disk.ts";
 import { fingerprint, type Evidence } from "../../../src/model/evidence.ts";
 import { diskId, storeName } from "../../../src/model/identity.ts";
@@ -49,10 +50,12 @@ function view(change: Partial<DiskView> = {}): DiskView {
     inKernel: undefined,
     kernelListed: true,
     fabric: undefined,
-    duplicate: false,
+    conflict: undefined,
+    ownSubjects: ownSubjects([row]),
+    setback: undefined,
+    waits: undefined,
     claimedBlank: false,
     loadEnded: false,
-    foundEmpty: false,
     outcomeUnknown: undefined,
     fleet: FLEET,
     pending: { incarnation, epoch: 1n, now: NOW, graceUntil: NOW, earlierMayRun: false },
