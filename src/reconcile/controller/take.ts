@@ -132,6 +132,10 @@ function planInKernel(view: ControllerView): ControllerStep | undefined {
     return { kind: "release-controllers", returns: [{ address, driver: row.originalDriver }] };
   }
   if (claimBlockers(view).length > 0) return undefined;
+  // A group of which one is given back meanwhile could not be used.
+  const isGoing = (member: Member) => isTaken(member) && goesBack(view, member);
+  if (members.some((member) => member.attachedAs === undefined && isGoing(member)))
+    return undefined;
   const moving = members.filter((member) => member.inKernel?.driver === KERNEL_DRIVER);
   const addresses = members.map((member) => member.address);
   if (!isPrepared(view, addresses)) {

@@ -95,7 +95,7 @@ function attach(context: Context, params: JsonValue | undefined): Started {
   const asked = decodeAttach(params);
   refuseKnownName(target, asked);
   const disks = reachable(context, asked);
-  refuseKnownDrive(target, asked, disks);
+  if (disks.length > 0) refuseKnownAddress(target, asked);
   return {
     kind: "later",
     polls: disks.length === 0 ? 0 : ATTACH_POLLS,
@@ -123,9 +123,14 @@ function refuseKnownName(
   if (samePath) throw new RpcError(-114, `${head} with the specified network path`);
 }
 
-function refuseKnownDrive(target: Target, { name }: Attach, [disk]: readonly Disk[]): void {
-  for (const controller of target.controllers.values()) {
-    if (controller.disks[0] === disk && controller.name !== name) throw errno("EEXIST");
+/** A drive with two ports can be attached through each of them. */
+function refuseKnownAddress(target: Target, asked: Attach): void {
+  for (const { name, paths } of target.controllers.values()) {
+    const isKnown = paths.some(
+      ({ traddr, trsvcid, subnqn }) =>
+        traddr === asked.traddr && trsvcid === asked.trsvcid && subnqn === asked.subnqn,
+    );
+    if (isKnown && name !== asked.name) throw errno("EEXIST");
   }
 }
 
