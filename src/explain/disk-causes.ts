@@ -1,9 +1,11 @@
 // The causes for which a disk takes no volumes, one function each; the first that applies is the
 // cause.
+import { claimCause } from "./claim-causes.ts";
+import { EVIDENCE_CURES } from "./evidence-cures.ts";
 import { formatBytes } from "../model/bytes.ts";
 import { refusing } from "../model/disk-claim.ts";
 import { promisableBytes, type DiskRow, type DiskState } from "../model/disk.ts";
-import type { Evidence, EvidenceKind } from "../model/evidence.ts";
+import type { Evidence } from "../model/evidence.ts";
 import type { StepFailures } from "../model/failure.ts";
 import type { DiskSpace } from "../model/space.ts";
 import type { UnknownOutcome } from "../model/unknown-outcome.ts";
@@ -103,6 +105,9 @@ export function diskCauses(facts: DiskFacts) {
     evidence,
     admission,
     failedCause(facts),
+    facts.onTarget === undefined && facts.state === "CLAIMING"
+      ? claimCause(facts.waits)
+      : undefined,
     store,
   ];
   return {
@@ -166,39 +171,13 @@ function presenceCause(facts: DiskFacts): Cause | undefined {
   };
 }
 
-/** What an operator does about each kind of evidence. */
-const CURES: Readonly<Record<EvidenceKind, string>> = {
-  MOUNTED: "unmount it",
-  SWAP: "swapoff it",
-  HOLDER: "take it out of its device mapper or md device",
-  PARTITION_TABLE: "if nobody needs what is on it, wipefs --all the disk",
-  SIGNATURE: "if nobody needs what is on it, wipefs --all the disk",
-  SPDK_BLOBSTORE:
-    "it holds an lvstore without a row of this node: see storage-node rebuild, or " +
-    "blkdiscard it if nobody needs it",
-  NONZERO_DATA: "if nobody needs what is on it, blkdiscard the disk",
-  EXCLUSIVE_OPEN_REFUSED: "end the process that has it open (lsof, fuser)",
-  BOOT_DISK: "do not use it: the system runs from it",
-  NOT_ALLOWED: "call AdmitDisk with its serial, or add it to STORAGE_NODE_DISK_ALLOW",
-  IOMMU_GROUP_SHARED:
-    "take the other functions of its IOMMU group from their drivers, or use another slot",
-  NO_IOMMU: "enable the IOMMU (firmware; kernel command line intel_iommu=on or amd_iommu=on)",
-  DRIVER_OVERRIDE: "if nobody needs it, echo > /sys/bus/pci/devices/ADDRESS/driver_override",
-  VFIO_IN_USE: "end the process that has its vfio group open (fuser /dev/vfio/GROUP)",
-  NOT_READY: "let the kernel's nvme driver have it; dmesg says why it does not",
-  UNREADABLE: "make it readable: dmesg says why it is not",
-  DUPLICATE_SERIAL: "take one of the two disks with this serial out",
-  FOREIGN_STORE:
-    "it holds an lvstore of another owner: give it back, or blkdiscard it if nobody needs it",
-};
-
 function evidenceCause(facts: DiskFacts): Cause | undefined {
   const { inKernel, onTarget, conflict } = facts;
   const waits = "waits until there is no evidence against the disk";
   if (conflict !== undefined && onTarget === undefined) {
     return {
       cause: `its identity is not certain: ${conflict}`,
-      cure: CURES.DUPLICATE_SERIAL,
+      cure: EVIDENCE_CURES.DUPLICATE_SERIAL,
       waits,
     };
   }
@@ -211,7 +190,7 @@ function evidenceCause(facts: DiskFacts): Cause | undefined {
   );
   return {
     cause: found.join("; "),
-    cure: `${CURES[first.kind]}; the agent then inspects it again by itself`,
+    cure: `${EVIDENCE_CURES[first.kind]}; the agent then inspects it again by itself`,
     waits,
   };
 }

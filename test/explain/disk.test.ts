@@ -106,6 +106,19 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     "NYNNUY",
   ],
   [
+    "on a controller that is not taken",
+    {
+      row: { ...BARE, state: "CLAIMING" },
+      state: "CLAIMING",
+      onTarget: undefined,
+      inKernel: { ...KERNEL, evidence: [] },
+      waits: "0000:02:00.0 is taken with it: none of its disks is admitted",
+    },
+    /0000:02:00.0 is taken with it/,
+    /call AdmitDisk for a disk on that controller/,
+    "NYYNUY",
+  ],
+  [
     "not admitted",
     {
       row: { ...BARE, admitted: false },
