@@ -21,6 +21,8 @@ export type ControllerState = (typeof CONTROLLER_STATES)[number];
 export type Setback = {
   /** Such failures in a row, at least 1. */
   readonly attempt: number;
+  /** Refused tries that it was given back after, of all that were made; more of them are new ones. */
+  readonly tries: number;
   /** Cause and cure, for people. */
   readonly reason: string;
   /** Incarnation of the target that it failed in: another one may do better. */

@@ -5,6 +5,7 @@ import { failuresColumn, jsonTime, optional, pendingOpColumn, rowParser } from "
 
 const setback = z.object({
   attempt: z.number(),
+  tries: z.number(),
   reason: z.string(),
   run: z.string(),
   nextTryTime: jsonTime,

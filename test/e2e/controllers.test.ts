@@ -205,6 +205,27 @@ describe.skipIf(REAL_SOCKET !== undefined)("a claim that fails", () => {
     await settled(second, { SER1: "DISK_STATE_UP" });
   });
 
+  it("also of a disk with volumes, which comes back with another process of the target", async () => {
+    await using node = await nodeWithDrives(spec(drive(1)));
+    const agent = await node.start();
+    await settled(agent, { SER1: "DISK_STATE_UP" });
+    const made = await provision(agent);
+    await agent[Symbol.asyncDispose]();
+    await node.target.restart();
+    {
+      await using control = await node.target.control();
+      const refused = { code: -19, message: "No such device", always: true };
+      await control.ask({ op: "fail", method: "bdev_nvme_attach_controller", ...refused });
+    }
+    const second = await node.start();
+    await settled(second, { SER1: "DISK_STATE_FAILED" });
+    await until("it is given back", async () => (await driverAt(node, "0000:01:00.0")) === "nvme");
+    await node.target.restart();
+    await settled(second, { SER1: "DISK_STATE_UP" });
+    await until("the volume is UP again", async () => isUp(second, idOf(made)));
+    expect(await driverAt(node, "0000:01:00.0")).toBe("vfio-pci");
+  });
+
   it("as the disk is too small for a store has touched nothing", async () => {
     const small = { ...drive(1), namespaces: [{ sizeBytes: 1024n * 1024n }] };
     await using node = await nodeWithDrives(spec(small));

@@ -90,7 +90,7 @@ describe("AdmitDisk", () => {
 
   it("has a controller that was given back tried again at once", () => {
     const row = kernelDisk({ state: "FAILED" });
-    const setback = { attempt: 3, reason: "why", run: "run", nextTryTime: NOW };
+    const setback = { attempt: 3, tries: 5, reason: "why", run: "run", nextTryTime: NOW };
     const { serial, model } = row;
     const at = (id: string, change: Partial<ControllerRow>) => ({
       ...newControllerRow("node-1", { id, serial, model }, NOW),

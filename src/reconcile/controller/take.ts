@@ -4,8 +4,8 @@
 // It never unbinds, detaches or gives back anything while a disk of the closure is in use, and acts on an
 // address only if the drive there is the one that its row expects.
 import { controllerName } from "../../model/identity.ts";
-import { hasDrive } from "../../model/controller.ts";
-import { wasRefused } from "../../model/failure.ts";
+import { hasDrive, type ControllerRow } from "../../model/controller.ts";
+import { wasRefused, type StepFailure } from "../../model/failure.ts";
 import { pendingOp, pendingOpPhase } from "../../model/pending-op.ts";
 import {
   ATTACH_TRIES,
@@ -47,7 +47,7 @@ function planAttached(view: ControllerView, name: string): ControllerStep | unde
   const { row, disks, members } = view;
   if (members.some(isMemberInUse)) return undefined;
   const failure = formatFailure(disks);
-  if (failure !== undefined && !isSetBack(view, row)) return setBack(view, failure);
+  if (isNewFailure(row, failure) && !isSetBack(view, row)) return setBack(view, failure);
   const goes = isSetBack(view, row) || disks.some(isUninspected) || !disks.some(isUseful);
   if (!goes || (!isTaken(view) && !isOurName(view, name))) return undefined;
   return recordThen(view, "detach", { kind: "detach-controller", controllerName: name });
@@ -62,10 +62,9 @@ function isOurName({ address }: ControllerView, name: string): boolean {
 function planTaken(view: ControllerView): ControllerStep | undefined {
   if (goesBack(view, view)) return release(view);
   if (isSecondPort(view) || view.groupUser !== undefined) return undefined;
-  const failed = view.failures[ATTACH];
-  if (failed !== undefined && failed.attempt >= ATTACH_TRIES && wasRefused(view.failures, ATTACH)) {
-    return setBack(view, failed.message);
-  }
+  const failed = wasRefused(view.failures, ATTACH) ? view.failures[ATTACH] : undefined;
+  const isForGood = failed !== undefined && failed.attempt >= ATTACH_TRIES;
+  if (isForGood && isNewFailure(view.row, failed)) return setBack(view, failed);
   return attach(view);
 }
 
@@ -162,8 +161,16 @@ function attach(view: ControllerView): ControllerStep | undefined {
   return recordThen(view, "attach", { kind: "attach-controller", controllerName: name, traddr });
 }
 
+/** It was tried once more since it was given back for such a failure. */
+function isNewFailure(
+  { setback }: ControllerRow,
+  failure: StepFailure | undefined,
+): failure is StepFailure {
+  return failure !== undefined && failure.attempt > (setback?.tries ?? 0);
+}
+
 /** The refusal of formats that are not tried again; undefined: there are none. */
-function formatFailure(disks: readonly DiskThere[]): string | undefined {
+function formatFailure(disks: readonly DiskThere[]): StepFailure | undefined {
   const wanted = disks.filter(({ row }) => isWanted(row));
   const failures = wanted.map(({ row }) => row.failures[CREATE_STORE]);
   const forGood = wanted.every(({ row }, index) => {
@@ -174,19 +181,20 @@ function formatFailure(disks: readonly DiskThere[]): string | undefined {
       wasRefused(row.failures, CREATE_STORE)
     );
   });
-  return forGood ? failures[0]?.message : undefined;
+  return forGood ? failures[0] : undefined;
 }
 
 function setBack(
   { row, now, pending }: ControllerView,
-  reason: string,
+  { message: reason, attempt: tries }: StepFailure,
 ): ControllerStep | undefined {
   const { incarnation: run } = pending;
   if (run === undefined) return undefined;
   const attempt = (row.setback?.attempt ?? 0) + 1;
   const delayMs = Math.min(CLAIM_RETRY_FIRST_MS * 2 ** (attempt - 1), CLAIM_RETRY_LAST_MS);
   const nextTryTime = new Date(now.getTime() + delayMs);
-  return { kind: "record-controller", patch: { setback: { attempt, reason, run, nextTryTime } } };
+  const setback = { attempt, tries, reason, run, nextTryTime };
+  return { kind: "record-controller", patch: { setback } };
 }
 
 /** As recordThen of disk-init: the pending op is committed before the step is planned. */

@@ -104,7 +104,8 @@ export function diskPhase(view: DiskView): DiskPhase | undefined {
   const isFabric = view.fabric !== undefined;
   if (view.conflict !== undefined && onTarget === undefined) return is("CONFLICT", view.conflict);
   const gaveUp = row.state === "FAILED" && row.observedGeneration === row.generation;
-  if (gaveUp && (isFabric || onTarget !== undefined)) return undefined;
+  // What a local disk failed at is its controller's matter, and ends with that.
+  if (gaveUp && isFabric) return undefined;
   if (!view.targetConnected || !view.targetListed) return undefined;
   if (onTarget !== undefined) return phaseOnTarget(view, onTarget);
   if (view.fabric !== undefined) {

@@ -117,7 +117,7 @@ function memberOf(index: number, is: MemberParts, addresses: readonly string[]):
     members: isPrepared || isTaken ? addresses : [],
     inspectRequestedTime: is.inspect ? NOW : undefined,
     setback: is.setBack
-      ? { attempt: 1, reason: "why", run: RUN, nextTryTime: new Date(NOW.getTime() + 1) }
+      ? { attempt: 1, tries: 3, reason: "why", run: RUN, nextTryTime: new Date(NOW.getTime() + 1) }
       : undefined,
     pendingOp:
       is.pendingOp === "none"
