@@ -15,7 +15,7 @@ import type { Rows } from "../../store/rows.ts";
 import { namespacesIn } from "../../sysfs/closure.ts";
 import { inspectForClaim } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
-import { listNvme, type NvmeTopology } from "../../sysfs/nvme.ts";
+import { listNvme, readDriver, type NvmeTopology } from "../../sysfs/nvme.ts";
 import { claimFunctions, releaseFunctions } from "../../sysfs/vfio.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
@@ -26,6 +26,7 @@ import type { ScanOptions } from "../target/full-scan.ts";
 import type { Observed } from "../target/observed.ts";
 import { attachFailureCause } from "./attach-failure.ts";
 import type { Attached } from "./attached.ts";
+import { VFIO } from "./closure-rules.ts";
 import type { ControllerView, Member } from "./view.ts";
 
 /**
@@ -239,6 +240,10 @@ async function attach(
   if (attached.nameAt(traddr) === undefined) {
     if (answer.kind === "ok")
       return { kind: "retry", message: "it was attached and is not listed" };
+    if ((await readDriver(kernel, traddr)) !== VFIO) {
+      const message = `${traddr} is not on vfio-pci any more`;
+      return { kind: "retry", message, unanswered: "not-sent" };
+    }
     const user = await context.groupUser(traddr);
     if (user !== undefined) return { kind: "retry", message: `VFIO_IN_USE: ${user}` };
     const pid = rows.node?.targetProcess?.pid;

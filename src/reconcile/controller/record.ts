@@ -30,7 +30,9 @@ export function controllerRecord(view: ControllerView): ControllerStatusPatch | 
     patch.controllerName = view.attachedAs;
   }
   if (pendingEnded(view)) patch.pendingOp = undefined;
-  if (row.setback !== undefined && works(view)) patch.setback = undefined;
+  // A drive that is plugged in anew begins anew.
+  const isGone = view.inKernel === undefined && view.attachedAs === undefined;
+  if (row.setback !== undefined && (works(view) || isGone)) patch.setback = undefined;
   if (row.observedGeneration !== row.generation && row.inspectRequestedTime === undefined) {
     patch.observedGeneration = row.generation;
   }

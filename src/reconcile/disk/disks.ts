@@ -194,6 +194,9 @@ export class Disks {
         this.#admissions.foundInClaim(id, evidence),
     };
     const result = await performControllerStep(context, view, step);
+    // It may have been pulled out since the last scan.
+    const isRefused = step.kind === "attach-controller" && result.kind !== "ok";
+    if (isRefused) await this.#syncKernelDisks();
     if (step.kind === "claim-controllers" || step.kind === "release-controllers") {
       // Even if the step failed, functions may be bound to other drivers now.
       for (const { row } of view.members.flatMap(({ disks }) => disks)) {
