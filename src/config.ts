@@ -38,6 +38,8 @@ export type Config = AccessSettings & {
   readonly listenAddresses: readonly ListenAddress[];
   readonly maxExports: number;
   readonly diskPolicy: "manual" | "auto";
+  /** `auto` admits a disk after that long without evidence against it. */
+  readonly diskSettleMs: number;
   readonly diskAllow: readonly DiskPattern[];
   readonly fabricDisks: readonly FabricDisk[];
   readonly overcommit: number;
@@ -138,6 +140,10 @@ const environment = z.object({
     .enum(["manual", "auto"], { error: "must be manual or auto" })
     .default("manual"),
   STORAGE_NODE_DISK_ALLOW: z.string().default(""),
+  STORAGE_NODE_DISK_SETTLE: z
+    .string()
+    .regex(/^\d{1,4}$/, "must be a number of seconds, at most 9999")
+    .default("30"),
   STORAGE_NODE_FABRIC_DISKS: z.string().default(""),
   STORAGE_NODE_OVERCOMMIT: z
     .string()
@@ -236,6 +242,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     maxExports: Number(values.STORAGE_NODE_MAX_EXPORTS),
     diskPolicy: values.STORAGE_NODE_DISK_POLICY,
     diskAllow,
+    diskSettleMs: Number(values.STORAGE_NODE_DISK_SETTLE) * 1_000,
     fabricDisks,
     overcommit: Number(values.STORAGE_NODE_OVERCOMMIT),
     isolation: values.STORAGE_NODE_ISOLATION,

@@ -63,6 +63,20 @@ export const KERNEL_LATE_MS = 30_000;
 /** The evidence of a disk that seems unchanged is gathered again after that long. */
 export const EVIDENCE_MS = 30_000;
 
+/** The kernel may take that long to unbind a function from its driver; it has no limit itself. */
+export const UNBIND_MS = 10_000;
+
+/** Refused attaches of a controller, and refused formats of a disk, before it is given back. */
+export const ATTACH_TRIES = 5;
+export const FORMAT_TRIES = 3;
+
+/** A smaller disk has no room for a store: a cluster for its own records, and some for volumes. */
+export const MIN_DISK_BYTES = 16_777_216;
+
+/** Before a claim that failed for good is tried again; it doubles with each further one. */
+export const CLAIM_RETRY_FIRST_MS = 600_000;
+export const CLAIM_RETRY_LAST_MS = 21_600_000;
+
 /** After a fabric disk of the configuration could not be attached. */
 export const FABRIC_RETRY_MS = 5_000;
 

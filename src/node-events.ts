@@ -5,7 +5,8 @@ import { setImmediate } from "node:timers/promises";
 import type { Agent } from "./api/agent.ts";
 import { STATES_MS } from "./limits.ts";
 import type { NodeConditionType } from "./model/condition.ts";
-import { diskState, exposedText } from "./model/disk.ts";
+import { diskState } from "./model/disk.ts";
+import { exposedText } from "./model/disk-conditions.ts";
 import { eventOf, traceIdOf, type Event, type ObjectKind } from "./model/event.ts";
 import { LastingStates, type StateChange } from "./model/lasting-states.ts";
 import { lvolConditions, lvolState, type LvolState } from "./model/lvol-state.ts";
@@ -19,7 +20,8 @@ import type { EventLog } from "./store/event-log.ts";
 import type { Fence } from "./store/fence.ts";
 import type { RowChange } from "./store/rows.ts";
 
-type Kind = RowChange["kind"];
+/** What has states of its own; those of controllers show in their disks. */
+type Kind = Exclude<RowChange["kind"], "controller">;
 
 export type NodeEventsOptions = {
   readonly agent: Agent;
@@ -76,6 +78,7 @@ export class NodeEvents implements Disposable {
   #onRows(changes: readonly RowChange[]): void {
     for (const change of changes) {
       const { kind, id } = change;
+      if (kind === "controller") continue;
       if (change.kind === "disk") this.#onDisk(change);
       // As its row says when it is read or made: what became of it since is a change.
       this.#states[kind].begin(id, () => this.#recordedState(kind, id));

@@ -5,6 +5,7 @@ import { Access } from "./access/access.ts";
 import type { Agent } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
 import { cordonHandlers } from "./api/cordon.ts";
+import { controllerHandlers } from "./api/controllers.ts";
 import { diskHandlers } from "./api/disks.ts";
 import { iostatHandlers } from "./api/iostat.ts";
 import { explainHandlers } from "./api/explain.ts";
@@ -183,6 +184,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...changeHandlers(agent),
     ...exportHandlers(agent),
     ...diskHandlers(agent),
+    ...controllerHandlers(agent),
     ...cordonHandlers(agent),
     ...nodeHandlers(agent),
     ...eventHandlers(agent),
@@ -232,6 +234,8 @@ function agentOf(parts: Parts): Agent {
     snapshotView: (row) => reconciler.snapshotView(row),
     iostat: reconciler.iostat,
     diskReadiness,
+    groupUser: (address) => reconciler.groupUser(address),
+    lookAtDisk: (id) => reconciler.lookAtDisk(id),
     freeFor: (asked) => reconciler.freeFor(asked),
     discardGuard: () => reconciler.discardGuard,
     orphans: orphansOf(parts),

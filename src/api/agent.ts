@@ -6,6 +6,7 @@ import type { DiscardGuard } from "../model/discards.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { ComponentName } from "../explain/component-cures.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
+import type { Evidence } from "../model/evidence.ts";
 import type { VolumeView } from "../model/lvol-state.ts";
 import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { Adoption, Orphan, Purge } from "../model/orphan.ts";
@@ -84,6 +85,10 @@ export type Agent = {
   readonly iostat: IostatOfNode;
   readonly events: EventsOfNode;
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
+  /** Who has the vfio group of a function open, looked for now; undefined: nobody but the target. */
+  readonly groupUser: (address: string) => Promise<string | undefined>;
+  /** The evidence against a disk, looked for now; undefined: nobody can look at it where it is. */
+  readonly lookAtDisk: (id: string) => Promise<readonly Evidence[] | undefined>;
   /** Free clusters by disk; read from the target where too few seem to be free for what is asked. */
   readonly freeFor: (
     asked: Pick<CreationRequest, "sizeBytes" | "thin">,

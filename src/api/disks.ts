@@ -4,7 +4,7 @@ import { diskState, type DiskRow } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Agent } from "./agent.ts";
 import { spaceOfDisks, type SpaceBytes } from "./capacity.ts";
-import type { StorageNodeHandlers } from "./call.ts";
+import type { CallContext, StorageNodeHandlers } from "./call.ts";
 import { requireRows } from "./preconditions.ts";
 import { diskMessage } from "./messages.ts";
 import { page } from "./page.ts";
@@ -49,10 +49,14 @@ export function diskHandlers(
     },
 
     async admitDisk(request, context) {
-      const { waitMs, ...asked } = requests.admitDisk(request);
+      const { waitMs, address, ...asked } = requests.admitDisk(request);
+      if (address !== undefined) {
+        return { disk: await admitAt(agent, { address, waitMs, ...asked }, context) };
+      }
       const decision = await agent.writer.mutate({
         kind: "admitDisk",
         ...asked,
+        evidence: await agent.lookAtDisk(asked.id),
         actor: context.actor,
         traceparent: context.traceparent,
       });
@@ -61,6 +65,36 @@ export function diskHandlers(
       return { disk: message(row ?? decision.row) };
     },
   };
+}
+
+/**
+ * The disks of a controller: at once where the kernel shows them; else it is handed back to its kernel
+ * driver first, and disk-discover goes on once they were looked at. The first disk, if one is known.
+ */
+async function admitAt(
+  agent: Agent,
+  asked: ReturnType<typeof requests.admitDisk> & { readonly address: string },
+  { signal, actor, traceparent }: Pick<CallContext, "signal" | "actor" | "traceparent">,
+): Promise<Disk | undefined> {
+  const { address, serial, waitMs } = asked;
+  const by = { actor, traceparent };
+  const groupUser = await agent.groupUser(address);
+  await agent.writer.mutate({ kind: "inspectController", id: address, groupUser, ...by });
+  const here = () => {
+    const disks = [...agent.rows.disks()].filter((row) => row.address === address);
+    return disks.find((row) => serial === "" || row.serial === serial);
+  };
+  const isUp = (row: DiskRow) => diskState(row, agent.diskReadiness(row)) === "UP";
+  const endMs = performance.now() + waitMs;
+  if (waitMs > 0) {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(waitMs)]);
+    await agent.rows.until(address, () => here() !== undefined, limit);
+  }
+  const found = here();
+  if (found === undefined) return undefined;
+  const leftMs = Math.max(0, endMs - performance.now());
+  const row = await waitForDisk(agent, { id: found.id, waitMs: leftMs, signal }, isUp);
+  return diskMessageOf(agent, row ?? found);
 }
 
 /** Space is read once for all of them. */
@@ -75,5 +109,6 @@ export function diskMessageOf(agent: Agent, row: DiskRow): Disk {
 
 function messageOf(agent: Agent, row: DiskRow, space: SpaceBytes | undefined): Disk {
   const io = agent.iostat.latest("disk", row.id);
-  return diskMessage(row, agent.diskReadiness(row), { space, io });
+  const { originalDriver } = agent.rows.controller(row.address) ?? {};
+  return diskMessage(row, agent.diskReadiness(row), { space, io, originalDriver });
 }

@@ -9,7 +9,8 @@ import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { LvolState, Provisioning } from "../gen/storagenode/v1/lvol.ts";
 import { SnapshotState, type Snapshot } from "../gen/storagenode/v1/snapshot.ts";
 import type { Condition } from "../model/condition.ts";
-import { diskConditions, diskState, type DiskRow, type DiskReadiness } from "../model/disk.ts";
+import { diskConditions } from "../model/disk-conditions.ts";
+import { diskState, type DiskRow, type DiskReadiness } from "../model/disk.ts";
 import { lvolConditions, lvolState, type VolumeView } from "../model/lvol-state.ts";
 import { etagOf } from "../model/change-admission.ts";
 import type { IoReading } from "../model/iostat.ts";
@@ -138,7 +139,16 @@ function iostatStatus(io: IoReading | undefined) {
 export function diskMessage(
   row: DiskRow,
   observed: DiskReadiness,
-  { space, io }: { readonly space: SpaceBytes | undefined; readonly io: IoReading | undefined },
+  {
+    space,
+    io,
+    originalDriver,
+  }: {
+    readonly space: SpaceBytes | undefined;
+    readonly io: IoReading | undefined;
+    /** From which its controller was taken; undefined: it was not. */
+    readonly originalDriver: string | undefined;
+  },
 ): Disk {
   const store =
     row.lvsUuid === undefined
@@ -167,7 +177,7 @@ export function diskMessage(
       address: row.address,
       kernelName: row.kernelName ?? "",
       driver: row.driver ?? "",
-      originalDriver: row.originalDriver ?? "",
+      originalDriver: originalDriver ?? "",
       controllerName: row.controllerName ?? "",
       sizeBytes: row.sizeBytes,
       blockSize: row.blockSize,

@@ -272,17 +272,27 @@ export function zeroFreeSpace(message: ZeroFreeSpaceRequest): {
   });
 }
 
+/** By id and serial, or by the address of a controller whose disks cannot be identified yet. */
 export function admitDisk(message: AdmitDiskRequest): {
   readonly id: string;
+  readonly address: string | undefined;
   readonly serial: string;
   readonly evidenceFingerprint: string | undefined;
   readonly discardZeroes: boolean;
   readonly waitMs: number;
 } {
   const fields = new Fields();
+  const address = fields.text("address", message.address) || undefined;
+  if (address !== undefined && message.diskId !== "") {
+    fields.violation("address", "must not be set with disk_id");
+  }
+  const isById = address === undefined;
   return fields.doneWith({
-    id: fields.uuid("disk_id", message.diskId),
-    serial: fields.requiredText("serial", message.serial),
+    address,
+    id: isById ? fields.uuid("disk_id", message.diskId) : "",
+    serial: isById
+      ? fields.requiredText("serial", message.serial)
+      : fields.text("serial", message.serial),
     evidenceFingerprint:
       fields.text("evidence_fingerprint", message.evidenceFingerprint) || undefined,
     discardZeroes: message.discardZeroes,

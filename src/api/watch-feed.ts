@@ -8,7 +8,7 @@ import type { RowChange } from "../store/rows.ts";
 import { Ring, type RingLimits } from "./watch-ring.ts";
 import { WatchedObjects, type WatchedKind } from "./watched-kind.ts";
 
-export type WatchKindName = RowChange["kind"];
+export type WatchKindName = Exclude<RowChange["kind"], "controller">;
 
 export type WatchSource = {
   /** In the order in which a list has them. */
@@ -70,6 +70,8 @@ export class WatchFeed {
     this.#highest = later(this.#highest, revision);
     this.#loaded ||= revision > 0n;
     for (const { kind, id, before } of changes) {
+      // What a controller shows of its disks is in their rows.
+      if (kind === "controller") continue;
       const objects = this.#objects[kind];
       if (objects.hasRow(id)) this.#touch(objects, id);
       else {

@@ -22,7 +22,9 @@ const USAGE = `usage: storage-node sim --socket PATH --disks DISKS.json [options
   --help`;
 
 const diskEntry = z.strictObject({
+  id: z.string().min(1).optional(),
   serial: z.string().min(1),
+  nsid: z.int().positive().default(1),
   model: z.string().default("SIMULATED NVME"),
   block_size: z.int().positive(),
   num_blocks: z.int().positive(),
@@ -125,7 +127,9 @@ function readDisks({ disks, state }: Options): readonly Disk[] {
     (entry) =>
       new Disk(
         {
+          id: entry.id ?? entry.serial,
           serial: entry.serial,
+          nsid: entry.nsid,
           model: entry.model,
           blockSize: entry.block_size,
           numBlocks: entry.num_blocks,

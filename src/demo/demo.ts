@@ -162,6 +162,7 @@ function agentEnv(
     STORAGE_NODE_ID: "demo",
     STORAGE_NODE_FLEET: "demo",
     STORAGE_NODE_DISK_POLICY: "auto",
+    STORAGE_NODE_DISK_SETTLE: "0",
     STORAGE_NODE_DISK_ALLOW: "model:*",
     STORAGE_NODE_OVERCOMMIT: "4",
     ...env,

@@ -1,16 +1,13 @@
 // The causes for which a disk takes no volumes, one function each; the first that applies is the
 // cause.
+import { claimCause } from "./claim-causes.ts";
+import { EVIDENCE_CURES } from "./evidence-cures.ts";
 import { formatBytes } from "../model/bytes.ts";
 import { refusing } from "../model/disk-claim.ts";
+import { exposedText } from "../model/disk-conditions.ts";
 import { freeSpaceDirt } from "../model/free-space.ts";
-import {
-  exposedText,
-  promisableBytes,
-  type DiskRow,
-  type Exposure,
-  type DiskState,
-} from "../model/disk.ts";
-import type { Evidence, EvidenceKind } from "../model/evidence.ts";
+import { promisableBytes, type DiskRow, type Exposure, type DiskState } from "../model/disk.ts";
+import type { Evidence } from "../model/evidence.ts";
 import type { StepFailures } from "../model/failure.ts";
 import type { DiskSpace } from "../model/space.ts";
 import type { SeenHealth } from "../model/seen-health.ts";
@@ -26,7 +23,7 @@ import {
   type NodeFacts,
   type Cause,
 } from "./explanation.ts";
-import { IOMMU_CURE, setupCause, type SetupCheck } from "./setup.ts";
+import { setupCause, type SetupCheck } from "./setup.ts";
 import { failingCause } from "./disk-health.ts";
 
 export type DiskFacts = {
@@ -67,8 +64,12 @@ export type DiskFacts = {
     | undefined;
   /** The disk's entry of STORAGE_NODE_FABRIC_DISKS. */
   readonly fabric: { readonly subnqn: string; readonly format: boolean } | undefined;
-  /** Another disk has the same serial, model and nsid. */
-  readonly duplicate: boolean;
+  /** Why its identity is not certain; undefined: it is. */
+  readonly conflict: string | undefined;
+  /** Subjects of evidence that are disks with a store of this node. */
+  readonly ownSubjects: ReadonlySet<string>;
+  /** What its controller waits for, or fails at; undefined: nothing. */
+  readonly waits: string | undefined;
   /** Undefined: no lvstore of it is known. */
   readonly space: DiskSpace | undefined;
   /** Read from the target for this explanation; undefined without an answer. */
@@ -117,6 +118,9 @@ export function diskCauses(facts: DiskFacts) {
     admission,
     setupCause(facts.setup),
     failedCause(facts),
+    facts.onTarget === undefined && facts.state === "CLAIMING"
+      ? claimCause(facts.waits)
+      : undefined,
     store,
   ];
   return {
@@ -180,41 +184,18 @@ function presenceCause(facts: DiskFacts): Cause | undefined {
   };
 }
 
-/** What an operator does about each kind of evidence. */
-const CURES: Readonly<Record<EvidenceKind, string>> = {
-  MOUNTED: "unmount it",
-  SWAP: "swapoff it",
-  HOLDER: "take it out of its device mapper or md device",
-  PARTITION_TABLE: "if nobody needs what is on it, wipefs --all the disk",
-  SIGNATURE: "if nobody needs what is on it, wipefs --all the disk",
-  SPDK_BLOBSTORE:
-    "it holds an lvstore without a row of this node: see storage-node rebuild, or " +
-    "blkdiscard it if nobody needs it",
-  NONZERO_DATA: "if nobody needs what is on it, blkdiscard the disk",
-  EXCLUSIVE_OPEN_REFUSED: "end the process that has it open (lsof, fuser)",
-  BOOT_DISK: "do not use it: the system runs from it",
-  NOT_ALLOWED: "call AdmitDisk with its serial, or add it to STORAGE_NODE_DISK_ALLOW",
-  IOMMU_GROUP_SHARED:
-    "take the other functions of its IOMMU group from their drivers, or use another slot",
-  NO_IOMMU: IOMMU_CURE,
-  UNREADABLE: "make it readable: dmesg says why it is not",
-  DUPLICATE_SERIAL: "take one of the two disks with this serial out",
-  FOREIGN_STORE:
-    "it holds an lvstore of another owner: give it back, or blkdiscard it if nobody needs it",
-};
-
 function evidenceCause(facts: DiskFacts): Cause | undefined {
-  const { row, inKernel, onTarget, duplicate } = facts;
+  const { inKernel, onTarget, conflict } = facts;
   const waits = "waits until there is no evidence against the disk";
-  if (duplicate) {
+  if (conflict !== undefined && onTarget === undefined) {
     return {
-      cause: `another disk has the serial ${row.serial}, the same model and nsid`,
-      cure: CURES.DUPLICATE_SERIAL,
+      cause: `its identity is not certain: ${conflict}`,
+      cure: EVIDENCE_CURES.DUPLICATE_SERIAL,
       waits,
     };
   }
   if (onTarget !== undefined) return undefined;
-  const against = refusing(inKernel?.evidence ?? [], row.lvsUuid !== undefined);
+  const against = refusing(inKernel?.evidence ?? [], facts.ownSubjects);
   const [first] = against;
   if (first === undefined) return undefined;
   const found = against.map(({ kind, subject, detail }) =>
@@ -222,7 +203,7 @@ function evidenceCause(facts: DiskFacts): Cause | undefined {
   );
   return {
     cause: found.join("; "),
-    cure: `${CURES[first.kind]}; the agent then inspects it again by itself`,
+    cure: `${EVIDENCE_CURES[first.kind]}; the agent then inspects it again by itself`,
     waits,
   };
 }
@@ -237,7 +218,10 @@ function admissionCause({ row }: DiskFacts): Cause | undefined {
   }
   if (row.admitted) return undefined;
   return {
-    cause: "nobody has admitted it yet",
+    cause:
+      row.admissionEnded === undefined
+        ? "nobody has admitted it yet"
+        : `its admission ended at ${row.admissionEnded}`,
     cure:
       `call AdmitDisk {"diskId": "${row.id}", "serial": "${row.serial}"}: a blank disk is then ` +
       `formatted; or let STORAGE_NODE_DISK_POLICY=auto and STORAGE_NODE_DISK_ALLOW admit it`,

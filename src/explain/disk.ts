@@ -122,7 +122,7 @@ function evidenceCheck(facts: DiskFacts, found: Cause | undefined): Check {
           `unbind it, echo ${inKernel.address} > /sys/bus/pci/drivers_probe`;
     return { question, answer: "UNKNOWN", evidence: why, remedy };
   }
-  const against = refusing(evidence, row.lvsUuid !== undefined).length;
+  const against = refusing(evidence, facts.ownSubjects).length;
   const kinds = evidence.map(({ kind }) => kind).join(", ");
   const shown = kinds === "" ? "it is blank" : `${kinds}, which does not count for this disk`;
   return { question, answer: against === 0 ? "YES" : "NO", evidence: shown, remedy: "" };

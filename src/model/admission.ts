@@ -3,7 +3,16 @@
 // so that no other transaction changes the sums that it checks.
 import { adoptOrphan, idsOfAdoption, type AdoptOrphan } from "./adopt-admission.ts";
 import { changeCordon, type CordonChange } from "./cordon-admission.ts";
+import type { ControllerRow } from "./controller.ts";
 import type { DiscardGuard, Isolation } from "./discards.ts";
+import {
+  admitDisk,
+  endAdmission,
+  inspectController,
+  type AdmitDisk,
+  type EndAdmission,
+  type InspectController,
+} from "./disk-admission.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { resize, update, type Resize, type Update } from "./change-admission.ts";
@@ -45,13 +54,9 @@ export type Mutation = Intent &
     | AdoptOrphan
     | Resize
     | Update
-    | {
-        readonly kind: "admitDisk";
-        readonly serial: string;
-        readonly evidenceFingerprint: string | undefined;
-        /** Discarded blocks read as zeros, as the caller asserts; undefined: as before. */
-        readonly discardZeroes: boolean | undefined;
-      }
+    | AdmitDisk
+    | EndAdmission
+    | InspectController
     | {
         readonly kind: "zeroFreeSpace";
         /** Hosts may return clusters to the store meanwhile, with what stands in them. */
@@ -90,6 +95,8 @@ export type AdmissionState = {
   readonly gone: ReadonlyMap<string, UsedId>;
   /** Every disk of this node. */
   readonly disks: Map<string, DiskRow>;
+  /** Every controller of this node, by PCI address. */
+  readonly controllers: Map<string, ControllerRow>;
   /** The volume of this node whose lvol has the uuid, tombstones included. */
   readonly volumeOfLvol: (uuid: string) => LvolRow | undefined;
 };
@@ -98,6 +105,7 @@ export type Decision =
   | { readonly kind: "lvol"; readonly row: LvolRow | undefined }
   | { readonly kind: "snapshot"; readonly row: SnapshotRow | undefined }
   | { readonly kind: "disk"; readonly row: DiskRow }
+  | { readonly kind: "controller"; readonly row: ControllerRow }
   | { readonly kind: "hosts"; readonly confirmed: number; readonly row?: undefined }
   | { readonly kind: "cordon"; readonly changed: boolean; readonly row?: undefined };
 
@@ -105,6 +113,7 @@ export type Decision =
 export function changedIds(mutation: Mutation): readonly string[] {
   if (mutation.kind === "confirmHosts") return mutation.confirmations.map(({ id }) => id);
   if (mutation.kind === "cordon" && mutation.of === "node") return [];
+  if (mutation.kind === "inspectController") return [];
   return [mutation.id];
 }
 
@@ -144,6 +153,10 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "lvol", row: update(state, mutation) };
     case "admitDisk":
       return { kind: "disk", row: admitDisk(state, mutation) };
+    case "endAdmission":
+      return { kind: "disk", row: endAdmission(state, mutation) };
+    case "inspectController":
+      return { kind: "controller", row: inspectController(state, mutation) };
     case "zeroFreeSpace":
       return { kind: "disk", row: zeroFreeSpace(state, mutation) };
     case "cordon":
@@ -301,38 +314,4 @@ function zeroFreeSpace(
   };
   state.disks.set(disk.id, asked);
   return asked;
-}
-
-function admitDisk(
-  state: AdmissionState,
-  mutation: Extract<Mutation, { kind: "admitDisk" }>,
-): DiskRow {
-  const disk = state.disks.get(mutation.id);
-  if (disk === undefined) {
-    throw new Refusal("NOT_FOUND", `disk ${mutation.id} is not on this node`);
-  }
-  if (disk.serial !== mutation.serial) {
-    const message = `disk ${disk.id} has serial number ${disk.serial}, not ${mutation.serial}`;
-    throw new Refusal("SERIAL_MISMATCH", message);
-  }
-  const asked = mutation.evidenceFingerprint;
-  if (asked !== undefined && asked !== disk.evidenceFingerprint) {
-    const message = `evidence of disk ${disk.id} changed: its fingerprint is not ${asked} any more`;
-    throw new Refusal("EVIDENCE_CHANGED", message);
-  }
-  const { discardZeroes = disk.discardZeroes } = mutation;
-  // A FAILED disk is tried again: the caller has removed the cause of the failure.
-  const isAdmitted = disk.admitted && disk.wanted === "take" && disk.state !== "FAILED";
-  if (isAdmitted && discardZeroes === disk.discardZeroes) return disk;
-  const admitted: DiskRow = {
-    ...disk,
-    ...newIntent(state, disk, mutation),
-    admitted: true,
-    admittedSerial: mutation.serial,
-    admittedEvidence: asked,
-    wanted: "take",
-    discardZeroes,
-  };
-  state.disks.set(disk.id, admitted);
-  return admitted;
 }

@@ -20,6 +20,7 @@ export type LvolWarning =
 export type LvolConditionType = LvolNeed | LvolWarning;
 
 export type DiskConditionType =
+  | "Admitted"
   | "Claimed"
   | "Attached"
   | "StoreReady"
@@ -28,6 +29,7 @@ export type DiskConditionType =
   | "Healthy"
   | "Schedulable"
   /** These are listed only while they hold. */
+  | "Conflict"
   | "OldBytesExposed"
   | "SpaceLow"
   | "OutcomeUnknown";

@@ -1,9 +1,13 @@
 // Which evidence forbids claiming a disk. Formatting has a stricter rule: it needs a claim that was
 // made without any evidence (docs/architecture.md#r15-taking-a-disk).
+import type { DiskRow } from "./disk.ts";
 import type { Evidence, EvidenceKind } from "./evidence.ts";
 
 /** Evidence that our own lvstore leaves on a disk: expected if the disk's row names an lvstore. */
 const OWN: readonly EvidenceKind[] = ["SPDK_BLOBSTORE", "NONZERO_DATA"];
+
+/** Faults of the node or the slot: they forbid a claim, and make no disk a foreign one. */
+const OF_NODE: readonly EvidenceKind[] = ["NO_IOMMU", "NOT_READY"];
 
 /** Only prevents automatic admission by the allow list; an explicit AdmitDisk overrides it. */
 const POLICY: EvidenceKind = "NOT_ALLOWED";
@@ -21,18 +25,30 @@ const IN_USE: readonly EvidenceKind[] = [
 const VAGUE: readonly EvidenceKind[] = ["EXCLUSIVE_OPEN_REFUSED", "NONZERO_DATA"];
 
 /**
- * The evidence that forbids claiming the disk, most specific first. `ours`: the disk is known to
- * hold our lvstore.
+ * The evidence that forbids claiming a disk, or what is taken with it, most specific first. ours: subjects
+ * that are known to hold our lvstores.
  */
-export function refusing(evidence: readonly Evidence[], ours: boolean): readonly Evidence[] {
+export function refusing(
+  evidence: readonly Evidence[],
+  ours: ReadonlySet<string>,
+): readonly Evidence[] {
   const vague = ({ kind }: Evidence) => Number(VAGUE.includes(kind));
   return evidence
-    .filter(({ kind }) => kind !== POLICY && !(ours && OWN.includes(kind)))
+    .filter(({ kind, subject }) => kind !== POLICY && !(ours.has(subject) && OWN.includes(kind)))
     .toSorted((a, b) => vague(a) - vague(b));
 }
 
-export function refusesTaking(evidence: readonly Evidence[], ours: boolean): boolean {
-  return refusing(evidence, ours).length > 0;
+/** The subjects of evidence that are disks with a store of this node. */
+export function ownSubjects(
+  disks: Iterable<Pick<DiskRow, "serial" | "nsid" | "lvsUuid">>,
+): ReadonlySet<string> {
+  const own = [...disks].filter(({ lvsUuid }) => lvsUuid !== undefined);
+  return new Set(own.map(({ serial, nsid }) => `${serial}/${nsid}`));
+}
+
+/** Whether the evidence says something of the disk, and not only of the node that it is in. */
+export function saysOfDisk({ kind }: Evidence): boolean {
+  return !OF_NODE.includes(kind);
 }
 
 export function showsUse(evidence: readonly Evidence[]): boolean {

@@ -1,15 +1,13 @@
 // A disk: its row, what was observed of it, and the pure rules that derive its state from the two.
 import type { ColumnOwner, OwnedBy } from "./column-owner.ts";
-import type { Condition, DiskConditionType } from "./condition.ts";
 import { fingerprint, type Evidence } from "./evidence.ts";
 import type { StepFailures } from "./failure.ts";
 import type { RecordedHealth } from "./disk-health.ts";
-import { freeSpaceDirt } from "./free-space.ts";
 import { diskId } from "./identity.ts";
-import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
+import type { UnknownOutcome } from "./unknown-outcome.ts";
 import type { PendingOp } from "./pending-op.ts";
-import { diskFailure, healthCondition, recordedHealth, type SeenHealth } from "./seen-health.ts";
-import { spaceConditions, type DiskSpace, type RecordedSpaceLevel } from "./space.ts";
+import type { SeenHealth } from "./seen-health.ts";
+import type { DiskSpace, RecordedSpaceLevel } from "./space.ts";
 
 export const DISK_STATES = [
   "DISCOVERED",
@@ -39,11 +37,16 @@ export type DiskRow = RecordedHealth & {
   readonly serial: string;
   readonly model: string;
   readonly nsid: number;
+  /** 32 and 16 hexadecimal digits; undefined: not read yet, or the drive shows none. */
+  readonly nguid: string | undefined;
+  readonly eui64: string | undefined;
   // desired state
   readonly admitted: boolean;
   readonly admittedSerial: string | undefined;
-  /** Fingerprint of the evidence that AdmitDisk was called with; undefined if it named none. */
+  /** Fingerprint of what was seen when it was admitted; undefined: nobody could look, or nothing. */
   readonly admittedEvidence: string | undefined;
+  /** When and why the admission ended by itself; undefined: it did not. */
+  readonly admissionEnded: string | undefined;
   readonly cordoned: boolean;
   readonly wanted: "take" | "release";
   /** When zeroing of the free clusters was requested; undefined once they are zeroed. */
@@ -62,8 +65,6 @@ export type DiskRow = RecordedHealth & {
   readonly address: string;
   readonly kernelName: string | undefined;
   readonly driver: string | undefined;
-  /** The kernel driver before the claim, recorded before it is unbound; bound again on release. */
-  readonly originalDriver: string | undefined;
   readonly controllerName: string | undefined;
   readonly lvsName: string | undefined;
   /** Set once our lvstore was created or imported; a disk with it is never formatted again. */
@@ -111,9 +112,12 @@ export const DISK_COLUMNS = {
   serial: "fixed",
   model: "fixed",
   nsid: "fixed",
+  nguid: "status",
+  eui64: "status",
   admitted: "intent",
   admittedSerial: "intent",
   admittedEvidence: "intent",
+  admissionEnded: "intent",
   cordoned: "intent",
   wanted: "intent",
   zeroRequestedTime: "both",
@@ -128,7 +132,6 @@ export const DISK_COLUMNS = {
   address: "status",
   kernelName: "status",
   driver: "status",
-  originalDriver: "status",
   controllerName: "status",
   lvsName: "status",
   lvsUuid: "status",
@@ -194,113 +197,28 @@ export type DiskReadiness = {
   readonly zeroesByItself?: boolean;
   /** Volumes that take clusters which may hold old bytes: reachable for hosts, and held back. */
   readonly exposure?: Exposure;
+  /** Why its identity is not certain; undefined: it is. */
+  readonly conflict?: string | undefined;
 };
 
 export type Exposure = { readonly reachable: number; readonly held: number };
-
-function conditionOf(
-  type: DiskConditionType,
-  holds: boolean,
-  reason: string,
-  message: string,
-): Condition<DiskConditionType> {
-  return holds
-    ? { type, status: "TRUE", reason: "Yes", message: "" }
-    : { type, status: "FALSE", reason, message };
-}
 
 /** The state for clients: a recorded UP is CLAIMING until this incarnation has the disk ready. */
 export function diskState(row: Pick<DiskRow, "state">, observed: DiskReadiness): DiskState {
   return row.state === "UP" && !observed.ready ? "CLAIMING" : row.state;
 }
 
-export function diskConditions(
-  row: DiskRow,
-  observed: DiskReadiness,
-): readonly Condition<DiskConditionType>[] {
-  const why = observed.reason === "" ? row.stateReason : observed.reason;
-  return [
-    conditionOf("Claimed", row.controllerName !== undefined, "NotClaimed", why),
-    conditionOf("Attached", observed.ready, "NotAttached", why),
-    conditionOf("StoreReady", observed.ready && row.lvsUuid !== undefined, "NoStore", why),
-    zeroedCondition(row, observed),
-    discardCondition(row, observed),
-    healthCondition(observed.health ?? recordedHealth(row)),
-    schedulable(row, observed),
-    ...exposedConditions(row, observed),
-    ...spaceConditions(observed.space),
-    ...outcomeConditions(observed.outcomeUnknown),
-  ];
-}
-
-function schedulable(row: DiskRow, observed: DiskReadiness): Condition<DiskConditionType> {
-  const type = "Schedulable";
-  if (row.cordoned)
-    return conditionOf(type, false, "Cordoned", "cordoned: it takes no new volumes");
-  // As admission does, by what is recorded.
-  const failure = diskFailure(row);
-  if (failure !== undefined) {
-    return conditionOf(type, false, "Failed", `it takes no new volumes: ${failure}`);
-  }
-  const why = observed.reason === "" ? row.stateReason : observed.reason;
-  return conditionOf(type, observed.ready, "NotUp", why);
-}
-
-function zeroedCondition(
-  row: DiskRow,
-  { discardsFree: hostsMayFree = false, zeroesByItself = false }: DiskReadiness,
-): Condition<DiskConditionType> {
-  const { reason, found, cure } = freeSpaceDirt(row, { hostsMayFree, zeroesByItself });
-  const message = `free clusters ${found}; ${cure}`;
-  return conditionOf("FreeSpaceZeroed", row.freeSpace === "ZEROED", reason, message);
-}
-
-/** While hosts may be shown old bytes. */
-function exposedConditions(
-  row: DiskRow,
-  { exposure }: DiskReadiness,
-): readonly Condition<DiskConditionType>[] {
-  if (exposure === undefined || exposure.reachable === 0) return [];
-  return [
-    {
-      type: "OldBytesExposed",
-      status: "TRUE",
-      reason: row.freeSpace === "ZEROED" ? "NotRecorded" : "NotZeroed",
-      message: exposedText(exposure),
-    },
-  ];
-}
-
-/** What hosts may see while free clusters are not zeroed. */
-export function exposedText({ reachable }: Exposure): string {
-  return (
-    `${reachable} volumes that are in use take clusters of it: until its free space is zeroed, a host ` +
-    `that writes a part of a new cluster may read bytes of deleted volumes in the rest of it`
-  );
-}
-
-function discardCondition(
-  { discardZeroes }: DiskRow,
-  { discardsFree = false }: DiskReadiness,
-): Condition<DiskConditionType> {
-  const type = "DiscardZeroes";
-  if (discardZeroes) return { type, status: "TRUE", reason: "Asserted", message: "" };
-  if (!discardsFree) return { type, status: "UNKNOWN", reason: "NotNeeded", message: "" };
-  const message =
-    "hosts return clusters by discarding them, and nobody has asserted that this disk zeroes these: " +
-    "its free clusters may hold old bytes";
-  return { type, status: "FALSE", reason: "NotAsserted", message };
-}
-
 type NewDisk = Pick<
   DiskRow,
   "serial" | "model" | "nsid" | "transport" | "address" | "sizeBytes" | "blockSize"
 > &
-  Partial<Pick<DiskRow, "kernelName" | "driver" | "controllerName">>;
+  Partial<Pick<DiskRow, "kernelName" | "driver" | "controllerName" | "nguid" | "eui64">>;
 
 /** The row of a newly found disk, without anything that was observed or asked for later. */
 export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
   return {
+    nguid: undefined,
+    eui64: undefined,
     kernelName: undefined,
     driver: undefined,
     controllerName: undefined,
@@ -310,6 +228,7 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     admitted: false,
     admittedSerial: undefined,
     admittedEvidence: undefined,
+    admissionEnded: undefined,
     cordoned: false,
     wanted: "take",
     zeroRequestedTime: undefined,
@@ -320,7 +239,6 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     observedGeneration: 0n,
     state: "DISCOVERED",
     stateReason: "not admitted",
-    originalDriver: undefined,
     lvsName: undefined,
     lvsUuid: undefined,
     freeSpace: "UNKNOWN",

@@ -18,6 +18,8 @@ export type EventReason =
   | "ZEROING_REQUESTED"
   | "CORDONED"
   | "UNCORDONED"
+  | "ADMISSION_ENDED"
+  | "INSPECTION_REQUESTED"
   | "ORPHAN_PURGED"
   | "OUTCOME_RESOLVED"
   /** A step failed for the first time since it was last done, or for another reason than before. */
@@ -33,7 +35,7 @@ export type EventReason =
   | "LEASE_ACQUIRED"
   | "EVENTS_DROPPED";
 
-export type ObjectKind = "lvol" | "snapshot" | "disk" | "node";
+export type ObjectKind = "lvol" | "snapshot" | "disk" | "controller" | "node";
 
 export type Event = {
   readonly objectKind: ObjectKind;
@@ -92,6 +94,7 @@ const SNAPSHOT_SHOWN = [
 const DISK_SHOWN = [
   "admitted",
   "admittedSerial",
+  "admissionEnded",
   "wanted",
   "cordoned",
   "discardZeroes",
@@ -107,6 +110,9 @@ export function intentEvents(
   const reason = reasonOf(mutation);
   const message = "reason" in mutation ? mutation.reason : "";
   const shared = { reason, message, actor, traceId: traceIdOf(traceparent), time };
+  if (mutation.kind === "inspectController") {
+    return [eventOf({ ...shared, objectKind: "controller", objectId: mutation.id })];
+  }
   if (mutation.kind === "cordon" && mutation.of === "node") {
     return [eventOf({ ...shared, objectKind: "node", objectId: mutation.id })];
   }
@@ -140,6 +146,10 @@ function reasonOf(mutation: Mutation): EventReason {
       return "HOSTS_CONFIRMED";
     case "admitDisk":
       return "DISK_ADMITTED";
+    case "inspectController":
+      return "INSPECTION_REQUESTED";
+    case "endAdmission":
+      return "ADMISSION_ENDED";
     case "zeroFreeSpace":
       return "ZEROING_REQUESTED";
     case "cordon":

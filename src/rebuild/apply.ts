@@ -90,7 +90,6 @@ async function insertDisks(
        generation = disk.generation + 1, lvs_name = excluded.lvs_name, lvs_uuid = excluded.lvs_uuid,
        cluster_bytes = excluded.cluster_bytes, total_clusters = excluded.total_clusters,
        free_clusters = excluded.free_clusters, free_space = excluded.free_space,
-       original_driver = coalesce(disk.original_driver, excluded.original_driver),
        update_time = now()
      where disk.node_id = excluded.node_id and disk.lvs_uuid is null`,
     [records(withRevision(disks, revision))],

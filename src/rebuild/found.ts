@@ -88,7 +88,7 @@ export async function lookAtTarget(
 ): Promise<Found> {
   const nsids = new Set([1, ...fabricDisks.map(({ nsid }) => nsid)]);
   const [disks, lvols, subsystems] = await Promise.all([
-    disksOnTarget(spdk, nsids),
+    disksOnTarget(spdk, nsids).then((found) => found.disks),
     spdk.bdevLvolGetLvols(),
     spdk.nvmfGetSubsystems(),
   ]);

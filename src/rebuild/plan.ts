@@ -214,7 +214,6 @@ function diskRow(disk: FoundDisk, store: ObservedStore, { nodeId, now }: Rebuild
     admittedSerial: serial,
     state: "CLAIMING",
     stateReason: "rebuilt",
-    originalDriver: local ? "nvme" : undefined,
     lvsName: store.name,
     lvsUuid: store.uuid,
     clusterBytes: store.clusterBytes,

@@ -1,13 +1,15 @@
 // The drivers of volumes, snapshots and disks, and which objects are planned when others change: a disk
 // wakes what lies on it, and a member of a clone family wakes the others.
 import type { Logger } from "pino";
+import { hasDrive, type ControllerRow } from "../model/controller.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
 import type { RowChange } from "../store/rows.ts";
 import type { Instruments } from "../telemetry/instruments.ts";
 import type { Disks } from "./disk/disks.ts";
-import { concernsVolumes, type DiskView } from "./disk/view.ts";
+import type { ControllerView } from "./controller/view.ts";
+import { concernsControllers, concernsVolumes, type DiskView } from "./disk/view.ts";
 import { Driver } from "./engine/driver.ts";
 import type { FailedStep, Kind, LoopStatus, Moment } from "./engine/kind.ts";
 import type { Suspects } from "./engine/suspects.ts";
@@ -16,7 +18,7 @@ import { snapshotView, type SnapshotPlanView } from "./lvol/snapshot-view.ts";
 import { volumeView, type VolumePlanView, type VolumeViewSource } from "./lvol/view.ts";
 import { nextSteps } from "./next-steps.ts";
 import type { SharedParts } from "./shared-parts.ts";
-import type { DiskStep, SnapshotStep, VolumeStep } from "./steps.ts";
+import type { ControllerStep, DiskStep, SnapshotStep, VolumeStep } from "./steps.ts";
 import type { ObservedChange, ObservedObject } from "./target/observed.ts";
 
 export type DriversOptions = {
@@ -26,6 +28,7 @@ export type DriversOptions = {
   readonly volumeKind: Kind<VolumePlanView, VolumeStep>;
   readonly snapshotKind: Kind<SnapshotPlanView, SnapshotStep>;
   readonly diskKind: Kind<DiskView, DiskStep>;
+  readonly controllerKind: Kind<ControllerView, ControllerStep>;
   readonly permits: (act: Act) => boolean;
   readonly log: Logger;
   readonly instruments: Instruments;
@@ -41,6 +44,7 @@ export class Drivers {
   readonly #volumes: Driver<VolumePlanView, VolumeStep>;
   readonly #snapshots: Driver<SnapshotPlanView, SnapshotStep>;
   readonly #disks: Driver<DiskView, DiskStep>;
+  readonly #controllers: Driver<ControllerView, ControllerStep>;
 
   constructor(options: DriversOptions) {
     const { log, instruments, suspects } = options;
@@ -51,13 +55,15 @@ export class Drivers {
     const volumes = { ...options.volumeKind, ...telling("lvol") };
     const snapshots = { ...options.snapshotKind, ...telling("snapshot") };
     const disks = { ...options.diskKind, ...telling("disk") };
+    const controllers = { ...options.controllerKind, ...telling("controller") };
+    this.#controllers = new Driver(controllers, log, instruments, suspects);
     this.#volumes = new Driver(volumes, log, instruments, suspects);
     this.#snapshots = new Driver(snapshots, log, instruments, suspects);
     this.#disks = new Driver(disks, log, instruments, suspects);
   }
 
   get #all() {
-    return [this.#disks, this.#volumes, this.#snapshots] as const;
+    return [this.#controllers, this.#disks, this.#volumes, this.#snapshots] as const;
   }
 
   start(): void {
@@ -68,8 +74,26 @@ export class Drivers {
     return this.#all.flatMap(({ status }) => status);
   }
 
+  /** On the disk, or on a controller of its drive. */
   diskInFlight(id: string): boolean {
-    return this.#disks.inFlight(id);
+    const own = this.controllersOf(id);
+    return this.#disks.inFlight(id) || own.some((address) => this.#controllers.inFlight(address));
+  }
+
+  /** Addresses of the controllers of a disk; none if the id is of something else. */
+  controllersOf(id: string): readonly string[] {
+    const { rows } = this.#options.shared;
+    const disk = rows.disk(id);
+    const isOn = (row: ControllerRow) => disk !== undefined && hasDrive(row, disk);
+    return [...rows.controllers()].filter(isOn).map((row) => row.id);
+  }
+
+  wakeController(address: string): void {
+    this.#controllers.wake(address);
+  }
+
+  #wakeControllers(): void {
+    for (const { id } of this.#options.shared.rows.controllers()) this.#controllers.wake(id);
   }
 
   /** Stops planning and waits for the steps in flight, or until the signal aborts. */
@@ -129,6 +153,7 @@ export class Drivers {
       case "snapshot":
         return this.#snapshots.wake(id);
       case "disk":
+        this.#wakeControllers();
         return this.wakeDisk(id);
       case "space":
       case "health":
@@ -147,6 +172,16 @@ export class Drivers {
         this.#disks.retryIfIntentChanged(change.id, now?.generation);
         // promisedBytes changes with every volume on the disk, and no plan of another volume uses it.
         if (concernsVolumes(change.before, now)) this.wakeDisk(change.id);
+        if (concernsControllers(change.before, now)) this.#wakeControllers();
+        return;
+      }
+      case "controller": {
+        const { rows } = this.#options.shared;
+        const generation = rows.controller(change.id)?.generation;
+        this.#controllers.retryIfIntentChanged(change.id, generation);
+        for (const disk of rows.disks()) if (disk.transport === "PCIe") this.#disks.wake(disk.id);
+        // Those that are taken together wait for each other.
+        this.#wakeControllers();
       }
     }
   }
@@ -234,6 +269,7 @@ export class Drivers {
     for (const row of rows.lvols()) this.#volumes.wake(row.id);
     for (const row of rows.snapshots.all()) this.#snapshots.wake(row.id);
     for (const row of rows.disks()) this.#disks.wake(row.id);
+    this.#wakeControllers();
   }
 
   /** The outcome of a lost change of this object is known. */
@@ -241,6 +277,7 @@ export class Drivers {
     const { rows } = this.#options.shared;
     if (rows.snapshots.get(id) !== undefined) this.#snapshots.retrySoon(id);
     else if (rows.disk(id) !== undefined) this.#disks.retrySoon(id);
+    else if (rows.controller(id) !== undefined) this.#controllers.retrySoon(id);
     else this.#volumes.retrySoon(id);
   }
 }

@@ -2,6 +2,7 @@
 // recorded; and which acts each write mode permits.
 import { addressText } from "../model/address.ts";
 import { lvolState, type LvolState } from "../model/lvol-state.ts";
+import type { ControllerRow } from "../model/controller.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import { nextLook } from "../model/zeroing-hold.ts";
 import type { WriteMode } from "../store/fence.ts";
@@ -9,15 +10,18 @@ import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import { snapshotState, type SnapshotState } from "../model/snapshot.ts";
 import { isOfDisk, type Wait } from "../model/wait.ts";
+import { controllerRecord } from "./controller/record.ts";
+import type { ControllerView } from "./controller/view.ts";
 import type { DiskView } from "./disk/view.ts";
 import { diskRecord } from "./disk/record.ts";
 import type { Disks } from "./disk/disks.ts";
 import type { Kind } from "./engine/kind.ts";
-import { DISK_LOOPS, SNAPSHOT_LOOPS, VOLUME_LOOPS } from "./loops.ts";
+import { CONTROLLER_LOOPS, DISK_LOOPS, SNAPSHOT_LOOPS, VOLUME_LOOPS } from "./loops.ts";
 import { volumeRecord } from "./lvol/record.ts";
 import {
   STEP_EFFECT,
   STEP_SENDS,
+  type ControllerStep,
   type DiskStep,
   type SnapshotStep,
   type Step,
@@ -46,7 +50,9 @@ export function permits(writeMode: WriteMode, act: Act): boolean {
   }
 }
 
-function intentOf(row: Pick<LvolRow, "traceparent" | "generation" | "observedGeneration">) {
+function intentOf(
+  row: Pick<LvolRow | ControllerRow, "traceparent" | "generation" | "observedGeneration">,
+) {
   const { traceparent, generation, observedGeneration } = row;
   return { traceparent, open: observedGeneration !== generation };
 }
@@ -155,6 +161,43 @@ export function snapshotKind(
     wakeTime: () => undefined,
     recordFatal: ({ row, failures }, lastError) =>
       writer.recordSnapshot(row, { failed: true, failures, lastError, nextTryTime: undefined }),
+  };
+}
+
+export function controllerKind(
+  disks: Disks,
+  rows: Rows,
+  writer: Writer,
+  permits: (act: Act) => boolean,
+): Kind<ControllerView, ControllerStep> {
+  return {
+    name: "controller",
+    permits,
+    loops: CONTROLLER_LOOPS,
+    intent: ({ row, members }) => {
+      // What is done to a controller is done for its disks, and for those of its closure.
+      const disks = members.flatMap((member) => member.disks);
+      const open = disks.find((disk) => disk.row.observedGeneration !== disk.row.generation);
+      return intentOf(open?.row ?? row);
+    },
+    changes: (act) => STEP_EFFECT[act] !== "observe",
+    sends: (act) => STEP_SENDS[act],
+    view: (id, moment) => {
+      const row = rows.controller(id);
+      return row === undefined ? undefined : disks.controllers.view(row, moment);
+    },
+    gaveUp: () => false,
+    perform: (view, step) => disks.performController(view, step),
+    record: (view) => {
+      const patch = controllerRecord(view);
+      return patch === undefined ? undefined : writer.recordController(view.row, patch);
+    },
+    part: () => undefined,
+    recordedFailures: ({ row }) => row.failures,
+    outlives: ({ row }) => row.state === "ATTACHED",
+    wakeTime: ({ row }) => row.setback?.nextTryTime,
+    recordFatal: ({ row, failures }, lastError) =>
+      writer.recordController(row, { failures, lastError, nextTryTime: undefined }),
   };
 }
 

@@ -9,9 +9,10 @@
 //
 // A pass dispatches steps to lanes and does not wait for them. While a step of a loop is in flight
 // for an object, the loop does not plan that object; it does again when the step is answered.
+import type { ControllerView } from "./controller/view.ts";
 import type { DiskView } from "./disk/view.ts";
 import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
-import type { DiskStep, SnapshotStep, VolumeStep } from "./steps.ts";
+import type { ControllerStep, DiskStep, SnapshotStep, VolumeStep } from "./steps.ts";
 import type { VolumePlanView } from "./lvol/view.ts";
 
 type Common = { readonly name: string };
@@ -24,6 +25,11 @@ export type VolumeLoop = Common & {
 export type SnapshotLoop = Common & {
   readonly over: "snapshot";
   readonly plan: (view: SnapshotPlanView) => SnapshotStep | undefined;
+};
+
+export type ControllerLoop = Common & {
+  readonly over: "controller";
+  readonly plan: (view: ControllerView) => ControllerStep | undefined;
 };
 
 export type DiskLoop = Common & {

@@ -5,7 +5,14 @@ import { NO_LIMITS, sameLimits } from "../model/lvol.ts";
 import { limitsText } from "../model/qos.ts";
 import type { NextStep } from "../explain/explanation.ts";
 import type { PendingOp } from "../model/pending-op.ts";
-import type { DiskStep, RecordDisk, SetQos, Step } from "./steps.ts";
+import type {
+  ControllerStep,
+  DiskStep,
+  RecordController,
+  RecordDisk,
+  SetQos,
+  Step,
+} from "./steps.ts";
 
 /** @param permits whether the present write mode permits the step */
 export function nextSteps(
@@ -71,11 +78,14 @@ function describeStep(step: Step): string {
     case "record-lvol":
     case "record-snapshot":
     case "record-disk":
+    case "record-controller":
       return `record ${announced(step.patch.pendingOp)}`;
-    case "claim-disk":
-    case "release-function":
+    case "claim-controllers":
+    case "release-controllers":
+    case "attach-controller":
+    case "detach-controller":
+      return describeControllerStep(step);
     case "attach-disk":
-    case "detach-disk":
     case "create-store":
     case "observe-slices":
     case "pin-free-space":
@@ -84,18 +94,27 @@ function describeStep(step: Step): string {
   }
 }
 
+function describeControllerStep(step: Exclude<ControllerStep, RecordController>): string {
+  switch (step.kind) {
+    case "claim-controllers":
+      return `rebind ${step.addresses.join(", ")} from the kernel driver to vfio-pci`;
+    case "release-controllers": {
+      const back = step.returns.map(
+        ({ address, driver }) => `${address} to ${driver ?? "no driver"}`,
+      );
+      return `give back ${back.join(", ")}`;
+    }
+    case "attach-controller":
+      return `attach PCIe ${step.traddr} as ${step.controllerName}`;
+    case "detach-controller":
+      return `detach ${step.controllerName}`;
+  }
+}
+
 function describeDiskStep(step: Exclude<DiskStep, RecordDisk>): string {
   switch (step.kind) {
-    case "claim-disk":
-      return `rebind ${step.address} from its kernel driver to vfio-pci`;
-    case "release-function":
-      return `release ${step.address} to the driver ${step.driver}`;
-    case "attach-disk": {
-      const subnqn = step.subnqn === undefined ? "" : ` (${step.subnqn})`;
-      return `attach ${step.trtype} ${step.traddr}${subnqn} as ${step.controllerName}`;
-    }
-    case "detach-disk":
-      return `detach ${step.controllerName}`;
+    case "attach-disk":
+      return `attach ${step.trtype} ${step.traddr} (${step.subnqn}) as ${step.controllerName}`;
     case "create-store":
       return `format ${step.bdevName} as lvstore ${step.storeName}`;
     case "observe-slices":

@@ -2,6 +2,7 @@
 // when rows, observations or the write mode change. loops.ts lists the loops.
 import type { DiscardGuard } from "../model/discards.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
+import type { Evidence } from "../model/evidence.ts";
 import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
 import type { OutcomeSubject } from "../model/unknown-outcome.ts";
@@ -11,18 +12,20 @@ import type { CallerOptions } from "../spdk/rpc.ts";
 import type { RowChange } from "../store/rows.ts";
 import { Disks } from "./disk/disks.ts";
 import { Drivers, type DriversOptions } from "./drivers.ts";
+import { Grace } from "./grace.ts";
 import type { LoopStatus } from "./engine/kind.ts";
 import { Suspects, type Suspect } from "./engine/suspects.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
+import { sessionDisks } from "./session-disks.ts";
 import { sharedParts, type SharedParts } from "./shared-parts.ts";
 import { ConnectedHosts } from "./target/connected-hosts.ts";
-import { diskKind, permits, snapshotKind, volumeKind, type Act } from "./kinds.ts";
+import { controllerKind, diskKind, permits, snapshotKind, volumeKind, type Act } from "./kinds.ts";
 import type { IostatLoop } from "./target/iostat.ts";
 import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import type { ObservedChange, ObservedObject } from "./target/observed.ts";
 import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
 import { forgetUnsettled } from "./target/after-grace.ts";
-import { TargetSession, type TargetSessionOptions } from "./target/session.ts";
+import { TargetSession } from "./target/session.ts";
 import type { TargetStatus } from "./target/status.ts";
 import type { UnknownOutcomeOf } from "./target/unknown-outcomes.ts";
 import { restored, type Restored } from "./restored.ts";
@@ -45,9 +48,7 @@ export class Reconciler {
   readonly #suspects: Suspects;
   readonly #unsubscribe: DisposableStack;
   #rowsLoaded = false;
-  #graceUntil = new Date(0);
-  #graceOfEpoch: bigint | undefined;
-  #graceTimer: NodeJS.Timeout | undefined;
+  readonly #grace: Grace;
 
   constructor(options: ReconcilerOptions) {
     const { config, rows, writer, log, fence, spdk } = options;
@@ -63,6 +64,7 @@ export class Reconciler {
     });
     const { observed } = shared;
     this.#shared = shared;
+    this.#grace = new Grace(shared.graceMs, () => this.#endGrace());
     const source = viewSource(shared, config);
     this.orphans = orphanCalls({
       ...shared,
@@ -72,6 +74,7 @@ export class Reconciler {
     this.#disks = new Disks({
       ...shared,
       wake: (id) => this.#drivers.wakeDisk(id),
+      wakeController: (address) => this.#drivers.wakeController(address),
       scanAll: (options) => this.#session.scanAll(options),
     });
     this.iostat = shared.iostat;
@@ -89,6 +92,7 @@ export class Reconciler {
       },
       snapshotKind: snapshotKind(source, writer, steps, mayPerform),
       diskKind: diskKind(this.#disks, rows, writer, mayPerform),
+      controllerKind: controllerKind(this.#disks, rows, writer, mayPerform),
       permits: mayPerform,
       suspects,
       announce: (change) => this.#announce(change),
@@ -188,6 +192,16 @@ export class Reconciler {
     return this.#disks.diskReadiness(row);
   }
 
+  /** Who has the vfio group of a function open, looked for now; undefined: nobody but the target. */
+  groupUser(address: string): Promise<string | undefined> {
+    return this.#disks.controllers.userOfGroup(address);
+  }
+
+  /** The evidence against a disk, looked for now; undefined: nobody can look at it where it is. */
+  lookAtDisk(id: string): Promise<readonly Evidence[] | undefined> {
+    return this.#disks.lookAt(id);
+  }
+
   loops(): readonly LoopStatus[] {
     const { health, iostat } = this.#shared;
     return [...this.#disks.loops(), ...this.#drivers.status, health.status, iostat.status];
@@ -220,7 +234,7 @@ export class Reconciler {
   /** Stops planning and waits for the steps in flight, or until the signal aborts. */
   async stop(signal: AbortSignal): Promise<void> {
     this.#unsubscribe.dispose();
-    clearTimeout(this.#graceTimer);
+    this.#grace.stop();
     this.#suspects.close();
     this.iostat.stop();
     this.#shared.health.stop();
@@ -277,7 +291,9 @@ export class Reconciler {
 
   /** An operator found out what became of the lost changes of a volume or a disk: their methods. */
   resolveOutcome(id: string): readonly string[] {
-    return this.#shared.outcomes.resolve(id);
+    const { outcomes } = this.#shared;
+    const controllers = this.#drivers.controllersOf(id);
+    return [id, ...controllers].flatMap((one) => outcomes.resolve(one));
   }
 
   /** What was read meanwhile may have been read before the lost change had its effect. */
@@ -299,7 +315,7 @@ export class Reconciler {
       incarnation: this.#shared.observed.incarnation,
       epoch: fence.epoch,
       now,
-      graceUntil: this.#graceUntil,
+      graceUntil: this.#grace.until,
       earlierMayRun: this.#shared.observed.earlierMayRun,
     };
   }
@@ -314,33 +330,18 @@ export class Reconciler {
         log.warn({ err: error }, "cannot list the disks on the SPDK target");
       });
     }
-    const { epoch } = fence;
-    if (epoch === this.#graceOfEpoch) this.#wakeAll();
+    if (this.#grace.isOf(fence.epoch)) this.#wakeAll();
     else this.#beginGrace();
   }
 
-  /**
-   * Starts the grace: the target was identified or a new lease epoch began. Requests that earlier
-   * agents sent before are no longer running when it ends.
-   */
   #beginGrace(): void {
-    const { graceMs, fence } = this.#shared;
-    // A lease that lapsed and was renewed in the same epoch belonged to no other agent meanwhile:
-    // it does not restart the grace.
-    this.#graceOfEpoch = fence.epoch;
-    this.#graceUntil = new Date(Date.now() + graceMs);
-    clearTimeout(this.#graceTimer);
-    this.#graceTimer = setTimeout(() => this.#endGrace(), graceMs);
-    this.#graceTimer.unref();
+    this.#grace.begin(this.#shared.fence.epoch);
     this.#wakeAll();
   }
 
   /** The grace ended: reads the lvols that requests of earlier agents may have changed. */
   #endGrace(): void {
     const { rows, observed, fence } = this.#shared;
-    // Date.now() may still be a fraction of a millisecond before graceUntil, and no second wake
-    // follows: mark the grace as over.
-    this.#graceUntil = new Date(0);
     forgetUnsettled(rows, observed, fence.epoch);
     this.#wakeAll();
   }
@@ -353,20 +354,4 @@ export class Reconciler {
 
 function viewSource(shared: SharedParts, config: ReconcilerOptions["config"]): VolumeViewSource {
   return { ...shared, ...config, listenAddresses: () => config.listenAddresses };
-}
-
-/** What the session with the target does to disks. */
-function sessionDisks(
-  disks: Disks,
-  { slices, rows }: SharedParts,
-  wake: (id: string) => void,
-): TargetSessionOptions["disks"] {
-  return {
-    scan: (bdevs) => disks.scanTargetDisks(bdevs),
-    apply: (found) => disks.applyTargetScan(found),
-    applySlices: (lvols) => {
-      for (const id of slices.applyScan(rows, lvols)) wake(id);
-    },
-    ensureFabricDisksAttached: (found) => disks.ensureFabricDisksAttached(found),
-  };
 }

@@ -1,6 +1,7 @@
 // Every step that the agent can take, as data. A step contains all ids, names and sizes, so
 // performing it makes no decisions. Its result is stored as an observation; it returns nothing to
 // the plan.
+import type { ControllerStatusPatch } from "../model/controller.ts";
 import type { DiskStatusPatch } from "../model/disk.ts";
 import type { ListenAddress, LvolStatusPatch, QosLimits } from "../model/lvol.ts";
 import type { SnapshotStatusPatch } from "../model/snapshot.ts";
@@ -179,33 +180,15 @@ export type SnapshotStep = ObserveSnapshot | CreateSnapshot | DeleteSnapshot | R
 /** Records in the disk's row what is about to be done to the disk. */
 export type RecordDisk = { readonly kind: "record-disk"; readonly patch: DiskStatusPatch };
 
-/**
- * Rebinds a PCI function from its kernel driver to vfio-pci, unless present evidence is against it.
- */
-export type ClaimDisk = {
-  readonly kind: "claim-disk";
-  readonly address: string;
-  /** The disk has an lvstore of ours: that is no evidence against it, and it is never formatted. */
-  readonly ours: boolean;
-};
-
-/** Releases a PCI function to a kernel driver. */
-export type ReleaseFunction = {
-  readonly kind: "release-function";
-  readonly address: string;
-  readonly driver: string;
-};
-
+/** Attaches a disk on a fabric. */
 export type AttachDisk = {
   readonly kind: "attach-disk";
   readonly controllerName: string;
-  readonly trtype: "PCIe" | "TCP" | "RDMA";
+  readonly trtype: "TCP" | "RDMA";
   readonly traddr: string;
-  readonly trsvcid: string | undefined;
-  readonly subnqn: string | undefined;
+  readonly trsvcid: string;
+  readonly subnqn: string;
 };
-
-export type DetachDisk = { readonly kind: "detach-disk"; readonly controllerName: string };
 
 /** Creates an lvstore: formats the bdev, all data on it is lost. */
 export type CreateStore = {
@@ -230,17 +213,46 @@ export type ZeroSlice = {
 };
 
 export type DiskStep =
-  | RecordDisk
-  | ClaimDisk
-  | ReleaseFunction
-  | AttachDisk
-  | DetachDisk
-  | CreateStore
-  | ObserveSlices
-  | PinFreeSpace
-  | ZeroSlice;
+  RecordDisk | AttachDisk | CreateStore | ObserveSlices | PinFreeSpace | ZeroSlice;
 
-export type Step = VolumeStep | SnapshotStep | DiskStep;
+/** Records in the controller's row what is about to be done to it. */
+export type RecordController = {
+  readonly kind: "record-controller";
+  readonly patch: ControllerStatusPatch;
+};
+
+/**
+ * Rebinds all functions of a closure from their kernel driver to vfio-pci, unless present evidence is
+ * against one of them.
+ */
+export type ClaimControllers = {
+  readonly kind: "claim-controllers";
+  readonly addresses: readonly string[];
+  /** Ids of all disks on them. */
+  readonly disks: readonly string[];
+};
+
+/** Gives functions back to the kernel drivers that they were taken from; undefined: leaves them without. */
+export type ReleaseControllers = {
+  readonly kind: "release-controllers";
+  readonly returns: readonly { readonly address: string; readonly driver: string | undefined }[];
+};
+
+export type AttachController = {
+  readonly kind: "attach-controller";
+  readonly controllerName: string;
+  readonly traddr: string;
+};
+
+export type DetachController = {
+  readonly kind: "detach-controller";
+  readonly controllerName: string;
+};
+
+export type ControllerStep =
+  RecordController | ClaimControllers | ReleaseControllers | AttachController | DetachController;
+
+export type Step = VolumeStep | SnapshotStep | DiskStep | ControllerStep;
 
 /** Sent twice, these do no harm whatever became of the first (docs/architecture.md#r2-unknown-outcomes). */
 export const REPEATABLE: ReadonlySet<Step["kind"]> = new Set([
@@ -279,10 +291,12 @@ export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
   "delete-lvol": "bdev_lvol_delete",
   "rename-lvol": "bdev_lvol_rename",
   "record-disk": undefined,
-  "claim-disk": undefined,
-  "release-function": undefined,
   "attach-disk": "bdev_nvme_attach_controller",
-  "detach-disk": "bdev_nvme_detach_controller",
+  "record-controller": undefined,
+  "claim-controllers": undefined,
+  "release-controllers": undefined,
+  "attach-controller": "bdev_nvme_attach_controller",
+  "detach-controller": "bdev_nvme_detach_controller",
   "create-store": "bdev_lvol_create_lvstore",
   "observe-slices": undefined,
   "pin-free-space": "bdev_lvol_create",
@@ -321,10 +335,12 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "delete-lvol": "change",
   "rename-lvol": "change",
   "record-disk": "change",
-  "claim-disk": "change",
-  "release-function": "change",
   "attach-disk": "restore",
-  "detach-disk": "change",
+  "record-controller": "change",
+  "claim-controllers": "change",
+  "release-controllers": "change",
+  "attach-controller": "restore",
+  "detach-controller": "change",
   "create-store": "change",
   "observe-slices": "observe",
   "pin-free-space": "change",

@@ -5,7 +5,7 @@ import { ControlServer } from "./target/control.ts";
 import { Engine } from "./target/engine.ts";
 import type { Disk } from "./target/media.ts";
 import { TargetAbort } from "./target/operation.ts";
-import { isAttachable, markImage } from "./target/pcie-root.ts";
+import { driveAt, GroupUse, markImage } from "./target/pcie-root.ts";
 import type { Release } from "./target/release.ts";
 import { TargetServer } from "./target/server.ts";
 import { Target } from "./target/target.ts";
@@ -38,13 +38,15 @@ export async function runSimulator(options: SimulatorOptions): Promise<number> {
   const { socketPath, controlPath, root, release, disks, signal } = options;
   const { eventTypes } = release;
   const target = new Target({ disks, maxSubsystems: options.maxSubsystems, eventTypes });
+  const groups = root === undefined ? undefined : new GroupUse(root);
   const engine = new Engine({
     target,
     release,
     strict: options.strict,
-    attachable: (address) => root === undefined || isAttachable(root, address),
-    markDisk: (serial, marked) => {
-      if (root !== undefined) markImage(root, serial, marked);
+    driveAt: (address) => (root === undefined ? "by address" : driveAt(root, address)),
+    groupUse: (address, used) => groups?.set(address, used),
+    markDisk: (disk, marked) => {
+      if (root !== undefined) markImage(root, disk, marked);
     },
   });
   const ended = Promise.withResolvers<number>();

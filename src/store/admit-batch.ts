@@ -1,6 +1,7 @@
 // Admits a batch of intents inside the transaction that writes them, on the rows in memory, which
 // equal those of the database, and on the rows that this transaction has written before.
 import { namedIds, type AdmissionPolicy, type AdmissionState } from "../model/admission.ts";
+import type { ControllerRow } from "../model/controller.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
@@ -17,6 +18,7 @@ export type Written = {
   readonly lvols: readonly LvolRow[];
   readonly snapshots: readonly SnapshotRow[];
   readonly disks: readonly DiskRow[];
+  readonly controllers: readonly ControllerRow[];
 };
 
 /**
@@ -38,11 +40,16 @@ export async function admitBatch(
 ): Promise<{ readonly outcomes: readonly Outcome[]; readonly cordoned: boolean } & Changed> {
   const { node } = written;
   const { cordoned, now, revision } = node;
-  if (batch.length === 0) return { outcomes: [], cordoned, lvols: [], snapshots: [], disks: [] };
+  if (batch.length === 0) {
+    return { outcomes: [], cordoned, lvols: [], snapshots: [], disks: [], controllers: [] };
+  }
   const { known, knownSnapshots, unknown } = knownRows(batch, rows, written);
   const { lvols, gone } = await readIds(client, policy.nodeId, unknown);
   for (const row of lvols) known.set(row.id, row);
   const disks = new Map([...rows.disks(), ...written.disks].map((row) => [row.id, row]));
+  const controllers = new Map(
+    [...rows.controllers(), ...written.controllers].map((row) => [row.id, row]),
+  );
   const state: AdmissionState = {
     policy,
     limits: { hosts: MAX_HOSTS },
@@ -53,6 +60,7 @@ export async function admitBatch(
     snapshots: new Map(knownSnapshots),
     gone,
     disks: new Map(disks),
+    controllers: new Map(controllers),
     volumeOfLvol: (uuid) => {
       const isIts = ({ lvolUuid }: LvolRow) => lvolUuid === uuid;
       return [...state.lvols.values()].find(isIts) ?? rows.lvolByUuid(uuid);
@@ -64,6 +72,9 @@ export async function admitBatch(
     snapshots: [...state.snapshots.values()].filter((row) => knownSnapshots.get(row.id) !== row),
     disks: [...state.disks.values()].flatMap((row) =>
       disks.get(row.id) === row ? [] : [{ ...row, revision }],
+    ),
+    controllers: [...state.controllers.values()].flatMap((row) =>
+      controllers.get(row.id) === row ? [] : [{ ...row, revision }],
     ),
   };
   await takeIds(client, policy.nodeId, [
@@ -83,6 +94,7 @@ type Changed = {
   readonly lvols: readonly LvolRow[];
   readonly snapshots: readonly SnapshotRow[];
   readonly disks: readonly DiskRow[];
+  readonly controllers: readonly ControllerRow[];
 };
 
 /**

@@ -1,6 +1,7 @@
 // Rows to the lines of the local copy and back. Back come rows for restoring and for reads: everything
 // that only a commit could use is as in a new row, and the rows of the database replace all of them.
 import type { CopiedDisk, CopiedVolume, Copy } from "../local/copy-format.ts";
+import { newControllerRow, type ControllerRow } from "../model/controller.ts";
 import { DISK_STATES, newDiskRow, type DiskRow } from "../model/disk.ts";
 import { newLvolRow, type LvolRow } from "../model/lvol.ts";
 import type { NodeRow } from "./rows.ts";
@@ -57,6 +58,7 @@ export function copiedVolume(row: LvolRow): CopiedVolume {
 export type CopiedRows = {
   readonly node: NodeRow;
   readonly disks: readonly DiskRow[];
+  readonly controllers: readonly ControllerRow[];
   readonly lvols: readonly LvolRow[];
 };
 
@@ -66,8 +68,22 @@ export function rowsOf({ header, disks, volumes }: Copy): CopiedRows {
   return {
     node: { nodeId, cordoned: false, revision, targetProcess },
     disks: disks.map((disk) => diskRow(disk, nodeId, time)),
+    controllers: controllersOf(disks, nodeId, time),
     lvols: volumes.map((volume) => lvolRow(volume, nodeId, time)),
   };
+}
+
+/** Where the disks were attached: all that restoring needs to know of their controllers. */
+function controllersOf(
+  disks: readonly CopiedDisk[],
+  nodeId: string,
+  time: Date,
+): readonly ControllerRow[] {
+  const local = disks.filter(({ transport }) => transport === "PCIe");
+  const rows = local.map(({ address: id, serial, model, controllerName }) =>
+    newControllerRow(nodeId, { id, serial, model, controllerName, members: [id] }, time),
+  );
+  return [...new Map(rows.map((row) => [row.id, row])).values()];
 }
 
 function lvolRow(copied: CopiedVolume, nodeId: string, now: Date): LvolRow {

@@ -1,6 +1,7 @@
-// Writes what the writer writes, of a disk, a volume and a snapshot that are none, and takes it back: shows
+// Writes what the writer writes, of a disk, a controller, a volume and a snapshot that are none, and takes it back: shows
 // that the schema takes it and that nobody holds a lock against it. Nothing of it is ever committed.
 import { randomUUID } from "node:crypto";
+import { newControllerRow } from "../model/controller.ts";
 import { newDiskRow } from "../model/disk.ts";
 import { newLvolRow } from "../model/lvol.ts";
 import { newSnapshotRow } from "../model/snapshot.ts";
@@ -12,7 +13,16 @@ import * as sql from "./statements.ts";
 /** Ends the transaction with a rollback. */
 class Rehearsed extends Error {}
 
-const NOTHING = { lvols: [], snapshots: [], disks: [], newDisks: [], restored: [], ended: [] };
+const NOTHING = {
+  lvols: [],
+  snapshots: [],
+  disks: [],
+  controllers: [],
+  newDisks: [],
+  newControllers: [],
+  restored: [],
+  ended: [],
+};
 
 /** Throws what a commit would throw, LeaseLost included. */
 export async function rehearse(
@@ -39,6 +49,7 @@ async function writeAndForget(
   const [id, snapshotId, serial] = [randomUUID(), randomUUID(), randomUUID()];
   const place = { transport: "TCP", address: "", sizeBytes: 0n, blockSize: 512 } as const;
   const disk = newDiskRow(nodeId, { serial, model: "none", nsid: 1, ...place }, now);
+  const controller = newControllerRow(nodeId, { id: serial }, now);
   const of = { nodeId, diskId: disk.id, labels: {}, actor: undefined, traceparent: undefined };
   const hosts = { hosts: [], allowAnyHost: false, qos: undefined };
   const request = { sizeBytes: 1n, thin: true, diskId: disk.id, sourceSnapshotId: undefined };
@@ -61,8 +72,12 @@ async function writeAndForget(
     revision,
     now,
   });
-  const rows = { lvols: [lvol], snapshots: [snapshot], disks: [disk] };
-  await sql.writeStatus(client, { ...NOTHING, newDisks: [disk] }, revision);
+  const rows = { lvols: [lvol], snapshots: [snapshot], disks: [disk], controllers: [controller] };
+  await sql.writeStatus(
+    client,
+    { ...NOTHING, newDisks: [disk], newControllers: [controller] },
+    revision,
+  );
   await takeIds(client, nodeId, [
     { id, kind: "l" },
     { id: snapshotId, kind: "s" },

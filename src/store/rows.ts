@@ -1,6 +1,7 @@
 // The node's rows in memory, exactly as committed. The agent with the lease is the only writer of
 // its node's rows, so loops and reads need no query. While the database cannot be reached, these
 // rows are the last known desired state.
+import type { ControllerRow } from "../model/controller.ts";
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
@@ -37,13 +38,19 @@ export type RowChange =
       readonly created: boolean;
       readonly before: SnapshotRow | undefined;
     }
-  | { readonly kind: "disk"; readonly id: string; readonly before: DiskRow | undefined };
+  | { readonly kind: "disk"; readonly id: string; readonly before: DiskRow | undefined }
+  | {
+      readonly kind: "controller";
+      readonly id: string;
+      readonly before: ControllerRow | undefined;
+    };
 
 type Committed = {
   readonly node?: NodeRow;
   readonly lvols?: readonly LvolRow[];
   readonly snapshots?: readonly SnapshotRow[];
   readonly disks?: readonly DiskRow[];
+  readonly controllers?: readonly ControllerRow[];
   /** Ids of volumes and snapshots whose rows are gone. */
   readonly compacted?: readonly string[];
 };
@@ -55,6 +62,7 @@ type Listener = (changes: readonly RowChange[]) => void;
 export class Rows {
   readonly #lvols = new Map<string, LvolRow>();
   readonly #disks = new Map<string, DiskRow>();
+  readonly #controllers = new Map<string, ControllerRow>();
   readonly #lvolByNqn = new Map<string, string>();
   readonly #lvolByUuid = new Map<string, string>();
   readonly #lvolsByDisk = new Map<string, Set<string>>();
@@ -152,6 +160,15 @@ export class Rows {
     return old;
   }
 
+  /** By PCI address. */
+  controller(id: string): ControllerRow | undefined {
+    return this.#controllers.get(id);
+  }
+
+  controllers(): IterableIterator<ControllerRow> {
+    return this.#controllers.values();
+  }
+
   disks(): IterableIterator<DiskRow> {
     return this.#disks.values();
   }
@@ -219,6 +236,11 @@ export class Rows {
       this.#disks.set(row.id, row);
       changes.push({ kind: "disk", id: row.id, before });
     }
+    for (const row of committed.controllers ?? []) {
+      const before = this.#controllers.get(row.id);
+      this.#controllers.set(row.id, row);
+      changes.push({ kind: "controller", id: row.id, before });
+    }
     for (const row of committed.lvols ?? []) {
       const before = this.#lvols.get(row.id);
       // The row of a deleted volume comes back because its lvol has.
@@ -248,12 +270,16 @@ export class Rows {
     readonly lvols: readonly LvolRow[];
     readonly snapshots: readonly SnapshotRow[];
     readonly disks: readonly DiskRow[];
+    readonly controllers: readonly ControllerRow[];
     readonly copied?: boolean;
   }): void {
     this.#copied = all.copied === true;
     const committed = {
       node: all.node,
       disks: all.disks.filter((row) => this.#disks.get(row.id)?.revision !== row.revision),
+      controllers: all.controllers.filter(
+        (row) => this.#controllers.get(row.id)?.revision !== row.revision,
+      ),
       lvols: all.lvols.filter((row) => this.#lvols.get(row.id)?.revision !== row.revision),
       snapshots: all.snapshots.filter(
         (row) => this.#snapshots.get(row.id)?.revision !== row.revision,
@@ -268,11 +294,18 @@ export class Rows {
     readonly lvols: readonly LvolRow[];
     readonly snapshots: readonly SnapshotRow[];
     readonly disks: readonly DiskRow[];
+    readonly controllers: readonly ControllerRow[];
   }): readonly RowChange[] {
     const lvols = new Set(all.lvols.map(({ id }) => id));
     const snapshots = new Set(all.snapshots.map(({ id }) => id));
     const disks = new Set(all.disks.map(({ id }) => id));
+    const controllers = new Set(all.controllers.map(({ id }) => id));
     const removed: RowChange[] = [];
+    for (const row of this.#controllers.values()) {
+      if (controllers.has(row.id)) continue;
+      this.#controllers.delete(row.id);
+      removed.push({ kind: "controller", id: row.id, before: row });
+    }
     for (const row of this.#lvols.values()) {
       if (lvols.has(row.id)) continue;
       removed.push(this.#removeLvol(row));

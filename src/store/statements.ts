@@ -1,11 +1,14 @@
 // SQL statements of the writer: set-based, one per purpose, a fixed number per transaction.
 import { z } from "zod";
 import type { ColumnOwner } from "../model/column-owner.ts";
+import type { ControllerRow } from "../model/controller.ts";
 import { DISK_COLUMNS, type DiskRow } from "../model/disk.ts";
 import { LVOL_COLUMNS, type LvolRow } from "../model/lvol.ts";
 import { SNAPSHOT_COLUMNS, type SnapshotRow } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
 import { assignments, fieldsOf, json, optional, records, targetProcessColumn } from "./columns.ts";
+import { parseControllerRows } from "./controller-rows.ts";
+import * as controllerSql from "./controller-statements.ts";
 import { parseDiskRows } from "./disk-rows.ts";
 import { parseLvolRows } from "./lvol-rows.ts";
 import type { NodeRow } from "./rows.ts";
@@ -96,11 +99,18 @@ export async function registerNode(
   }
 }
 
+type RowsOfNode = {
+  lvols: LvolRow[];
+  snapshots: SnapshotRow[];
+  disks: DiskRow[];
+  controllers: ControllerRow[];
+};
+
 /** All rows of one node, as of one moment: its node row is locked against writers. */
 export async function loadNode(
   client: Sql,
   nodeId: string,
-): Promise<{ node: NodeRow; lvols: LvolRow[]; snapshots: SnapshotRow[]; disks: DiskRow[] }> {
+): Promise<{ node: NodeRow } & RowsOfNode> {
   const node = await client.query(
     `select node_id, cordoned, revision, target_process from node where node_id = $1 for share`,
     [nodeId],
@@ -113,7 +123,9 @@ export async function loadNode(
     [nodeId],
   );
   const disks = await client.query(`select * from disk where node_id = $1`, [nodeId]);
+  const controllers = await client.query(`select * from controller where node_id = $1`, [nodeId]);
   return {
+    controllers: parseControllerRows(controllers.rows),
     snapshots: parseSnapshotRows(snapshots.rows),
     node: toNode(node.rows[0]),
     lvols: parseLvolRows(lvols.rows),
@@ -164,6 +176,7 @@ export async function writeIntents(
     readonly lvols: readonly LvolRow[];
     readonly snapshots: readonly SnapshotRow[];
     readonly disks: readonly DiskRow[];
+    readonly controllers: readonly ControllerRow[];
   },
 ): Promise<void> {
   if (rows.lvols.length > 0) {
@@ -190,6 +203,7 @@ export async function writeIntents(
       [records(rows.disks)],
     );
   }
+  await controllerSql.writeControllerIntents(client, rows.controllers);
 }
 
 /** Whether the node takes new volumes. */
@@ -217,7 +231,7 @@ export async function writeStatus(
   client: Sql,
   batch: StatusBatch,
   revision: bigint,
-): Promise<{ ids: Set<string>; lvols: LvolRow[]; snapshots: SnapshotRow[]; disks: DiskRow[] }> {
+): Promise<{ ids: Set<string> } & RowsOfNode> {
   const ids = new Set<string>();
   const inserted = await insertDisks(client, batch.newDisks, revision);
   for (const row of inserted) ids.add(row.id);
@@ -228,10 +242,16 @@ export async function writeStatus(
     revision,
   });
   const disks = await writeDiskStatus(client, batch.disks, revision);
+  const found = await controllerSql.insertControllers(client, batch.newControllers, revision);
+  const controllers = [
+    ...found,
+    ...(await controllerSql.writeControllers(client, batch.controllers, revision)),
+  ];
+  for (const row of controllers) ids.add(row.id);
   const applied = new Set([...lvols, ...snapshots].map((row) => row.id));
   const ended = await releasePromises(client, batch.ended, { applied, revision });
   for (const row of [...restored, ...lvols, ...snapshots, ...disks]) ids.add(row.id);
-  const changed = { lvols: [...restored, ...lvols], snapshots };
+  const changed = { lvols: [...restored, ...lvols], snapshots, controllers };
   return { ids, ...changed, disks: [...inserted, ...disks, ...ended] };
 }
 

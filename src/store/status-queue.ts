@@ -1,6 +1,7 @@
 // The status that loops record, merged per object until the writer takes it. The number of objects
 // bounds it: while the database cannot be reached, a thousand records of one volume stay one entry.
 import type { Span } from "@opentelemetry/api";
+import type { ControllerRow, ControllerStatusPatch } from "../model/controller.ts";
 import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
 import type { SnapshotRow, SnapshotStatusPatch } from "../model/snapshot.ts";
@@ -26,6 +27,8 @@ export type StatusEntries = {
   readonly lvols: readonly Entry<LvolStatusPatch>[];
   readonly snapshots: readonly Entry<SnapshotStatusPatch>[];
   readonly disks: readonly Entry<DiskStatusPatch>[];
+  readonly newControllers: readonly Entry<ControllerRow>[];
+  readonly controllers: readonly Entry<ControllerStatusPatch>[];
 };
 
 export const NO_STATUS: StatusEntries = {
@@ -35,6 +38,8 @@ export const NO_STATUS: StatusEntries = {
   lvols: [],
   snapshots: [],
   disks: [],
+  newControllers: [],
+  controllers: [],
 };
 
 /**
@@ -45,6 +50,8 @@ export type StatusBatch = {
   readonly snapshots: readonly SnapshotRow[];
   readonly disks: readonly DiskRow[];
   readonly newDisks: readonly DiskRow[];
+  readonly controllers: readonly ControllerRow[];
+  readonly newControllers: readonly ControllerRow[];
   /** Rows of deleted volumes, in the place of their compacted tombstones. */
   readonly restored: readonly LvolRow[];
   /** What becomes a tombstone with this batch: its promised bytes are released. */
@@ -55,8 +62,16 @@ type ObjectEntry = Pick<Entry<unknown>, "id" | "waiting" | "spans">;
 
 /** All entries that are about an object, in the order in which they are written. */
 export function objectEntries(entries: StatusEntries): readonly ObjectEntry[] {
-  const { inserts, restored, lvols, snapshots, disks } = entries;
-  return [...inserts, ...restored, ...lvols, ...snapshots, ...disks];
+  const { inserts, restored, lvols, snapshots, disks, newControllers, controllers } = entries;
+  return [
+    ...inserts,
+    ...restored,
+    ...lvols,
+    ...snapshots,
+    ...disks,
+    ...newControllers,
+    ...controllers,
+  ];
 }
 
 export class StatusQueue {
@@ -64,6 +79,8 @@ export class StatusQueue {
   #snapshots = new Map<string, Entry<SnapshotStatusPatch>>();
   #disks = new Map<string, Entry<DiskStatusPatch>>();
   #inserts = new Map<string, Entry<DiskRow>>();
+  #newControllers = new Map<string, Entry<ControllerRow>>();
+  #controllers = new Map<string, Entry<ControllerStatusPatch>>();
   #restored = new Map<string, Entry<LvolRow>>();
   /** What the transaction in flight has taken. */
   #taken: readonly ObjectEntry[] = [];
@@ -75,7 +92,8 @@ export class StatusQueue {
   }
 
   #maps() {
-    return [this.#inserts, this.#restored, this.#lvols, this.#snapshots, this.#disks] as const;
+    const disks = [this.#inserts, this.#disks, this.#newControllers, this.#controllers] as const;
+    return [...disks, this.#restored, this.#lvols, this.#snapshots] as const;
   }
 
   setTargetProcess(targetProcess: TargetProcess): void {
@@ -110,6 +128,18 @@ export class StatusQueue {
     return add(this.#inserts, row, { patch: row, span });
   }
 
+  addController(
+    row: Pick<ControllerRow, "id" | "generation">,
+    patch: ControllerStatusPatch,
+    span: Span | undefined,
+  ): Promise<boolean> {
+    return add(this.#controllers, row, { patch, span });
+  }
+
+  insertController(row: ControllerRow, span: Span | undefined): Promise<boolean> {
+    return add(this.#newControllers, row, { patch: row, span });
+  }
+
   restoreLvol(row: LvolRow): Promise<boolean> {
     return add(this.#restored, row, { patch: row, span: undefined });
   }
@@ -123,12 +153,16 @@ export class StatusQueue {
       lvols: [...this.#lvols.values()],
       snapshots: [...this.#snapshots.values()],
       disks: [...this.#disks.values()],
+      newControllers: [...this.#newControllers.values()],
+      controllers: [...this.#controllers.values()],
     };
     this.#inserts = new Map();
     this.#restored = new Map();
     this.#lvols = new Map();
     this.#snapshots = new Map();
     this.#disks = new Map();
+    this.#newControllers = new Map();
+    this.#controllers = new Map();
     this.#targetProcess = undefined;
     this.#taken = objectEntries(entries);
     return entries;
@@ -154,6 +188,8 @@ export class StatusQueue {
     restore(this.#lvols, entries.lvols);
     restore(this.#snapshots, entries.snapshots);
     restore(this.#disks, entries.disks);
+    restore(this.#newControllers, entries.newControllers);
+    restore(this.#controllers, entries.controllers);
     this.#targetProcess ??= entries.targetProcess;
   }
 }
@@ -171,6 +207,8 @@ export function statusBatch(entries: StatusEntries, rows: Rows): StatusBatch {
     lvols: lvols.map(({ row }) => row),
     snapshots: snapshots.map(({ row }) => row),
     disks: patched(entries.disks, (id) => rows.disk(id)).map(({ row }) => row),
+    newControllers: entries.newControllers.map(({ patch }) => patch),
+    controllers: patched(entries.controllers, (id) => rows.controller(id)).map(({ row }) => row),
     ended: [...lvols.filter(ends), ...snapshots.filter(ends)].map(({ row }) => row),
   };
 }

@@ -83,6 +83,8 @@ function takesAway({ kind }: Mutation): boolean {
     case "resize":
     case "update":
     case "admitDisk":
+    case "endAdmission":
+    case "inspectController":
     case "zeroFreeSpace":
     case "cordon":
       return false;
@@ -103,7 +105,8 @@ export function decide(state: AdmissionState, { mutation, span }: Waiting): Admi
       span?.setAttribute(ATTR.diskId, decision.row.diskId);
     }
     const changes = before.flatMap(([id, was]) => changesBetween(was, rowsOf(state, id)));
-    const written = changes.length > 0 || (decision.kind === "cordon" && decision.changed);
+    const isNew = decision.kind === "controller" && decision.row.revision === state.revision;
+    const written = changes.length > 0 || isNew || (decision.kind === "cordon" && decision.changed);
     return { decision, written, changes };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;

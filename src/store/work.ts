@@ -40,7 +40,7 @@ export function halves(work: Work): readonly [Work, Work] {
 }
 
 function slice(work: Work, from: number, to: number): Work {
-  const { targetProcess, inserts, restored, lvols, snapshots, disks, intents } = work;
+  const { targetProcess, inserts, restored, lvols, snapshots, disks } = work;
   let start = 0;
   const part = <T>(list: readonly T[]): readonly T[] => {
     const [first, last] = [from - start, to - start].map((index) => Math.max(0, index));
@@ -55,7 +55,9 @@ function slice(work: Work, from: number, to: number): Work {
     lvols: part(lvols),
     snapshots: part(snapshots),
     disks: part(disks),
-    intents: part(intents),
+    newControllers: part(work.newControllers),
+    controllers: part(work.controllers),
+    intents: part(work.intents),
   };
 }
 

@@ -49,6 +49,7 @@ export async function writeWork(
       lvols: [...applied.lvols, ...intents.lvols],
       snapshots: [...applied.snapshots, ...intents.snapshots],
       disks: [...applied.disks, ...intents.disks],
+      controllers: [...applied.controllers, ...intents.controllers],
       compacted,
     },
   };

@@ -1,13 +1,10 @@
 // The only writer of the node's rows (group commit). All intents and status records that wait go
 // into one transaction with a fixed number of statements; while it commits, the next batch
 // collects. A single call costs one commit, and a thousand concurrent calls cost a few.
-import { context, ROOT_CONTEXT, type Span } from "@opentelemetry/api";
+import { context, ROOT_CONTEXT } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import type { AdmissionPolicy, Decision, Mutation } from "../model/admission.ts";
-import type { DiskRow, DiskStatusPatch } from "../model/disk.ts";
 import { Refusal } from "../model/errors.ts";
-import type { LvolRow, LvolStatusPatch } from "../model/lvol.ts";
-import type { SnapshotRow, SnapshotStatusPatch } from "../model/snapshot.ts";
 import type { TargetProcess } from "../model/target-process.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
@@ -23,7 +20,8 @@ import { rehearse } from "./rehearsal.ts";
 import type { Rows } from "./rows.ts";
 import { inSharedCommit } from "./shared-commit.ts";
 import * as sql from "./statements.ts";
-import { NO_STATUS, settle, StatusQueue } from "./status-queue.ts";
+import { NO_STATUS, settle } from "./status-queue.ts";
+import { StatusWriter } from "./status-writer.ts";
 import * as tombstones from "./tombstones.ts";
 import * as intents from "./waiting-intents.ts";
 import type { Admitted, Waiting } from "./waiting-intents.ts";
@@ -50,13 +48,12 @@ export type WriterOptions = {
   readonly instruments?: Instruments;
 };
 
-export class Writer {
+export class Writer extends StatusWriter {
   readonly #options: WriterOptions;
   readonly #instruments: Instruments;
   readonly reachability: Reachability;
   /** Whether what callers ask for can be committed. */
   readonly commits: Commits;
-  readonly #status = new StatusQueue();
   readonly #mutations: Waiting[] = [];
   #scheduled = false;
   #running: Promise<void> | undefined;
@@ -70,6 +67,7 @@ export class Writer {
   #leaderRead: PromiseWithResolvers<void> | undefined;
 
   constructor(options: WriterOptions) {
+    super(options.instruments ?? NO_INSTRUMENTS);
     this.#options = options;
     this.reachability = new Reachability(options.log);
     this.commits = new Commits(options.log);
@@ -78,7 +76,7 @@ export class Writer {
 
   /** Numbers of intents and of objects with status that wait for a transaction. */
   get queued(): { readonly intents: number; readonly records: number } {
-    return { intents: this.#mutations.length, records: this.#status.size };
+    return { intents: this.#mutations.length, records: this.status.size };
   }
 
   /** Whether the last transaction reached the database. */
@@ -150,35 +148,7 @@ export class Writer {
     intents.refuseUnlessLeading(this.#options.fence, this.connected);
   }
 
-  /**
-   * Records what was observed of a volume at this generation. Resolves true once committed, false
-   * if the generation has changed since (observe again). The record is kept and retried while the
-   * database cannot be reached; who waits for it is told false at once.
-   */
-  recordLvol(row: Pick<LvolRow, "id" | "generation">, patch: LvolStatusPatch): Promise<boolean> {
-    return this.#recorded(this.#status.addLvol(row, patch, this.#recordSpan("lvol", row.id)));
-  }
-
-  /** As recordLvol, for a snapshot. */
-  recordSnapshot(
-    row: Pick<SnapshotRow, "id" | "generation">,
-    patch: SnapshotStatusPatch,
-  ): Promise<boolean> {
-    const span = this.#recordSpan("snapshot", row.id);
-    return this.#recorded(this.#status.addSnapshot(row, patch, span));
-  }
-
-  /** As recordLvol, for a disk. */
-  recordDisk(row: Pick<DiskRow, "id" | "generation">, patch: DiskStatusPatch): Promise<boolean> {
-    return this.#recorded(this.#status.addDisk(row, patch, this.#recordSpan("disk", row.id)));
-  }
-
-  /** Inserts the row of a new disk; a row that exists already is not changed. */
-  insertDisk(row: DiskRow): Promise<boolean> {
-    return this.#recorded(this.#status.insertDisk(row, this.#recordSpan("disk", row.id)));
-  }
-
-  #recorded(done: Promise<boolean>): Promise<boolean> {
+  protected override recorded(done: Promise<boolean>): Promise<boolean> {
     if (this.#options.fence.databaseAway) this.endWaits();
     this.#schedule();
     return done;
@@ -195,13 +165,13 @@ export class Writer {
   async restoreTombstones(found: readonly tombstones.Tombstone[]): Promise<boolean> {
     const { policy } = this.#options;
     const rows = found.map((one) => tombstones.rowOfTombstone(one, policy, new Date()));
-    const restored = rows.map((row) => this.#recorded(this.#status.restoreLvol(row)));
+    const restored = rows.map((row) => this.recorded(this.status.restoreLvol(row)));
     return (await Promise.all(restored)).every(Boolean);
   }
 
   /** The database cannot be reached: nobody waits any longer for what is recorded. */
   endWaits(): void {
-    this.#status.endWaits();
+    this.status.endWaits();
   }
 
   /**
@@ -209,14 +179,8 @@ export class Writer {
    * that is recorded later, and kept and retried while the database cannot be reached.
    */
   recordTargetProcess(targetProcess: TargetProcess): void {
-    this.#status.setTargetProcess(targetProcess);
+    this.status.setTargetProcess(targetProcess);
     this.#schedule();
-  }
-
-  #recordSpan(kind: "lvol" | "snapshot" | "disk", id: string): Span | undefined {
-    return childSpan(this.#instruments.tracer, "commit status", {
-      attributes: { [ATTR.objectKind]: kind, [ATTR.objectId]: id },
-    });
   }
 
   #schedule(delayMs = 0): void {
@@ -240,7 +204,7 @@ export class Writer {
           const leads = this.#options.fence.epoch !== undefined;
           const records =
             this.commits.inDoubt ||
-            this.#status.size > 0 ||
+            this.status.size > 0 ||
             tombstones.oldTombstones(this.#options).length > 0;
           const more = this.#mutations.length > 0 || (leads && records) || this.#stale;
           const retry = this.#stale || (leads && this.commits.inDoubt);
@@ -263,7 +227,7 @@ export class Writer {
       const { epoch } = this.#options.fence;
       if (epoch === undefined) intents.refuse(left(parts), intents.notLeaseHolder());
       else {
-        parts.push({ ...this.#status.take(), intents: parts.pop()?.intents ?? [] });
+        parts.push({ ...this.status.take(), intents: parts.pop()?.intents ?? [] });
         await this.#commitParts(parts, epoch);
         await this.commits.prove(() => rehearse(database, { ...policy, epoch }));
       }
@@ -271,7 +235,7 @@ export class Writer {
       this.#retryMs = this.commits.inDoubt ? this.#nextRetryMs : COMMIT_RETRY_FIRST_MS;
       this.reachability.reached();
     } catch (error) {
-      for (const part of parts) this.#status.putBack(part);
+      for (const part of parts) this.status.putBack(part);
       this.#onFailed(parts, error);
     }
   }

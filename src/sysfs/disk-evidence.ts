@@ -1,7 +1,8 @@
-// Gathers the evidence against claiming a PCI function from the kernel. A claim takes the whole
-// controller, so it inspects every namespace of it and every function of its IOMMU group. It never
-// writes, and never reports what it could not read as blank: that is evidence UNREADABLE.
+// Gathers the evidence against taking a PCI function from the kernel. What is taken is its closure
+// (closure.ts), so every namespace and every function of that is inspected. It never writes, and never
+// reports what it could not read as blank: that is evidence UNREADABLE.
 import { sortedEvidence, type Evidence } from "../model/evidence.ts";
+import { closureOf, groupBlockers, namespacesIn, namespacesOf } from "./closure.ts";
 import { inspectBytes } from "./disk-bytes.ts";
 import { inspectUsage, namespaceSubject, readUsage, type Usage } from "./disk-usage.ts";
 import { errnoOf } from "./errno.ts";
@@ -12,8 +13,8 @@ import { HEAD_BYTES, TAIL_BYTES } from "./signatures.ts";
 export type Inspection = AsyncDisposable & {
   readonly evidence: readonly Evidence[];
   /**
-   * The namespaces of the function, opened exclusively until the inspection is disposed: no other
-   * user can claim them in between. Namespaces of other functions of the group are not held.
+   * The namespaces of the closure, opened exclusively until the inspection is disposed: no other
+   * user can claim them in between.
    */
   readonly held: readonly HeldDevice[];
 };
@@ -28,113 +29,114 @@ export type InspectOptions = {
 };
 
 /**
- * Drivers that do not prevent use of the group through vfio: they do not manage its DMA mappings.
+ * A look at the closure of a function: opens nothing exclusively, so it disturbs nobody. A function that
+ * is not in the topology gives evidence UNREADABLE.
  */
-const GROUP_NEUTRAL: ReadonlySet<string | undefined> = new Set([
-  undefined,
-  "vfio-pci",
-  "pci-stub",
-  "pcieport",
-]);
-
-/**
- * Inspects a function and keeps its namespaces open exclusively until the inspection is disposed.
- * A function that is not in the topology gives evidence UNREADABLE.
- */
-export async function inspectFunction(
-  kernel: Kernel,
-  topology: NvmeTopology,
-  pciAddress: string,
-  options: InspectOptions = {},
-): Promise<Inspection> {
-  const pciFunction = topology.functions.find((each) => each.pciAddress === pciAddress);
-  if (pciFunction === undefined) {
-    return inspection([unreadable(pciAddress, "no such NVMe function")], []);
-  }
-  const group = new Set(pciFunction.groupFunctions.map(({ address }) => address));
-  const neighbours = topology.functions.filter(
-    (each) => each !== pciFunction && group.has(each.pciAddress) && each.controllers.length > 0,
-  );
-  const usage = await readUsage(kernel);
-  const ownNamespaces = namespacesOf(pciFunction);
-  const otherNamespaces = neighbours.flatMap(namespacesOf);
-  const used = await Promise.all(
-    [...ownNamespaces, ...otherNamespaces].map(
-      async (ns) => await inspectUse(kernel, usage, ns, topology),
-    ),
-  );
-  // Open devices only after the last call that may throw, or one would stay open.
-  const [ownContents, otherContents] = await Promise.all(
-    [ownNamespaces, otherNamespaces].map(
-      async (list) => await Promise.all(list.map(async (ns) => await inspectContent(kernel, ns))),
-    ),
-  );
-  const contents = [...(ownContents ?? []), ...(otherContents ?? [])];
-  await closeAll((otherContents ?? []).flatMap(({ held }) => held));
-  return inspection(
-    [
-      ...functionEvidence(pciFunction),
-      ...(usage.known ? [] : [unreadable(pciAddress, "mounts cannot be read")]),
-      ...used.flat(),
-      ...contents.flatMap(({ evidence }) => evidence),
-      ...policyEvidence(pciFunction, options),
-    ],
-    (ownContents ?? []).flatMap(({ held }) => held),
-  );
-}
-
-/** As inspectFunction, without keeping any namespace open. */
 export async function gatherEvidence(
   kernel: Kernel,
   topology: NvmeTopology,
   pciAddress: string,
   options: InspectOptions = {},
 ): Promise<readonly Evidence[]> {
-  await using inspected = await inspectFunction(kernel, topology, pciAddress, options);
-  return inspected.evidence;
+  const look = async (namespace: NvmeNamespace) => await lookAtContent(kernel, namespace);
+  const { evidence } = await inspect({ kernel, topology, pciAddress, options }, look);
+  return evidence;
 }
 
-/** Other functions of the IOMMU group whose driver prevents use of the group through vfio. */
-export function groupBlockers(
-  pciFunction: Pick<NvmeFunction, "pciAddress" | "groupFunctions">,
-): readonly { readonly address: string; readonly driver: string | undefined }[] {
-  return pciFunction.groupFunctions.filter(
-    ({ address, driver }) => address !== pciFunction.pciAddress && !GROUP_NEUTRAL.has(driver),
+/**
+ * For a claim: as gatherEvidence, with every namespace of the closure opened exclusively until the
+ * inspection is disposed. One that cannot be opened so gives evidence EXCLUSIVE_OPEN_REFUSED.
+ */
+export async function inspectForClaim(
+  kernel: Kernel,
+  topology: NvmeTopology,
+  pciAddress: string,
+): Promise<Inspection> {
+  const hold = async (namespace: NvmeNamespace) => await holdAndInspect(kernel, namespace);
+  const { evidence, held } = await inspect({ kernel, topology, pciAddress, options: {} }, hold);
+  return { evidence, held, [Symbol.asyncDispose]: async () => await closeAll(held) };
+}
+
+type Content = { readonly evidence: readonly Evidence[]; readonly held: readonly HeldDevice[] };
+
+async function inspect(
+  {
+    kernel,
+    topology,
+    pciAddress,
+    options,
+  }: {
+    readonly kernel: Kernel;
+    readonly topology: NvmeTopology;
+    readonly pciAddress: string;
+    readonly options: InspectOptions;
+  },
+  /** Never throws: the others of the closure may have been opened already. */
+  inspectContent: (namespace: NvmeNamespace) => Promise<Content>,
+): Promise<Content> {
+  const members = closureOf(topology, pciAddress);
+  if (members.length === 0) {
+    return { evidence: [unreadable(pciAddress, "no such NVMe function")], held: [] };
+  }
+  const usage = await readUsage(kernel);
+  const namespaces = namespacesIn(members);
+  const used = await Promise.all(
+    namespaces.map(async (ns) => await inspectUse({ kernel, usage, topology, members }, ns)),
   );
+  // Open devices only after the last call that may throw, or one would stay open.
+  const contents = await Promise.all(namespaces.map(inspectContent));
+  const evidence = [
+    ...members.flatMap(functionEvidence),
+    ...groupEvidence(members),
+    ...(usage.known ? [] : [unreadable(pciAddress, "mounts cannot be read")]),
+    ...used.flat(),
+    ...contents.flatMap((content) => content.evidence),
+    ...policyEvidence(members, pciAddress, options),
+  ];
+  return { evidence: sortedEvidence(evidence), held: contents.flatMap(({ held }) => held) };
 }
 
-export function namespacesOf({ controllers }: NvmeFunction): readonly NvmeNamespace[] {
-  return controllers.flatMap(({ namespaces }) => namespaces);
+function groupEvidence(members: readonly NvmeFunction[]): readonly Evidence[] {
+  const [first] = members;
+  return groupBlockers(members).map(({ address, driver }) => ({
+    kind: "IOMMU_GROUP_SHARED",
+    subject: address,
+    detail: `driver ${driver} in the IOMMU group of ${first?.pciAddress}`,
+  }));
 }
 
 function functionEvidence(pciFunction: NvmeFunction): readonly Evidence[] {
-  const { pciAddress: subject, driver, controllers, iommuGroup } = pciFunction;
-  const evidence: Evidence[] = groupBlockers(pciFunction).map(({ address, driver }) => ({
-    kind: "IOMMU_GROUP_SHARED",
-    subject: address,
-    detail: `driver ${driver} in the IOMMU group of ${subject}`,
-  }));
+  const { pciAddress: subject, driver, driverOverride, controllers, iommuGroup } = pciFunction;
+  const evidence: Evidence[] = [];
   if (iommuGroup === undefined) {
     evidence.push({ kind: "NO_IOMMU", subject, detail: "function has no IOMMU group" });
   }
+  // On vfio-pci it is the agent's own, or that of whoever has bound it.
+  if (driverOverride !== undefined && driver !== "vfio-pci") {
+    const detail = `somebody has set driver_override to ${driverOverride}`;
+    evidence.push({ kind: "DRIVER_OVERRIDE", subject, detail });
+  }
   if (driver !== "nvme") {
-    evidence.push(unreadable(subject, driver === undefined ? "no driver" : `driver ${driver}`));
+    evidence.push(notReady(subject, driver === undefined ? "no driver" : `driver ${driver}`));
   } else if (namespacesOf(pciFunction).length === 0) {
-    evidence.push(unreadable(subject, "no namespace is visible"));
+    evidence.push(notReady(subject, "no namespace is visible"));
   }
   return [...evidence, ...controllers.flatMap(controllerEvidence)];
 }
 
 function controllerEvidence({ serial, state }: NvmeController): readonly Evidence[] {
-  return state === "live" ? [] : [unreadable(serial, `controller is ${state || "in no state"}`)];
+  return state === "live" ? [] : [notReady(serial, `controller is ${state || "in no state"}`)];
 }
 
+/** Of the named function only: the others of the closure have disks of their own. */
 function policyEvidence(
-  pciFunction: NvmeFunction,
+  members: readonly NvmeFunction[],
+  address: string,
   { allowed }: InspectOptions,
 ): readonly Evidence[] {
-  const address = pciFunction.pciAddress;
-  return pciFunction.controllers
+  return members
+    .filter(({ pciAddress }) => pciAddress === address)
+    .flatMap(({ controllers }) => controllers)
     .filter(({ serial, model }) => allowed?.({ serial, model, address }) === false)
     .map(({ serial }) => ({
       kind: "NOT_ALLOWED",
@@ -143,13 +145,16 @@ function policyEvidence(
     }));
 }
 
-type Content = { readonly evidence: readonly Evidence[]; readonly held: readonly HeldDevice[] };
+type Around = {
+  readonly kernel: Kernel;
+  readonly usage: Usage;
+  readonly topology: NvmeTopology;
+  readonly members: readonly NvmeFunction[];
+};
 
 async function inspectUse(
-  kernel: Kernel,
-  usage: Usage,
+  { kernel, usage, topology, members }: Around,
   ns: NvmeNamespace,
-  topology: NvmeTopology,
 ): Promise<readonly Evidence[]> {
   const subject = namespaceSubject(ns);
   const evidence: Evidence[] = [...(await inspectUsage(kernel, usage, ns))];
@@ -158,36 +163,58 @@ async function inspectUse(
     const detail = `the kernel shows partition ${numbers.join(", ")}`;
     evidence.push({ kind: "PARTITION_TABLE", subject, detail });
   }
-  if (ns.controllers.length > 1) {
-    evidence.push({
-      kind: "HOLDER",
-      subject,
-      detail: `also reached through ${otherPaths(ns, topology)}`,
-    });
+  const through = otherPaths(ns, topology, members);
+  if (through !== undefined) {
+    evidence.push({ kind: "HOLDER", subject, detail: `also reached through ${through}` });
   }
   return evidence;
 }
 
 /**
- * The other controllers of a namespace. They count as holders: after a claim the kernel could write
- * through them while SPDK writes through the claimed one.
+ * Controllers of a namespace that are not taken with it. They count as holders: after a claim the kernel
+ * could write through them while SPDK writes through the claimed one.
  */
-function otherPaths(ns: NvmeNamespace, topology: NvmeTopology): string {
-  const addresses = topology.functions
-    .flatMap(({ controllers }) => controllers)
-    .filter(({ name }) => ns.controllers.includes(name))
-    .map(({ address }) => address)
-    .filter((address) => address !== ns.address);
+function otherPaths(
+  ns: NvmeNamespace,
+  topology: NvmeTopology,
+  members: readonly NvmeFunction[],
+): string | undefined {
+  const taken = new Set(members.flatMap(({ controllers }) => controllers.map(({ name }) => name)));
+  const others = ns.controllers.filter((name) => !taken.has(name));
+  if (others.length === 0) return undefined;
+  const addresses = [
+    ...topology.functions.flatMap(({ controllers }) => controllers),
+    ...topology.fabrics,
+  ]
+    .filter(({ name }) => others.includes(name))
+    .map(({ address }) => address);
   return addresses.length === 0 ? "another controller" : addresses.toSorted().join(", ");
 }
 
-/** Never throws, because the caller has to close the device that it opened. */
-async function inspectContent(kernel: Kernel, ns: NvmeNamespace): Promise<Content> {
+/** Reads the namespace without keeping anybody else from opening it. */
+async function lookAtContent(kernel: Kernel, ns: NvmeNamespace): Promise<Content> {
   const subject = namespaceSubject(ns);
-  if (ns.sizeBytes === 0n || ns.blockSizeBytes === 0 || ns.nsid === 0) {
-    const detail = "the kernel shows no size, block size or namespace id";
-    return { evidence: [unreadable(subject, detail)], held: [] };
-  }
+  const missing = missingFacts(ns);
+  if (missing !== undefined) return { evidence: [missing], held: [] };
+  const read = async (at: bigint, length: number) => await kernel.readBlocks(ns.device, at, length);
+  const evidence = await contentEvidence(ns, read);
+  const dev = await kernel.read(`/sys/class/block/${ns.kernelName}/dev`).catch(() => undefined);
+  return { evidence: dev === ns.dev ? evidence : [unreadable(subject, MOVED)], held: [] };
+}
+
+const MOVED = "the kernel name moved to another disk meanwhile";
+
+function missingFacts(ns: NvmeNamespace): Evidence | undefined {
+  if (ns.sizeBytes > 0n && ns.blockSizeBytes > 0 && ns.nsid > 0) return undefined;
+  const detail = "the kernel shows no size, block size or namespace id";
+  return unreadable(namespaceSubject(ns), detail);
+}
+
+/** Never throws, because the caller has to close the device that it opened. */
+async function holdAndInspect(kernel: Kernel, ns: NvmeNamespace): Promise<Content> {
+  const subject = namespaceSubject(ns);
+  const missing = missingFacts(ns);
+  if (missing !== undefined) return { evidence: [missing], held: [] };
   let device: HeldDevice | undefined;
   try {
     device = await kernel.openExclusive(ns.device);
@@ -202,8 +229,7 @@ async function inspectContent(kernel: Kernel, ns: NvmeNamespace): Promise<Conten
     return { evidence: [refused, ...(await contentEvidence(ns, read))], held: [] };
   }
   if (device.dev !== ns.dev) {
-    const detail = "the kernel name moved to another disk meanwhile";
-    return { evidence: [unreadable(subject, detail)], held: [device] };
+    return { evidence: [unreadable(subject, MOVED)], held: [device] };
   }
   return { evidence: await contentEvidence(ns, device.read), held: [device] };
 }
@@ -237,12 +263,8 @@ function unreadable(subject: string, detail: string): Evidence {
   return { kind: "UNREADABLE", subject, detail };
 }
 
-function inspection(evidence: readonly Evidence[], held: readonly HeldDevice[]): Inspection {
-  return {
-    evidence: sortedEvidence(evidence),
-    held,
-    [Symbol.asyncDispose]: async () => await closeAll(held),
-  };
+function notReady(subject: string, detail: string): Evidence {
+  return { kind: "NOT_READY", subject, detail };
 }
 
 async function closeAll(held: readonly HeldDevice[]): Promise<void> {

@@ -1,8 +1,13 @@
 // Access to the kernel: /sys, /proc and /dev below a root folder. It never checks whether a write
 // is safe; that is up to its callers.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { constants } from "node:fs";
 import { open, readFile, readdir, readlink, realpath, type FileHandle } from "node:fs/promises";
+import { constants as osConstants } from "node:os";
 import { unlessErrno } from "./errno.ts";
+
+const errnoNumbers = osConstants.errno;
 
 /**
  * A block device opened O_RDONLY | O_EXCL: until it is closed the kernel refuses to mount or stack
@@ -64,7 +69,11 @@ export function openKernel(root: string): Kernel {
       ]);
       return real === undefined ? undefined : withoutRoot(base, real);
     },
-    write: async (path, text) => await writeOnce(at(path), text),
+    write: async (path, text) => {
+      if (text === "") throw new RangeError(`empty write to ${path}`);
+      if (path.endsWith("/unbind")) await writeInChild(at(path), text);
+      else await writeOnce(at(path), text);
+    },
     openExclusive: async (device) => {
       const flags = constants.O_RDONLY | constants.O_EXCL;
       const handle = await unlessErrno(open(at(device), flags), ["EBUSY"], undefined);
@@ -96,7 +105,6 @@ function withoutRoot(base: string, real: string): string | undefined {
 }
 
 async function writeOnce(path: string, text: string): Promise<void> {
-  if (text === "") throw new RangeError(`empty write to ${path}`);
   // O_WRONLY alone: attributes such as unbind have mode 0200, which even root may not open for
   // reading, and O_CREAT would turn a missing attribute's ENOENT into EACCES.
   await using handle = await open(path, constants.O_WRONLY);
@@ -107,12 +115,36 @@ async function writeOnce(path: string, text: string): Promise<void> {
   }
 }
 
+/** What a child does: one write; its exit status is the errno of what fails. */
+const CHILD = `
+const { openSync, writeSync, constants } = require("node:fs");
+try {
+  writeSync(openSync(process.argv[1], constants.O_WRONLY), process.argv[2], null, "latin1");
+} catch (error) {
+  process.exitCode = Math.abs(error.errno);
+}
+`;
+
+/**
+ * As writeOnce, in a process of its own: a write that does not return keeps neither a thread of this
+ * process nor its end. Nothing can end such a child before the kernel does.
+ */
+async function writeInChild(path: string, text: string): Promise<void> {
+  const options = { stdio: "ignore", detached: true } as const;
+  const child = spawn(process.execPath, ["-e", CHILD, "--", path, text], options);
+  child.unref();
+  const [status]: unknown[] = await once(child, "exit");
+  if (status === 0) return;
+  const code = Object.entries(errnoNumbers).find(([, number]) => number === status)?.[0] ?? "EIO";
+  throw Object.assign(new Error(`${code}: write '${path}'`), { code, syscall: "write", path });
+}
+
 async function held(device: string, handle: FileHandle): Promise<HeldDevice> {
   return {
     device,
     dev: await deviceOf(device, handle),
     read: async (offset, length) => await readFully(handle, offset, length),
-    // Closing twice is no error: claimForVfio closes it first, the caller that opened it again.
+    // Closing twice is no error: claimFunctions closes it first, the caller that opened it again.
     [Symbol.asyncDispose]: async () => await handle.close(),
   };
 }

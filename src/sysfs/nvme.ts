@@ -25,6 +25,9 @@ export type NvmeNamespace = {
   readonly nsid: number;
   readonly serial: string;
   readonly model: string;
+  /** 32 and 16 hexadecimal digits in lower case; undefined if the drive shows none. */
+  readonly nguid: string | undefined;
+  readonly eui64: string | undefined;
   /** 0 if the kernel shows none. */
   readonly sizeBytes: bigint;
   readonly blockSizeBytes: number;
@@ -214,13 +217,15 @@ async function readNamespace(
   controllers: readonly string[],
 ): Promise<NvmeNamespace | undefined> {
   const at = `/sys/class/block/${kernelName}`;
-  const [children, dev, nsid, sectors, blockSize, holders] = await Promise.all([
+  const [children, dev, nsid, sectors, blockSize, holders, nguid, eui64] = await Promise.all([
     kernel.list(at),
     kernel.read(`${at}/dev`),
     kernel.read(`${at}/nsid`),
     kernel.read(`${at}/size`),
     kernel.read(`${at}/queue/logical_block_size`),
     kernel.list(`${at}/holders`),
+    kernel.read(`${at}/nguid`),
+    kernel.read(`${at}/eui`),
   ]);
   if (children.length === 0) return undefined;
   const partitions = children.filter(
@@ -233,6 +238,8 @@ async function readNamespace(
     nsid: Number(decimal(nsid)),
     serial: controller.serial,
     model: controller.model,
+    nguid: digits(nguid, 32),
+    eui64: digits(eui64, 16),
     // The kernel counts in sectors of 512 bytes, whatever the block size.
     sizeBytes: decimal(sectors) * 512n,
     blockSizeBytes: Number(decimal(blockSize)),
@@ -263,6 +270,12 @@ function transportOf(name: string): NvmeTransport {
 
 function decimal(text: string | undefined): bigint {
   return text !== undefined && /^\d+$/.test(text) ? BigInt(text) : 0n;
+}
+
+/** The hexadecimal digits of an identifier; undefined if there are too few, or none but zeros. */
+function digits(text: string | undefined, count: number): string | undefined {
+  const all = (text ?? "").replace(/[^0-9a-fA-F]/g, "").toLowerCase();
+  return all.length === count && /[^0]/.test(all) ? all : undefined;
 }
 
 function lastPart(path: string | undefined): string | undefined {

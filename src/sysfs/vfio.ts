@@ -1,22 +1,25 @@
-// Claims a PCI function for SPDK (nvme driver to vfio-pci) and releases it to a kernel driver. The
-// kernel refuses none of this, not even for a mounted disk
+// Takes PCI functions for SPDK (nvme driver to vfio-pci) and gives them back to their kernel drivers, all
+// that go together at once (closure.ts). The kernel refuses none of this, not even for a mounted disk
 // (docs/kernel.md#what-the-kernel-does-not-refuse), so the caller must hold every namespace of the
-// function exclusively and have evidence that allows the claim. Both operations may be repeated
-// after a crash at any point.
-import { groupBlockers, namespacesOf } from "./disk-evidence.ts";
+// functions exclusively and have evidence that allows the claim. Both may be repeated after a crash at
+// any point.
+import { groupBlockers, namespacesIn, namespacesOf } from "./closure.ts";
 import { errnoOf } from "./errno.ts";
 import type { HeldDevice, Kernel } from "./kernel.ts";
 import { listNvme, readDriver, readFunction, type NvmeFunction } from "./nvme.ts";
+import { UNBIND_MS } from "../limits.ts";
 
 export type ClaimRefusal =
   | "NO_SUCH_FUNCTION"
   /** Bound to a driver other than nvme and vfio-pci: another program may be using it. */
   | "OTHER_DRIVER"
+  /** Somebody has said which driver is to have it. */
+  | "DRIVER_OVERRIDE"
   | "NO_IOMMU"
   | "IOMMU_GROUP_SHARED"
   | "VFIO_PCI_NOT_LOADED"
   | "NO_HUGEPAGES"
-  /** A namespace of the function is missing in heldDescriptors. */
+  /** A namespace of the functions is missing in heldDescriptors. */
   | "NOT_HELD"
   | "UNBIND_FAILED"
   | "BIND_FAILED"
@@ -24,26 +27,17 @@ export type ClaimRefusal =
   | "NO_GROUP_NODE";
 
 export type ClaimResult =
-  | {
-      readonly ok: true;
-      /** `/dev/vfio/<group>` */
-      readonly group: string;
-      /** Driver before the claim; undefined if it had none or was bound to vfio-pci already. */
-      readonly originalDriver: string | undefined;
-    }
-  | {
-      readonly ok: false;
-      readonly reason: ClaimRefusal;
-      readonly detail: string;
-      /** Driver of the function now; undefined if it has none. */
-      readonly driver: string | undefined;
-    };
+  | { readonly ok: true }
+  | { readonly ok: false; readonly reason: ClaimRefusal; readonly detail: string };
 
 export type ReleaseResult =
-  | { readonly ok: true; /** Names of its block devices. */ readonly appeared: readonly string[] }
+  | { readonly ok: true; /** Names of their block devices. */ readonly appeared: readonly string[] }
   | { readonly ok: false; readonly reason: ReleaseRefusal; readonly detail: string };
 
 export type ReleaseRefusal = "NO_SUCH_FUNCTION" | "OTHER_DRIVER" | "UNBIND_FAILED" | "BIND_FAILED";
+
+/** A function and the kernel driver that it goes back to; undefined: it is left without one. */
+export type Return = { readonly address: string; readonly driver: string | undefined };
 
 const VFIO_PCI = "vfio-pci";
 const KERNEL_DRIVER = "nvme";
@@ -54,112 +48,124 @@ const APPEAR_MS = 2_000;
 const POLL_MS = 20;
 
 /**
- * Binds a function to vfio-pci. Closes `heldDescriptors` as soon as the kernel driver is unbound;
- * if the claim fails before that, the caller has to close them. On a failure after the first write
- * the function is released to the driver it had.
+ * Binds functions to vfio-pci. Closes `heldDescriptors` as soon as the kernel driver of the last one is
+ * unbound; if the claim fails before that, the caller has to close them. On a failure after the first
+ * write all of them are given back to the drivers that they had.
  */
-export async function claimForVfio(
+export async function claimFunctions(
   kernel: Kernel,
-  pciAddress: string,
+  addresses: readonly string[],
   { heldDescriptors }: { readonly heldDescriptors: readonly HeldDevice[] },
 ): Promise<ClaimResult> {
   const { functions } = await listNvme(kernel);
-  const pciFunction = functions.find((each) => each.pciAddress === pciAddress);
-  if (pciFunction === undefined) return await refused(kernel, pciAddress, "NO_SUCH_FUNCTION", "");
-  const obstacle =
-    (await claimObstacle(kernel, pciFunction)) ?? notHeld(pciFunction, heldDescriptors);
-  if (obstacle !== undefined) {
-    return await refused(kernel, pciAddress, obstacle.reason, obstacle.detail);
+  const members = functions.filter(({ pciAddress }) => addresses.includes(pciAddress));
+  const absent = addresses.filter((one) => !members.some(({ pciAddress }) => pciAddress === one));
+  if (absent.length > 0) {
+    return refused("NO_SUCH_FUNCTION", `no NVMe function ${absent.join(", ")}`);
   }
-  const originalDriver = pciFunction.driver === VFIO_PCI ? undefined : pciFunction.driver;
+  const obstacle = (await claimObstacle(kernel, members)) ?? notHeld(members, heldDescriptors);
+  if (obstacle !== undefined) return obstacle;
   try {
-    await moveToVfio(kernel, pciFunction, heldDescriptors);
+    await moveToVfio(kernel, members, heldDescriptors);
   } catch (error) {
     if (!(error instanceof StepFailure)) throw error;
-    await releaseToDriver(kernel, pciAddress, originalDriver);
-    return await refused(kernel, pciAddress, error.reason, error.message);
+    const back = members
+      .filter(({ driver }) => driver !== VFIO_PCI)
+      .map(({ pciAddress: address, driver }) => ({ address, driver }));
+    await releaseFunctions(kernel, back);
+    return refused(error.reason, error.message);
   }
-  return { ok: true, group: `/dev/vfio/${pciFunction.iommuGroup}`, originalDriver };
+  return { ok: true };
 }
 
 /**
- * Checks the preconditions of a claim without a write; for each of them SPDK would only answer -19.
+ * Checks the preconditions of a claim without a write, for each of which SPDK would only answer -19;
+ * undefined: none is missing.
  */
 async function claimObstacle(
   kernel: Kernel,
-  pciFunction: Omit<NvmeFunction, "controllers">,
-): Promise<{ readonly reason: ClaimRefusal; readonly detail: string } | undefined> {
-  if (
-    pciFunction.driver !== undefined &&
-    pciFunction.driver !== KERNEL_DRIVER &&
-    pciFunction.driver !== VFIO_PCI
-  ) {
-    return {
-      reason: "OTHER_DRIVER",
-      detail: `${pciFunction.pciAddress} has driver ${pciFunction.driver}`,
-    };
+  members: readonly Omit<NvmeFunction, "controllers">[],
+): Promise<Extract<ClaimResult, { ok: false }> | undefined> {
+  const moving = members.filter(({ driver }) => driver !== VFIO_PCI);
+  for (const { pciAddress, driver, driverOverride, iommuGroup } of moving) {
+    if (driver !== undefined && driver !== KERNEL_DRIVER) {
+      return refused("OTHER_DRIVER", `${pciAddress} has driver ${driver}`);
+    }
+    if (driverOverride !== undefined && driverOverride !== VFIO_PCI) {
+      const detail = `driver_override of ${pciAddress} is ${driverOverride}, and not the agent's`;
+      return refused("DRIVER_OVERRIDE", detail);
+    }
+    if (iommuGroup === undefined) return refused("NO_IOMMU", `${pciAddress} has no IOMMU group`);
   }
-  if (pciFunction.iommuGroup === undefined) {
-    return { reason: "NO_IOMMU", detail: `${pciFunction.pciAddress} has no IOMMU group` };
-  }
-  const blockers = groupBlockers(pciFunction);
+  const blockers = groupBlockers(members.map((one) => ({ ...one, controllers: [] })));
   if (blockers.length > 0) {
     const named = blockers.map(({ address, driver }) => `${address} (driver ${driver})`);
-    const detail = `IOMMU group ${pciFunction.iommuGroup} also holds ${named.join(", ")}`;
-    return { reason: "IOMMU_GROUP_SHARED", detail };
+    const detail = `the IOMMU group of ${members[0]?.pciAddress} also holds ${named.join(", ")}`;
+    return refused("IOMMU_GROUP_SHARED", detail);
   }
+  return await missingOnNode(kernel);
+}
+
+/** What forbids any claim on this node, for people; undefined: nothing. */
+export async function nodeObstacle(kernel: Kernel): Promise<string | undefined> {
+  const missing = await missingOnNode(kernel);
+  return missing && `${missing.reason}: ${missing.detail}`;
+}
+
+async function missingOnNode(kernel: Kernel) {
   const [attributes, hugepages] = await Promise.all([
     kernel.list(`${PCI}/drivers/${VFIO_PCI}`),
     countHugepages(kernel),
   ]);
   if (attributes.length === 0) {
-    return { reason: "VFIO_PCI_NOT_LOADED", detail: "kernel module vfio-pci is not loaded" };
+    return refused("VFIO_PCI_NOT_LOADED", "kernel module vfio-pci is not loaded");
   }
-  if (hugepages === 0) {
-    return { reason: "NO_HUGEPAGES", detail: "no huge pages are reserved for the target" };
-  }
+  if (hugepages === 0) return refused("NO_HUGEPAGES", "no huge pages are reserved for the target");
   return undefined;
 }
 
 /**
- * Releases a function that is bound to vfio-pci or to no driver to a kernel driver (undefined:
- * leaves it without a driver) and waits at most 2 s until its block devices exist. A process that
- * uses it through vfio must have closed it before: the kernel unbinds it without asking.
+ * Gives functions that are bound to vfio-pci or to no driver back to their kernel drivers: unbinds all,
+ * binds all, and waits at most 2 s until their block devices exist. A process that uses one of them
+ * through vfio must have closed it before: the kernel unbinds it without asking.
  */
-export async function releaseToDriver(
+export async function releaseFunctions(
   kernel: Kernel,
-  pciAddress: string,
-  originalDriver: string | undefined,
+  returns: readonly Return[],
+  { unbindMs = UNBIND_MS }: { readonly unbindMs?: number } = {},
 ): Promise<ReleaseResult> {
-  const pciFunction = await readFunction(kernel, pciAddress);
-  const path = await kernel.realPath(`${PCI}/devices/${pciAddress}`);
-  if (path === undefined) {
-    return { ok: false, reason: "NO_SUCH_FUNCTION", detail: `no PCI function ${pciAddress}` };
-  }
-  if (
-    pciFunction.driver !== undefined &&
-    pciFunction.driver !== VFIO_PCI &&
-    pciFunction.driver !== originalDriver
-  ) {
-    return {
-      ok: false,
-      reason: "OTHER_DRIVER",
-      detail: `${pciAddress} has driver ${pciFunction.driver}`,
-    };
-  }
-  try {
-    if (pciFunction.driverOverride !== undefined) {
-      await kernel.write(`${PCI}/devices/${pciAddress}/driver_override`, "\n");
+  const found = await Promise.all(
+    returns.map(async (one) => ({ ...one, is: await readFunction(kernel, one.address) })),
+  );
+  for (const { address, driver, is } of found) {
+    const path = await kernel.realPath(`${PCI}/devices/${address}`);
+    if (path === undefined) return refused("NO_SUCH_FUNCTION", `no PCI function ${address}`);
+    if (is.driver !== undefined && is.driver !== VFIO_PCI && is.driver !== driver) {
+      return refused("OTHER_DRIVER", `${address} has driver ${is.driver}`);
     }
-    if (pciFunction.driver === VFIO_PCI) await unbind(kernel, pciAddress);
-    if (originalDriver === undefined) return { ok: true, appeared: [] };
-    await bind(kernel, pciAddress, originalDriver);
+  }
+  const bound = found.filter(({ driver }) => driver !== undefined);
+  try {
+    for (const { address, is } of found) {
+      if (is.driverOverride === undefined) continue;
+      await kernel.write(`${PCI}/devices/${address}/driver_override`, "\n");
+    }
+    // All before the first bind: no kernel driver binds while a group is in use by vfio.
+    for (const { address, is } of found) {
+      if (is.driver === VFIO_PCI) await unbind(kernel, address, unbindMs);
+    }
+    for (const { address, driver } of bound) {
+      if (driver !== undefined) await bind(kernel, address, driver);
+    }
   } catch (error) {
     if (!(error instanceof StepFailure)) throw error;
     const reason = error.reason === "UNBIND_FAILED" ? "UNBIND_FAILED" : "BIND_FAILED";
-    return { ok: false, reason, detail: error.message };
+    return refused(reason, error.message);
   }
-  return { ok: true, appeared: await waitForBlockDevices(kernel, pciAddress) };
+  const appeared = await Promise.all(
+    bound.map(async ({ address }) => await waitForBlockDevices(kernel, address)),
+  );
+  return { ok: true, appeared: appeared.flat() };
 }
 
 /** A step of a claim or a release failed; `reason` says which. */
@@ -175,36 +181,62 @@ class StepFailure extends Error {
 
 async function moveToVfio(
   kernel: Kernel,
-  pciFunction: NvmeFunction,
+  members: readonly NvmeFunction[],
   heldDescriptors: readonly HeldDevice[],
 ): Promise<void> {
-  const { pciAddress } = pciFunction;
-  if (pciFunction.driver !== VFIO_PCI) {
-    // Set the override before the unbind: without it any probe binds a driverless function to nvme
-    // again.
+  const moving = members.filter(({ driver }) => driver !== VFIO_PCI);
+  // Set the override before the unbind: without it any probe binds a driverless function to nvme
+  // again.
+  for (const { pciAddress } of moving) {
     await attempt("BIND_FAILED", `cannot set driver_override of ${pciAddress}`, async () => {
       await kernel.write(`${PCI}/devices/${pciAddress}/driver_override`, VFIO_PCI);
     });
-    if (pciFunction.driver !== undefined) await unbind(kernel, pciAddress);
-    // Close them now: an open descriptor makes the kernel give the disk another name on its return.
-    await Promise.all(heldDescriptors.map(async (held) => await held[Symbol.asyncDispose]()));
-    await bind(kernel, pciAddress, VFIO_PCI);
   }
+  for (const { pciAddress, driver } of moving) {
+    if (driver !== undefined) await unbind(kernel, pciAddress, UNBIND_MS);
+  }
+  // Close them now: an open descriptor makes the kernel give the disk another name on its return.
+  await Promise.all(heldDescriptors.map(async (held) => await held[Symbol.asyncDispose]()));
+  for (const { pciAddress } of moving) await bind(kernel, pciAddress, VFIO_PCI);
   const nodes = await kernel.list("/dev/vfio");
-  if (pciFunction.iommuGroup === undefined || !nodes.includes(pciFunction.iommuGroup)) {
-    const what = `/dev/vfio/${pciFunction.iommuGroup} did not appear`;
+  for (const { iommuGroup } of members) {
+    if (iommuGroup !== undefined && nodes.includes(iommuGroup)) continue;
+    const what = `/dev/vfio/${iommuGroup} did not appear`;
     throw new StepFailure("NO_GROUP_NODE", `${what}; check that /dev is the host's`);
   }
 }
 
-async function unbind(kernel: Kernel, pciAddress: string): Promise<void> {
+/** Unbinds that have not returned: a second write would only block as well. */
+const blocked = new WeakMap<Kernel, Set<string>>();
+
+/**
+ * The kernel does not return from the unbind of a vfio device before its user has let go, without limit:
+ * it is waited for `unbindMs`.
+ */
+async function unbind(kernel: Kernel, pciAddress: string, unbindMs: number): Promise<void> {
+  const waiting = blocked.get(kernel) ?? new Set<string>();
+  blocked.set(kernel, waiting);
+  const still = `the unbind of ${pciAddress} does not return: a process has the device open`;
+  if (waiting.has(pciAddress)) throw new StepFailure("UNBIND_FAILED", still);
+  waiting.add(pciAddress);
+  const written = kernel
+    .write(`${PCI}/devices/${pciAddress}/driver/unbind`, pciAddress)
+    .finally(() => waiting.delete(pciAddress));
+  const { promise: deadline, resolve } = Promise.withResolvers<"late">();
+  const timer = setTimeout(() => resolve("late"), unbindMs);
   try {
-    await kernel.write(`${PCI}/devices/${pciAddress}/driver/unbind`, pciAddress);
+    const answer = await Promise.race([written, deadline]);
+    if (answer !== "late") return;
+    written.catch(() => {});
+    throw new StepFailure("UNBIND_FAILED", still);
   } catch (error) {
+    if (error instanceof StepFailure) throw error;
     // Another process may have unbound it first: no driver is what was wanted.
     if ((await readDriver(kernel, pciAddress)) === undefined) return;
     const what = `cannot unbind ${pciAddress}: ${errnoOf(error) ?? "error"}`;
     throw new StepFailure("UNBIND_FAILED", what, { cause: error });
+  } finally {
+    clearTimeout(timer);
   }
 }
 
@@ -244,15 +276,15 @@ async function attempt(
 }
 
 function notHeld(
-  pciFunction: NvmeFunction,
+  members: readonly NvmeFunction[],
   held: readonly HeldDevice[],
-): { readonly reason: "NOT_HELD"; readonly detail: string } | undefined {
-  const missing = namespacesOf(pciFunction).filter(
+): Extract<ClaimResult, { ok: false }> | undefined {
+  const missing = namespacesIn(members).filter(
     (ns) => !held.some(({ device, dev }) => device === ns.device && dev === ns.dev),
   );
   if (missing.length === 0) return undefined;
   const names = missing.map(({ kernelName }) => kernelName).join(", ");
-  return { reason: "NOT_HELD", detail: `not held exclusively: ${names}` };
+  return refused("NOT_HELD", `not held exclusively: ${names}`);
 }
 
 /**
@@ -287,12 +319,6 @@ async function waitForBlockDevices(kernel: Kernel, pciAddress: string): Promise<
   }
 }
 
-async function refused(
-  kernel: Kernel,
-  pciAddress: string,
-  reason: ClaimRefusal,
-  detail: string,
-): Promise<ClaimResult> {
-  const driver = await readDriver(kernel, pciAddress);
-  return { ok: false, reason, detail: detail || `no NVMe function ${pciAddress}`, driver };
+function refused<Reason extends string>(reason: Reason, detail: string) {
+  return { ok: false, reason, detail } as const;
 }

@@ -3,8 +3,15 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { status } from "@grpc/grpc-js";
+import { openTree } from "../../src/sim/kernel/tree.ts";
+import { unmount } from "../../src/sim/kernel/use.ts";
 import { imagePath } from "../../src/sim/kernel/hardware.ts";
-import type { KernelSpec, SimulatedDrive } from "../../src/sim/kernel/build-tree.ts";
+import {
+  loadVfioPci,
+  type KernelSpec,
+  type SimulatedDrive,
+} from "../../src/sim/kernel/build-tree.ts";
 import { call, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase } from "../support/database.ts";
 import { functionAt, kernelScenario, type KernelScenario } from "../support/kernel-scenario.ts";
@@ -32,7 +39,7 @@ const SIGNED = drive(4, { bytes: [{ at: 0n, data: Buffer.from("XFSB", "latin1") 
 type Scenario = AsyncDisposable & {
   readonly kernel: KernelScenario;
   readonly target: TestTarget;
-  readonly start: () => Promise<TestAgent>;
+  readonly start: (env?: Readonly<Record<string, string>>) => Promise<TestAgent>;
 };
 
 async function scenario(spec: KernelSpec): Promise<Scenario> {
@@ -51,8 +58,9 @@ async function scenario(spec: KernelSpec): Promise<Scenario> {
   return {
     kernel,
     target,
-    start: async () => {
-      const env = { STORAGE_NODE_DISK_ALLOW: "model:*", STORAGE_NODE_ROOT: kernel.root };
+    start: async (change = {}) => {
+      const root = { STORAGE_NODE_ROOT: kernel.root };
+      const env = { STORAGE_NODE_DISK_ALLOW: "model:*", ...root, ...change };
       const parts = { url: database.url, target, kernel: kernel.kernel };
       const agent = stack.use(await startAgent(parts, env));
       await agent.ready();
@@ -66,6 +74,25 @@ async function disksOf({ client }: TestAgent) {
   const request = { pageSize: 0, pageToken: "" };
   const { disks } = await call(client, client.listDisks.bind(client), request);
   return new Map(disks.map((disk) => [disk.status?.serial ?? "", disk.status]));
+}
+
+/** "OK", or the error. */
+async function admit(agent: TestAgent, serial: string): Promise<unknown> {
+  const { client } = agent;
+  const all = await call(client, client.listDisks.bind(client), { pageSize: 0, pageToken: "" });
+  const diskId = all.disks.find((disk) => disk.status?.serial === serial)?.meta?.id ?? "";
+  const unset = { evidenceFingerprint: "", address: "", discardZeroes: false };
+  try {
+    await call(client, client.admitDisk.bind(client), {
+      diskId,
+      serial,
+      ...unset,
+      waitTimeout: undefined,
+    });
+    return "OK";
+  } catch (error) {
+    return error;
+  }
 }
 
 async function settled(agent: TestAgent, states: Readonly<Record<string, string>>): Promise<void> {
@@ -135,5 +162,25 @@ describe.skipIf(REAL_SOCKET !== undefined)("disks of the kernel", () => {
     });
     const again = await getLvol(second, idOf(made));
     expect(again.status?.lvolUuid).toBe(made.status?.lvolUuid);
+  });
+
+  it("are not admitted with evidence against them, and an admission ends when a disk has changed", async () => {
+    await using setup = await scenario({ drives: [BLANK, MOUNTED], vfioPci: false });
+    const agent = await setup.start({ STORAGE_NODE_DISK_POLICY: "manual" });
+    await settled(agent, { SER1: "DISK_STATE_DISCOVERED", SER2: "DISK_STATE_IN_USE" });
+    expect(await admit(agent, "SER2")).toMatchObject({ code: status.FAILED_PRECONDITION });
+    await unmount(openTree(setup.kernel.root), "/data");
+    expect(await admit(agent, "SER1")).toBe("OK");
+    await setup.kernel.writeBytes("SER1", Buffer.from("XFSB"));
+    // The module is not loaded, so it was not claimed yet.
+    expect(await admit(agent, "SER1")).toMatchObject({ details: expect.stringContaining("xfs") });
+    const after = await disksOf(agent);
+    const condition = after.get("SER1")?.conditions.find(({ type }) => type === "Admitted");
+    expect(condition).toMatchObject({ reason: "EvidenceChanged" });
+    await setup.kernel.writeBytes("SER1", Buffer.alloc(4));
+    await loadVfioPci(setup.kernel.root);
+    expect(await admit(agent, "SER2")).toBe("OK");
+    await settled(agent, { SER2: "DISK_STATE_UP" });
+    expect(await driverAt(setup.kernel, BLANK.address)).toBe("nvme");
   });
 });

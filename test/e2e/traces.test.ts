@@ -311,7 +311,7 @@ describe("an AdmitDisk", () => {
     };
     await traced(traceId, (metadata, done) => other.client.admitDisk(request, metadata, done));
     const spans = await whole(traceId);
-    const claim = spans.find(({ name }) => name === "claim-disk");
+    const claim = spans.find(({ name }) => name === "claim-controllers");
     const writes = spans.filter(({ parentId }) => parentId === claim?.spanId);
     expect(names(writes)).toEqual(
       expect.arrayContaining(["write unbind", "write driver_override"]),

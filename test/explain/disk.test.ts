@@ -95,10 +95,28 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
   ],
   [
     "a double",
-    { row: { ...BARE, state: "CONFLICT" }, onTarget: undefined, inKernel: KERNEL, duplicate: true },
-    /another disk has the serial SERIAL1/,
+    {
+      row: { ...BARE, state: "CONFLICT" },
+      onTarget: undefined,
+      inKernel: KERNEL,
+      conflict: "it is seen at 1 and at 2",
+    },
+    /it is seen at 1 and at 2/,
     /take one of the two disks/,
     "NYNNUYY",
+  ],
+  [
+    "on a controller that is not taken",
+    {
+      row: { ...BARE, state: "CLAIMING" },
+      state: "CLAIMING",
+      onTarget: undefined,
+      inKernel: { ...KERNEL, evidence: [] },
+      waits: "0000:02:00.0 is taken with it: none of its disks is admitted",
+    },
+    /0000:02:00.0 is taken with it/,
+    /call AdmitDisk for a disk on that controller/,
+    "NYYNUYY",
   ],
   [
     "not admitted",

@@ -27,6 +27,7 @@ function state(change: Partial<AdmissionState> = {}): AdmissionState {
     snapshots: new Map(),
     gone: new Map(),
     disks: new Map(disks.map((disk) => [disk.id, disk])),
+    controllers: new Map(),
     volumeOfLvol: () => undefined,
     ...change,
   };
@@ -378,46 +379,6 @@ describe("admission of other changes", () => {
     expect(lvolOf(given, change("allowHost", hosts[0])).hosts).toEqual(hosts);
     expect(lvolOf(given, change("revokeHost", hosts[0])).hosts).toEqual(hosts.slice(1));
     expect(lvolOf(given, change("allowHost")).hosts).toHaveLength(3);
-  });
-
-  it("binds the admission of a disk to its serial number and to the evidence the caller saw", () => {
-    const disks = new Map([[DISK, diskRow({ admitted: false, evidenceFingerprint: "abc" })]]);
-    const admission: Mutation = {
-      kind: "admitDisk",
-      id: DISK,
-      serial: "OTHER",
-      evidenceFingerprint: undefined,
-      discardZeroes: undefined,
-      actor: "test",
-      traceparent: undefined,
-    };
-    expect(refusal(() => admit(state({ disks }), admission)).reason).toBe("SERIAL_MISMATCH");
-    const stale: Mutation = { ...admission, serial: "SERIAL1", evidenceFingerprint: "xyz" };
-    expect(refusal(() => admit(state({ disks }), stale)).reason).toBe("EVIDENCE_CHANGED");
-    const given = state({ disks });
-    admit(given, { ...admission, serial: "SERIAL1" });
-    expect(given.disks.get(DISK)).toMatchObject({
-      admitted: true,
-      admittedSerial: "SERIAL1",
-      generation: 2n,
-    });
-  });
-
-  it("retries a FAILED disk, and does not change an admitted one that is UP", () => {
-    const admission: Mutation = {
-      kind: "admitDisk",
-      id: DISK,
-      serial: "SERIAL1",
-      evidenceFingerprint: undefined,
-      discardZeroes: undefined,
-      actor: "test",
-      traceparent: undefined,
-    };
-    for (const [was, generation] of [["UP", 1n] as const, ["FAILED", 2n] as const]) {
-      const given = state({ disks: new Map([[DISK, diskRow({ state: was, attempt: 3 })]]) });
-      admit(given, admission);
-      expect(given.disks.get(DISK)).toMatchObject({ generation, attempt: was === "UP" ? 3 : 0 });
-    }
   });
 });
 

@@ -38,6 +38,7 @@ function state(
     snapshots: new Map(),
     gone: new Map(),
     disks: new Map([[on.id, on]]),
+    controllers: new Map(),
   };
 }
 

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { NO_LIMITS } from "../../src/model/lvol.ts";
 import { nextSteps } from "../../src/reconcile/next-steps.ts";
-import type { DiskStep, VolumeStep } from "../../src/reconcile/steps.ts";
+import type { ControllerStep, DiskStep, VolumeStep } from "../../src/reconcile/steps.ts";
 import { LISTENER } from "../support/model.ts";
 
 const NQN = "nqn.2026-11.io.storage-node:v";
@@ -19,7 +19,7 @@ const PREPARE = {
   allowAnyHost: false,
 } as const;
 
-const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
+const STEPS: readonly (readonly [VolumeStep | DiskStep | ControllerStep, string])[] = [
   [{ kind: "observe-lvol", name: "s/v", lvsUuid: "u" }, "read lvol s/v"],
   [{ kind: "observe-subsystem", nqn: NQN }, `read subsystem ${NQN}`],
   [
@@ -76,8 +76,19 @@ const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
     { kind: "record-disk", patch: { lvsName: "s", clusterBytes: 4n } },
     "record what is about to be changed",
   ],
-  [{ kind: "claim-disk", address: "0:1", ours: false }, "rebind 0:1 from its kernel driver"],
-  [{ kind: "release-function", address: "0:1", driver: "nvme" }, "release 0:1 to the driver nvme"],
+  [
+    { kind: "claim-controllers", addresses: ["0:1", "0:2"], disks: ["d"] },
+    "rebind 0:1, 0:2 from the kernel driver to vfio-pci",
+  ],
+  [
+    { kind: "release-controllers", returns: [{ address: "0:1", driver: "nvme" }] },
+    "give back 0:1 to nvme",
+  ],
+  [{ kind: "attach-controller", controllerName: "c", traddr: "0:1" }, "attach PCIe 0:1 as c"],
+  [
+    { kind: "record-controller", patch: { originalDriver: "nvme" } },
+    "record what is about to be changed",
+  ],
   [
     {
       kind: "attach-disk",
@@ -89,7 +100,7 @@ const STEPS: readonly (readonly [VolumeStep | DiskStep, string])[] = [
     },
     "attach TCP 192.0.2.1 (n) as c",
   ],
-  [{ kind: "detach-disk", controllerName: "c" }, "detach c"],
+  [{ kind: "detach-controller", controllerName: "c" }, "detach c"],
   [
     { kind: "create-store", bdevName: "cn1", storeName: "s", clusterBytes: 4n },
     "format cn1 as lvstore s",

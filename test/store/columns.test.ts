@@ -2,6 +2,8 @@
 // there would be in memory and never be written.
 import { pino } from "pino";
 import { expect, it } from "vitest";
+import { CONTROLLER_COLUMNS } from "../../src/model/controller.ts";
+import { SNAPSHOT_COLUMNS } from "../../src/model/snapshot.ts";
 import { DISK_COLUMNS } from "../../src/model/disk.ts";
 import { LVOL_COLUMNS } from "../../src/model/lvol.ts";
 import { assignments, fieldsOf } from "../../src/store/columns.ts";
@@ -11,6 +13,8 @@ import { testDatabase } from "../support/database.ts";
 it.each([
   ["lvol", LVOL_COLUMNS],
   ["disk", DISK_COLUMNS],
+  ["snapshot", SNAPSHOT_COLUMNS],
+  ["controller", CONTROLLER_COLUMNS],
 ] as const)("every column of %s has an owner, and no other is written", async (table, columns) => {
   await using database = await testDatabase();
   await using pool = openDatabase({ url: database.url, log: pino({ level: "silent" }) });

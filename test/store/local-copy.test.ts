@@ -81,6 +81,7 @@ describe("the copy of an agent that leads", () => {
       lvols: [],
       snapshots: [],
       disks: [],
+      controllers: [],
     });
     await copy.keep();
     expect(parseCopy(await text())).toMatchObject({ volumes: [], disks: [] });
@@ -145,6 +146,7 @@ describe("a copy that must not be used", () => {
       lvols: [],
       snapshots: [],
       disks: [],
+      controllers: [],
     });
     await copy.hold("older database", 9n);
     const said = parseCopy(await text());

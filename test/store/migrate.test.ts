@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -214,6 +214,45 @@ test("the template database of the tests has the schema of the project's migrati
   await using connection = await connected(db.url);
   const dir = fileURLToPath(new URL("../../migrations", import.meta.url));
   expect(await schemaState(connection.client, dir)).toEqual({ kind: "current" });
+});
+
+test("what rows of disks said of their drivers is in rows of controllers after 000009", async () => {
+  await using db = await emptyDatabase();
+  const folder = new URL("../../migrations/", import.meta.url);
+  const names = (await readdir(folder)).toSorted();
+  const read = async (name: string) => [name, await readFile(new URL(name, folder), "utf8")];
+  const files = await Promise.all(names.map(read));
+  await using dir = await migrations(Object.fromEntries(files.slice(0, 8)));
+  await migrate(db.client, dir.path);
+  const disk = (id: number, serial: string, address: string, seen: string, driver: string) =>
+    `('00000000-0000-4000-8000-00000000000${id}', 'n', '${serial}', 'M', 1, 'PCIe', '${address}',
+      '${driver}', 'nvme', '{"op": "attach"}', 1, 1, '${seen}', 1)`;
+  await db.client.query(`insert into node (node_id, fleet, nqn_prefix) values ('n', 'f', 'p')`);
+  await db.client.query(
+    `insert into disk (id, node_id, serial, model, nsid, transport, address, driver,
+       original_driver, pending_op, size_bytes, block_size, last_seen_time, revision) values
+     ${disk(1, "OLD", "0000:01:00.0", "2026-01-01", "nvme")},
+     ${disk(2, "NEW", "0000:01:00.0", "2026-02-01", "vfio-pci")},
+     ${disk(3, "FREE", "0000:02:00.0", "2026-02-01", "nvme")}`,
+  );
+  await dir.write(Object.fromEntries(files.slice(8)));
+  await migrate(db.client, dir.path);
+  expect(
+    await db.rows(
+      `select id, serial, driver, original_driver, pending_op ->> 'op' as op
+       from controller order by id`,
+    ),
+  ).toEqual([
+    {
+      id: "0000:01:00.0",
+      serial: "NEW",
+      driver: "vfio-pci",
+      original_driver: "nvme",
+      op: "attach",
+    },
+    { id: "0000:02:00.0", serial: "FREE", driver: "nvme", original_driver: null, op: "attach" },
+  ]);
+  expect(await db.rows(`select 1 from disk where pending_op is not null`)).toEqual([]);
 });
 
 async function connected(url: string) {

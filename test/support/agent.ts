@@ -52,6 +52,7 @@ export function agentEnv(place: {
     STORAGE_NODE_SPDK_SOCKET: place.target.socket,
     STORAGE_NODE_FABRIC_DISKS: place.target.fabricDisks,
     STORAGE_NODE_DISK_POLICY: "auto",
+    STORAGE_NODE_DISK_SETTLE: "0",
     STORAGE_NODE_LISTEN: "127.0.0.1:0",
     STORAGE_NODE_HTTP_LISTEN: "127.0.0.1:0",
     STORAGE_NODE_EXPORT_PORT: "4440",

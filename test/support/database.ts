@@ -50,7 +50,9 @@ export async function recycledDatabase(): Promise<TestDatabase> {
         `select pg_terminate_backend(pid) from pg_stat_activity
          where datname = current_database() and pid <> pg_backend_pid()`,
       );
-      await database.query("truncate node, disk, snapshot, lvol, object_id, tombstone, event");
+      await database.query(
+        "truncate node, controller, disk, snapshot, lvol, object_id, tombstone, event",
+      );
       emptied.push(database);
     },
   };

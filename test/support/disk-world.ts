@@ -2,16 +2,20 @@
 // and what each step and the time do to it. A step that must never be taken throws.
 import fc from "fast-check";
 import type { DiskRow } from "../../src/model/disk.ts";
-import { refusesTaking, refusing } from "../../src/model/disk-claim.ts";
+import { ownSubjects, refusing } from "../../src/model/disk-claim.ts";
+import { newControllerRow, type ControllerRow } from "../../src/model/controller.ts";
+import { isChanged } from "../../src/model/disk-admission.ts";
 import { blank, type Evidence, type EvidenceKind } from "../../src/model/evidence.ts";
 import { controllerName, diskId, storeName } from "../../src/model/identity.ts";
-import type { PendingOp, PendingOpKind } from "../../src/model/pending-op.ts";
+import type { PendingContext, PendingOp, PendingOpKind } from "../../src/model/pending-op.ts";
 import { spaceOnTarget } from "../../src/reconcile/disk/free-space.ts";
 import { diskRecord } from "../../src/reconcile/disk/record.ts";
 import type { DiskView } from "../../src/reconcile/disk/view.ts";
 import { permits } from "../../src/reconcile/kinds.ts";
-import { DISK_LOOPS } from "../../src/reconcile/loops.ts";
-import type { DiskStep } from "../../src/reconcile/steps.ts";
+import { controllerRecord } from "../../src/reconcile/controller/record.ts";
+import type { ControllerView, Member } from "../../src/reconcile/controller/view.ts";
+import { CONTROLLER_LOOPS, DISK_LOOPS } from "../../src/reconcile/loops.ts";
+import type { ControllerStep, DiskStep } from "../../src/reconcile/steps.ts";
 import type { ObservedStore } from "../../src/reconcile/target/observed-disk.ts";
 import type { WriteMode } from "../../src/store/fence.ts";
 import { CLUSTER, diskRow, FLEET, SPACE_THRESHOLDS, STORE_UUID } from "./model.ts";
@@ -25,6 +29,7 @@ export const RUN = "0123456789abcdef";
 const EPOCH = 7n;
 const NOW = new Date("2026-11-26T00:00:00Z");
 const FABRIC = { trtype: "TCP", traddr: "10.0.0.1", trsvcid: "4420", subnqn: "nqn.d" } as const;
+const TWIN = "another disk shows the same serial, model and nsid";
 const CONTROLLER = { PCIe: controllerName({ traddr: ADDRESS }), TCP: controllerName(FABRIC) };
 
 export type Contents =
@@ -35,6 +40,8 @@ export type Contents =
 /** One disk's world: what is really there, what this process knows of it, and its row. */
 export type World = {
   row: DiskRow;
+  /** Of the controller, where the disk is a local one. */
+  controller: ControllerRow;
   readonly transport: "PCIe" | "TCP";
   // really there
   driver: string | undefined;
@@ -126,19 +133,15 @@ function view(world: World): DiskView {
     inKernel: kernelSees ? inKernel : undefined,
     kernelListed: world.kernelListed,
     fabric: transport === "TCP" ? { ...FABRIC, format: world.format } : undefined,
-    duplicate: world.duplicate,
+    conflict: world.duplicate ? TWIN : undefined,
+    ownSubjects: ownSubjects([row]),
+    setback: undefined,
+    waits: undefined,
     claimedBlank: world.claimedBlank,
     loadEnded: world.loadEnded,
-    foundEmpty: world.foundEmpty,
     outcomeUnknown: undefined,
     fleet: FLEET,
-    pending: {
-      incarnation: RUN,
-      epoch: writeMode === "read-only" ? undefined : EPOCH,
-      now: NOW,
-      graceUntil: new Date(NOW.getTime() + (world.graceOver ? 0 : 1)),
-      earlierMayRun: false,
-    },
+    pending: pendingContext(world),
     writeMode,
     slices: world.slicesListed && loaded !== undefined ? world.slices.map(sliceOf) : undefined,
     zeroesByItself: world.zeroesByItself,
@@ -148,22 +151,91 @@ function view(world: World): DiskView {
   };
 }
 
+const pendingContext = ({ writeMode, graceOver }: World): PendingContext => ({
+  incarnation: RUN,
+  epoch: writeMode === "read-only" ? undefined : EPOCH,
+  now: NOW,
+  graceUntil: new Date(NOW.getTime() + (graceOver ? 0 : 1)),
+  earlierMayRun: false,
+});
+
+/** Undefined: the disk is on a fabric. */
+function controllerView(world: World): ControllerView | undefined {
+  const { controller: row, driver, transport, writeMode } = world;
+  if (transport !== "PCIe") return undefined;
+  const { onTarget, conflict, claimedBlank, loadEnded, evidence } = diskSeen(world);
+  const shows = driver === "nvme";
+  const inKernel = {
+    driver,
+    driverOverride: undefined,
+    iommuGroup: "1",
+    identity: shows ? IDENTITY : undefined,
+    namespaces: shows ? 1 : 0,
+  };
+  const { foundEmpty } = world;
+  const disk = {
+    row: world.row,
+    onTarget,
+    evidence,
+    conflict,
+    claimedBlank,
+    foundEmpty,
+    loadEnded,
+  };
+  const attached = world.targetListed && world.attached;
+  const member: Member = {
+    address: ADDRESS,
+    row,
+    inKernel: world.kernelListed && !world.pulled ? inKernel : undefined,
+    attachedAs: attached ? CONTROLLER.PCIe : undefined,
+    disks: world.pulled ? [] : [disk],
+  };
+  return {
+    ...member,
+    row,
+    now: NOW,
+    inFlight: false,
+    failures: {},
+    targetConnected: true,
+    targetListed: world.targetListed,
+    kernelListed: world.kernelListed,
+    members: [member],
+    obstacle: undefined,
+    groupUser: undefined,
+    missing: [],
+    ownSubjects: ownSubjects([world.row]),
+    pending: pendingContext(world),
+    writeMode,
+  };
+}
+
+function diskSeen(world: World) {
+  const { onTarget, conflict, claimedBlank, loadEnded } = view(world);
+  return { onTarget, conflict, claimedBlank, loadEnded, evidence: world.evidence };
+}
+
 export const gaveUp = ({ row }: World) =>
   row.state === "FAILED" && row.observedGeneration === row.generation;
 
-/** What the driver would take: no step of a disk only reads, so none is taken once it gave up. */
-function planned(world: World): readonly DiskStep[] {
-  if (gaveUp(world)) return [];
-  const steps = DISK_LOOPS.flatMap((loop) => loop.plan(view(world)) ?? []);
-  return steps.filter(({ kind }) => permits(world.writeMode, kind));
+export type WorldStep = DiskStep | ControllerStep;
+
+/** What the drivers would take: no step of a disk only reads, so none is taken once it gave up. */
+function planned(world: World): readonly WorldStep[] {
+  const controller = controllerView(world);
+  const ofController =
+    controller === undefined ? [] : CONTROLLER_LOOPS.flatMap((loop) => loop.plan(controller) ?? []);
+  const ofDisk = gaveUp(world) ? [] : DISK_LOOPS.flatMap((loop) => loop.plan(view(world)) ?? []);
+  return [...ofController, ...ofDisk].filter(({ kind }) => permits(world.writeMode, kind));
 }
 
 function must(holds: boolean, what: string): asserts holds {
   if (!holds) throw new Error(`must never be: ${what}`);
 }
 
-function mustBeAnnounced({ row, writeMode }: World, op: PendingOpKind): void {
-  const { pendingOp: is } = row;
+function mustBeAnnounced(world: World, op: PendingOpKind): void {
+  const { row, controller, writeMode, transport } = world;
+  const ofController = transport === "PCIe" && (op === "attach" || op === "detach");
+  const { pendingOp: is } = ofController ? controller : row;
   const announced = is?.op === op && is.run === RUN && is.epoch === EPOCH;
   must(
     announced || (op === "attach" && writeMode === "restore-only"),
@@ -176,8 +248,15 @@ function mustBeWanted({ row, duplicate }: World): void {
   must(!duplicate, "took one of two");
 }
 
+/** Somebody may be using what is on it. */
+function mustBeIdle({ row, loaded, loadEnded, attached }: World): void {
+  must(!loaded, "let go of a disk with a store");
+  must(!attached || row.lvsUuid === undefined, "let go of a disk whose store may be loading");
+  must(!attached || loadEnded, "let go of a disk whose store may be found");
+}
+
 /** As the target and the kernel would; false if the step failed and is to be tried again. */
-function act(world: World, step: DiskStep): boolean {
+function act(world: World, step: WorldStep): boolean {
   const { row, contents } = world;
   switch (step.kind) {
     case "record-disk":
@@ -188,42 +267,43 @@ function act(world: World, step: DiskStep): boolean {
       }
       world.row = { ...row, ...step.patch };
       return true;
-    case "claim-disk": {
-      const ours = row.lvsUuid !== undefined;
+    case "record-controller":
+      world.controller = { ...world.controller, ...step.patch };
+      return true;
+    case "claim-controllers": {
+      const own = ownSubjects([row]);
       mustBeWanted(world);
-      must(!world.attached && step.ours === ours, "claimed as something else");
+      must(!world.attached, "claimed what is attached");
       must(world.evidence !== undefined, "claimed uninspected");
-      must(!refusesTaking(world.evidence, ours), "claimed against the evidence");
-      must(row.originalDriver === world.driver, "claimed with no way back");
+      must(refusing(world.evidence, own).length === 0, "claimed against the evidence");
+      must(!isChanged(row, world.evidence), "claimed what has changed");
+      must(world.controller.originalDriver === world.driver, "claimed with no way back");
       const found = inspect(world, "claim");
-      if (refusing(found, ours).length > 0) return false;
+      if (refusing(found, own).length > 0) return false;
       Object.assign(world, { driver: VFIO, evidence: undefined, foundEmpty: false });
       world.claimedBlank = blank(found);
       return true;
     }
-    case "release-function":
+    case "release-controllers": {
+      const [back] = step.returns;
       must(!world.attached && !world.loaded, "released while attached");
-      must(step.driver === row.originalDriver, "released to another driver");
-      Object.assign(world, { driver: step.driver, evidence: undefined });
+      must(
+        back !== undefined && back.driver === world.controller.originalDriver,
+        "released to another driver",
+      );
+      Object.assign(world, { driver: back.driver, evidence: undefined });
       Object.assign(world, { claimedBlank: false, foundEmpty: false });
       return true;
-    case "attach-disk": {
-      if (world.transport === "PCIe") {
-        mustBeWanted(world);
-        must(world.driver === VFIO, "attached a function of the kernel");
-      }
-      must(row.wanted === "take", "attached what is to be released");
-      must(!world.attached && !world.duplicate, "attached twice");
-      must(step.controllerName === CONTROLLER[world.transport], "attached by another name");
-      mustBeAnnounced(world, "attach");
-      const lost = world.answerLost;
-      Object.assign(world, { attached: true, loadEnded: false, answerLost: false });
-      world.loaded = contents.kind === "store" && !lost;
-      if (!lost && !world.loaded && !world.claimedBlank) world.foundEmpty = true;
-      return !lost;
     }
-    case "detach-disk":
-      must(!world.loaded, "detached a disk in use");
+    case "attach-controller":
+      must(world.driver === VFIO, "attached a function of the kernel");
+      must(world.controller.originalDriver !== undefined, "attached what was not taken");
+      return attached(world, step.controllerName);
+    case "attach-disk":
+      must(row.wanted === "take" && !world.duplicate, "attached what is not to be taken");
+      return attached(world, step.controllerName);
+    case "detach-controller":
+      mustBeIdle(world);
       mustBeAnnounced(world, "detach");
       Object.assign(world, { attached: false, loadEnded: false });
       return true;
@@ -261,6 +341,17 @@ function act(world: World, step: DiskStep): boolean {
   }
 }
 
+function attached(world: World, name: string): boolean {
+  must(!world.attached, "attached twice");
+  must(name === CONTROLLER[world.transport], "attached by another name");
+  mustBeAnnounced(world, "attach");
+  const lost = world.answerLost;
+  Object.assign(world, { attached: true, loadEnded: false, answerLost: false });
+  world.loaded = world.contents.kind === "store" && !lost;
+  if (!lost && !world.loaded && !world.claimedBlank) world.foundEmpty = true;
+  return !lost;
+}
+
 const moment = (world: World) =>
   JSON.stringify([
     world.targetListed,
@@ -286,17 +377,24 @@ function timePasses(world: World): boolean {
 }
 
 /** Passes until no loop wants anything and nothing changes with time; throws if that takes long. */
-export function converge(world: World): readonly DiskStep[] {
-  const taken: DiskStep[] = [];
-  for (let pass = 0; pass < 30; pass += 1) {
+export function converge(world: World): readonly WorldStep[] {
+  const taken: WorldStep[] = [];
+  for (let pass = 0; pass < 60; pass += 1) {
     const steps = planned(world);
     // A pass computes both from the same view.
-    const patch = permits(world.writeMode, "record") ? diskRecord(view(world)) : undefined;
+    const mayRecord = permits(world.writeMode, "record");
+    const patch = mayRecord ? diskRecord(view(world)) : undefined;
+    const controller = controllerView(world);
+    const controllerPatch = mayRecord && controller ? controllerRecord(controller) : undefined;
     const failed = steps.filter((step) => !act(world, step));
     taken.push(...steps);
     // While the database is away, nothing is committed.
-    const recorded = world.writeMode === "read-write" && patch !== undefined;
-    if (recorded) world.row = { ...world.row, ...patch };
+    const changes = patch !== undefined || controllerPatch !== undefined;
+    const recorded = world.writeMode === "read-write" && changes;
+    if (recorded) {
+      world.row = { ...world.row, ...patch };
+      world.controller = { ...world.controller, ...controllerPatch };
+    }
     const idle = steps.length === 0 && !recorded;
     const late = idle || failed.length > 0 || world.haste[pass % world.haste.length] === true;
     const changed = late && timePasses(world);
@@ -397,15 +495,27 @@ function rowOf(is: Parts, driver: string | undefined): DiskRow {
     generation: 2n,
     observedGeneration: is.observed && !zeroRequested ? 2n : 1n,
     driver,
-    originalDriver: is.transport === "PCIe" && is.claimedOnce ? "nvme" : undefined,
     controllerName: undefined,
     lvsName: is.recorded === "nothing" ? undefined : NAME,
     clusterBytes: is.recorded === "nothing" ? undefined : CLUSTER,
     lvsUuid: made ? STORE_UUID : undefined,
     freeSpace: made && is.zeroed ? "ZEROED" : "UNKNOWN",
     zeroRequestedTime: zeroRequested ? NOW : undefined,
-    pendingOp: is.pendingOp,
+    pendingOp: is.transport === "PCIe" && isOfController(is.pendingOp) ? undefined : is.pendingOp,
   });
+}
+
+const isOfController = (pending: PendingOp | undefined) =>
+  pending?.op === "attach" || pending?.op === "detach";
+
+function controllerOf(is: Parts, driver: string | undefined): ControllerRow {
+  const { serial, model } = IDENTITY;
+  return {
+    ...newControllerRow("node-1", { id: ADDRESS, serial, model, driver }, NOW),
+    originalDriver: is.claimedOnce && driver !== "nvme" ? "nvme" : undefined,
+    members: is.claimedOnce && driver !== "nvme" ? [ADDRESS] : [],
+    pendingOp: isOfController(is.pendingOp) ? is.pendingOp : undefined,
+  };
 }
 
 /** Makes a possible world of parts that are each possible. */
@@ -417,17 +527,19 @@ export function worldOf(is: Parts): World {
   const { contents } = is;
   // Blank when it was claimed: since then only a store of ours can have come.
   const stillBlank = contents.kind === "nothing" || isOurs(contents, row);
-  const claimedBlank =
-    is.claimedBlank && driver === VFIO && row.originalDriver !== undefined && stillBlank;
+  const claimedBlank = is.claimedBlank && driver === VFIO && is.claimedOnce && stillBlank;
   const stored = contents.kind === "store";
   const world: World = {
     ...is,
     row,
+    controller: controllerOf(is, driver),
     driver,
     attached,
     claimedBlank,
     evidence: undefined,
     pulled: pcie && is.pulled,
+    // Only what the kernel shows can have a double.
+    duplicate: pcie && is.duplicate,
     slices: isOurs(contents, row) && row.lvsUuid !== undefined ? is.slices : [],
     pinned: false,
     dirty: is.dirty && row.lvsUuid !== undefined,

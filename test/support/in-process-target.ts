@@ -129,6 +129,8 @@ export async function inProcessTarget({
 
 function factsOf(index: number, bytes: number): DiskFacts {
   return {
+    id: `SIM${index}`,
+    nsid: 1,
     serial: `SIM${index}`,
     model: "SIMULATED",
     blockSize: BLOCK,
@@ -160,7 +162,8 @@ async function run({ facts, folder, socketPath, strict, configPath, ...options }
     target,
     release,
     strict,
-    attachable: () => true,
+    driveAt: () => "by address",
+    groupUse: () => {},
     markDisk: () => {},
   });
   const server = new TargetServer({

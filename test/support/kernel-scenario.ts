@@ -1,13 +1,16 @@
 // A simulated kernel over a temporary folder.
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { imagePath } from "../../src/sim/kernel/hardware.ts";
 import { buildKernelTree, type KernelSpec } from "../../src/sim/kernel/build-tree.ts";
 import {
   openSimulatedKernel,
   type SimulatedKernel,
 } from "../../src/sim/kernel/simulated-kernel.ts";
-import { inspectFunction } from "../../src/sysfs/disk-evidence.ts";
+import { inspectForClaim } from "../../src/sysfs/disk-evidence.ts";
 import type { Kernel } from "../../src/sysfs/kernel.ts";
 import { listNvme, type NvmeFunction } from "../../src/sysfs/nvme.ts";
-import { claimForVfio, type ClaimResult } from "../../src/sysfs/vfio.ts";
+import { claimFunctions, type ClaimResult } from "../../src/sysfs/vfio.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 export const MIB = 1024n * 1024n;
@@ -27,6 +30,8 @@ export function drive(address: string, serial: string, iommuGroup: string) {
 export type KernelScenario = AsyncDisposable & {
   readonly root: string;
   readonly kernel: SimulatedKernel;
+  /** Writes to the start of a drive's first namespace, as its host would. */
+  readonly writeBytes: (drive: string, bytes: Uint8Array) => Promise<void>;
 };
 
 export async function kernelScenario(spec: KernelSpec = TWO_DRIVES): Promise<KernelScenario> {
@@ -36,6 +41,10 @@ export async function kernelScenario(spec: KernelSpec = TWO_DRIVES): Promise<Ker
   return {
     root: folder.path,
     kernel,
+    writeBytes: async (id, bytes) => {
+      await using file = await open(join(folder.path, imagePath(id, 1)), "r+");
+      await file.write(bytes, 0, bytes.length, 0);
+    },
     [Symbol.asyncDispose]: async () => {
       await kernel[Symbol.asyncDispose]();
       await folder[Symbol.asyncDispose]();
@@ -43,10 +52,15 @@ export async function kernelScenario(spec: KernelSpec = TWO_DRIVES): Promise<Ker
   };
 }
 
-/** Claims a function for vfio-pci: lists, inspects, holds its devices open, rebinds. */
-export async function claim(kernel: Kernel, address: string): Promise<ClaimResult> {
-  await using observed = await inspectFunction(kernel, await listNvme(kernel), address);
-  return await claimForVfio(kernel, address, { heldDescriptors: observed.held });
+/** Claims functions for vfio-pci: lists, inspects, holds their devices open, rebinds. */
+export async function claim(
+  kernel: Kernel,
+  address: string,
+  others: readonly string[] = [],
+): Promise<ClaimResult> {
+  await using observed = await inspectForClaim(kernel, await listNvme(kernel), address);
+  const heldDescriptors = observed.held;
+  return await claimFunctions(kernel, [address, ...others], { heldDescriptors });
 }
 
 export async function functionAt(kernel: Kernel, address: string): Promise<NvmeFunction> {

@@ -69,7 +69,9 @@ export type TargetOptions = {
 
 /** An entry of `sim --disks`. */
 export type SimulatedDisk = {
+  readonly id?: string;
   readonly serial: string;
+  readonly nsid?: number;
   readonly model: string;
   readonly block_size: number;
   readonly num_blocks: number;

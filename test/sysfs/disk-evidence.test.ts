@@ -3,9 +3,10 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { blank, type Evidence } from "../../src/model/evidence.ts";
 import { openSimulatedKernel } from "../../src/sim/kernel/simulated-kernel.ts";
-import { gatherEvidence, inspectFunction } from "../../src/sysfs/disk-evidence.ts";
+import { gatherEvidence, inspectForClaim } from "../../src/sysfs/disk-evidence.ts";
 import type { Kernel } from "../../src/sysfs/kernel.ts";
 import { listNvme } from "../../src/sysfs/nvme.ts";
+import { A, drive, kernelScenario } from "../support/kernel-scenario.ts";
 import { materialise, type RecordedState } from "../support/materialise.ts";
 import { temporaryFolder, type TemporaryFolder } from "../support/temporary-folder.ts";
 
@@ -49,7 +50,6 @@ describe("the evidence against a disk", () => {
 
   test("has the mount, the swap and the partitions of a disk in use", async () => {
     expect(facts(await evidenceIn("kernel-bound", DATA))).toEqual([
-      "EXCLUSIVE_OPEN_REFUSED RIGDATA00001/1: in use",
       "MOUNTED RIGDATA00001/1p1: on /mnt/data",
       "PARTITION_TABLE RIGDATA00001/1: the kernel shows partition 1, 2",
       "SWAP RIGDATA00001/1p2: swap space in use",
@@ -58,7 +58,6 @@ describe("the evidence against a disk", () => {
 
   test("has the device that is stacked on a whole disk", async () => {
     expect(facts(await evidenceIn("kernel-bound", HELD))).toEqual([
-      "EXCLUSIVE_OPEN_REFUSED RIGHELD00001/1: in use",
       "HOLDER RIGHELD00001/1: device mapper righeld",
     ]);
   });
@@ -74,7 +73,6 @@ describe("the evidence against a disk", () => {
     const evidence = await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), BLANK);
     expect(facts(evidence)).toEqual([
       "BOOT_DISK RIGBLANK0001/1: holds /boot/efi",
-      "EXCLUSIVE_OPEN_REFUSED RIGBLANK0001/1: in use",
       "MOUNTED RIGBLANK0001/1: on /boot/efi",
     ]);
   });
@@ -88,7 +86,6 @@ describe("the evidence against a disk", () => {
     const evidence = await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), HELD);
     expect(facts(evidence)).toEqual([
       "BOOT_DISK RIGHELD00001/1: holds /",
-      "EXCLUSIVE_OPEN_REFUSED RIGHELD00001/1: in use",
       "HOLDER RIGHELD00001/1: device mapper righeld",
       "MOUNTED RIGHELD00001/1: on / through device mapper righeld",
     ]);
@@ -107,10 +104,45 @@ describe("the evidence against a disk", () => {
     ]);
   });
 
-  test("covers the whole IOMMU group: another function has a kernel driver", async () => {
-    expect(facts(await evidenceIn("kernel-bound", PAIR_A))).toEqual([
-      "IOMMU_GROUP_SHARED 0000:00:08.1: driver nvme in the IOMMU group of 0000:00:08.0",
+  test("is empty for a blank drive that shares its IOMMU group with another one", async () => {
+    expect(facts(await evidenceIn("kernel-bound", PAIR_A))).toEqual([]);
+  });
+
+  test("has IOMMU_GROUP_SHARED if the group has a function that is no drive and has a driver", async () => {
+    await using scenario = await kernelScenario({
+      drives: [drive(A, "SIMA", "2")],
+      others: [{ address: "0000:00:04.1", class: "0x010601", driver: "ahci", iommuGroup: "2" }],
+    });
+    const topology = await listNvme(scenario.kernel);
+    expect(facts(await gatherEvidence(scenario.kernel, topology, A))).toEqual([
+      `IOMMU_GROUP_SHARED 0000:00:04.1: driver ahci in the IOMMU group of ${A}`,
     ]);
+  });
+
+  test("has DRIVER_OVERRIDE if somebody has said which driver is to have the function", async () => {
+    const pinned = { ...drive(A, "SIMA", "2"), driverOverride: "nvme" };
+    await using scenario = await kernelScenario({ drives: [pinned] });
+    const topology = await listNvme(scenario.kernel);
+    expect(facts(await gatherEvidence(scenario.kernel, topology, A))).toEqual([
+      `DRIVER_OVERRIDE ${A}: somebody has set driver_override to nvme`,
+    ]);
+  });
+
+  test("comes from a look that keeps nobody from using the disk", async () => {
+    await using scenario = await recorded("kernel-bound");
+    const opened: string[] = [];
+    const watched: Kernel = {
+      ...scenario.kernel,
+      openExclusive: async (device) => {
+        opened.push(device);
+        return await scenario.kernel.openExclusive(device);
+      },
+    };
+    const topology = await listNvme(watched);
+    for (const { pciAddress } of topology.functions) {
+      await gatherEvidence(watched, topology, pciAddress);
+    }
+    expect(opened).toEqual([]);
   });
 
   test("covers the whole IOMMU group: it includes that of the other function's disk", async () => {
@@ -126,9 +158,18 @@ describe("the evidence against a disk", () => {
     );
   });
 
-  test("has HOLDER if a second controller reaches the namespace", async () => {
-    expect(facts(await evidenceIn("multipath", "0000:00:09.0"))).toEqual([
-      "HOLDER RIGMP0000001/1: also reached through 0000:00:10.0",
+  test("is empty for a namespace that two controllers reach, which are taken together", async () => {
+    expect(facts(await evidenceIn("multipath", "0000:00:09.0"))).toEqual([]);
+  });
+
+  test("has HOLDER if a controller reaches the namespace that is no function of this machine", async () => {
+    await using scenario = await recorded("multipath");
+    const { functions, fabrics } = await listNvme(scenario.kernel);
+    const without = functions.filter(({ pciAddress }) => pciAddress !== "0000:00:10.0");
+    const topology = { functions: without, fabrics };
+    const evidence = await gatherEvidence(scenario.kernel, topology, "0000:00:09.0");
+    expect(facts(evidence)).toEqual([
+      "HOLDER RIGMP0000001/1: also reached through another controller",
     ]);
   });
 
@@ -139,9 +180,15 @@ describe("the evidence against a disk", () => {
   });
 
   test.each([
-    ["unbound", ["UNREADABLE 0000:00:04.0: no driver"]],
-    ["vfio-bound", ["UNREADABLE 0000:00:04.0: driver vfio-pci"]],
-  ] as const)("has UNREADABLE for a drive that is not bound to nvme: %s", async (state, found) => {
+    [
+      "unbound",
+      [
+        "DRIVER_OVERRIDE 0000:00:04.0: somebody has set driver_override to vfio-pci",
+        "NOT_READY 0000:00:04.0: no driver",
+      ],
+    ],
+    ["vfio-bound", ["NOT_READY 0000:00:04.0: driver vfio-pci"]],
+  ] as const)("has NOT_READY for a drive that is not bound to nvme: %s", async (state, found) => {
     expect(facts(await evidenceIn(state, BLANK))).toEqual(found);
   });
 
@@ -160,7 +207,7 @@ describe("the evidence against a disk", () => {
     const moved = structuredClone(topology);
     Object.assign(moved.functions[0]!.controllers[0]!.namespaces[0]!, { device: "/dev/nvme99n1" });
     expect(facts(await gatherEvidence(scenario.kernel, moved, BLANK))).toEqual([
-      "UNREADABLE RIGBLANK0001/1: cannot be opened: ENOENT",
+      "UNREADABLE RIGBLANK0001/1: cannot be read: ENOENT",
     ]);
   });
 
@@ -184,14 +231,14 @@ describe("the evidence against a disk", () => {
     ]);
   });
 
-  test("has UNREADABLE if the controller is not live", async () => {
+  test("has NOT_READY if the controller is not live", async () => {
     await using scenario = await recorded("kernel-bound");
     const { functions } = await listNvme(scenario.kernel);
     const { name } = functions[0]!.controllers[0]!;
     await writeFile(join(scenario.folder.path, "sys/class/nvme", name, "state"), "resetting\n");
     expect(
       facts(await gatherEvidence(scenario.kernel, await listNvme(scenario.kernel), BLANK)),
-    ).toEqual(["UNREADABLE RIGBLANK0001: controller is resetting"]);
+    ).toEqual(["NOT_READY RIGBLANK0001: controller is resetting"]);
   });
 
   test("has NOT_ALLOWED for a disk that is not on the allow list", async () => {
@@ -219,7 +266,7 @@ describe("an inspection", () => {
     const topology = await listNvme(scenario.kernel);
     const [first] = topology.functions[1]!.controllers[0]!.namespaces;
     {
-      await using observed = await inspectFunction(scenario.kernel, topology, TWO_NAMESPACES);
+      await using observed = await inspectForClaim(scenario.kernel, topology, TWO_NAMESPACES);
       expect(observed.held).toHaveLength(2);
       expect(await scenario.kernel.openExclusive(first!.device)).toBeUndefined();
     }
@@ -227,16 +274,23 @@ describe("an inspection", () => {
     expect(again?.device).toBe(first!.device);
   });
 
-  test("does not hold namespaces of other functions of the group", async () => {
+  test("holds the namespaces of all functions of the group", async () => {
     await using scenario = await recorded("kernel-bound");
     const topology = await listNvme(scenario.kernel);
-    await using observed = await inspectFunction(scenario.kernel, topology, PAIR_A);
-    const other = topology.functions.find(({ pciAddress }) => pciAddress === "0000:00:08.1")!;
-    expect(observed.held.map(({ device }) => device)).toHaveLength(1);
-    await using device = await scenario.kernel.openExclusive(
-      other.controllers[0]!.namespaces[0]!.device,
-    );
-    expect(device).toBeDefined();
+    await using observed = await inspectForClaim(scenario.kernel, topology, PAIR_A);
+    expect(observed.held.map(({ device }) => device)).toHaveLength(2);
+    expect(observed.evidence).toEqual([]);
+  });
+
+  test("finds what is open exclusively, which a look does not", async () => {
+    await using scenario = await recorded("kernel-bound");
+    const topology = await listNvme(scenario.kernel);
+    const { device } = topology.functions[0]!.controllers[0]!.namespaces[0]!;
+    await using user = await scenario.kernel.openExclusive(device);
+    expect(user).toBeDefined();
+    expect(await gatherEvidence(scenario.kernel, topology, BLANK)).toEqual([]);
+    await using observed = await inspectForClaim(scenario.kernel, topology, BLANK);
+    expect(facts(observed.evidence)).toEqual(["EXCLUSIVE_OPEN_REFUSED RIGBLANK0001/1: in use"]);
   });
 
   test("of an absent function is not blank", async () => {

@@ -1,10 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { buildKernelTree } from "../../src/sim/kernel/build-tree.ts";
+import { closeGroup, openGroup } from "../../src/sim/kernel/vfio-users.ts";
 import { openSimulatedKernel } from "../../src/sim/kernel/simulated-kernel.ts";
-import { gatherEvidence, inspectFunction } from "../../src/sysfs/disk-evidence.ts";
+import { gatherEvidence, inspectForClaim } from "../../src/sysfs/disk-evidence.ts";
 import type { Kernel } from "../../src/sysfs/kernel.ts";
 import { listNvme } from "../../src/sysfs/nvme.ts";
-import { claimForVfio, releaseToDriver } from "../../src/sysfs/vfio.ts";
+import { claimFunctions, releaseFunctions } from "../../src/sysfs/vfio.ts";
 import {
   A,
   B,
@@ -20,21 +21,20 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 const ON_NVME = { driver: "nvme", driverOverride: undefined, serials: ["SIMA"] };
 const ON_VFIO = { driver: "vfio-pci", driverOverride: "vfio-pci", serials: [] };
 
+const release = async (kernel: Kernel, address: string, driver: string | undefined) =>
+  await releaseFunctions(kernel, [{ address, driver }]);
+
 const OVERRIDE = `/sys/bus/pci/devices/${A}/driver_override`;
 
 describe("a claim", () => {
   test("moves a drive to vfio-pci, and its release returns it to its driver", async () => {
     await using scenario = await kernelScenario();
-    expect(await claim(scenario.kernel, A)).toEqual({
-      ok: true,
-      group: "/dev/vfio/2",
-      originalDriver: "nvme",
-    });
+    expect(await claim(scenario.kernel, A)).toEqual({ ok: true });
     expect(await stateOf(scenario.kernel, A)).toEqual(ON_VFIO);
     expect(await scenario.kernel.list("/dev/vfio")).toEqual(["2", "vfio"]);
     expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: "nvme", serials: ["SIMB"] });
 
-    const back = await releaseToDriver(scenario.kernel, A, "nvme");
+    const back = await release(scenario.kernel, A, "nvme");
     expect(back).toMatchObject({ ok: true, appeared: [expect.stringMatching(/^nvme\d+n1$/)] });
     expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
     expect(await scenario.kernel.list("/dev/vfio")).toEqual(["vfio"]);
@@ -44,20 +44,20 @@ describe("a claim", () => {
   test("of a drive that is bound to vfio-pci already changes nothing", async () => {
     await using scenario = await kernelScenario();
     await claim(scenario.kernel, A);
-    expect(await claim(scenario.kernel, A)).toMatchObject({ ok: true, originalDriver: undefined });
+    expect(await claim(scenario.kernel, A)).toEqual({ ok: true });
     expect(await stateOf(scenario.kernel, A)).toEqual(ON_VFIO);
   });
 
   test("leaves the disks of other drives held", async () => {
     await using scenario = await kernelScenario();
-    await using other = await inspectFunction(scenario.kernel, await listNvme(scenario.kernel), B);
+    await using other = await inspectForClaim(scenario.kernel, await listNvme(scenario.kernel), B);
     expect(await claim(scenario.kernel, A)).toMatchObject({ ok: true });
     expect(await scenario.kernel.openExclusive(other.held[0]!.device)).toBeUndefined();
   });
 
   test("closes the disk after the kernel driver is unbound, not before", async () => {
     await using scenario = await kernelScenario();
-    await using observed = await inspectFunction(
+    await using observed = await inspectForClaim(
       scenario.kernel,
       await listNvme(scenario.kernel),
       A,
@@ -75,7 +75,7 @@ describe("a claim", () => {
         await scenario.kernel.write(path, text);
       },
     };
-    await claimForVfio(watched, A, { heldDescriptors: observed.held });
+    await claimFunctions(watched, [A], { heldDescriptors: observed.held });
     expect(heldAt).toEqual([
       ["driver_override", true],
       ["unbind", true],
@@ -86,29 +86,28 @@ describe("a claim", () => {
   test("is refused while one namespace of the drive is not held", async () => {
     const two = { ...drive(A, "SIMA", "2"), namespaces: [{ sizeBytes: MIB }, { sizeBytes: MIB }] };
     await using scenario = await kernelScenario({ drives: [two] });
-    await using observed = await inspectFunction(
+    await using observed = await inspectForClaim(
       scenario.kernel,
       await listNvme(scenario.kernel),
       A,
     );
     const heldDescriptors = observed.held.slice(0, 1);
-    expect(await claimForVfio(scenario.kernel, A, { heldDescriptors })).toMatchObject({
+    expect(await claimFunctions(scenario.kernel, [A], { heldDescriptors })).toMatchObject({
       ok: false,
       reason: "NOT_HELD",
-      driver: "nvme",
     });
     expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: "nvme" });
   });
 
   test("is refused if a held device has another number than the namespace of that name", async () => {
     await using scenario = await kernelScenario();
-    await using observed = await inspectFunction(
+    await using observed = await inspectForClaim(
       scenario.kernel,
       await listNvme(scenario.kernel),
       A,
     );
     const heldDescriptors = observed.held.map((held) => ({ ...held, dev: "259:77" }));
-    expect(await claimForVfio(scenario.kernel, A, { heldDescriptors })).toMatchObject({
+    expect(await claimFunctions(scenario.kernel, [A], { heldDescriptors })).toMatchObject({
       ok: false,
       reason: "NOT_HELD",
     });
@@ -128,7 +127,7 @@ describe("a claim", () => {
     ],
   ] as const)("is refused with %s before any write", async (reason, spec) => {
     await using scenario = await kernelScenario(spec);
-    expect(await claim(scenario.kernel, A)).toMatchObject({ ok: false, reason, driver: "nvme" });
+    expect(await claim(scenario.kernel, A)).toMatchObject({ ok: false, reason });
     expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 
@@ -149,16 +148,16 @@ describe("a claim", () => {
       others: [{ address: A, class: "0x010802", driver: "uio_pci_generic", iommuGroup: "2" }],
     });
     const none = { heldDescriptors: [] };
-    expect(await claimForVfio(scenario.kernel, "0000:00:1e.0", none)).toMatchObject({
+    expect(await claimFunctions(scenario.kernel, ["0000:00:1e.0"], none)).toMatchObject({
       ok: false,
       reason: "NO_SUCH_FUNCTION",
     });
-    expect(await claimForVfio(scenario.kernel, A, none)).toMatchObject({
+    expect(await claimFunctions(scenario.kernel, [A], none)).toMatchObject({
       ok: false,
       reason: "OTHER_DRIVER",
-      driver: "uio_pci_generic",
+      detail: `${A} has driver uio_pci_generic`,
     });
-    expect(await releaseToDriver(scenario.kernel, A, "nvme")).toMatchObject({
+    expect(await release(scenario.kernel, A, "nvme")).toMatchObject({
       ok: false,
       reason: "OTHER_DRIVER",
     });
@@ -184,7 +183,6 @@ describe("a claim", () => {
       ok: false,
       reason: "BIND_FAILED",
       detail: `vfio-pci did not bind ${A}: EINVAL`,
-      driver: "nvme",
     });
     expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
@@ -200,19 +198,87 @@ describe("a claim", () => {
   });
 });
 
+describe("the functions of one IOMMU group", () => {
+  const pair = { drives: [drive(A, "SIMA", "2"), drive(B, "SIMB", "2")] };
+
+  test("are claimed together, with the disks of all of them held, and given back together", async () => {
+    await using scenario = await kernelScenario(pair);
+    const writes = await writesOf(async (kernel) => {
+      expect(await claim(kernel, A, [B])).toEqual({ ok: true });
+    }, scenario.kernel);
+    const last = writes.map((path) => path.slice(path.lastIndexOf("/") + 1));
+    expect(last).toEqual([
+      "driver_override",
+      "driver_override",
+      "unbind",
+      "unbind",
+      "drivers_probe",
+      "drivers_probe",
+    ]);
+    expect(await stateOf(scenario.kernel, B)).toEqual(ON_VFIO);
+    const returns = [A, B].map((address) => ({ address, driver: "nvme" }));
+    expect(await releaseFunctions(scenario.kernel, returns)).toMatchObject({ ok: true });
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
+    expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: "nvme", serials: ["SIMB"] });
+  });
+
+  test("are all back at their drivers when one of them cannot be claimed", async () => {
+    await using scenario = await kernelScenario(pair);
+    const refusing: Kernel = {
+      ...scenario.kernel,
+      write: async (path, text) => {
+        const isBind = path === "/sys/bus/pci/drivers_probe" || path.endsWith("vfio-pci/bind");
+        const isVfio = (await scenario.kernel.read(OVERRIDE)) === "vfio-pci";
+        if (isBind && isVfio && text === B) {
+          throw Object.assign(new Error("EINVAL"), { code: "EINVAL" });
+        }
+        await scenario.kernel.write(path, text);
+      },
+    };
+    expect(await claim(refusing, A, [B])).toMatchObject({ ok: false, reason: "BIND_FAILED" });
+    expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
+    expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: "nvme" });
+  });
+});
+
+describe("a driver_override that somebody has set", () => {
+  test("refuses a claim, and is not overwritten", async () => {
+    const pinned = { ...drive(A, "SIMA", "2"), driverOverride: "nvme" };
+    await using scenario = await kernelScenario({ drives: [pinned] });
+    expect(await claim(scenario.kernel, A)).toMatchObject({ ok: false, reason: "DRIVER_OVERRIDE" });
+    expect(await stateOf(scenario.kernel, A)).toEqual({ ...ON_NVME, driverOverride: "nvme" });
+  });
+});
+
+describe("an unbind that does not return", () => {
+  test("is given up after a while, not tried again meanwhile, and has its effect later", async () => {
+    await using scenario = await kernelScenario();
+    await claim(scenario.kernel, A);
+    openGroup(scenario.root, "2", { pid: process.pid, command: "qemu" });
+    const back = [{ address: A, driver: "nvme" }];
+    const given = await releaseFunctions(scenario.kernel, back, { unbindMs: 1 });
+    expect(given).toMatchObject({ ok: false, reason: "UNBIND_FAILED" });
+    expect(await release(scenario.kernel, A, "nvme")).toMatchObject({ reason: "UNBIND_FAILED" });
+    closeGroup(scenario.root, "2", process.pid);
+    const driver = async () => (await stateOf(scenario.kernel, A)).driver;
+    await expect.poll(driver).toBeUndefined();
+    expect(await release(scenario.kernel, A, "nvme")).toMatchObject({ ok: true });
+  });
+});
+
 describe("a release", () => {
   test("may be repeated", async () => {
     await using scenario = await kernelScenario();
     await claim(scenario.kernel, A);
-    await releaseToDriver(scenario.kernel, A, "nvme");
-    expect(await releaseToDriver(scenario.kernel, A, "nvme")).toMatchObject({ ok: true });
+    await release(scenario.kernel, A, "nvme");
+    expect(await release(scenario.kernel, A, "nvme")).toMatchObject({ ok: true });
     expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
   });
 
   test("to no driver leaves a drive without one, and never unbinds nvme", async () => {
     await using scenario = await kernelScenario();
     await claim(scenario.kernel, A);
-    expect(await releaseToDriver(scenario.kernel, A, undefined)).toEqual({
+    expect(await release(scenario.kernel, A, undefined)).toEqual({
       ok: true,
       appeared: [],
     });
@@ -221,14 +287,14 @@ describe("a release", () => {
       driverOverride: undefined,
       serials: [],
     });
-    expect(await releaseToDriver(scenario.kernel, B, undefined)).toMatchObject({ ok: false });
+    expect(await release(scenario.kernel, B, undefined)).toMatchObject({ ok: false });
     expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: "nvme" });
   });
 
   test("reports why the driver did not bind it", async () => {
     await using scenario = await kernelScenario();
     await claim(scenario.kernel, A);
-    expect(await releaseToDriver(scenario.kernel, A, "nothing-of-the-kind")).toEqual({
+    expect(await release(scenario.kernel, A, "nothing-of-the-kind")).toEqual({
       ok: false,
       reason: "BIND_FAILED",
       detail: `${A} is bound to driver nvme, not to nothing-of-the-kind`,
@@ -237,7 +303,7 @@ describe("a release", () => {
 
   test("of an absent function is refused", async () => {
     await using scenario = await kernelScenario();
-    expect(await releaseToDriver(scenario.kernel, "0000:00:1e.0", "nvme")).toMatchObject({
+    expect(await release(scenario.kernel, "0000:00:1e.0", "nvme")).toMatchObject({
       ok: false,
       reason: "NO_SUCH_FUNCTION",
     });
@@ -270,7 +336,7 @@ async function writesOf(act: (kernel: Kernel) => Promise<unknown>, kernel: Kerne
 }
 
 const claimA = async (kernel: Kernel) => await claim(kernel, A);
-const releaseA = async (kernel: Kernel) => await releaseToDriver(kernel, A, "nvme");
+const releaseA = async (kernel: Kernel) => await release(kernel, A, "nvme");
 
 describe("an agent that dies in the middle", () => {
   test("can do so at three writes of a claim and at three of a release", async () => {

@@ -3,37 +3,41 @@
 // disk-discover is discover.ts; perform.ts performs the steps of disk-init.
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
-import { newDiskRow, type DiskRow, type DiskReadiness } from "../../model/disk.ts";
+import type { DiskRow, DiskReadiness } from "../../model/disk.ts";
 import type { Evidence } from "../../model/evidence.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Bdev } from "../../spdk/replies-bdev.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
 import type { WriteMode } from "../../store/fence.ts";
-import { Component } from "../../store/component.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
-import { gatherEvidence } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
-import { listNvme, type NvmeTopology } from "../../sysfs/nvme.ts";
+import { listNvme } from "../../sysfs/nvme.ts";
 import type { AfterLoss } from "../engine/attempt.ts";
-import { admittedByPolicy, findInKernel, type KernelFindings, inspectOptions } from "./discover.ts";
 import { readiness } from "./record.ts";
-import { performDiskStep, type ClaimMemory } from "./perform.ts";
+import { insertFound, insertSeen } from "./new-disks.ts";
+import { performDiskStep } from "./perform.ts";
+import { Attached } from "../controller/attached.ts";
+import { Controllers } from "../controller/controllers.ts";
+import { performControllerStep, type ClaimMemory } from "../controller/perform.ts";
+import type { ControllerView } from "../controller/view.ts";
+import { ownSubjects } from "../../model/disk-claim.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
-import type { LoopStatus, Moment, PassReason, StepResult } from "../engine/kind.ts";
+import type { LoopStatus, Moment, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
 import { exposure } from "./held-exports.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
+import { KernelScans } from "./kernel-scans.ts";
 import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
-import type { DiskStep } from "../steps.ts";
+import type { ControllerStep, DiskStep } from "../steps.ts";
 import type { HealthLoop } from "./health.ts";
 import type { Slices } from "./slices.ts";
 import { freeSpaceFacts, spaceOnTarget } from "./free-space.ts";
-import { EVIDENCE_MS, KERNEL_LATE_MS, KERNEL_SCAN_MS } from "../../limits.ts";
+import { Admissions } from "./admissions.ts";
 
 export type DisksOptions = {
   readonly config: Config;
@@ -51,50 +55,73 @@ export type DisksOptions = {
   readonly pending: (now: Date) => PendingContext;
   readonly writeMode: () => WriteMode;
   readonly wake: (id: string) => void;
+  readonly wakeController: (address: string) => void;
   readonly scanAll: (options: ScanOptions) => Promise<void>;
 };
-
-type EvidenceAt = { readonly evidence: readonly Evidence[]; readonly atMs: number };
 
 export class Disks {
   readonly #options: DisksOptions;
   readonly #fabric: FabricDisks;
   readonly #storeLoads: StoreLoads;
   readonly #claims: ClaimMemory = { blank: new Set(), empty: new Set() };
-  readonly #evidence = new Map<string, EvidenceAt>();
-  #findings: KernelFindings = { disks: new Map(), duplicates: new Set(), withoutSerial: [] };
-  #topology: NvmeTopology | undefined;
+  readonly #admissions: Admissions;
+  readonly #attached: Attached;
+  readonly controllers: Controllers;
   #scannedIncarnation: string | undefined;
-  readonly #kernelStatus = new Component("not listed yet", { limitMs: KERNEL_LATE_MS });
-  #passes = 0;
-  #lastPass:
-    { readonly reason: PassReason; readonly time: Date; readonly durationMs: number } | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #scanning: Promise<void> | undefined;
-  #closed = false;
+  readonly #scans = new KernelScans(
+    async () => {
+      await this.#syncKernelDisks();
+      await this.#inspectAndAdmit();
+    },
+    () => {
+      this.#retryPostponed().catch((error: unknown) => {
+        const { log } = this.#options;
+        log.debug({ err: error }, "postponed scan or admission of disks failed, retrying");
+      });
+    },
+  );
 
   constructor(options: DisksOptions) {
     this.#options = options;
-    const rescan = () => options.scanAll({ sizes: true, subsystems: false });
+    const { scanAll } = options;
+    this.#attached = new Attached(options.observed);
+    this.#admissions = new Admissions({
+      ...options,
+      find: (id) => this.controllers.sightings.byDisk.get(id)?.[0],
+      topology: () => this.controllers.topology,
+      entryOf: (row) => this.#fabric.entryOf(row),
+    });
+    this.controllers = new Controllers({
+      ...options,
+      nodeId: options.config.nodeId,
+      attached: this.#attached,
+      claims: this.#claims,
+      targetListed: () => this.#targetListed,
+      evidence: (id) => this.#admissions.looks.evidence(id),
+      loadEnded: (disk) => this.#storeLoads.ended(disk),
+      wake: options.wakeController,
+    });
+    const rescan = () => scanAll({ sizes: true, subsystems: false });
     const onEnded = () => {
       for (const { id } of options.rows.disks()) options.wake(id);
+      this.controllers.wakeAll();
     };
     this.#storeLoads = new StoreLoads({ ...options, rescan, onEnded });
     this.#fabric = new FabricDisks({
       ...options,
       list: async () => (await this.scanTargetDisks()).found,
       rescan: () => this.rescanTarget(),
-      admit: (id) => this.#admitByPolicy(id),
+      admit: (id) => this.#admissions.admitByPolicy(id),
     });
   }
 
   get kernelStatus() {
-    return this.#kernelStatus.status;
+    return this.#scans.status;
   }
 
   /** Whether the disks were listed both in the kernel and in this incarnation of the target. */
   get listed(): boolean {
-    return this.#topology !== undefined && this.#targetListed;
+    return this.controllers.topology !== undefined && this.#targetListed;
   }
 
   get #targetListed(): boolean {
@@ -104,39 +131,21 @@ export class Disks {
 
   /** Scans the kernel's disks now instead of at the next interval. */
   scanKernelNow(): void {
-    this.#requestKernelScan(this.#scanning === undefined ? "start" : "wake");
-  }
-
-  #requestKernelScan(reason: PassReason): void {
-    clearTimeout(this.#timer);
-    const before = this.#scanning ?? Promise.resolve();
-    this.#scanning = before.then(() => this.#kernelPass(reason));
+    this.#scans.now();
   }
 
   async stop(): Promise<void> {
-    this.#closed = true;
-    clearTimeout(this.#timer);
     this.#fabric.stop();
-    await this.#scanning;
+    await this.#scans.stop();
   }
 
   loops(): readonly LoopStatus[] {
-    return [
-      {
-        name: "disk-discover",
-        passes: this.#passes,
-        lastReason: this.#lastPass?.reason,
-        steps: 0,
-        lastPassTime: this.#lastPass?.time,
-        lastDurationMs: this.#lastPass?.durationMs ?? 0,
-        lastError: this.kernelStatus.ok ? undefined : this.kernelStatus.reason,
-      },
-    ];
+    return [this.#scans.loop];
   }
 
   view(row: DiskRow, moment: Moment): DiskView {
-    const { observed, config, pending, writeMode } = this.#options;
-    const inKernel = this.#findings.disks.get(row.id);
+    const { observed, config, rows, pending, writeMode, outcomes } = this.#options;
+    const place = row.transport === "PCIe" ? this.controllers.placeOf(row) : undefined;
     const onTarget = observed.disk(row.id);
     return {
       row,
@@ -146,17 +155,18 @@ export class Disks {
       onTarget,
       space: spaceOnTarget(row, onTarget, config.spaceThresholds),
       spaceThresholds: config.spaceThresholds,
-      inKernel: inKernel && { ...inKernel, evidence: this.#evidence.get(row.id)?.evidence },
-      kernelListed: this.#topology !== undefined,
+      inKernel: place && { ...place, evidence: this.#admissions.looks.evidence(row.id) },
+      kernelListed: this.controllers.topology !== undefined,
       fabric: this.#fabric.entryOf(row),
-      duplicate: this.#findings.duplicates.has(row.id),
+      conflict: this.controllers.conflictOf(row),
+      ownSubjects: ownSubjects(rows.disks()),
+      ...this.controllers.troublesOf(row, moment.now),
       claimedBlank: this.#claims.blank.has(row.id),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
-      foundEmpty: this.#claims.empty.has(row.id),
       fleet: config.fleet,
       pending: pending(moment.now),
       writeMode: writeMode(),
-      outcomeUnknown: this.#options.outcomes.of(row.id),
+      outcomeUnknown: outcomes.of(row.id) ?? (place && outcomes.of(place.address)),
       ...freeSpaceFacts(this.#options, row.id),
       health: this.#options.health.seen(row.id),
     };
@@ -166,16 +176,37 @@ export class Disks {
     const view = this.view(row, { now: new Date(), inFlight: false, failures: row.failures });
     const { outcomeUnknown, space, hostsMayFree: discardsFree, zeroesByItself, health } = view;
     const shown = { outcomeUnknown, space, discardsFree, zeroesByItself, health };
-    return { ...readiness(view), ...shown, exposure: exposure(this.#options, row) };
+    const { conflict } = view;
+    return { ...readiness(view), ...shown, conflict, exposure: exposure(this.#options, row) };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
-    const own = { claims: this.#claims, scanDisks: () => this.rescanTarget() };
-    const result = await performDiskStep({ ...this.#options, ...own }, view, step);
-    if (step.kind === "claim-disk" || step.kind === "release-function") {
-      // Even if the step failed, the disk may be bound to another driver now.
-      this.#evidence.delete(view.row.id);
+    const context = { ...this.#options, scanDisks: () => this.rescanTarget() };
+    return await performDiskStep(context, view, step);
+  }
+
+  async performController(view: ControllerView, step: ControllerStep): Promise<StepResult> {
+    const context = {
+      ...this.#options,
+      attached: this.#attached,
+      claims: this.#claims,
+      ownSubjects: () => ownSubjects(this.#options.rows.disks()),
+      groupUser: (address: string) => this.controllers.userOfGroup(address),
+      scanDisks: () => this.rescanTarget(),
+      foundInClaim: (id: string, evidence: readonly Evidence[]) =>
+        this.#admissions.foundInClaim(id, evidence),
+    };
+    const result = await performControllerStep(context, view, step);
+    // It may have been pulled out since the last scan.
+    const isRefused = step.kind === "attach-controller" && result.kind !== "ok";
+    if (isRefused) await this.#syncKernelDisks();
+    if (step.kind === "claim-controllers" || step.kind === "release-controllers") {
+      // Even if the step failed, functions may be bound to other drivers now.
+      for (const { row } of view.members.flatMap(({ disks }) => disks)) {
+        this.#admissions.looks.forget(row.id);
+      }
       await this.#syncKernelDisks();
+      if (step.kind === "release-controllers") await this.#inspectAndAdmit();
     }
     return result;
   }
@@ -190,8 +221,14 @@ export class Disks {
   }
 
   /** Matches the disks found on the target with rows and stores them as observations. */
-  applyTargetScan({ found, inTransition, freeRead }: FoundDisks): void {
-    const { rows, observed } = this.#options;
+  applyTargetScan({ found, controllers, inTransition, freeRead }: FoundDisks): void {
+    const { rows, observed, log } = this.#options;
+    this.#attached.scanned(controllers);
+    const functions = this.controllers.topology?.functions ?? [];
+    insertFound(this.#options, found, functions).then(
+      () => this.#expectLoads(),
+      (error: unknown) => log.warn({ err: error }, "cannot record the disks that the target has"),
+    );
     const byId = new Map(found.map((disk) => [disk.id, disk]));
     for (const row of rows.disks()) {
       const now = byId.get(row.id);
@@ -200,6 +237,7 @@ export class Disks {
     }
     this.#scannedIncarnation = observed.incarnation;
     for (const row of rows.disks()) this.#options.wake(row.id);
+    this.controllers.wakeAll();
     this.#expectLoads();
   }
 
@@ -232,32 +270,8 @@ export class Disks {
     const inTransition = new Set([...rows.disks()].filter(changing).map(({ id }) => id));
     const nsids = new Set([1, ...config.fabricDisks.map(({ nsid }) => nsid)]);
     for (const row of rows.disks()) nsids.add(row.nsid);
-    return { found: await disksOnTarget(spdk, nsids, bdevs), inTransition, freeRead };
-  }
-
-  async #kernelPass(reason: PassReason): Promise<void> {
-    const started = performance.now();
-    this.#kernelStatus.begin();
-    try {
-      await this.#syncKernelDisks();
-      await this.#inspectAndAdmit();
-      this.#kernelStatus.set(true, "");
-    } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
-      this.#kernelStatus.set(false, `cannot list the NVMe disks of the kernel: ${message}`);
-    }
-    this.#retryPostponed().catch((error: unknown) => {
-      this.#options.log.debug(
-        { err: error },
-        "postponed scan or admission of disks failed, retrying",
-      );
-    });
-    this.#passes += 1;
-    this.#lastPass = { reason, time: new Date(), durationMs: performance.now() - started };
-    clearTimeout(this.#timer);
-    if (this.#closed) return;
-    this.#timer = setTimeout(() => this.#requestKernelScan("period"), KERNEL_SCAN_MS);
-    this.#timer.unref();
+    const { disks: found, controllers } = await disksOnTarget(spdk, nsids, bdevs);
+    return { found, controllers, inTransition, freeRead };
   }
 
   /**
@@ -265,79 +279,68 @@ export class Disks {
    * the disks on the target, and the admission of fabric disks.
    */
   async #retryPostponed(): Promise<void> {
-    if (this.#closed) return;
     const isConnected = this.#options.observed.incarnation !== undefined;
     if (isConnected && !this.#targetListed) await this.rescanTarget();
     await this.#fabric.admitKnown();
   }
 
   async #syncKernelDisks(): Promise<void> {
-    const { kernel, rows, writer, config, wake, log } = this.#options;
+    const { kernel, rows, wake } = this.#options;
     const topology = await listNvme(kernel);
-    const before = this.#findings;
-    this.#findings = findInKernel(topology, rows.disks());
-    const first = this.#topology === undefined;
-    this.#topology = topology;
-    const { disks, duplicates, withoutSerial } = this.#findings;
-    if (withoutSerial.length > 0)
-      log.debug({ kernel_names: withoutSerial }, "ignoring disks without a serial number");
+    const before = new Map([...rows.disks()].map((row) => [row.id, this.#placeText(row)]));
+    const first = this.controllers.topology === undefined;
+    await this.controllers.scanned(topology);
     if (rows.node === undefined) return;
-    const mayInsert = this.#options.writeMode() === "read-write";
-    await Promise.all(
-      [...disks].map(async ([id, { namespace, address, driver }]) => {
-        if (!mayInsert || rows.disk(id) !== undefined || namespace === undefined) return;
-        const { serial, model, nsid, sizeBytes, blockSizeBytes: blockSize, kernelName } = namespace;
-        const facts = { serial, model, nsid, sizeBytes, blockSize, kernelName };
-        const disk = { ...facts, transport: "PCIe", address, driver } as const;
-        await writer.insertDisk(newDiskRow(config.nodeId, disk, new Date()));
-        log.info({ disk: id, serial, model, address }, "new disk found");
-      }),
-    );
+    await insertSeen(this.#options, this.controllers.sightings);
     for (const row of rows.disks()) {
-      const previous = before.disks.get(row.id);
-      const current = disks.get(row.id);
-      const moved = previous?.driver !== current?.driver || previous?.address !== current?.address;
-      if (moved) this.#evidence.delete(row.id);
-      if (first || moved || before.duplicates.has(row.id) !== duplicates.has(row.id)) wake(row.id);
+      const moved = before.get(row.id) !== this.#placeText(row);
+      if (moved) this.#admissions.looks.forget(row.id);
+      if (first || moved) wake(row.id);
     }
   }
 
-  /** Gathers evidence of disks that have a kernel driver and are not on the target, then admits. */
-  async #inspectAndAdmit(): Promise<void> {
-    const { kernel, rows, config, wake, observed } = this.#options;
-    const topology = this.#topology;
-    if (topology === undefined) return;
-    const options = inspectOptions(config);
-    const now = performance.now();
-    await Promise.all(
-      [...this.#findings.disks].map(async ([id, { address, namespace }]) => {
-        if (namespace === undefined || rows.disk(id) === undefined) return;
-        if (observed.disk(id) !== undefined) return;
-        if (now - (this.#evidence.get(id)?.atMs ?? -EVIDENCE_MS) < EVIDENCE_MS) return;
-        const evidence = await gatherEvidence(kernel, topology, address, options);
-        this.#evidence.set(id, { evidence, atMs: now });
-        wake(id);
-        await this.#admitByPolicy(id);
-      }),
-    );
+  /** Changes when the disk has another place, another driver, or a double. */
+  #placeText(row: DiskRow): string {
+    const { address, driver } = this.controllers.placeOf(row) ?? {};
+    return JSON.stringify([address, driver, this.controllers.conflictOf(row)]);
   }
 
-  async #admitByPolicy(id: string): Promise<void> {
-    const { rows, writer, config, log } = this.#options;
+  /** Looks at disks that have a kernel driver and are not on the target; ends admissions, and admits. */
+  async #inspectAndAdmit(): Promise<void> {
+    const { rows, wake, observed } = this.#options;
+    await Promise.all(
+      [...this.controllers.sightings.byDisk.keys()].map(async (id) => {
+        const row = rows.disk(id);
+        if (row === undefined || observed.disk(id) !== undefined) return;
+        // Of two disks with one identity, nobody knows which was looked at.
+        if (this.controllers.conflictOf(row) !== undefined) return;
+        if (this.#admissions.looks.isDue(id)) {
+          await this.#admissions.look(id);
+          wake(id);
+        }
+        await this.#admissions.admitByPolicy(id);
+      }),
+    );
+    await this.#admissions.endInspections((row) => this.controllers.seenAt(row.id));
+    this.controllers.wakeAll();
+  }
+
+  /** For a call: lists the kernel's disks anew, and looks at one. */
+  async lookAt(id: string): Promise<readonly Evidence[] | undefined> {
+    const { rows, observed } = this.#options;
     const row = rows.disk(id);
-    if (row === undefined || this.#options.writeMode() !== "read-write") return;
-    const evidence = this.#evidence.get(id)?.evidence;
-    const fabric = this.#fabric.entryOf(row);
-    if (!admittedByPolicy(config, row, { evidence, fabric })) return;
-    await writer.mutate({
-      kind: "admitDisk",
-      id,
-      serial: row.serial,
-      evidenceFingerprint: undefined,
-      discardZeroes: fabric?.discardZeroes,
-      actor: "policy",
-      traceparent: undefined,
-    });
-    log.info({ disk: id, serial: row.serial }, "disk admitted by policy");
+    if (row === undefined || row.transport !== "PCIe" || row.lvsUuid !== undefined)
+      return undefined;
+    // The claim that this process holds found it so, and nobody else had it since.
+    if (this.#claims.blank.has(id)) return [];
+    if (observed.disk(id) !== undefined) return undefined;
+    await this.#syncKernelDisks();
+    const conflict = this.controllers.conflictOf(row);
+    if (conflict !== undefined) {
+      return [{ kind: "DUPLICATE_SERIAL", subject: row.serial, detail: conflict }];
+    }
+    const evidence = await this.#admissions.look(id);
+    this.#options.wake(id);
+    return evidence;
   }
 }

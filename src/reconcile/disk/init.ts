@@ -1,11 +1,10 @@
-// The loop `disk-init`: brings an admitted disk to a loaded lvstore: claim, vfio-pci binding, NVMe
-// controller, lvstore. Also zeroes free space on request.
+// The loop `disk-init`: brings an admitted disk that is attached to a loaded lvstore, and attaches disks
+// on a fabric. Also zeroes free space on request. Controllers of local disks are not its matter
+// (controller/take.ts).
 //
-// It never claims a disk with evidence against it, never formats without an admission and without
-// blank evidence gathered in the same claim, and never formats a disk that ever had an lvstore of
-// ours.
+// It never formats without an admission and without blank evidence gathered in the claim of its
+// controller, and never formats a disk that ever had an lvstore of ours.
 import { clusterBytesFor } from "../../model/bytes.ts";
-import { refusesTaking } from "../../model/disk-claim.ts";
 import { controllerName, storeName } from "../../model/identity.ts";
 import type { DiskStatusPatch } from "../../model/disk.ts";
 import type { Slice } from "./slices.ts";
@@ -17,30 +16,21 @@ import type { DiskStep } from "../steps.ts";
 
 export const diskInit: DiskLoop = { name: "disk-init", over: "disk", plan };
 
-const VFIO = "vfio-pci";
-
 function plan(view: DiskView): DiskStep | undefined {
   const { onTarget } = view;
-  if (!view.targetConnected || !view.targetListed || view.duplicate) return undefined;
+  if (!view.targetConnected || !view.targetListed) return undefined;
   if (onTarget !== undefined)
-    return onTarget.store === undefined
-      ? formatOrDetach(view, onTarget)
-      : zero(view, onTarget.store);
-  return view.fabric === undefined ? takePcie(view) : attachFabric(view, view.fabric);
+    return onTarget.store === undefined ? format(view, onTarget) : zero(view, onTarget.store);
+  return view.fabric === undefined ? undefined : attachFabric(view, view.fabric);
 }
 
-/**
- * For an attached disk without an lvstore: creates one, detaches for inspection, or does nothing.
- */
-function formatOrDetach(view: DiskView, onTarget: ObservedDisk): DiskStep | undefined {
-  const { row, fabric, inKernel } = view;
+/** For an attached disk without an lvstore: creates one, or does nothing. */
+function format(view: DiskView, onTarget: ObservedDisk): DiskStep | undefined {
+  const { row, fabric } = view;
+  if (view.conflict !== undefined || view.setback !== undefined) return undefined;
   if (row.lvsUuid !== undefined || !row.admitted || row.wanted !== "take") return undefined;
-  if (fabric === undefined && !view.claimedBlank) {
-    // The disk was not inspected in this claim: release it to its driver and begin again.
-    if (inKernel === undefined || row.originalDriver === undefined) return undefined;
-    const { controllerName: name } = onTarget;
-    return recordThen(view, "detach", { kind: "detach-disk", controllerName: name });
-  }
+  // Its controller is given back to its driver first, which shows what is on it.
+  if (fabric === undefined && !view.claimedBlank) return undefined;
   if (fabric !== undefined && !fabric.format) return undefined;
   // A store that is still being loaded does not keep SPDK from formatting the disk it lies on.
   if (!view.loadEnded) return undefined;
@@ -154,41 +144,4 @@ function attachFabric(
     trsvcid,
     subnqn,
   });
-}
-
-function takePcie(view: DiskView): DiskStep | undefined {
-  const { row, inKernel } = view;
-  if (!row.admitted || row.wanted !== "take" || inKernel === undefined) return undefined;
-  const { address, driver } = inKernel;
-  const ours = row.lvsUuid !== undefined;
-  if (driver === VFIO) {
-    // Bound to vfio-pci by an earlier process, so its content was not inspected: release it first.
-    // With an lvstore name recorded, the earlier process may have created the lvstore: attach once
-    // to find out.
-    const uninspected =
-      !ours && !view.claimedBlank && (view.foundEmpty || row.lvsName === undefined);
-    if (uninspected) return release(view, address);
-    return recordThen(view, "attach", {
-      kind: "attach-disk",
-      controllerName: controllerName({ traddr: address }),
-      trtype: "PCIe",
-      traddr: address,
-      trsvcid: undefined,
-      subnqn: undefined,
-    });
-  }
-  if (driver === undefined) {
-    // Interrupted between two drivers: bind it to its original driver and begin again.
-    return release(view, address);
-  }
-  if (inKernel.evidence === undefined || refusesTaking(inKernel.evidence, ours)) return undefined;
-  if (row.originalDriver !== driver) {
-    return { kind: "record-disk", patch: { originalDriver: driver } };
-  }
-  return { kind: "claim-disk", address, ours };
-}
-
-function release({ row }: DiskView, address: string): DiskStep | undefined {
-  if (row.originalDriver === undefined) return undefined;
-  return { kind: "release-function", address, driver: row.originalDriver };
 }

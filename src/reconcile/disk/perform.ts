@@ -4,16 +4,10 @@
 import { trace } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { addressFamily } from "../../model/address.ts";
-import { refusing } from "../../model/disk-claim.ts";
 import { rateOf } from "../../model/zeroing.ts";
-import { blank } from "../../model/evidence.ts";
 import type { DiskStatusPatch, DiskRow } from "../../model/disk.ts";
 import type { Config } from "../../config.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
-import { inspectFunction } from "../../sysfs/disk-evidence.ts";
-import type { Kernel } from "../../sysfs/kernel.ts";
-import { listNvme } from "../../sysfs/nvme.ts";
-import { claimForVfio, releaseToDriver } from "../../sysfs/vfio.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import { changing, type ChangeContext } from "./changing.ts";
 import type { DiskView } from "./view.ts";
@@ -26,26 +20,11 @@ import type * as steps from "../steps.ts";
 import type { Slices } from "./slices.ts";
 import { observeSlices, pinFreeSpace, zeroSlice } from "./zero-free-space.ts";
 
-/**
- * What this process found in its own claims, by disk id. Kept in memory only: a restart inspects
- * again.
- */
-export type ClaimMemory = {
-  /** Blank under the kernel driver in the claim that is still held: the disk may be formatted. */
-  readonly blank: Set<string>;
-  /**
-   * Attached without being found blank, and no lvstore was loaded: to be released and inspected.
-   */
-  readonly empty: Set<string>;
-};
-
 export type DiskStepContext = ChangeContext & {
   readonly config: Pick<Config, "zeroingSharePercent">;
   readonly spdk: SpdkClient;
-  readonly kernel: Kernel;
   readonly observed: Observed;
   readonly lanes: Lanes;
-  readonly claims: ClaimMemory;
   readonly slices: Slices;
   readonly log: Logger;
   readonly writer: {
@@ -115,12 +94,6 @@ type LaneStep = Exclude<
 
 function act(on: Act, step: LaneStep): Promise<StepResult> {
   switch (step.kind) {
-    case "claim-disk":
-      return claim(on, step);
-    case "release-function":
-      return releaseFunction(on, step);
-    case "detach-disk":
-      return detach(on, step);
     case "create-store":
       return createStore(on, step);
     case "pin-free-space":
@@ -128,52 +101,15 @@ function act(on: Act, step: LaneStep): Promise<StepResult> {
   }
 }
 
-/**
- * Inspects the disk with its namespaces opened exclusively, and closes them only after the unbind,
- * so that nothing can start to use the disk in between.
- */
-async function claim({ context, view }: Act, step: steps.ClaimDisk): Promise<StepResult> {
-  const { kernel, claims, log } = context;
-  const { row } = view;
-  const topology = await listNvme(kernel);
-  await using inspection = await inspectFunction(kernel, topology, step.address);
-  const against = refusing(inspection.evidence, step.ours)[0];
-  if (against !== undefined) {
-    return { kind: "retry", message: `${against.kind}: ${against.subject} ${against.detail}` };
-  }
-  const isBlank = blank(inspection.evidence);
-  const claimed = await claimForVfio(kernel, step.address, { heldDescriptors: inspection.held });
-  if (!claimed.ok) {
-    return { kind: "retry", message: `${claimed.reason}: ${claimed.detail || step.address}` };
-  }
-  if (isBlank) claims.blank.add(row.id);
-  claims.empty.delete(row.id);
-  log.info({ disk: row.id, address: step.address, blank: isBlank }, "disk claimed for vfio-pci");
-  return { kind: "ok" };
-}
-
-async function releaseFunction(
-  { context, view }: Act,
-  step: steps.ReleaseFunction,
-): Promise<StepResult> {
-  const { kernel, claims, log } = context;
-  const released = await releaseToDriver(kernel, step.address, step.driver);
-  claims.blank.delete(view.row.id);
-  claims.empty.delete(view.row.id);
-  if (!released.ok) return { kind: "retry", message: `${released.reason}: ${released.detail}` };
-  log.info({ disk: view.row.id, driver: step.driver }, "disk released to its kernel driver");
-  return { kind: "ok" };
-}
-
 async function attach(
   context: DiskStepContext,
   view: DiskView,
   step: steps.AttachDisk,
 ): Promise<StepResult> {
-  const { spdk, observed, claims } = context;
+  const { spdk, observed } = context;
   const { row } = view;
   const { controllerName: name, trtype, traddr, trsvcid, subnqn } = step;
-  const adrfam = trtype === "PCIe" ? undefined : addressFamily(traddr);
+  const adrfam = addressFamily(traddr);
   const attached = await inLane(context, view, (lane) =>
     changing(
       { context, row, lane },
@@ -189,11 +125,7 @@ async function attach(
   // The scan counts only if the target is still the incarnation that the disk was attached in.
   if (incarnation === undefined || observed.incarnation !== incarnation)
     return { kind: "retry", message: "the SPDK target disconnected after the attach" };
-  const disk = observed.disk(row.id);
-  if (disk !== undefined) {
-    if (disk.store === undefined && !claims.blank.has(row.id)) claims.empty.add(row.id);
-    return { kind: "ok" };
-  }
+  if (observed.disk(row.id) !== undefined) return { kind: "ok" };
   if (attached.kind === "refused") return retryOf([attached]);
   return await inLane(context, view, (lane) => detachOtherDisk({ context, view, lane }, name));
 }
@@ -227,7 +159,7 @@ async function scanAfterAttach(
 async function detachOtherDisk({ context, view, lane }: Act, name: string): Promise<StepResult> {
   const { spdk, log } = context;
   const { row } = view;
-  const found = await disksOnTarget(spdk, new Set([row.nsid]));
+  const { disks: found } = await disksOnTarget(spdk, new Set([row.nsid]));
   // The scan after the attach was too early: the disk has appeared since.
   if (found.some(({ id }) => id === row.id))
     return { kind: "retry", message: "the disk appeared after it was looked for" };
@@ -242,17 +174,6 @@ async function detachOtherDisk({ context, view, lane }: Act, name: string): Prom
     kind: "retry",
     message: `SERIAL_MISMATCH: found ${other?.serial ?? "no namespace"} instead of ${row.serial}`,
   };
-}
-
-async function detach(on: Act, step: steps.DetachDisk): Promise<StepResult> {
-  const { spdk, observed } = on.context;
-  const call = spdk.bdevNvmeDetachController(step.controllerName);
-  const detached = await changing({ ...on, row: on.view.row }, call);
-  if (detached.kind === "ok" || (detached.kind === "refused" && detached.error.kind === "absent")) {
-    observed.setDisk(on.view.row.id, undefined);
-    return { kind: "ok" };
-  }
-  return retryOf([detached]);
 }
 
 async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult> {

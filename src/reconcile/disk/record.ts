@@ -1,6 +1,7 @@
 // Turns observations of a disk into the status columns of its row. Pure.
 import { diskId, fleetHash, parseStoreName } from "../../model/identity.ts";
-import { refusing, showsUse } from "../../model/disk-claim.ts";
+import { refusing, saysOfDisk, showsUse } from "../../model/disk-claim.ts";
+import { evidenceOf, fingerprint } from "../../model/evidence.ts";
 import type { DiskState, DiskStatusPatch } from "../../model/disk.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
@@ -75,8 +76,6 @@ function pendingEnded(view: DiskView): boolean {
   switch (row.pendingOp.op) {
     case "attach":
       return onTarget?.store !== undefined || (onTarget !== undefined && noStoreExpected(view));
-    case "detach":
-      return onTarget === undefined;
     case "create-store":
       return onTarget?.store !== undefined;
     case "zero-free-space":
@@ -88,6 +87,7 @@ function pendingEnded(view: DiskView): boolean {
     case "snapshot":
     case "clone":
     case "inflate":
+    case "detach":
       return false;
   }
 }
@@ -115,8 +115,11 @@ export function readiness(view: DiskView): { readonly ready: boolean; readonly r
 export function diskPhase(view: DiskView): DiskPhase | undefined {
   const { row, onTarget } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
-  if (view.duplicate) return is("CONFLICT", "another disk shows the same serial, model and nsid");
-  if (row.state === "FAILED" && row.observedGeneration === row.generation) return undefined;
+  const isFabric = view.fabric !== undefined;
+  if (view.conflict !== undefined && onTarget === undefined) return is("CONFLICT", view.conflict);
+  const gaveUp = row.state === "FAILED" && row.observedGeneration === row.generation;
+  // What a local disk failed at is its controller's matter, and ends with that.
+  if (gaveUp && isFabric) return undefined;
   if (!view.targetConnected || !view.targetListed) return undefined;
   if (onTarget !== undefined) return phaseOnTarget(view, onTarget);
   if (view.fabric !== undefined) {
@@ -139,22 +142,11 @@ function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
       ? is("FAILED", `lvstore ${row.lvsUuid} was not found on the disk`)
       : is("CLAIMING", "its lvstore is being loaded");
   }
-  if (!row.admitted) return is("DISCOVERED", "not admitted");
+  if (!row.admitted) return is("DISCOVERED", row.admissionEnded ?? "not admitted");
   if (fabric !== undefined && !fabric.format) {
     return is("FOREIGN", "it has no lvstore, and its entry does not permit formatting it");
   }
-  return is("CLAIMING", row.lastError ?? claimWaits(view));
-}
-
-/** What the next step of a disk that nothing speaks against waits for; empty: nothing. */
-function claimWaits({ row, onTarget, inKernel, loadEnded, pending }: DiskView): string {
-  if (pendingOpPhase(row.pendingOp, pending) === "running") {
-    return "a change of it that an earlier agent has sent may still be running";
-  }
-  if (onTarget !== undefined) return loadEnded ? "" : "SPDK is still looking for its lvstore";
-  const isLost = inKernel?.driver === undefined && row.originalDriver === undefined;
-  if (inKernel === undefined || !isLost) return "";
-  return "it is bound to no driver, and it is not known which one it had: bind it to its own";
+  return is("CLAIMING", row.lastError ?? view.waits ?? "");
 }
 
 /** Why a loaded lvstore must not be used; undefined if it belongs to this disk and node. */
@@ -179,16 +171,17 @@ function foreignStore({ row, fleet }: DiskView, store: ObservedStore): string | 
 function phaseInKernel(view: DiskView): DiskPhase {
   const { row, inKernel } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
-  if (inKernel === undefined) return is("MISSING", `no PCI function at ${row.address}`);
-  const blocking = refusing(inKernel.evidence ?? [], row.lvsUuid !== undefined);
-  const first = blocking[0];
-  if (first !== undefined) {
-    const why = `${first.kind}: ${first.subject} ${first.detail}`;
+  if (inKernel === undefined) return is("MISSING", `it is on no PCI function; last ${row.address}`);
+  if (view.setback !== undefined && row.admitted) return is("FAILED", view.setback);
+  const blocking = refusing(inKernel.evidence ?? [], view.ownSubjects);
+  const first = blocking.find(saysOfDisk) ?? blocking[0];
+  const why = first && `${first.kind}: ${first.subject} ${first.detail}`;
+  if (first !== undefined && saysOfDisk(first)) {
     return is(showsUse(blocking) ? "IN_USE" : "FOREIGN", why);
   }
   if (row.wanted === "release") return is("RELEASED");
-  if (!row.admitted) return is("DISCOVERED", "not admitted");
-  return is("CLAIMING", row.lastError ?? claimWaits(view));
+  if (!row.admitted) return is("DISCOVERED", row.admissionEnded ?? why ?? "not admitted");
+  return is("CLAIMING", row.lastError ?? why ?? view.waits ?? "");
 }
 
 /** The columns of an UP disk that describe its lvstore and its controller. */
@@ -215,19 +208,25 @@ function storeColumns({ row, onTarget }: DiskView): Patch {
 }
 
 /** The columns that describe the disk in the kernel. lastSeenTime alone is no reason to write. */
-function kernelColumns({ row, inKernel, now }: DiskView): Patch {
+function kernelColumns(view: DiskView): Patch {
+  const { row, inKernel, now: time } = view;
   if (inKernel === undefined) return {};
   const patch: Patch = {};
   if (row.address !== inKernel.address) patch.address = inKernel.address;
   if (row.driver !== inKernel.driver) patch.driver = inKernel.driver;
+  const { nguid = row.nguid, eui64 = row.eui64 } = inKernel;
+  if (view.conflict === undefined && nguid !== row.nguid) patch.nguid = nguid;
+  if (view.conflict === undefined && eui64 !== row.eui64) patch.eui64 = eui64;
   if (inKernel.kernelName !== undefined && row.kernelName !== inKernel.kernelName) {
     patch.kernelName = inKernel.kernelName;
   }
   if (inKernel.evidence !== undefined) {
     const evidence = JSON.stringify(inKernel.evidence);
     if (evidence !== JSON.stringify(row.evidence)) patch.evidence = inKernel.evidence;
+    const seen = fingerprint(evidenceOf(row, inKernel.evidence));
+    if (seen !== row.evidenceFingerprint) patch.evidenceFingerprint = seen;
   }
-  if (Object.keys(patch).length > 0) patch.lastSeenTime = now;
+  if (Object.keys(patch).length > 0) patch.lastSeenTime = time;
   return patch;
 }
 

@@ -17,6 +17,9 @@ export type DiskInKernel = {
   /** Undefined when no driver is bound. */
   readonly driver: string | undefined;
   readonly kernelName: string | undefined;
+  /** 32 and 16 hexadecimal digits; undefined: not read, or the drive shows none. */
+  readonly nguid?: string | undefined;
+  readonly eui64?: string | undefined;
   /** Undefined when no evidence was gathered under the present driver. */
   readonly evidence: readonly Evidence[] | undefined;
 };
@@ -48,14 +51,18 @@ export type DiskView = {
   /** Whether the kernel's disks were listed since the agent started. */
   readonly kernelListed: boolean;
   readonly fabric: FabricEntry | undefined;
-  /** Two disks show the same serial, model and namespace. */
-  readonly duplicate: boolean;
+  /** Why its identity is not certain, such as a second disk that shows it; undefined: it is. */
+  readonly conflict: string | undefined;
+  /** Subjects of evidence that are disks with a store of this node: `serial/nsid`. */
+  readonly ownSubjects: ReadonlySet<string>;
+  /** The claim of its controller failed for good, and this is why; undefined: it did not. */
+  readonly setback: string | undefined;
+  /** What its controller waits for, or fails at; undefined: nothing. */
+  readonly waits: string | undefined;
   /** This process found the disk blank in the claim it still holds: the disk may be formatted. */
   readonly claimedBlank: boolean;
   /** SPDK has finished loading lvstores since this observation, and the disk still has none. */
   readonly loadEnded: boolean;
-  /** The disk was attached without being found blank, and no lvstore was loaded: to be released. */
-  readonly foundEmpty: boolean;
   /** A change of the disk whose outcome is not known; undefined: there is none. */
   readonly outcomeUnknown: UnknownOutcome | undefined;
   readonly fleet: string;
@@ -84,5 +91,18 @@ export function concernsVolumes(before: DiskRow | undefined, now: DiskRow | unde
     before?.freeSpace !== now?.freeSpace ||
     before?.health !== now?.health ||
     before?.copyingRun !== now?.copyingRun
+  );
+}
+
+/** Whether a disk's row changed in a column that plans of its controllers depend on. */
+export function concernsControllers(
+  before: DiskRow | undefined,
+  now: DiskRow | undefined,
+): boolean {
+  return (
+    before?.generation !== now?.generation ||
+    before?.lvsUuid !== now?.lvsUuid ||
+    before?.lvsName !== now?.lvsName ||
+    before?.failures !== now?.failures
   );
 }

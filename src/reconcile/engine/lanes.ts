@@ -9,12 +9,14 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 
 /**
+ * - controller: a change of a PCI function, of its driver or on the target.
  * - disk `exclusive`: attach, detach, create and delete of the lvstore on it.
  * - disk `shared`: acts that must not overlap those, and may overlap each other.
  * - family: a change of an lvol; `root` is the root of its clone tree. Holds the disk shared.
  * - nqn: calls that name this NQN, in order of arrival.
  */
 export type LaneKey =
+  | { readonly kind: "controller"; readonly address: string }
   | { readonly kind: "disk"; readonly disk: string; readonly mode: Mode }
   | { readonly kind: "family"; readonly disk: string; readonly root: string }
   | { readonly kind: "nqn"; readonly nqn: string };
@@ -289,6 +291,7 @@ function resourcesOf(keys: readonly LaneKey[]): readonly (readonly [name: string
   };
   for (const key of keys) {
     if (key.kind === "nqn") add(`nqn ${key.nqn}`, "exclusive");
+    else if (key.kind === "controller") add(`controller ${key.address}`, "exclusive");
     else add(`disk ${key.disk}`, key.kind === "disk" ? key.mode : "shared");
     if (key.kind === "family") add(`family ${key.disk} ${key.root}`, "exclusive");
   }

@@ -19,6 +19,8 @@ export type FoundDisk = ObservedDisk & {
 
 export type FoundDisks = {
   readonly found: readonly FoundDisk[];
+  /** All that are attached, of disks or not. */
+  readonly controllers: readonly Controller[];
   /**
    * Ids of disks that were being attached, or given a store, when this was read: a load takes
    * minutes, and a store that is not there yet says nothing.
@@ -36,7 +38,7 @@ export async function disksOnTarget(
   spdk: Reads,
   nsids: ReadonlySet<number>,
   listing?: Promise<readonly Bdev[]>,
-): Promise<FoundDisk[]> {
+): Promise<{ readonly disks: FoundDisk[]; readonly controllers: readonly Controller[] }> {
   const [controllers, stores, bdevs] = await Promise.all([
     spdk.bdevNvmeGetControllers(),
     spdk.bdevLvolGetLvstores(),
@@ -50,7 +52,7 @@ export async function disksOnTarget(
   const found = await Promise.all(
     names.map(({ controller: { name }, nsid }) => findDisk(bdevNamed, { name, nsid, stores })),
   );
-  return found.filter((disk) => disk !== undefined);
+  return { disks: found.filter((disk) => disk !== undefined), controllers };
 }
 
 function usable(controller: Controller): boolean {

@@ -29,6 +29,9 @@ export type SimulatedNamespace = {
   readonly blockSizeBytes?: 512 | 4096;
   /** Initial contents of the disk; the rest is zero. */
   readonly bytes?: readonly { readonly at: bigint; readonly data: Uint8Array }[];
+  /** 32 and 16 hexadecimal digits; default: the drive shows none. */
+  readonly nguid?: string;
+  readonly eui64?: string;
   readonly partitions?: readonly SimulatedPartition[];
   readonly use?: Use;
 };
@@ -38,6 +41,16 @@ export type SimulatedDrive = {
   readonly address: string;
   readonly serial: string;
   readonly model: string;
+  /** Names the drive where another one shows the same serial; default: its serial. */
+  readonly id?: string;
+  /** Drives with the same value are controllers of one subsystem and share all its namespaces. */
+  readonly subsystem?: string;
+  /** The driver that it is bound to when it is plugged in; default nvme. */
+  readonly driver?: "vfio-pci";
+  /** Set before it is plugged in. */
+  readonly driverOverride?: string;
+  /** The nvme driver gives the controller up, as one with a known subsystem NQN. */
+  readonly rejected?: boolean;
   /** Drives with the same value share a group; ignored without an IOMMU. */
   readonly iommuGroup: string;
   readonly namespaces: readonly SimulatedNamespace[];
@@ -102,8 +115,15 @@ export async function unplug(root: string, address: string): Promise<void> {
   await settle(tree);
 }
 
+/** Plugs a drive into a built tree; what lay on it when it was pulled is still there. */
+export async function plugIn(root: string, drive: SimulatedDrive): Promise<void> {
+  const tree = openTree(root);
+  await plugDrive(tree, drive, { drives: [] });
+  await settle(tree);
+}
+
 async function plugDrive(tree: Tree, drive: SimulatedDrive, spec: KernelSpec): Promise<void> {
-  const { address, serial, model, namespaces } = drive;
+  const { address, serial, model, namespaces, id = serial } = drive;
   if ((await readHardware(tree, address)) !== undefined) return;
   const hardware: Hardware = {
     address,
@@ -113,18 +133,23 @@ async function plugDrive(tree: Tree, drive: SimulatedDrive, spec: KernelSpec): P
     driver: "nvme",
     serial,
     model,
+    ...(drive.id === undefined ? {} : { drive: id }),
+    ...(drive.subsystem === undefined ? {} : { subsystem: drive.subsystem }),
+    ...(drive.rejected === undefined ? {} : { rejected: drive.rejected }),
     ...(spec.iommu === false ? {} : { iommuGroup: drive.iommuGroup }),
-    namespaces: namespaces.map(({ sizeBytes, blockSizeBytes }, index) => ({
+    namespaces: namespaces.map(({ sizeBytes, blockSizeBytes, nguid, eui64 }, index) => ({
       nsid: index + 1,
       sizeBytes,
       blockSizeBytes: blockSizeBytes ?? 512,
-      image: imagePath(serial, index + 1),
+      ...(nguid === undefined ? {} : { nguid }),
+      ...(eui64 === undefined ? {} : { eui64 }),
+      image: imagePath(id, index + 1),
     })),
   };
   for (const [index, namespace] of hardware.namespaces.entries()) {
     await makeImage(tree, namespace, namespaces[index]);
   }
-  await plug(tree, hardware);
+  await plug(tree, hardware, drive);
   const uses = namespaces.flatMap(({ use, partitions }, index) => [
     ...(use === undefined ? [] : [{ nsid: index + 1, partition: 0, use }]),
     ...(partitions ?? []).flatMap((part, at) =>
@@ -140,14 +165,24 @@ async function plugDrive(tree: Tree, drive: SimulatedDrive, spec: KernelSpec): P
 /**
  * Writes the hardware file last: if the process is killed before that, the next call starts over.
  */
-async function plug(tree: Tree, hardware: Hardware): Promise<void> {
+async function plug(
+  tree: Tree,
+  hardware: Hardware,
+  is: Pick<SimulatedDrive, "driver" | "driverOverride"> = {},
+): Promise<void> {
   if ((await readHardware(tree, hardware.address)) !== undefined) return;
   const device = devicePath(hardware);
-  const { iommuGroup, driver } = hardware;
+  const { iommuGroup } = hardware;
+  const override = is.driverOverride ?? is.driver;
+  const wanted = is.driver ?? hardware.driver;
+  const driver =
+    hardware.rejected === true || (override !== undefined && override !== wanted)
+      ? undefined
+      : wanted;
   await tree.place(device, {
     class: `${hardware.class}\n`,
     device: `${hardware.device}\n`,
-    driver_override: "(null)\n",
+    driver_override: `${override ?? "(null)"}\n`,
     numa_node: "-1\n",
     subsystem: { linkTo: "/sys/bus/pci" },
     vendor: `${hardware.vendor}\n`,

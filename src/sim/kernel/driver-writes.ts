@@ -2,6 +2,7 @@
 // measured on real kernels (docs/kernel.md#what-a-write-answers).
 import { unlink } from "node:fs/promises";
 import { unlessErrno } from "../../sysfs/errno.ts";
+import { groupIsOpen } from "./vfio-users.ts";
 import { devicePath, listHardware, readHardware, type Hardware } from "./hardware.ts";
 import { DRIVERS, driverOf, VFIO_PCI } from "./settle.ts";
 import type { Tree } from "./tree.ts";
@@ -84,9 +85,10 @@ async function unbind({ tree, path, line }: Write, driver: string): Promise<read
 async function attach(tree: Tree, driver: string, hardware: Hardware): Promise<string | undefined> {
   const group = hardware.iommuGroup;
   if (driver === VFIO_PCI && group === undefined) return "EINVAL";
-  if (driver !== VFIO_PCI && group !== undefined && (await groupIsOpen(tree, group))) {
+  if (driver !== VFIO_PCI && group !== undefined && groupIsOpen(tree.root, group)) {
     return "EBUSY";
   }
+  if (driver === "nvme" && hardware.rejected === true) return "EINVAL";
   await tree.link(`${devicePath(hardware)}/driver`, `${DRIVERS}/${driver}`);
   return undefined;
 }
@@ -135,20 +137,4 @@ async function removeId(write: Write, driver: string): Promise<readonly string[]
   if (!ids.includes(id)) throw refuse("ENODEV", path);
   await tree.write(idsPath(driver), [...ids.filter((one) => one !== id), ""].join("\n"));
   return [];
-}
-
-/** Path of a file that holds the process id of the process that has a vfio group open. */
-export function groupOpenPath(group: string): string {
-  return `/var/sim/open-groups/${group}`;
-}
-
-async function groupIsOpen(tree: Tree, group: string): Promise<boolean> {
-  const pid = Number(await tree.read(groupOpenPath(group)));
-  if (!Number.isSafeInteger(pid) || pid <= 0) return false;
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    // The process that opened the group has exited, so its descriptor is closed.
-    return false;
-  }
 }

@@ -17,11 +17,19 @@ const pciFunction = z.object({
   /** The driver that binds to it without an override. */
   driver: z.string().optional(),
   iommuGroup: z.string().optional(),
+  /** Names the drive and its images where another one shows the same serial. */
+  drive: z.string().optional(),
   serial: z.string(),
   model: z.string(),
+  /** Drives that are controllers of one subsystem and share its namespaces. */
+  subsystem: z.string().optional(),
+  /** The nvme driver gives the controller up: its probe fails. */
+  rejected: z.boolean().optional(),
   namespaces: z.array(
     z.object({
       nsid: z.number(),
+      nguid: z.string().optional(),
+      eui64: z.string().optional(),
       sizeBytes: bytes,
       blockSizeBytes: z.number(),
       /** Path of the sparse file with the namespace's bytes. */
@@ -33,9 +41,18 @@ const pciFunction = z.object({
 export type Hardware = z.infer<typeof pciFunction>;
 export type NamespaceHardware = Hardware["namespaces"][number];
 
-/** Path of the image of a namespace; the simulated target writes its signature to namespace 1. */
-export function imagePath(serial: string, nsid: number): string {
-  return nsid === 1 ? `${DISKS}/${serial}.img` : `${DISKS}/${serial}.${nsid}.img`;
+/** Path of the image of a namespace; the simulated target writes its signature there. */
+export function imagePath(drive: string, nsid: number): string {
+  return nsid === 1 ? `${DISKS}/${drive}.img` : `${DISKS}/${drive}.${nsid}.img`;
+}
+
+export function hardwarePath(address: string): string {
+  return `${HARDWARE}/${address}.json`;
+}
+
+/** Throws on a text that writeHardware did not write. */
+export function parseHardware(text: string): Hardware {
+  return pciFunction.parse(JSON.parse(text));
 }
 
 export function devicePath({ address }: Pick<Hardware, "address">): string {
@@ -43,8 +60,8 @@ export function devicePath({ address }: Pick<Hardware, "address">): string {
 }
 
 export async function readHardware(tree: Tree, address: string): Promise<Hardware | undefined> {
-  const text = await tree.read(`${HARDWARE}/${address}.json`);
-  return text === undefined ? undefined : pciFunction.parse(JSON.parse(text));
+  const text = await tree.read(hardwarePath(address));
+  return text === undefined ? undefined : parseHardware(text);
 }
 
 export async function listHardware(tree: Tree): Promise<readonly Hardware[]> {
@@ -61,9 +78,9 @@ export async function writeHardware(tree: Tree, hardware: Hardware): Promise<voi
     (_, value: unknown) => (typeof value === "bigint" ? value.toString() : value),
     2,
   );
-  await tree.write(`${HARDWARE}/${hardware.address}.json`, text);
+  await tree.write(hardwarePath(hardware.address), text);
 }
 
 export async function removeHardware(tree: Tree, address: string): Promise<void> {
-  await tree.remove(`${HARDWARE}/${address}.json`);
+  await tree.remove(hardwarePath(address));
 }

@@ -24,7 +24,14 @@ export async function showNvme(tree: Tree, hardware: Hardware, live: boolean): P
   const subsystem = await showSubsystem(tree, hardware, controller, name);
   if (!live) return;
   for (const [index, namespace] of hardware.namespaces.entries()) {
-    await showBlock(tree, { controller, block: `nvme${subsystem}n${index + 1}`, namespace });
+    const block = `nvme${subsystem}n${index + 1}`;
+    if (hardware.subsystem === undefined) {
+      await showBlock(tree, { parent: controller, block, namespace });
+      continue;
+    }
+    const path = `nvme${subsystem}c${number}n${index + 1}`;
+    await showPath(tree, { parent: controller, block: path, namespace });
+    await showBlock(tree, { parent: `${SUBSYSTEMS}/nvme-subsys${subsystem}`, block, namespace });
   }
   if ((await tree.read(`${controller}/state`)) !== "live\n") {
     await tree.write(`${controller}/state`, "live\n");
@@ -47,6 +54,8 @@ export async function sweepNvme(tree: Tree): Promise<void> {
       links.map(async (name) => await isDangling(`${SUBSYSTEMS}/${subsystem}/${name}`)),
     );
     if (dangling.every((one) => one)) await tree.remove(`${SUBSYSTEMS}/${subsystem}`);
+    const gone = links.filter((_, index) => dangling[index] === true);
+    for (const name of gone) await tree.remove(`${SUBSYSTEMS}/${subsystem}/${name}`);
   }
   for (const folder of ["/sys/block", "/sys/class/block", "/sys/class/nvme"]) {
     for (const name of await tree.list(folder)) {
@@ -96,8 +105,8 @@ function controllerContents(hardware: Hardware, device: string, number: number):
   };
 }
 
-function subsystemNqn({ serial }: Hardware): string {
-  return `nqn.2019-08.org.qemu:${serial}`;
+function subsystemNqn({ serial, subsystem }: Hardware): string {
+  return `nqn.2019-08.org.qemu:${subsystem ?? serial}`;
 }
 
 async function showSubsystem(
@@ -111,6 +120,11 @@ async function showSubsystem(
       await tree.link(`/sys/class/nvme-subsystem/${subsystem}`, `${SUBSYSTEMS}/${subsystem}`);
       return Number(subsystem.slice("nvme-subsys".length));
     }
+  }
+  const shared = await sharedSubsystem(tree, hardware);
+  if (shared !== undefined) {
+    await tree.link(`${SUBSYSTEMS}/nvme-subsys${shared}/${name}`, controller);
+    return shared;
   }
   const taken = numbers(await tree.list(SUBSYSTEMS), /^nvme-subsys(\d+)$/);
   const number = lowestFree(new Set([...taken, ...(await stillReferenced(tree))]));
@@ -129,6 +143,16 @@ async function showSubsystem(
   return number;
 }
 
+/** The number of the subsystem that another controller of this one has brought. */
+async function sharedSubsystem(tree: Tree, hardware: Hardware): Promise<number | undefined> {
+  if (hardware.subsystem === undefined) return undefined;
+  for (const name of await tree.list(SUBSYSTEMS)) {
+    const nqn = await tree.read(`${SUBSYSTEMS}/${name}/subsysnqn`);
+    if (nqn?.trim() === subsystemNqn(hardware)) return Number(name.slice("nvme-subsys".length));
+  }
+  return undefined;
+}
+
 /**
  * Numbers of removed disks that a mount or swap still references: the kernel does not reuse them.
  */
@@ -139,18 +163,28 @@ async function stillReferenced(tree: Tree): Promise<ReadonlySet<number>> {
 }
 
 type Block = {
-  readonly controller: string;
+  /** The controller; with several of them, their subsystem. */
+  readonly parent: string;
   readonly block: string;
   readonly namespace: NamespaceHardware;
 };
 
-async function showBlock(tree: Tree, { controller, block, namespace }: Block): Promise<void> {
-  const path = `${controller}/${block}`;
+/** The hidden device of a namespace that several controllers reach: it cannot be opened. */
+async function showPath(tree: Tree, { parent, block, namespace }: Block): Promise<void> {
+  const path = `${parent}/${block}`;
+  const { dev: _dev, ...contents } = blockContents({ parent, block, namespace }, [], 0);
+  await tree.place(path, { ...contents, hidden: "1\n" });
+  await tree.link(`/sys/class/block/${block}`, path);
+  await tree.link(`/sys/block/${block}`, path);
+}
+
+async function showBlock(tree: Tree, { parent, block, namespace }: Block): Promise<void> {
+  const path = `${parent}/${block}`;
   if ((await tree.list(path)).length === 0) {
     const { image, blockSizeBytes } = namespace;
     const partitions = await scanPartitions(tree.at(image), blockSizeBytes);
     const minor = lowestFree(await usedMinors(tree));
-    await tree.place(path, blockContents({ controller, block, namespace }, partitions, minor));
+    await tree.place(path, blockContents({ parent, block, namespace }, partitions, minor));
   }
   await tree.link(`/sys/class/block/${block}`, path);
   await tree.link(`/sys/block/${block}`, path);
@@ -162,7 +196,7 @@ async function showBlock(tree: Tree, { controller, block, namespace }: Block): P
 }
 
 function blockContents(
-  { controller, block, namespace }: Block,
+  { parent, block, namespace }: Block,
   partitions: readonly Partition[],
   minor: number,
 ): Contents {
@@ -181,9 +215,11 @@ function blockContents(
   ]);
   return {
     dev: `${BLOCK_MAJOR}:${minor}\n`,
-    device: { linkTo: controller },
+    device: { linkTo: parent },
+    ...(namespace.eui64 === undefined ? {} : { eui: `${spaced(namespace.eui64)}\n` }),
     hidden: "0\n",
     holders: {},
+    ...(namespace.nguid === undefined ? {} : { nguid: `${dashed(namespace.nguid)}\n` }),
     nsid: `${namespace.nsid}\n`,
     queue: { hw_sector_size: unit, logical_block_size: unit, physical_block_size: unit },
     removable: "0\n",
@@ -193,6 +229,16 @@ function blockContents(
     subsystem: { linkTo: "/sys/class/block" },
     ...Object.fromEntries(parts),
   };
+}
+
+/** As the kernel prints an EUI64: bytes, apart. */
+function spaced(hex: string): string {
+  return hex.match(/../g)?.join(" ") ?? "";
+}
+
+/** As the kernel prints an NGUID: like a UUID. */
+function dashed(hex: string): string {
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 /** Partitions use the minors after that of their disk, so each disk reserves five. */

@@ -3,12 +3,20 @@
 import { open } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { openKernel, readFully, type HeldDevice, type Kernel } from "../../sysfs/kernel.ts";
+import { plugIn, unplug, type SimulatedDrive } from "./build-tree.ts";
 import { driverWrite, refuse } from "./driver-writes.ts";
 import { readHardware } from "./hardware.ts";
-import { settle } from "./settle.ts";
+import { driverOf, settle, VFIO_PCI } from "./settle.ts";
 import { openTree, type Tree } from "./tree.ts";
+import { groupIsOpen, isAlive } from "./vfio-users.ts";
 
-export type SimulatedKernel = Kernel & AsyncDisposable;
+export type SimulatedKernel = Kernel &
+  AsyncDisposable & {
+    /** What lay on the drive when it was pulled is still there. */
+    readonly plugIn: (drive: SimulatedDrive) => Promise<void>;
+    /** Removes the function of a drive, and what the kernel shows of it; its data stays. */
+    readonly unplug: (address: string) => Promise<void>;
+  };
 
 export type SimulatedKernelOptions = {
   /** Milliseconds from the probe of a drive to its block devices; 0 to 180 ms on real kernels. */
@@ -28,6 +36,11 @@ export async function openSimulatedKernel(
   const exclusive = new Set<string>();
   return {
     ...host,
+    list: async (path) => {
+      // A process that has exited has no folder any more.
+      const pid = /^\/proc\/(\d+)(\/|$)/.exec(path)?.[1];
+      return pid === undefined || isAlive(Number(pid)) ? await host.list(path) : [];
+    },
     write: async (path, text) => {
       if (text === "") throw new RangeError(`cannot write an empty text to ${path}`);
       await changes.write(host, path, text);
@@ -37,6 +50,8 @@ export async function openSimulatedKernel(
       await using handle = await open(tree.at(device), "r");
       return await readFully(handle, offset, length);
     },
+    plugIn: async (drive) => await changes.inTurn(async () => await plugIn(root, drive)),
+    unplug: async (address) => await changes.inTurn(async () => await unplug(root, address)),
     [Symbol.asyncDispose]: async () => await changes[Symbol.asyncDispose](),
   };
 }
@@ -48,6 +63,7 @@ class Changes {
   readonly #scanning = new Map<string, NodeJS.Timeout>();
   #last: Promise<void> = Promise.resolve();
   #failure: unknown;
+  #closed = false;
 
   constructor(tree: Tree, appearMs: number) {
     this.#tree = tree;
@@ -55,7 +71,8 @@ class Changes {
   }
 
   async write(host: Kernel, path: string, text: string): Promise<void> {
-    await this.#inTurn(async () => {
+    if (path.endsWith("/unbind")) await this.#letGo(text);
+    await this.inTurn(async () => {
       // Resolve the folder as open(2) does: without a bound driver, <device>/driver does not exist.
       const folder = await host.realPath(dirname(path));
       const real = folder === undefined ? undefined : `${folder}/${basename(path)}`;
@@ -69,10 +86,22 @@ class Changes {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
     for (const timer of this.#scanning.values()) clearTimeout(timer);
     this.#scanning.clear();
-    await this.#inTurn(async () => await this.#settle());
+    await this.inTurn(async () => await this.#settle());
     if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** vfio-pci waits, without limit, until whoever has the device open has closed it. */
+  async #letGo(address: string): Promise<void> {
+    const hardware = await readHardware(this.#tree, address);
+    if (hardware === undefined || (await driverOf(this.#tree, hardware)) !== VFIO_PCI) return;
+    const { iommuGroup } = hardware;
+    if (iommuGroup === undefined) return;
+    while (!this.#closed && groupIsOpen(this.#tree.root, iommuGroup)) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   }
 
   async #scan(address: string): Promise<void> {
@@ -81,7 +110,7 @@ class Changes {
     clearTimeout(this.#scanning.get(address));
     const appear = () => {
       this.#scanning.delete(address);
-      this.#inTurn(async () => await this.#settle()).catch((error: unknown) => {
+      this.inTurn(async () => await this.#settle()).catch((error: unknown) => {
         this.#failure = error;
       });
     };
@@ -92,7 +121,7 @@ class Changes {
     await settle(this.#tree, { scanning: new Set(this.#scanning.keys()) });
   }
 
-  async #inTurn(act: () => Promise<void>): Promise<void> {
+  async inTurn(act: () => Promise<void>): Promise<void> {
     const turn = this.#last.then(act);
     this.#last = turn.catch(() => {});
     await turn;

@@ -247,7 +247,7 @@ function diskJson({ controller, disk }: DiskBdev): object {
           ana_reporting: false,
         },
         vs: { nvme_version: "1.4" },
-        ns_data: { id: 1, can_share: false },
+        ns_data: { id: disk.facts.nsid, can_share: false },
       },
     ],
     mp_policy: "active_passive",

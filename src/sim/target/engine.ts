@@ -29,7 +29,7 @@ type InFlight = {
   polls: number;
 };
 
-export type EngineOptions = Pick<Context, "strict" | "attachable" | "markDisk"> & {
+export type EngineOptions = Pick<Context, "strict" | "driveAt" | "groupUse" | "markDisk"> & {
   readonly target: Target;
   /** Default: the newest release. */
   readonly release?: Release;
@@ -121,11 +121,11 @@ export class Engine {
     if (method === undefined || this.release.absent.has(request.method)) {
       throw new RpcError(-32601, "Method not found");
     }
-    const { target, strict, attachable, markDisk } = this.#options;
+    const { target, strict, driveAt, groupUse, markDisk } = this.#options;
     const { method: name, id = "none" } = request;
     const { release } = this;
     const operations = this.#operations;
-    const facts = { target, operations, strict, release, attachable, markDisk };
+    const facts = { target, operations, strict, release, driveAt, groupUse, markDisk };
     const context = { ...facts, id, method: name, failsHalfway };
     return method(context, release.params(name, request.params));
   }
@@ -143,7 +143,7 @@ export class Engine {
       if (order !== undefined) orders.add(order);
       if (due.has(one)) heads.push(one);
     }
-    const changes = heads.filter(({ later }) => later.operation !== undefined);
+    const changes = heads.filter(({ later }) => later.operations !== undefined);
     const among = changes.length > 0 ? changes : heads;
     return among[Math.floor(this.#random() * among.length)];
   }
@@ -163,7 +163,7 @@ export class Engine {
       if (disposition.stopHalfDone) this.#stop(request.method);
       return;
     }
-    if (later.operation !== undefined) this.#operations.end(later.operation);
+    for (const operation of later.operations ?? []) this.#operations.end(operation);
     this.#answer(request, answer, disposition, outcome);
   }
 

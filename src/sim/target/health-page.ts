@@ -27,7 +27,11 @@ export function health({ target }: Context, params: JsonValue | undefined): Star
   }
   const controller = target.controllers.get(name);
   if (controller === undefined) throw new RpcError(INTERNAL, "Device not found");
-  const { disk, paths } = controller;
+  const {
+    paths,
+    disks: [disk],
+  } = controller;
+  if (disk === undefined) throw new RpcError(INTERNAL, "Device not found");
   return {
     kind: "later",
     polls: POLLS,

@@ -49,7 +49,7 @@ export function changeLvol(
     kind: "later",
     polls: 0,
     order: `family ${family}`,
-    operation,
+    operations: [operation],
     complete: () => {
       if (overlap === "busy" || operation.verdict === "busy") throw busy(method);
       if (overlap === "gone" || !store.lvols.has(lvol.uuid)) throw asyncErrno("ENODEV");
@@ -68,7 +68,7 @@ export function changeStore(context: Context, store: LoadedStore, effect: () => 
   return {
     kind: "later",
     polls: 0,
-    operation,
+    operations: [operation],
     complete: () => {
       if (overlap === "gone" || store.base.loaded !== store) throw asyncErrno("ENODEV");
       return effect();

@@ -50,8 +50,12 @@ export type Store = {
 };
 
 export type DiskFacts = {
+  /** Names the drive and its journal: two drives may show one serial. */
+  readonly id: string;
   readonly serial: string;
   readonly model: string;
+  /** Disks with one id are the namespaces of one drive. */
+  readonly nsid: number;
   readonly blockSize: number;
   readonly numBlocks: number;
   readonly trtype: string;
@@ -87,7 +91,8 @@ export class Disk {
     this.#bytes = new DiskBytes(facts.prefill);
     if (stateDir === undefined) return;
     mkdirSync(stateDir, { recursive: true });
-    this.#path = join(stateDir, `${encodeURIComponent(facts.serial)}.journal`);
+    const name = facts.nsid === 1 ? facts.id : `${facts.id}.${facts.nsid}`;
+    this.#path = join(stateDir, `${encodeURIComponent(name)}.journal`);
     if (existsSync(this.#path)) this.#load(this.#path);
   }
 

@@ -15,7 +15,8 @@ export type Later = {
   readonly order?: string;
   /** Not before this holds; asked at the end of every poll. */
   readonly isDue?: () => boolean;
-  readonly operation?: Operation;
+  /** The changes that it makes, until it has taken effect. */
+  readonly operations?: readonly Operation[];
   /** Applies the effect; returns the answer, or a HalfDone. Throws RpcError. */
   readonly complete: () => unknown;
 };
@@ -50,10 +51,15 @@ export type Context = {
   readonly method: string;
   /** A delete is to fail halfway (fault injection). */
   readonly failsHalfway: boolean;
-  /** Whether a PCIe function can be attached (--root), by its address. */
-  readonly attachable: (address: string) => boolean;
+  /** The drive at a PCIe function, if that can be attached; "by address" without a kernel (--root). */
+  readonly driveAt: (address: string) => { readonly id: string } | undefined | "by address";
+  /** The function's vfio group is opened, or the function is closed (--root). */
+  readonly groupUse: (address: string, used: boolean) => void;
   /** Writes or erases the blobstore signature at the start of a disk image (--root). */
-  readonly markDisk: (serial: string, marked: boolean) => void;
+  readonly markDisk: (
+    disk: { readonly id: string; readonly nsid: number },
+    marked: boolean,
+  ) => void;
 };
 
 export type Method = (context: Context, params: JsonValue | undefined) => Started;

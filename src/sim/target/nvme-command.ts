@@ -35,7 +35,8 @@ export function sendCommand(context: Context, params: JsonValue | undefined): St
       const status = type === "admin" && opcode === IDENTIFY ? 0 : INVALID_OPCODE;
       const nsid = command.readUInt32LE(4);
       // Of a namespace that is not there, nothing but zeros (measured).
-      if (status === 0 && nsid === 1) identify(controller.disk.facts).copy(data);
+      const disk = controller.disks.find(({ facts }) => facts.nsid === nsid);
+      if (status === 0 && disk !== undefined) identify(disk.facts).copy(data);
       return { cpl: encoded(completionOf(status)), ...(dataBytes > 0 && { data: encoded(data) }) };
     },
   };

@@ -94,17 +94,17 @@ function attach(context: Context, params: JsonValue | undefined): Started {
   const { target } = context;
   const asked = decodeAttach(params);
   refuseKnownName(target, asked);
-  const disk = reachable(context, asked);
-  if (disk !== undefined) refuseKnownAddress(target, asked, disk);
+  const disks = reachable(context, asked);
+  if (disks.length > 0) refuseKnownAddress(target, asked);
   return {
     kind: "later",
-    polls: disk === undefined ? 0 : ATTACH_POLLS,
-    isDue: after(disk?.late.attachMs ?? 0),
+    polls: disks.length === 0 ? 0 : ATTACH_POLLS,
+    isDue: after(Math.max(0, ...disks.map(({ late }) => late.attachMs))),
     complete: () => {
-      if (disk === undefined) {
+      if (disks.length === 0) {
         throw asked.trtype.toUpperCase() === "TCP" ? errno("EIO") : errno("ENODEV");
       }
-      return connect(target, asked, disk);
+      return connect(context, asked, disks);
     },
   };
 }
@@ -123,45 +123,61 @@ function refuseKnownName(
   if (samePath) throw new RpcError(-114, `${head} with the specified network path`);
 }
 
-function refuseKnownAddress(target: Target, { name }: Attach, disk: Disk): void {
-  for (const controller of target.controllers.values()) {
-    if (controller.disk === disk && controller.name !== name) throw errno("EEXIST");
+/** A drive with two ports can be attached through each of them. */
+function refuseKnownAddress(target: Target, asked: Attach): void {
+  for (const { name, paths } of target.controllers.values()) {
+    const isKnown = paths.some(
+      ({ traddr, trsvcid, subnqn }) =>
+        traddr === asked.traddr && trsvcid === asked.trsvcid && subnqn === asked.subnqn,
+    );
+    if (isKnown && name !== asked.name) throw errno("EEXIST");
   }
 }
 
-/** The disk at an address; undefined where an attach on a real target would find no device. */
-function reachable({ target, attachable }: Context, asked: Attach): Disk | undefined {
+/** The namespaces at an address; none where an attach on a real target would find no device. */
+function reachable({ target, driveAt }: Context, asked: Attach): readonly Disk[] {
   const { trtype, traddr, trsvcid, subnqn, adrfam } = asked;
   const type = trtype.toUpperCase();
-  const disk = target.disks.find(
-    ({ facts }) =>
-      facts.trtype.toUpperCase() === type &&
-      facts.traddr === traddr &&
-      (type === "PCIE" || (facts.trsvcid === trsvcid && facts.subnqn === subnqn)),
-  );
-  if (disk === undefined) return undefined;
-  if (type === "PCIE") return attachable(traddr) ? disk : undefined;
+  const ofType = target.disks
+    .filter(({ facts }) => facts.trtype.toUpperCase() === type)
+    .toSorted((a, b) => a.facts.nsid - b.facts.nsid);
+  if (type === "PCIE") {
+    const drive = driveAt(traddr);
+    if (drive === "by address") return ofType.filter(({ facts }) => facts.traddr === traddr);
+    return ofType.filter(({ facts }) => facts.id === drive?.id);
+  }
   // Measured: an attach over TCP without its address family fails with EIO.
-  return adrfam === undefined ? undefined : disk;
+  if (adrfam === undefined) return [];
+  const at = { traddr, trsvcid, subnqn };
+  return ofType.filter(
+    ({ facts }) =>
+      facts.traddr === at.traddr && facts.trsvcid === at.trsvcid && facts.subnqn === at.subnqn,
+  );
 }
 
 /** The controller is listed from here on; the answer waits until its store is loaded. */
-function connect(target: Target, asked: Attach, disk: Disk): readonly string[] | HalfDone {
+function connect(
+  { target, groupUse }: Context,
+  asked: Attach,
+  disks: readonly Disk[],
+): readonly string[] | HalfDone {
   const { name, trtype, traddr, trsvcid, subnqn, adrfam } = asked;
   const path: Path = { cntlid: target.nextCntlid(), trtype, traddr, trsvcid, subnqn, adrfam };
   const known = target.controllers.get(name);
   if (known !== undefined) {
     // Two identical attaches in flight: one controller with two paths.
     known.paths.push(path);
-    return [`${name}n1`];
+    return known.bdevs.map((bdev) => bdev.name);
   }
-  const controller: Controller = { name, disk, paths: [path], bdev: undefined };
+  const controller: Controller = { name, disks, paths: [path], bdevs: [] };
   target.controllers.set(name, controller);
-  const bdev = target.registerDisk(controller);
-  const { loadMs } = disk.late;
-  if (loadMs === 0) return examine(target, bdev);
-  target.examining.add(bdev);
-  return new HalfDone(() => examine(target, bdev), after(loadMs));
+  const bdevs = disks.map((disk) => target.registerDisk(controller, disk));
+  if (trtype.toUpperCase() === "PCIE") groupUse(traddr, true);
+  const examineAll = () => bdevs.flatMap((bdev) => examine(target, bdev));
+  const loadMs = Math.max(...disks.map(({ late }) => late.loadMs));
+  if (loadMs === 0) return examineAll();
+  for (const bdev of bdevs) target.examining.add(bdev);
+  return new HalfDone(examineAll, after(loadMs));
 }
 
 function examine(target: Target, bdev: DiskBdev): readonly string[] {
@@ -179,7 +195,7 @@ function examine(target: Target, bdev: DiskBdev): readonly string[] {
 }
 
 function detach(context: Context, params: JsonValue | undefined): Started {
-  const { target, operations, id, method } = context;
+  const { target, operations, id, method, groupUse } = context;
   const asked = decode(params, {
     name: required(text),
     trtype: optional(text),
@@ -199,31 +215,34 @@ function detach(context: Context, params: JsonValue | undefined): Started {
       (asked.subnqn === undefined || path.subnqn === asked.subnqn),
   );
   if (!matches) throw errno("ENXIO");
-  const store = controller.bdev?.loaded;
-  const disk = controller.bdev?.name;
-  const operation = { method, id, store, disk, lvol: undefined, family: undefined };
-  operations.start(operation);
+  const started = controller.bdevs.map(({ name, loaded: store }) => {
+    const operation = { method, id, store, disk: name, lvol: undefined, family: undefined };
+    operations.start(operation);
+    return operation;
+  });
   return {
     kind: "later",
     polls: DETACH_POLLS,
-    operation,
+    operations: started,
     complete: () => {
-      const { bdev } = controller;
-      if (bdev !== undefined) {
+      for (const bdev of controller.bdevs) {
         if (bdev.loaded !== undefined) target.unloadStore(bdev.loaded);
         target.unregister(bdev);
       }
       target.controllers.delete(controller.name);
+      for (const { trtype, traddr } of controller.paths) {
+        if (trtype.toUpperCase() === "PCIE") groupUse(traddr, false);
+      }
       return true;
     },
   };
 }
 
-function controllerJson({ name, paths, disk }: Controller): object {
+function controllerJson({ name, paths, disks }: Controller): object {
   return {
     name,
     ctrlrs: paths.map((path) => ({
-      state: disk.drive.controller,
+      state: disks[0]?.drive.controller ?? "enabled",
       trid: tridJson(path),
       cntlid: path.cntlid,
       host: { nqn: "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000000" },

@@ -1,26 +1,76 @@
 // Access to a simulated kernel (--root): a PCIe function can be attached only while its whole IOMMU
-// group is bound to vfio-pci, and a store writes its signature to the start of the drive's image.
-import { closeSync, existsSync, openSync, readdirSync, readlinkSync, writeSync } from "node:fs";
+// group is bound to vfio-pci and open in no other process, and a store writes its signature to the
+// start of the drive's image.
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeSync,
+} from "node:fs";
 import { basename, join } from "node:path";
-import { imagePath } from "../kernel/hardware.ts";
+import { hardwarePath, imagePath, parseHardware } from "../kernel/hardware.ts";
+import { closeGroup, groupIsOpen, openGroup } from "../kernel/vfio-users.ts";
 
 const MARK = Buffer.from("SPDKBLOB", "latin1");
 
-/** Whether the function can be attached: bound to vfio-pci, and its IOMMU group is viable. */
-export function isAttachable(root: string, address: string): boolean {
+/** SPDK names the thread of its first reactor so, and the process with it. */
+const COMMAND = "reactor_0";
+
+/** The drive at a function that can be attached: bound to vfio-pci, and its IOMMU group is viable. */
+export function driveAt(root: string, address: string): { readonly id: string } | undefined {
   const device = join(root, "sys/bus/pci/devices", address);
-  if (driverOf(device) !== "vfio-pci") return false;
+  if (driverOf(device) !== "vfio-pci") return undefined;
   const group = join(device, "iommu_group/devices");
-  if (!existsSync(group)) return false;
-  return readdirSync(group).every((member) => {
+  const file = join(root, hardwarePath(address));
+  if (!existsSync(group) || !existsSync(file)) return undefined;
+  const isViable = readdirSync(group).every((member) => {
     const driver = driverOf(join(group, member));
     return driver === undefined || driver === "vfio-pci" || driver === "pcieport";
   });
+  if (!isViable || isHeldByOther(root, device)) return undefined;
+  const { drive, serial } = parseHardware(readFileSync(file, "utf8"));
+  return { id: drive ?? serial };
 }
 
-/** Writes or erases the blobstore signature on the image of a drive. */
-export function markImage(root: string, serial: string, marked: boolean): void {
-  const image = join(root, imagePath(serial, 1));
+function isHeldByOther(root: string, device: string): boolean {
+  const group = groupOf(device);
+  if (!groupIsOpen(root, group)) return false;
+  return Number(readFileSync(join(root, `var/sim/open-groups/${group}`), "utf8")) !== process.pid;
+}
+
+/** Which vfio groups this target has open: those of its attached functions. */
+export class GroupUse {
+  readonly #root: string;
+  readonly #attached = new Map<string, string>();
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  set(address: string, used: boolean): void {
+    const known = this.#attached.get(address);
+    if (used) {
+      const group = groupOf(join(this.#root, "sys/bus/pci/devices", address));
+      this.#attached.set(address, group);
+      openGroup(this.#root, group, { pid: process.pid, command: COMMAND });
+    } else if (known !== undefined) {
+      this.#attached.delete(address);
+      if ([...this.#attached.values()].includes(known)) return;
+      closeGroup(this.#root, known, process.pid);
+    }
+  }
+}
+
+/** Writes or erases the blobstore signature on the image of a namespace. */
+export function markImage(
+  root: string,
+  { id, nsid }: { readonly id: string; readonly nsid: number },
+  marked: boolean,
+): void {
+  const image = join(root, imagePath(id, nsid));
   if (!existsSync(image)) return;
   const file = openSync(image, "r+");
   try {
@@ -28,6 +78,10 @@ export function markImage(root: string, serial: string, marked: boolean): void {
   } finally {
     closeSync(file);
   }
+}
+
+function groupOf(device: string): string {
+  return basename(readlinkSync(join(device, "iommu_group")));
 }
 
 function driverOf(device: string): string | undefined {

@@ -101,7 +101,7 @@ function createStore(context: Context, params: JsonValue | undefined): Started {
   return {
     kind: "later",
     polls: FORMAT_POLLS,
-    operation: started,
+    operations: [started],
     complete: () => {
       try {
         const totalClusters = dataClusters(base.disk.bytes, clusterBytes);
@@ -131,7 +131,7 @@ function format({ target, markDisk }: Context, base: DiskBdev, store: Store): st
   base.disk.format(store);
   base.disk.clearStore(store);
   target.loadStore(base, store);
-  markDisk(base.disk.facts.serial, true);
+  markDisk(base.disk.facts, true);
   return store.uuid;
 }
 
@@ -179,12 +179,12 @@ function deleteStore(context: Context, params: JsonValue | undefined): Started {
   return {
     kind: "later",
     polls: 0,
-    operation,
+    operations: [operation],
     complete: () => {
       if (loaded.base.loaded !== loaded) throw asyncErrno("ENODEV");
       target.unloadStore(loaded);
       disk.destroy();
-      markDisk(disk.facts.serial, false);
+      markDisk(disk.facts, false);
       return true;
     },
   };

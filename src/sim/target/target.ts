@@ -68,9 +68,10 @@ export type Path = {
 
 export type Controller = {
   readonly name: string;
-  readonly disk: Disk;
+  /** The drive, by its namespaces; the lowest first. */
+  readonly disks: readonly Disk[];
   readonly paths: Path[];
-  bdev: DiskBdev | undefined;
+  readonly bdevs: DiskBdev[];
 };
 
 export type Event = { readonly type: string; readonly ctx: string; readonly id: number };
@@ -152,8 +153,8 @@ export class Target {
     if (this.events.length > MAX_EVENTS) this.events.shift();
   }
 
-  registerDisk(controller: Controller): DiskBdev {
-    const name = `${controller.name}n1`;
+  registerDisk(controller: Controller, disk: Disk): DiskBdev {
+    const name = `${controller.name}n${disk.facts.nsid}`;
     const bdev: DiskBdev = {
       kind: "disk",
       name,
@@ -165,10 +166,10 @@ export class Target {
       qosChanging: false,
       exportedBy: undefined,
       controller,
-      disk: controller.disk,
+      disk,
       loaded: undefined,
     };
-    controller.bdev = bdev;
+    controller.bdevs.push(bdev);
     this.bdevs.set(name, bdev);
     this.#byAlias.set(bdev.uuid, bdev);
     return bdev;

@@ -2,9 +2,8 @@
 // left alone, and nothing is taken or formatted that must not be.
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { refusing, showsUse } from "../../../src/model/disk-claim.ts";
+import { ownSubjects, refusing, showsUse } from "../../../src/model/disk-claim.ts";
 import type { EvidenceKind } from "../../../src/model/evidence.ts";
-import type { DiskStep } from "../../../src/reconcile/steps.ts";
 import {
   RUN,
   AGAINST,
@@ -19,6 +18,7 @@ import {
   type Contents,
   type Parts,
   type World,
+  type WorldStep,
 } from "../../support/disk-world.ts";
 import { STORE_UUID } from "../../support/model.ts";
 
@@ -33,7 +33,7 @@ const WANTED = {
 } as const;
 
 /** The whole story: in the write mode it has, and then as the leader, with an intent that is new. */
-function live(world: World): readonly DiskStep[] {
+function live(world: World): readonly WorldStep[] {
   const before = converge(world);
   world.writeMode = "read-write";
   const during = converge(world);
@@ -51,8 +51,10 @@ const holds = (given: fc.Arbitrary<Parts>, law: (world: World) => void) =>
 
 const ZEROING = new Set(["observe-slices", "pin-free-space", "zero-slice"]);
 
-const changesOf = (steps: readonly DiskStep[]) =>
-  steps.map(({ kind }) => kind).filter((kind) => kind !== "record-disk");
+const changesOf = (steps: readonly WorldStep[]) =>
+  steps
+    .map(({ kind }) => kind)
+    .filter((kind) => kind !== "record-disk" && kind !== "record-controller");
 
 // The laws of what must never be done are in `act`, and hold in each of these.
 describe("the disk loop", () => {
@@ -68,10 +70,14 @@ describe("the disk loop", () => {
       converge(world);
       expect(world.contents).toBe(contents);
       // Nothing attaches a disk that is not to be taken, or that there is no way back for.
-      const noWayBack = world.transport === "PCIe" && row.originalDriver === undefined;
+      const noWayBack =
+        world.transport === "PCIe" &&
+        world.driver !== "nvme" &&
+        world.controller.originalDriver === undefined;
       if (!row.admitted || row.wanted === "release" || noWayBack) return;
       // Under the kernel's driver, more is seen of a foreign disk.
       const states = row.state === "FOREIGN" ? ["FOREIGN", "IN_USE"] : [row.state];
+      if (world.duplicate) states.push("CONFLICT");
       expect(states).toContain(world.row.state);
     });
   });
@@ -82,6 +88,7 @@ describe("the disk loop", () => {
       const kinds = new Set(converge(world).map(({ kind }) => kind));
       kinds.delete("observe-slices");
       if (writeMode === "restore-only") kinds.delete("attach-disk");
+      if (writeMode === "restore-only") kinds.delete("attach-controller");
       expect(kinds).toEqual(new Set());
       expect(world.row).toBe(row);
     });
@@ -183,16 +190,24 @@ describe("the disk loop", () => {
     });
   });
 
-  it("leaves a disk where it is that is not admitted, or to be released", () => {
+  it("takes no disk that is not admitted, or to be released, and gives back what was taken", () => {
     const not = worlds({ admitted: fc.constant(false) });
     const released = worlds({ wanted: fc.constant("release") });
     holds(fc.oneof(not, released), (world) => {
-      const { driver, attached, contents, transport, row } = world;
-      const changes = changesOf(live(world)).filter((kind) => !ZEROING.has(kind));
-      // A fabric disk is looked at before it is admitted.
-      const looks = transport === "TCP" && row.wanted === "take" && !attached && !world.duplicate;
-      expect(new Set(changes)).toEqual(new Set(looks ? ["attach-disk"] : []));
-      expect(world).toMatchObject({ driver, contents });
+      const { contents, transport, row, attached } = world;
+      const changes = new Set(changesOf(live(world)).filter((kind) => !ZEROING.has(kind)));
+      if (transport === "TCP") {
+        // A fabric disk is looked at before it is admitted.
+        const looks = row.wanted === "take" && !attached;
+        expect(changes).toEqual(new Set(looks ? ["attach-disk"] : []));
+      } else if (row.lvsUuid === undefined) {
+        expect(changes).not.toContain("attach-controller");
+        expect(world.attached && world.contents.kind !== "store").toBe(
+          world.attached && (world.pulled || world.row.state === "CONFLICT"),
+        );
+      }
+      expect(changes).not.toContain("claim-controllers");
+      expect(world).toMatchObject({ contents });
     });
   });
 
@@ -204,32 +219,50 @@ describe("the disk loop", () => {
       against: fc.subarray([...AGAINST], { minLength: 1 }),
     } as const;
     holds(worlds({ ...WANTED, ...used }), (world) => {
-      const ours = world.row.lvsUuid !== undefined;
       live(world);
-      const shown = showsUse(refusing(inspect(world, "discover"), ours));
+      const shown = showsUse(refusing(inspect(world, "discover"), ownSubjects([world.row])));
       expect(world).toMatchObject({ driver: "nvme", attached: false });
       expect(world.row.state).toBe(shown ? "IN_USE" : "FOREIGN");
     });
   });
 
-  it("does nothing to one of two disks that look the same, or to one that was pulled", () => {
-    const twins = worlds({ duplicate: fc.constant(true) });
-    const pulled = worlds({
-      transport: fc.constant("PCIe"),
-      pulled: fc.constant(true),
-      duplicate: fc.constant(false),
+  it("takes none of two disks that look the same, and does nothing to one that was pulled", () => {
+    const local = { transport: fc.constant("PCIe"), attached: fc.constant(false) } as const;
+    const twins = worlds({
+      ...local,
+      duplicate: fc.constant(true),
+      pulled: fc.constant(false),
+      driver: fc.constant("nvme"),
     });
+    const pulled = worlds({ ...local, pulled: fc.constant(true), duplicate: fc.constant(false) });
     holds(fc.oneof(twins, pulled), (world) => {
-      const { driver, attached, contents, duplicate } = world;
+      const { driver, contents, duplicate } = world;
       expect(changesOf(live(world))).toEqual([]);
-      expect(world).toMatchObject({ driver, attached, contents });
+      expect(world).toMatchObject({ driver, attached: false, contents });
       expect(world.row.state).toBe(duplicate ? "CONFLICT" : "MISSING");
+    });
+  });
+
+  it("keeps a disk of ours in use whose double appears, and attaches it again where it was", () => {
+    const held = {
+      transport: fc.constant("PCIe"),
+      driver: fc.constant(VFIO),
+      duplicate: fc.constant(true),
+      contents: fc.constant(CONTENTS.ours),
+      recorded: fc.constant("uuid"),
+    } as const;
+    holds(worlds({ ...WANTED, ...held }), (world) => {
+      live(world);
+      expect(world).toMatchObject({ driver: VFIO, attached: true, contents: CONTENTS.ours });
+      expect(world.row.state).toBe("UP");
     });
   });
 
   it("does nothing once it gave up, until there is a new intent", () => {
     const failed = { state: fc.constant("FAILED"), observed: fc.constant(true) } as const;
-    const given = { duplicate: fc.constant(false), zeroRequested: fc.constant(false), ...failed };
+    // The failure of a local disk that is not attached is its controller's, and ends with that.
+    const transport = fc.constant("TCP" as const);
+    const given = { transport, zeroRequested: fc.constant(false), ...failed };
     holds(worlds(given), (world) => {
       const { row, driver, attached, contents } = world;
       expect(converge(world)).toEqual([]);

@@ -1,7 +1,9 @@
 // The recorded status of a disk whose lvstore is expected: loading takes minutes and is not a
 // failure.
 import { describe, expect, it } from "vitest";
+import { ownSubjects } from "../../../src/model/disk-claim.ts";
 import type { DiskRow } from "../../../src/model/disk.ts";
+import { fingerprint, type Evidence } from "../../../src/model/evidence.ts";
 import { diskId, storeName } from "../../../src/model/identity.ts";
 import { spaceOnTarget } from "../../../src/reconcile/disk/free-space.ts";
 import { diskRecord, diskPhase } from "../../../src/reconcile/disk/record.ts";
@@ -50,10 +52,12 @@ function view(change: Partial<DiskView> = {}): DiskView {
     zeroesByItself: false,
     zeroingRests: undefined,
     fabric: undefined,
-    duplicate: false,
+    conflict: undefined,
+    ownSubjects: ownSubjects([row]),
+    setback: undefined,
+    waits: undefined,
     claimedBlank: false,
     loadEnded: false,
-    foundEmpty: false,
     outcomeUnknown: undefined,
     fleet: FLEET,
     pending: { incarnation, epoch: 1n, now: NOW, graceUntil: NOW, earlierMayRun: false },
@@ -176,5 +180,37 @@ describe("the free clusters of a disk that is UP", () => {
       freeClusters: 499n,
       observedGeneration: 1n,
     });
+  });
+});
+
+describe("the evidence against a disk under its kernel driver", () => {
+  const row = diskRow({
+    id: ID,
+    ...SERIAL,
+    transport: "PCIe",
+    lvsUuid: undefined,
+    admitted: false,
+  });
+  const kernel = (evidence: readonly Evidence[]) => ({
+    row,
+    onTarget: undefined,
+    inKernel: { address: "0000:01:00.0", driver: "nvme", kernelName: undefined, evidence },
+  });
+  const mounted = { kind: "MOUNTED", subject: "S1/1p1", detail: "on /data" } as const;
+
+  it("has a fingerprint of what is on the disk itself, and of nothing else", () => {
+    const place = { kind: "NO_IOMMU", subject: "0000:01:00.0", detail: "" } as const;
+    const sibling = { ...mounted, subject: "S1/11" };
+    const facts = [mounted, place, sibling];
+    expect(diskRecord(view(kernel(facts)))?.evidenceFingerprint).toBe(fingerprint([mounted]));
+  });
+
+  it("makes no foreign disk of one whose node has no IOMMU", () => {
+    const none = { kind: "NO_IOMMU", subject: "0000:01:00.0", detail: "none" } as const;
+    expect(diskPhase(view(kernel([none])))).toEqual({
+      state: "DISCOVERED",
+      stateReason: "NO_IOMMU: 0000:01:00.0 none",
+    });
+    expect(diskPhase(view(kernel([none, mounted])))?.state).toBe("IN_USE");
   });
 });

@@ -262,7 +262,9 @@ function compatible(one: readonly LaneKey[], other: readonly LaneKey[]): boolean
 
 function compatibleKeys(a: LaneKey, b: LaneKey): boolean {
   if (a.kind === "nqn" && b.kind === "nqn") return a.nqn !== b.nqn;
-  if (a.kind === "nqn" || b.kind === "nqn" || a.disk !== b.disk) return true;
+  if (a.kind === "controller" && b.kind === "controller") return a.address !== b.address;
+  if (a.kind === "nqn" || b.kind === "nqn") return true;
+  if (a.kind === "controller" || b.kind === "controller" || a.disk !== b.disk) return true;
   if (a.kind === "family" && b.kind === "family") return a.root !== b.root;
   return [a, b].every((key) => key.kind === "family" || key.mode === "shared");
 }
@@ -271,6 +273,7 @@ const everyKey: readonly LaneKey[] = ["1", "2"].flatMap((name) => [
   disk(name, "exclusive"),
   disk(name, "shared"),
   nqn(name),
+  { kind: "controller", address: name },
   family(name, "1"),
   family(name, "2"),
 ]);

@@ -1,10 +1,10 @@
 // Writes to sysfs driver files of the simulated kernel: effects and errors as recorded on real
 // ones.
-import { access, readFile, writeFile, mkdir } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { access, readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { buildKernelTree, loadVfioPci } from "../../../src/sim/kernel/build-tree.ts";
-import { groupOpenPath } from "../../../src/sim/kernel/driver-writes.ts";
+import { closeGroup, openGroup } from "../../../src/sim/kernel/vfio-users.ts";
 import { openSimulatedKernel } from "../../../src/sim/kernel/simulated-kernel.ts";
 import { putToUse } from "../../../src/sim/kernel/use.ts";
 import { openTree } from "../../../src/sim/kernel/tree.ts";
@@ -95,11 +95,16 @@ describe("unbind", () => {
     expect(await answer(scenario.kernel, path, A)).toBe("ENOENT");
   });
 
-  test("from vfio-pci is not refused while the group is open", async () => {
+  test("from vfio-pci is not refused while the group is open, and returns once it is closed", async () => {
     await using scenario = await kernelScenario();
     await claimByHand(scenario.kernel);
-    await openGroup(scenario.root, "2");
-    expect(await answer(scenario.kernel, `${VFIO}/unbind`, A)).toBe("ok");
+    openGroup(scenario.root, "2", { pid: process.pid, command: "reactor_0" });
+    const answered = answer(scenario.kernel, `${VFIO}/unbind`, A);
+    // Whatever else is written meanwhile takes effect.
+    expect(await answer(scenario.kernel, `${NVME}/unbind`, B)).toBe("ok");
+    expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: "vfio-pci" });
+    closeGroup(scenario.root, "2", process.pid);
+    expect(await answered).toBe("ok");
     expect(await stateOf(scenario.kernel, A)).toMatchObject({ driver: undefined });
   });
 });
@@ -220,7 +225,7 @@ describe("drivers/nvme/bind", () => {
     await using scenario = await kernelScenario(pair);
     await scenario.kernel.write(`${NVME}/unbind`, B);
     await claimByHand(scenario.kernel);
-    await openGroup(scenario.root, "2");
+    openGroup(scenario.root, "2", { pid: process.pid, command: "reactor_0" });
     expect(await answer(scenario.kernel, `${NVME}/bind`, B)).toBe("EBUSY");
     expect(await answer(scenario.kernel, PROBE, B)).toBe("ok");
     expect(await stateOf(scenario.kernel, B)).toMatchObject({ driver: undefined });
@@ -318,12 +323,6 @@ async function claimByHand(kernel: Kernel): Promise<void> {
   await kernel.write(OVERRIDE, "vfio-pci");
   await kernel.write(`${NVME}/unbind`, A);
   await kernel.write(PROBE, A);
-}
-
-async function openGroup(root: string, group: string): Promise<void> {
-  const path = join(root, groupOpenPath(group));
-  await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, String(process.pid));
 }
 
 async function names(kernel: Kernel): Promise<Record<string, string | undefined>> {

@@ -102,6 +102,8 @@ describe("a target that starts with a saved configuration", () => {
     const [facts] = sim.disks;
     const disk = {
       serial: "SIM0",
+      id: "SIM0",
+      nsid: 1,
       model: "M",
       blockSize: 4_096,
       numBlocks: 262_144,

@@ -289,12 +289,15 @@ export interface Controller {
   iommuGroup: string;
   /** Other functions in its IOMMU group. */
   groupMembers: string[];
-  /** Empty: it cannot be read under the present driver. */
+  /** Of the drive that was read there last, by the kernel or by SPDK; empty: none was. */
   serial: string;
   model: string;
   /** Ids of the disks on it that have rows. */
   diskIds: string[];
-  /** UNIDENTIFIED, or the state that speaks most against using it. */
+  /**
+   * AVAILABLE, CLAIMED, ATTACHED, UNIDENTIFIED, REJECTED, CONFLICT, FAILED or MISSING
+   * (docs/architecture.md#states-of-a-controller).
+   */
   state: string;
   stateReason: string;
 }
@@ -313,7 +316,7 @@ export interface StoreContent {
 /** Something that happened to an object, and why. */
 export interface Event {
   id: string;
-  /** lvol, snapshot, disk or node. */
+  /** lvol, snapshot, disk, controller or node. */
   objectKind: string;
   objectId: string;
   /** What happened, in one word from a closed list (docs/observability.md). */

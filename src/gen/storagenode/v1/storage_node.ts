@@ -298,7 +298,10 @@ export interface AdmitDiskRequest {
   waitTimeout:
     | Duration
     | undefined;
-  /** Instead of disk_id: the PCI address of a controller whose disks cannot be identified yet. */
+  /**
+   * Instead of disk_id: the PCI address of a controller whose disks cannot be identified yet. It is handed
+   * back to its kernel driver, and its disks are admitted if a look finds no evidence against them.
+   */
   address: string;
   /** Asserts that discarded blocks of this disk read as zeros. */
   discardZeroes: boolean;

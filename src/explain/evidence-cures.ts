@@ -1,0 +1,28 @@
+// What an operator does about each kind of evidence against a disk.
+import type { EvidenceKind } from "../model/evidence.ts";
+import { IOMMU_CURE } from "./setup.ts";
+
+export const EVIDENCE_CURES: Readonly<Record<EvidenceKind, string>> = {
+  MOUNTED: "unmount it",
+  SWAP: "swapoff it",
+  HOLDER: "take it out of its device mapper or md device",
+  PARTITION_TABLE: "if nobody needs what is on it, wipefs --all the disk",
+  SIGNATURE: "if nobody needs what is on it, wipefs --all the disk",
+  SPDK_BLOBSTORE:
+    "it holds an lvstore without a row of this node: see storage-node rebuild, or " +
+    "blkdiscard it if nobody needs it",
+  NONZERO_DATA: "if nobody needs what is on it, blkdiscard the disk",
+  EXCLUSIVE_OPEN_REFUSED: "end the process that has it open (lsof, fuser)",
+  BOOT_DISK: "do not use it: the system runs from it",
+  NOT_ALLOWED: "call AdmitDisk with its serial, or add it to STORAGE_NODE_DISK_ALLOW",
+  IOMMU_GROUP_SHARED:
+    "take the other functions of its IOMMU group from their drivers, or use another slot",
+  NO_IOMMU: IOMMU_CURE,
+  DRIVER_OVERRIDE: "if nobody needs it, echo > /sys/bus/pci/devices/ADDRESS/driver_override",
+  VFIO_IN_USE: "end the process that has its vfio group open (fuser /dev/vfio/GROUP)",
+  NOT_READY: "let the kernel's nvme driver have it; dmesg says why it does not",
+  UNREADABLE: "make it readable: dmesg says why it is not",
+  DUPLICATE_SERIAL: "take one of the two disks with this serial out",
+  FOREIGN_STORE:
+    "it holds an lvstore of another owner: give it back, or blkdiscard it if nobody needs it",
+};

@@ -1,0 +1,312 @@
+// Performs the steps of controller-take. Each holds the lanes of its controllers and of all disks on them:
+// attach and detach must never overlap a change of an lvol there (docs/spdk-contract.md#overlaps).
+import { trace } from "@opentelemetry/api";
+import type { Logger } from "pino";
+import {
+  hasDrive,
+  type ControllerRow,
+  type ControllerStatusPatch,
+} from "../../model/controller.ts";
+import { isChanged } from "../../model/disk-admission.ts";
+import { refusing } from "../../model/disk-claim.ts";
+import { evidenceOf, type Evidence } from "../../model/evidence.ts";
+import type { SpdkClient } from "../../spdk/client.ts";
+import type { Rows } from "../../store/rows.ts";
+import { namespacesIn } from "../../sysfs/closure.ts";
+import { inspectForClaim } from "../../sysfs/disk-evidence.ts";
+import type { Kernel } from "../../sysfs/kernel.ts";
+import { listNvme, readDriver, type NvmeTopology } from "../../sysfs/nvme.ts";
+import { claimFunctions, releaseFunctions } from "../../sysfs/vfio.ts";
+import { attempt, retryOf } from "../engine/attempt.ts";
+import type { StepResult } from "../engine/kind.ts";
+import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
+import { changing, type ChangeContext } from "../disk/changing.ts";
+import type * as steps from "../steps.ts";
+import type { ScanOptions } from "../target/full-scan.ts";
+import type { Observed } from "../target/observed.ts";
+import { attachFailureCause } from "./attach-failure.ts";
+import type { Attached } from "./attached.ts";
+import { VFIO } from "./closure-rules.ts";
+import type { ControllerView, Member } from "./view.ts";
+
+/**
+ * What this process found in its own claims, by disk id. Kept in memory only: a restart inspects
+ * again.
+ */
+export type ClaimMemory = {
+  /** Blank under the kernel driver in the claim that is still held: the disk may be formatted. */
+  readonly blank: Set<string>;
+  /**
+   * Attached without being found blank, and no lvstore was loaded: to be given back and inspected.
+   */
+  readonly empty: Set<string>;
+};
+
+export type ControllerStepContext = ChangeContext & {
+  readonly spdk: SpdkClient;
+  readonly kernel: Kernel;
+  readonly rows: Rows;
+  readonly observed: Observed;
+  readonly attached: Attached;
+  readonly lanes: Lanes;
+  readonly claims: ClaimMemory;
+  readonly log: Logger;
+  readonly writer: {
+    readonly recordController: (
+      row: Pick<ControllerRow, "id" | "generation">,
+      patch: ControllerStatusPatch,
+    ) => Promise<boolean>;
+  };
+  readonly ownSubjects: () => ReadonlySet<string>;
+  /** Who has the vfio group of a function open, looked for now. */
+  readonly groupUser: (address: string) => Promise<string | undefined>;
+  readonly scanDisks: () => Promise<void>;
+  readonly scanAll: (options: ScanOptions) => Promise<void>;
+  /** A claim has found evidence; it may end the admission of a disk. */
+  readonly foundInClaim: (diskId: string, evidence: readonly Evidence[]) => Promise<void>;
+};
+
+type Act = {
+  readonly context: ControllerStepContext;
+  readonly view: ControllerView;
+  readonly lane: Lane;
+};
+
+export async function performControllerStep(
+  context: ControllerStepContext,
+  view: ControllerView,
+  step: steps.ControllerStep,
+): Promise<StepResult> {
+  const { row, members } = view;
+  if (step.kind === "record-controller") {
+    const written = await context.writer.recordController(row, step.patch);
+    const message = "the intent changed before the status was committed";
+    return written ? { kind: "ok" } : { kind: "retry", message };
+  }
+  const unknown = context.outcomes.of(row.id);
+  if (unknown !== undefined) {
+    const { method, since } = unknown;
+    const message = `waits for the outcome of ${method}, whose answer was lost at ${since.toISOString()}`;
+    return { kind: "retry", message, unanswered: "not-sent" };
+  }
+  switch (step.kind) {
+    case "claim-controllers":
+      return await inLanes(context, members, () => claim(context, step));
+    case "release-controllers":
+      return await inLanes(context, members, () => release(context, view, step));
+    case "attach-controller":
+      return await attach(context, view, step);
+    case "detach-controller":
+      return await inLanes(context, members, (lane) => detach({ context, view, lane }, step));
+  }
+}
+
+function inLanes<T>(
+  { lanes, rows }: ControllerStepContext,
+  members: readonly Member[],
+  work: (lane: Lane) => Promise<T>,
+): Promise<T> {
+  const disks = [...rows.disks()].filter((disk) =>
+    members.some(
+      (member) =>
+        member.disks.some(({ row }) => row.id === disk.id) ||
+        (member.row !== undefined && hasDrive(member.row, disk)),
+    ),
+  );
+  const keys: LaneKey[] = [
+    ...members.map(({ address }) => ({ kind: "controller", address }) as const),
+    ...disks.map(({ id }) => ({ kind: "disk", disk: id, mode: "exclusive" }) as const),
+  ];
+  return lanes.run(keys, (lane) => {
+    trace.getActiveSpan()?.addEvent("lanes held");
+    return work(lane);
+  });
+}
+
+/**
+ * Inspects the closure with its namespaces opened exclusively, and closes them only after the last
+ * unbind, so that nothing can start to use one of the disks in between.
+ */
+async function claim(
+  context: ControllerStepContext,
+  step: steps.ClaimControllers,
+): Promise<StepResult> {
+  const { kernel, rows, claims, log, ownSubjects, foundInClaim } = context;
+  const [first] = step.addresses;
+  if (first === undefined) return { kind: "ok" };
+  const topology = await listNvme(kernel);
+  const changed = whatChanged(context, topology, step);
+  if (changed !== undefined) return { kind: "retry", message: changed };
+  await using inspection = await inspectForClaim(kernel, topology, first);
+  const { evidence } = inspection;
+  const against = refusing(evidence, ownSubjects())[0];
+  const disks = step.disks.flatMap((id) => rows.disk(id) ?? []);
+  const stale = disks.filter((disk) => isChanged(disk, evidence));
+  if (against !== undefined || stale.length > 0) {
+    for (const { id } of disks) await foundInClaim(id, evidence);
+    const { kind, subject, detail } = against ?? {
+      kind: "EVIDENCE_CHANGED",
+      subject: "",
+      detail: "",
+    };
+    return { kind: "retry", message: `${kind}: ${subject} ${detail}`.trimEnd() };
+  }
+  const claimed = await claimFunctions(kernel, step.addresses, {
+    heldDescriptors: inspection.held,
+  });
+  if (!claimed.ok) return { kind: "retry", message: `${claimed.reason}: ${claimed.detail}` };
+  for (const disk of disks) {
+    claims.empty.delete(disk.id);
+    if (evidenceOf(disk, evidence).length === 0) claims.blank.add(disk.id);
+  }
+  log.info({ controllers: step.addresses, disks: step.disks }, "controllers claimed for vfio-pci");
+  return { kind: "ok" };
+}
+
+/** The functions hold other drives than the step was planned for; undefined: they do not. */
+function whatChanged(
+  { rows }: ControllerStepContext,
+  { functions }: NvmeTopology,
+  { addresses, disks }: steps.ClaimControllers,
+): string | undefined {
+  const present = functions.filter(({ pciAddress }) => addresses.includes(pciAddress));
+  const shown = namespacesIn(present).map(({ serial, model, nsid }) =>
+    JSON.stringify([serial, model, nsid]),
+  );
+  const expected = disks.flatMap((id) => rows.disk(id) ?? []);
+  const isSame =
+    shown.length === expected.length &&
+    expected.every(({ serial, model, nsid }) =>
+      shown.includes(JSON.stringify([serial, model, nsid])),
+    );
+  if (isSame) return undefined;
+  return `the drives at ${addresses.join(", ")} are not those that were to be taken`;
+}
+
+async function release(
+  context: ControllerStepContext,
+  view: ControllerView,
+  step: steps.ReleaseControllers,
+): Promise<StepResult> {
+  const { kernel, spdk, claims, log } = context;
+  // Whoever has attached one of them meanwhile uses it.
+  const controllers = await attempt(spdk.bdevNvmeGetControllers());
+  if (controllers.kind !== "ok") return retryOf([controllers]);
+  const addresses = new Set(step.returns.map(({ address }) => address));
+  const user = controllers.value.find(({ paths }) =>
+    paths.some(({ trid }) => trid.traddr !== undefined && addresses.has(trid.traddr)),
+  );
+  if (user !== undefined) {
+    return { kind: "retry", message: `controller ${user.name} of the target is attached there` };
+  }
+  const holder = await context.groupUser(view.address);
+  if (holder !== undefined) return { kind: "retry", message: `VFIO_IN_USE: ${holder}` };
+  const released = await releaseFunctions(kernel, step.returns);
+  for (const { row } of view.members.flatMap(({ disks }) => disks)) {
+    claims.blank.delete(row.id);
+    claims.empty.delete(row.id);
+  }
+  if (!released.ok) return { kind: "retry", message: `${released.reason}: ${released.detail}` };
+  log.info({ controllers: step.returns }, "controllers given back to their kernel drivers");
+  return { kind: "ok" };
+}
+
+async function attach(
+  context: ControllerStepContext,
+  view: ControllerView,
+  step: steps.AttachController,
+): Promise<StepResult> {
+  const { spdk, observed, attached, kernel, rows } = context;
+  const { controllerName: name, traddr } = step;
+  const { row } = view;
+  // Perhaps a virtual machine's. What the agent has taken itself is not asked for each time.
+  const holder = row.originalDriver === undefined ? await context.groupUser(traddr) : undefined;
+  if (holder !== undefined) return { kind: "retry", message: `VFIO_IN_USE: ${holder}` };
+  const answer = await inLanes(context, view.members, (lane) =>
+    changing(
+      { context, row, lane },
+      spdk.bdevNvmeAttachController({ name, trtype: "PCIe", traddr }),
+    ),
+  );
+  if (answer.kind === "open") return retryOf([answer]);
+  // SPDK refuses a controller or an address that is attached already, so a refusal decides nothing:
+  // the disks on the target are listed.
+  const { incarnation } = observed;
+  const scanFailure = await scanAfterAttach(context, view, answer.kind === "ok");
+  if (scanFailure !== undefined) return { kind: "retry", message: scanFailure };
+  // The scan counts only if the target is still the incarnation that the controller was attached in.
+  if (incarnation === undefined || observed.incarnation !== incarnation)
+    return { kind: "retry", message: "the SPDK target disconnected after the attach" };
+  if (attached.nameAt(traddr) === undefined) {
+    if (answer.kind === "ok")
+      return { kind: "retry", message: "it was attached and is not listed" };
+    if ((await readDriver(kernel, traddr)) !== VFIO) {
+      const message = `${traddr} is not on vfio-pci any more`;
+      return { kind: "retry", message, unanswered: "not-sent" };
+    }
+    const user = await context.groupUser(traddr);
+    if (user !== undefined) return { kind: "retry", message: `VFIO_IN_USE: ${user}` };
+    const pid = rows.node?.targetProcess?.pid;
+    return { kind: "retry", message: await attachFailureCause(kernel, answer.error, pid) };
+  }
+  markEmpty(context, name);
+  return { kind: "ok" };
+}
+
+/** What shows no store is given back and looked at, unless it was found blank in this claim. */
+function markEmpty({ rows, observed, claims }: ControllerStepContext, name: string): void {
+  for (const { id } of rows.disks()) {
+    const disk = observed.disk(id);
+    if (disk?.controllerName !== name || disk.store !== undefined) continue;
+    if (!claims.blank.has(id)) claims.empty.add(id);
+  }
+}
+
+/**
+ * Reads what the attach brought: the disks, and all lvols where an lvstore was expected or is loaded.
+ * Resolves to why that failed, or to undefined.
+ */
+async function scanAfterAttach(
+  { observed, scanDisks, scanAll, rows }: ControllerStepContext,
+  { row, address, disks }: ControllerView,
+  attached: boolean,
+): Promise<string | undefined> {
+  const expected = attached && disks.some((disk) => disk.row.lvsUuid !== undefined);
+  const isLoaded = () =>
+    [...rows.disks()].some(
+      (disk) => disk.address === address && observed.disk(disk.id)?.store !== undefined,
+    );
+  try {
+    // A failed attach must not cost a full scan each time.
+    if (!expected) await scanDisks();
+    if (expected || isLoaded()) await scanAll({ sizes: true, subsystems: false });
+    return undefined;
+  } catch (error) {
+    const why = error instanceof Error ? error.message : "";
+    return `cannot list the disks after the attach of ${row.id}: ${why}`;
+  }
+}
+
+async function detach(on: Act, step: steps.DetachController): Promise<StepResult> {
+  const { spdk, attached, rows, observed } = on.context;
+  const { controllerName: name } = step;
+  // Of namespaces without a row, only the stores on them show that they are used.
+  const stores = await attempt(spdk.bdevLvolGetLvstores());
+  if (stores.kind !== "ok") return retryOf([stores]);
+  const used = stores.value.find(
+    ({ baseBdev }) => /^n\d+$/.test(baseBdev.slice(name.length)) && baseBdev.startsWith(name),
+  );
+  if (used !== undefined) {
+    return { kind: "retry", message: `lvstore ${used.name} is loaded on ${used.baseBdev}` };
+  }
+  const call = spdk.bdevNvmeDetachController(name);
+  const detached = await changing({ ...on, row: on.view.row }, call);
+  const isGone =
+    detached.kind === "ok" || (detached.kind === "refused" && detached.error.kind === "absent");
+  if (!isGone) return retryOf([detached]);
+  attached.detached(name);
+  for (const { id } of rows.disks()) {
+    if (observed.disk(id)?.controllerName === name) observed.setDisk(id, undefined);
+  }
+  return { kind: "ok" };
+}

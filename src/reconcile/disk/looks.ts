@@ -1,0 +1,60 @@
+// What looks at disks under their kernel drivers have found since the agent started. A look disturbs
+// nobody (sysfs/disk-evidence.ts); nothing is known of a disk that no kernel driver shows.
+import { saysOfDisk } from "../../model/disk-claim.ts";
+import type { Evidence } from "../../model/evidence.ts";
+import { gatherEvidence, type InspectOptions } from "../../sysfs/disk-evidence.ts";
+import type { Kernel } from "../../sysfs/kernel.ts";
+import type { NvmeTopology } from "../../sysfs/nvme.ts";
+import { EVIDENCE_MS } from "../../limits.ts";
+
+type Look = { readonly evidence: readonly Evidence[]; readonly atMs: number };
+
+export class Looks {
+  readonly #kernel: Kernel;
+  readonly #options: InspectOptions | undefined;
+  readonly #latest = new Map<string, Look>();
+  /** Of disks without evidence in every look: when the first one was. */
+  readonly #cleanSince = new Map<string, number>();
+  readonly #tainted = new Set<string>();
+
+  constructor(kernel: Kernel, options: InspectOptions | undefined) {
+    this.#kernel = kernel;
+    this.#options = options;
+  }
+
+  /** As found by the latest look under the present driver; undefined: there was none. */
+  evidence(id: string): readonly Evidence[] | undefined {
+    return this.#latest.get(id)?.evidence;
+  }
+
+  isDue(id: string): boolean {
+    const last = this.#latest.get(id);
+    return last === undefined || performance.now() - last.atMs >= EVIDENCE_MS;
+  }
+
+  /** For how long every look has found nothing against the disk, in ms; undefined: one has. */
+  cleanForMs(id: string): number | undefined {
+    const since = this.#cleanSince.get(id);
+    return since === undefined ? undefined : performance.now() - since;
+  }
+
+  async look(id: string, topology: NvmeTopology, address: string): Promise<readonly Evidence[]> {
+    const atMs = performance.now();
+    const evidence = await gatherEvidence(this.#kernel, topology, address, this.#options);
+    this.#latest.set(id, { evidence, atMs });
+    this.found(id, evidence);
+    return evidence;
+  }
+
+  /** Evidence that was found by a look or by a claim. */
+  found(id: string, evidence: readonly Evidence[]): void {
+    if (evidence.some(saysOfDisk)) this.#tainted.add(id);
+    if (this.#tainted.has(id)) this.#cleanSince.delete(id);
+    else if (!this.#cleanSince.has(id)) this.#cleanSince.set(id, performance.now());
+  }
+
+  /** The disk has another driver or another place: what was seen of it says nothing any more. */
+  forget(id: string): void {
+    this.#latest.delete(id);
+  }
+}

@@ -1,0 +1,134 @@
+// A node whose drives are local ones: a simulated kernel, and a target that attaches through it.
+import type { DiskStatus } from "../../src/gen/storagenode/v1/disk.ts";
+import type { KernelSpec, SimulatedDrive } from "../../src/sim/kernel/build-tree.ts";
+import { call, startAgent, until, type TestAgent } from "./agent.ts";
+import { testDatabase } from "./database.ts";
+import { functionAt, kernelScenario, type KernelScenario } from "./kernel-scenario.ts";
+import { startTarget, type TestTarget } from "./target.ts";
+
+export const GIB = 1024n ** 3n;
+const BLOCK = 4096;
+
+/** Drive 1 at 0000:01:00.0 with the serial SER1 in IOMMU group 1, and so on. */
+export function drive(
+  index: number,
+  change: Partial<SimulatedDrive["namespaces"][number]> = {},
+): SimulatedDrive {
+  return {
+    address: `0000:0${index}:00.0`,
+    serial: `SER${index}`,
+    model: "KERNEL DISK",
+    iommuGroup: `${index}`,
+    namespaces: [{ sizeBytes: 4n * GIB, blockSizeBytes: BLOCK, ...change }],
+  };
+}
+
+export type NodeWithDrives = AsyncDisposable & {
+  readonly kernel: KernelScenario;
+  readonly target: TestTarget;
+  /** Policy auto and every drive allowed, unless the environment says otherwise. */
+  readonly start: (env?: Readonly<Record<string, string>>) => Promise<TestAgent>;
+};
+
+/** others: drives that are plugged in later. */
+export async function nodeWithDrives(
+  spec: KernelSpec,
+  others: readonly SimulatedDrive[] = [],
+): Promise<NodeWithDrives> {
+  const stack = new AsyncDisposableStack();
+  const database = stack.use(await testDatabase());
+  const kernel = stack.use(await kernelScenario(spec));
+  const drives = new Map([...spec.drives, ...others].map((one) => [one.id ?? one.serial, one]));
+  const disks = [...drives].flatMap(([id, { serial, model, address, namespaces }]) =>
+    namespaces.map(({ sizeBytes }, index) => ({
+      id,
+      serial,
+      model,
+      nsid: index + 1,
+      block_size: BLOCK,
+      num_blocks: Number(sizeBytes / BigInt(BLOCK)),
+      trtype: "PCIe",
+      traddr: address,
+    })),
+  );
+  const target = stack.use(await startTarget({ drives: { root: kernel.root, disks } }));
+  return {
+    kernel,
+    target,
+    start: async (change = {}) => {
+      const root = { STORAGE_NODE_ROOT: kernel.root };
+      const env = { STORAGE_NODE_DISK_ALLOW: "model:*", ...root, ...change };
+      const parts = { url: database.url, target, kernel: kernel.kernel };
+      const agent = stack.use(await startAgent(parts, env));
+      await agent.ready();
+      return agent;
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+const ALL = { pageSize: 0, pageToken: "" };
+
+async function disksWith(agent: TestAgent, serial: string, nsid: number) {
+  const { client } = agent;
+  const { disks } = await call(client, client.listDisks.bind(client), ALL);
+  return disks.filter(({ status }) => status?.serial === serial && status.nsid === nsid);
+}
+
+export async function diskOf(
+  agent: TestAgent,
+  serial: string,
+  nsid = 1,
+): Promise<DiskStatus | undefined> {
+  return (await disksWith(agent, serial, nsid))[0]?.status;
+}
+
+export async function conditionOf(agent: TestAgent, serial: string, type: string) {
+  return (await diskOf(agent, serial))?.conditions.find((condition) => condition.type === type);
+}
+
+/** "OK", or the error. By address, if one is given. */
+export async function admit(
+  agent: TestAgent,
+  serial: string,
+  nsid = 1,
+  address = "",
+): Promise<unknown> {
+  const { client } = agent;
+  const [disk] = address === "" ? await disksWith(agent, serial, nsid) : [];
+  const unset = { evidenceFingerprint: "", discardZeroes: false, waitTimeout: undefined };
+  const request = { diskId: disk?.meta?.id ?? "", serial, address, ...unset };
+  try {
+    await call(client, client.admitDisk.bind(client), request);
+    return "OK";
+  } catch (error) {
+    return error;
+  }
+}
+
+export async function controllersOf({ client }: TestAgent) {
+  return (await call(client, client.listControllers.bind(client), ALL)).controllers;
+}
+
+/** States by serial, of first namespaces. */
+export async function settled(
+  agent: TestAgent,
+  states: Readonly<Record<string, string>>,
+): Promise<void> {
+  await until(`disks are ${JSON.stringify(states)}`, async () => {
+    const { client } = agent;
+    const { disks } = await call(client, client.listDisks.bind(client), ALL);
+    return Object.entries(states).every(([serial, state]) =>
+      disks.some(
+        ({ status }) => status?.serial === serial && status.nsid === 1 && status.state === state,
+      ),
+    );
+  });
+}
+
+export async function driverAt(
+  { kernel }: Pick<NodeWithDrives, "kernel">,
+  address: string,
+): Promise<string | undefined> {
+  return (await functionAt(kernel.kernel, address)).driver;
+}
