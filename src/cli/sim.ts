@@ -12,7 +12,8 @@ import { lockSocket } from "../sim/target/socket-lock.ts";
 const USAGE = `usage: storage-node sim --socket PATH --disks DISKS.json [options]
 
   --state DIR          keep the content of the disks in DIR; without it a kill loses it
-  --root DIR           a simulated kernel: PCIe functions attach only while vfio-pci holds them
+  --root DIR           a simulated kernel: PCIe functions attach only while vfio-pci holds them;
+                       "/": the running kernel
   --poll-ms N          milliseconds between two polls, default 4
   --release R          behave like release 24.01, 25.05 or 26.09 (default)
   --max-subsystems N   limit of subsystems, discovery included, default 1024

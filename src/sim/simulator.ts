@@ -2,10 +2,11 @@
 // arrives that would crash a real target.
 import { replayConfig } from "./target/config-file.ts";
 import { ControlServer } from "./target/control.ts";
-import { Engine } from "./target/engine.ts";
+import { Engine, type EngineOptions } from "./target/engine.ts";
 import type { Disk } from "./target/media.ts";
 import { TargetAbort } from "./target/operation.ts";
 import { driveAt, GroupUse, markImage } from "./target/pcie-root.ts";
+import { RunningKernel } from "./target/running-kernel.ts";
 import type { Release } from "./target/release.ts";
 import { TargetServer } from "./target/server.ts";
 import { Target } from "./target/target.ts";
@@ -19,7 +20,10 @@ export type SimulatorOptions = {
   readonly socketPath: string;
   /** Path of the control socket (tests); undefined: no control socket. */
   readonly controlPath: string | undefined;
-  /** Root folder of a simulated kernel; undefined: every PCIe function attaches. */
+  /**
+   * Root folder of a simulated kernel, or "/" for the running one; undefined: every PCIe function
+   * attaches.
+   */
   readonly root: string | undefined;
   readonly pollMs: number;
   readonly maxSubsystems: number;
@@ -38,16 +42,11 @@ export async function runSimulator(options: SimulatorOptions): Promise<number> {
   const { socketPath, controlPath, root, release, disks, signal } = options;
   const { eventTypes } = release;
   const target = new Target({ disks, maxSubsystems: options.maxSubsystems, eventTypes });
-  const groups = root === undefined ? undefined : new GroupUse(root);
   const engine = new Engine({
     target,
     release,
     strict: options.strict,
-    driveAt: (address) => (root === undefined ? "by address" : driveAt(root, address)),
-    groupUse: (address, used) => groups?.set(address, used),
-    markDisk: (disk, marked) => {
-      if (root !== undefined) markImage(root, disk, marked);
-    },
+    ...pciFunctions(root),
   });
   const ended = Promise.withResolvers<number>();
   const onFatal = (error: unknown) => {
@@ -80,6 +79,28 @@ export async function runSimulator(options: SimulatorOptions): Promise<number> {
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+function pciFunctions(
+  root: string | undefined,
+): Pick<EngineOptions, "driveAt" | "groupUse" | "markDisk"> {
+  if (root === undefined) {
+    return { driveAt: () => "by address", groupUse: () => {}, markDisk: () => {} };
+  }
+  if (root === "/") {
+    const kernel = new RunningKernel();
+    return {
+      driveAt: (address) => kernel.driveAt(address),
+      groupUse: (address, used) => kernel.groupUse(address, used),
+      markDisk: () => {},
+    };
+  }
+  const groups = new GroupUse(root);
+  return {
+    driveAt: (address) => driveAt(root, address),
+    groupUse: (address, used) => groups.set(address, used),
+    markDisk: (disk, marked) => markImage(root, disk, marked),
+  };
 }
 
 function stackOf(error: unknown): string {

@@ -23,16 +23,20 @@ const COMMAND = "reactor_0";
 export function driveAt(root: string, address: string): { readonly id: string } | undefined {
   const device = join(root, "sys/bus/pci/devices", address);
   if (driverOf(device) !== "vfio-pci") return undefined;
-  const group = join(device, "iommu_group/devices");
   const file = join(root, hardwarePath(address));
-  if (!existsSync(group) || !existsSync(file)) return undefined;
-  const isViable = readdirSync(group).every((member) => {
+  if (!existsSync(file) || !isViable(device) || isHeldByOther(root, device)) return undefined;
+  const { drive, serial } = parseHardware(readFileSync(file, "utf8"));
+  return { id: drive ?? serial };
+}
+
+/** Whether no function of the device's IOMMU group has a driver that keeps vfio from using the group. */
+export function isViable(device: string): boolean {
+  const group = join(device, "iommu_group/devices");
+  if (!existsSync(group)) return false;
+  return readdirSync(group).every((member) => {
     const driver = driverOf(join(group, member));
     return driver === undefined || driver === "vfio-pci" || driver === "pcieport";
   });
-  if (!isViable || isHeldByOther(root, device)) return undefined;
-  const { drive, serial } = parseHardware(readFileSync(file, "utf8"));
-  return { id: drive ?? serial };
 }
 
 function isHeldByOther(root: string, device: string): boolean {
@@ -80,11 +84,11 @@ export function markImage(
   }
 }
 
-function groupOf(device: string): string {
+export function groupOf(device: string): string {
   return basename(readlinkSync(join(device, "iommu_group")));
 }
 
-function driverOf(device: string): string | undefined {
+export function driverOf(device: string): string | undefined {
   try {
     return basename(readlinkSync(join(device, "driver")));
   } catch {
