@@ -67,29 +67,31 @@ export async function nodeWithDrives(
   };
 }
 
+type Client = Pick<TestAgent, "client">;
+
 const ALL = { pageSize: 0, pageToken: "" };
 
-async function disksWith(agent: TestAgent, serial: string, nsid: number) {
+async function disksWith(agent: Client, serial: string, nsid: number) {
   const { client } = agent;
   const { disks } = await call(client, client.listDisks.bind(client), ALL);
   return disks.filter(({ status }) => status?.serial === serial && status.nsid === nsid);
 }
 
 export async function diskOf(
-  agent: TestAgent,
+  agent: Client,
   serial: string,
   nsid = 1,
 ): Promise<DiskStatus | undefined> {
   return (await disksWith(agent, serial, nsid))[0]?.status;
 }
 
-export async function conditionOf(agent: TestAgent, serial: string, type: string) {
+export async function conditionOf(agent: Client, serial: string, type: string) {
   return (await diskOf(agent, serial))?.conditions.find((condition) => condition.type === type);
 }
 
 /** "OK", or the error. By address, if one is given. */
 export async function admit(
-  agent: TestAgent,
+  agent: Client,
   serial: string,
   nsid = 1,
   address = "",
@@ -106,13 +108,13 @@ export async function admit(
   }
 }
 
-export async function controllersOf({ client }: TestAgent) {
+export async function controllersOf({ client }: Client) {
   return (await call(client, client.listControllers.bind(client), ALL)).controllers;
 }
 
 /** States by serial, of first namespaces. */
 export async function settled(
-  agent: TestAgent,
+  agent: Client,
   states: Readonly<Record<string, string>>,
 ): Promise<void> {
   await until(`disks are ${JSON.stringify(states)}`, async () => {

@@ -13,12 +13,14 @@ export class TcpRelay implements AsyncDisposable {
     this.#sockets = sockets;
   }
 
-  /** behind: HOST:PORT */
+  /** behind: HOST:PORT, or the path of a Unix socket */
   static async open(behind: string): Promise<TcpRelay> {
     const [host, port] = behind.split(":");
+    const connectBehind = () =>
+      behind.startsWith("/") ? connect(behind) : connect(Number(port), host);
     const sockets = new Set<Socket>();
     const server = createServer((front) => {
-      const back = connect(Number(port), host);
+      const back = connectBehind();
       for (const [one, other] of [
         [front, back],
         [back, front],
