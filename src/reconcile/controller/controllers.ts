@@ -133,7 +133,7 @@ export class Controllers {
       ...this.#memberAt(row.id),
       row,
       ...moment,
-      targetConnected: observed.incarnation !== undefined,
+      targetConnected: observed.targetAnswers,
       targetListed: targetListed(),
       kernelListed: this.#topology !== undefined,
       members,
