@@ -7,15 +7,11 @@ import { status } from "@grpc/grpc-js";
 import { openTree } from "../../src/sim/kernel/tree.ts";
 import { unmount } from "../../src/sim/kernel/use.ts";
 import { imagePath } from "../../src/sim/kernel/hardware.ts";
-import {
-  loadVfioPci,
-  type KernelSpec,
-  type SimulatedDrive,
-} from "../../src/sim/kernel/build-tree.ts";
-import { call, startAgent, until, type TestAgent } from "../support/agent.ts";
-import { testDatabase } from "../support/database.ts";
-import { functionAt, kernelScenario, type KernelScenario } from "../support/kernel-scenario.ts";
-import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
+import { loadVfioPci, type SimulatedDrive } from "../../src/sim/kernel/build-tree.ts";
+import { call, until, type TestAgent } from "../support/agent.ts";
+import { functionAt, type KernelScenario } from "../support/kernel-scenario.ts";
+import { REAL_SOCKET } from "../support/target.ts";
+import { nodeWithDrives } from "../support/drives.ts";
 import { getLvol, idOf, provision, stateOf } from "../support/volumes.ts";
 
 const GIB = 1024n ** 3n;
@@ -35,40 +31,6 @@ const BLANK = drive(1);
 const MOUNTED = drive(2, { use: { kind: "mount", at: "/data" } });
 const PARTITIONED = drive(3, { partitions: [{ startBytes: 1024n ** 2n, sizeBytes: GIB }] });
 const SIGNED = drive(4, { bytes: [{ at: 0n, data: Buffer.from("XFSB", "latin1") }] });
-
-type Scenario = AsyncDisposable & {
-  readonly kernel: KernelScenario;
-  readonly target: TestTarget;
-  readonly start: (env?: Readonly<Record<string, string>>) => Promise<TestAgent>;
-};
-
-async function scenario(spec: KernelSpec): Promise<Scenario> {
-  const stack = new AsyncDisposableStack();
-  const database = stack.use(await testDatabase());
-  const kernel = stack.use(await kernelScenario(spec));
-  const disks = spec.drives.map(({ serial, model, address, namespaces }) => ({
-    serial,
-    model,
-    block_size: BLOCK,
-    num_blocks: Number((namespaces[0]?.sizeBytes ?? 0n) / BigInt(BLOCK)),
-    trtype: "PCIe",
-    traddr: address,
-  }));
-  const target = stack.use(await startTarget({ drives: { root: kernel.root, disks } }));
-  return {
-    kernel,
-    target,
-    start: async (change = {}) => {
-      const root = { STORAGE_NODE_ROOT: kernel.root };
-      const env = { STORAGE_NODE_DISK_ALLOW: "model:*", ...root, ...change };
-      const parts = { url: database.url, target, kernel: kernel.kernel };
-      const agent = stack.use(await startAgent(parts, env));
-      await agent.ready();
-      return agent;
-    },
-    [Symbol.asyncDispose]: () => stack.disposeAsync(),
-  };
-}
 
 async function disksOf({ client }: TestAgent) {
   const request = { pageSize: 0, pageToken: "" };
@@ -114,7 +76,7 @@ async function firstBytes({ root }: KernelScenario, serial: string): Promise<Buf
 
 describe.skipIf(REAL_SOCKET !== undefined)("disks of the kernel", () => {
   it("are claimed when blank, and left unchanged with evidence when mounted, partitioned or signed", async () => {
-    await using setup = await scenario({ drives: [BLANK, MOUNTED, PARTITIONED, SIGNED] });
+    await using setup = await nodeWithDrives({ drives: [BLANK, MOUNTED, PARTITIONED, SIGNED] });
     const before = await Promise.all(
       ["SER2", "SER3", "SER4"].map((serial) => firstBytes(setup.kernel, serial)),
     );
@@ -147,7 +109,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("disks of the kernel", () => {
   });
 
   it("come back with their volumes after a restart of agent and target", async () => {
-    await using setup = await scenario({ drives: [BLANK] });
+    await using setup = await nodeWithDrives({ drives: [BLANK] });
     const first = await setup.start();
     await settled(first, { SER1: "DISK_STATE_UP" });
     const made = await provision(first);
@@ -165,7 +127,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("disks of the kernel", () => {
   });
 
   it("are not admitted with evidence against them, and an admission ends when a disk has changed", async () => {
-    await using setup = await scenario({ drives: [BLANK, MOUNTED], vfioPci: false });
+    await using setup = await nodeWithDrives({ drives: [BLANK, MOUNTED], vfioPci: false });
     const agent = await setup.start({ STORAGE_NODE_DISK_POLICY: "manual" });
     await settled(agent, { SER1: "DISK_STATE_DISCOVERED", SER2: "DISK_STATE_IN_USE" });
     expect(await admit(agent, "SER2")).toMatchObject({ code: status.FAILED_PRECONDITION });
