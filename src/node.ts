@@ -7,6 +7,7 @@ import type { StorageNodeHandlers } from "./api/call.ts";
 import { cordonHandlers } from "./api/cordon.ts";
 import { controllerHandlers } from "./api/controllers.ts";
 import { diskHandlers } from "./api/disks.ts";
+import { releaseHandlers } from "./api/disk-release.ts";
 import { iostatHandlers } from "./api/iostat.ts";
 import { explainHandlers } from "./api/explain.ts";
 import { eventHandlers } from "./api/events.ts";
@@ -184,6 +185,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...changeHandlers(agent),
     ...exportHandlers(agent),
     ...diskHandlers(agent),
+    ...releaseHandlers(agent),
     ...controllerHandlers(agent),
     ...cordonHandlers(agent),
     ...nodeHandlers(agent),

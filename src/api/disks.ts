@@ -8,7 +8,8 @@ import type { CallContext, StorageNodeHandlers } from "./call.ts";
 import { requireRows } from "./preconditions.ts";
 import { diskMessage } from "./messages.ts";
 import { page } from "./page.ts";
-import * as requests from "./requests.ts";
+import * as requests from "./disk-requests.ts";
+import { diskId, paging } from "./requests.ts";
 import { waitForDisk } from "./wait.ts";
 
 export function diskHandlers(
@@ -19,7 +20,7 @@ export function diskHandlers(
   const isUp = (row: DiskRow) => diskState(row, agent.diskReadiness(row)) === "UP";
   return {
     async getDisk(request) {
-      const id = requests.diskId(request.diskId);
+      const id = diskId(request.diskId);
       requireRows(agent);
       const row = agent.rows.disk(id);
       if (row === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
@@ -27,9 +28,10 @@ export function diskHandlers(
     },
 
     async listDisks(request) {
-      const wanted = requests.paging(request);
+      const wanted = paging(request);
       requireRows(agent);
-      const { items, nextPageToken } = page(agent.rows.disks(), wanted, { messages, type: Disk });
+      const rows = [...agent.rows.disks()].filter((row) => !agent.diskReadiness(row).gone);
+      const { items, nextPageToken } = page(rows, wanted, { messages, type: Disk });
       return { disks: items, nextPageToken };
     },
 

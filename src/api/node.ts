@@ -49,11 +49,18 @@ export function nodeHandlers(agent: Agent): Pick<StorageNodeHandlers, "getNode" 
       return {
         ready: agent.ready(),
         components: agent.components().map((component) => ({ ...component })),
-        disks: [...agent.rows.disks()].map((row) => healthMessage(row, agent.diskReadiness(row))),
+        disks: [...agent.rows.disks()]
+          .filter(isOurs)
+          .map((row) => healthMessage(row, agent.diskReadiness(row))),
         unconfirmedHosts: unconfirmedHostCount(agent.rows.lvols()),
       };
     },
   };
+}
+
+/** Not given back: whose health the node answers for. */
+function isOurs({ wanted, state }: DiskRow): boolean {
+  return wanted !== "release" || state !== "RELEASED";
 }
 
 function capacityOf(agent: Agent) {

@@ -3,8 +3,6 @@
 import type { HostConfirmation } from "../model/host-admission.ts";
 import { ANY_HOST, type CreationRequest } from "../model/lvol.ts";
 import type {
-  AdmitDiskRequest,
-  ZeroFreeSpaceRequest,
   AllowHostRequest,
   ConfirmHostsRequest,
   DeleteRequest,
@@ -259,45 +257,6 @@ export function getExport(message: GetExportRequest): {
       ? { kind: "nqn", nqn: fields.nqn("nqn", target.value) }
       : { kind: "id", id: target === undefined ? "" : fields.uuid("lvol_id", target.value) };
   return fields.doneWith({ target: found, hostNqn });
-}
-
-export function zeroFreeSpace(message: ZeroFreeSpaceRequest): {
-  readonly id: string;
-  readonly waitMs: number;
-} {
-  const fields = new Fields();
-  return fields.doneWith({
-    id: fields.uuid("disk_id", message.diskId),
-    waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
-  });
-}
-
-/** By id and serial, or by the address of a controller whose disks cannot be identified yet. */
-export function admitDisk(message: AdmitDiskRequest): {
-  readonly id: string;
-  readonly address: string | undefined;
-  readonly serial: string;
-  readonly evidenceFingerprint: string | undefined;
-  readonly discardZeroes: boolean;
-  readonly waitMs: number;
-} {
-  const fields = new Fields();
-  const address = fields.text("address", message.address) || undefined;
-  if (address !== undefined && message.diskId !== "") {
-    fields.violation("address", "must not be set with disk_id");
-  }
-  const isById = address === undefined;
-  return fields.doneWith({
-    address,
-    id: isById ? fields.uuid("disk_id", message.diskId) : "",
-    serial: isById
-      ? fields.requiredText("serial", message.serial)
-      : fields.text("serial", message.serial),
-    evidenceFingerprint:
-      fields.text("evidence_fingerprint", message.evidenceFingerprint) || undefined,
-    discardZeroes: message.discardZeroes,
-    waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
-  });
 }
 
 export function resolveOutcome(message: ResolveOutcomeRequest): {

@@ -37,6 +37,7 @@ export function diskCause({ view, disk, diskState }: OnDisk): Cause | undefined 
       waits: `waits for disk ${diskId}`,
     };
   }
+  if (disk.wanted === "release") return releasedCause(disk);
   const { address, lastSeenTime, stateReason, lastError, transport, serial } = disk;
   const observed = `last seen at ${address}, there since ${instant(lastSeenTime)}`;
   const given = diskState === "MISSING" ? [stateReason] : [stateReason, lastError];
@@ -54,5 +55,17 @@ export function diskCause({ view, disk, diskState }: OnDisk): Cause | undefined 
         `${disk.id}" says more`
       : `run "storage-node explain disk ${disk.id}": the volume comes UP with its disk`,
     waits: `waits for disk ${serial} to come UP`,
+  };
+}
+
+function releasedCause(disk: DiskRow): Cause {
+  const { id, serial } = disk;
+  const done = disk.state === "RELEASED" ? "was released" : "is being released";
+  return {
+    cause: `its ${diskName(disk)} ${done} with what is on it; the events of the disk say who asked and why`,
+    cure:
+      `if the drive is still in this machine, call AdmitDisk {"diskId": "${id}", "serial": "${serial}"}: ` +
+      `disk and volume then come UP again; else call Delete for the volume`,
+    waits: "waits for AdmitDisk or Delete",
   };
 }

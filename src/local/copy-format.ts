@@ -46,7 +46,7 @@ const disk = z.strictObject({
   sizeBytes: bigText,
   blockSize: z.number(),
   admitted: z.boolean(),
-  wanted: z.enum(["take", "release"]),
+  wanted: z.enum(["take", "inspect", "release"]),
   state: z.string(),
 });
 

@@ -21,6 +21,7 @@ import { volumeNqn } from "./identity.ts";
 import { newIntent, type Intent } from "./intent.ts";
 import { newLvolRow, NO_LIMITS, sameLimits, type CreationRequest, type LvolRow } from "./lvol.ts";
 import { place } from "./placement.ts";
+import { releaseDisk, type ReleaseDisk } from "./release-admission.ts";
 import { cloneSource, deleteSnapshot, takeSnapshot, wrongKind } from "./snapshot-admission.ts";
 import type { SnapshotRow } from "./snapshot.ts";
 import { idRetired, otherNode, type UsedId } from "./used-ids.ts";
@@ -57,6 +58,7 @@ export type Mutation = Intent &
     | AdmitDisk
     | EndAdmission
     | InspectController
+    | ReleaseDisk
     | {
         readonly kind: "zeroFreeSpace";
         /** Hosts may return clusters to the store meanwhile, with what stands in them. */
@@ -155,6 +157,8 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "disk", row: admitDisk(state, mutation) };
     case "endAdmission":
       return { kind: "disk", row: endAdmission(state, mutation) };
+    case "releaseDisk":
+      return { kind: "disk", row: releaseDisk(state, mutation) };
     case "inspectController":
       return { kind: "controller", row: inspectController(state, mutation) };
     case "zeroFreeSpace":

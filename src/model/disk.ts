@@ -18,10 +18,18 @@ export const DISK_STATES = [
   "CONFLICT",
   "FAILED",
   "MISSING",
+  "RELEASING",
   "RELEASED",
 ] as const;
 
 export type DiskState = (typeof DISK_STATES)[number];
+
+/**
+ * - take: attached, with a store of ours, once it is admitted.
+ * - inspect: attached, so that a store of somebody else can be read; nothing is made or deleted on it.
+ * - release: back at its kernel driver, with what is on it.
+ */
+export const DISK_WISHES = ["take", "inspect", "release"] as const;
 
 export type FreeSpace = "ZEROED" | "UNKNOWN";
 
@@ -48,7 +56,7 @@ export type DiskRow = RecordedHealth & {
   /** When and why the admission ended by itself; undefined: it did not. */
   readonly admissionEnded: string | undefined;
   readonly cordoned: boolean;
-  readonly wanted: "take" | "release";
+  readonly wanted: (typeof DISK_WISHES)[number];
   /** When zeroing of the free clusters was requested; undefined once they are zeroed. */
   readonly zeroRequestedTime: Date | undefined;
   /** An operator asserts that discarded blocks read as zeros. */
@@ -185,6 +193,10 @@ export type DiskReadiness = {
   readonly ready: boolean;
   /** Why the disk is not ready, for people; empty if it is. */
   readonly reason: string;
+  /** It was released and has left the machine. */
+  readonly gone?: boolean;
+  /** Loaded from it on the target, whosever it is; undefined: none is. */
+  readonly loadedStore?: LoadedStore | undefined;
   /** A change of the disk whose outcome is not known; undefined: there is none. */
   readonly outcomeUnknown?: UnknownOutcome | undefined;
   /** Undefined: no lvstore of it is known. */
@@ -200,6 +212,8 @@ export type DiskReadiness = {
   /** Why its identity is not certain; undefined: it is. */
   readonly conflict?: string | undefined;
 };
+
+export type LoadedStore = { readonly name: string; readonly uuid: string };
 
 export type Exposure = { readonly reachable: number; readonly held: number };
 

@@ -15,6 +15,7 @@ export type EventReason =
   | "HOST_REVOKED"
   | "HOSTS_CONFIRMED"
   | "DISK_ADMITTED"
+  | "RELEASE_REQUESTED"
   | "ZEROING_REQUESTED"
   | "CORDONED"
   | "UNCORDONED"
@@ -146,6 +147,8 @@ function reasonOf(mutation: Mutation): EventReason {
       return "HOSTS_CONFIRMED";
     case "admitDisk":
       return "DISK_ADMITTED";
+    case "releaseDisk":
+      return "RELEASE_REQUESTED";
     case "inspectController":
       return "INSPECTION_REQUESTED";
     case "endAdmission":

@@ -123,9 +123,10 @@ function refusalOf(
   policy: PlacementPolicy,
   { thin }: CreationRequest,
 ): Refusal | undefined {
-  if (disk.state !== "UP") {
-    return new Refusal("DISK_NOT_UP", `disk ${disk.id} is ${disk.state}: ${disk.stateReason}`, {
-      preconditions: [{ subject: `disks/${disk.id}`, description: `state ${disk.state}` }],
+  const state = disk.wanted === "release" && disk.state === "UP" ? "RELEASING" : disk.state;
+  if (state !== "UP") {
+    return new Refusal("DISK_NOT_UP", `disk ${disk.id} is ${state}: ${disk.stateReason}`, {
+      preconditions: [{ subject: `disks/${disk.id}`, description: `state ${state}` }],
     });
   }
   const why = diskFailure(disk);

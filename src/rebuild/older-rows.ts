@@ -50,6 +50,7 @@ export async function distrustRows(
   const disks = await client.query<{ with_store: boolean }>(
     `update disk set
        free_space = 'UNKNOWN', zero_requested_time = null, zeroing = null, discard_zeroes = false,
+       wanted = 'take',
        lvs_name = case when lvs_uuid is not null then lvs_name end,
        failures = '{}', last_error = null, attempt = 0, next_try_time = null,
        generation = generation + 1, traceparent = null, actor = null,

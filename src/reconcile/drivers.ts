@@ -149,6 +149,7 @@ export class Drivers {
     switch (kind) {
       case "lvol":
         this.#volumes.wake(id);
+        this.#wakeReleasing(id);
         return this.#wakeSnapshotsDue(id);
       case "snapshot":
         return this.#snapshots.wake(id);
@@ -217,6 +218,15 @@ export class Drivers {
     this.#snapshots.retryIfIntentChanged(id, row?.generation);
     if (concernsFamily(before, row)) this.#wakeFamily(id);
     if (row?.pendingOp !== undefined) this.#disks.wake(row.diskId);
+  }
+
+  /** A disk that is to be released is detached once nothing of it is exported. */
+  #wakeReleasing(id: string): void {
+    const { rows, observed } = this.#options.shared;
+    const disk = rows.disk(rows.lvol(id)?.diskId ?? "");
+    if (disk?.wanted !== "release" || observed.volume(id).subsystem?.kind !== "absent") return;
+    this.#disks.wake(disk.id);
+    for (const address of this.controllersOf(disk.id)) this.#controllers.wake(address);
   }
 
   /** A snapshot is taken of a volume that was observed. */

@@ -86,6 +86,7 @@ function describeStep(step: Step): string {
     case "detach-controller":
       return describeControllerStep(step);
     case "attach-disk":
+    case "detach-disk":
     case "create-store":
     case "observe-slices":
     case "pin-free-space":
@@ -115,6 +116,8 @@ function describeDiskStep(step: Exclude<DiskStep, RecordDisk>): string {
   switch (step.kind) {
     case "attach-disk":
       return `attach ${step.trtype} ${step.traddr} (${step.subnqn}) as ${step.controllerName}`;
+    case "detach-disk":
+      return `detach ${step.controllerName}`;
     case "create-store":
       return `format ${step.bdevName} as lvstore ${step.storeName}`;
     case "observe-slices":

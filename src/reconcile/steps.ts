@@ -198,6 +198,9 @@ export type CreateStore = {
   readonly clusterBytes: bigint;
 };
 
+/** Detaches the controller of a disk on a fabric. */
+export type DetachDisk = { readonly kind: "detach-disk"; readonly controllerName: string };
+
 /** Reads which slices of free space there are on a disk (docs/architecture.md#zeroing-of-free-space). */
 export type ObserveSlices = { readonly kind: "observe-slices"; readonly lvsUuid: string };
 
@@ -213,7 +216,7 @@ export type ZeroSlice = {
 };
 
 export type DiskStep =
-  RecordDisk | AttachDisk | CreateStore | ObserveSlices | PinFreeSpace | ZeroSlice;
+  RecordDisk | AttachDisk | DetachDisk | CreateStore | ObserveSlices | PinFreeSpace | ZeroSlice;
 
 /** Records in the controller's row what is about to be done to it. */
 export type RecordController = {
@@ -292,6 +295,7 @@ export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
   "rename-lvol": "bdev_lvol_rename",
   "record-disk": undefined,
   "attach-disk": "bdev_nvme_attach_controller",
+  "detach-disk": "bdev_nvme_detach_controller",
   "record-controller": undefined,
   "claim-controllers": undefined,
   "release-controllers": undefined,
@@ -336,6 +340,7 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "rename-lvol": "change",
   "record-disk": "change",
   "attach-disk": "restore",
+  "detach-disk": "change",
   "record-controller": "change",
   "claim-controllers": "change",
   "release-controllers": "change",

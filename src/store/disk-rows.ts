@@ -1,6 +1,6 @@
 // Parses rows of the disk table into the model's DiskRow.
 import { z } from "zod";
-import { DISK_STATES, type DiskRow } from "../model/disk.ts";
+import { DISK_STATES, DISK_WISHES, type DiskRow } from "../model/disk.ts";
 import { DISK_HEALTHS, isReason, type HealthSample } from "../model/disk-health.ts";
 import { RECORDED_SPACE_LEVELS } from "../model/space.ts";
 import { EVIDENCE_KINDS } from "../model/evidence.ts";
@@ -52,7 +52,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   admittedEvidence: optional(z.string()),
   admissionEnded: optional(z.string()),
   cordoned: z.boolean(),
-  wanted: z.enum(["take", "release"]),
+  wanted: z.enum(DISK_WISHES),
   zeroRequestedTime: optional(z.date()),
   discardZeroes: z.boolean(),
   actor: optional(z.string()),

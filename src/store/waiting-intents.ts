@@ -73,6 +73,7 @@ function takesAway({ kind }: Mutation): boolean {
   switch (kind) {
     case "delete":
     case "revokeHost":
+    case "releaseDisk":
       return true;
     case "snapshot":
     case "deleteSnapshot":
@@ -194,7 +195,8 @@ function logFields(mutation: Mutation, { row }: Decision) {
 
 /** Why, where a caller must say so: a forced deletion, and hosts of an older database. */
 function reasonOf(mutation: Mutation): object {
-  if (mutation.kind === "delete" && mutation.force) return { reason: mutation.reason };
+  const isForced = "force" in mutation && mutation.force;
+  if (isForced) return { reason: mutation.reason };
   if (mutation.kind === "cordon") {
     const { of, cordoned, reason } = mutation;
     return { of, cordoned, reason };

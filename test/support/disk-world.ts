@@ -1,13 +1,12 @@
 // One disk's world for the laws of the disk loops: what is really there, what this process knows of it,
 // and what each step and the time do to it. A step that must never be taken throws.
-import fc from "fast-check";
 import type { DiskRow } from "../../src/model/disk.ts";
 import { ownSubjects, refusing } from "../../src/model/disk-claim.ts";
-import { newControllerRow, type ControllerRow } from "../../src/model/controller.ts";
+import type { ControllerRow } from "../../src/model/controller.ts";
 import { isChanged } from "../../src/model/disk-admission.ts";
 import { blank, type Evidence, type EvidenceKind } from "../../src/model/evidence.ts";
 import { controllerName, diskId, storeName } from "../../src/model/identity.ts";
-import type { PendingContext, PendingOp, PendingOpKind } from "../../src/model/pending-op.ts";
+import type { PendingContext, PendingOpKind } from "../../src/model/pending-op.ts";
 import { spaceOnTarget } from "../../src/reconcile/disk/free-space.ts";
 import { diskRecord } from "../../src/reconcile/disk/record.ts";
 import type { DiskView } from "../../src/reconcile/disk/view.ts";
@@ -18,16 +17,16 @@ import { CONTROLLER_LOOPS, DISK_LOOPS } from "../../src/reconcile/loops.ts";
 import type { ControllerStep, DiskStep } from "../../src/reconcile/steps.ts";
 import type { ObservedStore } from "../../src/reconcile/target/observed-disk.ts";
 import type { WriteMode } from "../../src/store/fence.ts";
-import { CLUSTER, diskRow, FLEET, SPACE_THRESHOLDS, STORE_UUID } from "./model.ts";
+import { CLUSTER, FLEET, SPACE_THRESHOLDS, STORE_UUID } from "./model.ts";
 
-const IDENTITY = { serial: "S1", model: "M", nsid: 1 };
-const ID = diskId(IDENTITY);
+export const IDENTITY = { serial: "S1", model: "M", nsid: 1 };
+export const ID = diskId(IDENTITY);
 export const NAME = storeName(FLEET, ID);
-const ADDRESS = "0000:01:00.0";
+export const ADDRESS = "0000:01:00.0";
 export const VFIO = "vfio-pci";
 export const RUN = "0123456789abcdef";
-const EPOCH = 7n;
-const NOW = new Date("2026-11-26T00:00:00Z");
+export const EPOCH = 7n;
+export const NOW = new Date("2026-11-26T00:00:00Z");
 const FABRIC = { trtype: "TCP", traddr: "10.0.0.1", trsvcid: "4420", subnqn: "nqn.d" } as const;
 const TWIN = "another disk shows the same serial, model and nsid";
 const CONTROLLER = { PCIe: controllerName({ traddr: ADDRESS }), TCP: controllerName(FABRIC) };
@@ -53,6 +52,8 @@ export type World = {
   loaded: boolean;
   /** The answer to the next attach is lost, and the store is loaded later. */
   answerLost: boolean;
+  /** Exports of its volumes; they end with time once it is to be released. */
+  exportsLeft: number;
   readonly pulled: boolean;
   readonly duplicate: boolean;
   readonly dirty: boolean;
@@ -80,7 +81,7 @@ export type World = {
 
 const sliceOf = (uuid: string) => ({ uuid, name: uuid, bytes: 1n, isFiller: false });
 
-const store = (name: string, uuid: string): ObservedStore => ({
+export const store = (name: string, uuid: string): ObservedStore => ({
   name,
   uuid,
   baseBdev: "n1",
@@ -89,7 +90,7 @@ const store = (name: string, uuid: string): ObservedStore => ({
   freeClusters: 255n,
 });
 
-const evidence = (kind: EvidenceKind): Evidence => ({ kind, subject: "S1/1", detail: "" });
+export const evidence = (kind: EvidenceKind): Evidence => ({ kind, subject: "S1/1", detail: "" });
 
 /** What an inspection finds. Only disk-discover, not a claim, looks at the allow list. */
 export function inspect(
@@ -109,7 +110,8 @@ export function inspect(
 function view(world: World): DiskView {
   const { row, transport, contents, driver, evidence, writeMode } = world;
   const loaded = world.loaded && contents.kind === "store" ? contents.store : undefined;
-  const inKernel = { address: ADDRESS, driver, kernelName: undefined, evidence };
+  const taken = world.controller.originalDriver !== undefined && driver !== "nvme";
+  const inKernel = { address: ADDRESS, driver, kernelName: undefined, taken, evidence };
   const onTarget = {
     ...IDENTITY,
     controllerName: CONTROLLER[transport],
@@ -139,6 +141,8 @@ function view(world: World): DiskView {
     waits: undefined,
     claimedBlank: world.claimedBlank,
     loadEnded: world.loadEnded,
+    exportsLeft: row.wanted === "release" ? world.exportsLeft : 0,
+    heldBy: [],
     outcomeUnknown: undefined,
     fleet: FLEET,
     pending: pendingContext(world),
@@ -181,6 +185,7 @@ function controllerView(world: World): ControllerView | undefined {
     claimedBlank,
     foundEmpty,
     loadEnded,
+    exportsLeft: world.row.wanted === "release" ? world.exportsLeft : 0,
   };
   const attached = world.targetListed && world.attached;
   const member: Member = {
@@ -249,7 +254,9 @@ function mustBeWanted({ row, duplicate }: World): void {
 }
 
 /** Somebody may be using what is on it. */
-function mustBeIdle({ row, loaded, loadEnded, attached }: World): void {
+function mustBeIdle({ row, loaded, loadEnded, attached, exportsLeft }: World): void {
+  must(exportsLeft === 0 || !attached || !loaded, "let go of a disk under its exports");
+  if (row.wanted === "release") return;
   must(!loaded, "let go of a disk with a store");
   must(!attached || row.lvsUuid === undefined, "let go of a disk whose store may be loading");
   must(!attached || loadEnded, "let go of a disk whose store may be found");
@@ -302,10 +309,12 @@ function act(world: World, step: WorldStep): boolean {
     case "attach-disk":
       must(row.wanted === "take" && !world.duplicate, "attached what is not to be taken");
       return attached(world, step.controllerName);
+    case "detach-disk":
     case "detach-controller":
+      must(step.kind === "detach-controller" || row.wanted === "release", "detached unasked");
       mustBeIdle(world);
       mustBeAnnounced(world, "detach");
-      Object.assign(world, { attached: false, loadEnded: false });
+      Object.assign(world, { attached: false, loaded: false, loadEnded: false });
       return true;
     case "create-store":
       mustBeWanted(world);
@@ -360,6 +369,7 @@ const moment = (world: World) =>
     world.loaded,
     world.loadEnded,
     world.slicesListed,
+    world.exportsLeft,
     world.evidence,
   ]);
 
@@ -370,6 +380,7 @@ function timePasses(world: World): boolean {
   Object.assign(world, { targetListed: true, kernelListed: true, graceOver: true });
   if (attached && !loaded && contents.kind === "store") world.loaded = true;
   else if (attached && !loaded) world.loadEnded = true;
+  if (world.row.wanted === "release" && world.exportsLeft > 0) world.exportsLeft -= 1;
   // A full scan follows the loading of a store.
   if (world.loaded) world.slicesListed = true;
   if (!attached && driver === "nvme") world.evidence = inspect(world, "discover");
@@ -401,168 +412,4 @@ export function converge(world: World): readonly WorldStep[] {
     if (idle && !changed) return taken;
   }
   throw new Error(`did not converge: ${JSON.stringify(taken.slice(-8).map(({ kind }) => kind))}`);
-}
-
-export const AGAINST: readonly EvidenceKind[] = [
-  "MOUNTED",
-  "BOOT_DISK",
-  "EXCLUSIVE_OPEN_REFUSED",
-  "IOMMU_GROUP_SHARED",
-  "UNREADABLE",
-];
-
-export const CONTENTS = {
-  nothing: { kind: "nothing" },
-  ours: { kind: "store", store: store(NAME, STORE_UUID) },
-  // A copy of the disk, or of its store made anew by somebody.
-  otherUuid: { kind: "store", store: store(NAME, STORE_UUID.replace("1", "2")) },
-  otherDisk: { kind: "store", store: store(storeName(FLEET, STORE_UUID), STORE_UUID) },
-  otherFleet: { kind: "store", store: store(storeName("other", ID), STORE_UUID) },
-  otherKind: { kind: "store", store: store("lvs0", STORE_UUID) },
-  fileSystem: { kind: "data", evidence: ["SIGNATURE", "NONZERO_DATA"] },
-  unknownData: { kind: "data", evidence: ["NONZERO_DATA"] },
-} as const satisfies Record<string, Contents>;
-
-const pendingOp: fc.Arbitrary<PendingOp | undefined> = fc.option(
-  fc.record({
-    op: fc.constantFrom<PendingOpKind[]>("attach", "detach", "create-store", "zero-free-space"),
-    run: fc.constantFrom(RUN, "of-an-earlier-run"),
-    epoch: fc.constantFrom(EPOCH, EPOCH - 1n),
-    since: fc.constant(NOW),
-    failed: fc.constant(false),
-  }),
-  { nil: undefined },
-);
-
-const rarely = fc.nat(9).map((n) => n === 9);
-
-/** Each on its own; `worldOf` makes a possible world of them. */
-const PARTS = {
-  transport: fc.constantFrom("PCIe", "TCP"),
-  driver: fc.constantFrom("nvme", VFIO, undefined),
-  against: fc.oneof(
-    { weight: 2, arbitrary: fc.subarray(["NOT_ALLOWED" as EvidenceKind]) },
-    { weight: 1, arbitrary: fc.subarray([...AGAINST], { minLength: 1 }) },
-  ),
-  contents: fc.constantFrom<Contents[]>(...Object.values(CONTENTS)),
-  attached: fc.boolean(),
-  loaded: fc.boolean(),
-  answerLost: fc.boolean(),
-  pulled: rarely,
-  duplicate: rarely,
-  dirty: rarely,
-  targetListed: fc.boolean(),
-  kernelListed: fc.boolean(),
-  evidence: fc.constantFrom("none", "true", "blank", "mounted"),
-  claimedBlank: fc.boolean(),
-  foundEmpty: fc.boolean(),
-  loadEnded: fc.boolean(),
-  writeMode: fc.constantFrom<WriteMode[]>("read-write", "read-write", "restore-only", "read-only"),
-  graceOver: fc.boolean(),
-  format: fc.boolean(),
-  haste: fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }),
-  // the row
-  admitted: fc.boolean(),
-  wanted: fc.constantFrom("take", "release"),
-  /** What was recorded of the store that was to be made, or was made. */
-  recorded: fc.constantFrom("nothing", "name", "uuid"),
-  claimedOnce: fc.boolean(),
-  state: fc.constantFrom("DISCOVERED", "CLAIMING", "FOREIGN", "UP", "FAILED"),
-  observed: fc.boolean(),
-  zeroRequested: fc.boolean(),
-  zeroed: fc.boolean(),
-  zeroesByItself: fc.boolean(),
-  slices: fc.subarray(["left1", "left2"]),
-  slicesListed: fc.boolean(),
-  pendingOp,
-};
-
-export type Parts = {
-  [Key in keyof typeof PARTS]: (typeof PARTS)[Key] extends fc.Arbitrary<infer T> ? T : never;
-};
-
-function rowOf(is: Parts, driver: string | undefined): DiskRow {
-  const made = is.recorded === "uuid";
-  const zeroRequested = made && is.zeroRequested && !is.zeroed;
-  return diskRow({
-    ...IDENTITY,
-    id: ID,
-    transport: is.transport,
-    address: is.transport === "PCIe" ? ADDRESS : "10.0.0.1:4420",
-    admitted: is.admitted,
-    wanted: is.wanted,
-    state: is.state === "UP" && !made ? "CLAIMING" : is.state,
-    generation: 2n,
-    observedGeneration: is.observed && !zeroRequested ? 2n : 1n,
-    driver,
-    controllerName: undefined,
-    lvsName: is.recorded === "nothing" ? undefined : NAME,
-    clusterBytes: is.recorded === "nothing" ? undefined : CLUSTER,
-    lvsUuid: made ? STORE_UUID : undefined,
-    freeSpace: made && is.zeroed ? "ZEROED" : "UNKNOWN",
-    zeroRequestedTime: zeroRequested ? NOW : undefined,
-    pendingOp: is.transport === "PCIe" && isOfController(is.pendingOp) ? undefined : is.pendingOp,
-  });
-}
-
-const isOfController = (pending: PendingOp | undefined) =>
-  pending?.op === "attach" || pending?.op === "detach";
-
-function controllerOf(is: Parts, driver: string | undefined): ControllerRow {
-  const { serial, model } = IDENTITY;
-  return {
-    ...newControllerRow("node-1", { id: ADDRESS, serial, model, driver }, NOW),
-    originalDriver: is.claimedOnce && driver !== "nvme" ? "nvme" : undefined,
-    members: is.claimedOnce && driver !== "nvme" ? [ADDRESS] : [],
-    pendingOp: isOfController(is.pendingOp) ? is.pendingOp : undefined,
-  };
-}
-
-/** Makes a possible world of parts that are each possible. */
-export function worldOf(is: Parts): World {
-  const pcie = is.transport === "PCIe";
-  const attached = is.attached && !(pcie && is.pulled);
-  const driver = pcie ? (attached ? VFIO : is.driver) : undefined;
-  const row = rowOf(is, driver);
-  const { contents } = is;
-  // Blank when it was claimed: since then only a store of ours can have come.
-  const stillBlank = contents.kind === "nothing" || isOurs(contents, row);
-  const claimedBlank = is.claimedBlank && driver === VFIO && is.claimedOnce && stillBlank;
-  const stored = contents.kind === "store";
-  const world: World = {
-    ...is,
-    row,
-    controller: controllerOf(is, driver),
-    driver,
-    attached,
-    claimedBlank,
-    evidence: undefined,
-    pulled: pcie && is.pulled,
-    // Only what the kernel shows can have a double.
-    duplicate: pcie && is.duplicate,
-    slices: isOurs(contents, row) && row.lvsUuid !== undefined ? is.slices : [],
-    pinned: false,
-    dirty: is.dirty && row.lvsUuid !== undefined,
-    loaded: attached && stored && is.loaded,
-    foundEmpty: is.foundEmpty && driver === VFIO && !claimedBlank && !stored,
-    loadEnded: is.loadEnded && attached && !stored,
-  };
-  if (driver === "nvme" && is.evidence !== "none") {
-    // What was seen may be old.
-    const old = is.evidence === "mounted" ? [evidence("MOUNTED")] : [];
-    world.evidence = is.evidence === "true" ? inspect(world, "discover") : old;
-  }
-  return world;
-}
-
-function isOurs(contents: Contents, row: DiskRow): boolean {
-  if (contents.kind !== "store" || contents.store.name !== NAME) return false;
-  return row.lvsUuid === undefined ? row.lvsName === NAME : contents.store.uuid === row.lvsUuid;
-}
-
-/** The parts of any world in which these are as given. */
-export function worlds(
-  given: { readonly [Key in keyof Parts]?: fc.Arbitrary<Parts[Key]> } = {},
-): fc.Arbitrary<Parts> {
-  return fc.record({ ...PARTS, ...given });
 }

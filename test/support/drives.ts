@@ -77,6 +77,13 @@ async function disksWith(agent: Client, serial: string, nsid: number) {
   return disks.filter(({ status }) => status?.serial === serial && status.nsid === nsid);
 }
 
+/** Throws if it is not listed. */
+export async function diskIdOf(agent: Client, serial: string, nsid = 1): Promise<string> {
+  const id = (await disksWith(agent, serial, nsid))[0]?.meta?.id;
+  if (id === undefined) throw new Error(`no disk with serial ${serial} is listed`);
+  return id;
+}
+
 export async function diskOf(
   agent: Client,
   serial: string,

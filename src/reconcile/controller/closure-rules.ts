@@ -20,8 +20,9 @@ export function isWanted({ admitted, wanted }: DiskRow): boolean {
 }
 
 /** A store is loaded on it or recorded, of whomever, or one may still be loading. */
-function isInUse({ row, onTarget, loadEnded }: DiskThere): boolean {
+function isInUse({ row, onTarget, loadEnded, exportsLeft }: DiskThere): boolean {
   if (onTarget === undefined) return false;
+  if (row.wanted === "release") return exportsLeft > 0;
   return onTarget.store !== undefined || row.lvsUuid !== undefined || !loadEnded;
 }
 

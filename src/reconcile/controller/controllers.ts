@@ -15,6 +15,7 @@ import type { NvmeFunction, NvmeTopology } from "../../sysfs/nvme.ts";
 import { vfioUsers } from "../../sysfs/vfio-users.ts";
 import { nodeObstacle } from "../../sysfs/vfio.ts";
 import type { Moment } from "../engine/kind.ts";
+import { exportsLeft } from "../disk/exports-left.ts";
 import type { Observed } from "../target/observed.ts";
 import type { ObservedDisk } from "../target/observed-disk.ts";
 import type { Attached } from "./attached.ts";
@@ -53,6 +54,8 @@ export type PlaceOfDisk = {
   readonly address: string;
   readonly driver: string | undefined;
   readonly kernelName: string | undefined;
+  /** The agent has taken its controller from the kernel, and not given it back. */
+  readonly taken: boolean;
   readonly nguid?: string | undefined;
   readonly eui64?: string | undefined;
 };
@@ -152,7 +155,7 @@ export class Controllers {
     const driverAt = (address: string) => this.#functionAt(address)?.driver;
     if (where.onTarget !== undefined) {
       const { onTarget: address } = where;
-      return { address, driver: driverAt(address), kernelName: undefined };
+      return { address, driver: driverAt(address), kernelName: undefined, taken: true };
     }
     const seen = where.sightings.byDisk.get(disk.id) ?? [];
     const sighting = seen.find(({ address }) => address === disk.address) ?? seen[0];
@@ -161,11 +164,13 @@ export class Controllers {
       const driver = driverAt(sighting.address);
       // It does not move to the place of what may be another disk.
       const address = this.conflictOf(disk) === undefined ? sighting.address : disk.address;
-      return { address, driver, kernelName, nguid, eui64 };
+      return { address, driver, kernelName, taken: false, nguid, eui64 };
     }
     const [expected] = expectedAt(where, disk);
     if (expected === undefined) return undefined;
-    return { address: expected.id, driver: driverAt(expected.id), kernelName: undefined };
+    const { id: address, originalDriver } = expected;
+    const taken = originalDriver !== undefined;
+    return { address, driver: driverAt(address), kernelName: undefined, taken };
   }
 
   /** Ids of the disks that the kernel's driver shows at a function. */
@@ -253,6 +258,7 @@ export class Controllers {
       claimedBlank: claims.blank.has(row.id),
       foundEmpty: claims.empty.has(row.id),
       loadEnded: loadEnded(onTarget),
+      exportsLeft: exportsLeft(this.#options, row),
     };
   }
 

@@ -23,6 +23,7 @@ import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
 import { changing, type ChangeContext } from "../disk/changing.ts";
 import type * as steps from "../steps.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
+import { exportsLeft } from "../disk/exports-left.ts";
 import type { Observed } from "../target/observed.ts";
 import { attachFailureCause } from "./attach-failure.ts";
 import type { Attached } from "./attached.ts";
@@ -287,15 +288,21 @@ async function scanAfterAttach(
   }
 }
 
+/** The store of a disk that is to be released, with nothing of it exported. */
+function isLetGo({ rows, observed }: ControllerStepContext, storeUuid: string): boolean {
+  const disk = [...rows.disks()].find(({ id }) => observed.disk(id)?.store?.uuid === storeUuid);
+  return disk?.wanted === "release" && exportsLeft({ rows, observed }, disk) === 0;
+}
+
 async function detach(on: Act, step: steps.DetachController): Promise<StepResult> {
   const { spdk, attached, rows, observed } = on.context;
   const { controllerName: name } = step;
   // Of namespaces without a row, only the stores on them show that they are used.
   const stores = await attempt(spdk.bdevLvolGetLvstores());
   if (stores.kind !== "ok") return retryOf([stores]);
-  const used = stores.value.find(
-    ({ baseBdev }) => /^n\d+$/.test(baseBdev.slice(name.length)) && baseBdev.startsWith(name),
-  );
+  const isThere = ({ baseBdev }: { readonly baseBdev: string }) =>
+    /^n\d+$/.test(baseBdev.slice(name.length)) && baseBdev.startsWith(name);
+  const used = stores.value.find((store) => isThere(store) && !isLetGo(on.context, store.uuid));
   if (used !== undefined) {
     return { kind: "retry", message: `lvstore ${used.name} is loaded on ${used.baseBdev}` };
   }

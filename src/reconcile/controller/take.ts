@@ -82,6 +82,7 @@ function mayHaveStore({ row, foundEmpty }: DiskThere): boolean {
 }
 
 function isUseful({ row }: DiskThere): boolean {
+  if (row.wanted === "release") return false;
   return isWanted(row) || row.lvsUuid !== undefined;
 }
 

@@ -34,6 +34,8 @@ export type DiskThere = {
   readonly foundEmpty: boolean;
   /** SPDK has finished loading lvstores, and the disk still has none. */
   readonly loadEnded: boolean;
+  /** Of a disk that is to be released: its volumes whose exports are not seen to be gone. */
+  readonly exportsLeft: number;
 };
 
 export type Member = {

@@ -14,7 +14,7 @@ import type { Writer } from "../../store/writer.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme } from "../../sysfs/nvme.ts";
 import type { AfterLoss } from "../engine/attempt.ts";
-import { readiness } from "./record.ts";
+import { isGone, readiness } from "./phase.ts";
 import { insertFound, insertSeen } from "./new-disks.ts";
 import { performDiskStep } from "./perform.ts";
 import { Attached } from "../controller/attached.ts";
@@ -26,6 +26,7 @@ import type { DiskView } from "./view.ts";
 import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
 import type { LoopStatus, Moment, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
+import { releaseFacts } from "./exports-left.ts";
 import { exposure } from "./held-exports.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
@@ -129,7 +130,6 @@ export class Disks {
     return incarnation !== undefined && incarnation === this.#scannedIncarnation;
   }
 
-  /** Scans the kernel's disks now instead of at the next interval. */
   scanKernelNow(): void {
     this.#scans.now();
   }
@@ -163,6 +163,7 @@ export class Disks {
       ...this.controllers.troublesOf(row, moment.now),
       claimedBlank: this.#claims.blank.has(row.id),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
+      ...releaseFacts(this.#options, row),
       fleet: config.fleet,
       pending: pending(moment.now),
       writeMode: writeMode(),
@@ -174,10 +175,10 @@ export class Disks {
 
   diskReadiness(row: DiskRow): DiskReadiness {
     const view = this.view(row, { now: new Date(), inFlight: false, failures: row.failures });
-    const { outcomeUnknown, space, hostsMayFree: discardsFree, zeroesByItself, health } = view;
-    const shown = { outcomeUnknown, space, discardsFree, zeroesByItself, health };
-    const { conflict } = view;
-    return { ...readiness(view), ...shown, conflict, exposure: exposure(this.#options, row) };
+    const { outcomeUnknown, space, hostsMayFree, zeroesByItself, health, conflict } = view;
+    const shown = { outcomeUnknown, space, discardsFree: hostsMayFree, zeroesByItself, health };
+    const facts = { conflict, gone: isGone(view), loadedStore: view.onTarget?.store };
+    return { ...readiness(view), ...shown, ...facts, exposure: exposure(this.#options, row) };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {

@@ -1,5 +1,5 @@
-// The loop `disk-init`: brings an admitted disk that is attached to a loaded lvstore, and attaches disks
-// on a fabric. Also zeroes free space on request. Controllers of local disks are not its matter
+// The loop `disk-init`: brings an admitted disk that is attached to a loaded lvstore, and attaches and
+// detaches disks on a fabric. Also zeroes free space on request. Controllers of local disks are not its matter
 // (controller/take.ts).
 //
 // It never formats without an admission and without blank evidence gathered in the claim of its
@@ -19,6 +19,7 @@ export const diskInit: DiskLoop = { name: "disk-init", over: "disk", plan };
 function plan(view: DiskView): DiskStep | undefined {
   const { onTarget } = view;
   if (!view.targetConnected || !view.targetListed) return undefined;
+  if (view.row.wanted === "release") return detachFabric(view);
   if (onTarget !== undefined)
     return onTarget.store === undefined ? format(view, onTarget) : zero(view, onTarget.store);
   return view.fabric === undefined ? undefined : attachFabric(view, view.fabric);
@@ -127,6 +128,15 @@ function recordThen(view: DiskView, op: PendingOpKind, step: DiskStep): DiskStep
   if (writeMode === "restore-only" && op === "attach") return step;
   const recorded = pendingOp(op, pending);
   return recorded && { kind: "record-disk", patch: { pendingOp: recorded } };
+}
+
+/** What is released goes once nothing of it is exported, and nothing else on its controller is used. */
+function detachFabric(view: DiskView): DiskStep | undefined {
+  const { fabric, onTarget, exportsLeft, heldBy } = view;
+  if (fabric === undefined || onTarget === undefined) return undefined;
+  if (exportsLeft > 0 || heldBy.length > 0) return undefined;
+  const { controllerName: name } = onTarget;
+  return recordThen(view, "detach", { kind: "detach-disk", controllerName: name });
 }
 
 function attachFabric(

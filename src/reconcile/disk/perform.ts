@@ -7,9 +7,11 @@ import { addressFamily } from "../../model/address.ts";
 import { rateOf } from "../../model/zeroing.ts";
 import type { DiskStatusPatch, DiskRow } from "../../model/disk.ts";
 import type { Config } from "../../config.ts";
+import type { Rows } from "../../store/rows.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import { changing, type ChangeContext } from "./changing.ts";
+import { exportsLeft } from "./exports-left.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget } from "../target/disks-on-target.ts";
 import type { StepResult } from "../engine/kind.ts";
@@ -23,6 +25,7 @@ import { observeSlices, pinFreeSpace, zeroSlice } from "./zero-free-space.ts";
 export type DiskStepContext = ChangeContext & {
   readonly config: Pick<Config, "zeroingSharePercent">;
   readonly spdk: SpdkClient;
+  readonly rows: Rows;
   readonly observed: Observed;
   readonly lanes: Lanes;
   readonly slices: Slices;
@@ -96,6 +99,8 @@ function act(on: Act, step: LaneStep): Promise<StepResult> {
   switch (step.kind) {
     case "create-store":
       return createStore(on, step);
+    case "detach-disk":
+      return detach(on, step);
     case "pin-free-space":
       return pinFreeSpace({ context: on.context, row: on.view.row, lane: on.lane }, step);
   }
@@ -174,6 +179,22 @@ async function detachOtherDisk({ context, view, lane }: Act, name: string): Prom
     kind: "retry",
     message: `SERIAL_MISMATCH: found ${other?.serial ?? "no namespace"} instead of ${row.serial}`,
   };
+}
+
+async function detach(on: Act, { controllerName: name }: steps.DetachDisk): Promise<StepResult> {
+  const { context, view } = on;
+  const { spdk, observed, rows } = context;
+  const { row } = view;
+  const left = exportsLeft({ rows, observed }, row);
+  if (left > 0) return { kind: "retry", message: `${left} exports of it are not gone yet` };
+  const detached = await changing({ ...on, row }, spdk.bdevNvmeDetachController(name));
+  const isGone =
+    detached.kind === "ok" || (detached.kind === "refused" && detached.error.kind === "absent");
+  if (!isGone) return retryOf([detached]);
+  for (const { id } of rows.disks()) {
+    if (observed.disk(id)?.controllerName === name) observed.setDisk(id, undefined);
+  }
+  return { kind: "ok" };
 }
 
 async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult> {

@@ -1,17 +1,14 @@
 // Turns observations of a disk into the status columns of its row. Pure.
-import { diskId, fleetHash, parseStoreName } from "../../model/identity.ts";
-import { refusing, saysOfDisk, showsUse } from "../../model/disk-claim.ts";
 import { evidenceOf, fingerprint } from "../../model/evidence.ts";
-import type { DiskState, DiskStatusPatch } from "../../model/disk.ts";
+import type { DiskStatusPatch } from "../../model/disk.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
 import { diskSpace, isWorthRecording, recordedLevel } from "../../model/space.ts";
 import { healthPatch } from "./health-record.ts";
 import { wantsZeroing } from "./init.ts";
+import { diskPhase } from "./phase.ts";
 import type { DiskView } from "./view.ts";
-import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
 
-type DiskPhase = { readonly state: DiskState; readonly stateReason: string };
 type Patch = { -readonly [Key in keyof DiskStatusPatch]: DiskStatusPatch[Key] };
 
 /**
@@ -26,6 +23,7 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
     if (phase.state !== row.state) patch.state = phase.state;
     if (phase.stateReason !== row.stateReason) patch.stateReason = phase.stateReason;
     if (phase.state === "UP") Object.assign(patch, storeColumns(view));
+    if (phase.state === "RELEASED") Object.assign(patch, releasedColumns(view));
   }
   Object.assign(patch, kernelColumns(view), failuresPatch(view), healthPatch(view));
   if ((view.mayBeDirty || sliceCutOff(view)) && row.freeSpace === "ZEROED") {
@@ -87,8 +85,9 @@ function pendingEnded(view: DiskView): boolean {
     case "snapshot":
     case "clone":
     case "inflate":
-    case "detach":
       return false;
+    case "detach":
+      return onTarget === undefined;
   }
 }
 
@@ -101,87 +100,6 @@ function sliceCutOff({ row, pending }: DiskView): boolean {
 /** The disk has no lvstore recorded, or SPDK has finished loading lvstores without finding it. */
 function noStoreExpected({ row, loadEnded }: DiskView): boolean {
   return row.lvsUuid === undefined || loadEnded;
-}
-
-/** Whether volumes can be made and exported on the disk now, and if not, why. */
-export function readiness(view: DiskView): { readonly ready: boolean; readonly reason: string } {
-  if (!view.targetConnected) return { ready: false, reason: "the SPDK target does not answer" };
-  const phase = diskPhase(view);
-  if (phase?.state === "UP" && view.row.lvsUuid !== undefined) return { ready: true, reason: "" };
-  return { ready: false, reason: phase?.stateReason ?? view.row.stateReason };
-}
-
-/** The state of the disk and its reason; undefined while too little is observed. */
-export function diskPhase(view: DiskView): DiskPhase | undefined {
-  const { row, onTarget } = view;
-  const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
-  const isFabric = view.fabric !== undefined;
-  if (view.conflict !== undefined && onTarget === undefined) return is("CONFLICT", view.conflict);
-  const gaveUp = row.state === "FAILED" && row.observedGeneration === row.generation;
-  // What a local disk failed at is its controller's matter, and ends with that.
-  if (gaveUp && isFabric) return undefined;
-  if (!view.targetConnected || !view.targetListed) return undefined;
-  if (onTarget !== undefined) return phaseOnTarget(view, onTarget);
-  if (view.fabric !== undefined) {
-    return is(row.admitted ? "CLAIMING" : "DISCOVERED", row.lastError ?? "not attached");
-  }
-  return view.kernelListed ? phaseInKernel(view) : undefined;
-}
-
-function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
-  const { row, fabric } = view;
-  const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
-  const { store } = onTarget;
-  if (store !== undefined) {
-    const foreign = foreignStore(view, store);
-    return foreign === undefined ? is("UP") : is("FOREIGN", foreign);
-  }
-  if (row.lvsUuid !== undefined) {
-    // Loading takes minutes after a crash of the target.
-    return view.loadEnded
-      ? is("FAILED", `lvstore ${row.lvsUuid} was not found on the disk`)
-      : is("CLAIMING", "its lvstore is being loaded");
-  }
-  if (!row.admitted) return is("DISCOVERED", row.admissionEnded ?? "not admitted");
-  if (fabric !== undefined && !fabric.format) {
-    return is("FOREIGN", "it has no lvstore, and its entry does not permit formatting it");
-  }
-  return is("CLAIMING", row.lastError ?? view.waits ?? "");
-}
-
-/** Why a loaded lvstore must not be used; undefined if it belongs to this disk and node. */
-function foreignStore({ row, fleet }: DiskView, store: ObservedStore): string | undefined {
-  const name = parseStoreName(store.name);
-  if (name === undefined || name.fleet !== fleetHash(fleet)) {
-    return `OTHER_FLEET: holds the lvstore ${store.name}`;
-  }
-  if (name.diskId !== diskId(row)) return `COPY: holds the lvstore of disk ${name.diskId}`;
-  if (row.lvsUuid !== undefined) {
-    return row.lvsUuid === store.uuid
-      ? undefined
-      : `COPY: its lvstore has the uuid ${store.uuid} instead of ${row.lvsUuid}`;
-  }
-  // The name is recorded before the lvstore is created, so with that name it was created by this
-  // node; any other lvstore needs a call of AdoptDisk.
-  return row.lvsName === store.name
-    ? undefined
-    : `OTHER_NODE: holds an lvstore of this fleet without a row of this node; see AdoptDisk`;
-}
-
-function phaseInKernel(view: DiskView): DiskPhase {
-  const { row, inKernel } = view;
-  const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
-  if (inKernel === undefined) return is("MISSING", `it is on no PCI function; last ${row.address}`);
-  if (view.setback !== undefined && row.admitted) return is("FAILED", view.setback);
-  const blocking = refusing(inKernel.evidence ?? [], view.ownSubjects);
-  const first = blocking.find(saysOfDisk) ?? blocking[0];
-  const why = first && `${first.kind}: ${first.subject} ${first.detail}`;
-  if (first !== undefined && saysOfDisk(first)) {
-    return is(showsUse(blocking) ? "IN_USE" : "FOREIGN", why);
-  }
-  if (row.wanted === "release") return is("RELEASED");
-  if (!row.admitted) return is("DISCOVERED", row.admissionEnded ?? why ?? "not admitted");
-  return is("CLAIMING", row.lastError ?? why ?? view.waits ?? "");
 }
 
 /** The columns of an UP disk that describe its lvstore and its controller. */
@@ -203,6 +121,14 @@ function storeColumns({ row, onTarget }: DiskView): Patch {
   }
   if (row.sizeBytes !== onTarget.sizeBytes) patch.sizeBytes = onTarget.sizeBytes;
   if (row.blockSize !== onTarget.blockSize) patch.blockSize = onTarget.blockSize;
+  if (row.observedGeneration !== row.generation) patch.observedGeneration = row.generation;
+  return patch;
+}
+
+function releasedColumns({ row }: DiskView): Patch {
+  const patch: Patch = {};
+  if (row.controllerName !== undefined) patch.controllerName = undefined;
+  if (row.zeroing !== undefined) patch.zeroing = undefined;
   if (row.observedGeneration !== row.generation) patch.observedGeneration = row.generation;
   return patch;
 }

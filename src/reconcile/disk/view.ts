@@ -17,6 +17,8 @@ export type DiskInKernel = {
   /** Undefined when no driver is bound. */
   readonly driver: string | undefined;
   readonly kernelName: string | undefined;
+  /** The agent has taken its controller from the kernel, and not given it back. */
+  readonly taken: boolean;
   /** 32 and 16 hexadecimal digits; undefined: not read, or the drive shows none. */
   readonly nguid?: string | undefined;
   readonly eui64?: string | undefined;
@@ -63,6 +65,10 @@ export type DiskView = {
   readonly claimedBlank: boolean;
   /** SPDK has finished loading lvstores since this observation, and the disk still has none. */
   readonly loadEnded: boolean;
+  /** Of a disk that is to be released: its volumes whose exports are not seen to be gone. */
+  readonly exportsLeft: number;
+  /** Serials of other disks that are in use, and cannot be detached from under their hosts with it. */
+  readonly heldBy: readonly string[];
   /** A change of the disk whose outcome is not known; undefined: there is none. */
   readonly outcomeUnknown: UnknownOutcome | undefined;
   readonly fleet: string;
@@ -87,6 +93,7 @@ export type DiskView = {
 export function concernsVolumes(before: DiskRow | undefined, now: DiskRow | undefined): boolean {
   return (
     before?.state !== now?.state ||
+    before?.wanted !== now?.wanted ||
     before?.lvsUuid !== now?.lvsUuid ||
     before?.freeSpace !== now?.freeSpace ||
     before?.health !== now?.health ||

@@ -17,6 +17,7 @@ import {
   sameLimits,
   type ListenAddress,
   type LvolRow,
+  type ObservedSubsystem,
 } from "../../model/lvol.ts";
 import { dataMissing, namespaceState, type PresentSubsystem } from "../../model/lvol-state.ts";
 import { limitsSettled, realLimits } from "../../model/qos.ts";
@@ -32,6 +33,7 @@ function plan(view: VolumePlanView): VolumeStep | readonly VolumeStep[] | undefi
   const { subsystem } = observed;
   if (row.deleteTime !== undefined) return endAgain(view);
   if (subsystem === undefined) return { kind: "observe-subsystem", nqn: row.nqn };
+  if (view.releasing) return released(view, subsystem);
   if (row.deleteRequestedTime !== undefined && !view.restoreUntilUnexported) {
     if (subsystem.kind === "absent") return undefined;
     return view.subsystemUnknown === undefined ? endExport(view, subsystem) : probe(row, subsystem);
@@ -78,6 +80,14 @@ function endAgain(view: VolumePlanView): VolumeStep | undefined {
     return deleting ? { kind: "observe-subsystem", nqn: row.nqn } : undefined;
   }
   if (subsystem.kind === "absent" || subsystem.serialNumber !== row.serialNumber) return undefined;
+  return { ...endExport(view, subsystem), forced: true };
+}
+
+/** The disk leaves the node, with hosts or without: whoever asked for that knew. */
+function released(view: VolumePlanView, subsystem: ObservedSubsystem): VolumeStep | undefined {
+  const { row } = view;
+  if (subsystem.kind === "absent" || subsystem.serialNumber !== row.serialNumber) return undefined;
+  if (view.subsystemUnknown !== undefined) return probe(row, subsystem);
   return { ...endExport(view, subsystem), forced: true };
 }
 

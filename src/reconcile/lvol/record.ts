@@ -140,7 +140,7 @@ function deleteIsComplete(view: VolumePlanView): boolean {
     row.deleteTime === undefined &&
     !view.inFlight &&
     view.outcomeUnknown === undefined &&
-    observed.lvol?.kind === "absent" &&
+    (observed.lvol?.kind === "absent" || view.diskReleased) &&
     observed.subsystem?.kind === "absent" &&
     row.unexportedTime !== undefined &&
     absenceIsFinal(view)

@@ -55,8 +55,10 @@ function isGone({
   outcomeUnknown,
   pending,
   diskDoubtful,
+  diskReleased,
 }: SnapshotPlanView): boolean {
-  if (inFlight || outcomeUnknown !== undefined || observed?.kind !== "absent") return false;
+  if (inFlight || outcomeUnknown !== undefined) return false;
+  if (observed?.kind !== "absent" && !diskReleased) return false;
   return pendingOpPhase(row.pendingOp, pending) !== "running" && !diskDoubtful;
 }
 

@@ -6,7 +6,13 @@ import { diskFailure } from "../../model/seen-health.ts";
 import type { SnapshotRow, SnapshotView } from "../../model/snapshot.ts";
 import type { Moment } from "../engine/kind.ts";
 import { familyView, type FamilyView } from "./family.ts";
-import { diskReason, storeView, type StoreView, type VolumeViewSource } from "./view.ts";
+import {
+  diskReason,
+  isReleased,
+  storeView,
+  type StoreView,
+  type VolumeViewSource,
+} from "./view.ts";
 import { snapshotWait } from "./wait.ts";
 
 export type SnapshotPlanView = SnapshotView & {
@@ -23,6 +29,8 @@ export type SnapshotPlanView = SnapshotView & {
   readonly diskDoubtful: boolean;
   /** That clusters of the disk may be copied on write from now on is in its row. */
   readonly copyingRecorded: boolean;
+  /** Its disk was released, and has left the target with what is on it. */
+  readonly diskReleased: boolean;
   /** The lvstore of the snapshot; undefined while it is not observed loaded in this incarnation. */
   readonly store: StoreView | undefined;
 };
@@ -43,7 +51,8 @@ export function snapshotView(
     observed: observed.snapshot(row.id),
     outcomeUnknown: outcomes.of(row.id),
     targetConnected: connected,
-    diskReady: store !== undefined,
+    diskReady: store !== undefined && disk?.wanted !== "release",
+    diskReleased: isReleased(disk),
     diskReason: connected ? diskReason(row, disk) : "the SPDK target does not answer",
     diskFailure: diskFailure(disk),
     get clones() {

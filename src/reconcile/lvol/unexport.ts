@@ -10,6 +10,8 @@ export type UnexportFacts = {
   readonly reconnectGraceMs: number;
   readonly listenAddresses: readonly ListenAddress[];
   readonly failures: StepFailures;
+  /** Its disk is to be released. */
+  readonly releasing: boolean;
   readonly now: Date;
   /** Of the clock that ObservedVolume.listeningSinceMs is read from. */
   readonly monotonicMs: number;
@@ -44,9 +46,9 @@ export function unexport(row: LvolRow, observed: ObservedVolume, facts: Unexport
 function mayEndAtOnce(
   row: LvolRow,
   observed: ObservedVolume,
-  { incarnation, listenAddresses, failures }: UnexportFacts,
+  { incarnation, listenAddresses, failures, releasing }: UnexportFacts,
 ): boolean {
-  if (row.deleteRequestedTime === undefined || row.deleteForced) return true;
+  if (row.deleteRequestedTime === undefined || row.deleteForced || releasing) return true;
   // Never reachable, or its end was committed, or there is nothing left to reach.
   if (!row.exported || row.unexportedTime !== undefined || observed.exportEnded) return true;
   if (observed.lvol?.kind === "absent" || row.unconfirmed) return true;

@@ -53,6 +53,10 @@ export type VolumePlanView = VolumeView & {
   readonly family: FamilyView;
   /** The snapshot that the volume is to become a clone of. */
   readonly cloneOf: SnapshotRow | undefined;
+  /** Its disk is to be released: it is not exported any more. */
+  readonly releasing: boolean;
+  /** Its disk was released, and has left the target with what is on it. */
+  readonly diskReleased: boolean;
   /** The lvstore of the volume; undefined while it is not observed loaded in this incarnation. */
   readonly store: StoreView | undefined;
 };
@@ -94,6 +98,11 @@ export function diskReason(
   return `disk ${diskId} is ${disk?.state ?? "unknown"}${why}`;
 }
 
+/** It has left the target, and whatever lies on it is not on this node any more. */
+export function isReleased(disk: DiskRow | undefined): boolean {
+  return disk?.wanted === "release" && disk.state === "RELEASED";
+}
+
 export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Moment): VolumePlanView {
   const { rows, observed } = source;
   const disk = rows.disk(row.diskId);
@@ -115,10 +124,13 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
       incarnation: observed.incarnation,
       reconnectGraceMs: source.reconnectGraceMs,
       listenAddresses: source.listenAddresses(),
+      releasing: disk?.wanted === "release",
       monotonicMs: performance.now(),
     }),
     targetConnected: connected,
-    diskReady: store !== undefined,
+    diskReady: store !== undefined && disk?.wanted !== "release",
+    releasing: disk?.wanted === "release",
+    diskReleased: isReleased(disk),
     diskReason: connected ? diskReason(row, disk) : "the SPDK target does not answer",
     listenAddresses: source.listenAddresses(),
     space: disk && spaceOnTarget(disk, observed.disk(row.diskId), source.spaceThresholds),

@@ -36,6 +36,8 @@ const DISK = fc.record({
   changed: rarely,
   conflict: rarely,
   formatRefused: rarely,
+  released: rarely,
+  exportsLeft: fc.nat(1),
   small: rarely,
 });
 
@@ -79,6 +81,7 @@ function diskOf(
     admittedEvidence: is.changed ? "other" : fingerprint([]),
     lvsName: is.recorded === "nothing" ? undefined : "sn-a-store",
     lvsUuid: is.recorded === "store" ? STORE_UUID : undefined,
+    wanted: is.released ? "release" : "take",
     sizeBytes: is.small ? 4_096n : 1_073_741_824n,
     failures: is.formatRefused ? { "disk-init/create-store": failure } : {},
   });
@@ -103,6 +106,7 @@ function diskOf(
     claimedBlank: is.claimedBlank,
     foundEmpty: is.foundEmpty,
     loadEnded: is.loadEnded,
+    exportsLeft: is.released ? is.exportsLeft : 0,
   };
 }
 
@@ -185,9 +189,10 @@ function always(law: (planned: Planned) => void): void {
 
 const inUse = ({ disks }: Member) =>
   disks.some(
-    ({ row, onTarget, loadEnded }) =>
+    ({ row, onTarget, loadEnded, exportsLeft }) =>
       onTarget !== undefined &&
-      (onTarget.store !== undefined || row.lvsUuid !== undefined || !loadEnded),
+      (row.wanted === "take" || exportsLeft > 0) &&
+      (exportsLeft > 0 || onTarget.store !== undefined || row.lvsUuid !== undefined || !loadEnded),
   );
 
 const wanted = ({ disks }: Member) =>
@@ -219,7 +224,8 @@ describe("controller-take", () => {
         const { inspectRequestedTime, setback } = member?.row ?? {};
         const forced =
           inspectRequestedTime ?? setback ?? !(member?.inKernel?.driver === "vfio-pci");
-        if (forced === false) expect(member?.disks.filter(({ row }) => row.lvsUuid)).toEqual([]);
+        const ours = member?.disks.filter(({ row }) => row.lvsUuid && row.wanted === "take");
+        if (forced === false) expect(ours).toEqual([]);
       }
     });
   });

@@ -6,20 +6,16 @@ import { ownSubjects, refusing, showsUse } from "../../../src/model/disk-claim.t
 import type { EvidenceKind } from "../../../src/model/evidence.ts";
 import {
   RUN,
-  AGAINST,
-  CONTENTS,
   converge,
   gaveUp,
   inspect,
   NAME,
   VFIO,
-  worldOf,
-  worlds,
   type Contents,
-  type Parts,
   type World,
   type WorldStep,
 } from "../../support/disk-world.ts";
+import { AGAINST, CONTENTS, worldOf, worlds, type Parts } from "../../support/disk-worlds.ts";
 import { STORE_UUID } from "../../support/model.ts";
 
 /** Nothing but its contents stands against taking the disk. */
@@ -190,10 +186,30 @@ describe("the disk loop", () => {
     });
   });
 
-  it("takes no disk that is not admitted, or to be released, and gives back what was taken", () => {
-    const not = worlds({ admitted: fc.constant(false) });
-    const released = worlds({ wanted: fc.constant("release") });
-    holds(fc.oneof(not, released), (world) => {
+  it("lets a released disk go once its exports have ended, with what is on it", () => {
+    const released = {
+      wanted: fc.constant("release"),
+      claimedOnce: fc.constant(true),
+      pulled: fc.constant(false),
+      duplicate: fc.constant(false),
+    } as const;
+    holds(worlds(released), (world) => {
+      const { contents } = world;
+      const changes = new Set(changesOf(live(world)));
+      expect(world).toMatchObject({ attached: false, exportsLeft: 0, contents });
+      if (world.transport === "PCIe") expect(world.driver).toBe("nvme");
+      const { state, generation, observedGeneration } = world.row;
+      expect(state).toBe("RELEASED");
+      expect(observedGeneration).toBe(generation);
+      for (const kind of ["create-store", "pin-free-space", "claim-controllers", "attach-disk"]) {
+        expect(changes).not.toContain(kind);
+      }
+    });
+  });
+
+  it("takes no disk that is not admitted, and gives back what was taken", () => {
+    const not = worlds({ admitted: fc.constant(false), wanted: fc.constant("take") });
+    holds(not, (world) => {
       const { contents, transport, row, attached } = world;
       const changes = new Set(changesOf(live(world)).filter((kind) => !ZEROING.has(kind)));
       if (transport === "TCP") {
@@ -239,7 +255,8 @@ describe("the disk loop", () => {
       const { driver, contents, duplicate } = world;
       expect(changesOf(live(world))).toEqual([]);
       expect(world).toMatchObject({ driver, attached: false, contents });
-      expect(world.row.state).toBe(duplicate ? "CONFLICT" : "MISSING");
+      const away = world.row.wanted === "release" ? "RELEASED" : "MISSING";
+      expect(world.row.state).toBe(duplicate ? "CONFLICT" : away);
     });
   });
 

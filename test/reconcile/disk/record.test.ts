@@ -6,7 +6,8 @@ import type { DiskRow } from "../../../src/model/disk.ts";
 import { fingerprint, type Evidence } from "../../../src/model/evidence.ts";
 import { diskId, storeName } from "../../../src/model/identity.ts";
 import { spaceOnTarget } from "../../../src/reconcile/disk/free-space.ts";
-import { diskRecord, diskPhase } from "../../../src/reconcile/disk/record.ts";
+import { diskPhase } from "../../../src/reconcile/disk/phase.ts";
+import { diskRecord } from "../../../src/reconcile/disk/record.ts";
 import type { DiskView } from "../../../src/reconcile/disk/view.ts";
 import { diskRow, FLEET, SPACE_THRESHOLDS } from "../../support/model.ts";
 
@@ -58,6 +59,8 @@ function view(change: Partial<DiskView> = {}): DiskView {
     waits: undefined,
     claimedBlank: false,
     loadEnded: false,
+    exportsLeft: 0,
+    heldBy: [],
     outcomeUnknown: undefined,
     fleet: FLEET,
     pending: { incarnation, epoch: 1n, now: NOW, graceUntil: NOW, earlierMayRun: false },
@@ -194,7 +197,13 @@ describe("the evidence against a disk under its kernel driver", () => {
   const kernel = (evidence: readonly Evidence[]) => ({
     row,
     onTarget: undefined,
-    inKernel: { address: "0000:01:00.0", driver: "nvme", kernelName: undefined, evidence },
+    inKernel: {
+      address: "0000:01:00.0",
+      driver: "nvme",
+      kernelName: undefined,
+      taken: false,
+      evidence,
+    },
   });
   const mounted = { kind: "MOUNTED", subject: "S1/1p1", detail: "on /data" } as const;
 

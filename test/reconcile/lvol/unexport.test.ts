@@ -29,6 +29,7 @@ const of = (row: LvolRow, observed: Partial<ObservedVolume> = {}, failures: Step
     reconnectGraceMs: GRACE_MS,
     listenAddresses: [LISTENER],
     failures,
+    releasing: false,
     now: NOW,
     monotonicMs: performance.now(),
   });

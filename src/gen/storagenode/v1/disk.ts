@@ -28,6 +28,8 @@ export const DiskState = {
   DISK_STATE_RELEASED: "DISK_STATE_RELEASED",
   /** DISK_STATE_UNIDENTIFIED - A controller whose serial nobody can read under its present driver. */
   DISK_STATE_UNIDENTIFIED: "DISK_STATE_UNIDENTIFIED",
+  /** DISK_STATE_RELEASING - ReleaseDisk was called, and it is not back at its kernel driver yet. */
+  DISK_STATE_RELEASING: "DISK_STATE_RELEASING",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -45,6 +47,7 @@ export namespace DiskState {
   export type DISK_STATE_MISSING = typeof DiskState.DISK_STATE_MISSING;
   export type DISK_STATE_RELEASED = typeof DiskState.DISK_STATE_RELEASED;
   export type DISK_STATE_UNIDENTIFIED = typeof DiskState.DISK_STATE_UNIDENTIFIED;
+  export type DISK_STATE_RELEASING = typeof DiskState.DISK_STATE_RELEASING;
   export type UNRECOGNIZED = typeof DiskState.UNRECOGNIZED;
 }
 
@@ -83,6 +86,9 @@ export function diskStateFromJSON(object: any): DiskState {
     case 10:
     case "DISK_STATE_UNIDENTIFIED":
       return DiskState.DISK_STATE_UNIDENTIFIED;
+    case 11:
+    case "DISK_STATE_RELEASING":
+      return DiskState.DISK_STATE_RELEASING;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -114,6 +120,8 @@ export function diskStateToNumber(object: DiskState): number {
       return 9;
     case DiskState.DISK_STATE_UNIDENTIFIED:
       return 10;
+    case DiskState.DISK_STATE_RELEASING:
+      return 11;
     case DiskState.UNRECOGNIZED:
     default:
       return -1;

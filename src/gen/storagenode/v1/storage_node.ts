@@ -339,7 +339,7 @@ export interface ReleaseDiskRequest {
   waitTimeout:
     | Duration
     | undefined;
-  /** Release it although volumes lie on it; needs a reason. */
+  /** Release it although something lies on it; needs a reason. */
   force: boolean;
   reason: string;
 }
@@ -6046,7 +6046,7 @@ export const StorageNodeService = {
     responseSerialize: (value: GetDiskResponse): Buffer => Buffer.from(GetDiskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetDiskResponse => GetDiskResponse.decode(value),
   },
-  /** Disks of the node, by id. */
+  /** Disks of the node, by id, without those that were released and have left the machine. */
   listDisks: {
     path: "/storagenode.v1.StorageNode/ListDisks" as const,
     requestStream: false as const,
@@ -6076,7 +6076,11 @@ export const StorageNodeService = {
     responseSerialize: (value: AdoptDiskResponse): Buffer => Buffer.from(AdoptDiskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AdoptDiskResponse => AdoptDiskResponse.decode(value),
   },
-  /** Gives a disk back to its original driver; its volumes must be gone. */
+  /**
+   * Gives a disk back to its kernel driver, with what is on it; its volumes must be gone, or `force` set:
+   * their exports then end, under whoever is connected. Nothing on it is destroyed: AdmitDisk takes it again
+   * with its volumes. A volume of a released disk that is deleted leaves its data there.
+   */
   releaseDisk: {
     path: "/storagenode.v1.StorageNode/ReleaseDisk" as const,
     requestStream: false as const,
@@ -6297,13 +6301,17 @@ export interface StorageNodeServer extends UntypedServiceImplementation {
   listSnapshots: handleUnaryCall<ListSnapshotsRequest, ListSnapshotsResponse>;
   /** One disk. */
   getDisk: handleUnaryCall<GetDiskRequest, GetDiskResponse>;
-  /** Disks of the node, by id. */
+  /** Disks of the node, by id, without those that were released and have left the machine. */
   listDisks: handleUnaryCall<ListDisksRequest, ListDisksResponse>;
   /** Allows the agent to take a disk. Only a blank disk is formatted. */
   admitDisk: handleUnaryCall<AdmitDiskRequest, AdmitDiskResponse>;
   /** Takes a disk with a store of ours that its row does not know. */
   adoptDisk: handleUnaryCall<AdoptDiskRequest, AdoptDiskResponse>;
-  /** Gives a disk back to its original driver; its volumes must be gone. */
+  /**
+   * Gives a disk back to its kernel driver, with what is on it; its volumes must be gone, or `force` set:
+   * their exports then end, under whoever is connected. Nothing on it is destroyed: AdmitDisk takes it again
+   * with its volumes. A volume of a released disk that is deleted leaves its data there.
+   */
   releaseDisk: handleUnaryCall<ReleaseDiskRequest, ReleaseDiskResponse>;
   /** Destroys what is on a disk. */
   wipeDisk: handleUnaryCall<WipeDiskRequest, WipeDiskResponse>;
@@ -6572,7 +6580,7 @@ export interface StorageNodeClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetDiskResponse) => void,
   ): ClientUnaryCall;
-  /** Disks of the node, by id. */
+  /** Disks of the node, by id, without those that were released and have left the machine. */
   listDisks(
     request: ListDisksRequest,
     callback: (error: ServiceError | null, response: ListDisksResponse) => void,
@@ -6620,7 +6628,11 @@ export interface StorageNodeClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: AdoptDiskResponse) => void,
   ): ClientUnaryCall;
-  /** Gives a disk back to its original driver; its volumes must be gone. */
+  /**
+   * Gives a disk back to its kernel driver, with what is on it; its volumes must be gone, or `force` set:
+   * their exports then end, under whoever is connected. Nothing on it is destroyed: AdmitDisk takes it again
+   * with its volumes. A volume of a released disk that is deleted leaves its data there.
+   */
   releaseDisk(
     request: ReleaseDiskRequest,
     callback: (error: ServiceError | null, response: ReleaseDiskResponse) => void,

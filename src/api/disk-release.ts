@@ -1,0 +1,39 @@
+// ReleaseDisk.
+import type { DiskRow } from "../model/disk.ts";
+import { diskMessageOf } from "./disks.ts";
+import * as requests from "./disk-requests.ts";
+import type { Agent } from "./agent.ts";
+import type { StorageNodeHandlers } from "./call.ts";
+import { waitForDisk } from "./wait.ts";
+
+export function releaseHandlers(agent: Agent): Pick<StorageNodeHandlers, "releaseDisk"> {
+  return {
+    async releaseDisk(request, { signal, actor, traceparent }) {
+      const { id, waitMs, ...asked } = requests.releaseDisk(request);
+      const row = agent.rows.disk(id);
+      const others = row === undefined || asked.force ? undefined : await othersOn(agent, row);
+      const by = { actor, traceparent };
+      const decision = await agent.writer.mutate({
+        kind: "releaseDisk",
+        id,
+        ...asked,
+        others,
+        ...by,
+      });
+      if (decision.kind !== "disk") return { disk: undefined };
+      const released = await waitForDisk(agent, { id, waitMs, signal }, (now) => {
+        return now.state === "RELEASED" || now.wanted !== "release";
+      });
+      return { disk: diskMessageOf(agent, released ?? decision.row) };
+    },
+  };
+}
+
+/** What lies on a disk without being in its row. Throws a Refusal if that is not known. */
+async function othersOn(agent: Agent, row: DiskRow): Promise<string | undefined> {
+  const { loadedStore } = agent.diskReadiness(row);
+  if (loadedStore === undefined) return undefined;
+  if (row.lvsUuid === undefined) return `the lvstore ${loadedStore.name} of somebody else`;
+  const orphans = (await agent.orphans.list()).filter(({ diskId }) => diskId === row.id);
+  return orphans.length === 0 ? undefined : `${orphans.length} lvols without a volume`;
+}
