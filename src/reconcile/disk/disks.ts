@@ -14,7 +14,7 @@ import type { Writer } from "../../store/writer.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme } from "../../sysfs/nvme.ts";
 import type { AfterLoss } from "../engine/attempt.ts";
-import { isGone, readiness } from "./phase.ts";
+import { readiness } from "./phase.ts";
 import { insertFound, insertSeen } from "./new-disks.ts";
 import { performDiskStep } from "./perform.ts";
 import { Attached } from "../controller/attached.ts";
@@ -175,10 +175,7 @@ export class Disks {
 
   diskReadiness(row: DiskRow): DiskReadiness {
     const view = this.view(row, { now: new Date(), inFlight: false, failures: row.failures });
-    const { outcomeUnknown, space, hostsMayFree, zeroesByItself, health, conflict } = view;
-    const shown = { outcomeUnknown, space, discardsFree: hostsMayFree, zeroesByItself, health };
-    const facts = { conflict, gone: isGone(view), loadedStore: view.onTarget?.store };
-    return { ...readiness(view), ...shown, ...facts, exposure: exposure(this.#options, row) };
+    return { ...readiness(view), exposure: exposure(this.#options, row) };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {

@@ -1,14 +1,22 @@
 // The state of a disk, from its row and what is observed of it, and whether it can be used. Pure.
 import { diskId, fleetHash, parseStoreName } from "../../model/identity.ts";
 import { refusing, saysOfDisk, showsUse } from "../../model/disk-claim.ts";
-import type { DiskState } from "../../model/disk.ts";
+import type { DiskReadiness, DiskState } from "../../model/disk.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
 import type { DiskView } from "./view.ts";
 
 type DiskPhase = { readonly state: DiskState; readonly stateReason: string };
 
+/** Whether the disk can be used now, and what is shown of it beside its row. */
+export function readiness(view: DiskView): DiskReadiness {
+  const { outcomeUnknown, space, hostsMayFree, zeroesByItself, health, conflict } = view;
+  const shown = { outcomeUnknown, space, discardsFree: hostsMayFree, zeroesByItself, health };
+  const facts = { conflict, gone: isGone(view), loadedStore: view.onTarget?.store };
+  return { ...shown, ...facts, ...ready(view) };
+}
+
 /** Whether volumes can be made and exported on the disk now, and if not, why. */
-export function readiness(view: DiskView): { readonly ready: boolean; readonly reason: string } {
+function ready(view: DiskView): Pick<DiskReadiness, "ready" | "reason"> {
   if (!view.targetConnected) return { ready: false, reason: "the SPDK target does not answer" };
   const phase = diskPhase(view);
   if (phase?.state === "UP" && view.row.lvsUuid !== undefined) return { ready: true, reason: "" };
@@ -16,7 +24,7 @@ export function readiness(view: DiskView): { readonly ready: boolean; readonly r
 }
 
 /** It was released and has left the machine. */
-export function isGone({ row, inKernel, onTarget }: DiskView): boolean {
+function isGone({ row, inKernel, onTarget }: DiskView): boolean {
   const isSeen = inKernel !== undefined || onTarget !== undefined;
   return row.wanted === "release" && row.state === "RELEASED" && !isSeen;
 }
