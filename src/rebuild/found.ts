@@ -3,37 +3,13 @@
 import type { Config } from "../config.ts";
 import { addressFamily } from "../model/address.ts";
 import { controllerName, isUuid, parseStoreName } from "../model/identity.ts";
-import type { QosLimits } from "../model/lvol.ts";
-import { observedLvol } from "../reconcile/target/observed.ts";
+import type { FoundLvol, FoundSubsystem } from "../model/found-lvol.ts";
 import { disksOnTarget, type FoundDisk } from "../reconcile/target/disks-on-target.ts";
+import { foundLvols } from "../reconcile/target/found-lvols.ts";
 import type { SpdkClient } from "../spdk/client.ts";
 import type { UnknownLvol } from "../store/tombstones.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
 import { listNvme } from "../sysfs/nvme.ts";
-
-export type FoundLvol = {
-  readonly name: string;
-  readonly uuid: string;
-  readonly storeUuid: string;
-  readonly sizeBytes: bigint;
-  readonly thin: boolean;
-  readonly snapshot: boolean;
-  /** Name of the snapshot that it is a clone of. */
-  readonly parent: string | undefined;
-  /** In force now; a restart of the target ends them. */
-  readonly limits: QosLimits;
-  /** The subsystem that exports it now. */
-  readonly subsystem: FoundSubsystem | undefined;
-};
-
-/** A subsystem that hosts may connect to. */
-export type FoundSubsystem = {
-  readonly nqn: string;
-  readonly serialNumber: string | undefined;
-  readonly modelNumber: string | undefined;
-  readonly hosts: readonly string[];
-  readonly allowAnyHost: boolean;
-};
 
 export type Found = {
   readonly disks: readonly FoundDisk[];
@@ -87,28 +63,9 @@ export async function lookAtTarget(
   { fabricDisks }: Pick<Config, "fabricDisks">,
 ): Promise<Found> {
   const nsids = new Set([1, ...fabricDisks.map(({ nsid }) => nsid)]);
-  const [disks, lvols, subsystems] = await Promise.all([
-    disksOnTarget(spdk, nsids).then((found) => found.disks),
-    spdk.bdevLvolGetLvols(),
-    spdk.nvmfGetSubsystems(),
+  const [disks, found] = await Promise.all([
+    disksOnTarget(spdk, nsids).then((onTarget) => onTarget.disks),
+    foundLvols(spdk, spdk.bdevLvolGetLvols()),
   ]);
-  const exporting = new Map(
-    subsystems.flatMap((subsystem) =>
-      subsystem.namespaces.map(({ bdevName }) => [bdevName, subsystem] as const),
-    ),
-  );
-  const bdevs = await Promise.all(lvols.map(({ uuid }) => spdk.getBdev(uuid)));
-  return {
-    disks,
-    subsystems: subsystems.filter(({ subtype }) => subtype === "NVMe"),
-    lvols: lvols.flatMap(({ name, uuid, store }, index) => {
-      const bdev = bdevs[index];
-      if (bdev?.kind !== "lvol") return [];
-      const { thin, snapshot } = bdev.lvol;
-      const { sizeBytes, limits, parent } = observedLvol(bdev);
-      const subsystem = exporting.get(uuid);
-      const storeUuid = store.uuid;
-      return [{ name, uuid, storeUuid, sizeBytes, thin, snapshot, parent, limits, subsystem }];
-    }),
-  };
+  return { disks, ...found };
 }

@@ -1,7 +1,7 @@
 // Compares the hosts of the rows with those that the live target lists. The target did not restart since
 // the newer database was lost, so it lists nobody whose revocation was carried out. Pure.
 import { ANY_HOST, everyHost, type LvolRow } from "../model/lvol.ts";
-import type { FoundSubsystem } from "./found.ts";
+import type { FoundSubsystem } from "../model/found-lvol.ts";
 
 export type ComparedHosts = {
   readonly lvolId: string;

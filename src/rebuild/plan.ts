@@ -2,13 +2,18 @@
 // objects that have a row keep it, and objects that are not certainly this node's are listed and
 // get no row.
 import { newDiskRow, type DiskRow } from "../model/disk.ts";
-import { diskId, fleetHash, isUuid, parseStoreName, volumeNqn } from "../model/identity.ts";
-import { newLvolRow, NO_LIMITS, sameLimits, type LvolRow } from "../model/lvol.ts";
-import { newSnapshotRow, type SnapshotRow } from "../model/snapshot.ts";
+import {
+  familyRoots,
+  foundLvolRow,
+  foundSnapshotRow,
+  type FoundLvol,
+} from "../model/found-lvol.ts";
+import { diskId, fleetHash, isUuid, parseStoreName } from "../model/identity.ts";
+import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
 import type { FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import type { ObservedStore } from "../reconcile/target/observed-disk.ts";
-import { familyRoots } from "./families.ts";
-import type { Found, FoundLvol } from "./found.ts";
+import type { Found } from "./found.ts";
 import { compareHosts, type ComparedHosts } from "./hosts.ts";
 
 export type RebuildPlan = {
@@ -48,6 +53,7 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
   const lvols: LvolRow[] = [];
   const snapshots: SnapshotRow[] = [];
   const left: string[] = [];
+  const by = { ...context, actor: "rebuild", labels: { rebuilt: context.now.toISOString() } };
   for (const disk of found.disks) {
     const { store } = disk;
     const foreign =
@@ -63,8 +69,8 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
       const why = reasonForNoRow(lvol, context);
       const place = { diskId: id, familyRoot: roots.get(lvol.name) ?? lvol.name };
       if (why !== undefined) left.push(`lvol ${store.name}/${lvol.name}: ${why}`);
-      else if (lvol.snapshot) snapshots.push(snapshotRow(lvol, place, context));
-      else lvols.push(lvolRow(lvol, place, context));
+      else if (lvol.snapshot) snapshots.push(foundSnapshotRow(lvol, place, by));
+      else lvols.push(foundLvolRow(lvol, place, by));
     }
     if (!context.knownStores.has(id)) disks.push(diskRow(disk, store, context));
   }
@@ -121,75 +127,6 @@ function reasonForNoRow({ name, uuid }: FoundLvol, context: RebuildContext): str
   if (deletedLvols.has(uuid)) return "belongs to a deleted volume: the agent deletes it";
   if (!isUuid(name)) return "is an orphan: its name is not a volume id";
   return undefined;
-}
-
-type Place = { readonly diskId: string; readonly familyRoot: string };
-
-/** Which of its clones is the volume that it was taken of is not written on the disk. */
-function snapshotRow(
-  { name: id, uuid, storeUuid, sizeBytes, parent }: FoundLvol,
-  place: Place,
-  { nodeId, now }: RebuildContext,
-): SnapshotRow {
-  const row = newSnapshotRow({
-    id,
-    nodeId,
-    ...place,
-    sourceLvolId: undefined,
-    adopted: false,
-    promisedBytes: sizeBytes,
-    labels: { rebuilt: now.toISOString() },
-    actor: "rebuild",
-    traceparent: undefined,
-    revision: 0n,
-    now,
-  });
-  const parentId = idOf(parent);
-  return { ...row, lvolUuid: uuid, lvsUuid: storeUuid, observedSizeBytes: sizeBytes, parentId };
-}
-
-function idOf(name: string | undefined): string | undefined {
-  return name !== undefined && isUuid(name) ? name : undefined;
-}
-
-function lvolRow(lvol: FoundLvol, place: Place, context: RebuildContext): LvolRow {
-  const { nodeId, nqnPrefix, now } = context;
-  const { name: id, sizeBytes, thin, uuid, storeUuid, limits, subsystem } = lvol;
-  const request = {
-    sizeBytes,
-    thin,
-    diskId: undefined,
-    sourceSnapshotId: undefined,
-    hosts: [],
-    allowAnyHost: false,
-    qos: sameLimits(limits, NO_LIMITS) ? undefined : limits,
-  };
-  const ownNqn = volumeNqn(nqnPrefix, id);
-  const row = newLvolRow({
-    id,
-    nodeId,
-    ...place,
-    request,
-    promisedBytes: sizeBytes,
-    labels: { rebuilt: now.toISOString() },
-    nqn: subsystem?.nqn ?? ownNqn,
-    actor: "rebuild",
-    traceparent: undefined,
-    revision: 0n,
-    now,
-  });
-  // A volume keeps what it was made with; other versions of the agent may have made it.
-  const made = subsystem?.nqn === ownNqn ? subsystem : undefined;
-  return {
-    ...row,
-    serialNumber: made?.serialNumber ?? row.serialNumber,
-    modelNumber: made?.modelNumber ?? row.modelNumber,
-    lvolUuid: uuid,
-    lvsUuid: storeUuid,
-    observedSizeBytes: sizeBytes,
-    parentId: idOf(lvol.parent),
-    unconfirmed: true,
-  };
 }
 
 /** Free space is UNKNOWN: deletes may have been running when the rows were lost. */
