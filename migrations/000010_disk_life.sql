@@ -7,4 +7,6 @@ alter table disk
      'RELEASED')),
   drop constraint disk_wanted_check,
   -- inspect: it is attached so that its store can be read, and nothing is made on it.
-  add constraint disk_wanted_check check (wanted in ('take', 'inspect', 'release'));
+  add constraint disk_wanted_check check (wanted in ('take', 'inspect', 'release')),
+  -- The lvstore of somebody else that a call has made one of this node; null: none.
+  add column adopted_store uuid;

@@ -7,6 +7,7 @@ import type { StorageNodeHandlers } from "./api/call.ts";
 import { cordonHandlers } from "./api/cordon.ts";
 import { controllerHandlers } from "./api/controllers.ts";
 import { diskHandlers } from "./api/disks.ts";
+import { adoptionHandlers } from "./api/disk-adopt.ts";
 import { releaseHandlers } from "./api/disk-release.ts";
 import { iostatHandlers } from "./api/iostat.ts";
 import { explainHandlers } from "./api/explain.ts";
@@ -185,6 +186,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...changeHandlers(agent),
     ...exportHandlers(agent),
     ...diskHandlers(agent),
+    ...adoptionHandlers(agent),
     ...releaseHandlers(agent),
     ...controllerHandlers(agent),
     ...cordonHandlers(agent),
@@ -237,6 +239,11 @@ function agentOf(parts: Parts): Agent {
     iostat: reconciler.iostat,
     diskReadiness,
     groupUser: (address) => reconciler.groupUser(address),
+    storeContents: (id) => reconciler.adoptions.contents(id),
+    adoptDisk: async (asked) => {
+      writer.refuseIfUnavailable();
+      return await reconciler.adoptions.adopt(asked);
+    },
     lookAtDisk: (id) => reconciler.lookAtDisk(id),
     freeFor: (asked) => reconciler.freeFor(asked),
     discardGuard: () => reconciler.discardGuard,

@@ -3,7 +3,9 @@
 // row; they read from it only the connected hosts, orphans, and what an explanation needs.
 import type { Condition, NodeConditionType } from "../model/condition.ts";
 import type { DiscardGuard } from "../model/discards.ts";
-import type { DiskRow, DiskReadiness } from "../model/disk.ts";
+import type { DiskRow, DiskReadiness, LoadedStore } from "../model/disk.ts";
+import type { FoundLvol } from "../model/found-lvol.ts";
+import type { Intent } from "../model/intent.ts";
 import type { ComponentName } from "../explain/component-cures.ts";
 import type { DiskFacts } from "../explain/disk-causes.ts";
 import type { Evidence } from "../model/evidence.ts";
@@ -56,6 +58,11 @@ export type OrphansOfNode = {
   readonly purge: (purge: Purge, signal: AbortSignal) => Promise<boolean>;
 };
 
+export type StoreContents = { readonly store: LoadedStore; readonly lvols: readonly FoundLvol[] };
+
+/** AdoptDisk: the store that its caller has seen the contents of. */
+export type DiskAdoption = Intent & { readonly serial: string; readonly storeUuid: string };
+
 export type IostatOfNode = {
   /** Number of readers now. */
   readonly readers: number;
@@ -87,6 +94,10 @@ export type Agent = {
   readonly diskReadiness: (row: DiskRow) => DiskReadiness;
   /** Who has the vfio group of a function open, looked for now; undefined: nobody but the target. */
   readonly groupUser: (address: string) => Promise<string | undefined>;
+  /** What lies in the store that is loaded from a disk; undefined: none is. Throws a Refusal. */
+  readonly storeContents: (diskId: string) => Promise<StoreContents | undefined>;
+  /** Makes the store that is loaded from a disk one of this node. Throws a Refusal. */
+  readonly adoptDisk: (asked: DiskAdoption) => Promise<DiskRow>;
   /** The evidence against a disk, looked for now; undefined: nobody can look at it where it is. */
   readonly lookAtDisk: (id: string) => Promise<readonly Evidence[] | undefined>;
   /** Free clusters by disk; read from the target where too few seem to be free for what is asked. */

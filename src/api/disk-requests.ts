@@ -1,6 +1,7 @@
 // Parses the requests about the life of a disk: bad input is refused here with one violation for each field.
 import type {
   AdmitDiskRequest,
+  AdoptDiskRequest,
   ReleaseDiskRequest,
   ZeroFreeSpaceRequest,
 } from "../gen/storagenode/v1/storage_node.ts";
@@ -59,6 +60,23 @@ export function releaseDisk(message: ReleaseDiskRequest): {
     serial: fields.requiredText("serial", message.serial),
     force,
     reason: force ? fields.reason("reason", message.reason) : fields.text("reason", message.reason),
+    waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
+  });
+}
+
+export function adoptDisk(message: AdoptDiskRequest): {
+  readonly id: string;
+  readonly serial: string;
+  /** Undefined: its contents are only listed. */
+  readonly storeUuid: string | undefined;
+  readonly waitMs: number;
+} {
+  const fields = new Fields();
+  const { validateOnly } = message;
+  return fields.doneWith({
+    id: fields.uuid("disk_id", message.diskId),
+    serial: fields.requiredText("serial", message.serial),
+    storeUuid: validateOnly ? undefined : fields.uuid("store_uuid", message.storeUuid),
     waitMs: fields.waitMs("wait_timeout", message.waitTimeout),
   });
 }

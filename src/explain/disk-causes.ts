@@ -248,8 +248,9 @@ const STORE_CAUSES: readonly Part[] = [
         empty && fabric?.format === false
           ? `if nobody needs what is on it, set "format": true in its entry of ` +
             `STORAGE_NODE_FABRIC_DISKS and restart the agent`
-          : `if the lvstore is this node's, see storage-node rebuild; else give the disk back ` +
-            `to its owner`,
+          : `call AdoptDisk {"diskId": "${row.id}", "serial": "${row.serial}", "validateOnly": true}: it ` +
+            `lists what lies in the store; with the storeUuid of its answer the store becomes this ` +
+            `node's. ReleaseDisk gives the disk back to its owner`,
       waits: "the agent does not change a disk of another owner",
     };
   },

@@ -9,8 +9,8 @@ export const EVIDENCE_CURES: Readonly<Record<EvidenceKind, string>> = {
   PARTITION_TABLE: "if nobody needs what is on it, wipefs --all the disk",
   SIGNATURE: "if nobody needs what is on it, wipefs --all the disk",
   SPDK_BLOBSTORE:
-    "it holds an lvstore without a row of this node: see storage-node rebuild, or " +
-    "blkdiscard it if nobody needs it",
+    "it holds an lvstore without a row of this node: AdoptDisk with validateOnly lists what lies in it; " +
+    "see storage-node rebuild if the rows of the node are lost, or blkdiscard it if nobody needs it",
   NONZERO_DATA: "if nobody needs what is on it, blkdiscard the disk",
   EXCLUSIVE_OPEN_REFUSED: "end the process that has it open (lsof, fuser)",
   BOOT_DISK: "do not use it: the system runs from it",

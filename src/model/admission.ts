@@ -2,6 +2,13 @@
 // Refusal. It runs inside the transaction that writes the intent, while the node's row is locked,
 // so that no other transaction changes the sums that it checks.
 import { adoptOrphan, idsOfAdoption, type AdoptOrphan } from "./adopt-admission.ts";
+import {
+  adoptDisk,
+  idsInStore,
+  inspectDisk,
+  type AdoptDisk,
+  type InspectDisk,
+} from "./adopt-disk-admission.ts";
 import { changeCordon, type CordonChange } from "./cordon-admission.ts";
 import type { ControllerRow } from "./controller.ts";
 import type { DiscardGuard, Isolation } from "./discards.ts";
@@ -59,6 +66,8 @@ export type Mutation = Intent &
     | EndAdmission
     | InspectController
     | ReleaseDisk
+    | InspectDisk
+    | AdoptDisk
     | {
         readonly kind: "zeroFreeSpace";
         /** Hosts may return clusters to the store meanwhile, with what stands in them. */
@@ -116,6 +125,7 @@ export function changedIds(mutation: Mutation): readonly string[] {
   if (mutation.kind === "confirmHosts") return mutation.confirmations.map(({ id }) => id);
   if (mutation.kind === "cordon" && mutation.of === "node") return [];
   if (mutation.kind === "inspectController") return [];
+  if (mutation.kind === "adoptDisk") return [mutation.id, ...idsInStore(mutation)];
   return [mutation.id];
 }
 
@@ -159,6 +169,10 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "disk", row: endAdmission(state, mutation) };
     case "releaseDisk":
       return { kind: "disk", row: releaseDisk(state, mutation) };
+    case "inspectDisk":
+      return { kind: "disk", row: inspectDisk(state, mutation) };
+    case "adoptDisk":
+      return { kind: "disk", row: adoptDisk(state, mutation) };
     case "inspectController":
       return { kind: "controller", row: inspectController(state, mutation) };
     case "zeroFreeSpace":

@@ -49,7 +49,8 @@ export function admitDisk(state: DiskAdmissionState, mutation: Intent & AdmitDis
   const { discardZeroes = disk.discardZeroes } = mutation;
   // A FAILED disk is tried again: the caller has removed the cause of the failure.
   const isAdmitted = disk.admitted && disk.wanted === "take" && disk.state !== "FAILED";
-  const ours = ownSubjects(state.disks.values());
+  // That a store may be read does not mean that it may be formatted.
+  const ours = ownSubjects([...state.disks.values()].filter(({ wanted }) => wanted !== "inspect"));
   const seen = isAdmitted ? disk.admittedEvidence : refuseEvidence(disk, mutation, ours);
   if (isAdmitted && discardZeroes === disk.discardZeroes) return disk;
   const admitted: DiskRow = {
@@ -126,6 +127,7 @@ export function endAdmission(state: DiskAdmissionState, mutation: Intent & EndAd
     admitted: false,
     admittedSerial: undefined,
     admittedEvidence: undefined,
+    wanted: disk.wanted === "inspect" ? "take" : disk.wanted,
     admissionEnded: `${state.now.toISOString()}: it changed after it was admitted: ${seen}`,
   };
   state.disks.set(disk.id, ended);
@@ -136,7 +138,7 @@ export function endAdmission(state: DiskAdmissionState, mutation: Intent & EndAd
 export function isChanged(
   disk: Pick<
     DiskRow,
-    "admitted" | "admittedEvidence" | "lvsUuid" | "transport" | "serial" | "nsid"
+    "admitted" | "admittedEvidence" | "lvsUuid" | "adoptedStore" | "transport" | "serial" | "nsid"
   >,
   evidence: readonly Evidence[],
 ): boolean {
@@ -145,8 +147,12 @@ export function isChanged(
 }
 
 /** Disks on a fabric cannot be looked at: their entry permits what is done with them. */
-function needsLook({ lvsUuid, transport }: Pick<DiskRow, "lvsUuid" | "transport">): boolean {
-  return lvsUuid === undefined && transport === "PCIe";
+function needsLook({
+  lvsUuid,
+  adoptedStore,
+  transport,
+}: Pick<DiskRow, "lvsUuid" | "adoptedStore" | "transport">): boolean {
+  return lvsUuid === undefined && adoptedStore === undefined && transport === "PCIe";
 }
 
 /** The fingerprint that the admission is bound to. Throws a Refusal that lists all evidence. */

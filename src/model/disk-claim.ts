@@ -1,6 +1,6 @@
 // Which evidence forbids claiming a disk. Formatting has a stricter rule: it needs a claim that was
 // made without any evidence (docs/architecture.md#r15-taking-a-disk).
-import type { DiskRow } from "./disk.ts";
+import { isInspecting, type DiskRow } from "./disk.ts";
 import type { Evidence, EvidenceKind } from "./evidence.ts";
 
 /** Evidence that our own lvstore leaves on a disk: expected if the disk's row names an lvstore. */
@@ -38,11 +38,23 @@ export function refusing(
     .toSorted((a, b) => vague(a) - vague(b));
 }
 
-/** The subjects of evidence that are disks with a store of this node. */
-export function ownSubjects(
-  disks: Iterable<Pick<DiskRow, "serial" | "nsid" | "lvsUuid">>,
-): ReadonlySet<string> {
-  const own = [...disks].filter(({ lvsUuid }) => lvsUuid !== undefined);
+type OfStore = Pick<
+  DiskRow,
+  | "serial"
+  | "nsid"
+  | "lvsUuid"
+  | "adoptedStore"
+  | "wanted"
+  | "admitted"
+  | "generation"
+  | "observedGeneration"
+>;
+
+/** The subjects of evidence that are disks with a store of this node, or with one that is to be read. */
+export function ownSubjects(disks: Iterable<OfStore>): ReadonlySet<string> {
+  const own = [...disks].filter(
+    (disk) => disk.lvsUuid !== undefined || disk.adoptedStore !== undefined || isInspecting(disk),
+  );
   return new Set(own.map(({ serial, nsid }) => `${serial}/${nsid}`));
 }
 

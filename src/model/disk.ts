@@ -57,6 +57,8 @@ export type DiskRow = RecordedHealth & {
   readonly admissionEnded: string | undefined;
   readonly cordoned: boolean;
   readonly wanted: (typeof DISK_WISHES)[number];
+  /** The lvstore of somebody else that a call has made one of this node; undefined: none. */
+  readonly adoptedStore: string | undefined;
   /** When zeroing of the free clusters was requested; undefined once they are zeroed. */
   readonly zeroRequestedTime: Date | undefined;
   /** An operator asserts that discarded blocks read as zeros. */
@@ -113,6 +115,16 @@ export type DiskRow = RecordedHealth & {
   readonly updateTime: Date;
 };
 
+/** It is to be attached so that its store can be read; once it was, that is over. */
+export function isInspecting({
+  wanted,
+  admitted,
+  generation,
+  observedGeneration,
+}: Pick<DiskRow, "wanted" | "admitted" | "generation" | "observedGeneration">): boolean {
+  return wanted === "inspect" && admitted && observedGeneration !== generation;
+}
+
 /** Which part of the agent writes each column. */
 export const DISK_COLUMNS = {
   id: "fixed",
@@ -128,6 +140,7 @@ export const DISK_COLUMNS = {
   admissionEnded: "intent",
   cordoned: "intent",
   wanted: "intent",
+  adoptedStore: "intent",
   zeroRequestedTime: "both",
   discardZeroes: "intent",
   actor: "intent",
@@ -213,7 +226,13 @@ export type DiskReadiness = {
   readonly conflict?: string | undefined;
 };
 
-export type LoadedStore = { readonly name: string; readonly uuid: string };
+export type LoadedStore = {
+  readonly name: string;
+  readonly uuid: string;
+  readonly clusterBytes: bigint;
+  readonly totalClusters: bigint;
+  readonly freeClusters: bigint;
+};
 
 export type Exposure = { readonly reachable: number; readonly held: number };
 
@@ -245,6 +264,7 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     admissionEnded: undefined,
     cordoned: false,
     wanted: "take",
+    adoptedStore: undefined,
     zeroRequestedTime: undefined,
     discardZeroes: false,
     actor: undefined,

@@ -16,6 +16,7 @@ export type EventReason =
   | "HOSTS_CONFIRMED"
   | "DISK_ADMITTED"
   | "RELEASE_REQUESTED"
+  | "DISK_ADOPTED"
   | "ZEROING_REQUESTED"
   | "CORDONED"
   | "UNCORDONED"
@@ -149,6 +150,9 @@ function reasonOf(mutation: Mutation): EventReason {
       return "DISK_ADMITTED";
     case "releaseDisk":
       return "RELEASE_REQUESTED";
+    case "adoptDisk":
+      return "DISK_ADOPTED";
+    case "inspectDisk":
     case "inspectController":
       return "INSPECTION_REQUESTED";
     case "endAdmission":

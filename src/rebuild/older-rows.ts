@@ -50,7 +50,8 @@ export async function distrustRows(
   const disks = await client.query<{ with_store: boolean }>(
     `update disk set
        free_space = 'UNKNOWN', zero_requested_time = null, zeroing = null, discard_zeroes = false,
-       wanted = 'take',
+       wanted = 'take', admitted = admitted and wanted = 'take',
+       adopted_store = case when lvs_uuid is not null then adopted_store end,
        lvs_name = case when lvs_uuid is not null then lvs_name end,
        failures = '{}', last_error = null, attempt = 0, next_try_time = null,
        generation = generation + 1, traceparent = null, actor = null,

@@ -87,6 +87,7 @@ function describeStep(step: Step): string {
       return describeControllerStep(step);
     case "attach-disk":
     case "detach-disk":
+    case "rename-store":
     case "create-store":
     case "observe-slices":
     case "pin-free-space":
@@ -118,6 +119,8 @@ function describeDiskStep(step: Exclude<DiskStep, RecordDisk>): string {
       return `attach ${step.trtype} ${step.traddr} (${step.subnqn}) as ${step.controllerName}`;
     case "detach-disk":
       return `detach ${step.controllerName}`;
+    case "rename-store":
+      return `give lvstore ${step.oldName} the name ${step.newName}`;
     case "create-store":
       return `format ${step.bdevName} as lvstore ${step.storeName}`;
     case "observe-slices":

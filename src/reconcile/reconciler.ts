@@ -21,6 +21,8 @@ import { sharedParts, type SharedParts } from "./shared-parts.ts";
 import { ConnectedHosts } from "./target/connected-hosts.ts";
 import { controllerKind, diskKind, permits, snapshotKind, volumeKind, type Act } from "./kinds.ts";
 import type { IostatLoop } from "./target/iostat.ts";
+import type { ScanOptions } from "./target/full-scan.ts";
+import { diskAdoptions, type DiskAdoptions } from "./disk/adopt-disk.ts";
 import { orphanCalls, type OrphanCalls } from "./lvol/orphan-calls.ts";
 import type { ObservedChange, ObservedObject } from "./target/observed.ts";
 import type { SnapshotPlanView } from "./lvol/snapshot-view.ts";
@@ -36,6 +38,7 @@ export type PartStatus = { readonly ok: boolean; readonly reason: string; readon
 
 export class Reconciler {
   readonly orphans: OrphanCalls;
+  readonly adoptions: DiskAdoptions;
   readonly iostat: IostatLoop;
   readonly #listeners = new Set<(object: ObservedObject | undefined) => void>();
   readonly #failureListeners = new Set<DriversOptions["failed"]>();
@@ -66,16 +69,15 @@ export class Reconciler {
     this.#shared = shared;
     this.#grace = new Grace(shared.graceMs, () => this.#endGrace());
     const source = viewSource(shared, config);
-    this.orphans = orphanCalls({
-      ...shared,
-      ...config,
-      diskReadiness: (row) => this.diskReadiness(row),
-    });
+    const diskReadiness = (row: DiskRow) => this.diskReadiness(row);
+    this.orphans = orphanCalls({ ...shared, ...config, diskReadiness });
+    const scanAll = (options: ScanOptions) => this.#session.scanAll(options);
+    this.adoptions = diskAdoptions({ ...shared, scanAll });
     this.#disks = new Disks({
       ...shared,
       wake: (id) => this.#drivers.wakeDisk(id),
       wakeController: (address) => this.#drivers.wakeController(address),
-      scanAll: (options) => this.#session.scanAll(options),
+      scanAll,
     });
     this.iostat = shared.iostat;
     const mayPerform = (act: Act) => permits(fence.writeMode, act);

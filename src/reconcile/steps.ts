@@ -201,6 +201,14 @@ export type CreateStore = {
 /** Detaches the controller of a disk on a fabric. */
 export type DetachDisk = { readonly kind: "detach-disk"; readonly controllerName: string };
 
+/** Gives an adopted lvstore the name of one of this node. */
+export type RenameStore = {
+  readonly kind: "rename-store";
+  readonly lvsUuid: string;
+  readonly oldName: string;
+  readonly newName: string;
+};
+
 /** Reads which slices of free space there are on a disk (docs/architecture.md#zeroing-of-free-space). */
 export type ObserveSlices = { readonly kind: "observe-slices"; readonly lvsUuid: string };
 
@@ -216,7 +224,14 @@ export type ZeroSlice = {
 };
 
 export type DiskStep =
-  RecordDisk | AttachDisk | DetachDisk | CreateStore | ObserveSlices | PinFreeSpace | ZeroSlice;
+  | RecordDisk
+  | AttachDisk
+  | DetachDisk
+  | CreateStore
+  | RenameStore
+  | ObserveSlices
+  | PinFreeSpace
+  | ZeroSlice;
 
 /** Records in the controller's row what is about to be done to it. */
 export type RecordController = {
@@ -296,6 +311,7 @@ export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
   "record-disk": undefined,
   "attach-disk": "bdev_nvme_attach_controller",
   "detach-disk": "bdev_nvme_detach_controller",
+  "rename-store": "bdev_lvol_rename_lvstore",
   "record-controller": undefined,
   "claim-controllers": undefined,
   "release-controllers": undefined,
@@ -341,6 +357,7 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "record-disk": "change",
   "attach-disk": "restore",
   "detach-disk": "change",
+  "rename-store": "change",
   "record-controller": "change",
   "claim-controllers": "change",
   "release-controllers": "change",

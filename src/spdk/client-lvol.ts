@@ -42,6 +42,15 @@ export type LvolCalls = ReturnType<typeof lvolCalls>;
 
 function lvstoreCalls(rpc: Rpc) {
   return {
+    /** Changes the aliases of its lvols, and no uuid. */
+    async bdevLvolRenameLvstore(
+      { oldName, newName }: { readonly oldName: string; readonly newName: string },
+      options?: CallerOptions,
+    ): Promise<void> {
+      const params = { old_name: oldName, new_name: newName };
+      await rpc.change("bdev_lvol_rename_lvstore", params, flag, options);
+    },
+
     /**
      * Returns the lvstore's uuid. Overwrites the content of the bdev unless another module claims
      * it.

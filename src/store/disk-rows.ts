@@ -53,6 +53,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   admissionEnded: optional(z.string()),
   cordoned: z.boolean(),
   wanted: z.enum(DISK_WISHES),
+  adoptedStore: optional(z.string()),
   zeroRequestedTime: optional(z.date()),
   discardZeroes: z.boolean(),
   actor: optional(z.string()),

@@ -85,6 +85,8 @@ function takesAway({ kind }: Mutation): boolean {
     case "update":
     case "admitDisk":
     case "endAdmission":
+    case "inspectDisk":
+    case "adoptDisk":
     case "inspectController":
     case "zeroFreeSpace":
     case "cordon":

@@ -142,7 +142,7 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
       row: diskRow({ state: "FOREIGN", stateReason: "OTHER_FLEET: holds the lvstore sn-x" }),
     },
     /OTHER_FLEET: holds the lvstore sn-x/,
-    /give the disk back to its owner/,
+    /call AdoptDisk .*ReleaseDisk gives the disk back to its owner/,
     "NYYYNYY",
   ],
   [

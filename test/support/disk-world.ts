@@ -94,7 +94,7 @@ export const evidence = (kind: EvidenceKind): Evidence => ({ kind, subject: "S1/
 
 /** What an inspection finds. Only disk-discover, not a claim, looks at the allow list. */
 export function inspect(
-  { against, contents }: World,
+  { against, contents }: Pick<World, "against" | "contents">,
   by: "discover" | "claim",
 ): readonly Evidence[] {
   const left: readonly EvidenceKind[] =
@@ -249,7 +249,7 @@ function mustBeAnnounced(world: World, op: PendingOpKind): void {
 }
 
 function mustBeWanted({ row, duplicate }: World): void {
-  must(row.admitted && row.wanted === "take", "took a disk that is not to be taken");
+  must(row.admitted && row.wanted !== "release", "took a disk that is not to be taken");
   must(!duplicate, "took one of two");
 }
 
@@ -307,7 +307,7 @@ function act(world: World, step: WorldStep): boolean {
       must(world.controller.originalDriver !== undefined, "attached what was not taken");
       return attached(world, step.controllerName);
     case "attach-disk":
-      must(row.wanted === "take" && !world.duplicate, "attached what is not to be taken");
+      must(row.wanted !== "release" && !world.duplicate, "attached what is not to be taken");
       return attached(world, step.controllerName);
     case "detach-disk":
     case "detach-controller":
@@ -318,6 +318,7 @@ function act(world: World, step: WorldStep): boolean {
       return true;
     case "create-store":
       mustBeWanted(world);
+      must(row.wanted === "take" && row.adoptedStore === undefined, "formatted a store to be read");
       must(world.attached, "formatted what is not attached");
       must(world.loadEnded, "formatted what may still be examined");
       must(contents.kind !== "store", "formatted a store, perhaps one that is still being loaded");
@@ -328,6 +329,15 @@ function act(world: World, step: WorldStep): boolean {
       mustBeAnnounced(world, "create-store");
       world.contents = { kind: "store", store: store(step.storeName, STORE_UUID) };
       world.loaded = true;
+      return true;
+    case "rename-store":
+      must(row.adoptedStore === step.lvsUuid && world.loaded, "renamed what is not ours");
+      must(
+        contents.kind === "store" && contents.store.name === step.oldName,
+        "renamed another one",
+      );
+      if (contents.kind !== "store") return false;
+      world.contents = { kind: "store", store: { ...contents.store, name: step.newName } };
       return true;
     case "observe-slices":
       world.slicesListed = true;

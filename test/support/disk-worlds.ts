@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import type { DiskRow } from "../../src/model/disk.ts";
 import { newControllerRow, type ControllerRow } from "../../src/model/controller.ts";
-import type { EvidenceKind } from "../../src/model/evidence.ts";
+import { fingerprint, type EvidenceKind } from "../../src/model/evidence.ts";
 import { storeName } from "../../src/model/identity.ts";
 import type { PendingOp, PendingOpKind } from "../../src/model/pending-op.ts";
 import type { WriteMode } from "../../src/store/fence.ts";
@@ -84,7 +84,9 @@ const PARTS = {
   haste: fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }),
   // the row
   admitted: fc.boolean(),
-  wanted: fc.constantFrom("take", "release"),
+  wanted: fc.constantFrom<DiskRow["wanted"][]>("take", "release"),
+  /** A call has made the store that lies there one of this node. */
+  adopted: fc.constant<boolean>(false),
   /** What was recorded of the store that was to be made, or was made. */
   recorded: fc.constantFrom("nothing", "name", "uuid"),
   claimedOnce: fc.boolean(),
@@ -102,6 +104,8 @@ export type Parts = {
   [Key in keyof typeof PARTS]: (typeof PARTS)[Key] extends fc.Arbitrary<infer T> ? T : never;
 };
 
+const seenOf = (contents: Contents) => fingerprint(inspect({ against: [], contents }, "claim"));
+
 function rowOf(is: Parts, driver: string | undefined): DiskRow {
   const made = is.recorded === "uuid";
   const zeroRequested = made && is.zeroRequested && !is.zeroed;
@@ -112,6 +116,9 @@ function rowOf(is: Parts, driver: string | undefined): DiskRow {
     address: is.transport === "PCIe" ? ADDRESS : "10.0.0.1:4420",
     admitted: is.admitted,
     wanted: is.wanted,
+    // What lies there was seen when it was asked for.
+    admittedEvidence: is.wanted === "inspect" ? seenOf(is.contents) : undefined,
+    adoptedStore: is.adopted ? STORE_UUID : undefined,
     state: is.state === "UP" && !made ? "CLAIMING" : is.state,
     generation: 2n,
     observedGeneration: is.observed && !zeroRequested ? 2n : 1n,

@@ -97,6 +97,7 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     admissionEnded: undefined,
     cordoned: false,
     wanted: "take",
+    adoptedStore: undefined,
     zeroRequestedTime: undefined,
     discardZeroes: false,
     actor: undefined,

@@ -205,7 +205,7 @@ export const DISK_LINES: readonly Line<DiskSubject>[] = [
   {
     name: "AdoptDisk",
     ask: ({ client }, { id: diskId, serial }) => {
-      const request = { ...NO_WAIT, diskId, serial, validateOnly: false };
+      const request = { ...NO_WAIT, diskId, serial, validateOnly: true, storeUuid: "" };
       return cellOf(call(client, client.adoptDisk.bind(client), request));
     },
   },

@@ -2,7 +2,7 @@
 import { isChanged } from "../../model/disk-admission.ts";
 import { refusing } from "../../model/disk-claim.ts";
 import { hasDrive, type ControllerRow } from "../../model/controller.ts";
-import type { DiskRow } from "../../model/disk.ts";
+import { isInspecting, type DiskRow } from "../../model/disk.ts";
 import { MIN_DISK_BYTES } from "../../limits.ts";
 import type { ControllerView, DiskThere, Member } from "./view.ts";
 
@@ -15,8 +15,8 @@ export function isTaken({ row, inKernel }: Member): boolean {
   return inKernel.driver === VFIO || inKernel.driver === undefined;
 }
 
-export function isWanted({ admitted, wanted }: DiskRow): boolean {
-  return admitted && wanted === "take";
+export function isWanted(row: DiskRow): boolean {
+  return (row.admitted && row.wanted === "take") || isInspecting(row);
 }
 
 /** A store is loaded on it or recorded, of whomever, or one may still be loading. */
@@ -88,8 +88,15 @@ function diskBlocker(view: ControllerView, disk: DiskThere): readonly string[] {
     return [`${against.kind}: ${against.subject} ${against.detail}`];
   }
   if (isChanged(row, evidence)) return [`${name} changed after it was admitted`];
-  if (isWanted(row) && row.lvsUuid === undefined && row.sizeBytes < MIN_DISK_BYTES) {
+  if (row.wanted === "take" && isWanted(row) && isTooSmall(row)) {
     return [`DISK_TOO_SMALL: ${name} has ${row.sizeBytes} bytes, a store needs ${MIN_DISK_BYTES}`];
   }
   return [];
+}
+
+/** For a store that is to be made. */
+function isTooSmall(row: DiskRow): boolean {
+  return (
+    row.lvsUuid === undefined && row.adoptedStore === undefined && row.sizeBytes < MIN_DISK_BYTES
+  );
 }

@@ -5,6 +5,7 @@
 // address only if the drive there is the one that its row expects.
 import { controllerName } from "../../model/identity.ts";
 import { hasDrive, type ControllerRow } from "../../model/controller.ts";
+import { isInspecting } from "../../model/disk.ts";
 import { wasRefused, type StepFailure } from "../../model/failure.ts";
 import { pendingOp, pendingOpPhase } from "../../model/pending-op.ts";
 import {
@@ -74,11 +75,16 @@ function goesBack(view: ControllerView, { row, inKernel, disks }: Member): boole
   if (isSetBack(view, row)) return true;
   // Found on vfio-pci by this process: what is on it was not looked at. With the name of an lvstore
   // recorded, an earlier process may have made it: one attach finds out.
-  return !disks.some((disk) => isUseful(disk) && (disk.claimedBlank || mayHaveStore(disk)));
+  return !disks.some((disk) => isUseful(disk) && (mayBeFormatted(disk) || mayHaveStore(disk)));
+}
+
+function mayBeFormatted({ row, claimedBlank }: DiskThere): boolean {
+  return claimedBlank && row.wanted === "take";
 }
 
 function mayHaveStore({ row, foundEmpty }: DiskThere): boolean {
-  return row.lvsUuid !== undefined || (row.lvsName !== undefined && !foundEmpty);
+  if (row.lvsUuid !== undefined || row.adoptedStore !== undefined) return true;
+  return isInspecting(row) || (row.lvsName !== undefined && !foundEmpty);
 }
 
 function isUseful({ row }: DiskThere): boolean {
@@ -87,9 +93,11 @@ function isUseful({ row }: DiskThere): boolean {
 }
 
 /** To be formatted, but nobody knows what is on it. */
-function isUninspected({ row, onTarget, claimedBlank, loadEnded }: DiskThere): boolean {
+function isUninspected(disk: DiskThere): boolean {
+  const { row, onTarget, loadEnded } = disk;
   if (onTarget === undefined || onTarget.store !== undefined || !loadEnded) return false;
-  return isWanted(row) && row.lvsUuid === undefined && !claimedBlank;
+  const hasStore = row.lvsUuid !== undefined || row.adoptedStore !== undefined;
+  return isWanted(row) && !hasStore && !mayBeFormatted(disk);
 }
 
 /** All members that were taken go back together, once each of them may; the first one plans it. */
@@ -172,7 +180,7 @@ function isNewFailure(
 
 /** The refusal of formats that are not tried again; undefined: there are none. */
 function formatFailure(disks: readonly DiskThere[]): StepFailure | undefined {
-  const wanted = disks.filter(({ row }) => isWanted(row));
+  const wanted = disks.filter(({ row }) => isWanted(row) && row.wanted === "take");
   const failures = wanted.map(({ row }) => row.failures[CREATE_STORE]);
   const forGood = wanted.every(({ row }, index) => {
     const failure = failures[index];

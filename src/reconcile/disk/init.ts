@@ -21,7 +21,7 @@ function plan(view: DiskView): DiskStep | undefined {
   if (!view.targetConnected || !view.targetListed) return undefined;
   if (view.row.wanted === "release") return detachFabric(view);
   if (onTarget !== undefined)
-    return onTarget.store === undefined ? format(view, onTarget) : zero(view, onTarget.store);
+    return onTarget.store === undefined ? format(view, onTarget) : keep(view, onTarget.store);
   return view.fabric === undefined ? undefined : attachFabric(view, view.fabric);
 }
 
@@ -29,7 +29,13 @@ function plan(view: DiskView): DiskStep | undefined {
 function format(view: DiskView, onTarget: ObservedDisk): DiskStep | undefined {
   const { row, fabric } = view;
   if (view.conflict !== undefined || view.setback !== undefined) return undefined;
-  if (row.lvsUuid !== undefined || !row.admitted || row.wanted !== "take") return undefined;
+  if (
+    row.lvsUuid !== undefined ||
+    row.adoptedStore !== undefined ||
+    !row.admitted ||
+    row.wanted !== "take"
+  )
+    return undefined;
   // Its controller is given back to its driver first, which shows what is on it.
   if (fabric === undefined && !view.claimedBlank) return undefined;
   if (fabric !== undefined && !fabric.format) return undefined;
@@ -48,6 +54,14 @@ function format(view: DiskView, onTarget: ObservedDisk): DiskStep | undefined {
     storeName: name,
     clusterBytes: row.clusterBytes,
   });
+}
+
+/** An adopted store gets the name that says whose it is, before anything else is done with it. */
+function keep(view: DiskView, store: ObservedStore): DiskStep | undefined {
+  const { row, fleet } = view;
+  const newName = storeName(fleet, row.id);
+  if (row.adoptedStore !== store.uuid || store.name === newName) return zero(view, store);
+  return { kind: "rename-store", lvsUuid: store.uuid, oldName: store.name, newName };
 }
 
 /**
@@ -143,7 +157,7 @@ function attachFabric(
   view: DiskView,
   entry: NonNullable<DiskView["fabric"]>,
 ): DiskStep | undefined {
-  if (view.row.wanted !== "take") return undefined;
+  if (view.row.wanted === "release") return undefined;
   const { trtype, traddr, trsvcid, subnqn } = entry;
   const name = controllerName(entry);
   return recordThen(view, "attach", {

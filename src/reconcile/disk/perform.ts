@@ -101,6 +101,8 @@ function act(on: Act, step: LaneStep): Promise<StepResult> {
       return createStore(on, step);
     case "detach-disk":
       return detach(on, step);
+    case "rename-store":
+      return renameStore(on, step);
     case "pin-free-space":
       return pinFreeSpace({ context: on.context, row: on.view.row, lane: on.lane }, step);
   }
@@ -194,6 +196,25 @@ async function detach(on: Act, { controllerName: name }: steps.DetachDisk): Prom
   for (const { id } of rows.disks()) {
     if (observed.disk(id)?.controllerName === name) observed.setDisk(id, undefined);
   }
+  return { kind: "ok" };
+}
+
+/** A lost answer does no harm: what the store is called is read back. */
+async function renameStore(on: Act, step: steps.RenameStore): Promise<StepResult> {
+  const { spdk, observed, scanAll } = on.context;
+  const { row, onTarget } = on.view;
+  const { lvsUuid, oldName, newName } = step;
+  const renamed = await changing({ ...on, row }, spdk.bdevLvolRenameLvstore({ oldName, newName }));
+  if (renamed.kind === "open") return retryOf([renamed]);
+  const store = await attempt(spdk.getLvstore({ uuid: lvsUuid }));
+  if (store.kind !== "ok" || store.value?.name !== newName || onTarget === undefined) {
+    return renamed.kind === "ok"
+      ? { kind: "retry", message: `lvstore ${oldName} was renamed and is not found as ${newName}` }
+      : retryOf([renamed]);
+  }
+  observed.setDisk(row.id, { ...onTarget, store: store.value });
+  // All lvols in it have other aliases now.
+  await scanAll({ sizes: true, subsystems: false });
   return { kind: "ok" };
 }
 

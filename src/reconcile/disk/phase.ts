@@ -1,7 +1,7 @@
 // The state of a disk, from its row and what is observed of it, and whether it can be used. Pure.
-import { diskId, fleetHash, parseStoreName } from "../../model/identity.ts";
+import { diskId, fleetHash, parseStoreName, storeName } from "../../model/identity.ts";
 import { refusing, saysOfDisk, showsUse } from "../../model/disk-claim.ts";
-import type { DiskReadiness, DiskState } from "../../model/disk.ts";
+import { isInspecting, type DiskReadiness, type DiskState } from "../../model/disk.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
 import type { DiskView } from "./view.ts";
 
@@ -54,13 +54,18 @@ function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
   if (row.wanted === "release") return is("RELEASING", releaseWaits(view));
   if (store !== undefined) {
     const foreign = foreignStore(view, store);
-    return foreign === undefined ? is("UP") : is("FOREIGN", foreign);
+    if (foreign !== undefined) return is("FOREIGN", foreign);
+    const isNamed = store.name === storeName(view.fleet, diskId(row));
+    return isNamed ? is("UP") : is("CLAIMING", `its lvstore ${store.name} is being renamed`);
   }
   if (row.lvsUuid !== undefined) {
     // Loading takes minutes after a crash of the target.
     return view.loadEnded
       ? is("FAILED", `lvstore ${row.lvsUuid} was not found on the disk`)
       : is("CLAIMING", "its lvstore is being loaded");
+  }
+  if (row.wanted === "inspect" && view.loadEnded) {
+    return is("FOREIGN", "NO_STORE: SPDK has loaded no lvstore from it");
   }
   if (!row.admitted) return is("DISCOVERED", row.admissionEnded ?? "not admitted");
   if (fabric !== undefined && !fabric.format) {
@@ -71,6 +76,7 @@ function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
 
 /** Why a loaded lvstore must not be used; undefined if it belongs to this disk and node. */
 function foreignStore({ row, fleet }: DiskView, store: ObservedStore): string | undefined {
+  if (row.adoptedStore === store.uuid) return undefined;
   const name = parseStoreName(store.name);
   if (name === undefined || name.fleet !== fleetHash(fleet)) {
     return `OTHER_FLEET: holds the lvstore ${store.name}`;
@@ -123,6 +129,7 @@ function phaseInKernel(view: DiskView): DiskPhase {
   if (first !== undefined && saysOfDisk(first)) {
     return is(showsUse(blocking) ? "IN_USE" : "FOREIGN", why);
   }
-  if (!row.admitted) return is("DISCOVERED", row.admissionEnded ?? why ?? "not admitted");
+  const isAsked = (row.admitted && row.wanted === "take") || isInspecting(row);
+  if (!isAsked) return is("DISCOVERED", row.admissionEnded ?? why ?? "not admitted");
   return is("CLAIMING", row.lastError ?? why ?? view.waits ?? "");
 }

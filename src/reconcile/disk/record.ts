@@ -1,6 +1,6 @@
 // Turns observations of a disk into the status columns of its row. Pure.
 import { evidenceOf, fingerprint } from "../../model/evidence.ts";
-import type { DiskStatusPatch } from "../../model/disk.ts";
+import { isInspecting, type DiskStatusPatch } from "../../model/disk.ts";
 import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
 import { diskSpace, isWorthRecording, recordedLevel } from "../../model/space.ts";
@@ -23,6 +23,7 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
     if (phase.state !== row.state) patch.state = phase.state;
     if (phase.stateReason !== row.stateReason) patch.stateReason = phase.stateReason;
     if (phase.state === "UP") Object.assign(patch, storeColumns(view));
+    if (wasInspected(view)) patch.observedGeneration = row.generation;
     if (phase.state === "RELEASED") Object.assign(patch, releasedColumns(view));
   }
   Object.assign(patch, kernelColumns(view), failuresPatch(view), healthPatch(view));
@@ -63,6 +64,11 @@ function spaceColumns({ row, onTarget, spaceThresholds }: DiskView, others: Patc
     if (row.freeClusters !== space.freeClusters) patch.freeClusters = space.freeClusters;
   }
   return patch;
+}
+
+/** The store that was to be read is loaded, or it has none. */
+function wasInspected({ row, onTarget, loadEnded }: DiskView): boolean {
+  return isInspecting(row) && onTarget !== undefined && (onTarget.store !== undefined || loadEnded);
 }
 
 /** The effect of the pending op was observed, or its incarnation of the target has ended. */
@@ -110,8 +116,8 @@ function storeColumns({ row, onTarget }: DiskView): Patch {
   if (row.lvsUuid === undefined) {
     patch.lvsUuid = store.uuid;
     // This node created it with write_zeroes, and SPDK writes the superblock last: an lvstore that
-    // exists was zeroed completely.
-    patch.freeSpace = "ZEROED";
+    // exists was zeroed completely. Of what somebody else has made nothing is known.
+    patch.freeSpace = row.adoptedStore === store.uuid ? "UNKNOWN" : "ZEROED";
   }
   if (row.lvsName !== store.name) patch.lvsName = store.name;
   if (row.clusterBytes !== store.clusterBytes) patch.clusterBytes = store.clusterBytes;

@@ -207,6 +207,44 @@ describe("the disk loop", () => {
     });
   });
 
+  it("attaches a disk whose store is to be read, and makes and deletes nothing on it", () => {
+    const inspected = {
+      wanted: fc.constant("inspect"),
+      observed: fc.constant(false),
+      transport: fc.constant("PCIe"),
+      contents: fc.constantFrom<Contents[]>(...Object.values(CONTENTS)),
+      recorded: fc.constant("nothing"),
+    } as const;
+    holds(worlds({ ...WANTED, ...inspected }), (world) => {
+      const { contents } = world;
+      const changes = new Set(changesOf(live(world)));
+      expect(world.contents).toBe(contents);
+      for (const kind of ["create-store", "pin-free-space", "rename-store"]) {
+        expect(changes).not.toContain(kind);
+      }
+      const isStore = contents.kind === "store";
+      if (isStore) expect(world).toMatchObject({ attached: true, row: { state: "FOREIGN" } });
+      else expect(world).toMatchObject({ attached: false, driver: "nvme" });
+    });
+  });
+
+  it("makes a disk UP whose store was adopted, under its own name and with its space unknown", () => {
+    const { otherDisk, otherFleet, otherKind, ours } = CONTENTS;
+    const adopted = {
+      adopted: fc.constant(true),
+      contents: fc.constantFrom<Contents[]>(otherDisk, otherFleet, otherKind, ours),
+      recorded: fc.constant("nothing"),
+      zeroesByItself: fc.constant(false),
+    } as const;
+    holds(worlds({ ...WANTED, ...adopted }), (world) => {
+      const changes = new Set(changesOf(live(world)));
+      expect(world.row).toMatchObject({ state: "UP", lvsUuid: STORE_UUID, lvsName: NAME });
+      expect(world.row.freeSpace).toBe("UNKNOWN");
+      expect(world.contents).toMatchObject({ store: { name: NAME, uuid: STORE_UUID } });
+      expect(changes).not.toContain("create-store");
+    });
+  });
+
   it("takes no disk that is not admitted, and gives back what was taken", () => {
     const not = worlds({ admitted: fc.constant(false), wanted: fc.constant("take") });
     holds(not, (world) => {

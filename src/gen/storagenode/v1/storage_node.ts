@@ -22,7 +22,7 @@ import {
 } from "@grpc/grpc-js";
 import { Duration } from "../../google/protobuf/duration.ts";
 import { Timestamp } from "../../google/protobuf/timestamp.ts";
-import { Disk } from "./disk.ts";
+import { Disk, Lvstore } from "./disk.ts";
 import { Export } from "./export.ts";
 import { Lvol, LvolSpec, QosLimits } from "./lvol.ts";
 import { Condition } from "./meta.ts";
@@ -319,8 +319,10 @@ export interface AdoptDiskRequest {
   waitTimeout:
     | Duration
     | undefined;
-  /** List the contents and change nothing. */
+  /** Attach the disk if it is not, list what lies in its store, and adopt nothing. ReleaseDisk gives it back. */
   validateOnly: boolean;
+  /** Of the store that was listed; required unless validate_only is set. */
+  storeUuid: string;
 }
 
 /** What AdoptDisk answers. */
@@ -330,6 +332,8 @@ export interface AdoptDiskResponse {
     | undefined;
   /** What lies in the store. */
   contents: StoreContent[];
+  /** The store; unset: it is not loaded yet, ask again. */
+  store: Lvstore | undefined;
 }
 
 /** What ReleaseDisk is asked. */
@@ -3004,7 +3008,7 @@ export const AdmitDiskResponse: MessageFns<AdmitDiskResponse> = {
 };
 
 function createBaseAdoptDiskRequest(): AdoptDiskRequest {
-  return { diskId: "", serial: "", waitTimeout: undefined, validateOnly: false };
+  return { diskId: "", serial: "", waitTimeout: undefined, validateOnly: false, storeUuid: "" };
 }
 
 export const AdoptDiskRequest: MessageFns<AdoptDiskRequest> = {
@@ -3020,6 +3024,9 @@ export const AdoptDiskRequest: MessageFns<AdoptDiskRequest> = {
     }
     if (message.validateOnly !== false) {
       writer.uint32(32).bool(message.validateOnly);
+    }
+    if (message.storeUuid !== "") {
+      writer.uint32(42).string(message.storeUuid);
     }
     return writer;
   },
@@ -3069,6 +3076,14 @@ export const AdoptDiskRequest: MessageFns<AdoptDiskRequest> = {
             message.validateOnly = reader.bool();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.storeUuid = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3092,12 +3107,13 @@ export const AdoptDiskRequest: MessageFns<AdoptDiskRequest> = {
       ? Duration.fromPartial(object.waitTimeout)
       : undefined;
     message.validateOnly = object.validateOnly ?? false;
+    message.storeUuid = object.storeUuid ?? "";
     return message;
   },
 };
 
 function createBaseAdoptDiskResponse(): AdoptDiskResponse {
-  return { disk: undefined, contents: [] };
+  return { disk: undefined, contents: [], store: undefined };
 }
 
 export const AdoptDiskResponse: MessageFns<AdoptDiskResponse> = {
@@ -3107,6 +3123,9 @@ export const AdoptDiskResponse: MessageFns<AdoptDiskResponse> = {
     }
     for (const v of message.contents) {
       StoreContent.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.store !== undefined) {
+      Lvstore.encode(message.store, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -3140,6 +3159,14 @@ export const AdoptDiskResponse: MessageFns<AdoptDiskResponse> = {
             message.contents.push(StoreContent.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.store = Lvstore.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3159,6 +3186,9 @@ export const AdoptDiskResponse: MessageFns<AdoptDiskResponse> = {
     const message = createBaseAdoptDiskResponse();
     message.disk = (object.disk !== undefined && object.disk !== null) ? Disk.fromPartial(object.disk) : undefined;
     message.contents = object.contents?.map((e) => StoreContent.fromPartial(e)) || [];
+    message.store = (object.store !== undefined && object.store !== null)
+      ? Lvstore.fromPartial(object.store)
+      : undefined;
     return message;
   },
 };
@@ -6066,7 +6096,12 @@ export const StorageNodeService = {
     responseSerialize: (value: AdmitDiskResponse): Buffer => Buffer.from(AdmitDiskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AdmitDiskResponse => AdmitDiskResponse.decode(value),
   },
-  /** Takes a disk with a store of ours that its row does not know. */
+  /**
+   * Makes the store of somebody else one of this node: of another fleet, or of rows that are lost. First with
+   * validate_only, which attaches the disk and lists what lies in the store; then with the uuid of that store.
+   * Lvols that are named by an id become volumes and snapshots, which nobody may connect to before AllowHost;
+   * others become orphans. A disk of this node that was released is taken again by AdmitDisk.
+   */
   adoptDisk: {
     path: "/storagenode.v1.StorageNode/AdoptDisk" as const,
     requestStream: false as const,
@@ -6305,7 +6340,12 @@ export interface StorageNodeServer extends UntypedServiceImplementation {
   listDisks: handleUnaryCall<ListDisksRequest, ListDisksResponse>;
   /** Allows the agent to take a disk. Only a blank disk is formatted. */
   admitDisk: handleUnaryCall<AdmitDiskRequest, AdmitDiskResponse>;
-  /** Takes a disk with a store of ours that its row does not know. */
+  /**
+   * Makes the store of somebody else one of this node: of another fleet, or of rows that are lost. First with
+   * validate_only, which attaches the disk and lists what lies in the store; then with the uuid of that store.
+   * Lvols that are named by an id become volumes and snapshots, which nobody may connect to before AllowHost;
+   * others become orphans. A disk of this node that was released is taken again by AdmitDisk.
+   */
   adoptDisk: handleUnaryCall<AdoptDiskRequest, AdoptDiskResponse>;
   /**
    * Gives a disk back to its kernel driver, with what is on it; its volumes must be gone, or `force` set:
@@ -6612,7 +6652,12 @@ export interface StorageNodeClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: AdmitDiskResponse) => void,
   ): ClientUnaryCall;
-  /** Takes a disk with a store of ours that its row does not know. */
+  /**
+   * Makes the store of somebody else one of this node: of another fleet, or of rows that are lost. First with
+   * validate_only, which attaches the disk and lists what lies in the store; then with the uuid of that store.
+   * Lvols that are named by an id become volumes and snapshots, which nobody may connect to before AllowHost;
+   * others become orphans. A disk of this node that was released is taken again by AdmitDisk.
+   */
   adoptDisk(
     request: AdoptDiskRequest,
     callback: (error: ServiceError | null, response: AdoptDiskResponse) => void,
