@@ -63,6 +63,9 @@ export const KERNEL_LATE_MS = 30_000;
 /** The evidence of a disk that seems unchanged is gathered again after that long. */
 export const EVIDENCE_MS = 30_000;
 
+/** Whether another node has released a disk that is here by now is asked again after that long. */
+export const ELSEWHERE_MS = 30_000;
+
 /** The kernel may take that long to unbind a function from its driver; it has no limit itself. */
 export const UNBIND_MS = 10_000;
 

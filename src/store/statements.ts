@@ -10,6 +10,7 @@ import { assignments, fieldsOf, json, optional, records, targetProcessColumn } f
 import { parseControllerRows } from "./controller-rows.ts";
 import * as controllerSql from "./controller-statements.ts";
 import { parseDiskRows } from "./disk-rows.ts";
+import { takeMoved } from "./moved-disks.ts";
 import { parseLvolRows } from "./lvol-rows.ts";
 import type { NodeRow } from "./rows.ts";
 import { parseSnapshotRows } from "./snapshot-rows.ts";
@@ -235,6 +236,9 @@ export async function writeStatus(
   const ids = new Set<string>();
   const inserted = await insertDisks(client, batch.newDisks, revision);
   for (const row of inserted) ids.add(row.id);
+  const known = batch.newDisks.filter(({ id }) => !ids.has(id));
+  const moved = await takeMoved(client, known, revision);
+  for (const row of moved.disks) ids.add(row.id);
   const restored = await restoreRows(client, batch.restored, revision);
   const lvols = await writeObjectStatus(client, LVOL_STATUS, { rows: batch.lvols, revision });
   const snapshots = await writeObjectStatus(client, SNAPSHOT_STATUS, {
@@ -251,8 +255,13 @@ export async function writeStatus(
   const applied = new Set([...lvols, ...snapshots].map((row) => row.id));
   const ended = await releasePromises(client, batch.ended, { applied, revision });
   for (const row of [...restored, ...lvols, ...snapshots, ...disks]) ids.add(row.id);
-  const changed = { lvols: [...restored, ...lvols], snapshots, controllers };
-  return { ids, ...changed, disks: [...inserted, ...disks, ...ended] };
+  return {
+    ids,
+    lvols: [...moved.lvols, ...restored, ...lvols],
+    snapshots: [...moved.snapshots, ...snapshots],
+    disks: [...inserted, ...moved.disks, ...disks, ...ended],
+    controllers,
+  };
 }
 
 async function insertDisks(

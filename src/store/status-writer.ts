@@ -44,7 +44,10 @@ export abstract class StatusWriter {
     return this.recorded(this.status.addDisk(row, patch, this.#recordSpan("disk", row.id)));
   }
 
-  /** Inserts the row of a new disk; a row that exists already is not changed. */
+  /**
+   * Inserts the row of a new disk, or takes over the one that another node has released. False: the row is
+   * another node's, and stays so.
+   */
   insertDisk(row: DiskRow): Promise<boolean> {
     return this.recorded(this.status.insertDisk(row, this.#recordSpan("disk", row.id)));
   }

@@ -207,6 +207,7 @@ function controllerView(world: World): ControllerView | undefined {
     members: [member],
     obstacle: undefined,
     groupUser: undefined,
+    elsewhere: false,
     missing: [],
     ownSubjects: ownSubjects([world.row]),
     pending: pendingContext(world),

@@ -45,6 +45,8 @@ export type ControllersOptions = {
   readonly targetListed: () => boolean;
   /** As found by the latest look at a disk. */
   readonly evidence: (id: string) => readonly Evidence[] | undefined;
+  /** The row of the disk is that of another node. */
+  readonly isElsewhere: (id: string) => boolean;
   readonly loadEnded: (disk: ObservedDisk | undefined) => boolean;
   readonly wake: (address: string) => void;
 };
@@ -142,6 +144,7 @@ export class Controllers {
       members,
       obstacle: this.#obstacle,
       groupUser: user,
+      elsewhere: this.seenAt(row.id).some((id) => this.#options.isElsewhere(id)),
       missing: [...rows.disks()].filter((disk) => this.#isMissing(disk)),
       ownSubjects: ownSubjects(rows.disks()),
       pending: pending(moment.now),

@@ -39,6 +39,9 @@ export function controllerRecord(view: ControllerView): ControllerStatusPatch | 
   return Object.keys(patch).length === 0 ? undefined : patch;
 }
 
+const ELSEWHERE =
+  "a disk on it belongs to another node of the fleet: call ReleaseDisk there, and it is listed here";
+
 /** The state of the controller and its reason; undefined while too little is observed. */
 function controllerPhase(view: ControllerView): Phase | undefined {
   const { row, inKernel, attachedAs, targetListed } = view;
@@ -54,6 +57,7 @@ function controllerPhase(view: ControllerView): Phase | undefined {
   if (inKernel.identity === undefined) {
     return is("REJECTED", "the kernel shows no live controller with a serial there: see dmesg");
   }
+  if (view.elsewhere) return is("AVAILABLE", ELSEWHERE);
   const wanted = view.disks.some((disk) => isWanted(disk.row));
   return is("AVAILABLE", wanted ? (claimBlockers(view)[0] ?? "") : "");
 }

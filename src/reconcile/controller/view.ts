@@ -62,6 +62,8 @@ export type ControllerView = Member & {
   readonly obstacle: string | undefined;
   /** Who else has the vfio group of a member open; undefined: nobody. */
   readonly groupUser: string | undefined;
+  /** A disk on it has a row of another node of the fleet, which has not released it. */
+  readonly elsewhere: boolean;
   /** Disks of this node, with a store, that are to be taken and are seen nowhere. */
   readonly missing: readonly DiskRow[];
   /** Subjects of evidence that are disks with a store of this node: `serial/nsid`. */

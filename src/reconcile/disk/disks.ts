@@ -15,7 +15,7 @@ import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme } from "../../sysfs/nvme.ts";
 import type { AfterLoss } from "../engine/attempt.ts";
 import { readiness } from "./phase.ts";
-import { insertFound, insertSeen } from "./new-disks.ts";
+import { NewDisks } from "./new-disks.ts";
 import { performDiskStep } from "./perform.ts";
 import { Attached } from "../controller/attached.ts";
 import { Controllers } from "../controller/controllers.ts";
@@ -67,6 +67,7 @@ export class Disks {
   readonly #claims: ClaimMemory = { blank: new Set(), empty: new Set() };
   readonly #admissions: Admissions;
   readonly #attached: Attached;
+  readonly #newDisks: NewDisks;
   readonly controllers: Controllers;
   #scannedIncarnation: string | undefined;
   readonly #scans = new KernelScans(
@@ -84,8 +85,8 @@ export class Disks {
 
   constructor(options: DisksOptions) {
     this.#options = options;
-    const { scanAll } = options;
     this.#attached = new Attached(options.observed);
+    this.#newDisks = new NewDisks(options);
     this.#admissions = new Admissions({
       ...options,
       find: (id) => this.controllers.sightings.byDisk.get(id)?.[0],
@@ -99,10 +100,11 @@ export class Disks {
       claims: this.#claims,
       targetListed: () => this.#targetListed,
       evidence: (id) => this.#admissions.looks.evidence(id),
+      isElsewhere: (id) => this.#newDisks.isElsewhere(id),
       loadEnded: (disk) => this.#storeLoads.ended(disk),
       wake: options.wakeController,
     });
-    const rescan = () => scanAll({ sizes: true, subsystems: false });
+    const rescan = () => options.scanAll({ sizes: true, subsystems: false });
     const onEnded = () => {
       for (const { id } of options.rows.disks()) options.wake(id);
       this.controllers.wakeAll();
@@ -223,7 +225,7 @@ export class Disks {
     const { rows, observed, log } = this.#options;
     this.#attached.scanned(controllers);
     const functions = this.controllers.topology?.functions ?? [];
-    insertFound(this.#options, found, functions).then(
+    this.#newDisks.insertFound(found, functions).then(
       () => this.#expectLoads(),
       (error: unknown) => log.warn({ err: error }, "cannot record the disks that the target has"),
     );
@@ -289,7 +291,7 @@ export class Disks {
     const first = this.controllers.topology === undefined;
     await this.controllers.scanned(topology);
     if (rows.node === undefined) return;
-    await insertSeen(this.#options, this.controllers.sightings);
+    await this.#newDisks.insertSeen(this.controllers.sightings);
     for (const row of rows.disks()) {
       const moved = before.get(row.id) !== this.#placeText(row);
       if (moved) this.#admissions.looks.forget(row.id);

@@ -163,6 +163,7 @@ function viewsOf(parts: Parts): readonly ControllerView[] {
           kernelListed: true,
           members,
           obstacle: parts.obstacle ? "NO_HUGEPAGES" : undefined,
+          elsewhere: false,
           groupUser: parts.held ? "process 1 (qemu)" : undefined,
           missing: parts.missing ? [diskRow({ transport: "PCIe", serial: "LOST" })] : [],
           ownSubjects: ownSubjects(rows),

@@ -1,0 +1,88 @@
+// Drives that were moved here from another node of the fleet: a disk that its former node has released
+// becomes this node's with all rows of what lies on it, in the transaction that would have inserted its row.
+import type { DiskRow } from "../model/disk.ts";
+import type { LvolRow } from "../model/lvol.ts";
+import type { SnapshotRow } from "../model/snapshot.ts";
+import { records } from "./columns.ts";
+import { parseDiskRows } from "./disk-rows.ts";
+import { parseLvolRows } from "./lvol-rows.ts";
+import { parseSnapshotRows } from "./snapshot-rows.ts";
+import type { Sql } from "./sql.ts";
+
+export type Moved = {
+  readonly disks: readonly DiskRow[];
+  readonly lvols: readonly LvolRow[];
+  readonly snapshots: readonly SnapshotRow[];
+};
+
+const NOTHING: Moved = { disks: [], lvols: [], snapshots: [] };
+
+/** What another process may have done to it meanwhile is not known. */
+const OF_DISK = `
+  transport = r.transport, address = r.address, kernel_name = r.kernel_name, driver = r.driver,
+  controller_name = null, size_bytes = r.size_bytes, block_size = r.block_size,
+  wanted = 'take', admitted = false, admitted_serial = null, admitted_evidence = null,
+  admission_ended = null, cordoned = false, state = 'DISCOVERED', state_reason = 'not admitted',
+  free_space = 'UNKNOWN', zeroing = null, zero_requested_time = null, copying_run = null,
+  pending_op = null, evidence = '[]', evidence_fingerprint = r.evidence_fingerprint,
+  failures = '{}', last_error = null, attempt = 0, next_try_time = null`;
+
+const OF_OBJECT = `
+  generation = generation + 1, pending_op = null, failures = '{}', last_error = null, attempt = 0,
+  next_try_time = null`;
+
+/**
+ * rows: of disks that were found here and have a row already. Those of other nodes that were not released
+ * stay as they are. The former nodes read their rows again.
+ */
+export async function takeMoved(
+  client: Sql,
+  rows: readonly DiskRow[],
+  revision: bigint,
+): Promise<Moved> {
+  const [first] = rows;
+  if (first === undefined) return NOTHING;
+  const { nodeId } = first;
+  const found = await client.query<{ id: string; node_id: string }>(
+    `select id, node_id from disk where id = any ($1::uuid[]) and node_id <> $2
+       and wanted = 'release' and state = 'RELEASED' order by id for update`,
+    [rows.map(({ id }) => id), nodeId],
+  );
+  if (found.rows.length === 0) return NOTHING;
+  const ids = found.rows.map(({ id }) => id);
+  const disks = await client.query(
+    `update disk set node_id = r.node_id, ${OF_DISK}, generation = disk.generation + 1,
+       revision = $2, last_seen_time = now(), update_time = now()
+     from jsonb_populate_recordset(null::disk, $1::jsonb) r where disk.id = r.id
+     returning disk.*`,
+    [records(rows.filter(({ id }) => ids.includes(id))), revision],
+  );
+  const moving = [nodeId, revision, ids];
+  const lvols = await client.query(
+    `update lvol set node_id = $1, ${OF_OBJECT}, connected_hosts = null,
+       connected_incarnation = null, revision = $2, update_time = now()
+     where disk_id = any ($3::uuid[]) returning *`,
+    moving,
+  );
+  const snapshots = await client.query(
+    `update snapshot set node_id = $1, ${OF_OBJECT}, revision = $2, update_time = now()
+     where disk_id = any ($3::uuid[]) returning *`,
+    moving,
+  );
+  await client.query(
+    `update object_id set node = node.number from node
+     where node.node_id = $1 and object_id.id in (
+       select id from lvol where disk_id = any ($2::uuid[])
+       union all select id from snapshot where disk_id = any ($2::uuid[])
+       union all select id from tombstone where disk_id = any ($2::uuid[]))`,
+    [nodeId, ids],
+  );
+  await client.query(`update node set revision = revision + 1 where node_id = any ($1::text[])`, [
+    [...new Set(found.rows.map(({ node_id: former }) => former))],
+  ]);
+  return {
+    disks: parseDiskRows(disks.rows),
+    lvols: parseLvolRows(lvols.rows),
+    snapshots: parseSnapshotRows(snapshots.rows),
+  };
+}

@@ -1,0 +1,97 @@
+// A drive is moved from one node of the fleet to another: what lies on it follows once the first one has
+// released it, and stays where it is before.
+import { describe, expect, it } from "vitest";
+import { call, until, type TestAgent } from "../support/agent.ts";
+import {
+  admit,
+  controllersOf,
+  diskIdOf,
+  diskOf,
+  drive,
+  GIB,
+  nodeWithDrives,
+  settled,
+} from "../support/drives.ts";
+import { REAL_SOCKET } from "../support/target.ts";
+import { getLvol, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
+
+const DATA = Buffer.from("what a tenant wrote");
+/** Another machine of the fleet, with the same database. */
+const OTHER = { STORAGE_NODE_ID: "node-2" };
+
+async function volumes({ client }: TestAgent): Promise<readonly (string | undefined)[]> {
+  const page = { pageSize: 0, pageToken: "", showDeleted: false, diskId: "" };
+  const { lvols } = await call(client, client.listLvols.bind(client), page);
+  return lvols.map(({ meta }) => meta?.id);
+}
+
+describe.skipIf(REAL_SOCKET !== undefined)("a drive that is moved to another node", () => {
+  it("brings its volumes, their hosts and their names along once it was released", async () => {
+    await using node = await nodeWithDrives({ drives: [drive(1)] });
+    const first = await node.start();
+    await settled(first, { SER1: "DISK_STATE_UP" });
+    const made = await provision(first, { sizeBytes: GIB / 16n, allowedHostNqns: [HOST] });
+    const gone = await provision(first, { sizeBytes: GIB / 16n });
+    const { nqn, lvolUuid = "" } = made.status ?? {};
+    {
+      await using control = await node.target.control();
+      await control.write(lvolUuid, 0, DATA);
+    }
+    const diskId = await diskIdOf(first, "SER1");
+    const asked = { diskId, serial: "SER1", force: true, reason: "it moves", waitTimeout: WAIT };
+    await call(first.client, first.client.releaseDisk.bind(first.client), asked);
+    expect(await remove(first, idOf(gone))).toEqual({ done: true });
+    await first[Symbol.asyncDispose]();
+    await node.target.restart();
+    const second = await node.start(OTHER);
+    await settled(second, { SER1: "DISK_STATE_DISCOVERED" });
+    expect(await volumes(second)).toEqual([idOf(made)]);
+    expect(await admit(second, "SER1")).toBe("OK");
+    await until("the volume is UP", async () => {
+      return stateOf(await getLvol(second, idOf(made))) === "LVOL_STATE_UP";
+    });
+    const there = await getLvol(second, idOf(made));
+    expect(there).toMatchObject({ spec: { allowedHostNqns: [HOST] }, status: { nqn, lvolUuid } });
+    {
+      await using control = await node.target.control();
+      expect(await control.read(lvolUuid, 0, DATA.length)).toEqual(DATA);
+    }
+    await until("what was deleted is gone from it", async () => {
+      return (await node.target.spdk.bdevLvolGetLvols()).length === 1;
+    });
+    expect(stateOf(await provision(second, { sizeBytes: GIB / 16n }))).toBe("LVOL_STATE_UP");
+    // The first node knows nothing of it any more.
+    await second[Symbol.asyncDispose]();
+    await node.target.restart();
+    const again = await node.start();
+    expect(await volumes(again)).toEqual([]);
+    expect(await diskOf(again, "SER1")).toBeUndefined();
+  });
+
+  it("is not taken over while its node has not released it, and says whose it is", async () => {
+    await using node = await nodeWithDrives({ drives: [drive(1)] });
+    const first = await node.start();
+    await settled(first, { SER1: "DISK_STATE_UP" });
+    const made = await provision(first, { sizeBytes: GIB / 16n });
+    await first[Symbol.asyncDispose]();
+    await node.target.kill();
+    // As in another machine: the kernel's driver has it.
+    const { kernel } = node.kernel;
+    await kernel.unplug("0000:01:00.0");
+    await kernel.plugIn(drive(1));
+    await node.target.restart();
+    const second = await node.start(OTHER);
+    await until("it says whose it is", async () => {
+      const [controller] = await controllersOf(second);
+      return controller?.stateReason.includes("another node of the fleet") === true;
+    });
+    expect(await diskOf(second, "SER1")).toBeUndefined();
+    expect(await volumes(second)).toEqual([]);
+    await second[Symbol.asyncDispose]();
+    await node.target.restart();
+    const back = await node.start();
+    await until("the volume is UP", async () => {
+      return stateOf(await getLvol(back, idOf(made))) === "LVOL_STATE_UP";
+    });
+  });
+});
