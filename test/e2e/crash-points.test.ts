@@ -2,13 +2,14 @@
 // of three volumes, and that of a clone family. A host uses one volume all the time, and must not notice
 // more than a pause.
 import { Provisioning } from "../../src/gen/storagenode/v1/lvol.ts";
+import type { DiskRow } from "../../src/model/disk.ts";
 import { uuidV5 } from "../../src/model/identity.ts";
 import { describe, expect, it } from "vitest";
-import { until, type TestAgent } from "../support/agent.ts";
+import { call, until, type TestAgent } from "../support/agent.ts";
 import { BusyHost } from "../support/busy-host.ts";
 import { atCommit, atRequest, counted, each, pointsOf, sampled } from "../support/crash-points.ts";
 import type { History, Setup } from "../support/crash-points.ts";
-import { exactly, readBack, tag, type CrashScenario } from "../support/crash-scenario.ts";
+import { exactly, onTarget, readBack, tag, type CrashScenario } from "../support/crash-scenario.ts";
 import { deleteSnapshot, takeSnapshot } from "../support/snapshots.ts";
 import {
   getLvol,
@@ -18,6 +19,7 @@ import {
   remove,
   resize,
   update,
+  WAIT,
   zeroFreeSpace,
 } from "../support/volumes.ts";
 
@@ -170,11 +172,60 @@ const FAMILY: History<WithHost> = {
   },
 };
 
+const [MOVED = "", LEFT = ""] = idsOf("moved", "left");
+
+async function released(
+  agent: TestAgent,
+  disk: { readonly diskId: string; readonly serial: string },
+) {
+  const { client } = agent;
+  const asked = { ...disk, waitTimeout: WAIT };
+  const forced = { ...asked, force: true, reason: "it moves" };
+  await call(client, client.releaseDisk.bind(client), forced);
+  if (!retired(agent, LEFT)) await remove(agent, LEFT);
+  const unset = { evidenceFingerprint: "", address: "", discardZeroes: false };
+  await call(client, client.admitDisk.bind(client), { ...asked, ...unset });
+}
+
+/** A disk is released with two volumes on it, of which one is deleted meanwhile, and taken again. */
+const DISK: History<WithHost> = {
+  setUp: withHost,
+  async run({ scenario }, agent) {
+    const { rows } = agent.node.agent;
+    const isSettled = (disk: DiskRow) =>
+      disk.wanted === "release" || agent.node.agent.diskReadiness(disk).ready;
+    await until("its disks are UP, or leave", () => {
+      const disks = [...rows.disks()];
+      return agent.node.agent.ready() && disks.length > 0 && disks.every(isSettled);
+    });
+    const moved = await provision(agent, SMALL, { id: MOVED });
+    const { lvolUuid = "", diskId = "" } = moved.status ?? {};
+    if (!retired(agent, LEFT)) await provision(agent, { ...SMALL, diskId }, { id: LEFT });
+    tag(scenario, lvolUuid, 3);
+    await released(agent, { diskId, serial: rows.disk(diskId)?.serial ?? "" });
+    await until("the other volume is UP", async () => {
+      return (await getLvol(agent, MOVED)).status?.state === "LVOL_STATE_UP";
+    });
+    await until("what is left of the deleted one is deleted", () => {
+      return onTarget(scenario).lvols.join() === MOVED;
+    });
+  },
+  async check({ scenario }, agent) {
+    const { lvolUuid = "" } = agent.node.agent.rows.lvol(MOVED) ?? {};
+    expect(readBack(scenario, lvolUuid)).toEqual({ written: [3], rest: [0] });
+    return await Promise.resolve();
+  },
+  from: "nvmf_subsystem_remove_ns",
+  oneOf: 8,
+  expected: exactly([MOVED]),
+};
+
 const upTo = (count: number) => Array.from({ length: count }, (_, index) => index + 1);
 
 describe.concurrent.each([
   ["volumes", VOLUMES, 20, 5],
   ["a clone family", FAMILY, 15, 10],
+  ["a disk that is released", DISK, 8, 8],
 ] as const)("a kill at any point of the life of %s", (_name, history, changes, commitsAtLeast) => {
   it.each(["agent", "target", "agent and target"] as const)(
     "of the %s, before each request and after each change, loses nothing and leaves no object",
