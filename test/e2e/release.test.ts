@@ -157,6 +157,39 @@ describe.skipIf(REAL_SOCKET !== undefined)("ReleaseDisk", () => {
     expect(await driverAt(node, SLOT)).toBe("nvme");
   });
 
+  it("of one of two drives in an IOMMU group waits likewise, and says for which", async () => {
+    const group = { iommuGroup: "7" };
+    await using node = await nodeWithDrives(
+      spec({ ...drive(1), ...group }, { ...drive(2), ...group }),
+    );
+    const agent = await node.start();
+    await settled(agent, { SER1: "DISK_STATE_UP", SER2: "DISK_STATE_UP" });
+    const released = release(agent, "SER1");
+    await until("it says what it waits for", async () => {
+      const attached = await conditionOf(agent, "SER1", "Attached");
+      return attached?.message.includes("SER2/1") === true;
+    });
+    expect((await diskOf(agent, "SER2"))?.state).toBe("DISK_STATE_UP");
+    expect(await release(agent, "SER2")).toBe("DISK_STATE_RELEASED");
+    expect(await released).toBe("DISK_STATE_RELEASED");
+    expect(await driverAt(node, SLOT)).toBe("nvme");
+    expect(await driverAt(node, "0000:02:00.0")).toBe("nvme");
+  });
+
+  it("gives back both ports of a drive that has two", async () => {
+    const ports = [drive(1), { ...drive(2), serial: "SER1", id: "SER1" }];
+    await using node = await nodeWithDrives(
+      spec(...ports.map((port) => ({ ...port, subsystem: "dual" }))),
+    );
+    const agent = await node.start();
+    await settled(agent, { SER1: "DISK_STATE_UP" });
+    expect(await release(agent, "SER1")).toBe("DISK_STATE_RELEASED");
+    expect(await driverAt(node, SLOT)).toBe("nvme");
+    await until("the other port is back, too", async () => {
+      return (await driverAt(node, "0000:02:00.0")) === "nvme";
+    });
+  });
+
   it("lets a drive that died be replaced by another one in its slot", async () => {
     await using node = await nodeWithDrives(spec(drive(1)), [drive(2)]);
     const agent = await node.start();

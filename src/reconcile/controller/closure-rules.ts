@@ -20,7 +20,7 @@ export function isWanted(row: DiskRow): boolean {
 }
 
 /** A store is loaded on it or recorded, of whomever, or one may still be loading. */
-function isInUse({ row, onTarget, loadEnded, exportsLeft }: DiskThere): boolean {
+export function isInUse({ row, onTarget, loadEnded, exportsLeft }: DiskThere): boolean {
   if (onTarget === undefined) return false;
   if (row.wanted === "release") return exportsLeft > 0;
   return onTarget.store !== undefined || row.lvsUuid !== undefined || !loadEnded;

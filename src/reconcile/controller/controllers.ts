@@ -19,7 +19,7 @@ import { exportsLeft } from "../disk/exports-left.ts";
 import type { Observed } from "../target/observed.ts";
 import type { ObservedDisk } from "../target/observed-disk.ts";
 import type { Attached } from "./attached.ts";
-import { isSetBack, isTaken, isWanted, VFIO } from "./closure-rules.ts";
+import { isInUse, isSetBack, isTaken, isWanted, VFIO } from "./closure-rules.ts";
 import type { ClaimMemory } from "./perform.ts";
 import {
   conflictOf,
@@ -194,6 +194,18 @@ export class Controllers {
     const setBack = own.find((row) => isSetBack({ now, pending: pending(now) }, row));
     const texts = own.map(({ lastError, stateReason }) => lastError ?? stateReason);
     return { setback: setBack?.setback?.reason, waits: texts.find((text) => text !== "") };
+  }
+
+  /** Other disks in use that go together with an attached one, if it is detached: `serial/nsid`. */
+  usedWith({ id }: DiskRow): readonly string[] {
+    const { observed, rows, attached } = this.#options;
+    const name = observed.disk(id)?.controllerName;
+    const row = rows.controller((name && attached.addressOf(name)) ?? "");
+    const members = row === undefined ? [] : this.#membersOf(row);
+    return members
+      .flatMap(({ disks }) => disks)
+      .filter((there) => there.row.id !== id && isInUse(there))
+      .map(({ row: { serial, nsid } }) => `${serial}/${nsid}`);
   }
 
   #whereIs(disk: DiskRow): Where {

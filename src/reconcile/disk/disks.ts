@@ -165,7 +165,7 @@ export class Disks {
       ...this.controllers.troublesOf(row, moment.now),
       claimedBlank: this.#claims.blank.has(row.id),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
-      ...releaseFacts(this.#options, row),
+      ...releaseFacts({ ...this.#options, usedWith: (one) => this.controllers.usedWith(one) }, row),
       fleet: config.fleet,
       pending: pending(moment.now),
       writeMode: writeMode(),

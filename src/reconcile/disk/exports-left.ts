@@ -4,10 +4,26 @@ import type { DiskRow } from "../../model/disk.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Observed } from "../target/observed.ts";
 
-type Source = { readonly rows: Rows; readonly observed: Pick<Observed, "volume" | "disk"> };
+type Source = {
+  readonly rows: Rows;
+  readonly observed: Pick<Observed, "volume" | "disk">;
+  /** Of local disks: what goes together with their controllers. */
+  readonly usedWith: (row: DiskRow) => readonly string[];
+};
 
 export function releaseFacts(source: Source, row: DiskRow) {
-  return { exportsLeft: exportsLeft(source, row), heldBy: heldBy(source, row) };
+  const heldBy = row.wanted === "release" ? heldByOf(source, row) : [];
+  return { exportsLeft: exportsLeft(source, row), heldBy };
+}
+
+/** Other disks that are in use and would be detached with it, or could not be given back: `serial/nsid`. */
+function heldByOf({ rows, observed, usedWith }: Source, row: DiskRow): readonly string[] {
+  if (row.transport === "PCIe") return usedWith(row);
+  const name = observed.disk(row.id)?.controllerName;
+  return [...rows.disks()]
+    .filter((other) => other.id !== row.id && observed.disk(other.id)?.controllerName === name)
+    .filter((other) => other.wanted !== "release" && other.lvsUuid !== undefined)
+    .map(({ serial, nsid }) => `${serial}/${nsid}`);
 }
 
 /** How many there are, of a disk that is to be released; 0 of any other: nobody asks. */
@@ -22,14 +38,4 @@ export function exportsLeft(
     const isOver = rows.lvol(volume)?.deleteTime !== undefined && subsystem === undefined;
     return subsystem?.kind !== "absent" && !isOver;
   }).length;
-}
-
-/** Of a disk that is to be released: others in use, which would be detached with it. */
-function heldBy({ rows, observed }: Source, { id, wanted }: DiskRow): readonly string[] {
-  const name = wanted === "release" ? observed.disk(id)?.controllerName : undefined;
-  if (name === undefined) return [];
-  return [...rows.disks()]
-    .filter((other) => other.id !== id && observed.disk(other.id)?.controllerName === name)
-    .filter((other) => other.wanted !== "release" && other.lvsUuid !== undefined)
-    .map(({ serial, nsid }) => `disk ${serial}/${nsid}`);
 }

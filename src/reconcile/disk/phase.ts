@@ -97,7 +97,7 @@ function foreignStore({ row, fleet }: DiskView, store: ObservedStore): string | 
 /** What keeps a disk attached that is to be released; empty: nothing. */
 function releaseWaits({ row, exportsLeft, heldBy, waits }: DiskView): string {
   if (exportsLeft > 0) return `the exports of ${exportsLeft} of its volumes are being ended`;
-  if (heldBy.length > 0) return `its controller is also that of ${heldBy.join(", ")}, in use`;
+  if (heldBy.length > 0) return `it goes together with ${heldBy.join(", ")}, which is in use`;
   return row.lastError ?? waits ?? "";
 }
 
