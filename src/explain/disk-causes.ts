@@ -152,6 +152,7 @@ export function storeOf({ row, onTarget, freeClusters }: DiskFacts) {
 function presenceCause(facts: DiskFacts): Cause | undefined {
   const { row, onTarget, inKernel, kernelListed, fabric, targetListed } = facts;
   if (onTarget !== undefined || inKernel !== undefined) return undefined;
+  if (row.wanted === "release") return undefined;
   const { serial, address, transport, lastSeenTime } = row;
   const last = `last seen at ${address}, there since ${instant(lastSeenTime)}`;
   const waits = "waits for the disk to appear";
@@ -208,14 +209,28 @@ function evidenceCause(facts: DiskFacts): Cause | undefined {
   };
 }
 
-function admissionCause({ row }: DiskFacts): Cause | undefined {
-  if (row.wanted === "release") {
+/** Its events say who has asked for it, and why. */
+function releaseCause({ row, state, reason, inKernel }: DiskFacts): Cause {
+  const call = `AdmitDisk {"diskId": "${row.id}", "serial": "${row.serial}"}`;
+  if (state !== "RELEASED") {
+    const why = reason === "" ? row.stateReason : reason;
     return {
-      cause: "it was released to its kernel driver",
-      cure: `call AdmitDisk {"diskId": "${row.id}", "serial": "${row.serial}"} to use it again`,
-      waits: "waits for AdmitDisk",
+      cause: why === "" ? "it is being released" : `it is being released: ${why}`,
+      cure: `wait; what goes together with it has to be released, too; ${call} keeps it`,
+      waits: "waits until it can be detached and given back",
     };
   }
+  const where = inKernel === undefined ? "and is not in this machine" : "to its kernel driver";
+  return {
+    cause: `it was released ${where}`,
+    cure: `put it back if it was pulled, and call ${call} to use it again, with what is on it`,
+    waits: "waits for AdmitDisk",
+  };
+}
+
+function admissionCause(facts: DiskFacts): Cause | undefined {
+  const { row } = facts;
+  if (row.wanted === "release") return releaseCause(facts);
   if (row.admitted) return undefined;
   return {
     cause:

@@ -137,6 +137,28 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     "NYYYYYY",
   ],
   [
+    "being released",
+    {
+      row: { ...BARE, wanted: "release", admitted: false },
+      state: "RELEASING",
+      reason: "it goes together with S2/1, which is in use",
+    },
+    /it is being released: it goes together with S2\/1/,
+    /has to be released, too/,
+    "NYUYYYY",
+  ],
+  [
+    "released and pulled",
+    {
+      row: { ...BARE, wanted: "release", admitted: false, state: "RELEASED" },
+      onTarget: undefined,
+      inKernel: undefined,
+    },
+    /it was released and is not in this machine/,
+    /put it back if it was pulled/,
+    "NUUNUYY",
+  ],
+  [
     "somebody's store",
     {
       row: diskRow({ state: "FOREIGN", stateReason: "OTHER_FLEET: holds the lvstore sn-x" }),
