@@ -210,13 +210,6 @@ export const DISK_LINES: readonly Line<DiskSubject>[] = [
     },
   },
   {
-    name: "ReleaseDisk",
-    ask: ({ client }, { id: diskId, serial }) => {
-      const request = { ...NO_WAIT, diskId, serial, force: false, reason: "" };
-      return cellOf(call(client, client.releaseDisk.bind(client), request));
-    },
-  },
-  {
     name: "WipeDisk",
     ask: ({ client }, { id: diskId, serial }) => {
       const unset = { evidenceFingerprint: "", reason: "", confirmation: "" };
@@ -238,6 +231,13 @@ export const DISK_LINES: readonly Line<DiskSubject>[] = [
       const unset = { evidenceFingerprint: "", address: "", discardZeroes: false };
       const request = { ...NO_WAIT, ...unset, diskId, serial: "OTHER" };
       return cellOf(call(client, client.admitDisk.bind(client), request));
+    },
+  },
+  {
+    name: "ReleaseDisk",
+    ask: ({ client }, { id: diskId, serial }) => {
+      const request = { ...NO_WAIT, diskId, serial, force: false, reason: "" };
+      return cellOf(call(client, client.releaseDisk.bind(client), request));
     },
   },
 ];
