@@ -91,6 +91,12 @@ export const SILENT_TARGET_CURE =
 
 function targetCureOf(reason: string): string {
   if (reason.includes("has answered none")) return SILENT_TARGET_CURE;
+  if (reason.includes("it ended while it was identified")) {
+    return (
+      "see the target's log and core file, and whether it is SPDK 24.01 or newer; it is asked again " +
+      "ever more rarely, and all comes back once it lives"
+    );
+  }
   if (reason.includes("belongs to")) {
     return "give this node a target of its own (STORAGE_NODE_SPDK_SOCKET) and restart the agent";
   }

@@ -1,7 +1,7 @@
 // What the session with the target does to disks.
 import type { Disks } from "./disk/disks.ts";
 import type { SharedParts } from "./shared-parts.ts";
-import type { TargetSessionOptions } from "./target/session.ts";
+import type { TargetSessionOptions } from "./target/session-options.ts";
 
 export function sessionDisks(
   disks: Disks,

@@ -32,6 +32,8 @@ export class Pulse implements Disposable {
   #lastLookMs = performance.now();
   #quietMs = 0;
   #silentSince: Date | undefined;
+  /** False: the target may end at whatever it is asked, and waits for its next try. */
+  mayAsk = true;
 
   constructor(options: PulseOptions) {
     this.#options = options;
@@ -66,7 +68,7 @@ export class Pulse implements Disposable {
     }
     this.#quietMs += passedMs;
     const waits = connection.waiting().next().done !== true;
-    if (!waits && this.#quietMs >= silenceMs / 2) {
+    if (!waits && this.mayAsk && this.#quietMs >= silenceMs / 2) {
       connection.call("spdk_get_version", undefined, { waitMs: silenceMs });
     }
     // The last answer came up to one look before the quiet was counted.

@@ -7,6 +7,7 @@ import type { Subsystem } from "../../src/sim/target/nvmf-objects.ts";
 import { startAgent, until } from "../support/agent.ts";
 import { recycledDatabase } from "../support/database.ts";
 import { inProcessTarget, type InProcessTarget } from "../support/in-process-target.ts";
+import { ScriptedTarget } from "../support/scripted-target.ts";
 import { GIB, idOf, provision, stateOf } from "../support/volumes.ts";
 
 const SMALL = { sizeBytes: GIB / 16n };
@@ -90,6 +91,32 @@ describe("a target that cannot be identified once the agent may change it", () =
     expect(pauses.slice(0, 3).every((ms, index) => ms >= 150 * 2 ** index)).toBe(true);
     gate.clear();
     await until("it is ready", () => follower.node.agent.ready());
+  });
+});
+
+describe("a target that dies each time it is identified", () => {
+  it("is asked ever more rarely, and health says what happens and when the next try is", async () => {
+    await using database = await recycledDatabase();
+    await using target = await ScriptedTarget.listening();
+    // Each connection that asks anything is another process: the one before has died of it.
+    const deaths: number[] = [];
+    target.script = () => {
+      if (deaths.length < target.connections) deaths.push(Date.now());
+      target.hangUp();
+      return undefined;
+    };
+    const { lines, log } = logged();
+    const parts = { url: database.url, target: { socket: target.path, fabricDisks: "" } };
+    await using agent = await startAgent(parts, {}, { log });
+    await until("it has died four times", () => deaths.length === 4);
+    const pauses = deaths.slice(1).map((time, index) => time - (deaths[index] ?? 0));
+    // At least three quarters of 200, 400 and 800 ms.
+    expect(pauses.every((ms, index) => ms >= 150 * 2 ** index)).toBe(true);
+    const shown = () => agent.node.agent.components().find(({ name }) => name === "target");
+    const said = /it ended while it was identified \(attempt [45]\); next try at 20/;
+    await until("health says so", () => said.test(shown()?.reason ?? ""));
+    expect(shown()?.cure).toMatch(/^see the target's log and core file/);
+    expect(lines.filter(({ msg }) => msg === "SPDK target disconnected").length).toBeLessThan(7);
   });
 });
 

@@ -4,29 +4,16 @@
 //
 // It never changes a target that carries another owner's mark.
 import { ROOT_CONTEXT } from "@opentelemetry/api";
-import type { Logger } from "pino";
 import type { OwnerMark } from "../../model/identity.ts";
-import type { ListenAddress } from "../../model/lvol.ts";
 import type { Continuity, TargetProcess } from "../../model/target-process.ts";
-import type { SpdkClient } from "../../spdk/client.ts";
-import type { SpdkConnection } from "../../spdk/connection.ts";
-import type { Pulse } from "../../spdk/pulse.ts";
-import type { WriteMode } from "../../store/fence.ts";
-import type { Rows } from "../../store/rows.ts";
-import type { Instruments } from "../../telemetry/instruments.ts";
 import { inSpan } from "../../telemetry/trace.ts";
-import { backoffMs } from "../engine/backoff.ts";
 import { DiscoveryListeners } from "./discovery.ts";
-import type { IostatLoop } from "./iostat.ts";
-import type { Observed } from "./observed.ts";
-import type { ConnectedHosts } from "./connected-hosts.ts";
-import { FullScan, type FullScanOptions, type ScanOptions } from "./full-scan.ts";
-import type { Orphans } from "./orphans.ts";
-import type { ReturnedLvols } from "./returned-lvols.ts";
+import { IdentifyAttempts } from "./identify-attempts.ts";
+import { FullScan, type ScanOptions } from "./full-scan.ts";
 import { TargetEvents } from "./events.ts";
-import type { StoreSpace } from "./store-space.ts";
 import { socketMtimeNs } from "./process-facts.ts";
 import { rowsRead } from "./rows-read.ts";
+import type { TargetSessionOptions } from "./session-options.ts";
 import { shownStatus, type SessionStatus, type TargetStatus } from "./status.ts";
 import { TargetIdentity, type Missing } from "./target-identity.ts";
 import { ensureTransport } from "./transport.ts";
@@ -34,47 +21,6 @@ import { FULL_SCAN_MS } from "../../limits.ts";
 
 /** Prefix of the provisional incarnation of a target that this agent may not mark yet. */
 const UNMARKED = "unmarked-";
-
-export type TargetSessionOptions = {
-  readonly connection: SpdkConnection;
-  readonly spdk: SpdkClient;
-  readonly rows: Rows;
-  readonly observed: Observed;
-  readonly log: Logger;
-  readonly instruments: Instruments;
-  readonly nodeId: string;
-  readonly fleet: string;
-  readonly nqnPrefix: string;
-  readonly trtype: string;
-  readonly isolation: "strict" | "trusted";
-  readonly spdkSocket: string;
-  /** Addresses at which hosts are told by discovery what they may connect to. */
-  readonly listenAddresses: readonly ListenAddress[];
-  /** How long a request may still run in the same incarnation after its connection was lost. */
-  readonly graceMs: number;
-  /** Whether the target answers at all. */
-  readonly pulse: Pick<Pulse, "silentSince">;
-  readonly connectedHosts: ConnectedHosts;
-  readonly space: StoreSpace;
-  /** The interval in which the target's events are polled. */
-  readonly eventsMs: number;
-  readonly writeMode: () => WriteMode;
-  readonly orphans: Orphans;
-  readonly returned: ReturnedLvols;
-  readonly disks: FullScanOptions["disks"];
-  readonly scanDisks: () => Promise<void>;
-  readonly iostat: Pick<IostatLoop, "bdevsUnregistered">;
-  /** Keeps what identifies the process of the target, for the next agent. */
-  readonly recordProcess: (targetProcess: TargetProcess) => void;
-  /**
-   * Called when the target is identified and its full scan is applied: loops may plan. restarted: since
-   * this agent last worked with it. otherProcess: of these, the first time that it is identified.
-   */
-  readonly onReady: (ready: {
-    readonly restarted: boolean;
-    readonly otherProcess: boolean;
-  }) => void;
-};
 
 export class TargetSession {
   readonly #options: TargetSessionOptions;
@@ -91,8 +37,7 @@ export class TargetSession {
   readonly #closing = Promise.withResolvers<void>();
   /** What the write mode did not permit; the target is identified once more when it does. */
   #missing: Missing | undefined;
-  /** Identifications that failed in a row. */
-  #failures = 0;
+  readonly #attempts = new IdentifyAttempts();
   #closed = false;
 
   constructor(options: TargetSessionOptions) {
@@ -115,6 +60,7 @@ export class TargetSession {
     this.#status = {
       connected: false,
       reason: "no connection yet",
+      death: "",
       version: "",
       since: new Date(),
     };
@@ -180,6 +126,13 @@ export class TargetSession {
   #begin(): void {
     if (this.#identifying !== undefined || this.#closed) return;
     clearTimeout(this.#timer);
+    const { waitMs } = this.#attempts;
+    if (waitMs > 0) {
+      if (this.#status.death !== "") this.#setStatus({ reason: "" });
+      this.#beginIn(waitMs);
+      return;
+    }
+    this.#options.pulse.mayAsk = true;
     const { connection } = this.#options;
     const { connectionNumber } = connection;
     const lost = () => !connection.connected || connection.connectionNumber !== connectionNumber;
@@ -201,16 +154,20 @@ export class TargetSession {
   #retryLater(error: unknown, connectionLost: boolean): void {
     // The next connection begins anew.
     if (connectionLost || this.#closed) return;
-    this.#failures += 1;
-    const delayMs = backoffMs(this.#failures);
-    const nextTry = new Date(Date.now() + delayMs).toISOString();
+    const { attempt, nextTry } = this.#attempts.fail();
     const reason = `${asError(error).message}; next try at ${nextTry}`;
     this.#options.log.warn(
-      { reason, attempt: this.#failures },
+      { reason, attempt },
       "SPDK target is connected but cannot be identified",
     );
-    this.#setStatus({ connected: false, reason });
-    this.#timer = setTimeout(() => this.#begin(), delayMs);
+    this.#setStatus({ connected: false, reason, death: "" });
+    this.#beginIn(this.#attempts.waitMs);
+  }
+
+  #beginIn(waitMs: number): void {
+    this.#timer = setTimeout(() => {
+      if (this.#options.connection.connected) this.#begin();
+    }, waitMs);
     this.#timer.unref();
   }
 
@@ -220,7 +177,7 @@ export class TargetSession {
    */
   async #waitForRows(): Promise<boolean> {
     const { spdk, rows } = this.#options;
-    if (!this.#status.connected && this.#failures === 0)
+    if (!this.#status.connected && this.#attempts.failed === 0)
       this.#setStatus({ reason: "being identified" });
     if (rows.node !== undefined) return true;
     const { version } = await spdk.capabilities();
@@ -297,8 +254,8 @@ export class TargetSession {
     } finally {
       found.observedSince.end();
     }
-    this.#failures = 0;
-    this.#setStatus({ connected: true, reason: "", version });
+    this.#attempts.succeed();
+    this.#setStatus({ connected: true, reason: "", death: "", version });
     this.#scheduleFullScan();
     this.#events.follow();
     this.#discovery.begin();
@@ -327,8 +284,23 @@ export class TargetSession {
     this.#events.stop();
     this.#discovery.stop();
     this.#options.observed.endIncarnation();
-    this.#setStatus({ connected: false, reason });
-    this.#options.log.warn({ reason }, "SPDK target disconnected");
+    const death = this.#deathText();
+    this.#setStatus({ connected: false, reason, death });
+    const all = shownStatus(this.#status, this.#options).reason;
+    this.#options.log.warn({ reason: all }, "SPDK target disconnected");
+  }
+
+  /**
+   * What it is asked when it is identified may be what it dies of: it is not asked at once again. Empty if it
+   * was not being identified.
+   */
+  #deathText(): string {
+    if (this.#identifying === undefined || this.#status.connected || this.#closed) {
+      return this.#status.death;
+    }
+    const { attempt, nextTry } = this.#attempts.fail();
+    this.#options.pulse.mayAsk = false;
+    return `it ended while it was identified (attempt ${attempt}); next try at ${nextTry}`;
   }
 
   #scheduleFullScan(): void {

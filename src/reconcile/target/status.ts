@@ -7,6 +7,8 @@ export type SessionStatus = {
   readonly connected: boolean;
   /** Why the agent does not work with the target; empty when it is identified and owned. */
   readonly reason: string;
+  /** That it ends each time it is identified, and when it is tried again; empty if it does not. */
+  readonly death: string;
   readonly version: string;
   readonly since: Date;
 };
@@ -32,5 +34,6 @@ export function shownStatus(
     return { ...status, connected: false, answers: false, silent: true, reason, since };
   }
   const answers = fault === undefined;
-  return { ...status, answers, silent: false, reason: fault ?? status.reason };
+  const reason = [fault ?? status.reason, status.death].filter((text) => text !== "").join("; ");
+  return { ...status, answers, silent: false, reason };
 }
