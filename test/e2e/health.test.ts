@@ -272,6 +272,50 @@ describe.skipIf(REAL_SOCKET !== undefined)("a database that falls silent", () =>
   });
 });
 
+describe.skipIf(REAL_SOCKET !== undefined)("a transport that the target cannot make", () => {
+  it("is the cause in every answer, and nothing is exported meanwhile", async () => {
+    await using db = await testDatabase();
+    await using own = await inProcessTarget();
+    await using seen = anotherTelemetry();
+    const parts = { url: db.url, target: own };
+    let id = "";
+    {
+      await using first = await startAgent(parts);
+      await first.ready();
+      id = idOf(await provision(first, small));
+    }
+    await own.restart();
+    {
+      await using second = await startAgent(parts);
+      await second.ready();
+    }
+    // The simulator has no device for RDMA, as most machines; the target and its mark live on.
+    const env = { STORAGE_NODE_EXPORT_TRTYPE: "RDMA" };
+    await using next = await startAgent(parts, env, { telemetry: seen });
+    const cause = /cannot create the RDMA transport: nvmf_create_transport answered/;
+    await until("health names it", async () =>
+      cause.test((await health(next)).of("target")?.reason ?? ""),
+    );
+    const cure = /give the machine the device/;
+    expect((await health(next)).of("target")?.cure).toMatch(cure);
+    const [disk] = [...next.node.agent.rows.disks()];
+    await until("it was tried again", () => {
+      return (own.engine().gate.counts["nvmf_create_transport"] ?? 0) >= 4;
+    });
+    for (const { summary } of [
+      await explainVolume(next, id),
+      await explainDisk(next, disk?.id ?? ""),
+    ]) {
+      expect(summary).toMatch(cause);
+      expect(summary).toMatch(cure);
+    }
+    expect(await statusOf(next)).toMatch(/CLAIMING/);
+    expect(
+      next.node.agent.loops().find(({ name }) => name === "export")?.lastError,
+    ).toBeUndefined();
+  });
+});
+
 describe.skipIf(REAL_SOCKET !== undefined)("exports that are being restored", () => {
   it("are counted with their hosts until all are back", async () => {
     await using db = await testDatabase();

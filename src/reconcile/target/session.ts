@@ -110,8 +110,9 @@ export class TargetSession {
     if (returned.unsettled) this.scanSoon();
     this.#identity.record();
     if (this.#mayContinue()) {
-      // No change may be planned, or recorded as pending, in a provisional incarnation.
-      if (observed.incarnation?.startsWith(UNMARKED) === true) observed.endIncarnation();
+      // No change may be planned, or recorded as pending, in a provisional incarnation, nor before what
+      // exports need was made.
+      if (this.#missing === "any change") observed.endIncarnation();
       this.#begin();
     } else this.#discovery.resume();
   }
@@ -154,6 +155,7 @@ export class TargetSession {
   #retryLater(error: unknown, connectionLost: boolean): void {
     // The next connection begins anew.
     if (connectionLost || this.#closed) return;
+    this.#stopObserving();
     const { attempt, nextTry } = this.#attempts.fail();
     const reason = `${asError(error).message}; next try at ${nextTry}`;
     this.#options.log.warn(
@@ -281,13 +283,18 @@ export class TargetSession {
 
   #end(reason: string): void {
     clearTimeout(this.#timer);
-    this.#events.stop();
-    this.#discovery.stop();
-    this.#options.observed.endIncarnation();
+    this.#stopObserving();
     const death = this.#deathText();
     this.#setStatus({ connected: false, reason, death });
     const all = shownStatus(this.#status, this.#options).reason;
     this.#options.log.warn({ reason: all }, "SPDK target disconnected");
+  }
+
+  /** Nothing is planned on a target before it is identified. */
+  #stopObserving(): void {
+    this.#events.stop();
+    this.#discovery.stop();
+    this.#options.observed.endIncarnation();
   }
 
   /**
