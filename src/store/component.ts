@@ -20,6 +20,13 @@ export class Component {
     return { ok: false, reason: `no answer since ${begun.time.toISOString()}`, since: begun.time };
   }
 
+  /** A late one changes the status, which its end changes back. */
+  #endLate(): void {
+    const { ok, since } = this.status;
+    if (ok !== this.#status.ok) this.#status = { ...this.#status, ok, since };
+    this.#begun = undefined;
+  }
+
   /** A round trip begins. */
   begin(): void {
     this.#begun = { atMs: performance.now(), time: new Date() };
@@ -27,12 +34,13 @@ export class Component {
 
   /** It has ended, and nothing changes. */
   end(): void {
-    this.#begun = undefined;
+    const { ok, reason } = this.#status;
+    this.set(ok, reason);
   }
 
   /** The result of a round trip, which ends the one that has begun. */
   set(ok: boolean, reason: string): void {
-    this.#begun = undefined;
+    this.#endLate();
     const status = this.#status;
     if (ok === status.ok && reason === status.reason) return;
     this.#status = { ok, reason, since: ok === status.ok ? status.since : new Date() };

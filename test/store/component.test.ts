@@ -33,3 +33,21 @@ it("keeps the time of its last transition, not of its last reason", () => {
   component.set(true, "");
   expect(component.status.since).toEqual(new Date());
 });
+
+it("fails since the round trip began that took too long, whatever it answers in the end", () => {
+  const component = new Component("", { limitMs: 1_000, ok: true });
+  vi.advanceTimersByTime(60_000);
+  component.begin();
+  const begun = new Date();
+  vi.advanceTimersByTime(20_000);
+  component.set(false, "timeout");
+  expect(component.status).toEqual({ ok: false, reason: "timeout", since: begun });
+  component.begin();
+  vi.advanceTimersByTime(20_000);
+  component.set(true, "");
+  expect(component.status).toEqual({ ok: true, reason: "", since: new Date() });
+  component.begin();
+  vi.advanceTimersByTime(20_000);
+  component.end();
+  expect(component.status).toEqual({ ok: true, reason: "", since: new Date() });
+});
