@@ -70,6 +70,7 @@ async function lvolFacts(sources: FactSources, row: LvolRow): Promise<LvolFacts>
     view,
     disk,
     diskState: disk && diskState(disk, reconciler.diskReadiness(disk)),
+    diskStep: disk && reconciler.planOfDisk(disk).inFlight,
     freeClusters: lvstore?.freeClusters,
     allocatedClusters: bdev?.kind === "lvol" ? bdev.lvol.allocatedClusters : undefined,
     connectedHosts: controllers && [...new Set(controllers.map(({ hostNqn }) => hostNqn))],
@@ -87,6 +88,7 @@ function snapshotFacts(sources: FactSources, row: SnapshotRow): SnapshotFacts {
     ...reconciler.planOfSnapshot(row),
     disk,
     diskState: disk && diskState(disk, reconciler.diskReadiness(disk)),
+    diskStep: disk && reconciler.planOfDisk(disk).inFlight,
     node: nodeFacts(sources, false),
   };
 }

@@ -8,6 +8,7 @@ import { ANY_HOST, confirmedHosts, sameAddress } from "../model/lvol.ts";
 import { takesAway } from "../model/unknown-outcome.ts";
 import { waitText } from "../model/wait.ts";
 import { conditionMessage } from "./messages.ts";
+import { TARGET_AWAY } from "../model/target-process.ts";
 
 /** Whether hosts can connect now, and if not, why. hostNqn: checks that host too. */
 function exportReadiness(
@@ -19,7 +20,7 @@ function exportReadiness(
   const waiting = (message: string) =>
     view.wait === undefined ? message : `${message}: ${waitText(view.wait)}`;
   if (row.deleteRequestedTime !== undefined) return no("DELETING", "the volume is being deleted");
-  if (!view.targetConnected) return no("TARGET_DOWN", "the SPDK target does not answer");
+  if (!view.targetConnected) return no("TARGET_DOWN", TARGET_AWAY);
   if (!view.diskReady) return no("DISK_NOT_UP", view.diskReason);
   const state = lvolState(view);
   if (state === "DATA_MISSING") return no("DATA_MISSING", "the lvol is missing on the target");

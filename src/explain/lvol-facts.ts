@@ -16,16 +16,18 @@ export type LvolFacts = {
   readonly steps: readonly NextStep[];
   /** A step was dispatched and is not answered yet. */
   readonly inFlight: boolean;
+  /** The same of its disk. */
+  readonly diskStep?: boolean | undefined;
   /** The last error of a loop for this volume, of any age. */
   readonly loopError: string | undefined;
 };
 
 /** What a volume or a snapshot lies on. */
-export type OnDisk = Pick<LvolFacts, "disk" | "diskState"> & {
+export type OnDisk = Pick<LvolFacts, "disk" | "diskState" | "diskStep"> & {
   readonly view: Pick<VolumeView, "diskReady"> & { readonly row: { readonly diskId: string } };
 };
 
-export function diskCause({ view, disk, diskState }: OnDisk): Cause | undefined {
+export function diskCause({ view, disk, diskState, diskStep = false }: OnDisk): Cause | undefined {
   if (view.diskReady) return undefined;
   const { diskId } = view.row;
   if (disk === undefined) {
@@ -39,6 +41,15 @@ export function diskCause({ view, disk, diskState }: OnDisk): Cause | undefined 
   }
   if (disk.wanted === "release") return releasedCause(disk);
   const { address, lastSeenTime, stateReason, lastError, transport, serial } = disk;
+  if (diskStep && diskState === "CLAIMING" && lastError === undefined) {
+    return {
+      cause: `its ${diskName(disk)} is being attached, or its store loaded`,
+      cure:
+        `wait: it comes UP with its disk, after a crash of the target in minutes; ` +
+        `"storage-node explain disk ${disk.id}" says more`,
+      waits: `waits for disk ${serial} to come UP`,
+    };
+  }
   const observed = `last seen at ${address}, there since ${instant(lastSeenTime)}`;
   const given = diskState === "MISSING" ? [stateReason] : [stateReason, lastError];
   const why = given.filter((text) => text !== undefined && text !== "");

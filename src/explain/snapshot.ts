@@ -32,6 +32,8 @@ export type SnapshotFacts = {
   readonly steps: readonly NextStep[];
   /** A step was dispatched and is not answered yet. */
   readonly inFlight: boolean;
+  /** The same of its disk. */
+  readonly diskStep?: boolean | undefined;
 };
 
 export function explainSnapshot(facts: SnapshotFacts): Explanation {

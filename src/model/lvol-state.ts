@@ -16,6 +16,7 @@ import { limitsText, realLimits } from "./qos.ts";
 import { takesClusters, type Hold } from "./zeroing-hold.ts";
 import { isOfDisk, waitConditions, waitText, type Wait } from "./wait.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
+import { TARGET_AWAY } from "./target-process.ts";
 
 export const LVOL_STATES = [
   "CREATING",
@@ -245,7 +246,7 @@ function needs(view: VolumeView): readonly LvolCondition[] {
       type: "TargetConnected",
       status: connected ? "TRUE" : "FALSE",
       reason: connected ? "Connected" : "TargetDown",
-      message: connected ? "" : "the SPDK target does not answer",
+      message: connected ? "" : TARGET_AWAY,
     },
     diskReady(view),
     lvolCreated(view),

@@ -7,6 +7,7 @@ import type { LvolRow, ObservedLvol } from "./lvol.ts";
 import type { PendingOp } from "./pending-op.ts";
 import { waitConditions, waitText, type Wait } from "./wait.ts";
 import { outcomeConditions, type UnknownOutcome } from "./unknown-outcome.ts";
+import { TARGET_AWAY } from "./target-process.ts";
 
 export type SnapshotRow = {
   readonly id: string;
@@ -196,7 +197,7 @@ export function snapshotConditions(view: SnapshotView): readonly SnapshotConditi
       type: "TargetConnected",
       status: targetConnected ? "TRUE" : "FALSE",
       reason: targetConnected ? "Connected" : "TargetDown",
-      message: targetConnected ? "" : "the SPDK target does not answer",
+      message: targetConnected ? "" : TARGET_AWAY,
     },
     {
       type: "DiskReady",

@@ -1,6 +1,9 @@
 // Which process of the target answers (docs/architecture.md#r3-target-and-incarnation). Its owner mark
 // alone does not say: a saved configuration brings the mark back. Pure.
 
+/** Why what depends on the target is not known or not done; its component of health says more. */
+export const TARGET_AWAY = "the SPDK target does not answer, or is not identified";
+
 /** What is known of one process of the target; what could not be had is undefined and not compared. */
 export type ProcessFacts = {
   /** When the file of its socket was made, in ns: each process makes it anew. */

@@ -240,6 +240,14 @@ describe("the summary of an explanation", () => {
     expect(cures.join("")).toMatch(cure);
   });
 
+  it("says to wait while the store of its disk is being loaded, and blames no target of a disk", () => {
+    const disk = diskRow({ transport: "TCP", address: "192.0.2.1:4420" });
+    const loading = { view: { diskReady: false }, disk, diskState: "CLAIMING" } as const;
+    const { summary } = explainLvol(lvolFacts({ ...loading, diskStep: true }));
+    expect(summary).toMatch(/is being attached, or its store loaded; cure: wait/);
+    expect(explainLvol(lvolFacts(loading)).summary).toMatch(/make its target answer at/);
+  });
+
   it("names the cause that the others depend on, where several apply", () => {
     const view = { ...AWAY, listenAddresses: [ELSEWHERE], row: volumeRow({ hosts: [] }) };
     const target = TARGET_DOWN;

@@ -14,6 +14,7 @@ import {
   type VolumeViewSource,
 } from "./view.ts";
 import { snapshotWait } from "./wait.ts";
+import { TARGET_AWAY } from "../../model/target-process.ts";
 
 export type SnapshotPlanView = SnapshotView & {
   readonly now: Date;
@@ -53,7 +54,7 @@ export function snapshotView(
     targetConnected: connected,
     diskReady: store !== undefined && disk?.wanted !== "release",
     diskReleased: isReleased(disk),
-    diskReason: connected ? diskReason(row, disk) : "the SPDK target does not answer",
+    diskReason: connected ? diskReason(row, disk) : TARGET_AWAY,
     diskFailure: diskFailure(disk),
     get clones() {
       return family.clones;

@@ -18,6 +18,7 @@ import { familyView, type FamilyView } from "./family.ts";
 import { isTooSmall } from "./size.ts";
 import { unexport } from "./unexport.ts";
 import { volumeWait } from "./wait.ts";
+import { TARGET_AWAY } from "../../model/target-process.ts";
 
 export type VolumePlanView = VolumeView & {
   /**
@@ -131,7 +132,7 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
     diskReady: store !== undefined && disk?.wanted !== "release",
     releasing: disk?.wanted === "release",
     diskReleased: isReleased(disk),
-    diskReason: connected ? diskReason(row, disk) : "the SPDK target does not answer",
+    diskReason: connected ? diskReason(row, disk) : TARGET_AWAY,
     listenAddresses: source.listenAddresses(),
     space: disk && spaceOnTarget(disk, observed.disk(row.diskId), source.spaceThresholds),
     diskFailure: diskFailure(disk),
