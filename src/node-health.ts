@@ -52,13 +52,13 @@ function componentOf(status: Status, isNeeded: boolean): ComponentHealth {
 
 /** What the node needs besides verification, whose progress is counted only when somebody asks. */
 function needed(sources: HealthSources): readonly Status[] {
-  const { session, reconciler, fence, writer, stateDir } = sources;
+  const { session, reconciler, fence, stateDir } = sources;
   const { target } = reconciler;
   const database = session.status;
   const silent = { ...database, ok: false, reason: "no answer in time" };
   return [
     { name: "database", ...(database.ok && fence.databaseAway ? silent : database) },
-    { name: "writes", ...writer.commits.status },
+    writesHealth(sources),
     leaseHealth(sources),
     { name: "target", ok: target.connected, reason: target.reason, since: target.since },
     {
@@ -84,6 +84,16 @@ function others(sources: HealthSources): readonly Status[] {
   ];
 }
 
+function writesHealth({ writer, fence }: HealthSources): Status {
+  const status = writer.commits.status;
+  const held = fence.hold !== undefined && !status.ok && !writer.commits.tried;
+  return {
+    name: "writes",
+    ...status,
+    ...(held && { reason: "not tried while the node is on hold" }),
+  };
+}
+
 function leaseHealth({ session, fence, lock }: HealthSources): Status {
   const status = session.leaseStatus;
   if (!fence.lockHeld) return { ...status, name: "lease", ok: false, reason: lock.reason };
@@ -97,6 +107,10 @@ function verifyHealth({ rows, reconciler: { verification } }: HealthSources): St
   if (verification.done) return { name: "verify", ok: true, reason: "", since };
   if (rows.node === undefined) {
     return { name: "verify", ok: false, reason: "the rows were not read yet", since };
+  }
+  if (rows.copied) {
+    const reason = "the rows of the database were not read yet";
+    return { name: "verify", ok: false, reason, since };
   }
   const { observed, all } = verification.progress;
   const reason = `${observed} of ${all} disks, volumes and snapshots were observed since the start`;

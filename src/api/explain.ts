@@ -73,15 +73,15 @@ function notFound(agent: Agent, message: string): Refusal {
 /** As requireRows, but the message names the reason and the cure. */
 function requireRowsRead(agent: Agent): void {
   if (agent.rows.node !== undefined) return;
-  const database = agent.components().find(({ name }) => name === "database");
+  // Database and writes come first: the others follow from them.
+  const first = agent.components().find(({ ok, needed }) => needed && !ok);
   const why =
-    database === undefined ? "" : `: ${database.reason} (since ${database.since.toISOString()})`;
-  throw new Refusal(
-    "DATABASE_DOWN",
-    `the agent has not read its rows yet${why}; start PostgreSQL, or correct DATABASE_URL and ` +
-      `restart the agent`,
-    { retryAfterMs: 1_000 },
-  );
+    first === undefined
+      ? ""
+      : `: ${first.reason} (since ${first.since.toISOString()}); ${first.cure}`;
+  throw new Refusal("DATABASE_DOWN", `the agent has not read its rows yet${why}`, {
+    retryAfterMs: 1_000,
+  });
 }
 
 const ANSWER = {

@@ -31,11 +31,14 @@ export function statusScreen({ node, health, disks }: NodeStatus, view: View): s
     ...table(parts(node, health, view.now)),
     "",
     ...table([
-      ["capacity", capacityText(node, health)],
+      ["capacity", capacityText(node, health, disks)],
       ["volumes", volumesText(node)],
     ]),
     "",
-    ...table([["disk", "state", "size", "free", "promised", "where", ""], ...diskRows(disks)]),
+    ...table([
+      ["disk", "state", "size", "free", "promised", "where", ""],
+      ...diskRows(disks, node),
+    ]),
     ...more(disks.length - MAX_DISKS, "disks; see ListDisks"),
     "",
     ...table([
@@ -60,6 +63,8 @@ function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): str
   rows.push(["lock", hasLock ? "ok" : "NOT OK", "", hasLock ? "" : (lock?.message ?? "")]);
   const { hold } = node;
   rows.push(["hold", hold?.held === true ? "ON HOLD" : "no", "", hold?.message ?? ""]);
+  const ends = health.components.find(({ name }) => name === "hold")?.cure ?? "";
+  if (ends !== "") rows.push(["", "", "", `-> ${ends}`]);
   const { unconfirmedHosts } = health;
   if (unconfirmedHosts > 0) {
     const cure = `${unconfirmedHosts} hosts may not connect; see "storage-node confirm-hosts --help"`;
@@ -71,7 +76,11 @@ function parts(node: GetNodeResponse, health: GetHealthResponse, now: Date): str
 
 const UNKNOWN = "unknown: the database was not read since the agent started";
 
-function capacityText({ capacity }: GetNodeResponse, { components }: GetHealthResponse): string {
+function capacityText(
+  { capacity }: GetNodeResponse,
+  { components }: GetHealthResponse,
+  disks: readonly Disk[],
+): string {
   if (capacity === undefined) return UNKNOWN;
   const { promisedBytes, totalBytes, freeBytes, orphanBytes, exports, maxExports } = capacity;
   const promised = formatBytes(promisedBytes);
@@ -79,8 +88,14 @@ function capacityText({ capacity }: GetNodeResponse, { components }: GetHealthRe
   if (components.some(({ name, ok }) => name === "target" && !ok)) {
     return `${promised} promised, size and free space unknown without the target; ${inUse}`;
   }
+  const stores = disks.filter(({ status }) => status?.lvstore !== undefined);
+  const away = stores.filter(({ status }) => status?.state !== "DISK_STATE_UP").length;
+  if (away > 0 && away === stores.length) {
+    return `${promised} promised, size and free space unknown while no disk is UP; ${inUse}`;
+  }
+  const without = away === 0 ? "" : `, without ${away} disks that are not UP`;
   const orphans = orphanBytes > 0n ? `, ${formatBytes(orphanBytes)} held by orphans` : "";
-  return `${promised} of ${formatBytes(totalBytes)} promised, ${formatBytes(freeBytes)} free${orphans}; ${inUse}`;
+  return `${promised} of ${formatBytes(totalBytes)} promised, ${formatBytes(freeBytes)} free${orphans}${without}; ${inUse}`;
 }
 
 function volumesText({ lvolsByState, capacity }: GetNodeResponse): string {
@@ -89,11 +104,13 @@ function volumesText({ lvolsByState, capacity }: GetNodeResponse): string {
   return counts.map(([state, count]) => `${count} ${state.replace("LVOL_STATE_", "")}`).join(", ");
 }
 
-function diskRows(disks: readonly Disk[]): string[][] {
+/** Without the database only what the local copy has is known of disks. */
+function diskRows(disks: readonly Disk[], { capacity }: GetNodeResponse): string[][] {
   return disks.slice(0, MAX_DISKS).map(({ meta, spec, status }) => {
     const store = status?.lvstore;
     const state = status?.state.replace("DISK_STATE_", "") ?? "?";
-    const dirty = store?.freeSpace === "FREE_SPACE_UNKNOWN" ? zeroingText(status) : "";
+    const isDirty = capacity !== undefined && store?.freeSpace === "FREE_SPACE_UNKNOWN";
+    const dirty = isDirty ? zeroingText(status) : "";
     const low = status?.conditions.find(({ type }) => type === "SpaceLow");
     const space = low === undefined ? "" : `space ${low.reason.toLowerCase()}`;
     const cordoned = spec?.cordoned === true ? "cordoned" : "";
@@ -108,7 +125,7 @@ function diskRows(disks: readonly Disk[]): string[][] {
       state,
       formatBytes(status?.sizeBytes ?? 0n),
       store === undefined ? "-" : formatBytes(store.freeBytes),
-      store === undefined ? "-" : formatBytes(store.promisedBytes),
+      store === undefined ? "-" : capacity === undefined ? "?" : formatBytes(store.promisedBytes),
       `${status?.transport} ${status?.address}`,
       message,
     ];

@@ -27,9 +27,7 @@ export function componentCure(name: ComponentName, reason: string): string {
     case "writes":
       return writesCure(reason);
     case "lease":
-      return /^not (taken|renewed)/.test(reason)
-        ? "see the other components: the agent takes the lease by itself"
-        : "ask the agent that has the lease, or stop it: this agent then takes the lease by itself";
+      return leaseCure(reason);
     case "target":
       return targetCureOf(reason);
     case "hold":
@@ -38,12 +36,11 @@ export function componentCure(name: ComponentName, reason: string): string {
         `contain, and "storage-node rebuild --apply" to write them and end the hold`
       );
     case "state-dir":
-      return (
-        "make room in STORAGE_NODE_STATE_DIR, or correct its owner and mode; the agent tries again " +
-        "with each renewal of its lease"
-      );
+      return stateDirCure(reason);
     case "verify":
-      return "wait: the agent reads every disk and volume once after its start";
+      return reason.includes("not read")
+        ? "see the other components: it begins once the rows were read"
+        : "wait: the agent reads every disk and volume once after its start";
     case "kernel":
       return "see the agent's log; it needs to read /sys and /proc, and as root the devices of NVMe disks";
     case "copy":
@@ -61,7 +58,31 @@ export function componentCure(name: ComponentName, reason: string): string {
   }
 }
 
+function leaseCure(reason: string): string {
+  const [, , cause = ""] = /^not (taken|renewed in time): (.*)$/s.exec(reason) ?? [];
+  if (/^row .* of table /.test(cause)) return writesCure(cause);
+  if (/ (read|written): /.test(cause)) return stateDirCure(cause);
+  if (/^the (database|schema) /.test(cause)) return databaseCure(cause);
+  return /^not (taken|renewed)/.test(reason)
+    ? "see the other components: the agent takes the lease by itself"
+    : "ask the agent that has the lease, or stop it: this agent then takes the lease by itself";
+}
+
+function stateDirCure(reason: string): string {
+  if (reason.includes("is damaged")) {
+    return (
+      "if the database is surely the newest one, remove that file: the agent goes on by itself; if it " +
+      "may be older, restore the file, as it is what tells"
+    );
+  }
+  return (
+    "make room in STORAGE_NODE_STATE_DIR, or correct its owner and mode; the agent tries again " +
+    "with each renewal of its lease"
+  );
+}
+
 function databaseCure(reason: string): string {
+  if (reason === "no connection yet") return "wait: the first attempt is under way";
   if (reason.includes("storage-node migrate")) return `run "storage-node migrate"`;
   return (
     `start PostgreSQL or its network again, the agent reconnects by itself; if it moved, correct ` +
@@ -76,6 +97,7 @@ function writesCure(reason: string): string {
   if (/timeout|deadlock/.test(reason)) {
     return "end the session that holds the lock: select pid, pg_blocking_pids(pid), query from pg_stat_activity";
   }
+  if (reason.includes("on hold")) return "end the hold: nothing is committed before";
   if (reason.includes("not tried")) return "wait for the lease: a rehearsal follows it";
   if (/cannot be reached|no answer/.test(reason)) return databaseCure("");
   return (

@@ -42,8 +42,12 @@ function schedulable(row: DiskRow, observed: DiskReadiness): Condition<DiskCondi
 
 function zeroedCondition(
   row: DiskRow,
-  { discardsFree: hostsMayFree = false, zeroesByItself = false }: DiskReadiness,
+  { discardsFree: hostsMayFree = false, zeroesByItself = false, copied = false }: DiskReadiness,
 ): Condition<DiskConditionType> {
+  if (copied) {
+    const message = "the database was not read since the agent started";
+    return { type: "FreeSpaceZeroed", status: "UNKNOWN", reason: "NotRead", message };
+  }
   const { reason, found, cure } = freeSpaceDirt(row, { hostsMayFree, zeroesByItself });
   const message = `free clusters ${found}; ${cure}`;
   return conditionOf("FreeSpaceZeroed", row.freeSpace === "ZEROED", reason, message);

@@ -224,6 +224,8 @@ export type DiskReadiness = {
   readonly exposure?: Exposure;
   /** Why its identity is not certain; undefined: it is. */
   readonly conflict?: string | undefined;
+  /** The row is that of the local copy, which has only what restoring needs. */
+  readonly copied?: boolean;
 };
 
 export type LoadedStore = {

@@ -11,9 +11,15 @@ export class Commits {
   readonly #component = new Component("not tried yet", { limitMs: DATABASE_LATE_MS });
   readonly #log: Logger;
   #inDoubt = true;
+  #tried = false;
 
   constructor(log: Logger) {
     this.#log = log;
+  }
+
+  /** Whether a transaction or a rehearsal has ended since the start. */
+  get tried(): boolean {
+    return this.#tried;
   }
 
   get status(): StoreStatus {
@@ -38,7 +44,9 @@ export class Commits {
   /** It was committed, or there was nothing to commit. */
   end(): void {
     this.#component.end();
-    if (!this.#inDoubt) this.#component.set(true, "");
+    if (this.#inDoubt) return;
+    this.#tried = true;
+    this.#component.set(true, "");
   }
 
   /**
@@ -60,6 +68,7 @@ export class Commits {
   /** Returns whether the cause is another one than before. */
   failed(error: unknown): boolean {
     this.#inDoubt = true;
+    this.#tried = true;
     const { reason } = this.status;
     const message = error instanceof Error ? error.message : String(error);
     this.#component.set(false, `no change can be committed: ${message}`);

@@ -22,7 +22,7 @@ import { schemaState } from "./migrate.ts";
 import type { Rows } from "./rows.ts";
 import { StateDirFault, type StateDir } from "./state-dir.ts";
 import { NodeMismatch, registerNode } from "./statements.ts";
-import type { Writer } from "./writer.ts";
+import { RowsUnusable, type Writer } from "./writer.ts";
 import { DATABASE_SILENT_MS, LEASE_RETRY_MS, leaseUseMs, renewalMs } from "../limits.ts";
 
 /** The agent must not use this database, and a retry cannot help. */
@@ -130,7 +130,7 @@ export class StoreSession {
       if (this.#schemaChecked) this.#database.set(true, "");
       return nextMs;
     } catch (error) {
-      if (error instanceof StateDirFault) {
+      if (error instanceof StateDirFault || error instanceof RowsUnusable) {
         this.#database.set(true, "");
         this.#lease.set(false, `not taken: ${error.message}`);
         return LEASE_RETRY_MS;
@@ -200,6 +200,7 @@ export class StoreSession {
         const reason = await this.#checkAndRegister(client);
         if (reason !== undefined) {
           this.#database.set(false, reason);
+          this.#lease.set(false, `not taken: ${reason}`);
           return LEASE_RETRY_MS;
         }
         this.#schemaChecked = true;

@@ -48,6 +48,14 @@ export type WriterOptions = {
   readonly instruments?: Instruments;
 };
 
+/** The database answers, and its rows cannot be read. */
+export class RowsUnusable extends Error {
+  constructor(cause: unknown) {
+    super(cause instanceof Error ? cause.message : String(cause), { cause });
+    this.name = "RowsUnusable";
+  }
+}
+
 export class Writer extends StatusWriter {
   readonly #options: WriterOptions;
   readonly #instruments: Instruments;
@@ -101,7 +109,7 @@ export class Writer extends StatusWriter {
 
   /**
    * For the acquisition of the lease: resolves once the rows were read again; rejects if the database
-   * cannot be reached, and on abort.
+   * cannot be reached, with RowsUnusable, and on abort.
    */
   readAsLeader(signal: AbortSignal): Promise<void> {
     const read = Promise.withResolvers<void>();
@@ -262,7 +270,9 @@ export class Writer extends StatusWriter {
     }
     this.#retryMs = this.#nextRetryMs;
     const down = isDatabaseDown(error) && !isLockedOut(error);
-    if (down) this.#onDown(error);
+    if (down) this.reachability.unreachable();
+    this.#leaderRead?.reject(down ? error : new RowsUnusable(error));
+    this.#leaderRead = undefined;
     const isNew = this.commits.failed(error);
     const level = (down && !this.connected) || !isNew ? "debug" : "error";
     this.#options.log[level]({ err: error, mutations: waiting.length }, "transaction failed");
@@ -279,12 +289,6 @@ export class Writer extends StatusWriter {
       },
       onFaultOfAgent: () => this.commits.doubt(),
     });
-  }
-
-  #onDown(error: unknown): void {
-    this.reachability.unreachable();
-    this.#leaderRead?.reject(error);
-    this.#leaderRead = undefined;
   }
 
   async #load(): Promise<void> {

@@ -251,6 +251,96 @@ describe.skipIf(REAL_SOCKET !== undefined)(
   },
 );
 
+describe.skipIf(REAL_SOCKET !== undefined)(
+  "an agent that starts with a database that answers",
+  () => {
+    const unready = async (other: TestAgent) => {
+      const { of } = await health(other);
+      const names = ["database", "writes", "lease", "verify"];
+      return Object.fromEntries(names.map((name) => [name, of(name)]));
+    };
+
+    it("blames the row that it cannot read, and neither database nor copy", async () => {
+      await using db = await testDatabase();
+      await using own = await inProcessTarget();
+      await using folder = await temporaryFolder();
+      await using seen = anotherTelemetry();
+      const env = { STORAGE_NODE_STATE_DIR: folder.path };
+      const parts = { url: db.url, target: own };
+      let id = "";
+      {
+        await using first = await startAgent(parts, env);
+        await first.ready();
+        id = idOf(await provision(first, small));
+      }
+      await db.query(`update lvol set request = request - 'thin'`);
+      await using other = await startAgent(parts, env, { telemetry: seen });
+      const row = `row ${id} of table lvol cannot be read: request.thin: `;
+      await until("the lease waits for it", async () => {
+        return (await health(other)).of("lease")?.reason.startsWith(`not taken: ${row}`) === true;
+      });
+      const { database: base, writes, lease, verify } = await unready(other);
+      expect(base?.ok).toBe(true);
+      expect(writes?.reason).toContain(row);
+      for (const one of [writes, lease]) expect(one?.cure).toMatch(/^correct the row/);
+      expect(verify?.reason).toBe("the rows were not read yet");
+      const refused = await refusal(explainVolume(other, id));
+      expect(refused.message).toMatch(/not read its rows yet: .*request.thin.*; correct the row/);
+      await db.query(`update lvol set request = request || '{"thin": true}'`);
+      await other.ready();
+    });
+
+    it("asks for the migration of an older schema, in every answer", async () => {
+      await using db = await testDatabase();
+      await using own = await inProcessTarget();
+      await using seen = anotherTelemetry();
+      const last = "select max(version) from schema_migration";
+      await db.query(`delete from schema_migration where version = (${last})`);
+      const parts = { url: db.url, target: own };
+      await using other = await startAgent(parts, {}, { telemetry: seen });
+      await until("the schema was read", async () => {
+        return /schema is older/.test((await health(other)).of("database")?.reason ?? "");
+      });
+      const { database: base, lease } = await unready(other);
+      for (const one of [base, lease]) expect(one?.cure).toBe(`run "storage-node migrate"`);
+      const refused = await refusal(explainVolume(other, volume));
+      expect(refused.message).toMatch(/the schema is older .*; run "storage-node migrate"$/);
+    });
+
+    it("waits for the database before it is verified, also when it has the rows of its copy", async () => {
+      await using db = await testDatabase();
+      await using proxy = await DatabaseProxy.open(db.url);
+      await using own = await inProcessTarget();
+      await using folder = await temporaryFolder();
+      await using seen = anotherTelemetry();
+      const env = { STORAGE_NODE_STATE_DIR: folder.path };
+      const parts = { url: proxy.url, target: own };
+      {
+        await using first = await startAgent(parts, env);
+        await first.ready();
+        await provision(first, small);
+      }
+      await proxy.down();
+      await using other = await startAgent(parts, env, { telemetry: seen });
+      await until("it has them", async () => {
+        return /local copy/.test((await health(other)).of("copy")?.reason ?? "");
+      });
+      const { verify } = await unready(other);
+      expect(verify?.reason).toBe("the rows of the database were not read yet");
+      expect(verify?.cure).toMatch(/^see the other components/);
+      await until("the disk is there", async () => /SIM0 +UP/.test(await statusOf(other)));
+      // Neither is in the copy.
+      const line = /^SIM0 .*$/m.exec(await statusOf(other))?.[0];
+      expect(line).not.toMatch(/0 bytes|not zeroed/);
+      const [row] = [...other.node.agent.rows.disks()];
+      const { client } = other;
+      const { disk } = await call(client, client.getDisk.bind(client), { diskId: row?.id ?? "" });
+      const zeroed = disk?.status?.conditions.find(({ type }) => type === "FreeSpaceZeroed");
+      expect(zeroed).toMatchObject({ status: "CONDITION_STATUS_UNKNOWN", reason: "NotRead" });
+    });
+  },
+);
+
 describe.skipIf(REAL_SOCKET !== undefined)("a database that falls silent", () => {
   it("is not ok while the renewal of the lease waits, and is once it was answered", async () => {
     await using db = await testDatabase();

@@ -109,6 +109,11 @@ describe("a database that was restored from a backup", () => {
         return (await getLvol(agent, idOf(shared)).catch(() => undefined)) !== undefined;
       });
       expect((await refusal(provision(agent, SMALL))).reason).toBe("ON_HOLD");
+      const { out: screen } = await storageNode(["status", "--address", agent.address]);
+      expect(screen).toMatch(/^hold +ON HOLD .*\n +-> restore the newer database/m);
+      expect(screen).toMatch(
+        /^writes +NOT OK .*not tried while the node is on hold\n +-> end the hold/m,
+      );
       expect(letIn(node, shared.status?.nqn)).toEqual([HOST, LATER].toSorted());
       expect(lvolNames(node)).toEqual(lvols);
     });

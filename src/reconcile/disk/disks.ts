@@ -27,7 +27,7 @@ import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
 import type { LoopStatus, Moment, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
 import { releaseFacts } from "./exports-left.ts";
-import { exposure } from "./held-exports.ts";
+import { exposureShown } from "./held-exports.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import { KernelScans } from "./kernel-scans.ts";
@@ -177,7 +177,7 @@ export class Disks {
 
   diskReadiness(row: DiskRow): DiskReadiness {
     const view = this.view(row, { now: new Date(), inFlight: false, failures: row.failures });
-    return { ...readiness(view), exposure: exposure(this.#options, row) };
+    return { ...readiness(view), ...exposureShown(this.#options, row) };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {

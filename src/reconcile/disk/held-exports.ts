@@ -63,11 +63,15 @@ export function isExposed(
   return isListening(volume) && mayTakeClusters(row, volume, disk);
 }
 
+type ExposureSource = Omit<HoldSource, keyof Settings> & { readonly config: Settings };
+
+/** What is shown of a disk that may be dirty, of which the local copy does not say whether it is. */
+export function exposureShown(source: ExposureSource, disk: DiskRow) {
+  return { copied: source.rows.copied, exposure: exposure(source, disk) };
+}
+
 /** How many volumes take clusters of a dirty disk: reachable for hosts, and held back. */
-export function exposure(
-  { config, ...parts }: Omit<HoldSource, keyof Settings> & { readonly config: Settings },
-  disk: DiskRow,
-) {
+function exposure({ config, ...parts }: ExposureSource, disk: DiskRow) {
   const source = { ...parts, ...config };
   const { rows, observed, isolation } = source;
   const found = { reachable: 0, held: 0 };

@@ -4,6 +4,7 @@ import { refusing, saysOfDisk, showsUse } from "../../model/disk-claim.ts";
 import { isInspecting, type DiskReadiness, type DiskState } from "../../model/disk.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
 import type { DiskView } from "./view.ts";
+import { TARGET_AWAY } from "../../model/target-process.ts";
 
 type DiskPhase = { readonly state: DiskState; readonly stateReason: string };
 
@@ -17,7 +18,7 @@ export function readiness(view: DiskView): DiskReadiness {
 
 /** Whether volumes can be made and exported on the disk now, and if not, why. */
 function ready(view: DiskView): Pick<DiskReadiness, "ready" | "reason"> {
-  if (!view.targetConnected) return { ready: false, reason: "the SPDK target does not answer" };
+  if (!view.targetConnected) return { ready: false, reason: TARGET_AWAY };
   const phase = diskPhase(view);
   if (phase?.state === "UP" && view.row.lvsUuid !== undefined) return { ready: true, reason: "" };
   return { ready: false, reason: phase?.stateReason ?? view.row.stateReason };
