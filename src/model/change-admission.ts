@@ -6,7 +6,7 @@ import { Refusal } from "./errors.ts";
 import { newIntent, ownVolume, refuseDeleting, type Intent } from "./intent.ts";
 import { NO_LIMITS, sameLimits, type LvolRow, type QosLimits } from "./lvol.ts";
 import type { PendingOp } from "./pending-op.ts";
-import { bytesLeft, notZeroed, tooLarge, type PlacementPolicy } from "./placement.ts";
+import { bytesLeft, notZeroed, tooLarge, unhealthy, type PlacementPolicy } from "./placement.ts";
 
 export type Resize = {
   readonly kind: "resize";
@@ -74,7 +74,7 @@ function shrinks({ id, sizeBytes: present }: LvolRow, asked: bigint): Refusal {
   });
 }
 
-/** A cordoned disk takes no new volumes; those that it has may grow. */
+/** A cordoned disk takes no new volumes; those that it has may grow, unless it is failing. */
 function refuseGrowth(
   disk: DiskRow,
   policy: Omit<PlacementPolicy, "discardGuard">,
@@ -88,8 +88,8 @@ function refuseGrowth(
   const { row, sizeBytes, promisedBytes, addedBytes } = asked;
   const totalBytes = (disk.totalClusters ?? 0n) * (disk.clusterBytes ?? 0n);
   if (promisedBytes > totalBytes) throw tooLarge("size_bytes", sizeBytes, [{ disk }]);
-  const dirty = notZeroed(disk, policy);
-  if (dirty !== undefined) throw dirty;
+  const refused = unhealthy(disk) ?? notZeroed(disk, policy);
+  if (refused !== undefined) throw refused;
   const free = bytesLeft(disk, policy, row.thin);
   if (addedBytes <= free) return;
   const left = free > 0n ? free : 0n;

@@ -87,10 +87,12 @@ function placeOn(
 }
 
 /**
- * Whether a disk has room for what one of its volumes will need: throws a Refusal if it has not. Neither a
- * cordon nor free space that is not zeroed is in the way.
+ * Whether a disk has room for what one of its volumes will need: throws a Refusal if it has not, or is failing.
+ * Neither a cordon nor free space that is not zeroed is in the way.
  */
 export function placeMore(disk: DiskRow, policy: PlacementPolicy, bytes: bigint): void {
+  const failing = unhealthy(disk);
+  if (failing !== undefined) throw failing;
   const taken = disk.promisedBytes + (policy.orphanBytes?.get(disk.id) ?? 0n);
   const left = max(promisableBytes(disk, policy.overcommit) - taken, 0n);
   const count = disk.lvolCount + disk.snapshotCount;
@@ -129,18 +131,24 @@ function refusalOf(
       preconditions: [{ subject: `disks/${disk.id}`, description: `state ${state}` }],
     });
   }
-  const why = diskFailure(disk);
-  if (why !== undefined) {
-    return new Refusal("DISK_UNHEALTHY", `disk ${disk.id} takes no new volumes: ${why}`, {
-      preconditions: [{ subject: `disks/${disk.id}`, description: why }],
-    });
-  }
+  const failing = unhealthy(disk);
+  if (failing !== undefined) return failing;
   if (disk.cordoned) {
     return new Refusal("CORDONED", `disk ${disk.id} is cordoned and takes no new volumes`);
   }
   const refusal = notZeroed(disk, policy);
   if (refusal !== undefined || !thin) return refusal;
   return discardRefusal(disk, { ...policy, guard: policy.discardGuard });
+}
+
+/** No new bytes are promised on a disk that is failing, whoever they are for; undefined: it is not. */
+export function unhealthy(disk: DiskRow): Refusal | undefined {
+  const why = diskFailure(disk);
+  if (why === undefined) return undefined;
+  const message = `no new bytes are promised on disk ${disk.id}, which is failing: ${why}`;
+  return new Refusal("DISK_UNHEALTHY", message, {
+    preconditions: [{ subject: `disks/${disk.id}`, description: why }],
+  });
 }
 
 /** Why no volume may get clusters of the disk that it does not have yet; undefined if it may. */

@@ -10,7 +10,8 @@ import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { eventsOf } from "../support/events.ts";
 import { scrape, valueOf } from "../support/scrape.ts";
 import { REAL_SOCKET, startTarget, type TestTarget } from "../support/target.ts";
-import { getLvol, idOf, provision, remove, stateOf } from "../support/volumes.ts";
+import { takeSnapshot } from "../support/snapshots.ts";
+import { getLvol, idOf, provision, remove, resize, stateOf } from "../support/volumes.ts";
 
 const TIMING = { healthMs: 40, healthWaitMs: 400, stateLastsMs: 50 };
 /** The disk that gives an empty page. */
@@ -140,6 +141,11 @@ describe.skipIf(REAL_SOCKET !== undefined)("the health of disks", () => {
     expect(refused.message).toContain("READ_ONLY: it takes no writes any more");
     const elsewhere = await provision(agent);
     expect(elsewhere.status?.diskId).not.toBe(diskId("SIM0"));
+
+    const growth = await refusal(resize(agent, idOf(lvol), 2n * (lvol.spec?.sizeBytes ?? 0n)));
+    expect(growth).toMatchObject({ code: 9, reason: "DISK_UNHEALTHY" });
+    const copied = await refusal(takeSnapshot(agent, idOf(lvol)));
+    expect(copied).toMatchObject({ code: 9, reason: "DISK_UNHEALTHY" });
 
     const marked = await getLvol(agent, idOf(lvol));
     expect(stateOf(marked)).toBe("LVOL_STATE_UP");

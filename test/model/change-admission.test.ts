@@ -109,6 +109,14 @@ describe("admission of a resize", () => {
       "FAILED_PRECONDITION",
     ],
     [
+      "new bytes on a disk that is failing",
+      {},
+      { health: "FAILED", healthReasons: ["READ_ONLY"] },
+      4n * CLUSTER,
+      "DISK_UNHEALTHY",
+      "FAILED_PRECONDITION",
+    ],
+    [
       "what is being deleted",
       { deleteRequestedTime: new Date() },
       {},

@@ -5,6 +5,7 @@ import type { DiskSubject, NodeSubject } from "./state-lines.ts";
 import {
   after,
   databaseDown,
+  diskFails,
   diskMissing,
   diskOf,
   hold,
@@ -87,15 +88,7 @@ export const DISK_STATES: States<DiskSubject> = {
       return disks;
     },
   },
-  failing: {
-    bring: async (world, count) => {
-      await started(world);
-      await world.scenario.killAgent();
-      const failing = `health = 'FAILED', health_reasons = '["READ_ONLY"]', health_time = now()`;
-      await world.scenario.query(`update disk set ${failing}`);
-      return await upDisk(world, count);
-    },
-  },
+  failing: after(upDisk, diskFails),
   "not zeroed": {
     options: { env: BY_HAND },
     bring: async (world, count) => {

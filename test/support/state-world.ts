@@ -86,6 +86,15 @@ export async function diskMissing(world: World): Promise<void> {
   await until("the disk is not UP any more", () => diskOf(agent).state !== "UP");
 }
 
+/** The drive says that it takes no writes any more. */
+export async function diskFails({ scenario }: World): Promise<void> {
+  await scenario.killAgent();
+  const failing = `health = 'FAILED', health_reasons = '["READ_ONLY"]', health_time = now()`;
+  await scenario.query(`update disk set ${failing}`);
+  const agent = await scenario.start();
+  await agent.ready();
+}
+
 export async function targetDown({ scenario, agent }: World): Promise<void> {
   await scenario.target.kill();
   await until("the agent has noticed", () => !isWell(agent(), "target"));

@@ -7,6 +7,7 @@ import { SIZE, type SnapshotSubject } from "./state-lines.ts";
 import {
   after,
   databaseDown,
+  diskFails,
   diskMissing,
   diskOf,
   hold,
@@ -121,6 +122,7 @@ export const VOLUME_STATES: States<string> = {
   "disk missing": after(upVolumes, diskMissing, (world, volumes) =>
     untilLvols(world, volumes, "DEGRADED"),
   ),
+  "disk failing": after(upVolumes, diskFails, (world, volumes) => untilLvols(world, volumes, "UP")),
   "target down": after(upVolumes, targetDown, (world, volumes) =>
     untilLvols(world, volumes, "DEGRADED"),
   ),
@@ -160,6 +162,7 @@ async function upSnapshots(world: World, count: number): Promise<readonly Snapsh
 export const SNAPSHOT_STATES: States<SnapshotSubject> = {
   absent: { bring: sources },
   "absent, target down": after(sources, targetDown),
+  "absent, disk failing": after(sources, diskFails),
   creating: {
     bring: async (world, count) => {
       const wanted = await sources(world, count);
@@ -218,6 +221,9 @@ export const SNAPSHOT_STATES: States<SnapshotSubject> = {
   },
   "disk missing": after(upSnapshots, diskMissing, (world, taken) =>
     untilSnapshots(world, taken, "DEGRADED"),
+  ),
+  "disk failing": after(upSnapshots, diskFails, (world, taken) =>
+    untilSnapshots(world, taken, "UP"),
   ),
   "target down": after(upSnapshots, targetDown, (world, taken) =>
     untilSnapshots(world, taken, "DEGRADED"),
