@@ -1,5 +1,6 @@
 // Why the controller of a disk is not claimed or attached, with the cure of each known reason.
-import type { Cause } from "./explanation.ts";
+import type { Setback } from "../model/controller.ts";
+import { instant, type Cause } from "./explanation.ts";
 import { IOMMU_CURE } from "./setup.ts";
 
 /** By the word that such a reason begins with, or has after the address of a member. */
@@ -20,11 +21,27 @@ const CURES: readonly (readonly [word: string, cure: string])[] = [
 /** waits: what the controller waits for or fails at, as recorded; undefined: nothing. */
 export function claimCause(waits: string | undefined): Cause | undefined {
   if (waits === undefined) return undefined;
-  const known = CURES.find(([word]) => waits.includes(word));
-  const cure = known?.[1] ?? "see ListControllers, dmesg and the target's log";
   return {
     cause: waits,
-    cure: `${cure}; the agent then goes on by itself`,
+    cure: `${cureOf(waits)}; the agent then goes on by itself`,
     waits: "waits for its controller",
   };
+}
+
+/** Its claim failed for good, and its controller was given back. */
+export function setBackCause({
+  reason,
+  nextTryTime,
+}: Pick<Setback, "reason" | "nextTryTime">): Cause {
+  const next = `is tried again at ${instant(nextTryTime)}`;
+  return {
+    cause: `${reason}; its controller was given back to the kernel driver and ${next}`,
+    cure: `${cureOf(reason)}; AdmitDisk, or a restart of the target, has it tried at once`,
+    waits: next,
+  };
+}
+
+function cureOf(reason: string): string {
+  const known = CURES.find(([word]) => reason.includes(word));
+  return known?.[1] ?? "see ListControllers, dmesg and the target's log";
 }

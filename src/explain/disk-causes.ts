@@ -1,8 +1,9 @@
 // The causes for which a disk takes no volumes, one function each; the first that applies is the
 // cause.
-import { claimCause } from "./claim-causes.ts";
+import { claimCause, setBackCause } from "./claim-causes.ts";
 import { EVIDENCE_CURES } from "./evidence-cures.ts";
 import { formatBytes } from "../model/bytes.ts";
+import type { Setback } from "../model/controller.ts";
 import { refusing } from "../model/disk-claim.ts";
 import { exposedText } from "../model/disk-conditions.ts";
 import { freeSpaceDirt } from "../model/free-space.ts";
@@ -68,6 +69,8 @@ export type DiskFacts = {
   readonly conflict: string | undefined;
   /** Subjects of evidence that are disks with a store of this node. */
   readonly ownSubjects: ReadonlySet<string>;
+  /** The claim of its controller failed for good: why, and when it is tried again; undefined: it did not. */
+  readonly setback: Pick<Setback, "reason" | "nextTryTime"> | undefined;
   /** What its controller waits for, or fails at; undefined: nothing. */
   readonly waits: string | undefined;
   /** Undefined: no lvstore of it is known. */
@@ -244,8 +247,9 @@ function admissionCause(facts: DiskFacts): Cause | undefined {
   };
 }
 
-function failedCause({ row, state }: DiskFacts): Cause | undefined {
+function failedCause({ row, state, setback }: DiskFacts): Cause | undefined {
   if (state !== "FAILED") return undefined;
+  if (setback !== undefined) return setBackCause(setback);
   return {
     cause: row.stateReason,
     cure: "see the drive (dmesg, nvme smart-log) and the target's log; AdmitDisk tries again",

@@ -22,7 +22,7 @@ export function explainDisk(facts: DiskFacts): Explanation {
   const causes = diskCauses(facts);
   const [first] = causes.all;
   const lastError = diskLastError(facts);
-  const nextTryTime = ifFuture(row.nextTryTime, node.now);
+  const nextTryTime = ifFuture(facts.setback?.nextTryTime ?? row.nextTryTime, node.now);
   const idle = first?.waits ?? "all is as wanted";
   const nextStep = nextStepText({ steps, inFlight, idle, nextTryTime }, node);
   return {

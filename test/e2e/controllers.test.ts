@@ -17,6 +17,7 @@ import {
   type NodeWithDrives,
 } from "../support/drives.ts";
 import { until, type TestAgent } from "../support/agent.ts";
+import { explainDisk } from "../support/explain.ts";
 import { REAL_SOCKET } from "../support/target.ts";
 import { getLvol, idOf, provision, stateOf } from "../support/volumes.ts";
 
@@ -195,6 +196,12 @@ describe.skipIf(REAL_SOCKET !== undefined)("a claim that fails", () => {
       state: "FAILED",
       stateReason: expect.stringContaining("answered -19 (No such device)"),
     });
+    const [row] = [...agent.node.agent.rows.disks()];
+    const { summary, nextStep } = await explainDisk(agent, row?.id ?? "");
+    expect(summary).toMatch(
+      /answered -19 .*; its controller was given back .* is tried again at 20/,
+    );
+    expect(nextStep).toMatch(/^nothing: is tried again at 20/);
     await agent[Symbol.asyncDispose]();
     // Its time has not come: a new process does not begin anew.
     const second = await node.start();

@@ -9,6 +9,9 @@ import { DISK, diskRow } from "../support/model.ts";
 
 const NOT_OURS = { lvsUuid: undefined, lvsName: undefined, controllerName: undefined } as const;
 const BARE = diskRow({ ...NOT_OURS, state: "DISCOVERED", stateReason: "not admitted" });
+/** When the claim of a controller is tried again. */
+const AGAIN = new Date("2026-11-26T08:00:00Z");
+
 const KERNEL = {
   address: "0000:01:00.0",
   driver: "nvme",
@@ -157,6 +160,18 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     /it was released and is not in this machine/,
     /put it back if it was pulled/,
     "NUUNUYY",
+  ],
+  [
+    "given back",
+    {
+      row: { ...BARE, state: "FAILED", stateReason: "NO_HUGEPAGES" },
+      onTarget: undefined,
+      inKernel: KERNEL,
+      setback: { reason: "NO_HUGEPAGES: none is free", nextTryTime: AGAIN },
+    },
+    /NO_HUGEPAGES: none is free; its controller was given back .* is tried again at 2026-11-26T08:00:00Z/,
+    /reserve hugepages .*; AdmitDisk, or a restart of the target, has it tried at once/,
+    "NYYNUYY",
   ],
   [
     "somebody's store",

@@ -174,6 +174,7 @@ export function diskFacts(change: Partial<DiskFacts> = {}): DiskFacts {
     fabric: undefined,
     conflict: undefined,
     ownSubjects: new Set(),
+    setback: undefined,
     waits: undefined,
     space: undefined,
     freeClusters: 250n,

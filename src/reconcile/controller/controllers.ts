@@ -193,7 +193,7 @@ export class Controllers {
     const own = [...rows.controllers()].filter((row) => hasDrive(row, disk));
     const setBack = own.find((row) => isSetBack({ now, pending: pending(now) }, row));
     const texts = own.map(({ lastError, stateReason }) => lastError ?? stateReason);
-    return { setback: setBack?.setback?.reason, waits: texts.find((text) => text !== "") };
+    return { setback: setBack?.setback, waits: texts.find((text) => text !== "") };
   }
 
   /** Other disks in use that go together with an attached one, if it is detached: `serial/nsid`. */

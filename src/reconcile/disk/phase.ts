@@ -123,7 +123,7 @@ function phaseInKernel(view: DiskView): DiskPhase {
   const { row, inKernel } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
   if (inKernel === undefined) return is("MISSING", `it is on no PCI function; last ${row.address}`);
-  if (view.setback !== undefined && row.admitted) return is("FAILED", view.setback);
+  if (view.setback !== undefined && row.admitted) return is("FAILED", view.setback.reason);
   const blocking = refusing(inKernel.evidence ?? [], view.ownSubjects);
   const first = blocking.find(saysOfDisk) ?? blocking[0];
   const why = first && `${first.kind}: ${first.subject} ${first.detail}`;

@@ -1,5 +1,6 @@
 // The view of one disk that its loop plans from: its row, what the kernel and the target show of
 // it, and its entry in the configuration.
+import type { Setback } from "../../model/controller.ts";
 import type { DiskRow } from "../../model/disk.ts";
 import type { StepFailures } from "../../model/failure.ts";
 import type { Evidence } from "../../model/evidence.ts";
@@ -57,8 +58,8 @@ export type DiskView = {
   readonly conflict: string | undefined;
   /** Subjects of evidence that are disks with a store of this node: `serial/nsid`. */
   readonly ownSubjects: ReadonlySet<string>;
-  /** The claim of its controller failed for good, and this is why; undefined: it did not. */
-  readonly setback: string | undefined;
+  /** The claim of its controller failed for good: why, and when it is tried again; undefined: it did not. */
+  readonly setback: Pick<Setback, "reason" | "nextTryTime"> | undefined;
   /** What its controller waits for, or fails at; undefined: nothing. */
   readonly waits: string | undefined;
   /** This process found the disk blank in the claim it still holds: the disk may be formatted. */
