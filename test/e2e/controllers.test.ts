@@ -131,6 +131,52 @@ describe.skipIf(REAL_SOCKET !== undefined)("a drive", () => {
     expect(await detaches(node)).toBe(0);
   });
 
+  it("that replaces another one is looked at anew when its claim is cut off, whatever was there before", async () => {
+    await using node = await nodeWithDrives(spec(drive(1)), [drive(2)]);
+    const agent = await node.start();
+    await settled(agent, { SER1: "DISK_STATE_UP" });
+    await agent[Symbol.asyncDispose]();
+    await node.target.kill();
+    await node.kernel.kernel.unplug("0000:01:00.0");
+    await node.kernel.kernel.plugIn({ ...drive(2), address: "0000:01:00.0", iommuGroup: "1" });
+    await node.target.restart();
+    {
+      await using control = await node.target.control();
+      const method = "bdev_nvme_attach_controller";
+      const { stopped } = await control.stopAt({ when: "before", method, nth: 1 });
+      const second = await node.start();
+      await stopped;
+      // It is on vfio-pci, and who has found it blank is gone.
+      await node.target.kill();
+      await second[Symbol.asyncDispose]();
+    }
+    await node.target.restart();
+    const third = await node.start();
+    await settled(third, { SER1: "DISK_STATE_MISSING", SER2: "DISK_STATE_UP" });
+    expect(await detaches(node)).toBe(0);
+  });
+
+  it("that another one has replaced is found elsewhere, although its place is taken", async () => {
+    await using node = await nodeWithDrives(spec(drive(1)), [drive(2)]);
+    const agent = await node.start();
+    await settled(agent, { SER1: "DISK_STATE_UP" });
+    const made = await provision(agent);
+    await agent[Symbol.asyncDispose]();
+    await node.target.kill();
+    await node.kernel.kernel.unplug("0000:01:00.0");
+    await node.kernel.kernel.plugIn({ ...drive(2), address: "0000:01:00.0", iommuGroup: "1" });
+    await node.target.restart();
+    const second = await node.start();
+    await settled(second, { SER1: "DISK_STATE_MISSING", SER2: "DISK_STATE_UP" });
+    const bound = { iommuGroup: "9", driver: "vfio-pci" } as const;
+    await node.kernel.kernel.plugIn({ ...drive(1), address: "0000:09:00.0", ...bound });
+    await settled(second, { SER1: "DISK_STATE_UP", SER2: "DISK_STATE_UP" });
+    expect((await diskOf(second, "SER1"))?.address).toBe("0000:09:00.0");
+    expect((await diskOf(second, "SER2"))?.address).toBe("0000:01:00.0");
+    await until("the volume is UP again", async () => isUp(second, idOf(made)));
+    expect(await detaches(node)).toBe(0);
+  });
+
   it("keeps its state while a double of it is plugged in, which is not taken", async () => {
     await using node = await nodeWithDrives(spec(drive(1)));
     const agent = await node.start();
@@ -148,6 +194,15 @@ describe.skipIf(REAL_SOCKET !== undefined)("a drive", () => {
     await node.target.restart();
     await until("the volume is UP again", async () => isUp(agent, idOf(made)));
     expect(await driverAt(node, "0000:02:00.0")).toBe("nvme");
+    // Nor does another agent take the double for it, which sees only that one in the kernel.
+    await agent[Symbol.asyncDispose]();
+    await node.target.restart();
+    const second = await node.start();
+    await until("the volume is UP once more", async () => isUp(second, idOf(made)));
+    expect((await diskOf(second, "SER1"))?.address).toBe("0000:01:00.0");
+    expect((await conditionOf(second, "SER1", "Conflict"))?.message).toContain("0000:02:00.0");
+    expect(await driverAt(node, "0000:02:00.0")).toBe("nvme");
+    expect(await detaches(node)).toBe(0);
   });
 
   it("of two that look the same is taken by none, and both are named", async () => {

@@ -10,7 +10,7 @@ import {
   KERNEL_DRIVER,
   VFIO,
 } from "./closure-rules.ts";
-import type { ControllerView } from "./view.ts";
+import type { ControllerView, Member } from "./view.ts";
 
 type Phase = { readonly state: ControllerState; readonly stateReason: string };
 type Patch = { -readonly [Key in keyof ControllerStatusPatch]: ControllerStatusPatch[Key] };
@@ -104,16 +104,22 @@ function kernelColumns({ row, inKernel, disks, attachedAs, now }: ControllerView
 
 /** From which driver it was taken: forgotten once it is back, recorded of one that was found attached. */
 function wayBack(view: ControllerView): Patch {
-  const { row, inKernel, attachedAs, disks } = view;
+  const { row, inKernel, attachedAs, disks, members } = view;
   const taken = { originalDriver: KERNEL_DRIVER, members: [row.id] };
   if (attachedAs !== undefined) {
     const ours = disks.some((disk) => disk.row.lvsUuid !== undefined && isWanted(disk.row));
     return ours && row.originalDriver === undefined ? taken : {};
   }
   if (row.originalDriver === undefined || isTaken(view)) return {};
+  // A claim forgets what was found on its disks before the next scan of the kernel shows the new driver.
+  const isUnsure = view.inFlight || members.some(isUninspected);
   const isClaiming = inKernel?.driver === KERNEL_DRIVER && claimBlockers(view).length === 0;
   const isHalfClaimed = inKernel?.driverOverride === VFIO;
-  return isClaiming || isHalfClaimed ? {} : { originalDriver: undefined, members: [] };
+  return isUnsure || isClaiming || isHalfClaimed ? {} : { originalDriver: undefined, members: [] };
+}
+
+function isUninspected({ disks }: Member): boolean {
+  return disks.some(({ evidence }) => evidence === undefined);
 }
 
 function pendingEnded(view: ControllerView): boolean {

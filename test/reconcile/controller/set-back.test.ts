@@ -1,91 +1,16 @@
 // How long a controller waits whose claim failed for good: the row alone says so, whichever agent reads it.
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { newControllerRow, type ControllerRow } from "../../../src/model/controller.ts";
-import { fingerprint } from "../../../src/model/evidence.ts";
+import type { ControllerRow } from "../../../src/model/controller.ts";
 import type { StepFailures } from "../../../src/model/failure.ts";
 import { controllerTake } from "../../../src/reconcile/controller/take.ts";
-import type { ControllerView } from "../../../src/reconcile/controller/view.ts";
 import { records } from "../../../src/store/columns.ts";
 import { parseControllerRows } from "../../../src/store/controller-rows.ts";
 import { ATTACH_TRIES, FORMAT_TRIES } from "../../../src/limits.ts";
-import { diskRow } from "../../support/model.ts";
+import { RUN, START, taken, viewOf, type At } from "../../support/controller-view.ts";
 
-const START = new Date("2026-11-26T00:00:00Z");
-const RUN = "0123456789abcdef";
 const ATTACH = "controller-take/attach-controller";
-const CREATE_STORE = "disk-init/create-store";
 const MINUTE = 60_000;
-
-type At = {
-  readonly row: ControllerRow;
-  readonly now: Date;
-  readonly run?: string;
-  readonly attached?: boolean;
-  /** Refused formats of its disk. */
-  readonly formats?: number;
-};
-
-/** A drive of its own, on vfio-pci, taken by the agent; what failed is what its row says. */
-function viewOf({ row, now, run = RUN, attached = false, formats = 0 }: At): ControllerView {
-  const refused = { attempt: formats, message: "not permitted", nextTryTime: now };
-  const identity = { serial: "S", model: "M", nsid: 1 };
-  const disk = diskRow({
-    ...identity,
-    transport: "PCIe",
-    admittedEvidence: fingerprint([]),
-    lvsName: undefined,
-    lvsUuid: undefined,
-    failures: formats === 0 ? {} : { [CREATE_STORE]: refused },
-  });
-  const size = { sizeBytes: disk.sizeBytes, blockSize: 512, store: undefined };
-  const onTarget = { ...identity, ...size, controllerName: "c", bdevName: "c1n1" };
-  const there = {
-    row: disk,
-    onTarget: attached ? onTarget : undefined,
-    evidence: [],
-    conflict: undefined,
-    claimedBlank: true,
-    foundEmpty: false,
-    loadEnded: true,
-  };
-  const member = {
-    address: row.id,
-    row,
-    inKernel: {
-      driver: "vfio-pci",
-      driverOverride: undefined,
-      iommuGroup: "1",
-      identity: undefined,
-      namespaces: 0,
-    },
-    attachedAs: attached ? "sn-some" : undefined,
-    disks: [there],
-  };
-  return {
-    ...member,
-    now,
-    inFlight: false,
-    failures: row.failures,
-    targetConnected: true,
-    targetListed: true,
-    kernelListed: true,
-    members: [member],
-    obstacle: undefined,
-    groupUser: undefined,
-    missing: [],
-    ownSubjects: new Set(),
-    pending: { incarnation: run, epoch: 7n, now, graceUntil: START, earlierMayRun: false },
-    writeMode: "read-write",
-  };
-}
-
-const taken: ControllerRow = {
-  ...newControllerRow("node-1", { id: "0000:01:00.0", serial: "S", model: "M" }, START),
-  originalDriver: "nvme",
-  members: ["0000:01:00.0"],
-  pendingOp: { op: "attach", run: RUN, epoch: 7n, since: START, failed: false },
-};
 
 const jsonColumns = z.tuple([
   z.looseObject({ setback: z.unknown(), failures: z.unknown(), pending_op: z.unknown() }),
