@@ -9,6 +9,7 @@ import type { Access } from "../access/access.ts";
 import type { Peer } from "../access/peer.ts";
 import { listenTls } from "../access/tls-listener.ts";
 import { Refusal } from "../model/errors.ts";
+import { limitConnections } from "./http-connections.ts";
 import { hostAndPort, ListenError } from "./listen.ts";
 import { refuseMetrics } from "./permissions.ts";
 
@@ -70,6 +71,7 @@ async function open(
     const listener = await listenTls({ at, protocol: "http/1.1", access, log, onPeer });
     return { port: listener.port, stop: async () => await listener[Symbol.asyncDispose]() };
   }
+  limitConnections(server, log);
   server.listen({ ...at, exclusive: true });
   await once(server, "listening");
   const stop = async () => {
