@@ -28,6 +28,8 @@ export type DiskSpace = {
   readonly clusterBytes: bigint;
   readonly totalClusters: bigint;
   readonly freeClusters: bigint;
+  /** Not free, as zeroing holds them, and free again once they are zeroed. */
+  readonly heldClusters: bigint;
 };
 
 /** Of the disk's row. */
@@ -38,13 +40,17 @@ type RecordedSpace = {
   readonly spaceLevel: RecordedSpaceLevel;
 };
 
-type StoreSpace = Omit<DiskSpace, "level">;
+type StoreSpace = Omit<DiskSpace, "level" | "heldClusters">;
 
-/** As observed in this incarnation of the target, else as recorded; undefined: no lvstore is known. */
+/**
+ * As observed in this incarnation of the target, else as recorded; undefined: no lvstore is known. What zeroing
+ * holds comes back by itself, so it makes no disk low on space; but hosts cannot have it yet, so it can be full.
+ */
 export function diskSpace(
   row: RecordedSpace,
   observed: StoreSpace | undefined,
   thresholds: SpaceThresholds,
+  heldClusters = 0n,
 ): DiskSpace | undefined {
   const clusterBytes = observed?.clusterBytes ?? row.clusterBytes;
   const totalClusters = observed?.totalClusters ?? row.totalClusters;
@@ -52,8 +58,10 @@ export function diskSpace(
   if (clusterBytes === undefined || totalClusters === undefined) return undefined;
   if (freeClusters === undefined) return undefined;
   const level =
-    freeClusters === 0n ? "FULL" : levelOf(freeClusters, totalClusters, row, thresholds);
-  return { level, clusterBytes, totalClusters, freeClusters };
+    freeClusters === 0n
+      ? "FULL"
+      : levelOf(freeClusters + heldClusters, totalClusters, row, thresholds);
+  return { level, clusterBytes, totalClusters, freeClusters, heldClusters };
 }
 
 /** The level to record; a full disk is recorded as CRITICAL, and as 0 free clusters. */
@@ -92,10 +100,15 @@ export function isWorthRecording(
 }
 
 /** For people: `1.5 GiB of 8 GiB (18 %) are free`. */
-function spaceText({ clusterBytes, totalClusters, freeClusters }: DiskSpace): string {
+function spaceText(space: DiskSpace): string {
+  const { clusterBytes, totalClusters, freeClusters, heldClusters } = space;
   const percent = totalClusters === 0n ? 0n : (freeClusters * 100n) / totalClusters;
   const free = formatBytes(freeClusters * clusterBytes);
-  return `${free} of ${formatBytes(totalClusters * clusterBytes)} (${percent} %) are free`;
+  const held =
+    heldClusters === 0n
+      ? ""
+      : `, and ${formatBytes(heldClusters * clusterBytes)} more once they are zeroed`;
+  return `${free} of ${formatBytes(totalClusters * clusterBytes)} (${percent} %) are free${held}`;
 }
 
 const LEVEL_REASON = { LOW: "Low", CRITICAL: "Critical", FULL: "Full" } as const;

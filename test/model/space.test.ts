@@ -36,6 +36,19 @@ describe("the level of a disk's space", () => {
     expect(critical).toEqual(["CRITICAL", "CRITICAL", "LOW", "LOW", "OK"]);
   });
 
+  it("counts what zeroing holds as free, as it comes back, but a disk is full while nothing else is", () => {
+    const row = diskRow({ totalClusters: 1_000n, clusterBytes: 1n });
+    const spaceOf = (freeClusters: bigint, heldClusters: bigint) => {
+      const observed = { clusterBytes: 1n, totalClusters: 1_000n, freeClusters };
+      return diskSpace(row, observed, SPACE_THRESHOLDS, heldClusters);
+    };
+    const levels = [spaceOf(50n, 150n), spaceOf(50n, 149n), spaceOf(50n, 49n), spaceOf(0n, 900n)];
+    expect(levels.map((space) => space?.level)).toEqual(["OK", "LOW", "CRITICAL", "FULL"]);
+    const held =
+      /^0 bytes of 1000 bytes \(0 %\) are free, and 900 bytes more once they are zeroed;/;
+    expect(spaceConditions(levels[3])[0]?.message).toMatch(held);
+  });
+
   it("is never low where a threshold of 0 says so, but a full disk is full", () => {
     const never = { ...SPACE_THRESHOLDS, lowPercent: 0, criticalPercent: 0 };
     expect([levelOf(1n, "OK", never), levelOf(1n, "CRITICAL", never)]).toEqual(["OK", "OK"]);
@@ -46,7 +59,7 @@ describe("the level of a disk's space", () => {
     const row = diskRow({ totalClusters: 100n, freeClusters: 100n });
     const observed = { clusterBytes: 1n, totalClusters: 100n, freeClusters: 5n };
     const space = diskSpace(row, observed, SPACE_THRESHOLDS);
-    expect(space).toEqual({ ...observed, level: "CRITICAL" });
+    expect(space).toEqual({ ...observed, heldClusters: 0n, level: "CRITICAL" });
     expect(spaceConditions(space)).toMatchObject([{ type: "SpaceLow", reason: "Critical" }]);
   });
 

@@ -107,7 +107,7 @@ export function view(world: World, inFlight = false): VolumePlanView {
     isolation: "strict",
     zeroing: "manual",
     zeroingHoldMs: 0,
-    slices: { of: () => undefined },
+    slices: { of: () => undefined, heldBytes: () => 0n },
     writeMode: () => "read-write" as const,
     spaceThresholds: SPACE_THRESHOLDS,
     pending: () => ({

@@ -146,7 +146,7 @@ export class Disks {
   }
 
   view(row: DiskRow, moment: Moment): DiskView {
-    const { observed, config, rows, pending, writeMode, outcomes } = this.#options;
+    const { observed, config, rows, pending, writeMode, outcomes, slices } = this.#options;
     const place = row.transport === "PCIe" ? this.controllers.placeOf(row) : undefined;
     const onTarget = observed.disk(row.id);
     return {
@@ -155,7 +155,7 @@ export class Disks {
       targetConnected: observed.targetAnswers,
       targetListed: this.#targetListed,
       onTarget,
-      space: spaceOnTarget(row, onTarget, config.spaceThresholds),
+      space: spaceOnTarget(row, onTarget, config.spaceThresholds, slices.heldBytes(row)),
       spaceThresholds: config.spaceThresholds,
       inKernel: place && { ...place, evidence: this.#admissions.looks.evidence(row.id) },
       kernelListed: this.controllers.topology !== undefined,

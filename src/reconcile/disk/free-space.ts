@@ -12,14 +12,17 @@ import type { Slices } from "./slices.ts";
 import type { ObservedDisk } from "../target/observed-disk.ts";
 import type { Observed } from "../target/observed.ts";
 
-/** As observed while the disk's own lvstore is loaded, else as recorded. */
+/** As observed while the disk's own lvstore is loaded, else as recorded. heldBytes: by zeroing. */
 export function spaceOnTarget(
   row: DiskRow,
   onTarget: ObservedDisk | undefined,
   thresholds: SpaceThresholds,
+  heldBytes = 0n,
 ): DiskSpace | undefined {
-  const store = onTarget?.store;
-  return diskSpace(row, store?.uuid === row.lvsUuid ? store : undefined, thresholds);
+  const store = onTarget?.store?.uuid === row.lvsUuid ? onTarget?.store : undefined;
+  const clusterBytes = store?.clusterBytes ?? row.clusterBytes;
+  const held = clusterBytes === undefined ? 0n : heldBytes / clusterBytes;
+  return diskSpace(row, store, thresholds, held);
 }
 
 /** The disk of a volume whose subsystem lets hosts return clusters to it; undefined: it does not. */

@@ -7,10 +7,11 @@ import {
   zeroingSlice,
   zeroingSliceIndex,
 } from "../../model/identity.ts";
+import type { DiskRow } from "../../model/disk.ts";
 import { rateOf } from "../../model/zeroing.ts";
 import type { Rows } from "../../store/rows.ts";
 import { nameOf } from "../target/lvol-alias.ts";
-import type { Observed } from "../target/observed.ts";
+import type { Observed, ReadMark } from "../target/observed.ts";
 
 export type Slice = {
   readonly uuid: string;
@@ -42,14 +43,18 @@ type OfDisk = {
   nextIndex: number;
   totalBytes: bigint;
   zeroedBytes: bigint;
+  /** Of slices that are gone, while no read of free clusters shows it. */
+  returned: readonly { readonly bytes: bigint; readonly mark: ReadMark }[];
 };
 
+type SlicesObserved = Pick<Observed, "incarnation" | "disk" | "freeReadMark" | "isFreeReadSince">;
+
 export class Slices {
-  readonly #observed: Pick<Observed, "incarnation" | "disk">;
+  readonly #observed: SlicesObserved;
   readonly #disks = new Map<string, OfDisk>();
   readonly #measured = new Map<string, Measured>();
 
-  constructor(observed: Pick<Observed, "incarnation" | "disk">) {
+  constructor(observed: SlicesObserved) {
     this.#observed = observed;
   }
 
@@ -65,7 +70,7 @@ export class Slices {
   found(diskId: string, lvols: readonly Listed[], clusterBytes: bigint | undefined): void {
     const { incarnation } = this.#observed;
     if (incarnation === undefined) return;
-    const none = { nextIndex: 0, totalBytes: 0n, zeroedBytes: 0n };
+    const none = { nextIndex: 0, totalBytes: 0n, zeroedBytes: 0n, returned: [] };
     this.#disks.set(diskId, { incarnation, slices: new Map(), ...none });
     for (const { uuid, alias, allocatedClusters } of lvols) {
       if (!isSlice(alias)) continue;
@@ -106,7 +111,22 @@ export class Slices {
     const slice = of?.slices.get(uuid);
     if (of === undefined || slice === undefined) return;
     of.slices.delete(uuid);
+    const { freeReadMark: mark } = this.#observed;
+    of.returned = [...this.#returned(diskId, of), { bytes: slice.bytes, mark }];
     if (!slice.isFiller) of.zeroedBytes += slice.bytes;
+  }
+
+  /** What the number of free clusters lacks as zeroing holds it; until slices were listed, as recorded. */
+  heldBytes({ id, zeroing }: Pick<DiskRow, "id" | "zeroing">): bigint {
+    const of = this.#of(id);
+    if (of === undefined)
+      return zeroing === undefined ? 0n : zeroing.totalBytes - zeroing.zeroedBytes;
+    const all = [...of.slices.values(), ...this.#returned(id, of)];
+    return all.reduce((sum, { bytes }) => sum + bytes, 0n);
+  }
+
+  #returned(diskId: string, { returned }: OfDisk): OfDisk["returned"] {
+    return returned.filter(({ mark }) => !this.#observed.isFreeReadSince(diskId, mark));
   }
 
   /** Names that no slice of the disk has had since they were listed. */

@@ -11,6 +11,7 @@ import { diskFailure } from "../../model/seen-health.ts";
 import type { SpaceThresholds } from "../../model/space.ts";
 import { heldExport, isExposed, type HoldSource } from "../disk/held-exports.ts";
 import { hostsMayFree, mayBeDirty, spaceOnTarget } from "../disk/free-space.ts";
+import type { Slices } from "../disk/slices.ts";
 import type { Moment } from "../engine/kind.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
@@ -82,6 +83,7 @@ export function storeView(
 }
 
 export type VolumeViewSource = HoldSource & {
+  readonly slices: Pick<Slices, "heldBytes">;
   readonly outcomes: UnknownOutcomes;
   /** How long hosts may take to come back after a restart of the target. */
   readonly reconnectGraceMs: number;
@@ -102,6 +104,10 @@ export function diskReason(
 /** It has left the target, and whatever lies on it is not on this node any more. */
 export function isReleased(disk: DiskRow | undefined): boolean {
   return disk?.wanted === "release" && disk.state === "RELEASED";
+}
+
+function spaceOf({ observed, spaceThresholds, slices }: VolumeViewSource, disk: DiskRow) {
+  return spaceOnTarget(disk, observed.disk(disk.id), spaceThresholds, slices.heldBytes(disk));
 }
 
 export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Moment): VolumePlanView {
@@ -134,7 +140,7 @@ export function volumeView(source: VolumeViewSource, row: LvolRow, moment: Momen
     diskReleased: isReleased(disk),
     diskReason: connected ? diskReason(row, disk) : TARGET_AWAY,
     listenAddresses: source.listenAddresses(),
-    space: disk && spaceOnTarget(disk, observed.disk(row.diskId), source.spaceThresholds),
+    space: disk && spaceOf(source, disk),
     diskFailure: diskFailure(disk),
     ...moment,
     pending,

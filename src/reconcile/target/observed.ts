@@ -297,6 +297,16 @@ export class Observed {
     return this.#freeReadsBegun;
   }
 
+  /** Of the free read that began last. */
+  get freeReadMark(): ReadMark {
+    return this.#freeReadsBegun;
+  }
+
+  /** Whether the free clusters of the disk are those of a read that began after the mark. */
+  isFreeReadSince(id: string, mark: ReadMark): boolean {
+    return (this.#freeReads.get(id) ?? 0) > mark;
+  }
+
   /** Free clusters of a disk's lvstore; of two reads the one that began later counts. */
   setFreeClusters(
     id: string,
