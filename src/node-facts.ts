@@ -160,7 +160,7 @@ function nodeFacts(
     hold: fence.hold,
     database: session.status,
     lock: { ok: fence.lockHeld, reason: lock.reason },
-    lease: { ...lease, ok: fence.leaseHeld, reason: lease.reason || "the lease has expired" },
+    lease,
     writes: writer.commits.status,
     kernel: reconciler.kernelStatus,
     target: {

@@ -62,7 +62,7 @@ function leaseCure(reason: string): string {
   const [, , cause = ""] = /^not (taken|renewed in time): (.*)$/s.exec(reason) ?? [];
   if (/^row .* of table /.test(cause)) return writesCure(cause);
   if (/ (read|written): /.test(cause)) return stateDirCure(cause);
-  if (/^the (database|schema) /.test(cause)) return databaseCure(cause);
+  if (/^(the (database|schema) |no answer since )/.test(cause)) return databaseCure(cause);
   return /^not (taken|renewed)/.test(reason)
     ? "see the other components: the agent takes the lease by itself"
     : "ask the agent that has the lease, or stop it: this agent then takes the lease by itself";

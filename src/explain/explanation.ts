@@ -82,9 +82,12 @@ export function nodeCause(node: NodeFacts): Cause | undefined {
     };
   }
   if (!database.ok) {
+    const what = database.reason.startsWith("no answer since")
+      ? `the database gives ${database.reason}`
+      : `${database.reason} (since ${instant(database.since)})`;
     return {
       cause:
-        `${database.reason} (since ${instant(database.since)}); meanwhile exports stay and are ` +
+        `${what}; meanwhile exports stay and are ` +
         `restored if the target restarts, reads answer the last known rows, changes are refused`,
       cure: componentCure("database", database.reason),
       waits: "waits for the database",

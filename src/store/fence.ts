@@ -1,6 +1,7 @@
 // The fence: what this process may do to the target now. It is read in the same tick of the event
 // loop as each write to the target's socket, so it uses fields and the monotonic clock, never a
 // query.
+import type { StoreStatus } from "./component.ts";
 
 /**
  * - `read-only`: no change of the target.
@@ -41,6 +42,12 @@ export class Fence {
 
   get leaseHeld(): boolean {
     return this.#epoch !== undefined && this.#now() < this.#leaseUntilMs;
+  }
+
+  /** When the lease ends or has ended, by its last renewal; undefined: this process never had it. */
+  get leaseEndTime(): Date | undefined {
+    if (!Number.isFinite(this.#leaseUntilMs)) return undefined;
+    return new Date(Date.now() + this.#leaseUntilMs - this.#now());
   }
 
   /** The last attempt to reach the database failed, and recently: nothing can be committed. */
@@ -132,4 +139,15 @@ export class Fence {
     this.#knownMode = now;
     for (const listener of this.#listeners) listener();
   }
+}
+
+/** A lease that was not renewed is over since its end, whatever the renewal that is under way waits for. */
+export function shownLease(
+  status: StoreStatus,
+  { leaseHeld, leaseEndTime }: Pick<Fence, "leaseHeld" | "leaseEndTime">,
+  database: StoreStatus,
+): StoreStatus {
+  if (!status.ok || leaseHeld) return status;
+  const why = database.ok ? "" : `: ${database.reason}`;
+  return { ok: false, reason: `not renewed in time${why}`, since: leaseEndTime ?? status.since };
 }

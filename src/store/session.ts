@@ -8,7 +8,7 @@ import { Component, type StoreStatus } from "./component.ts";
 import { rowsOf } from "./copied-rows.ts";
 import { connect, isDatabaseDown, isLockedOut, type Database } from "./database.ts";
 import { unconfirmedHostCount } from "../model/lvol.ts";
-import type { Fence } from "./fence.ts";
+import { shownLease, type Fence } from "./fence.ts";
 import {
   releaseLease,
   readLease,
@@ -87,7 +87,7 @@ export class StoreSession {
   }
 
   get leaseStatus(): StoreStatus {
-    return this.#lease.status;
+    return shownLease(this.#lease.status, this.#options.fence, this.status);
   }
 
   get failed(): Promise<never> {

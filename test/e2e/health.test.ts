@@ -350,13 +350,21 @@ describe.skipIf(REAL_SOCKET !== undefined)("a database that falls silent", () =>
     const parts = { url: proxy.url, target: own, timing: { leaseTermMs: 3_000 } };
     await using other = await startAgent(parts, {}, { telemetry: seen });
     await other.ready();
+    const taken = (await health(other)).of("lease")?.since?.getTime() ?? Infinity;
     proxy.freeze();
     await until("it is named", async () => {
       // The latter if it was about to record something.
       const named = /database: (no answer since 20|the database cannot be reached)/;
       return named.test((await readyz(other)).text);
     });
-    expect((await health(other)).of("database")?.cure).toMatch(/start PostgreSQL or its network/);
+    const cure = /start PostgreSQL or its network/;
+    expect((await health(other)).of("database")?.cure).toMatch(cure);
+    await until("the lease is over", async () => (await health(other)).of("lease")?.ok === false);
+    const lease = (await health(other)).of("lease");
+    expect(lease?.reason).toMatch(/^not renewed in time: (no answer since|the database cannot)/);
+    expect(lease?.cure).toMatch(cure);
+    // Since it was over, not since it was taken.
+    expect(lease?.since?.getTime()).toBeGreaterThan(taken);
     proxy.thaw();
     await other.ready();
   });

@@ -248,6 +248,14 @@ describe("the summary of an explanation", () => {
     expect(explainLvol(lvolFacts(loading)).summary).toMatch(/make its target answer at/);
   });
 
+  it("names the database that gives no answer, and since when it does once", () => {
+    const reason = "no answer since 2026-11-26T01:00:00.123Z";
+    const { summary } = explainLvol(lvolFacts({ node: nodeFacts({ database: down(reason) }) }));
+    expect(summary).toMatch(
+      /: the database gives no answer since 2026-11-26T01:00:00.123Z; meanwhile/,
+    );
+  });
+
   it("names the cause that the others depend on, where several apply", () => {
     const view = { ...AWAY, listenAddresses: [ELSEWHERE], row: volumeRow({ hosts: [] }) };
     const target = TARGET_DOWN;
