@@ -5,7 +5,7 @@ import { ControlServer } from "./target/control.ts";
 import { Engine, type EngineOptions } from "./target/engine.ts";
 import type { Disk } from "./target/media.ts";
 import { TargetAbort } from "./target/operation.ts";
-import { driveAt, GroupUse, markImage } from "./target/pcie-root.ts";
+import { driveAt, GroupUse, isMarked, markImage } from "./target/pcie-root.ts";
 import { RunningKernel } from "./target/running-kernel.ts";
 import type { Release } from "./target/release.ts";
 import { TargetServer } from "./target/server.ts";
@@ -81,18 +81,21 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** Nobody but this target writes to the disks. */
+const UNMARKED = { markDisk: () => {}, isMarked: () => true };
+
 function pciFunctions(
   root: string | undefined,
-): Pick<EngineOptions, "driveAt" | "groupUse" | "markDisk"> {
+): Pick<EngineOptions, "driveAt" | "groupUse" | "markDisk" | "isMarked"> {
   if (root === undefined) {
-    return { driveAt: () => "by address", groupUse: () => {}, markDisk: () => {} };
+    return { driveAt: () => "by address", groupUse: () => {}, ...UNMARKED };
   }
   if (root === "/") {
     const kernel = new RunningKernel();
     return {
       driveAt: (address) => kernel.driveAt(address),
       groupUse: (address, used) => kernel.groupUse(address, used),
-      markDisk: () => {},
+      ...UNMARKED,
     };
   }
   const groups = new GroupUse(root);
@@ -100,6 +103,7 @@ function pciFunctions(
     driveAt: (address) => driveAt(root, address),
     groupUse: (address, used) => groups.set(address, used),
     markDisk: (disk, marked) => markImage(root, disk, marked),
+    isMarked: (disk) => isMarked(root, disk),
   };
 }
 

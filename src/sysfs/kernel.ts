@@ -21,6 +21,14 @@ export type HeldDevice = AsyncDisposable & {
   readonly read: (offset: bigint, length: number) => Promise<Uint8Array>;
 };
 
+/** As HeldDevice, opened O_RDWR | O_EXCL. */
+export type WritableDevice = HeldDevice & {
+  /** Writes all of the bytes. */
+  readonly write: (offset: bigint, bytes: Uint8Array) => Promise<void>;
+  /** Resolves once what was written outlasts a power failure. */
+  readonly sync: () => Promise<void>;
+};
+
 /**
  * Paths start with "/" and are resolved below the root. A failed call throws Node's error with its
  * errno.
@@ -41,6 +49,8 @@ export type Kernel = {
   readonly write: (path: string, text: string) => Promise<void>;
   /** Undefined if the device is in use (EBUSY). */
   readonly openExclusive: (device: string) => Promise<HeldDevice | undefined>;
+  /** As openExclusive. */
+  readonly openToWrite: (device: string) => Promise<WritableDevice | undefined>;
   /** As HeldDevice.read, for a device that may be in use. */
   readonly readBlocks: (device: string, offset: bigint, length: number) => Promise<Uint8Array>;
 };
@@ -78,6 +88,12 @@ export function openKernel(root: string): Kernel {
       const flags = constants.O_RDONLY | constants.O_EXCL;
       const handle = await unlessErrno(open(at(device), flags), ["EBUSY"], undefined);
       return handle === undefined ? undefined : await held(device, handle);
+    },
+    openToWrite: async (device) => {
+      const flags = constants.O_RDWR | constants.O_EXCL;
+      const handle = await unlessErrno(open(at(device), flags), ["EBUSY"], undefined);
+      if (handle === undefined) return undefined;
+      return { ...(await held(device, handle)), ...writes(handle) };
     },
     readBlocks: async (device, offset, length) => {
       await using handle = await open(at(device), constants.O_RDONLY);
@@ -146,6 +162,20 @@ async function held(device: string, handle: FileHandle): Promise<HeldDevice> {
     read: async (offset, length) => await readFully(handle, offset, length),
     // Closing twice is no error: claimFunctions closes it first, the caller that opened it again.
     [Symbol.asyncDispose]: async () => await handle.close(),
+  };
+}
+
+/** The writing half of WritableDevice. */
+export function writes(handle: FileHandle): Pick<WritableDevice, "write" | "sync"> {
+  return {
+    write: async (offset, bytes) => {
+      for (let done = 0; done < bytes.length;) {
+        const at = Number(offset) + done;
+        const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, at);
+        done += bytesWritten;
+      }
+    },
+    sync: async () => await handle.sync(),
   };
 }
 

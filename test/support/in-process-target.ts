@@ -165,6 +165,7 @@ async function run({ facts, folder, socketPath, strict, configPath, ...options }
     driveAt: () => "by address",
     groupUse: () => {},
     markDisk: () => {},
+    isMarked: () => true,
   });
   const server = new TargetServer({
     socketPath,

@@ -2,7 +2,13 @@
 // The tree holds all state, so it survives a killed agent. One process at a time writes.
 import { open } from "node:fs/promises";
 import { basename, dirname } from "node:path";
-import { openKernel, readFully, type HeldDevice, type Kernel } from "../../sysfs/kernel.ts";
+import {
+  openKernel,
+  readFully,
+  writes,
+  type Kernel,
+  type WritableDevice,
+} from "../../sysfs/kernel.ts";
 import { plugIn, unplug, type SimulatedDrive } from "./build-tree.ts";
 import { driverWrite, refuse } from "./driver-writes.ts";
 import { readHardware } from "./hardware.ts";
@@ -46,6 +52,7 @@ export async function openSimulatedKernel(
       await changes.write(host, path, text);
     },
     openExclusive: async (device) => await openDevice(host, tree, exclusive, device),
+    openToWrite: async (device) => await openDevice(host, tree, exclusive, device),
     readBlocks: async (device, offset, length) => {
       await using handle = await open(tree.at(device), "r");
       return await readFully(handle, offset, length);
@@ -133,10 +140,10 @@ async function openDevice(
   tree: Tree,
   exclusive: Set<string>,
   device: string,
-): Promise<HeldDevice | undefined> {
+): Promise<WritableDevice | undefined> {
   const kernelName = basename(device);
   const at = `/sys/class/block/${kernelName}`;
-  const handle = await open(tree.at(device), "r");
+  const handle = await open(tree.at(device), "r+");
   try {
     const dev = (await host.read(`${at}/dev`)) ?? "";
     if (exclusive.has(dev) || (await inUse(host, kernelName, dev))) {
@@ -148,6 +155,7 @@ async function openDevice(
       device,
       dev,
       read: async (offset, length) => await readFully(handle, offset, length),
+      ...writes(handle),
       [Symbol.asyncDispose]: async () => {
         // On a second disposal another caller may hold the device.
         if (handle.fd !== -1) exclusive.delete(dev);

@@ -29,7 +29,10 @@ type InFlight = {
   polls: number;
 };
 
-export type EngineOptions = Pick<Context, "strict" | "driveAt" | "groupUse" | "markDisk"> & {
+export type EngineOptions = Pick<
+  Context,
+  "strict" | "driveAt" | "groupUse" | "markDisk" | "isMarked"
+> & {
   readonly target: Target;
   /** Default: the newest release. */
   readonly release?: Release;
@@ -121,11 +124,12 @@ export class Engine {
     if (method === undefined || this.release.absent.has(request.method)) {
       throw new RpcError(-32601, "Method not found");
     }
-    const { target, strict, driveAt, groupUse, markDisk } = this.#options;
+    const { target, strict, driveAt, groupUse, markDisk, isMarked } = this.#options;
     const { method: name, id = "none" } = request;
     const { release } = this;
     const operations = this.#operations;
-    const facts = { target, operations, strict, release, driveAt, groupUse, markDisk };
+    const disks = { driveAt, groupUse, markDisk, isMarked };
+    const facts = { target, operations, strict, release, ...disks };
     const context = { ...facts, id, method: name, failsHalfway };
     return method(context, release.params(name, request.params));
   }

@@ -60,6 +60,8 @@ export type Context = {
     disk: { readonly id: string; readonly nsid: number },
     marked: boolean,
   ) => void;
+  /** Whether that signature is there. */
+  readonly isMarked: (disk: { readonly id: string; readonly nsid: number }) => boolean;
 };
 
 export type Method = (context: Context, params: JsonValue | undefined) => Started;

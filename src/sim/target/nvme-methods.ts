@@ -157,7 +157,7 @@ function reachable({ target, driveAt }: Context, asked: Attach): readonly Disk[]
 
 /** The controller is listed from here on; the answer waits until its store is loaded. */
 function connect(
-  { target, groupUse }: Context,
+  { target, groupUse, isMarked }: Context,
   asked: Attach,
   disks: readonly Disk[],
 ): readonly string[] | HalfDone {
@@ -169,6 +169,8 @@ function connect(
     known.paths.push(path);
     return known.bdevs.map((bdev) => bdev.name);
   }
+  // What a kernel has overwritten meanwhile is no store; the other blocks are as they were.
+  for (const disk of disks) if (disk.store !== undefined && !isMarked(disk.facts)) disk.destroy();
   const controller: Controller = { name, disks, paths: [path], bdevs: [] };
   target.controllers.set(name, controller);
   const bdevs = disks.map((disk) => target.registerDisk(controller, disk));

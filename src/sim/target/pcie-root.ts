@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  readSync,
   writeSync,
 } from "node:fs";
 import { basename, join } from "node:path";
@@ -79,6 +80,23 @@ export function markImage(
   const file = openSync(image, "r+");
   try {
     writeSync(file, marked ? MARK : Buffer.alloc(MARK.length), 0, MARK.length, 0);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Whether a store's signature is still there: what a kernel has overwritten is no store any more. */
+export function isMarked(
+  root: string,
+  { id, nsid }: { readonly id: string; readonly nsid: number },
+): boolean {
+  const image = join(root, imagePath(id, nsid));
+  if (!existsSync(image)) return true;
+  const file = openSync(image, "r");
+  try {
+    const bytes = Buffer.alloc(MARK.length);
+    readSync(file, bytes, 0, bytes.length, 0);
+    return MARK.equals(bytes);
   } finally {
     closeSync(file);
   }
