@@ -69,6 +69,12 @@ export const ELSEWHERE_MS = 30_000;
 /** The kernel may take that long to unbind a function from its driver; it has no limit itself. */
 export const UNBIND_MS = 10_000;
 
+/** A wipe zeroes so much at the beginning and at the end of a disk. */
+export const WIPE_END_BYTES = 16_777_216;
+
+/** A wipe that has not begun by then is not carried out any more. */
+export const WIPE_BEGIN_MS = 600_000;
+
 /** Refused attaches of a controller, and refused formats of a disk, before it is given back. */
 export const ATTACH_TRIES = 5;
 export const FORMAT_TRIES = 3;

@@ -86,14 +86,22 @@ export class NodeEvents implements Disposable {
     }
   }
 
-  /** Its class was judged with a hysteresis already. */
+  /** The class of its health was judged with a hysteresis already. */
   #onDisk({ id, before }: Extract<RowChange, { kind: "disk" }>): void {
     const row = this.#options.agent.rows.disk(id);
-    if (row === undefined || before === undefined || row.health === before.health) return;
+    if (row === undefined || before === undefined) return;
+    const object = { objectKind: "disk", objectId: id } as const;
+    if (before.wipe !== undefined && row.wipe === undefined) {
+      const isDone = row.wipeEnded === undefined;
+      const reason = isDone ? "DISK_WIPED" : "WIPE_ENDED";
+      const message = row.wipeEnded ?? "";
+      const traceId = traceIdOf(row.traceparent);
+      this.#tell(() => eventOf({ ...object, reason, message, traceId, time: new Date() }));
+    }
+    if (row.health === before.health) return;
     this.#tell(() =>
       eventOf({
-        objectKind: "disk",
-        objectId: id,
+        ...object,
         reason: "HEALTH_CHANGED",
         before: before.health,
         after: row.health,

@@ -6,9 +6,7 @@ import type { Agent } from "./api/agent.ts";
 import type { StorageNodeHandlers } from "./api/call.ts";
 import { cordonHandlers } from "./api/cordon.ts";
 import { controllerHandlers } from "./api/controllers.ts";
-import { diskHandlers } from "./api/disks.ts";
-import { adoptionHandlers } from "./api/disk-adopt.ts";
-import { releaseHandlers } from "./api/disk-release.ts";
+import { allDiskHandlers } from "./api/disk-handlers.ts";
 import { iostatHandlers } from "./api/iostat.ts";
 import { explainHandlers } from "./api/explain.ts";
 import { eventHandlers } from "./api/events.ts";
@@ -185,9 +183,7 @@ function handlersOf(agent: Agent, log: Logger): Partial<StorageNodeHandlers> {
     ...deletionHandlers(agent),
     ...changeHandlers(agent),
     ...exportHandlers(agent),
-    ...diskHandlers(agent),
-    ...adoptionHandlers(agent),
-    ...releaseHandlers(agent),
+    ...allDiskHandlers(agent),
     ...controllerHandlers(agent),
     ...cordonHandlers(agent),
     ...nodeHandlers(agent),
@@ -245,6 +241,7 @@ function agentOf(parts: Parts): Agent {
       return await reconciler.adoptions.adopt(asked);
     },
     lookAtDisk: (id) => reconciler.lookAtDisk(id),
+    lookToWipe: (id) => reconciler.lookToWipe(id),
     freeFor: (asked) => reconciler.freeFor(asked),
     discardGuard: () => reconciler.discardGuard,
     orphans: orphansOf(parts),

@@ -14,6 +14,7 @@ import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { Adoption, Orphan, Purge } from "../model/orphan.ts";
 import type { PendingOp } from "../model/pending-op.ts";
 import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
+import type { WipeLook } from "../model/wipe-admission.ts";
 import type { LvolFacts } from "../explain/lvol-facts.ts";
 import type { SnapshotFacts } from "../explain/snapshot.ts";
 import type { IoReading, IostatReader } from "../model/iostat.ts";
@@ -100,6 +101,8 @@ export type Agent = {
   readonly adoptDisk: (asked: DiskAdoption) => Promise<DiskRow>;
   /** The evidence against a disk, looked for now; undefined: nobody can look at it where it is. */
   readonly lookAtDisk: (id: string) => Promise<readonly Evidence[] | undefined>;
+  /** The same, with what else is at its place, for a wipe. */
+  readonly lookToWipe: (id: string) => Promise<WipeLook | undefined>;
   /** Free clusters by disk; read from the target where too few seem to be free for what is asked. */
   readonly freeFor: (
     asked: Pick<CreationRequest, "sizeBytes" | "thin">,

@@ -26,6 +26,7 @@ import {
 } from "./explanation.ts";
 import { setupCause, type SetupCheck } from "./setup.ts";
 import { failingCause } from "./disk-health.ts";
+import { wipeCause } from "./wipe-cause.ts";
 
 export type DiskFacts = {
   readonly row: DiskRow;
@@ -105,7 +106,7 @@ type Part = (facts: DiskFacts) => Cause | undefined;
 export function diskCauses(facts: DiskFacts) {
   const node = nodeCause(facts.node);
   const presence = presenceCause(facts);
-  const evidence = evidenceCause(facts);
+  const evidence = wipeCause(facts.row, facts) ?? evidenceCause(facts);
   const admission = admissionCause(facts);
   const store = STORE_CAUSES.map((causeOf) => causeOf(facts)).find((cause) => cause !== undefined);
   const target = targetCause(facts.node, facts.targetConnected);

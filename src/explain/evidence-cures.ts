@@ -2,16 +2,18 @@
 import type { EvidenceKind } from "../model/evidence.ts";
 import { IOMMU_CURE } from "./setup.ts";
 
+const WIPE = "if nobody needs what is on it, call WipeDisk with the fingerprint of its evidence";
+
 export const EVIDENCE_CURES: Readonly<Record<EvidenceKind, string>> = {
   MOUNTED: "unmount it",
   SWAP: "swapoff it",
   HOLDER: "take it out of its device mapper or md device",
-  PARTITION_TABLE: "if nobody needs what is on it, wipefs --all the disk",
-  SIGNATURE: "if nobody needs what is on it, wipefs --all the disk",
+  PARTITION_TABLE: WIPE,
+  SIGNATURE: WIPE,
   SPDK_BLOBSTORE:
     "it holds an lvstore without a row of this node: AdoptDisk with validateOnly lists what lies in it; " +
-    "see storage-node rebuild if the rows of the node are lost, or blkdiscard it if nobody needs it",
-  NONZERO_DATA: "if nobody needs what is on it, blkdiscard the disk",
+    "see storage-node rebuild if the rows of the node are lost, or WipeDisk if nobody needs it",
+  NONZERO_DATA: WIPE,
   EXCLUSIVE_OPEN_REFUSED: "end the process that has it open (lsof, fuser)",
   BOOT_DISK: "do not use it: the system runs from it",
   NOT_ALLOWED: "call AdmitDisk with its serial, or add it to STORAGE_NODE_DISK_ALLOW",
@@ -24,5 +26,5 @@ export const EVIDENCE_CURES: Readonly<Record<EvidenceKind, string>> = {
   UNREADABLE: "make it readable: dmesg says why it is not",
   DUPLICATE_SERIAL: "take one of the two disks with this serial out",
   FOREIGN_STORE:
-    "it holds an lvstore of another owner: give it back, or blkdiscard it if nobody needs it",
+    "it holds an lvstore of another owner: give it back, or WipeDisk if nobody needs it",
 };

@@ -32,6 +32,7 @@ import { releaseDisk, type ReleaseDisk } from "./release-admission.ts";
 import { cloneSource, deleteSnapshot, takeSnapshot, wrongKind } from "./snapshot-admission.ts";
 import type { SnapshotRow } from "./snapshot.ts";
 import { idRetired, otherNode, type UsedId } from "./used-ids.ts";
+import { wipeDisk, type WipeDisk } from "./wipe-admission.ts";
 import type { Zeroing } from "./zeroing.ts";
 
 export type Mutation = Intent &
@@ -68,6 +69,7 @@ export type Mutation = Intent &
     | ReleaseDisk
     | InspectDisk
     | AdoptDisk
+    | WipeDisk
     | {
         readonly kind: "zeroFreeSpace";
         /** Hosts may return clusters to the store meanwhile, with what stands in them. */
@@ -175,6 +177,8 @@ export function admit(state: AdmissionState, mutation: Mutation): Decision {
       return { kind: "disk", row: adoptDisk(state, mutation) };
     case "inspectController":
       return { kind: "controller", row: inspectController(state, mutation) };
+    case "wipeDisk":
+      return { kind: "disk", row: wipeDisk(state, mutation) };
     case "zeroFreeSpace":
       return { kind: "disk", row: zeroFreeSpace(state, mutation) };
     case "cordon":

@@ -11,6 +11,7 @@ import { evidenceOf, fingerprint, type Evidence } from "./evidence.ts";
 import { newIntent, type Intent } from "./intent.ts";
 import type { LvolRow } from "./lvol.ts";
 import type { SnapshotRow } from "./snapshot.ts";
+import { refuseWiping } from "./wipe.ts";
 
 export type InspectDisk = {
   readonly kind: "inspectDisk";
@@ -126,6 +127,7 @@ function foreignDisk(
     const message = `disk ${id} has serial number ${disk.serial}, not ${serial}`;
     throw new Refusal("SERIAL_MISMATCH", message);
   }
+  refuseWiping(disk);
   const own = disk.lvsUuid ?? disk.adoptedStore;
   if (own === undefined) return disk;
   const description = `it has the lvstore ${own} of this node: AdmitDisk takes it again`;

@@ -30,6 +30,7 @@ export type DiskConditionType =
   | "Schedulable"
   /** These are listed only while they hold. */
   | "Conflict"
+  | "Wiped"
   | "OldBytesExposed"
   | "SpaceLow"
   | "OutcomeUnknown";

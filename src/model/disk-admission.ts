@@ -2,12 +2,13 @@
 //
 // An admission needs a look without evidence and is bound to the serial and to what was seen then
 // (docs/architecture.md#rules): a disk that is put to use later is not formatted once it is free again.
-import { ownSubjects, refusing, saysOfDisk } from "./disk-claim.ts";
+import { evidenceText, ownSubjects, refusing, saysOfDisk } from "./disk-claim.ts";
 import { hasDrive, type ControllerRow } from "./controller.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { evidenceOf, fingerprint, type Evidence } from "./evidence.ts";
 import { newIntent, type Intent } from "./intent.ts";
+import { refuseWiping } from "./wipe.ts";
 
 export type AdmitDisk = {
   readonly kind: "admitDisk";
@@ -46,6 +47,7 @@ export function admitDisk(state: DiskAdmissionState, mutation: Intent & AdmitDis
     const message = `disk ${disk.id} has serial number ${disk.serial}, not ${mutation.serial}`;
     throw new Refusal("SERIAL_MISMATCH", message);
   }
+  refuseWiping(disk);
   const { discardZeroes = disk.discardZeroes } = mutation;
   // A FAILED disk is tried again: the caller has removed the cause of the failure.
   const isAdmitted = disk.admitted && disk.wanted === "take" && disk.state !== "FAILED";
@@ -60,6 +62,7 @@ export function admitDisk(state: DiskAdmissionState, mutation: Intent & AdmitDis
     admittedSerial: mutation.serial,
     admittedEvidence: seen,
     admissionEnded: undefined,
+    wipeEnded: undefined,
     wanted: "take",
     discardZeroes,
   };
@@ -119,7 +122,7 @@ function tryAgain(state: DiskAdmissionState, controller: ControllerRow, by: Inte
 export function endAdmission(state: DiskAdmissionState, mutation: Intent & EndAdmission): DiskRow {
   const disk = diskOf(state, mutation.id);
   if (!isChanged(disk, mutation.evidence)) return disk;
-  const facts = evidenceOf(disk, mutation.evidence).map(textOf);
+  const facts = evidenceOf(disk, mutation.evidence).map(evidenceText);
   const seen = facts.length === 0 ? "nothing is on it any more" : facts.join("; ");
   const ended: DiskRow = {
     ...disk,
@@ -177,14 +180,10 @@ function refuseEvidence(
   const against = refusing(evidence, ours).filter(saysOfDisk);
   if (against.length === 0) return seen;
   const subject = `disks/${disk.id}`;
-  throw new Refusal("HAS_EVIDENCE", `disk ${disk.id}: ${against.map(textOf).join("; ")}`, {
+  throw new Refusal("HAS_EVIDENCE", `disk ${disk.id}: ${against.map(evidenceText).join("; ")}`, {
     metadata: { evidence: against.map(({ kind }) => kind).join(",") },
-    preconditions: against.map((item) => ({ subject, description: textOf(item) })),
+    preconditions: against.map((item) => ({ subject, description: evidenceText(item) })),
   });
-}
-
-function textOf({ kind, subject, detail }: Evidence): string {
-  return `${kind} ${subject} ${detail}`.trimEnd();
 }
 
 function diskOf({ disks }: DiskAdmissionState, id: string): DiskRow {

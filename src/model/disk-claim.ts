@@ -63,6 +63,15 @@ export function saysOfDisk({ kind }: Evidence): boolean {
   return !OF_NODE.includes(kind);
 }
 
+/** Whether somebody uses the disk, or a part of it. */
+export function isUse({ kind }: Evidence): boolean {
+  return IN_USE.includes(kind);
+}
+
 export function showsUse(evidence: readonly Evidence[]): boolean {
-  return evidence.some(({ kind }) => IN_USE.includes(kind));
+  return evidence.some(isUse);
+}
+
+export function evidenceText({ kind, subject, detail }: Evidence): string {
+  return `${kind} ${subject} ${detail}`.trimEnd();
 }

@@ -23,6 +23,7 @@ export function diskConditions(
     ...exposedConditions(row, observed),
     ...spaceConditions(observed.space),
     ...conflictConditions(observed.conflict),
+    ...wipeConditions(row),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
 }
@@ -86,6 +87,23 @@ function admittedCondition({ admitted, admissionEnded }: DiskRow): Condition<Dis
 function conflictConditions(why: string | undefined): readonly Condition<DiskConditionType>[] {
   if (why === undefined) return [];
   return [{ type: "Conflict", status: "TRUE", reason: "SeenTwice", message: why }];
+}
+
+/** While a wipe is to be done, and after one that could not be. */
+function wipeConditions({
+  wipe,
+  wipeEnded,
+  lastError,
+}: DiskRow): readonly Condition<DiskConditionType>[] {
+  const type = "Wiped";
+  if (wipe === undefined) {
+    if (wipeEnded === undefined) return [];
+    return [{ type, status: "FALSE", reason: "NotDone", message: wipeEnded }];
+  }
+  const reason = wipe.begun === undefined ? "Pending" : "Begun";
+  const asked = `asked for at ${wipe.requestedTime.toISOString()}: ${wipe.reason}`;
+  const message = lastError === undefined ? asked : `${asked}; ${lastError}`;
+  return [{ type, status: "FALSE", reason, message }];
 }
 
 function discardCondition(

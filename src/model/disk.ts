@@ -8,6 +8,7 @@ import type { UnknownOutcome } from "./unknown-outcome.ts";
 import type { PendingOp } from "./pending-op.ts";
 import type { SeenHealth } from "./seen-health.ts";
 import type { DiskSpace, RecordedSpaceLevel } from "./space.ts";
+import type { Wipe } from "./wipe.ts";
 
 export const DISK_STATES = [
   "DISCOVERED",
@@ -61,6 +62,10 @@ export type DiskRow = RecordedHealth & {
   readonly adoptedStore: string | undefined;
   /** When zeroing of the free clusters was requested; undefined once they are zeroed. */
   readonly zeroRequestedTime: Date | undefined;
+  /** What is to be destroyed; undefined: nothing, or it is done. */
+  readonly wipe: Wipe | undefined;
+  /** When and why a wipe ended without the disk being wiped; undefined: none did. */
+  readonly wipeEnded: string | undefined;
   /** An operator asserts that discarded blocks read as zeros. */
   readonly discardZeroes: boolean;
   /** Who asked for the present intent. */
@@ -77,7 +82,7 @@ export type DiskRow = RecordedHealth & {
   readonly driver: string | undefined;
   readonly controllerName: string | undefined;
   readonly lvsName: string | undefined;
-  /** Set once our lvstore was created or imported; a disk with it is never formatted again. */
+  /** Set once our lvstore was created or imported; a disk with it is never formatted before it is wiped. */
   readonly lvsUuid: string | undefined;
   readonly freeSpace: FreeSpace;
   readonly pendingOp: PendingOp | undefined;
@@ -140,8 +145,10 @@ export const DISK_COLUMNS = {
   admissionEnded: "intent",
   cordoned: "intent",
   wanted: "intent",
-  adoptedStore: "intent",
+  adoptedStore: "both",
   zeroRequestedTime: "both",
+  wipe: "both",
+  wipeEnded: "both",
   discardZeroes: "intent",
   actor: "intent",
   generation: "intent",
@@ -268,6 +275,8 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     wanted: "take",
     adoptedStore: undefined,
     zeroRequestedTime: undefined,
+    wipe: undefined,
+    wipeEnded: undefined,
     discardZeroes: false,
     actor: undefined,
     generation: 1n,

@@ -21,6 +21,9 @@ export type EventReason =
   | "CORDONED"
   | "UNCORDONED"
   | "ADMISSION_ENDED"
+  | "WIPE_REQUESTED"
+  | "DISK_WIPED"
+  | "WIPE_ENDED"
   | "INSPECTION_REQUESTED"
   | "ORPHAN_PURGED"
   | "OUTCOME_RESOLVED"
@@ -157,6 +160,8 @@ function reasonOf(mutation: Mutation): EventReason {
       return "INSPECTION_REQUESTED";
     case "endAdmission":
       return "ADMISSION_ENDED";
+    case "wipeDisk":
+      return "WIPE_REQUESTED";
     case "zeroFreeSpace":
       return "ZEROING_REQUESTED";
     case "cordon":

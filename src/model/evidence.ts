@@ -64,7 +64,7 @@ export function blank(evidence: readonly Evidence[]): boolean {
 
 /** The facts without duplicates, in an order that does not depend on the order of inspection. */
 export function sortedEvidence(evidence: readonly Evidence[]): readonly Evidence[] {
-  const byKey = new Map(evidence.map((item) => [keyOf(item), item]));
+  const byKey = new Map(evidence.map((item) => [factOf(item), item]));
   return [...byKey].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, item]) => item);
 }
 
@@ -86,10 +86,11 @@ export function evidenceOf(
 
 /** SHA-256 of the facts in hex, whatever their order. An admission is bound to it. */
 export function fingerprint(evidence: readonly Evidence[]): string {
-  const keys = sortedEvidence(evidence).map(keyOf);
+  const keys = sortedEvidence(evidence).map(factOf);
   return createHash("sha256").update(JSON.stringify(keys)).digest("hex");
 }
 
-function keyOf(item: Evidence): string {
+/** Equal for equal facts. */
+export function factOf(item: Evidence): string {
   return JSON.stringify([item.kind, item.subject, item.detail]);
 }

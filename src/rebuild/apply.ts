@@ -86,7 +86,7 @@ async function insertDisks(
   const { rowCount } = await client.query(
     `insert into disk select * from jsonb_populate_recordset(null::disk, $1::jsonb)
      on conflict (id) do update set
-       admitted = true, admitted_serial = excluded.serial, wanted = 'take',
+       admitted = true, admitted_serial = excluded.serial, wanted = 'take', wipe = null,
        generation = disk.generation + 1, lvs_name = excluded.lvs_name, lvs_uuid = excluded.lvs_uuid,
        cluster_bytes = excluded.cluster_bytes, total_clusters = excluded.total_clusters,
        free_clusters = excluded.free_clusters, free_space = excluded.free_space,

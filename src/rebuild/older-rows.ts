@@ -52,6 +52,7 @@ export async function distrustRows(
        free_space = 'UNKNOWN', zero_requested_time = null, zeroing = null, discard_zeroes = false,
        wanted = 'take', admitted = admitted and wanted = 'take',
        adopted_store = case when lvs_uuid is not null then adopted_store end,
+       wipe = null, wipe_ended = null,
        lvs_name = case when lvs_uuid is not null then lvs_name end,
        failures = '{}', last_error = null, attempt = 0, next_try_time = null,
        generation = generation + 1, traceparent = null, actor = null,

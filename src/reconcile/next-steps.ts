@@ -92,6 +92,7 @@ function describeStep(step: Step): string {
     case "observe-slices":
     case "pin-free-space":
     case "zero-slice":
+    case "wipe-disk":
       return describeDiskStep(step);
   }
 }
@@ -129,6 +130,8 @@ function describeDiskStep(step: Exclude<DiskStep, RecordDisk>): string {
       return `make slices of all free clusters of lvstore ${step.lvsUuid}`;
     case "zero-slice":
       return `zero the free clusters that ${step.name} holds`;
+    case "wipe-disk":
+      return `zero the first and the last bytes of the disk at ${step.address}`;
   }
 }
 

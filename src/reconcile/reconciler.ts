@@ -3,6 +3,7 @@
 import type { DiscardGuard } from "../model/discards.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
 import type { Evidence } from "../model/evidence.ts";
+import type { WipeLook } from "../model/wipe-admission.ts";
 import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
 import type { OutcomeSubject } from "../model/unknown-outcome.ts";
@@ -201,7 +202,12 @@ export class Reconciler {
 
   /** The evidence against a disk, looked for now; undefined: nobody can look at it where it is. */
   lookAtDisk(id: string): Promise<readonly Evidence[] | undefined> {
-    return this.#disks.lookAt(id);
+    return this.#disks.looks.lookAt(id);
+  }
+
+  /** The same, with what else is at its place, for a wipe. */
+  lookToWipe(id: string): Promise<WipeLook | undefined> {
+    return this.#disks.looks.lookToWipe(id);
   }
 
   loops(): readonly LoopStatus[] {

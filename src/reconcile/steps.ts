@@ -223,6 +223,9 @@ export type ZeroSlice = {
   readonly name: string;
 };
 
+/** Zeroes the beginning and the end of a disk under its kernel driver, unless it is not as it was asked for. */
+export type WipeDisk = { readonly kind: "wipe-disk"; readonly address: string };
+
 export type DiskStep =
   | RecordDisk
   | AttachDisk
@@ -231,7 +234,8 @@ export type DiskStep =
   | RenameStore
   | ObserveSlices
   | PinFreeSpace
-  | ZeroSlice;
+  | ZeroSlice
+  | WipeDisk;
 
 /** Records in the controller's row what is about to be done to it. */
 export type RecordController = {
@@ -321,6 +325,7 @@ export const STEP_SENDS: Readonly<Record<Step["kind"], string | undefined>> = {
   "observe-slices": undefined,
   "pin-free-space": "bdev_lvol_create",
   "zero-slice": "bdev_lvol_delete",
+  "wipe-disk": undefined,
 };
 
 /**
@@ -367,4 +372,5 @@ export const STEP_EFFECT: Readonly<Record<Step["kind"], StepEffect>> = {
   "observe-slices": "observe",
   "pin-free-space": "change",
   "zero-slice": "change",
+  "wipe-disk": "change",
 };

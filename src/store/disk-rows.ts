@@ -39,6 +39,17 @@ const healthSample: z.ZodType<HealthSample> = z.object({
   ),
 });
 
+const evidence = z.array(
+  z.object({ kind: z.enum(EVIDENCE_KINDS), subject: z.string(), detail: z.string() }),
+);
+
+const wipe = z.object({
+  requestedTime: jsonTime,
+  evidence,
+  reason: z.string(),
+  begun: optional(z.object({ time: jsonTime, functions: z.array(z.string()) })),
+});
+
 const diskRow: z.ZodType<DiskRow> = z.object({
   id: z.string(),
   nodeId: z.string(),
@@ -55,6 +66,8 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   wanted: z.enum(DISK_WISHES),
   adoptedStore: optional(z.string()),
   zeroRequestedTime: optional(z.date()),
+  wipe: optional(wipe),
+  wipeEnded: optional(z.string()),
   discardZeroes: z.boolean(),
   actor: optional(z.string()),
   generation: z.bigint(),
@@ -84,9 +97,7 @@ const diskRow: z.ZodType<DiskRow> = z.object({
   healthSample: optional(healthSample),
   sizeBytes: z.bigint(),
   blockSize: z.number(),
-  evidence: z.array(
-    z.object({ kind: z.enum(EVIDENCE_KINDS), subject: z.string(), detail: z.string() }),
-  ),
+  evidence,
   evidenceFingerprint: z.string(),
   failures: failuresColumn,
   lastError: optional(z.string()),

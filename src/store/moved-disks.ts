@@ -22,7 +22,8 @@ const OF_DISK = `
   transport = r.transport, address = r.address, kernel_name = r.kernel_name, driver = r.driver,
   controller_name = null, size_bytes = r.size_bytes, block_size = r.block_size,
   wanted = 'take', admitted = false, admitted_serial = null, admitted_evidence = null,
-  admission_ended = null, cordoned = false, state = 'DISCOVERED', state_reason = 'not admitted',
+  admission_ended = null, wipe = null, wipe_ended = null, cordoned = false,
+  state = 'DISCOVERED', state_reason = 'not admitted',
   free_space = 'UNKNOWN', zeroing = null, zero_requested_time = null, copying_run = null,
   pending_op = null, evidence = '[]', evidence_fingerprint = r.evidence_fingerprint,
   failures = '{}', last_error = null, attempt = 0, next_try_time = null`;

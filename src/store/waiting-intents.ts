@@ -88,6 +88,7 @@ function takesAway({ kind }: Mutation): boolean {
     case "inspectDisk":
     case "adoptDisk":
     case "inspectController":
+    case "wipeDisk":
     case "zeroFreeSpace":
     case "cordon":
       return false;

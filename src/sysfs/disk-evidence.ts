@@ -6,7 +6,7 @@ import { closureOf, groupBlockers, namespacesIn, namespacesOf } from "./closure.
 import { inspectBytes } from "./disk-bytes.ts";
 import { inspectUsage, namespaceSubject, readUsage, type Usage } from "./disk-usage.ts";
 import { errnoOf } from "./errno.ts";
-import type { HeldDevice, Kernel } from "./kernel.ts";
+import type { HeldDevice, Kernel, WritableDevice } from "./kernel.ts";
 import type { NvmeController, NvmeFunction, NvmeNamespace, NvmeTopology } from "./nvme.ts";
 import { HEAD_BYTES, TAIL_BYTES } from "./signatures.ts";
 
@@ -55,6 +55,30 @@ export async function inspectForClaim(
   const hold = async (namespace: NvmeNamespace) => await holdAndInspect(kernel, namespace);
   const { evidence, held } = await inspect({ kernel, topology, pciAddress, options: {} }, hold);
   return { evidence, held, [Symbol.asyncDispose]: async () => await closeAll(held) };
+}
+
+/** A closure with one of its namespaces opened exclusively for writing until it is disposed. */
+export type WipeInspection = AsyncDisposable & {
+  readonly evidence: readonly Evidence[];
+  /** Undefined: it could not be opened, and the evidence says why. */
+  readonly device: WritableDevice | undefined;
+};
+
+/** For a wipe of one namespace: as gatherEvidence, with that one read through the opened descriptor. */
+export async function inspectForWipe(
+  kernel: Kernel,
+  topology: NvmeTopology,
+  pciAddress: string,
+  kernelName: string,
+): Promise<WipeInspection> {
+  let device: WritableDevice | undefined;
+  const openToWrite = async (path: string) => (device = await kernel.openToWrite(path));
+  const look = async (namespace: NvmeNamespace) =>
+    namespace.kernelName === kernelName
+      ? await holdAndInspect(kernel, namespace, openToWrite)
+      : await lookAtContent(kernel, namespace);
+  const { evidence, held } = await inspect({ kernel, topology, pciAddress, options: {} }, look);
+  return { evidence, device, [Symbol.asyncDispose]: async () => await closeAll(held) };
 }
 
 type Content = { readonly evidence: readonly Evidence[]; readonly held: readonly HeldDevice[] };
@@ -211,13 +235,17 @@ function missingFacts(ns: NvmeNamespace): Evidence | undefined {
 }
 
 /** Never throws, because the caller has to close the device that it opened. */
-async function holdAndInspect(kernel: Kernel, ns: NvmeNamespace): Promise<Content> {
+async function holdAndInspect(
+  kernel: Kernel,
+  ns: NvmeNamespace,
+  open: Kernel["openExclusive"] = kernel.openExclusive,
+): Promise<Content> {
   const subject = namespaceSubject(ns);
   const missing = missingFacts(ns);
   if (missing !== undefined) return { evidence: [missing], held: [] };
   let device: HeldDevice | undefined;
   try {
-    device = await kernel.openExclusive(ns.device);
+    device = await open(ns.device);
   } catch (error) {
     const detail = `cannot be opened: ${errnoOf(error) ?? String(error)}`;
     return { evidence: [unreadable(subject, detail)], held: [] };

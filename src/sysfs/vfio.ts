@@ -168,6 +168,25 @@ export async function releaseFunctions(
   return { ok: true, appeared: appeared.flat() };
 }
 
+/**
+ * Unbinds functions from the kernel's nvme driver and binds them again: it reads the partition tables of
+ * their disks anew. None of these may be in use.
+ */
+export async function probeAgain(
+  kernel: Kernel,
+  addresses: readonly string[],
+): Promise<ReleaseResult> {
+  const returns = addresses.map((address) => ({ address, driver: KERNEL_DRIVER }));
+  try {
+    for (const address of addresses) await unbind(kernel, address, UNBIND_MS);
+  } catch (error) {
+    if (!(error instanceof StepFailure)) throw error;
+    await releaseFunctions(kernel, returns);
+    return refused("UNBIND_FAILED", error.message);
+  }
+  return await releaseFunctions(kernel, returns);
+}
+
 /** A step of a claim or a release failed; `reason` says which. */
 class StepFailure extends Error {
   readonly reason: "UNBIND_FAILED" | "BIND_FAILED" | "NO_GROUP_NODE";

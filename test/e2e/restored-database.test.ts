@@ -250,7 +250,8 @@ describe("a database that was restored from a backup", () => {
     await using node = await restoredNode();
     const { backup } = await changedSince(node);
     await backup.query(
-      `update disk set zero_requested_time = now(), free_space = 'UNKNOWN', discard_zeroes = true`,
+      `update disk set zero_requested_time = now(), free_space = 'UNKNOWN', discard_zeroes = true,
+         wipe = '{"requestedTime": "2026-11-01T00:00:00Z", "evidence": [], "reason": "then"}'`,
     );
     await node.withAgent(backup, async (agent) => {
       await endHold(node, backup, agent);
@@ -258,6 +259,7 @@ describe("a database that was restored from a backup", () => {
       expect(zeroed).toBeUndefined();
       const [disk] = agent.node.agent.rows.disks();
       expect(disk).toMatchObject({ zeroRequestedTime: undefined, discardZeroes: false });
+      expect(disk).toMatchObject({ wipe: undefined, wipeEnded: undefined });
       expect(disk?.freeSpace).toBe("UNKNOWN");
     });
   });

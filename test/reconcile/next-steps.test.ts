@@ -111,6 +111,7 @@ const STEPS: readonly (readonly [VolumeStep | DiskStep | ControllerStep, string]
     { kind: "zero-slice", lvsUuid: "u", lvolUuid: "l", name: "zero-free-space-1" },
     "zero the free clusters that zero-free-space-1 holds",
   ],
+  [{ kind: "wipe-disk", address: "0:1" }, "zero the first and the last bytes of the disk at 0:1"],
 ];
 
 describe("nextSteps", () => {

@@ -4,12 +4,14 @@ import type { DiskRow } from "../../src/model/disk.ts";
 import { ownSubjects, refusing } from "../../src/model/disk-claim.ts";
 import type { ControllerRow } from "../../src/model/controller.ts";
 import { isChanged } from "../../src/model/disk-admission.ts";
-import { blank, type Evidence, type EvidenceKind } from "../../src/model/evidence.ts";
+import { blank, evidenceOf, type Evidence, type EvidenceKind } from "../../src/model/evidence.ts";
 import { controllerName, diskId, storeName } from "../../src/model/identity.ts";
 import type { PendingContext, PendingOpKind } from "../../src/model/pending-op.ts";
 import { spaceOnTarget } from "../../src/reconcile/disk/free-space.ts";
 import { diskRecord } from "../../src/reconcile/disk/record.ts";
 import type { DiskView } from "../../src/reconcile/disk/view.ts";
+import { endedWipe, wiped } from "../../src/reconcile/disk/wipe.ts";
+import { againstWiping, isAsAsked } from "../../src/model/wipe.ts";
 import { permits } from "../../src/reconcile/kinds.ts";
 import { controllerRecord } from "../../src/reconcile/controller/record.ts";
 import type { ControllerView, Member } from "../../src/reconcile/controller/view.ts";
@@ -352,6 +354,8 @@ function act(world: World, step: WorldStep): boolean {
       world.pinned = true;
       world.row = { ...row, zeroing: { zeroedBytes: 0n, totalBytes: 2n, startTime: NOW } };
       return true;
+    case "wipe-disk":
+      return wipe(world);
     case "zero-slice":
       must(row.lvsUuid === step.lvsUuid && world.loaded, "zeroed what is not ours");
       must(world.slices.includes(step.lvolUuid), "deleted what is no slice");
@@ -359,6 +363,28 @@ function act(world: World, step: WorldStep): boolean {
       world.slices = world.slices.filter((uuid) => uuid !== step.lvolUuid);
       return true;
   }
+}
+
+function wipe(world: World): boolean {
+  const { row, driver } = world;
+  const { wipe: asked } = row;
+  must(asked !== undefined, "wiped unasked");
+  must(!row.admitted && row.lvolCount === 0, "wiped what was taken");
+  must(!world.attached && !world.duplicate && !world.pulled, "wiped what is not there");
+  must(driver === "nvme" || (driver === undefined && asked.begun !== undefined), "wiped unseen");
+  Object.assign(world, { driver: "nvme", evidence: undefined });
+  const found = inspect(world, "claim");
+  const own = evidenceOf(IDENTITY, found);
+  if (!isAsAsked(asked, own)) {
+    world.row = { ...row, ...endedWipe(row, NOW, "EVIDENCE_CHANGED") };
+    return true;
+  }
+  const place = { functions: [ADDRESS], partitions: false, siblings: [] };
+  if (againstWiping(IDENTITY, found, place).length > 0) return false;
+  world.contents = { kind: "nothing" };
+  const ofPlace = found.filter((item) => !own.includes(item));
+  world.row = { ...row, ...wiped(row, ofPlace) };
+  return true;
 }
 
 function attached(world: World, name: string): boolean {

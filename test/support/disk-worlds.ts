@@ -2,7 +2,8 @@
 import fc from "fast-check";
 import type { DiskRow } from "../../src/model/disk.ts";
 import { newControllerRow, type ControllerRow } from "../../src/model/controller.ts";
-import { fingerprint, type EvidenceKind } from "../../src/model/evidence.ts";
+import { isUse } from "../../src/model/disk-claim.ts";
+import { evidenceOf, fingerprint, type EvidenceKind } from "../../src/model/evidence.ts";
 import { storeName } from "../../src/model/identity.ts";
 import type { PendingOp, PendingOpKind } from "../../src/model/pending-op.ts";
 import type { WriteMode } from "../../src/store/fence.ts";
@@ -97,6 +98,8 @@ const PARTS = {
   zeroesByItself: fc.boolean(),
   slices: fc.subarray(["left1", "left2"]),
   slicesListed: fc.boolean(),
+  /** What a wipe was asked for, if one was: what is there, or something else. */
+  wipe: fc.constantFrom("none", "none", "asked", "begun", "other"),
   pendingOp,
 };
 
@@ -129,8 +132,19 @@ function rowOf(is: Parts, driver: string | undefined): DiskRow {
     lvsUuid: made ? STORE_UUID : undefined,
     freeSpace: made && is.zeroed ? "ZEROED" : "UNKNOWN",
     zeroRequestedTime: zeroRequested ? NOW : undefined,
+    wipe: is.transport === "PCIe" ? wipeOf(is) : undefined,
     pendingOp: is.transport === "PCIe" && isOfController(is.pendingOp) ? undefined : is.pendingOp,
   });
+}
+
+function wipeOf({ wipe, against, contents }: Parts): DiskRow["wipe"] {
+  if (wipe === "none") return undefined;
+  const found = evidenceOf(IDENTITY, inspect({ against, contents }, "claim"));
+  // Never of a disk that somebody uses, or that nobody can read.
+  const lost = found.filter((item) => !isUse(item) && item.kind !== "UNREADABLE");
+  const begun = wipe === "begun" ? { time: NOW, functions: [ADDRESS] } : undefined;
+  const asked = wipe === "other" ? [evidence("SIGNATURE")] : lost;
+  return { requestedTime: NOW, evidence: asked, reason: "test", begun };
 }
 
 const isOfController = (pending: PendingOp | undefined) =>

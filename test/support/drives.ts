@@ -1,6 +1,8 @@
 // A node whose drives are local ones: a simulated kernel, and a target that attaches through it.
 import type { DiskStatus } from "../../src/gen/storagenode/v1/disk.ts";
 import type { KernelSpec, SimulatedDrive } from "../../src/sim/kernel/build-tree.ts";
+import type { Timing } from "../../src/node.ts";
+import type { Kernel } from "../../src/sysfs/kernel.ts";
 import { call, startAgent, until, type TestAgent } from "./agent.ts";
 import { testDatabase } from "./database.ts";
 import { functionAt, kernelScenario, type KernelScenario } from "./kernel-scenario.ts";
@@ -27,7 +29,10 @@ export type NodeWithDrives = AsyncDisposable & {
   readonly kernel: KernelScenario;
   readonly target: TestTarget;
   /** Policy auto and every drive allowed, unless the environment says otherwise. */
-  readonly start: (env?: Readonly<Record<string, string>>) => Promise<TestAgent>;
+  readonly start: (
+    env?: Readonly<Record<string, string>>,
+    how?: { readonly kernel?: Kernel; readonly timing?: Partial<Timing> },
+  ) => Promise<TestAgent>;
 };
 
 /** others: drives that are plugged in later. */
@@ -55,10 +60,10 @@ export async function nodeWithDrives(
   return {
     kernel,
     target,
-    start: async (change = {}) => {
+    start: async (change = {}, how = {}) => {
       const root = { STORAGE_NODE_ROOT: kernel.root };
       const env = { STORAGE_NODE_DISK_ALLOW: "model:*", ...root, ...change };
-      const parts = { url: database.url, target, kernel: kernel.kernel };
+      const parts = { url: database.url, target, kernel: kernel.kernel, ...how };
       const agent = stack.use(await startAgent(parts, env));
       await agent.ready();
       return agent;

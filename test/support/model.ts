@@ -99,6 +99,8 @@ export function diskRow(change: Partial<DiskRow> = {}): DiskRow {
     wanted: "take",
     adoptedStore: undefined,
     zeroRequestedTime: undefined,
+    wipe: undefined,
+    wipeEnded: undefined,
     discardZeroes: false,
     actor: undefined,
     generation: 1n,

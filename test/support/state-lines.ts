@@ -212,8 +212,9 @@ export const DISK_LINES: readonly Line<DiskSubject>[] = [
   {
     name: "WipeDisk",
     ask: ({ client }, { id: diskId, serial }) => {
-      const unset = { evidenceFingerprint: "", reason: "", confirmation: "" };
-      const request = { ...NO_WAIT, ...unset, diskId, serial };
+      const confirmation = `destroy all data on ${serial}`;
+      const asked = { evidenceFingerprint: "0", reason: "to be used here", confirmation };
+      const request = { ...NO_WAIT, ...asked, diskId, serial };
       return cellOf(call(client, client.wipeDisk.bind(client), request));
     },
   },

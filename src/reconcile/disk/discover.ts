@@ -19,7 +19,7 @@ export function admittedByPolicy(
     readonly fabric: FabricDisk | undefined;
   },
 ): boolean {
-  if (row.wanted !== "take") return false;
+  if (row.wanted !== "take" || row.wipe !== undefined) return false;
   if (row.admitted) return !assertedAs(row, facts.fabric);
   if (config.diskPolicy !== "auto") return false;
   // An entry of STORAGE_NODE_FABRIC_DISKS names the disk by serial: it takes the place of both.

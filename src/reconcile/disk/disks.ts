@@ -17,6 +17,8 @@ import type { AfterLoss } from "../engine/attempt.ts";
 import { readiness } from "./phase.ts";
 import { NewDisks } from "./new-disks.ts";
 import { performDiskStep } from "./perform.ts";
+import { performWipe } from "./perform-wipe.ts";
+import { CallLooks } from "./call-looks.ts";
 import { Attached } from "../controller/attached.ts";
 import { Controllers } from "../controller/controllers.ts";
 import { performControllerStep, type ClaimMemory } from "../controller/perform.ts";
@@ -69,6 +71,8 @@ export class Disks {
   readonly #attached: Attached;
   readonly #newDisks: NewDisks;
   readonly controllers: Controllers;
+  /** For calls. */
+  readonly looks: CallLooks;
   #scannedIncarnation: string | undefined;
   readonly #scans = new KernelScans(
     async () => {
@@ -103,6 +107,13 @@ export class Disks {
       isElsewhere: (id) => this.#newDisks.isElsewhere(id),
       loadEnded: (disk) => this.#storeLoads.ended(disk),
       wake: options.wakeController,
+    });
+    this.looks = new CallLooks({
+      ...options,
+      claims: this.#claims,
+      controllers: this.controllers,
+      admissions: this.#admissions,
+      syncKernelDisks: () => this.#syncKernelDisks(),
     });
     const rescan = () => options.scanAll({ sizes: true, subsystems: false });
     const onEnded = () => {
@@ -182,7 +193,15 @@ export class Disks {
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
     const context = { ...this.#options, scanDisks: () => this.rescanTarget() };
-    return await performDiskStep(context, view, step);
+    if (step.kind !== "wipe-disk") return await performDiskStep(context, view, step);
+    const { looks } = this.#admissions;
+    const found = (id: string, evidence: readonly Evidence[]) => looks.found(id, evidence);
+    const result = await performWipe({ ...context, found }, view.row, step);
+    // The disk, and others of its controller, may have other names and contents now.
+    for (const id of this.controllers.sightings.byDisk.keys()) looks.forget(id);
+    await this.#syncKernelDisks();
+    await this.#inspectAndAdmit();
+    return result;
   }
 
   async performController(view: ControllerView, step: ControllerStep): Promise<StepResult> {
@@ -255,12 +274,8 @@ export class Disks {
    */
   ensureFabricDisksAttached({ found }: FoundDisks): void {
     const attached = this.#fabric.ensureAttached(found).then(() => this.#expectLoads());
-    attached.catch((error: unknown) => {
-      this.#options.log.warn(
-        { err: error },
-        "cannot attach the fabric disks of the configuration, retrying",
-      );
-    });
+    const message = "cannot attach the fabric disks of the configuration, retrying";
+    attached.catch((err: unknown) => this.#options.log.warn({ err }, message));
   }
 
   async scanTargetDisks(bdevs?: Promise<readonly Bdev[]>): Promise<FoundDisks> {
@@ -323,24 +338,5 @@ export class Disks {
     );
     await this.#admissions.endInspections((row) => this.controllers.seenAt(row.id));
     this.controllers.wakeAll();
-  }
-
-  /** For a call: lists the kernel's disks anew, and looks at one. */
-  async lookAt(id: string): Promise<readonly Evidence[] | undefined> {
-    const { rows, observed } = this.#options;
-    const row = rows.disk(id);
-    if (row === undefined || row.transport !== "PCIe" || row.lvsUuid !== undefined)
-      return undefined;
-    // The claim that this process holds found it so, and nobody else had it since.
-    if (this.#claims.blank.has(id)) return [];
-    if (observed.disk(id) !== undefined) return undefined;
-    await this.#syncKernelDisks();
-    const conflict = this.controllers.conflictOf(row);
-    if (conflict !== undefined) {
-      return [{ kind: "DUPLICATE_SERIAL", subject: row.serial, detail: conflict }];
-    }
-    const evidence = await this.#admissions.look(id);
-    this.#options.wake(id);
-    return evidence;
   }
 }

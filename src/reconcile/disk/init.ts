@@ -1,6 +1,6 @@
 // The loop `disk-init`: brings an admitted disk that is attached to a loaded lvstore, and attaches and
-// detaches disks on a fabric. Also zeroes free space on request. Controllers of local disks are not its matter
-// (controller/take.ts).
+// detaches disks on a fabric. Also zeroes free space on request, and wipes disks (wipe.ts). Controllers of local
+// disks are not its matter (controller/take.ts).
 //
 // It never formats without an admission and without blank evidence gathered in the claim of its
 // controller, and never formats a disk that ever had an lvstore of ours.
@@ -9,6 +9,7 @@ import { controllerName, storeName } from "../../model/identity.ts";
 import type { DiskStatusPatch } from "../../model/disk.ts";
 import type { Slice } from "./slices.ts";
 import type { DiskView } from "./view.ts";
+import { planWipe } from "./wipe.ts";
 import type { DiskLoop } from "../loop.ts";
 import { pendingOp, pendingOpPhase, type PendingOpKind } from "../../model/pending-op.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
@@ -18,6 +19,8 @@ export const diskInit: DiskLoop = { name: "disk-init", over: "disk", plan };
 
 function plan(view: DiskView): DiskStep | undefined {
   const { onTarget } = view;
+  // Its controller is under its kernel driver: the target has no part in it.
+  if (view.row.wipe !== undefined) return planWipe(view, view.row.wipe);
   if (!view.targetConnected || !view.targetListed) return undefined;
   if (view.row.wanted === "release") return detachFabric(view);
   if (onTarget !== undefined)

@@ -45,7 +45,7 @@ type Act = { readonly context: DiskStepContext; readonly view: DiskView; readonl
 export async function performDiskStep(
   context: DiskStepContext,
   view: DiskView,
-  step: steps.DiskStep,
+  step: Exclude<steps.DiskStep, steps.WipeDisk>,
 ): Promise<StepResult> {
   if (step.kind === "record-disk") {
     const written = await context.writer.recordDisk(view.row, step.patch);
@@ -92,7 +92,7 @@ function zeroSliceInLane(
 
 type LaneStep = Exclude<
   steps.DiskStep,
-  steps.RecordDisk | steps.AttachDisk | steps.ObserveSlices | steps.ZeroSlice
+  steps.RecordDisk | steps.AttachDisk | steps.ObserveSlices | steps.ZeroSlice | steps.WipeDisk
 >;
 
 function act(on: Act, step: LaneStep): Promise<StepResult> {

@@ -2,7 +2,7 @@
 // left alone, and nothing is taken or formatted that must not be.
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ownSubjects, refusing, showsUse } from "../../../src/model/disk-claim.ts";
+import { isUse, ownSubjects, refusing, showsUse } from "../../../src/model/disk-claim.ts";
 import type { EvidenceKind } from "../../../src/model/evidence.ts";
 import {
   RUN,
@@ -188,6 +188,7 @@ describe("the disk loop", () => {
 
   it("lets a released disk go once its exports have ended, with what is on it", () => {
     const released = {
+      wipe: fc.constant("none"),
       wanted: fc.constant("release"),
       claimedOnce: fc.constant(true),
       pulled: fc.constant(false),
@@ -246,7 +247,8 @@ describe("the disk loop", () => {
   });
 
   it("takes no disk that is not admitted, and gives back what was taken", () => {
-    const not = worlds({ admitted: fc.constant(false), wanted: fc.constant("take") });
+    const [wipe, wanted] = [fc.constant("none" as const), fc.constant("take" as const)];
+    const not = worlds({ admitted: fc.constant(false), wanted, wipe });
     holds(not, (world) => {
       const { contents, transport, row, attached } = world;
       const changes = new Set(changesOf(live(world)).filter((kind) => !ZEROING.has(kind)));
@@ -262,6 +264,37 @@ describe("the disk loop", () => {
       }
       expect(changes).not.toContain("claim-controllers");
       expect(world).toMatchObject({ contents });
+    });
+  });
+
+  it("wipes what was asked for, once, and nothing else, and takes no wiped disk by itself", () => {
+    const idle = {
+      transport: fc.constant("PCIe"),
+      admitted: fc.constant(false),
+      attached: fc.constant(false),
+      driver: fc.constant("nvme"),
+      pulled: fc.constant(false),
+      duplicate: fc.constant(false),
+    } as const;
+    const asked = worlds({ ...idle, wipe: fc.constantFrom("asked", "begun", "other") });
+    holds(asked, (world) => {
+      const { contents, against } = world;
+      const wanted = world.row.wipe?.evidence ?? [];
+      const steps = changesOf(live(world));
+      expect(steps).not.toContain("claim-controllers");
+      const wiped = world.row.wipe === undefined && world.row.wipeEnded === undefined;
+      const used = inspect({ contents, against }, "claim").some(
+        (item) => isUse(item) || item.kind === "UNREADABLE",
+      );
+      expect(wiped && used).toBe(false);
+      if (!wiped) {
+        expect(world.contents).toBe(contents);
+        return;
+      }
+      expect(world.contents).toEqual(CONTENTS.nothing);
+      expect(world.row).toMatchObject({ lvsUuid: undefined, lvsName: undefined });
+      const lost = inspect({ contents, against: [] }, "claim");
+      expect(wanted).toEqual(expect.arrayContaining([...lost]));
     });
   });
 
