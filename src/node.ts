@@ -240,8 +240,9 @@ function agentOf(parts: Parts): Agent {
       writer.refuseIfUnavailable();
       return await reconciler.adoptions.adopt(asked);
     },
-    lookAtDisk: (id) => reconciler.lookAtDisk(id),
-    lookToWipe: (id) => reconciler.lookToWipe(id),
+    lookAtDisk: (id) => reconciler.disks.looks.lookAt(id),
+    lookToWipe: (id) => reconciler.disks.looks.lookToWipe(id),
+    locateDisk: (row, on) => reconciler.disks.locators.switch(row, on),
     freeFor: (asked) => reconciler.freeFor(asked),
     discardGuard: () => reconciler.discardGuard,
     orphans: orphansOf(parts),

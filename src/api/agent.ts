@@ -17,6 +17,7 @@ import type { SnapshotRow, SnapshotView } from "../model/snapshot.ts";
 import type { WipeLook } from "../model/wipe-admission.ts";
 import type { LvolFacts } from "../explain/lvol-facts.ts";
 import type { SnapshotFacts } from "../explain/snapshot.ts";
+import type { Located } from "../model/locate.ts";
 import type { IoReading, IostatReader } from "../model/iostat.ts";
 import type { EventLog } from "../store/event-log.ts";
 import type { Rows } from "../store/rows.ts";
@@ -103,6 +104,8 @@ export type Agent = {
   readonly lookAtDisk: (id: string) => Promise<readonly Evidence[] | undefined>;
   /** The same, with what else is at its place, for a wipe. */
   readonly lookToWipe: (id: string) => Promise<WipeLook | undefined>;
+  /** Switches the LED of a disk's slot. Throws a Refusal. */
+  readonly locateDisk: (row: DiskRow, on: boolean) => Promise<Located>;
   /** Free clusters by disk; read from the target where too few seem to be free for what is asked. */
   readonly freeFor: (
     asked: Pick<CreationRequest, "sizeBytes" | "thin">,

@@ -2,6 +2,7 @@
 import type { Agent } from "./agent.ts";
 import type { StorageNodeHandlers } from "./call.ts";
 import { adoptionHandlers } from "./disk-adopt.ts";
+import { locateHandlers } from "./disk-locate.ts";
 import { releaseHandlers } from "./disk-release.ts";
 import { wipeHandlers } from "./disk-wipe.ts";
 import { diskHandlers } from "./disks.ts";
@@ -12,5 +13,6 @@ export function allDiskHandlers(agent: Agent): Partial<StorageNodeHandlers> {
     ...adoptionHandlers(agent),
     ...releaseHandlers(agent),
     ...wipeHandlers(agent),
+    ...locateHandlers(agent),
   };
 }

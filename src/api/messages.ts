@@ -4,7 +4,7 @@ import type { Duration } from "../gen/google/protobuf/duration.ts";
 import type { Iostat } from "../gen/storagenode/v1/node.ts";
 import { ConditionStatus } from "../gen/storagenode/v1/meta.ts";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
-import { DiskState, FreeSpace } from "../gen/storagenode/v1/disk.ts";
+import { DiskState, FreeSpace, LocateState } from "../gen/storagenode/v1/disk.ts";
 import type { Lvol } from "../gen/storagenode/v1/lvol.ts";
 import { LvolState, Provisioning } from "../gen/storagenode/v1/lvol.ts";
 import { SnapshotState, type Snapshot } from "../gen/storagenode/v1/snapshot.ts";
@@ -191,9 +191,15 @@ export function diskMessage(
       zeroing: row.zeroing,
       discardZeroes: row.discardZeroes,
       health: healthMessage(row, observed),
+      locate: locateState(observed.locate),
       ...iostatStatus(io),
     },
   };
+}
+
+function locateState(isOn: boolean | undefined): LocateState {
+  if (isOn === undefined) return LocateState.LOCATE_STATE_UNSPECIFIED;
+  return isOn ? LocateState.LOCATE_STATE_ON : LocateState.LOCATE_STATE_OFF;
 }
 
 export function iostatMessage(

@@ -42,6 +42,7 @@ const ROLES_OF_METHOD: {
   adoptDisk: OPERATOR,
   releaseDisk: OPERATOR,
   wipeDisk: OPERATOR,
+  locateDisk: OPERATOR,
   zeroFreeSpace: OPERATOR,
   listOrphans: OPERATOR,
   adoptOrphan: OPERATOR,

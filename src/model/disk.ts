@@ -233,6 +233,8 @@ export type DiskReadiness = {
   readonly conflict?: string | undefined;
   /** The row is that of the local copy, which has only what restoring needs. */
   readonly copied?: boolean;
+  /** Whether the LED of its slot is on; undefined: none is known. */
+  readonly locate?: boolean | undefined;
 };
 
 export type LoadedStore = {

@@ -26,6 +26,7 @@ export type EventReason =
   | "WIPE_ENDED"
   | "INSPECTION_REQUESTED"
   | "ORPHAN_PURGED"
+  | "LOCATE_SWITCHED"
   | "OUTCOME_RESOLVED"
   /** A step failed for the first time since it was last done, or for another reason than before. */
   | "STEP_FAILED"

@@ -2,8 +2,6 @@
 // when rows, observations or the write mode change. loops.ts lists the loops.
 import type { DiscardGuard } from "../model/discards.ts";
 import type { DiskRow, DiskReadiness } from "../model/disk.ts";
-import type { Evidence } from "../model/evidence.ts";
-import type { WipeLook } from "../model/wipe-admission.ts";
 import type { CreationRequest, LvolRow } from "../model/lvol.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
 import type { OutcomeSubject } from "../model/unknown-outcome.ts";
@@ -79,6 +77,7 @@ export class Reconciler {
       wake: (id) => this.#drivers.wakeDisk(id),
       wakeController: (address) => this.#drivers.wakeController(address),
       scanAll,
+      onLocated: (id) => this.#onLocated(id),
     });
     this.iostat = shared.iostat;
     const mayPerform = (act: Act) => permits(fence.writeMode, act);
@@ -200,14 +199,9 @@ export class Reconciler {
     return this.#disks.controllers.userOfGroup(address);
   }
 
-  /** The evidence against a disk, looked for now; undefined: nobody can look at it where it is. */
-  lookAtDisk(id: string): Promise<readonly Evidence[] | undefined> {
-    return this.#disks.looks.lookAt(id);
-  }
-
-  /** The same, with what else is at its place, for a wipe. */
-  lookToWipe(id: string): Promise<WipeLook | undefined> {
-    return this.#disks.looks.lookToWipe(id);
+  /** What calls need of the disks: looks at them, and the LEDs of their slots. */
+  get disks(): Pick<Disks, "looks" | "locators"> {
+    return this.#disks;
   }
 
   loops(): readonly LoopStatus[] {
@@ -256,6 +250,11 @@ export class Reconciler {
     this.#shared.rows.touch(change.id);
     const { kind, id } = change;
     this.#announce(kind === "space" || kind === "health" ? { kind: "disk", id } : { kind, id });
+  }
+
+  #onLocated(id: string): void {
+    this.#shared.rows.touch(id);
+    this.#announce({ kind: "disk", id });
   }
 
   #announce(object: ObservedObject | undefined): void {

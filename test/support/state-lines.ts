@@ -210,6 +210,11 @@ export const DISK_LINES: readonly Line<DiskSubject>[] = [
     },
   },
   {
+    name: "LocateDisk",
+    ask: ({ client }, { id: diskId }) =>
+      cellOf(call(client, client.locateDisk.bind(client), { diskId, on: true })),
+  },
+  {
     name: "WipeDisk",
     ask: ({ client }, { id: diskId, serial }) => {
       const confirmation = `destroy all data on ${serial}`;

@@ -19,6 +19,7 @@ import { NewDisks } from "./new-disks.ts";
 import { performDiskStep } from "./perform.ts";
 import { performWipe } from "./perform-wipe.ts";
 import { CallLooks } from "./call-looks.ts";
+import { Locators } from "./locate.ts";
 import { Attached } from "../controller/attached.ts";
 import { Controllers } from "../controller/controllers.ts";
 import { performControllerStep, type ClaimMemory } from "../controller/perform.ts";
@@ -60,6 +61,8 @@ export type DisksOptions = {
   readonly wake: (id: string) => void;
   readonly wakeController: (address: string) => void;
   readonly scanAll: (options: ScanOptions) => Promise<void>;
+  /** The LED of a disk's slot was switched. */
+  readonly onLocated: (id: string) => void;
 };
 
 export class Disks {
@@ -73,6 +76,7 @@ export class Disks {
   readonly controllers: Controllers;
   /** For calls. */
   readonly looks: CallLooks;
+  readonly locators: Locators;
   #scannedIncarnation: string | undefined;
   readonly #scans = new KernelScans(
     async () => {
@@ -108,6 +112,7 @@ export class Disks {
       loadEnded: (disk) => this.#storeLoads.ended(disk),
       wake: options.wakeController,
     });
+    this.locators = new Locators({ ...options, controllers: this.controllers });
     this.looks = new CallLooks({
       ...options,
       claims: this.#claims,
@@ -188,17 +193,15 @@ export class Disks {
 
   diskReadiness(row: DiskRow): DiskReadiness {
     const view = this.view(row, { now: new Date(), inFlight: false, failures: row.failures });
-    return { ...readiness(view), ...exposureShown(this.#options, row) };
+    const locate = this.locators.isOn(row.id);
+    return { ...readiness(view), ...exposureShown(this.#options, row), locate };
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
     const context = { ...this.#options, scanDisks: () => this.rescanTarget() };
     if (step.kind !== "wipe-disk") return await performDiskStep(context, view, step);
     const { looks } = this.#admissions;
-    const found = (id: string, evidence: readonly Evidence[]) => looks.found(id, evidence);
-    const result = await performWipe({ ...context, found }, view.row, step);
-    // The disk, and others of its controller, may have other names and contents now.
-    for (const id of this.controllers.sightings.byDisk.keys()) looks.forget(id);
+    const result = await performWipe({ ...context, looks }, view.row, step);
     await this.#syncKernelDisks();
     await this.#inspectAndAdmit();
     return result;
@@ -305,6 +308,7 @@ export class Disks {
     const before = new Map([...rows.disks()].map((row) => [row.id, this.#placeText(row)]));
     const first = this.controllers.topology === undefined;
     await this.controllers.scanned(topology);
+    await this.locators.scan();
     if (rows.node === undefined) return;
     await this.#newDisks.insertSeen(this.controllers.sightings);
     for (const row of rows.disks()) {

@@ -5,7 +5,7 @@ import type { Logger } from "pino";
 import { hasDrive } from "../../model/controller.ts";
 import { evidenceText } from "../../model/disk-claim.ts";
 import type { DiskRow, DiskStatusPatch } from "../../model/disk.ts";
-import { evidenceOf, type Evidence } from "../../model/evidence.ts";
+import { evidenceOf } from "../../model/evidence.ts";
 import { againstWiping, isAsAsked, type Wipe } from "../../model/wipe.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
@@ -21,6 +21,7 @@ import { KERNEL_DRIVER } from "../controller/closure-rules.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { LaneKey, Lanes } from "../engine/lanes.ts";
 import type * as steps from "../steps.ts";
+import type { Looks } from "./looks.ts";
 import { endedWipe, isTaken, placeOfWipe, wiped } from "./wipe.ts";
 
 export type WipeContext = {
@@ -35,8 +36,7 @@ export type WipeContext = {
     ) => Promise<boolean>;
   };
   readonly writeMode: () => WriteMode;
-  /** No policy admits a disk on which this was seen. */
-  readonly found: (diskId: string, evidence: readonly Evidence[]) => void;
+  readonly looks: Pick<Looks, "found" | "forget">;
 };
 
 type Place = NonNullable<ReturnType<typeof placeOfWipe>>;
@@ -55,7 +55,10 @@ export async function performWipe(
     trace.getActiveSpan()?.addEvent("lanes held");
     const row = context.rows.disk(id);
     if (row?.wipe === undefined || isTaken(row)) return OK;
-    return await wipe(context, row, row.wipe);
+    const result = await wipe(context, row, row.wipe);
+    // The disk, and others of its controller, may have other names and contents now.
+    for (const disk of context.rows.disks()) context.looks.forget(disk.id);
+    return result;
   });
 }
 
@@ -122,7 +125,7 @@ async function zero(
     readonly place: Place;
   },
 ): Promise<StepResult | undefined> {
-  const { kernel, writer, writeMode, found, log } = context;
+  const { kernel, writer, writeMode, looks, log } = context;
   const { row, asked, topology, place } = on;
   await using inspection = await inspectForWipe(
     kernel,
@@ -131,7 +134,8 @@ async function zero(
     place.kernelName,
   );
   const { evidence, device } = inspection;
-  found(row.id, [...asked.evidence, ...evidence]);
+  // No policy admits a disk on which this was seen.
+  looks.found(row.id, [...asked.evidence, ...evidence]);
   const own = evidenceOf(row, evidence);
   if (!isAsAsked(asked, own)) {
     const seen = own.length === 0 ? "nothing is on it any more" : own.map(evidenceText).join("; ");

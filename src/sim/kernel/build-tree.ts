@@ -15,6 +15,7 @@ import {
 import { probe } from "./driver-writes.ts";
 import { partitionTable, type Partition } from "./partitions.ts";
 import { DRIVERS, settle, VFIO_PCI } from "./settle.ts";
+import { emptySlot, ledsOf, placeSlot, type SlotLed } from "./slots.ts";
 import { openTree, type Tree } from "./tree.ts";
 import { putToUse, type Use } from "./use.ts";
 
@@ -47,6 +48,8 @@ export type SimulatedDrive = {
   readonly subsystem?: string;
   /** The driver that it is bound to when it is plugged in; default nvme. */
   readonly driver?: "vfio-pci";
+  /** Where the LED of its slot is; default: it has none. */
+  readonly locate?: SlotLed;
   /** Set before it is plugged in. */
   readonly driverOverride?: string;
   /** The nvme driver gives the controller up, as one with a known subsystem NQN. */
@@ -111,6 +114,7 @@ export async function unplug(root: string, address: string): Promise<void> {
   await tree.remove(`${PCI_DEVICES}/${address}`);
   await tree.remove(`${GROUPS}/${hardware.iommuGroup}/devices/${address}`);
   await tree.remove(devicePath(hardware));
+  await emptySlot(tree, hardware);
   await removeHardware(tree, address);
   await settle(tree);
 }
@@ -168,7 +172,7 @@ async function plugDrive(tree: Tree, drive: SimulatedDrive, spec: KernelSpec): P
 async function plug(
   tree: Tree,
   hardware: Hardware,
-  is: Pick<SimulatedDrive, "driver" | "driverOverride"> = {},
+  is: Pick<SimulatedDrive, "driver" | "driverOverride" | "locate"> = {},
 ): Promise<void> {
   if ((await readHardware(tree, hardware.address)) !== undefined) return;
   const device = devicePath(hardware);
@@ -188,7 +192,9 @@ async function plug(
     vendor: `${hardware.vendor}\n`,
     ...(iommuGroup === undefined ? {} : { iommu_group: { linkTo: `${GROUPS}/${iommuGroup}` } }),
     ...(driver === undefined ? {} : { driver: { linkTo: `${DRIVERS}/${driver}` } }),
+    ...(is.locate === "function" ? ledsOf(hardware.address) : {}),
   });
+  await placeSlot(tree, hardware, is.locate);
   if (iommuGroup !== undefined) {
     await tree.writeNew(`${GROUPS}/${iommuGroup}/type`, "identity\n");
     await tree.link(`${GROUPS}/${iommuGroup}/devices/${hardware.address}`, device);

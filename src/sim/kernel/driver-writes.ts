@@ -5,6 +5,7 @@ import { unlessErrno } from "../../sysfs/errno.ts";
 import { groupIsOpen } from "./vfio-users.ts";
 import { devicePath, listHardware, readHardware, type Hardware } from "./hardware.ts";
 import { DRIVERS, driverOf, VFIO_PCI } from "./settle.ts";
+import { isLed } from "./slots.ts";
 import type { Tree } from "./tree.ts";
 
 /** Maximum bytes of a write to driver_override: a page minus the terminator. */
@@ -30,6 +31,10 @@ export async function driverWrite(
   if (override !== null) {
     if (Buffer.byteLength(text) > OVERRIDE_BYTES) throw refuse("EINVAL", path);
     await tree.write(path, line === "" ? "(null)\n" : `${line}\n`);
+    return [];
+  }
+  if (isLed(path)) {
+    await tree.write(path, Number(line) > 0 ? "1\n" : "0\n");
     return [];
   }
   const [, driver = "", file] = driverFile ?? [];

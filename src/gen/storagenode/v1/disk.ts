@@ -14,6 +14,56 @@ export const protobufPackage = "storagenode.v1";
 
 export const protobufFileName = "storagenode/v1/disk.proto";
 
+/** Whether the LED of a disk's slot shows people where it is. */
+export const LocateState = {
+  /** LOCATE_STATE_UNSPECIFIED - This machine shows no LED for the slot. */
+  LOCATE_STATE_UNSPECIFIED: "LOCATE_STATE_UNSPECIFIED",
+  LOCATE_STATE_ON: "LOCATE_STATE_ON",
+  LOCATE_STATE_OFF: "LOCATE_STATE_OFF",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type LocateState = typeof LocateState[keyof typeof LocateState];
+
+export namespace LocateState {
+  export type LOCATE_STATE_UNSPECIFIED = typeof LocateState.LOCATE_STATE_UNSPECIFIED;
+  export type LOCATE_STATE_ON = typeof LocateState.LOCATE_STATE_ON;
+  export type LOCATE_STATE_OFF = typeof LocateState.LOCATE_STATE_OFF;
+  export type UNRECOGNIZED = typeof LocateState.UNRECOGNIZED;
+}
+
+export function locateStateFromJSON(object: any): LocateState {
+  switch (object) {
+    case 0:
+    case "LOCATE_STATE_UNSPECIFIED":
+      return LocateState.LOCATE_STATE_UNSPECIFIED;
+    case 1:
+    case "LOCATE_STATE_ON":
+      return LocateState.LOCATE_STATE_ON;
+    case 2:
+    case "LOCATE_STATE_OFF":
+      return LocateState.LOCATE_STATE_OFF;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return LocateState.UNRECOGNIZED;
+  }
+}
+
+export function locateStateToNumber(object: LocateState): number {
+  switch (object) {
+    case LocateState.LOCATE_STATE_UNSPECIFIED:
+      return 0;
+    case LocateState.LOCATE_STATE_ON:
+      return 1;
+    case LocateState.LOCATE_STATE_OFF:
+      return 2;
+    case LocateState.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
 /** One word for where a disk stands. */
 export const DiskState = {
   DISK_STATE_UNSPECIFIED: "DISK_STATE_UNSPECIFIED",
@@ -228,6 +278,8 @@ export interface DiskStatus {
   health:
     | DiskHealth
     | undefined;
+  /** The LED of its slot, as of the last scan. */
+  locate: LocateState;
   /**
    * The last counters that were read, and when: while somebody reads them (StreamIostat, metrics).
    * Unset if they were not read since the target started.
@@ -455,6 +507,7 @@ function createBaseDiskStatus(): DiskStatus {
     zeroing: undefined,
     discardZeroes: false,
     health: undefined,
+    locate: LocateState.LOCATE_STATE_UNSPECIFIED,
     iostat: undefined,
     iostatTime: undefined,
   };
@@ -536,6 +589,9 @@ export const DiskStatus: MessageFns<DiskStatus> = {
     }
     if (message.health !== undefined) {
       DiskHealth.encode(message.health, writer.uint32(186).fork()).join();
+    }
+    if (message.locate !== LocateState.LOCATE_STATE_UNSPECIFIED) {
+      writer.uint32(192).int32(locateStateToNumber(message.locate));
     }
     if (message.iostat !== undefined) {
       Iostat.encode(message.iostat, writer.uint32(242).fork()).join();
@@ -743,6 +799,14 @@ export const DiskStatus: MessageFns<DiskStatus> = {
             message.health = DiskHealth.decode(reader, reader.uint32());
             continue;
           }
+          case 24: {
+            if (tag !== 192) {
+              break;
+            }
+
+            message.locate = locateStateFromJSON(reader.int32());
+            continue;
+          }
           case 30: {
             if (tag !== 242) {
               break;
@@ -807,6 +871,7 @@ export const DiskStatus: MessageFns<DiskStatus> = {
     message.health = (object.health !== undefined && object.health !== null)
       ? DiskHealth.fromPartial(object.health)
       : undefined;
+    message.locate = object.locate ?? LocateState.LOCATE_STATE_UNSPECIFIED;
     message.iostat = (object.iostat !== undefined && object.iostat !== null)
       ? Iostat.fromPartial(object.iostat)
       : undefined;

@@ -372,6 +372,24 @@ export interface WipeDiskResponse {
   disk: Disk | undefined;
 }
 
+/** What LocateDisk is asked. */
+export interface LocateDiskRequest {
+  diskId: string;
+  on: boolean;
+}
+
+/** What LocateDisk answers: the LED was read after it was switched. */
+export interface LocateDiskResponse {
+  disk:
+    | Disk
+    | undefined;
+  /** npem or enclosure. */
+  kind: string;
+  /** Of the function in the slot, or that was there last. */
+  address: string;
+  on: boolean;
+}
+
 /** What ZeroFreeSpace is asked. */
 export interface ZeroFreeSpaceRequest {
   diskId: string;
@@ -3525,6 +3543,164 @@ export const WipeDiskResponse: MessageFns<WipeDiskResponse> = {
   },
 };
 
+function createBaseLocateDiskRequest(): LocateDiskRequest {
+  return { diskId: "", on: false };
+}
+
+export const LocateDiskRequest: MessageFns<LocateDiskRequest> = {
+  encode(message: LocateDiskRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.diskId !== "") {
+      writer.uint32(10).string(message.diskId);
+    }
+    if (message.on !== false) {
+      writer.uint32(16).bool(message.on);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LocateDiskRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLocateDiskRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.diskId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.on = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<LocateDiskRequest>): LocateDiskRequest {
+    return LocateDiskRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LocateDiskRequest>): LocateDiskRequest {
+    const message = createBaseLocateDiskRequest();
+    message.diskId = object.diskId ?? "";
+    message.on = object.on ?? false;
+    return message;
+  },
+};
+
+function createBaseLocateDiskResponse(): LocateDiskResponse {
+  return { disk: undefined, kind: "", address: "", on: false };
+}
+
+export const LocateDiskResponse: MessageFns<LocateDiskResponse> = {
+  encode(message: LocateDiskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.disk !== undefined) {
+      Disk.encode(message.disk, writer.uint32(10).fork()).join();
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.address !== "") {
+      writer.uint32(26).string(message.address);
+    }
+    if (message.on !== false) {
+      writer.uint32(32).bool(message.on);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LocateDiskResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLocateDiskResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.disk = Disk.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.on = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<LocateDiskResponse>): LocateDiskResponse {
+    return LocateDiskResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LocateDiskResponse>): LocateDiskResponse {
+    const message = createBaseLocateDiskResponse();
+    message.disk = (object.disk !== undefined && object.disk !== null) ? Disk.fromPartial(object.disk) : undefined;
+    message.kind = object.kind ?? "";
+    message.address = object.address ?? "";
+    message.on = object.on ?? false;
+    return message;
+  },
+};
+
 function createBaseZeroFreeSpaceRequest(): ZeroFreeSpaceRequest {
   return { diskId: "", waitTimeout: undefined };
 }
@@ -6135,6 +6311,19 @@ export const StorageNodeService = {
     responseSerialize: (value: WipeDiskResponse): Buffer => Buffer.from(WipeDiskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): WipeDiskResponse => WipeDiskResponse.decode(value),
   },
+  /**
+   * Switches the LED of a disk's slot that shows people where it is, also of a disk that is MISSING. Nothing
+   * else turns it off again. NO_LED where this machine shows none.
+   */
+  locateDisk: {
+    path: "/storagenode.v1.StorageNode/LocateDisk" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: LocateDiskRequest): Buffer => Buffer.from(LocateDiskRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): LocateDiskRequest => LocateDiskRequest.decode(value),
+    responseSerialize: (value: LocateDiskResponse): Buffer => Buffer.from(LocateDiskResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): LocateDiskResponse => LocateDiskResponse.decode(value),
+  },
   /** Zeroes the free space of a disk's store. */
   zeroFreeSpace: {
     path: "/storagenode.v1.StorageNode/ZeroFreeSpace" as const,
@@ -6355,6 +6544,11 @@ export interface StorageNodeServer extends UntypedServiceImplementation {
   releaseDisk: handleUnaryCall<ReleaseDiskRequest, ReleaseDiskResponse>;
   /** Destroys what is on a disk. */
   wipeDisk: handleUnaryCall<WipeDiskRequest, WipeDiskResponse>;
+  /**
+   * Switches the LED of a disk's slot that shows people where it is, also of a disk that is MISSING. Nothing
+   * else turns it off again. NO_LED where this machine shows none.
+   */
+  locateDisk: handleUnaryCall<LocateDiskRequest, LocateDiskResponse>;
   /** Zeroes the free space of a disk's store. */
   zeroFreeSpace: handleUnaryCall<ZeroFreeSpaceRequest, ZeroFreeSpaceResponse>;
   /** How to reach a volume, and whether it is ready. */
@@ -6708,6 +6902,25 @@ export interface StorageNodeClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: WipeDiskResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Switches the LED of a disk's slot that shows people where it is, also of a disk that is MISSING. Nothing
+   * else turns it off again. NO_LED where this machine shows none.
+   */
+  locateDisk(
+    request: LocateDiskRequest,
+    callback: (error: ServiceError | null, response: LocateDiskResponse) => void,
+  ): ClientUnaryCall;
+  locateDisk(
+    request: LocateDiskRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: LocateDiskResponse) => void,
+  ): ClientUnaryCall;
+  locateDisk(
+    request: LocateDiskRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: LocateDiskResponse) => void,
   ): ClientUnaryCall;
   /** Zeroes the free space of a disk's store. */
   zeroFreeSpace(
