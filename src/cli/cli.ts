@@ -9,6 +9,8 @@ const USAGE = `usage: storage-node COMMAND
   migrate    bring the database's schema up to date
   status     the node on one screen: components, disks, capacity, loops, errors ("status --help")
   explain    why a volume or a disk is not in its desired state, and what to do ("explain --help")
+  disk       list, admit, release, wipe and find disks: each step of replacing one ("disk --help")
+  delete     delete a volume ("delete --help")
   doctor     what this node lacks, and the command that cures it ("doctor --help")
   rebuild    recreate rows that the database lost from what is on the target ("rebuild --help")
   confirm-hosts
@@ -39,6 +41,10 @@ async function runCommand([command, ...rest]: readonly string[], io: Io): Promis
       return await (await import("./status.ts")).status(rest, io);
     case "explain":
       return await (await import("./explain.ts")).explain(rest, io);
+    case "disk":
+      return await (await import("./disk.ts")).disk(rest, io);
+    case "delete":
+      return await (await import("./delete.ts")).deleteVolume(rest, io);
     case "doctor":
       return await (await import("./doctor.ts")).doctor(rest, io);
     case "rebuild":

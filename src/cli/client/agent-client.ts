@@ -7,20 +7,37 @@ import {
   type ClientUnaryCall,
   type ServiceError,
 } from "@grpc/grpc-js";
+import type { Duration } from "../../gen/google/protobuf/duration.ts";
 import type { Disk } from "../../gen/storagenode/v1/disk.ts";
 import type { Export } from "../../gen/storagenode/v1/export.ts";
 import {
   StorageNodeClient,
+  type AdmitDiskRequest,
+  type AdmitDiskResponse,
   type ConfirmHostsRequest,
   type ConfirmHostsResponse,
+  type CordonRequest,
+  type CordonResponse,
+  type DeleteRequest,
+  type DeleteResponse,
   type ExplainRequest,
   type ExplainResponse,
+  type GetDiskRequest,
+  type GetDiskResponse,
   type GetHealthResponse,
   type GetNodeResponse,
+  type LocateDiskRequest,
+  type LocateDiskResponse,
+  type ReleaseDiskRequest,
+  type ReleaseDiskResponse,
+  type UncordonRequest,
+  type UncordonResponse,
+  type WipeDiskRequest,
+  type WipeDiskResponse,
 } from "../../gen/storagenode/v1/storage_node.ts";
 import type { AgentAddress } from "./agent-address.ts";
 
-/** Deadline of a call. The agent answers these calls from memory, so a slower one has a problem. */
+/** Deadline of a call, beside what it is to wait for. The agent answers at once, so a slower one has a problem. */
 const ANSWER_MS = 10_000;
 const DETAILS_KEY = "grpc-status-details-bin";
 const MAX_PAGE = 500;
@@ -91,16 +108,53 @@ export class AgentClient implements Disposable {
     return await this.#ask(this.#rpc.confirmHosts.bind(this.#rpc), request);
   }
 
+  async getDisk(request: GetDiskRequest): Promise<GetDiskResponse> {
+    return await this.#ask(this.#rpc.getDisk.bind(this.#rpc), request);
+  }
+
+  async admitDisk(request: AdmitDiskRequest): Promise<AdmitDiskResponse> {
+    return await this.#ask(this.#rpc.admitDisk.bind(this.#rpc), request, request.waitTimeout);
+  }
+
+  async releaseDisk(request: ReleaseDiskRequest): Promise<ReleaseDiskResponse> {
+    return await this.#ask(this.#rpc.releaseDisk.bind(this.#rpc), request, request.waitTimeout);
+  }
+
+  async wipeDisk(request: WipeDiskRequest): Promise<WipeDiskResponse> {
+    return await this.#ask(this.#rpc.wipeDisk.bind(this.#rpc), request, request.waitTimeout);
+  }
+
+  async locateDisk(request: LocateDiskRequest): Promise<LocateDiskResponse> {
+    return await this.#ask(this.#rpc.locateDisk.bind(this.#rpc), request);
+  }
+
+  async cordon(request: CordonRequest): Promise<CordonResponse> {
+    return await this.#ask(this.#rpc.cordon.bind(this.#rpc), request);
+  }
+
+  async uncordon(request: UncordonRequest): Promise<UncordonResponse> {
+    return await this.#ask(this.#rpc.uncordon.bind(this.#rpc), request);
+  }
+
+  async delete(request: DeleteRequest): Promise<DeleteResponse> {
+    return await this.#ask(this.#rpc.delete.bind(this.#rpc), request, request.waitTimeout);
+  }
+
   [Symbol.dispose](): void {
     this.#rpc.close();
   }
 
-  #ask<Request, Response>(method: Unary<Request, Response>, request: Request): Promise<Response> {
-    const deadline = Date.now() + ANSWER_MS;
+  #ask<Request, Response>(
+    method: Unary<Request, Response>,
+    request: Request,
+    wait?: Duration,
+  ): Promise<Response> {
+    const limitMs = ANSWER_MS + Number(wait?.seconds ?? 0n) * 1_000;
+    const deadline = Date.now() + limitMs;
     return new Promise((resolve, reject) => {
       method(request, new Metadata(), { deadline }, (error, response) => {
         if (error === null) resolve(response);
-        else reject(faultOf(error, this.#at));
+        else reject(faultOf(error, this.#at, limitMs));
       });
     });
   }
@@ -125,18 +179,19 @@ async function allPages<Item>(
 /**
  * A refusal carries status details and a message; an error without them comes from the connection.
  */
-function faultOf(error: ServiceError, at: AgentAddress): AgentFault {
+function faultOf(error: ServiceError, at: AgentAddress, limitMs: number): AgentFault {
   const refused = error.metadata.get(DETAILS_KEY).length > 0;
-  const message = refused ? error.details : noAnswer(error, at);
+  const message = refused ? error.details : noAnswer(error, at, limitMs);
   return new AgentFault(message, { refused, cause: error });
 }
 
 function noAnswer(
   { code, details }: ServiceError,
   { shown: address, plain }: AgentAddress,
+  limitMs: number,
 ): string {
   if (code === grpcStatus.DEADLINE_EXCEEDED) {
-    const limit = `${ANSWER_MS / 1_000} s`;
+    const limit = `${limitMs / 1_000} s`;
     return `no answer from ${address} within ${limit}; is the agent overloaded or stopped?`;
   }
   if (code === grpcStatus.UNAVAILABLE) {

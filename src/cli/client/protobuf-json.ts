@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 const PACKAGE = "storagenode.v1";
 
 /** The encoder that ts-proto generates for a message type. */
-type Encodes<Message> = {
+export type Encodes<Message> = {
   readonly encode: (message: Message) => { readonly finish: () => Uint8Array };
 };
 
