@@ -2,7 +2,7 @@
 import type { EvidenceKind } from "../model/evidence.ts";
 import { IOMMU_CURE } from "./setup.ts";
 
-const WIPE = "if nobody needs what is on it, call WipeDisk with the fingerprint of its evidence";
+const WIPE = "if nobody needs what is on it, call WipeDisk (storage-node disk wipe ID)";
 
 export const EVIDENCE_CURES: Readonly<Record<EvidenceKind, string>> = {
   MOUNTED: "unmount it",

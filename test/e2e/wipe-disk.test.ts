@@ -7,7 +7,7 @@ import { imagePath } from "../../src/sim/kernel/hardware.ts";
 import { openTree } from "../../src/sim/kernel/tree.ts";
 import { putToUse, unmount } from "../../src/sim/kernel/use.ts";
 import type { KernelSpec, SimulatedDrive } from "../../src/sim/kernel/build-tree.ts";
-import { call, refusal, until, type TestAgent } from "../support/agent.ts";
+import { call, refusal, until } from "../support/agent.ts";
 import {
   admit,
   conditionOf,
@@ -18,6 +18,8 @@ import {
   GIB,
   nodeWithDrives,
   settled,
+  wipe,
+  type AskedWipe,
   type NodeWithDrives,
 } from "../support/drives.ts";
 import { REAL_SOCKET } from "../support/target.ts";
@@ -30,32 +32,6 @@ const RAID = { at: 4n * GIB - 64n * 1024n, data: Buffer.from("fc4e2ba9", "hex") 
 const PARTS = [{ startBytes: MIB, sizeBytes: GIB }] as const;
 
 const spec = (...drives: readonly SimulatedDrive[]): KernelSpec => ({ drives });
-
-type Asked = {
-  readonly nsid?: number;
-  readonly serial?: string;
-  readonly fingerprint?: string;
-  readonly confirmation?: string;
-  readonly reason?: string;
-  readonly seconds?: number;
-};
-
-async function wipe({ client }: TestAgent, serial: string, asked: Asked = {}) {
-  const page = { pageSize: 0, pageToken: "" };
-  const { disks } = await call(client, client.listDisks.bind(client), page);
-  const isIts = ({ status }: (typeof disks)[number]) =>
-    status?.serial === serial && status.nsid === (asked.nsid ?? 1);
-  const disk = disks.find(isIts);
-  const { seconds = 20 } = asked;
-  return await call(client, client.wipeDisk.bind(client), {
-    diskId: disk?.meta?.id ?? "",
-    serial: asked.serial ?? serial,
-    evidenceFingerprint: asked.fingerprint ?? disk?.status?.evidenceFingerprint ?? "",
-    reason: asked.reason ?? "to be used by this node",
-    confirmation: asked.confirmation ?? `destroy all data on ${asked.serial ?? serial}`,
-    waitTimeout: seconds === 0 ? undefined : { seconds: BigInt(seconds), nanos: 0 },
-  });
-}
 
 async function bytesOf({ kernel }: NodeWithDrives, serial: string, at: bigint, length: number) {
   await using file = await open(join(kernel.root, imagePath(serial, 1)));
@@ -116,7 +92,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("WipeDisk", () => {
     await using node = await nodeWithDrives(spec(drive(1, { bytes: [XFS] })));
     const agent = await node.start(MANUAL);
     await settled(agent, { SER1: "DISK_STATE_FOREIGN" });
-    const refused = async (asked: Asked) => await refusal(wipe(agent, "SER1", asked));
+    const refused = async (asked: AskedWipe) => await refusal(wipe(agent, "SER1", asked));
     expect(await refused({ confirmation: "yes", reason: " " })).toMatchObject({
       reason: "INVALID_FIELD",
       fields: ["confirmation", "reason"],

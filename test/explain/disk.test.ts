@@ -19,6 +19,8 @@ const KERNEL = {
   evidence: [],
 } as const;
 const MOUNTED = { kind: "MOUNTED", subject: "SERIAL1/1", detail: "at /data" } as const;
+const TABLE = { kind: "PARTITION_TABLE", subject: "SERIAL1/1", detail: "GPT" } as const;
+const WIPE = { requestedTime: NOW, evidence: [TABLE], reason: "ours", begun: undefined };
 const FABRIC = { subnqn: "nqn.2026-11.io.test:disk", format: false };
 const fabricRow = diskRow({ transport: "TCP", address: "127.0.0.1:9000", state: "CLAIMING" });
 
@@ -94,6 +96,39 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     },
     /MOUNTED SERIAL1\/1 at \/data/,
     /unmount it; the agent then inspects it again by itself/,
+    "NYNNUYY",
+  ],
+  [
+    "partitioned",
+    {
+      row: { ...BARE, state: "FOREIGN" },
+      onTarget: undefined,
+      inKernel: { ...KERNEL, evidence: [TABLE] },
+    },
+    /PARTITION_TABLE SERIAL1\/1 GPT/,
+    /call WipeDisk \(storage-node disk wipe ID\)/,
+    "NYNNUYY",
+  ],
+  [
+    "being wiped",
+    {
+      row: { ...BARE, state: "FOREIGN", wipe: WIPE },
+      onTarget: undefined,
+      inKernel: { ...KERNEL, evidence: [TABLE] },
+    },
+    /it is being wiped, as was asked for at 2026-/,
+    /or wait/,
+    "NYNNUYY",
+  ],
+  [
+    "not wiped after all",
+    {
+      row: { ...BARE, state: "FOREIGN", wipeEnded: "then: not wiped: EVIDENCE_CHANGED: GPT" },
+      onTarget: undefined,
+      inKernel: { ...KERNEL, evidence: [TABLE] },
+    },
+    /a wipe of it ended at then: not wiped: EVIDENCE_CHANGED: GPT/,
+    /call WipeDisk again with the fingerprint of now/,
     "NYNNUYY",
   ],
   [

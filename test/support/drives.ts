@@ -120,6 +120,34 @@ export async function admit(
   }
 }
 
+/** What differs from a wipe of what the disk shows now. */
+export type AskedWipe = {
+  readonly nsid?: number;
+  readonly serial?: string;
+  readonly fingerprint?: string;
+  readonly confirmation?: string;
+  readonly reason?: string;
+  readonly seconds?: number;
+};
+
+/** Waits until it is done, by default. */
+export async function wipe({ client }: Client, serial: string, asked: AskedWipe = {}) {
+  const page = { pageSize: 0, pageToken: "" };
+  const { disks } = await call(client, client.listDisks.bind(client), page);
+  const isIts = ({ status }: (typeof disks)[number]) =>
+    status?.serial === serial && status.nsid === (asked.nsid ?? 1);
+  const disk = disks.find(isIts);
+  const { seconds = 20 } = asked;
+  return await call(client, client.wipeDisk.bind(client), {
+    diskId: disk?.meta?.id ?? "",
+    serial: asked.serial ?? serial,
+    evidenceFingerprint: asked.fingerprint ?? disk?.status?.evidenceFingerprint ?? "",
+    reason: asked.reason ?? "to be used by this node",
+    confirmation: asked.confirmation ?? `destroy all data on ${asked.serial ?? serial}`,
+    waitTimeout: seconds === 0 ? undefined : { seconds: BigInt(seconds), nanos: 0 },
+  });
+}
+
 export async function controllersOf({ client }: Client) {
   return (await call(client, client.listControllers.bind(client), ALL)).controllers;
 }
