@@ -17,7 +17,6 @@ import type { AfterLoss } from "../engine/attempt.ts";
 import { readiness } from "./phase.ts";
 import { NewDisks } from "./new-disks.ts";
 import { performDiskStep } from "./perform.ts";
-import { performWipe } from "./perform-wipe.ts";
 import { CallLooks } from "./call-looks.ts";
 import { Locators } from "./locate.ts";
 import { Attached } from "../controller/attached.ts";
@@ -198,10 +197,10 @@ export class Disks {
   }
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
-    const context = { ...this.#options, scanDisks: () => this.rescanTarget() };
-    if (step.kind !== "wipe-disk") return await performDiskStep(context, view, step);
     const { looks } = this.#admissions;
-    const result = await performWipe({ ...context, looks }, view.row, step);
+    const context = { ...this.#options, looks, scanDisks: () => this.rescanTarget() };
+    const result = await performDiskStep(context, view, step);
+    if (step.kind !== "wipe-disk") return result;
     await this.#syncKernelDisks();
     await this.#inspectAndAdmit();
     return result;

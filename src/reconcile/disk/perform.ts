@@ -12,6 +12,7 @@ import type { SpdkClient } from "../../spdk/client.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import { changing, type ChangeContext } from "./changing.ts";
 import { exportsLeft } from "./exports-left.ts";
+import { performWipe, type WipeContext } from "./perform-wipe.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget } from "../target/disks-on-target.ts";
 import type { StepResult } from "../engine/kind.ts";
@@ -43,10 +44,11 @@ export type DiskStepContext = ChangeContext & {
 type Act = { readonly context: DiskStepContext; readonly view: DiskView; readonly lane: Lane };
 
 export async function performDiskStep(
-  context: DiskStepContext,
+  context: DiskStepContext & WipeContext,
   view: DiskView,
-  step: Exclude<steps.DiskStep, steps.WipeDisk>,
+  step: steps.DiskStep,
 ): Promise<StepResult> {
+  if (step.kind === "wipe-disk") return await performWipe(context, view.row, step);
   if (step.kind === "record-disk") {
     const written = await context.writer.recordDisk(view.row, step.patch);
     return written
