@@ -20,6 +20,7 @@ import { ADDRESS_OPTIONS } from "./client/agent-address.ts";
 import type { AgentClient } from "./client/agent-client.ts";
 import { protobufJson, type Encodes } from "./client/protobuf-json.ts";
 import { widthOf } from "./client/text.ts";
+import { adopt } from "./disk-adopt.ts";
 import { diskLine, diskTable, diskText, evidenceLines, stateOf } from "./disk-text.ts";
 import type { Io } from "./io.ts";
 import { waitOption } from "./wait-option.ts";
@@ -31,11 +32,13 @@ const USAGE = `usage: storage-node disk list
        storage-node disk locate ID on|off
        storage-node disk release ID [--force --reason TEXT] [--wait SECONDS]
        storage-node disk wipe ID --reason TEXT [--confirm TEXT --fingerprint HEX] [--wait SECONDS]
+       storage-node disk adopt ID [--store UUID] [--wait SECONDS]
        storage-node disk admit ID [--fingerprint HEX] [--discard-zeroes] [--wait SECONDS]
 
   Each action is one call of the running agent. list: all disks. show: all that is known of one. cordon:
   it takes no new volumes. locate: the LED of its slot. release: it goes back to its kernel driver, with what
-  is on it. wipe: what is on it is destroyed; shows that, and asks. admit: the agent may use it.
+  is on it. wipe: what is on it is destroyed; shows that, and asks. adopt: lists what lies in a
+  store of somebody else, and makes the store of that uuid one of this node. admit: the agent may use it.
 
   --serial SERIAL       refuse unless the disk has this one; default: that which it shows
   --force               release: although volumes are on it; needs a reason
@@ -54,6 +57,7 @@ const OPTIONS = {
   locate: [],
   release: ["serial", "force", "reason", "wait"],
   wipe: ["serial", "reason", "confirm", "fingerprint", "wait"],
+  adopt: ["serial", "store", "wait"],
   admit: ["serial", "fingerprint", "discard-zeroes", "wait"],
 } as const;
 
@@ -70,6 +74,7 @@ type Asked = {
   readonly confirm: string | undefined;
   readonly fingerprint: string | undefined;
   readonly discardZeroes: boolean;
+  readonly store: string | undefined;
   readonly wait: Duration | undefined;
 };
 
@@ -84,6 +89,7 @@ const COMMAND: AgentCommand<Asked> = {
     confirm: { type: "string" },
     fingerprint: { type: "string" },
     "discard-zeroes": { type: "boolean" },
+    store: { type: "string" },
     wait: { type: "string" },
   },
   read,
@@ -122,6 +128,7 @@ function read(
     confirm: text("confirm"),
     fingerprint: text("fingerprint"),
     discardZeroes: values["discard-zeroes"] === true,
+    store: text("store"),
     wait: waitOption(values["wait"]),
   };
   const needsReason = action === "wipe" || action === "cordon" || asked.force;
@@ -186,6 +193,8 @@ async function run(agent: AgentClient, asked: Run, io: Io): Promise<void> {
       stdout(json ? jsonOf("LocateDiskResponse", LocateDiskResponse, answer) : said);
       return;
     }
+    case "adopt":
+      return await adopt(agent, asked, io);
     case "release":
     case "wipe":
     case "admit":

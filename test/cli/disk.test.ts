@@ -10,6 +10,8 @@ import {
   nodeWithDrives,
   settled,
 } from "../support/drives.ts";
+import { claim } from "../support/kernel-scenario.ts";
+import { releaseFunctions } from "../../src/sysfs/vfio.ts";
 import { storageNode } from "../support/explain.ts";
 import { REAL_SOCKET } from "../support/target.ts";
 import { idOf, provision } from "../support/volumes.ts";
@@ -113,6 +115,32 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node disk", () => {
     const said = await storageNode(args, { typed: "destroy all data on SER1" });
     expect(said).toMatchObject({ code: 0, err: "" });
     expect((await diskOf(agent, "SER1"))?.evidence).toEqual([]);
+  });
+
+  it("lists what lies in the store of somebody else, and adopts the store that is named", async () => {
+    await using node = await nodeWithDrives({ drives: [drive(1)] });
+    const { spdk } = node.target;
+    await claim(node.kernel.kernel, "0000:01:00.0");
+    const path = { trtype: "PCIe", traddr: "0000:01:00.0" } as const;
+    const [bdevName = ""] = await spdk.bdevNvmeAttachController({ name: "x", ...path });
+    const clearMethod = "none";
+    const shape = { clusterBytes: 4n * 1024n ** 2n, clearMethod } as const;
+    const lvsUuid = await spdk.bdevLvolCreateLvstore({ bdevName, lvsName: "lvs0", ...shape });
+    const volume = { lvolName: ID, sizeBytes: 4n * 1024n ** 2n, thin: true, clearMethod } as const;
+    await spdk.bdevLvolCreate({ lvsUuid, ...volume });
+    await spdk.bdevNvmeDetachController("x");
+    await releaseFunctions(node.kernel.kernel, [{ address: "0000:01:00.0", driver: "nvme" }]);
+    const agent = await node.start(MANUAL);
+    await settled(agent, { SER1: "DISK_STATE_FOREIGN" });
+    const args = ["disk", "adopt", await diskIdOf(agent, "SER1"), "--wait", "60", ...at(agent)];
+    const listed = await storageNode(args);
+    expect(listed).toMatchObject({ code: 0, err: "" });
+    expect(listed.out).toContain(`store lvs0, uuid ${lvsUuid}`);
+    expect(listed.out).toMatch(new RegExp(`volume +${ID} +4 MiB`));
+    expect(await storageNode([...args, "--store", lvsUuid])).toMatchObject({
+      code: 0,
+      out: "disk SER1 is UP\n",
+    });
   });
 
   it("ends with 1 if what it waits for does not come, and says how it stands", async () => {

@@ -14,6 +14,8 @@ import {
   StorageNodeClient,
   type AdmitDiskRequest,
   type AdmitDiskResponse,
+  type AdoptDiskRequest,
+  type AdoptDiskResponse,
   type ConfirmHostsRequest,
   type ConfirmHostsResponse,
   type CordonRequest,
@@ -114,6 +116,10 @@ export class AgentClient implements Disposable {
 
   async admitDisk(request: AdmitDiskRequest): Promise<AdmitDiskResponse> {
     return await this.#ask(this.#rpc.admitDisk.bind(this.#rpc), request, request.waitTimeout);
+  }
+
+  async adoptDisk(request: AdoptDiskRequest): Promise<AdoptDiskResponse> {
+    return await this.#ask(this.#rpc.adoptDisk.bind(this.#rpc), request, request.waitTimeout);
   }
 
   async releaseDisk(request: ReleaseDiskRequest): Promise<ReleaseDiskResponse> {
