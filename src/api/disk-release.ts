@@ -33,7 +33,9 @@ export function releaseHandlers(agent: Agent): Pick<StorageNodeHandlers, "releas
 async function othersOn(agent: Agent, row: DiskRow): Promise<string | undefined> {
   const { loadedStore } = agent.diskReadiness(row);
   if (loadedStore === undefined) return undefined;
-  if (row.lvsUuid === undefined) return `the lvstore ${loadedStore.name} of somebody else`;
+  // The name is recorded before a store is made, its uuid after.
+  const isOurs = row.lvsUuid === loadedStore.uuid || row.lvsName === loadedStore.name;
+  if (!isOurs) return `the lvstore ${loadedStore.name} of somebody else`;
   const orphans = (await agent.orphans.list()).filter(({ diskId }) => diskId === row.id);
   return orphans.length === 0 ? undefined : `${orphans.length} lvols without a volume`;
 }
