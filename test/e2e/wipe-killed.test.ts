@@ -6,6 +6,7 @@ import type { SimulatedKernel } from "../../src/sim/kernel/simulated-kernel.ts";
 import { gatherEvidence } from "../../src/sysfs/disk-evidence.ts";
 import { listNvme } from "../../src/sysfs/nvme.ts";
 import { call, until, type TestAgent } from "../support/agent.ts";
+import { each } from "../support/crash-points.ts";
 import { conditionOf, diskOf, drive, GIB, nodeWithDrives, settled } from "../support/drives.ts";
 import { mortalKernel } from "../support/mortal-kernel.ts";
 import { REAL_SOCKET } from "../support/target.ts";
@@ -78,12 +79,12 @@ describe.skipIf(REAL_SOCKET !== undefined)("an agent that is killed while it wip
     const syncs = changes.flatMap((change, index) => (change === "sync" ? [index] : []));
     const [tail = 0, head = 0, block = 0] = syncs;
     const first = [0, tail, tail + 1, head, block - 1, block];
-    for (const nth of [...first, changes.length - 2, changes.length - 1]) {
+    await each([...first, changes.length - 2, changes.length - 1], async (nth) => {
       const isEvident = await killedAt(DRIVE, nth).catch((cause: unknown) => {
         throw new Error(`killed at change ${nth}, ${changes[nth]}`, { cause });
       });
       expect({ nth, isEvident }).toEqual({ nth, isEvident: true });
-    }
+    });
   });
 
   it("leaves a blank disk that nobody has admitted, when all of it was zeroed already", async () => {
