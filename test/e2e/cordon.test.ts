@@ -34,19 +34,18 @@ const disks = async () => {
 };
 const node = () => call(agent.client, agent.client.getNode.bind(agent.client), {});
 
-async function twoDisks() {
-  const [a = "", b = ""] = (await disks()).map(({ meta }) => meta?.id ?? "");
-  return { a, b };
+async function firstDisk(): Promise<string> {
+  return (await disks())[0]?.meta?.id ?? "";
 }
 
 it("places no new volume on a cordoned disk, also after a restart of the agent", async () => {
-  const { a, b } = await twoDisks();
+  const a = await firstDisk();
   const before = await provision(agent, { diskId: a });
   expect(await cordon(a)).toEqual({ changed: true });
   expect(await cordon(a)).toEqual({ changed: false });
   expect(await refusal(provision(agent, { diskId: a }))).toMatchObject({ reason: "CORDONED" });
   for (const lvol of [await provision(agent), await provision(agent)]) {
-    expect(lvol.status?.diskId).toBe(b);
+    expect(lvol.status?.diskId).not.toBe(a);
   }
   await agent[Symbol.asyncDispose]();
   agent = await startAgent({ url, target });
@@ -81,7 +80,7 @@ it("takes no new volume on a cordoned node, and answers a repeat as before", asy
 });
 
 it("refuses a cordon without a reason, and of a disk that is not there", async () => {
-  const { a } = await twoDisks();
+  const a = await firstDisk();
   expect(await refusal(cordon(a, " "))).toMatchObject({
     reason: "INVALID_FIELD",
     fields: ["reason"],
