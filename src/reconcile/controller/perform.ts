@@ -190,6 +190,8 @@ async function release(
   step: steps.ReleaseControllers,
 ): Promise<StepResult> {
   const { kernel, spdk, claims, log } = context;
+  const moved = await whatMoved(kernel, view, step);
+  if (moved !== undefined) return { kind: "retry", message: moved, unanswered: "not-sent" };
   // Whoever has attached one of them meanwhile uses it.
   const controllers = await attempt(spdk.bdevNvmeGetControllers());
   if (controllers.kind !== "ok") return retryOf([controllers]);
@@ -210,6 +212,24 @@ async function release(
   if (!released.ok) return { kind: "retry", message: `${released.reason}: ${released.detail}` };
   log.info({ controllers: step.returns }, "controllers given back to their kernel drivers");
   return { kind: "ok" };
+}
+
+/**
+ * Whether a function has another driver than the step was planned for: it was planned from what was seen
+ * in the middle of a claim, which has ended since. Undefined: none has.
+ */
+async function whatMoved(
+  kernel: Kernel,
+  { members }: ControllerView,
+  { returns }: steps.ReleaseControllers,
+): Promise<string | undefined> {
+  for (const { address } of returns) {
+    const planned = members.find((member) => member.address === address)?.inKernel?.driver;
+    const driver = await readDriver(kernel, address);
+    if (driver === planned) continue;
+    return `${address} has driver ${driver ?? "none"} now, not ${planned ?? "none"}`;
+  }
+  return undefined;
 }
 
 async function attach(

@@ -4,7 +4,6 @@
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
 import type { DiskRow, DiskReadiness } from "../../model/disk.ts";
-import type { Evidence } from "../../model/evidence.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Bdev } from "../../spdk/replies-bdev.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
@@ -12,7 +11,6 @@ import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
-import { listNvme } from "../../sysfs/nvme.ts";
 import type { AfterLoss } from "../engine/attempt.ts";
 import { readiness } from "./phase.ts";
 import { NewDisks } from "./new-disks.ts";
@@ -32,6 +30,7 @@ import { releaseFacts } from "./exports-left.ts";
 import { exposureShown } from "./held-exports.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
+import { KernelListings } from "./kernel-listings.ts";
 import { KernelScans } from "./kernel-scans.ts";
 import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
@@ -72,6 +71,7 @@ export class Disks {
   readonly #admissions: Admissions;
   readonly #attached: Attached;
   readonly #newDisks: NewDisks;
+  readonly #listings = new KernelListings(() => this.#options.kernel);
   readonly controllers: Controllers;
   /** For calls. */
   readonly looks: CallLooks;
@@ -214,19 +214,19 @@ export class Disks {
       ownSubjects: () => ownSubjects(this.#options.rows.disks()),
       groupUser: (address: string) => this.controllers.userOfGroup(address),
       scanDisks: () => this.rescanTarget(),
-      foundInClaim: (id: string, evidence: readonly Evidence[]) =>
-        this.#admissions.foundInClaim(id, evidence),
+      foundInClaim: this.#admissions.foundInClaim.bind(this.#admissions),
     };
     const result = await performControllerStep(context, view, step);
     // It may have been pulled out since the last scan.
     const isRefused = step.kind === "attach-controller" && result.kind !== "ok";
     if (isRefused) await this.#syncKernelDisks();
     if (step.kind === "claim-controllers" || step.kind === "release-controllers") {
-      // Even if the step failed, functions may be bound to other drivers now.
+      // Even if the step failed, functions may be bound to other drivers now. Until they are listed, what was
+      // seen under the former drivers belongs to them.
+      await this.#syncKernelDisks();
       for (const { row } of view.members.flatMap(({ disks }) => disks)) {
         this.#admissions.looks.forget(row.id);
       }
-      await this.#syncKernelDisks();
       if (step.kind === "release-controllers") await this.#inspectAndAdmit();
     }
     return result;
@@ -302,8 +302,9 @@ export class Disks {
   }
 
   async #syncKernelDisks(): Promise<void> {
-    const { kernel, rows, wake } = this.#options;
-    const topology = await listNvme(kernel);
+    const { rows, wake } = this.#options;
+    const topology = await this.#listings.list();
+    if (topology === undefined) return;
     const before = new Map([...rows.disks()].map((row) => [row.id, this.#placeText(row)]));
     const first = this.controllers.topology === undefined;
     await this.controllers.scanned(topology);

@@ -1,0 +1,76 @@
+// What the agent sees of functions that are taken together while it takes them: a claim lasts for a second
+// on a real machine, and the kernel is listed meanwhile.
+import { expect, it, vi } from "vitest";
+import {
+  admit,
+  controllersOf,
+  driverAt,
+  drive,
+  nodeWithDrives,
+  settled,
+} from "../support/drives.ts";
+import { REAL_SOCKET } from "../support/target.ts";
+
+const FIRST = drive(1);
+const SECOND = { ...drive(2), serial: "SER1", id: "SER1" };
+const PORTS = [FIRST, SECOND].map((port) => ({ ...port, subsystem: "dual" }));
+const OTHER = drive(3);
+
+const ALLOW = { STORAGE_NODE_DISK_ALLOW: "serial:SER1" };
+
+it.skipIf(REAL_SOCKET !== undefined)(
+  "a look at a half made claim gives nothing back once the claim is made",
+  async () => {
+    await using node = await nodeWithDrives({ drives: [...PORTS, OTHER] });
+    const agent = await node.start({ ...ALLOW, STORAGE_NODE_DISK_POLICY: "manual" });
+    await settled(agent, { SER1: "DISK_STATE_DISCOVERED", SER3: "DISK_STATE_DISCOVERED" });
+    const { kernel } = node.kernel;
+    const { write } = kernel;
+    const unbinds: string[] = [];
+    vi.spyOn(kernel, "write").mockImplementation(async (path, text) => {
+      if (path.endsWith("/driver/unbind")) unbinds.push(text);
+      // The first one has no driver now, the second one has the kernel's, and both are overridden. A call
+      // lists all of them.
+      if (path.endsWith("/driver/unbind") && text === SECOND.address) await admit(agent, "SER3");
+      await write(path, text);
+    });
+    expect(await admit(agent, "SER1")).toBe("OK");
+    await settled(agent, { SER1: "DISK_STATE_UP", SER3: "DISK_STATE_UP" });
+    expect(unbinds.toSorted()).toEqual([FIRST, SECOND, OTHER].map(({ address }) => address));
+    expect(await driverAt(node, SECOND.address)).toBe("vfio-pci");
+    const states = (await controllersOf(agent)).map(({ state }) => state);
+    expect(states).toEqual(["ATTACHED", "CLAIMED", "ATTACHED"]);
+  },
+);
+
+it.skipIf(REAL_SOCKET !== undefined)(
+  "a look that began before the claim, and ended long after it, takes nothing back",
+  async () => {
+    await using node = await nodeWithDrives({ drives: [...PORTS, OTHER] });
+    const { kernel } = node.kernel;
+    const { list } = kernel;
+    const [held, goesOn] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    let next: "listing" | undefined;
+    vi.spyOn(kernel, "list").mockImplementation(async (path) => {
+      const isHeld = path === "/sys/kernel/iommu_groups/3/devices" && next === "listing";
+      if (isHeld) {
+        next = undefined;
+        held.resolve();
+        await goesOn.promise;
+      }
+      return await list(path);
+    });
+    const agent = await node.start({ ...ALLOW, STORAGE_NODE_DISK_POLICY: "manual" });
+    await settled(agent, { SER1: "DISK_STATE_DISCOVERED", SER3: "DISK_STATE_DISCOVERED" });
+    next = "listing";
+    const late = admit(agent, "SER3");
+    await held.promise;
+    expect(await admit(agent, "SER1")).toBe("OK");
+    await settled(agent, { SER1: "DISK_STATE_UP" });
+    goesOn.resolve();
+    expect(await late).toBe("OK");
+    await settled(agent, { SER3: "DISK_STATE_UP" });
+    const states = (await controllersOf(agent)).map(({ state }) => state);
+    expect(states).toEqual(["ATTACHED", "CLAIMED", "ATTACHED"]);
+  },
+);
