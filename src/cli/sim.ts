@@ -14,6 +14,7 @@ const USAGE = `usage: storage-node sim --socket PATH --disks DISKS.json [options
   --state DIR          keep the content of the disks in DIR; without it a kill loses it
   --root DIR           a simulated kernel: PCIe functions attach only while vfio-pci holds them;
                        "/": the running kernel
+  --slots DIR          with --root /: a file for each PCI address whose drive was replaced, with its id
   --poll-ms N          milliseconds between two polls, default 4
   --release R          behave like release 24.01, 25.05 or 26.09 (default)
   --max-subsystems N   limit of subsystems, discovery included, default 1024
@@ -44,6 +45,7 @@ const options = z.object({
   disks: z.string({ error: "--disks DISKS.json is missing" }),
   state: z.string().optional(),
   root: z.string().optional(),
+  slots: z.string().optional(),
   "poll-ms": count.default(4),
   "max-subsystems": count.default(1_024),
   release: z.enum(RELEASES, { error: `must be one of ${RELEASES.join(", ")}` }).default("26.09"),
@@ -76,6 +78,7 @@ export async function runSim(args: readonly string[], io: Io): Promise<number> {
     socketPath: asked.socket,
     controlPath: asked.control,
     root: asked.root,
+    slots: asked.slots,
     pollMs: asked["poll-ms"],
     maxSubsystems: asked["max-subsystems"],
     release: releaseNamed(asked.release),
@@ -98,6 +101,7 @@ function readOptions(args: readonly string[], io: Io): Options | number {
         disks: { type: "string" },
         state: { type: "string" },
         root: { type: "string" },
+        slots: { type: "string" },
         "poll-ms": { type: "string" },
         "max-subsystems": { type: "string" },
         release: { type: "string" },

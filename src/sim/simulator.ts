@@ -4,6 +4,7 @@ import { replayConfig } from "./target/config-file.ts";
 import { ControlServer } from "./target/control.ts";
 import { Engine, type EngineOptions } from "./target/engine.ts";
 import type { Disk } from "./target/media.ts";
+import { disconnectGone } from "./target/nvme-methods.ts";
 import { TargetAbort } from "./target/operation.ts";
 import { driveAt, GroupUse, isMarked, markImage } from "./target/pcie-root.ts";
 import { RunningKernel } from "./target/running-kernel.ts";
@@ -13,6 +14,8 @@ import { Target } from "./target/target.ts";
 
 /** Exit code of a target that aborted. */
 const EXIT_ABORTED = 70;
+/** How often it is looked whether an attached function is there still. */
+const GONE_MS = 100;
 /** Exit code of a target that could not replay its saved configuration. */
 const EXIT_BAD_CONFIG = 1;
 
@@ -25,6 +28,8 @@ export type SimulatorOptions = {
    * attaches.
    */
   readonly root: string | undefined;
+  /** With the running kernel: which drive is behind a function now; undefined: none was replaced. */
+  readonly slots?: string | undefined;
   readonly pollMs: number;
   readonly maxSubsystems: number;
   readonly release: Release;
@@ -42,12 +47,8 @@ export async function runSimulator(options: SimulatorOptions): Promise<number> {
   const { socketPath, controlPath, root, release, disks, signal } = options;
   const { eventTypes } = release;
   const target = new Target({ disks, maxSubsystems: options.maxSubsystems, eventTypes });
-  const engine = new Engine({
-    target,
-    release,
-    strict: options.strict,
-    ...pciFunctions(root),
-  });
+  const { hasDriver, ...functions } = pciFunctions(root, options.slots);
+  const engine = new Engine({ target, release, strict: options.strict, ...functions });
   const ended = Promise.withResolvers<number>();
   const onFatal = (error: unknown) => {
     options.onAbort(error instanceof TargetAbort ? error.message : stackOf(error));
@@ -55,6 +56,10 @@ export async function runSimulator(options: SimulatorOptions): Promise<number> {
   };
   await using server = new TargetServer({ socketPath, pollMs: options.pollMs, engine, onFatal });
   await using stack = new AsyncDisposableStack();
+  if (hasDriver !== undefined) {
+    const timer = setInterval(() => disconnectGone({ target, ...functions }, hasDriver), GONE_MS);
+    stack.defer(() => clearInterval(timer));
+  }
   if (controlPath !== undefined) {
     const resume = () => server.resume();
     const control = new ControlServer({ path: controlPath, engine, resume, onFatal });
@@ -84,18 +89,22 @@ function messageOf(error: unknown): string {
 /** Nobody but this target writes to the disks. */
 const UNMARKED = { markDisk: () => {}, isMarked: () => true };
 
-function pciFunctions(
-  root: string | undefined,
-): Pick<EngineOptions, "driveAt" | "groupUse" | "markDisk" | "isMarked"> {
+type PciFunctions = Pick<EngineOptions, "driveAt" | "groupUse" | "markDisk" | "isMarked"> & {
+  /** Whether an attached function has its driver still; undefined: drives do not disappear. */
+  readonly hasDriver?: (address: string) => boolean;
+};
+
+function pciFunctions(root: string | undefined, slots: string | undefined): PciFunctions {
   if (root === undefined) {
     return { driveAt: () => "by address", groupUse: () => {}, ...UNMARKED };
   }
   if (root === "/") {
-    const kernel = new RunningKernel();
+    const kernel = new RunningKernel(slots);
     return {
       driveAt: (address) => kernel.driveAt(address),
       groupUse: (address, used) => kernel.groupUse(address, used),
       ...UNMARKED,
+      hasDriver: (address) => kernel.hasDriver(address),
     };
   }
   const groups = new GroupUse(root);

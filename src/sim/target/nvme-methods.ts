@@ -227,17 +227,37 @@ function detach(context: Context, params: JsonValue | undefined): Started {
     polls: DETACH_POLLS,
     operations: started,
     complete: () => {
-      for (const bdev of controller.bdevs) {
-        if (bdev.loaded !== undefined) target.unloadStore(bdev.loaded);
-        target.unregister(bdev);
-      }
-      target.controllers.delete(controller.name);
-      for (const { trtype, traddr } of controller.paths) {
-        if (trtype.toUpperCase() === "PCIE") groupUse(traddr, false);
-      }
+      disconnect({ target, groupUse }, controller);
       return true;
     },
   };
+}
+
+function disconnect(
+  { target, groupUse }: Pick<Context, "target" | "groupUse">,
+  controller: Controller,
+): void {
+  for (const bdev of controller.bdevs) {
+    if (bdev.loaded !== undefined) target.unloadStore(bdev.loaded);
+    target.unregister(bdev);
+  }
+  target.controllers.delete(controller.name);
+  for (const { trtype, traddr } of controller.paths) {
+    if (trtype.toUpperCase() === "PCIE") groupUse(traddr, false);
+  }
+}
+
+/** Lets go what was pulled out or taken from vfio-pci, with its stores. */
+export function disconnectGone(
+  context: Pick<Context, "target" | "groupUse">,
+  hasDriver: (address: string) => boolean,
+): void {
+  for (const controller of context.target.controllers.values()) {
+    const isGone = controller.paths.some(
+      ({ trtype, traddr }) => trtype.toUpperCase() === "PCIE" && !hasDriver(traddr),
+    );
+    if (isGone) disconnect(context, controller);
+  }
 }
 
 function controllerJson({ name, paths, disks }: Controller): object {
