@@ -1,6 +1,7 @@
 // Why the target refuses to attach a function that is bound to vfio-pci: SPDK answers -19 to every cause
 // (docs/spdk-contract.md#attach), so what can be read of the node is read.
 import type { SpdkError } from "../../spdk/errors.ts";
+import { readTargetLimits } from "../../sysfs/host-setup.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 
 /** Cause and cure in one sentence. targetPid: undefined where the target does not tell. */
@@ -22,14 +23,13 @@ export async function attachFailureCause(
 async function ofProcess(kernel: Kernel, pid: number): Promise<string | undefined> {
   const [command, limits] = await Promise.all([
     kernel.read(`/proc/${pid}/cmdline`).catch(() => undefined),
-    kernel.read(`/proc/${pid}/limits`).catch(() => undefined),
+    readTargetLimits(kernel, pid),
   ]);
   if (command?.split("\0").includes("--no-huge") === true) {
     return "the target runs with --no-huge, and vfio needs hugepages: restart it without that";
   }
-  const locked = /^Max locked memory\s+(\d+)/m.exec(limits ?? "")?.[1];
-  if (locked === undefined) return undefined;
-  return `it may lock only ${locked} bytes of memory: raise its memlock limit (ulimit -l unlimited)`;
+  if (limits?.lockedBytes === undefined || limits.locksFreely) return undefined;
+  return `it may lock only ${limits.lockedBytes} bytes of memory: raise its memlock limit (ulimit -l unlimited)`;
 }
 
 async function ofHugepages(kernel: Kernel): Promise<string | undefined> {

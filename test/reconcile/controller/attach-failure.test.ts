@@ -8,6 +8,7 @@ import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 const ANSWER = new SpdkError("bdev_nvme_attach_controller", -19, "No such device");
 const UNSAFE = "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
+const LIMITS = "Max locked memory         8388608              8388608     bytes\n";
 
 test.each([
   ["nothing that could be read", {}, /answered -19 \(No such device\); see the target's log/],
@@ -18,8 +19,17 @@ test.each([
   ],
   [
     "a memlock limit",
-    { "proc/7/limits": "Max locked memory         8388608              8388608     bytes\n" },
+    { "proc/7/comm": "reactor_0\n", "proc/7/limits": LIMITS },
     /may lock only 8388608 bytes.*ulimit -l unlimited/,
+  ],
+  [
+    "no memlock limit, as it may lock memory beyond it",
+    {
+      "proc/7/comm": "reactor_0\n",
+      "proc/7/limits": LIMITS,
+      "proc/7/status": "CapEff:\t000001ffffffffff\n",
+    },
+    /answered -19 \(No such device\); see the target's log/,
   ],
   ["no free hugepage", { "proc/meminfo": "HugePages_Free:        0\n" }, /no hugepage is free/],
   ["no interrupt remapping", { [UNSAFE]: "N\n" }, /allow_unsafe_interrupts=1/],
