@@ -1,16 +1,19 @@
 // A storage node in a booted machine: target and agent in the guest, their database here.
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { credentials, Metadata } from "@grpc/grpc-js";
 import { inject } from "vitest";
 import { StorageNodeClient } from "../../src/gen/storagenode/v1/storage_node.ts";
 import { testDatabase } from "../support/database.ts";
 import { TcpRelay } from "../support/tcp-relay.ts";
 import { AGENT_PROGRAM } from "./bundle.ts";
-import type { EmulatedDrive } from "./drives.ts";
+import type { EmulatedDrive, PluggableDrive } from "./drives.ts";
+import { putInSlot, SLOTS, SPDK_SOCKET } from "./guest-drives.ts";
 import { AGENT_PORT, Machine, type Iommu } from "./machine.ts";
 
 /** Of the guest; what the simulated target keeps does not use any. */
 const HUGEPAGES = { simulated: 8, real: 440 };
-const SPDK_SOCKET = "/run/spdk.sock";
+const REAL_TARGET = "spdk_tgt -s 640";
 /** A call that is made while the agent starts waits so long for it. */
 const START_MS = 120_000;
 const ALL = { pageSize: 0, pageToken: "" };
@@ -18,14 +21,24 @@ const ALL = { pageSize: 0, pageToken: "" };
 export type GuestNode = AsyncDisposable & {
   readonly machine: Machine;
   readonly client: StorageNodeClient;
-  /** Starts the target again that a test has killed; resolves when its socket is there. */
-  readonly startTarget: () => Promise<void>;
+  /** How often an agent has detached a controller, or has tried to. */
+  readonly detaches: () => Promise<number>;
+  /**
+   * Starts the target again that a test has killed; resolves when its socket is there. A real one by this
+   * command, if one is given.
+   */
+  readonly startTarget: (realCommand?: string) => Promise<void>;
   /** Starts an agent with these settings besides the usual ones; resolves when it has read its rows. */
   readonly startAgent: (env?: Readonly<Record<string, string>>) => Promise<void>;
 };
 
+/** Steps of agents so far that were to detach a controller. */
+async function detaches(machine: Machine): Promise<number> {
+  return Number(await machine.sh("grep -c detach-controller /run/agent.log || true"));
+}
+
 export async function guestNode(options: {
-  readonly drives: readonly EmulatedDrive[];
+  readonly drives: readonly (EmulatedDrive | PluggableDrive)[];
   /** What the simulated target can attach, as `sim --disks` has it. */
   readonly disks: readonly object[];
   readonly iommu: Iommu;
@@ -40,7 +53,10 @@ export async function guestNode(options: {
   const machine = stack.use(await Machine.boot({ ...options, kernelImage, initramfs, hugepages }));
   const client = new StorageNodeClient(machine.agentAddress, credentials.createInsecure());
   stack.defer(() => client.close());
-  await startTarget(machine, options.disks, spdkTarget);
+  for (const drive of options.drives) {
+    if ("port" in drive && drive.isAway !== true) await putInSlot(machine, drive);
+  }
+  await startTarget(machine, options.disks, spdkTarget && REAL_TARGET);
   const [, port] = relay.address.split(":");
   const base = {
     DATABASE_URL: `postgresql://postgres@10.0.2.2:${port}/${database.name}`,
@@ -54,11 +70,14 @@ export async function guestNode(options: {
     STORAGE_NODE_DISK_ALLOW: "serial:KT*",
     STORAGE_NODE_RECONNECT_GRACE: "0.2",
   };
+  stack.defer(async () => await keepLogs(machine));
   const owned = stack.move();
   return {
     machine,
     client,
-    startTarget: async () => await startTarget(machine, options.disks, spdkTarget),
+    detaches: async () => await detaches(machine),
+    startTarget: async (realCommand) =>
+      await startTarget(machine, options.disks, spdkTarget && (realCommand ?? REAL_TARGET)),
     startAgent: async (env = {}) => {
       const settings = Object.entries({ ...base, ...env }).map(
         ([name, value]) => `${name}='${value}'`,
@@ -73,18 +92,30 @@ export async function guestNode(options: {
   };
 }
 
+/** For whoever looks for the cause of a failure. */
+async function keepLogs(machine: Machine): Promise<void> {
+  const folder = process.env["STORAGE_NODE_TEST_GUEST_LOGS"];
+  if (folder === undefined) return;
+  await mkdir(folder, { recursive: true });
+  for (const name of ["agent", "target"]) {
+    const { stdout } = await machine.run(`cat /run/${name}.log`);
+    await writeFile(join(folder, `${name}-${Date.now()}.log`), stdout);
+  }
+}
+
 async function startTarget(
   machine: Machine,
   disks: readonly object[],
-  spdkTarget: string | undefined,
+  realCommand: string | undefined,
 ): Promise<void> {
   const known = JSON.stringify(disks);
   await machine.sh(`mkdir -p /run/sim; echo '${known}' >/run/sim/disks.json`);
   const simulated =
     `node ${AGENT_PROGRAM} sim --socket ${SPDK_SOCKET} --disks /run/sim/disks.json ` +
-    "--state /run/sim/state --root / --strict";
-  const real = `spdk_tgt -m 0x1 -s 640 -r ${SPDK_SOCKET}`;
-  const command = spdkTarget === undefined ? simulated : real;
+    `--state /run/sim/state --root / --slots ${SLOTS} --strict`;
+  const command = realCommand === undefined ? simulated : `${realCommand} -m 0x1 -r ${SPDK_SOCKET}`;
+  // One that was killed has left its own.
+  await machine.sh(`rm -f ${SPDK_SOCKET}`);
   await machine.sh(
     `setsid ${command} >>/run/target.log 2>&1 </dev/null & echo $! >/run/target.pid`,
   );

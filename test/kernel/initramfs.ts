@@ -17,7 +17,7 @@ const BUILDERS = ["initramfs.ts", "modules.ts"].map((name) =>
   fileURLToPath(new URL(name, import.meta.url)),
 );
 const FOLDERS = ["bin", "dev", "proc", "sys", "run", "tmp", "etc", "mnt", "root", "var/tmp"];
-const PROGRAMS = ["mkfs.ext4", "dmsetup", "nvme"];
+const PROGRAMS = ["mkfs.ext4", "dmsetup", "nvme", "prlimit", "setpriv"];
 
 export type InitramfsOptions = {
   readonly cache: string;

@@ -2,7 +2,8 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { createServer, type AddressInfo } from "node:net";
-import { driveArguments, type EmulatedDrive } from "./drives.ts";
+import { join } from "node:path";
+import { driveArguments, type EmulatedDrive, type PluggableDrive } from "./drives.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import {
   READY_LINE,
@@ -10,6 +11,7 @@ import {
   SERVICE_PORT,
   type ScriptAnswer,
 } from "./guest/script-answer.ts";
+import { Monitor } from "./monitor.ts";
 import { programPath } from "./packages.ts";
 
 /** Boot and each script, on a machine that is loaded by other work. */
@@ -27,7 +29,7 @@ export type Iommu = "on" | "off" | "without interrupt remapping";
 export type MachineOptions = {
   readonly kernelImage: string;
   readonly initramfs: string;
-  readonly drives: readonly EmulatedDrive[];
+  readonly drives: readonly (EmulatedDrive | PluggableDrive)[];
   readonly iommu: Iommu;
   /** 2-MiB pages reserved at boot. */
   readonly hugepages: number;
@@ -36,6 +38,7 @@ export type MachineOptions = {
 export class Machine implements AsyncDisposable {
   /** HOST:PORT here that leads to the agent in the guest. */
   readonly agentAddress: string;
+  readonly monitor: Monitor;
   readonly #qemu: ChildProcess;
   readonly #service: string;
   readonly #stack: AsyncDisposableStack;
@@ -43,11 +46,13 @@ export class Machine implements AsyncDisposable {
 
   private constructor(
     qemu: ChildProcess,
+    monitor: Monitor,
     ports: { readonly agent: number; readonly service: number },
     console: { tail: string },
     stack: AsyncDisposableStack,
   ) {
     this.#qemu = qemu;
+    this.monitor = monitor;
     this.agentAddress = `127.0.0.1:${ports.agent}`;
     this.#service = `http://127.0.0.1:${ports.service}/`;
     this.#console = console;
@@ -61,6 +66,8 @@ export class Machine implements AsyncDisposable {
     const ports = { agent: await freePort(), service: await freePort() };
     const args = [...machineArguments(options, ports)];
     args.push(...(await driveArguments(folder.path, options.drives)));
+    const monitorPath = join(folder.path, "monitor.sock");
+    args.push("-qmp", `unix:${monitorPath},server=on,wait=off`);
     // The kernel ends it with the process that started it, however that ends.
     const program = ["--pdeathsig", "KILL", programPath("qemu-system-x86_64")];
     const qemu = spawn(programPath("setpriv"), [...program, ...args], {
@@ -71,7 +78,8 @@ export class Machine implements AsyncDisposable {
     stack.defer(() => clearTimeout(life));
     const console = { tail: "" };
     await ready(qemu, console);
-    return new Machine(qemu, ports, console, stack.move());
+    const monitor = stack.use(await Monitor.open(monitorPath));
+    return new Machine(qemu, monitor, ports, console, stack.move());
   }
 
   /** Runs a shell script in the guest to its end. */
@@ -116,6 +124,8 @@ function machineArguments(
   args.push("-machine", off ? "q35" : "q35,kernel-irqchip=split");
   args.push("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot");
   args.push("-serial", "stdio");
+  // Drives are pulled out as from a real slot, not by ACPI.
+  args.push("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off");
   // Before all other devices: it translates only for those that come after it.
   if (!off) args.push("-device", `intel-iommu,intremap=${remapping},caching-mode=on,aw-bits=48`);
   args.push("-netdev", ["user", "id=net", ...forwarded].join(","));

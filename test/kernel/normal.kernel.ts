@@ -2,8 +2,8 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { ConditionStatus } from "../../src/gen/storagenode/v1/meta.ts";
 import { until } from "../support/agent.ts";
-import { admit, conditionOf, controllersOf, diskOf, settled } from "../support/drives.ts";
-import { addressOf, blank, partitioned, simulatedDisks, type EmulatedDrive } from "./drives.ts";
+import { admit, conditionOf, diskOf, settled } from "../support/drives.ts";
+import { addressOf, blank, simulatedDisks, type EmulatedDrive, type Written } from "./drives.ts";
 import {
   bindToVfio,
   blockDevice,
@@ -18,13 +18,18 @@ import {
   unplug,
 } from "./guest-drives.ts";
 import { guestNode, type GuestNode } from "./guest-node.ts";
+import { controllerAt, evidenceOf } from "./seen.ts";
+import { luksHeader, lvmPhysicalVolume, mdMember, partitionTable } from "./written.ts";
 
 const MIB = 1024n * 1024n;
-const small = (serial: string, slot: string) => blank(serial, slot, 64n * MIB);
+const small = (serial: string, slot: string, ...written: readonly Written[]): EmulatedDrive => ({
+  ...blank(serial, slot, 64n * MIB),
+  written,
+});
 
 const BLANK = blank("KTBLANK", "4");
 const MOUNTED = small("KTMOUNTED", "5");
-const PARTITIONED = partitioned("KTPARTED", "6");
+const PARTITIONED = small("KTPARTED", "6", partitionTable(MIB, 48n * MIB));
 const SWAP = small("KTSWAP", "7");
 const HELD = small("KTHELD", "8");
 const SIGNED = small("KTSIGNED", "9");
@@ -48,8 +53,13 @@ const KILLED = blank("KTKILLED", "16");
 /** The target answers an attach of it as of a drive that it cannot reach. */
 const REFUSED = blank("KTREFUSED", "17");
 
+const MD = small("KTMD", "18", mdMember());
+const LVM = small("KTLVM", "19", lvmPhysicalVolume());
+const LUKS = small("KTLUKS", "20", luksHeader());
+const TINY = blank("KTTINY", "21", MIB);
+
 const KNOWN = [BLANK, TWO, ...PAIR, CROWDED, ON_VFIO, ...WAITING, KILLED];
-const USED = [MOUNTED, PARTITIONED, SWAP, HELD, SIGNED, OVERRIDDEN];
+const USED = [MOUNTED, PARTITIONED, SWAP, HELD, SIGNED, OVERRIDDEN, MD, LVM, LUKS, TINY];
 
 const HAS_REAL_TARGET = inject("guest").spdkTarget !== undefined;
 
@@ -77,16 +87,6 @@ beforeAll(async () => {
 
 afterAll(async () => await stack.disposeAsync());
 
-async function controllerAt(drive: EmulatedDrive) {
-  const controllers = await controllersOf(node);
-  return controllers.find(({ address }) => address === addressOf(drive));
-}
-
-async function evidenceOf({ serial }: EmulatedDrive): Promise<readonly string[]> {
-  const disk = await diskOf(node, serial);
-  return disk?.evidence.map(({ kind }) => kind) ?? [];
-}
-
 describe("a drive in use, or with something on it", () => {
   it.each([
     ["mounted", MOUNTED, "MOUNTED", "DISK_STATE_IN_USE"],
@@ -94,8 +94,11 @@ describe("a drive in use, or with something on it", () => {
     ["held by device mapper", HELD, "HOLDER", "DISK_STATE_IN_USE"],
     ["partitioned", PARTITIONED, "PARTITION_TABLE", "DISK_STATE_FOREIGN"],
     ["with a file system", SIGNED, "SIGNATURE", "DISK_STATE_FOREIGN"],
+    ["of an md array", MD, "md RAID", "DISK_STATE_FOREIGN"],
+    ["of a volume group", LVM, "LVM2", "DISK_STATE_FOREIGN"],
+    ["encrypted", LUKS, "LUKS", "DISK_STATE_FOREIGN"],
   ] as const)("%s, is shown and not admitted", async (_, drive, kind, state) => {
-    await until("it was looked at", async () => (await evidenceOf(drive)).includes(kind));
+    await until("it was looked at", async () => (await evidenceOf(node, drive)).includes(kind));
     expect(await diskOf(node, drive.serial)).toMatchObject({ state, driver: "nvme" });
     expect(await admit(node, drive.serial)).toMatchObject({
       details: expect.stringContaining(kind),
@@ -105,7 +108,7 @@ describe("a drive in use, or with something on it", () => {
 
   it("whose driver somebody has chosen is left as it is", async () => {
     await until("it was looked at", async () =>
-      (await evidenceOf(OVERRIDDEN)).includes("DRIVER_OVERRIDE"),
+      (await evidenceOf(node, OVERRIDDEN)).includes("DRIVER_OVERRIDE"),
     );
     expect(await admit(node, OVERRIDDEN.serial)).toMatchObject({
       details: expect.stringContaining("DRIVER_OVERRIDE"),
@@ -114,9 +117,19 @@ describe("a drive in use, or with something on it", () => {
     expect(await driverOf(node.machine, OVERRIDDEN)).toBe("nvme");
   });
 
+  it("that is too small for a store is not taken once it is admitted", async () => {
+    expect(await admit(node, TINY.serial)).toBe("OK");
+    await until("it says so", async () => {
+      const claimed = await conditionOf(node, TINY.serial, "Claimed");
+      return claimed?.message.includes("DISK_TOO_SMALL") === true;
+    });
+    expect(await driverOf(node.machine, TINY)).toBe("nvme");
+    expect(await node.machine.sh(`cat ${deviceOf(TINY)}/driver_override`)).toBe("(null)");
+  });
+
   it("in a group with another device that has a driver is not taken", async () => {
     await until("it was looked at", async () =>
-      (await evidenceOf(CROWDED)).includes("IOMMU_GROUP_SHARED"),
+      (await evidenceOf(node, CROWDED)).includes("IOMMU_GROUP_SHARED"),
     );
     expect(await admit(node, CROWDED.serial)).toMatchObject({
       details: expect.stringContaining("IOMMU_GROUP_SHARED"),
@@ -175,7 +188,7 @@ describe("a claim", () => {
         ConditionStatus.CONDITION_STATUS_FALSE
       );
     });
-    await until("it shows why", async () => (await evidenceOf(first)).includes("SIGNATURE"));
+    await until("it shows why", async () => (await evidenceOf(node, first)).includes("SIGNATURE"));
     expect(await driverOf(node.machine, first)).toBe("nvme");
     expect(await driverOf(node.machine, second)).toBe("nvme");
     const device = await blockDevice(node.machine, first);
@@ -207,7 +220,7 @@ describe("a claim", () => {
       });
       expect(await driverOf(node.machine, REFUSED)).toBe("nvme");
       expect(await node.machine.sh(`cat ${deviceOf(REFUSED)}/driver_override`)).toBe("(null)");
-      expect(await controllerAt(REFUSED)).toMatchObject({
+      expect(await controllerAt(node, REFUSED)).toMatchObject({
         state: "FAILED",
         stateReason: expect.stringContaining("-19"),
       });
@@ -233,7 +246,7 @@ describe("a drive that is on vfio-pci before the agent starts", () => {
   });
 
   it("is handed back, looked at and taken when a call names its address", async () => {
-    expect(await controllerAt(ON_VFIO)).toMatchObject({ state: "UNIDENTIFIED", diskIds: [] });
+    expect(await controllerAt(node, ON_VFIO)).toMatchObject({ state: "UNIDENTIFIED", diskIds: [] });
     expect(await admit(node, "", 1, addressOf(ON_VFIO))).toBe("OK");
     await settled(node, { KTONVFIO: "DISK_STATE_UP" });
   });
@@ -245,7 +258,9 @@ describe("a drive that is unplugged", () => {
     await settled(node, { KTSIGNED: "DISK_STATE_MISSING" });
     await plugInAgain(node.machine);
     await settled(node, { KTSIGNED: "DISK_STATE_FOREIGN" });
-    await until("it was looked at", async () => (await evidenceOf(SIGNED)).includes("SIGNATURE"));
+    await until("it was looked at", async () =>
+      (await evidenceOf(node, SIGNED)).includes("SIGNATURE"),
+    );
     expect(await driverOf(node.machine, SIGNED)).toBe("nvme");
   });
 });

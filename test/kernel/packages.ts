@@ -13,6 +13,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   dmsetup: "dmsetup",
   nvme: "nvme-cli",
   setpriv: "util-linux",
+  prlimit: "util-linux",
   ldd: "libc-bin",
   "dpkg-deb": "dpkg",
   "apt-get": "apt",

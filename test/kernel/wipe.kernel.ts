@@ -3,12 +3,16 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { refusal } from "../support/agent.ts";
 import { admit, diskOf, settled, wipe } from "../support/drives.ts";
-import { blank, partitioned, simulatedDisks, type EmulatedDrive } from "./drives.ts";
+import { blank, simulatedDisks, type EmulatedDrive } from "./drives.ts";
 import { blockDevice, driverOf, makeFileSystem, mount } from "./guest-drives.ts";
 import { guestNode, type GuestNode } from "./guest-node.ts";
+import { partitionTable } from "./written.ts";
 
 const MIB = 1024n * 1024n;
-const PARTITIONED = partitioned("KTPARTED", "5");
+const PARTITIONED: EmulatedDrive = {
+  ...blank("KTPARTED", "5", 64n * MIB),
+  written: [partitionTable(MIB, 48n * MIB)],
+};
 const SIGNED = blank("KTSIGNED", "6", 512n * MIB);
 const MOUNTED = blank("KTMOUNTED", "7", 64n * MIB);
 
