@@ -20,7 +20,13 @@ describe.runIf(HAS_REAL_TARGET)("a target that can attach nothing (needs a real 
 
   beforeAll(async () => {
     node = stack.use(
-      await guestNode({ drives: DRIVES, disks: simulatedDisks(DRIVES), iommu: "on" }),
+      await guestNode({
+        drives: DRIVES,
+        disks: simulatedDisks(DRIVES),
+        iommu: "on",
+        // For the hugepages that it reserves, and for a target that uses none of them.
+        memoryMib: 3_072,
+      }),
     );
     await node.startAgent();
     await settled(node, { KTNOHUGE: "DISK_STATE_DISCOVERED", KTMEMLOCK: "DISK_STATE_DISCOVERED" });
@@ -29,13 +35,13 @@ describe.runIf(HAS_REAL_TARGET)("a target that can attach nothing (needs a real 
   afterAll(async () => await stack.disposeAsync());
 
   it.each([
-    ["without hugepages", NO_HUGE, "spdk_tgt --no-huge -s 256", "--no-huge"],
+    ["without hugepages", NO_HUGE, "spdk_tgt --no-huge -s 1024", "--no-huge"],
     [
       "with a memlock limit",
       MEMLOCK,
       // The kernel does not ask for the limit of a process that has this capability.
-      "prlimit --memlock=1048576 setpriv --bounding-set=-ipc_lock spdk_tgt -s 640",
-      "may lock only 1048576 bytes",
+      "prlimit --memlock=67108864 setpriv --bounding-set=-ipc_lock spdk_tgt -s 640",
+      "may lock only 67108864 bytes",
     ],
   ] as const)(
     "as it was started %s, gets no drive, and the cause is named",

@@ -42,6 +42,7 @@ export async function guestNode(options: {
   /** What the simulated target can attach, as `sim --disks` has it. */
   readonly disks: readonly object[];
   readonly iommu: Iommu;
+  readonly memoryMib?: number;
 }): Promise<GuestNode> {
   await using stack = new AsyncDisposableStack();
   const { kernelImage, initramfs, spdkTarget } = inject("guest");

@@ -63,21 +63,24 @@ describe.runIf(HAS_REAL_TARGET)("a host on the kernel's nvme-tcp (needs a real t
     );
     const sequence = `/sys/block/$(basename ${device})/diskseq`;
     const before = await machine.sh(`cat ${sequence}`);
-    await machine.sh(`(
+    await machine.sh(`{ (
       set -e
       for i in $(seq 1 200); do
-        dd if=/dev/urandom of=/mnt/volume/$i bs=64k count=4 conv=fsync 2>/dev/null
+        dd if=/dev/urandom of=/mnt/volume/$i bs=64k count=4 conv=fsync 2>&1
         sha256sum /mnt/volume/$i >>/run/written
       done
-      echo done >/run/writer
-    ) >/run/writer.log 2>&1 </dev/null &`);
+    ) >/run/writer.log; echo $? >/run/writer; } >/dev/null 2>&1 </dev/null &`);
     await machine.sh("until [ -s /run/written ]; do usleep 50000; done");
     await machine.sh("kill -9 $(cat /run/target.pid) $(cat /run/agent.pid)");
     await node.startTarget();
     await node.startAgent();
     await until("the writer has ended", async () => {
-      return (await machine.run("grep -q done /run/writer")).code === 0;
+      return (await machine.run("[ -s /run/writer ]")).code === 0;
     });
+    const ended = await machine.sh(
+      "cat /run/writer; [ $(cat /run/writer) = 0 ] || tail /run/writer.log",
+    );
+    expect(ended).toBe("0");
     await machine.sh(
       "sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /run/written >/dev/null",
     );

@@ -33,6 +33,8 @@ export type MachineOptions = {
   readonly iommu: Iommu;
   /** 2-MiB pages reserved at boot. */
   readonly hugepages: number;
+  /** Default: 2048. */
+  readonly memoryMib?: number;
 };
 
 export class Machine implements AsyncDisposable {
@@ -108,7 +110,7 @@ export class Machine implements AsyncDisposable {
 }
 
 function machineArguments(
-  { kernelImage, initramfs, iommu, hugepages }: MachineOptions,
+  { kernelImage, initramfs, iommu, hugepages, memoryMib = 2_048 }: MachineOptions,
   ports: { readonly agent: number; readonly service: number },
 ): readonly string[] {
   const forwarded = [
@@ -120,7 +122,7 @@ function machineArguments(
   kernel.push(`hugepages=${hugepages}`);
   kernel.push(...(iommu === "off" ? ["intel_iommu=off"] : ["intel_iommu=on", "iommu=pt"]));
   const off = iommu === "off";
-  const args = ["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2048M"];
+  const args = ["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", `${memoryMib}M`];
   args.push("-machine", off ? "q35" : "q35,kernel-irqchip=split");
   args.push("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot");
   args.push("-serial", "stdio");
