@@ -1,8 +1,8 @@
 // A machine with an IOMMU, booted once: which drive is which, on a real kernel. Drives that look the same,
 // that have two controllers, that are pulled out, replaced and put back.
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { ConditionStatus } from "../../src/gen/storagenode/v1/meta.ts";
-import { until } from "../support/agent.ts";
+import { call, until } from "../support/agent.ts";
 import { admit, conditionOf, diskOf, settled } from "../support/drives.ts";
 import { getLvol, idOf, provision, stateOf } from "../support/volumes.ts";
 import { addressOf, blank, pluggable, simulatedDisks, type EmulatedDrive } from "./drives.ts";
@@ -176,5 +176,28 @@ describe("a drive that is pulled out while it is in use", () => {
     await isAttached(node, NEW);
     expect(await controllerAt(node, NEW)).toMatchObject({ stateReason: "" });
     expect(await node.detaches()).toBe(0);
+  });
+});
+
+describe("a drive that is released with a volume on it", () => {
+  it("is shown by the kernel with its store, and taken again with its volume", async () => {
+    const volume = await volumeOn(NEW.serial);
+    const { client } = node;
+    const diskId = await diskIdOf(node, NEW.serial);
+    const forced = { force: true, reason: "it moves", waitTimeout: { seconds: 60n, nanos: 0 } };
+    const request = { diskId, serial: NEW.serial, ...forced };
+    const { disk } = await call(client, client.releaseDisk.bind(client), request);
+    expect(disk?.status?.state).toBe("DISK_STATE_RELEASED");
+    expect(await driverOf(node.machine, NEW)).toBe("nvme");
+    const device = await blockDevice(node.machine, NEW);
+    expect(device).toMatch(/^\/dev\/nvme/);
+    // The simulated target keeps the bytes of drives to itself.
+    if (inject("guest").spdkTarget !== undefined) {
+      expect(await node.machine.sh(`head -c 8 ${device}`)).toBe("SPDKBLOB");
+    }
+    expect(stateOf(await getLvol(node, volume))).toBe("LVOL_STATE_DEGRADED");
+    expect(await admit(node, NEW.serial)).toBe("OK");
+    await until("the volume is UP again", async () => await isUp(volume));
+    expect(await driverOf(node.machine, NEW)).toBe("vfio-pci");
   });
 });
