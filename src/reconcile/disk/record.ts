@@ -131,8 +131,12 @@ function storeColumns({ row, onTarget }: DiskView): Patch {
   return patch;
 }
 
+/** Others may use it from now on: what only this node could know of it does not hold any more. */
 function releasedColumns({ row }: DiskView): Patch {
   const patch: Patch = {};
+  if (row.freeSpace === "ZEROED") patch.freeSpace = "UNKNOWN";
+  // A store of that name need not be the one that this node was making.
+  if (row.lvsUuid === undefined && row.lvsName !== undefined) patch.lvsName = undefined;
   if (row.controllerName !== undefined) patch.controllerName = undefined;
   if (row.zeroing !== undefined) patch.zeroing = undefined;
   if (row.observedGeneration !== row.generation) patch.observedGeneration = row.generation;
