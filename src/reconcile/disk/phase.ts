@@ -104,8 +104,10 @@ function releaseWaits({ row, exportsLeft, heldBy, waits }: DiskView): string {
 
 /** Not on the target: released once it is on no driver of ours. */
 function phaseReleased(view: DiskView): DiskPhase | undefined {
-  const { row, inKernel, fabric, kernelListed, waits = "" } = view;
+  const { row, inKernel, fabric, kernelListed, exportsLeft, waits = "" } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
+  // Also of a disk that was pulled out, whose exports have outlived it. After that nothing is exported.
+  if (row.state !== "RELEASED" && exportsLeft > 0) return is("RELEASING", releaseWaits(view));
   if (fabric !== undefined) return is("RELEASED");
   if (!kernelListed) return undefined;
   if (inKernel === undefined) {

@@ -223,3 +223,24 @@ describe("the evidence against a disk under its kernel driver", () => {
     expect(diskPhase(view(kernel([none, mounted])))?.state).toBe("IN_USE");
   });
 });
+
+describe("a disk that is to be released and is on the target no more", () => {
+  const away = { onTarget: undefined, inKernel: undefined } as const;
+  const row = (state: DiskRow["state"]) =>
+    diskRow({ id: ID, ...SERIAL, wanted: "release", state, transport: "PCIe" });
+
+  it("is released once nothing of it is exported any more", () => {
+    const left = diskRecord(view({ ...away, row: row("UP"), exportsLeft: 2 }));
+    expect(left).toMatchObject({ state: "RELEASING" });
+    expect(left?.stateReason).toContain("exports of 2 of its volumes");
+    expect(left).not.toHaveProperty("observedGeneration");
+    expect(diskRecord(view({ ...away, row: row("RELEASING") }))).toMatchObject({
+      state: "RELEASED",
+    });
+  });
+
+  it("stays so when another incarnation of the target was not asked for its exports yet", () => {
+    const again = diskRecord(view({ ...away, row: row("RELEASED"), exportsLeft: 2 }));
+    expect(again).not.toHaveProperty("state");
+  });
+});
