@@ -28,6 +28,8 @@ export type AdoptDisk = {
   /** What lies in it and is named by an id, as rows of this node. */
   readonly lvols: readonly LvolRow[];
   readonly snapshots: readonly SnapshotRow[];
+  /** Which of these is exported as what, for people; empty: none. */
+  readonly exported: readonly string[];
 };
 
 export type AdoptDiskState = {
@@ -82,6 +84,7 @@ export function adoptDisk(state: AdoptDiskState, mutation: Intent & AdoptDisk): 
   const isOurs = known?.adoptedStore === storeUuid || known?.lvsUuid === storeUuid;
   if (known !== undefined && isOurs && known.serial === mutation.serial) return known;
   const disk = foreignDisk(state, mutation);
+  refuseExported(mutation);
   const other = [...state.disks.values()].find(
     ({ lvsUuid, adoptedStore }) => lvsUuid === storeUuid || adoptedStore === storeUuid,
   );
@@ -133,6 +136,14 @@ function foreignDisk(
   const description = `it has the lvstore ${own} of this node: AdmitDisk takes it again`;
   throw new Refusal("IN_USE", `disk ${id}: ${description}`, {
     preconditions: [{ subject: `disks/${id}`, description }],
+  });
+}
+
+/** Whose hosts use it is not known, so nothing of it becomes a volume that can be deleted here. */
+function refuseExported({ id, exported }: Intent & AdoptDisk): void {
+  if (exported.length === 0) return;
+  throw new Refusal("IN_USE", `disk ${id}: ${exported.join("; ")}: end that first`, {
+    preconditions: exported.map((description) => ({ subject: `disks/${id}`, description })),
   });
 }
 

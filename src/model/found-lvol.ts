@@ -111,7 +111,10 @@ function idOf(name: string | undefined): string | undefined {
   return name !== undefined && isUuid(name) ? name : undefined;
 }
 
-/** Families by the name of each member: the root that a row of a member names, else one of the names. */
+/**
+ * Families by the name of each member: the root that a row of a member names, else one of the names. That is
+ * an id wherever a member has one as its name, as rows are made of no other.
+ */
 export function familyRoots(
   lvols: readonly FoundLvol[],
   known: ReadonlyMap<string, { readonly familyRoot: string }>,
@@ -125,6 +128,10 @@ export function familyRoots(
   for (const { name } of lvols) {
     const root = known.get(name)?.familyRoot;
     if (root !== undefined) rootOfTop.set(topOf(name), root);
+  }
+  for (const name of lvols.map((lvol) => lvol.name).toSorted()) {
+    const top = topOf(name);
+    if (!isUuid(top) && isUuid(name) && !rootOfTop.has(top)) rootOfTop.set(top, name);
   }
   return new Map(
     lvols.map(({ name }) => {

@@ -64,6 +64,23 @@ async function usedBySomebody({ target, kernel }: NodeWithDrives): Promise<Made>
   return { volume, snapshot, clone };
 }
 
+/** The id that a clone of an image has as its name. */
+async function clonedBySomebody({ target: { spdk }, kernel }: NodeWithDrives): Promise<string> {
+  await claim(kernel.kernel, SLOT);
+  const at = { name: "somebody", trtype: "PCIe", traddr: SLOT } as const;
+  const [bdevName = ""] = await spdk.bdevNvmeAttachController(at);
+  const store = { lvsName: "lvs0", clusterBytes: CLUSTER, clearMethod: "none" } as const;
+  const lvsUuid = await spdk.bdevLvolCreateLvstore({ bdevName, ...store });
+  const shape = { lvsUuid, sizeBytes: 4n * CLUSTER, thin: true, clearMethod: "none" } as const;
+  const name = await spdk.bdevLvolCreate({ ...shape, lvolName: "golden" });
+  await spdk.bdevLvolSnapshot({ lvsUuid, name, snapshotName: "golden-1" });
+  const cloneName = randomUUID();
+  await spdk.bdevLvolClone({ lvsUuid, name: "lvs0/golden-1", cloneName });
+  await spdk.bdevNvmeDetachController("somebody");
+  await releaseFunctions(kernel.kernel, [{ address: SLOT, driver: "nvme" }]);
+  return cloneName;
+}
+
 describe.skipIf(REAL_SOCKET !== undefined)("AdoptDisk", () => {
   it("lists what lies in the store of somebody else, and makes volumes and snapshots of it", async () => {
     await using node = await nodeWithDrives({ drives: [drive(1)] });
@@ -151,6 +168,41 @@ describe.skipIf(REAL_SOCKET !== undefined)("AdoptDisk", () => {
     expect((await adopt(agent, "SER2", own)).disk?.status?.state).toBe("DISK_STATE_UP");
     expect(stateOf(await provision(agent, { sizeBytes: GIB / 16n }))).toBe("LVOL_STATE_UP");
     expect((await diskOf(agent, "SER1"))?.state).toBe("DISK_STATE_FOREIGN");
+  });
+
+  it("makes a volume of a clone whose snapshot has no id", async () => {
+    await using node = await nodeWithDrives({ drives: [drive(1)] });
+    const clone = await clonedBySomebody(node);
+    const agent = await node.start();
+    await settled(agent, { SER1: "DISK_STATE_FOREIGN" });
+    const { store } = await adopt(agent, "SER1");
+    const adopted = await adopt(agent, "SER1", store?.uuid);
+    expect(adopted.disk?.status?.state).toBe("DISK_STATE_UP");
+    expect(idOf(await getLvol(agent, clone))).toBe(clone);
+  });
+
+  it("is refused while what lies there is exported by somebody", async () => {
+    await using node = await nodeWithDrives({ drives: [drive(1)] });
+    const made = await usedBySomebody(node);
+    const agent = await node.start();
+    await settled(agent, { SER1: "DISK_STATE_FOREIGN" });
+    const { store } = await adopt(agent, "SER1");
+    const { spdk } = node.target;
+    const nqn = "nqn.2026-11.com.example:somebody";
+    const shape = { serialNumber: "SOMEBODY", modelNumber: "M", maxNamespaces: 2 };
+    await spdk.nvmfCreateSubsystem({ nqn, allowAnyHost: true, ...shape });
+    for (const [index, name] of [made.volume, made.clone].entries()) {
+      const uuid = randomUUID();
+      const nguid = uuid.replaceAll("-", "");
+      const namespace = { nsid: index + 1, bdevName: `lvs0/${name}`, uuid, nguid };
+      await spdk.nvmfSubsystemAddNs({ nqn, ...namespace });
+    }
+    const refused = await refusal(adopt(agent, "SER1", store?.uuid));
+    expect(refused).toMatchObject({ reason: "IN_USE" });
+    expect(refused.message).toContain(nqn);
+    await spdk.nvmfDeleteSubsystem(nqn);
+    const adopted = await adopt(agent, "SER1", store?.uuid);
+    expect(adopted.disk?.status?.state).toBe("DISK_STATE_UP");
   });
 
   it("goes on in the agent that finds it half done", async () => {

@@ -96,6 +96,9 @@ function rowsOf(
     lvols: named
       .filter(({ snapshot }) => !snapshot)
       .map((lvol) => ({ ...foundLvolRow(lvol, place(lvol), by), adopted: true })),
+    exported: named.flatMap(({ name, subsystem }) =>
+      subsystem === undefined ? [] : [`lvol ${name} is exported as ${subsystem.nqn}`],
+    ),
     snapshots: named
       .filter(({ snapshot }) => snapshot)
       .map((lvol) => ({ ...foundSnapshotRow(lvol, place(lvol), by), adopted: true })),
