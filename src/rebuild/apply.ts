@@ -52,9 +52,10 @@ export async function applyRebuild(
   const wasOlder = await isOlder(client, nodeId, remembered);
   const { rows } = await client.query<{ revision: bigint }>(
     `update node set hold = null, revision = greatest(revision, $2) + 1,
-       lease_epoch = greatest(lease_epoch, $3)
+       lease_epoch = greatest(lease_epoch, $3),
+       older_until = case when $4 then now() else older_until end
      where node_id = $1 returning revision`,
-    [nodeId, remembered?.revision ?? 0n, remembered?.epoch ?? 0n],
+    [nodeId, remembered?.revision ?? 0n, remembered?.epoch ?? 0n, wasOlder],
   );
   const revision = rows[0]?.revision ?? 0n;
   const older = wasOlder ? await distrustRows(client, nodeId, revision) : undefined;

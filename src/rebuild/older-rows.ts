@@ -3,6 +3,7 @@
 import type { Remembered } from "../local/local-memory.ts";
 import { unlikeRemembered } from "../local/local-memory.ts";
 import { readLease } from "../store/lease.ts";
+import { LISTED_HOSTS } from "../store/moved-disks.ts";
 import type { Sql } from "../store/sql.ts";
 
 export type OlderRows = {
@@ -36,7 +37,7 @@ export async function distrustRows(
 ): Promise<OlderRows> {
   const lvols = await client.query<{ hosts: number; never_seen: boolean }>(
     `update lvol set
-       unconfirmed_hosts = hosts || case when allow_any_host then array['*'] else '{}' end,
+       unconfirmed_hosts = ${LISTED_HOSTS},
        maybe_made = lvol_uuid is null, connected_hosts = null, connected_incarnation = null,
        failed = false, failures = '{}', last_error = null, attempt = 0, next_try_time = null,
        generation = generation + 1, traceparent = null, actor = null,

@@ -17,6 +17,17 @@ export type Moved = {
 
 const NOTHING: Moved = { disks: [], lvols: [], snapshots: [] };
 
+/** All that a row lets in, as its column of unconfirmed hosts has it. */
+export const LISTED_HOSTS = `hosts || case when allow_any_host then array['*'] else '{}' end`;
+
+/**
+ * Whether a row of a table may be outdated: the database was restored, and it was not changed since. The
+ * former node need not have noticed that yet.
+ */
+const mayBeOutdated = (table: "disk" | "lvol" | "snapshot") => `exists (
+  select from node where node.node_id in ($1, ${table}.node_id)
+    and node.older_until >= ${table}.update_time)`;
+
 /** What another process may have done to it meanwhile is not known. */
 const OF_DISK = `
   transport = r.transport, address = r.address, kernel_name = r.kernel_name, driver = r.driver,
@@ -24,13 +35,37 @@ const OF_DISK = `
   wanted = 'take', admitted = false, admitted_serial = null, admitted_evidence = null,
   admission_ended = null, wipe = null, wipe_ended = null, cordoned = false,
   state = 'DISCOVERED', state_reason = 'not admitted',
+  lvs_name = case when disk.lvs_uuid is not null then disk.lvs_name end,
+  discard_zeroes = disk.discard_zeroes and not ${mayBeOutdated("disk")},
   free_space = 'UNKNOWN', zeroing = null, zero_requested_time = null, copying_run = null,
   pending_op = null, evidence = '[]', evidence_fingerprint = r.evidence_fingerprint,
   failures = '{}', last_error = null, attempt = 0, next_try_time = null`;
 
 const OF_OBJECT = `
-  generation = generation + 1, pending_op = null, failures = '{}', last_error = null, attempt = 0,
+  generation = generation + 1, pending_op = null, failures = '{}', attempt = 0,
   next_try_time = null`;
+
+/** What an older row may have wrong is taken back as at the end of a hold (rebuild/older-rows.ts). */
+const OF_LVOL = `
+  ${OF_OBJECT}, last_error = null, connected_hosts = null, connected_incarnation = null,
+  unconfirmed_hosts = case when ${mayBeOutdated("lvol")} then ${LISTED_HOSTS} else unconfirmed_hosts end,
+  maybe_made = maybe_made or (lvol_uuid is null and ${mayBeOutdated("lvol")})`;
+
+const OF_SNAPSHOT = `
+  ${OF_OBJECT},
+  failed = failed or (lvol_uuid is null and ${mayBeOutdated("snapshot")}),
+  last_error = case when lvol_uuid is null and ${mayBeOutdated("snapshot")} then
+    'the row comes from an older database: the snapshot may have been taken and deleted since' end`;
+
+/** A restored database may not have counted what lies on it. */
+const SUMS = `
+  select coalesce(sum(promised_bytes), 0)::bigint as bytes,
+    count(*) filter (where kind = 'l')::integer as lvols,
+    count(*) filter (where kind = 's')::integer as snapshots
+  from (select promised_bytes, 'l' as kind from lvol
+        where disk_id = disk.id and delete_time is null
+        union all select promised_bytes, 's' from snapshot
+        where disk_id = disk.id and delete_time is null) object`;
 
 /**
  * rows: of disks that were found here and have a row already. Those of other nodes that were not released
@@ -51,24 +86,24 @@ export async function takeMoved(
   );
   if (found.rows.length === 0) return NOTHING;
   const ids = found.rows.map(({ id }) => id);
-  const disks = await client.query(
-    `update disk set node_id = r.node_id, ${OF_DISK}, generation = disk.generation + 1,
-       revision = $2, last_seen_time = now(), update_time = now()
-     from jsonb_populate_recordset(null::disk, $1::jsonb) r where disk.id = r.id
-     returning disk.*`,
-    [records(rows.filter(({ id }) => ids.includes(id))), revision],
-  );
   const moving = [nodeId, revision, ids];
   const lvols = await client.query(
-    `update lvol set node_id = $1, ${OF_OBJECT}, connected_hosts = null,
-       connected_incarnation = null, revision = $2, update_time = now()
+    `update lvol set node_id = $1, ${OF_LVOL}, revision = $2, update_time = now()
      where disk_id = any ($3::uuid[]) returning *`,
     moving,
   );
   const snapshots = await client.query(
-    `update snapshot set node_id = $1, ${OF_OBJECT}, revision = $2, update_time = now()
+    `update snapshot set node_id = $1, ${OF_SNAPSHOT}, revision = $2, update_time = now()
      where disk_id = any ($3::uuid[]) returning *`,
     moving,
+  );
+  const disks = await client.query(
+    `update disk set node_id = $1, ${OF_DISK}, generation = disk.generation + 1, revision = $2,
+       (promised_bytes, lvol_count, snapshot_count) = (${SUMS}),
+       last_seen_time = now(), update_time = now()
+     from jsonb_populate_recordset(null::disk, $3::jsonb) r where disk.id = r.id
+     returning disk.*`,
+    [nodeId, revision, records(rows.filter(({ id }) => ids.includes(id)))],
   );
   await client.query(
     `update object_id set node = node.number from node

@@ -1,7 +1,9 @@
 // A drive is moved from one node of the fleet to another: what lies on it follows once the first one has
 // released it, and stays where it is before.
 import { describe, expect, it } from "vitest";
-import { call, until, type TestAgent } from "../support/agent.ts";
+import { run } from "../../src/cli/cli.ts";
+import { agentEnv, call, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase, type TestDatabase } from "../support/database.ts";
 import {
   admit,
   controllersOf,
@@ -11,7 +13,10 @@ import {
   GIB,
   nodeWithDrives,
   settled,
+  type NodeWithDrives,
 } from "../support/drives.ts";
+import { changeHost } from "../support/restored-node.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 import { REAL_SOCKET } from "../support/target.ts";
 import { getLvol, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
 
@@ -23,6 +28,25 @@ async function volumes({ client }: TestAgent): Promise<readonly (string | undefi
   const page = { pageSize: 0, pageToken: "", showDeleted: false, diskId: "" };
   const { lvols } = await call(client, client.listLvols.bind(client), page);
   return lvols.map(({ meta }) => meta?.id);
+}
+
+async function release({ client }: TestAgent, diskId: string): Promise<void> {
+  const asked = { diskId, serial: "SER1", force: true, reason: "it moves", waitTimeout: WAIT };
+  await call(client, client.releaseDisk.bind(client), asked);
+}
+
+/** `rebuild --apply` of the other node. */
+async function rebuilt(
+  { target, kernel: { root } }: NodeWithDrives,
+  { url }: TestDatabase,
+  stateDir: string,
+): Promise<string> {
+  const output: string[] = [];
+  const print = (text: string) => output.push(text);
+  const env = { ...agentEnv({ url, target, stateDir, root }), ...OTHER };
+  const { signal } = new AbortController();
+  await run(["rebuild", "--apply"], { env, signal, stdout: print, stderr: print });
+  return output.join("\n");
 }
 
 describe.skipIf(REAL_SOCKET !== undefined)("a drive that is moved to another node", () => {
@@ -38,8 +62,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("a drive that is moved to another nod
       await control.write(lvolUuid, 0, DATA);
     }
     const diskId = await diskIdOf(first, "SER1");
-    const asked = { diskId, serial: "SER1", force: true, reason: "it moves", waitTimeout: WAIT };
-    await call(first.client, first.client.releaseDisk.bind(first.client), asked);
+    await release(first, diskId);
     expect(await remove(first, idOf(gone))).toEqual({ done: true });
     await first[Symbol.asyncDispose]();
     await node.target.restart();
@@ -93,5 +116,37 @@ describe.skipIf(REAL_SOCKET !== undefined)("a drive that is moved to another nod
     await until("the volume is UP", async () => {
       return stateOf(await getLvol(back, idOf(made))) === "LVOL_STATE_UP";
     });
+  });
+
+  it("lets in no host that was revoked since the database was backed up from which it comes again", async () => {
+    await using node = await nodeWithDrives({ drives: [drive(1)] });
+    await using folder = await temporaryFolder();
+    const first = await node.start();
+    await settled(first, { SER1: "DISK_STATE_UP" });
+    const made = await provision(first, { sizeBytes: GIB / 16n, allowedHostNqns: [HOST] });
+    await release(first, await diskIdOf(first, "SER1"));
+    await first[Symbol.asyncDispose]();
+    await using backup = await testDatabase({ template: node.database.name });
+    await node.target.restart();
+    const other = { ...OTHER, STORAGE_NODE_STATE_DIR: folder.path };
+    const second = await node.start(other);
+    await settled(second, { SER1: "DISK_STATE_DISCOVERED" });
+    expect(await admit(second, "SER1")).toBe("OK");
+    await until("the volume is UP", async () => {
+      return stateOf(await getLvol(second, idOf(made))) === "LVOL_STATE_UP";
+    });
+    await changeHost(second, "revokeHost", { lvolId: idOf(made), hostNqn: HOST });
+    await second[Symbol.asyncDispose]();
+    expect(await rebuilt(node, backup, folder.path)).toContain("the hold is ended");
+    const again = await node.start({ ...other, DATABASE_URL: backup.url });
+    await until("the volume is UP again", async () => {
+      const found = (await volumes(again)).includes(idOf(made));
+      return found && stateOf(await getLvol(again, idOf(made))) === "LVOL_STATE_UP";
+    });
+    const { nqn } = made.status ?? {};
+    const subsystems = await node.target.spdk.nvmfGetSubsystems();
+    expect(subsystems.find((one) => one.nqn === nqn)?.hosts).toEqual([]);
+    const { conditions } = (await getLvol(again, idOf(made))).status ?? {};
+    expect(conditions?.map(({ type }) => type)).toContain("HostsUnconfirmed");
   });
 });

@@ -4,7 +4,7 @@ import type { KernelSpec, SimulatedDrive } from "../../src/sim/kernel/build-tree
 import type { Timing } from "../../src/node.ts";
 import type { Kernel } from "../../src/sysfs/kernel.ts";
 import { call, startAgent, until, type TestAgent } from "./agent.ts";
-import { testDatabase } from "./database.ts";
+import { testDatabase, type TestDatabase } from "./database.ts";
 import { functionAt, kernelScenario, type KernelScenario } from "./kernel-scenario.ts";
 import { startTarget, type TestTarget } from "./target.ts";
 
@@ -28,6 +28,7 @@ export function drive(
 export type NodeWithDrives = AsyncDisposable & {
   readonly kernel: KernelScenario;
   readonly target: TestTarget;
+  readonly database: TestDatabase;
   /** Policy auto and every drive allowed, unless the environment says otherwise. */
   readonly start: (
     env?: Readonly<Record<string, string>>,
@@ -60,6 +61,7 @@ export async function nodeWithDrives(
   return {
     kernel,
     target,
+    database,
     start: async (change = {}, how = {}) => {
       const root = { STORAGE_NODE_ROOT: kernel.root };
       const env = { STORAGE_NODE_DISK_ALLOW: "model:*", ...root, ...change };
