@@ -19,6 +19,7 @@ import {
 } from "./lease.ts";
 import type { LocalCopy } from "./local-copy.ts";
 import { schemaState } from "./migrate.ts";
+import { OtherWriters } from "./other-writers.ts";
 import type { Rows } from "./rows.ts";
 import { StateDirFault, type StateDir } from "./state-dir.ts";
 import { NodeMismatch, registerNode } from "./statements.ts";
@@ -63,6 +64,7 @@ export class StoreSession {
   #timer: NodeJS.Timeout | undefined;
   #turn: Promise<void> | undefined;
   readonly #closing = new AbortController();
+  readonly #others = new OtherWriters();
 
   constructor(options: StoreSessionOptions) {
     this.#options = options;
@@ -288,6 +290,7 @@ export class StoreSession {
     }
     fence.setLease(epoch, startMs + leaseUseMs(termMs));
     this.#lease.set(true, "");
+    this.#others.renewed(this.#options, renewed.revision);
     if (fence.hold === undefined) await this.#remember(renewed, copy.keep());
     return fence.hold === undefined ? renewalMs(termMs) : LEASE_RETRY_MS;
   }

@@ -2,7 +2,7 @@
 // released it, and stays where it is before.
 import { describe, expect, it } from "vitest";
 import { run } from "../../src/cli/cli.ts";
-import { agentEnv, call, until, type TestAgent } from "../support/agent.ts";
+import { agentEnv, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import {
   admit,
@@ -21,6 +21,7 @@ import { REAL_SOCKET } from "../support/target.ts";
 import { getLvol, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
 
 const DATA = Buffer.from("what a tenant wrote");
+const ANOTHER_HOST = "nqn.2026-11.com.example:another";
 /** Another machine of the fleet, with the same database. */
 const OTHER = { STORAGE_NODE_ID: "node-2" };
 
@@ -116,6 +117,28 @@ describe.skipIf(REAL_SOCKET !== undefined)("a drive that is moved to another nod
     await until("the volume is UP", async () => {
       return stateOf(await getLvol(back, idOf(made))) === "LVOL_STATE_UP";
     });
+  });
+
+  it("is soon gone from its former node, which goes on running and changes nothing of it any more", async () => {
+    await using node = await nodeWithDrives({ drives: [drive(1)] });
+    await using other = await nodeWithDrives({ drives: [drive(1)] });
+    const first = await node.start({}, { timing: { leaseTermMs: 1_500 } });
+    await settled(first, { SER1: "DISK_STATE_UP" });
+    const made = await provision(first, { sizeBytes: GIB / 16n, allowedHostNqns: [HOST] });
+    const diskId = await diskIdOf(first, "SER1");
+    await release(first, diskId);
+    const second = await other.start({ ...OTHER, DATABASE_URL: node.database.url });
+    await settled(second, { SER1: "DISK_STATE_DISCOVERED" });
+    // Nothing is asked of the former node that would have it read its rows again.
+    await until("it is not listed twice", async () => (await volumes(first)).length === 0);
+    const lvolId = idOf(made);
+    const late = [
+      await refusal(changeHost(first, "allowHost", { lvolId, hostNqn: ANOTHER_HOST })),
+      await refusal(remove(first, lvolId)),
+      await refusal(release(first, diskId)),
+    ];
+    expect(late.map(({ reason }) => reason)).toEqual(["NOT_FOUND", "OTHER_NODE", "NOT_FOUND"]);
+    expect(await getLvol(second, lvolId)).toMatchObject({ spec: { allowedHostNqns: [HOST] } });
   });
 
   it("lets in no host that was revoked since the database was backed up from which it comes again", async () => {
