@@ -34,8 +34,11 @@ export function exportsLeft(
   if (wanted !== "release") return 0;
   return [...rows.lvolIdsOn(id)].filter((volume) => {
     const { subsystem } = observed.volume(volume);
+    const row = rows.lvol(volume);
+    // Somebody else made it under the NQN of the volume: it is left alone, and nobody would end it.
+    if (subsystem?.kind === "present" && subsystem.serialNumber !== row?.serialNumber) return false;
     // Of a tombstone nothing is read unless something of it was found.
-    const isOver = rows.lvol(volume)?.deleteTime !== undefined && subsystem === undefined;
+    const isOver = row?.deleteTime !== undefined && subsystem === undefined;
     return subsystem?.kind !== "absent" && !isOver;
   }).length;
 }
