@@ -1,5 +1,6 @@
 // ReleaseDisk.
-import type { DiskRow } from "../model/disk.ts";
+import { diskState, type DiskRow } from "../model/disk.ts";
+import { Refusal } from "../model/errors.ts";
 import { diskMessageOf } from "./disks.ts";
 import * as requests from "./disk-requests.ts";
 import type { Agent } from "./agent.ts";
@@ -31,8 +32,18 @@ export function releaseHandlers(agent: Agent): Pick<StorageNodeHandlers, "releas
 
 /** What lies on a disk without being in its row. Throws a Refusal if that is not known. */
 async function othersOn(agent: Agent, row: DiskRow): Promise<string | undefined> {
-  const { loadedStore } = agent.diskReadiness(row);
-  if (loadedStore === undefined) return undefined;
+  const readiness = agent.diskReadiness(row);
+  const { loadedStore } = readiness;
+  if (loadedStore === undefined) {
+    if (row.lvsUuid === undefined || diskState(row, readiness) !== "CLAIMING") return undefined;
+    // Refused by this while the target is away.
+    await agent.orphans.list();
+    const message = `the lvstore of disk ${row.id} is not loaded yet, so it is not known what lies in it`;
+    throw new Refusal("STORE_LOADING", message, {
+      metadata: { disk: row.id },
+      retryAfterMs: 1_000,
+    });
+  }
   // The name is recorded before a store is made, its uuid after.
   const isOurs = row.lvsUuid === loadedStore.uuid || row.lvsName === loadedStore.name;
   if (!isOurs) return `the lvstore ${loadedStore.name} of somebody else`;

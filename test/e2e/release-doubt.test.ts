@@ -1,0 +1,67 @@
+// ReleaseDisk where not all is known or ours: it is refused where it cannot be told what lies on the disk, and
+// is not held up by what others have made.
+import { randomUUID } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { testDatabase } from "../support/database.ts";
+import { REAL_SOCKET, startTarget } from "../support/target.ts";
+import { GIB } from "../support/drives.ts";
+import { provision, WAIT } from "../support/volumes.ts";
+
+async function diskOf({ client }: TestAgent) {
+  const { disks } = await call(client, client.listDisks.bind(client), {
+    pageSize: 0,
+    pageToken: "",
+  });
+  return disks[0];
+}
+
+async function release(agent: TestAgent, force = false) {
+  const { client } = agent;
+  const disk = await diskOf(agent);
+  const asked = { diskId: disk?.meta?.id ?? "", serial: disk?.status?.serial ?? "" };
+  const request = { ...asked, force, reason: force ? "it moves" : "", waitTimeout: WAIT };
+  return (await call(client, client.releaseDisk.bind(client), request)).disk?.status?.state;
+}
+
+describe.skipIf(REAL_SOCKET !== undefined)("ReleaseDisk", () => {
+  it("without force is refused while it is not known what lies on the disk", async () => {
+    await using database = await testDatabase();
+    await using target = await startTarget();
+    await using agent = await startAgent({ url: database.url, target });
+    await agent.ready();
+    const lvsUuid = (await diskOf(agent))?.status?.lvstore?.uuid ?? "";
+    const shape = { sizeBytes: GIB / 16n, thin: true, clearMethod: "none" } as const;
+    await target.spdk.bdevLvolCreate({ lvsUuid, lvolName: randomUUID(), ...shape });
+    await target.kill();
+    await until("it is seen to be away", async () => {
+      return (await diskOf(agent))?.status?.state === "DISK_STATE_CLAIMING";
+    });
+    expect((await refusal(release(agent))).reason).toBe("TARGET_DOWN");
+    await target.restart();
+    await agent.ready();
+    expect((await refusal(release(agent))).reason).toBe("IN_USE");
+    expect((await diskOf(agent))?.status?.state).toBe("DISK_STATE_UP");
+  });
+
+  it("with force does not wait for a subsystem that somebody else made under the NQN of a volume", async () => {
+    await using database = await testDatabase();
+    await using target = await startTarget();
+    const { url } = database;
+    let nqn = "";
+    {
+      await using agent = await startAgent({ url, target });
+      await agent.ready();
+      nqn = (await provision(agent, { sizeBytes: GIB / 16n })).status?.nqn ?? "";
+    }
+    const { spdk } = target;
+    await spdk.nvmfDeleteSubsystem(nqn);
+    const shape = { serialNumber: "SOMEBODY", modelNumber: "M", maxNamespaces: 2 };
+    await spdk.nvmfCreateSubsystem({ nqn, allowAnyHost: false, ...shape });
+    await using agent = await startAgent({ url, target });
+    await agent.ready();
+    expect(await release(agent, true)).toBe("DISK_STATE_RELEASED");
+    const subsystems = await spdk.nvmfGetSubsystems();
+    expect(subsystems.find((one) => one.nqn === nqn)?.serialNumber).toBe("SOMEBODY");
+  });
+});
