@@ -5,6 +5,7 @@
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { newIntent, type Intent } from "./intent.ts";
+import { refuseWiping } from "./wipe.ts";
 
 export type ReleaseDisk = {
   readonly kind: "releaseDisk";
@@ -32,6 +33,7 @@ export function releaseDisk(state: ReleaseState, mutation: Intent & ReleaseDisk)
     throw new Refusal("SERIAL_MISMATCH", message);
   }
   if (disk.wanted === "release") return disk;
+  refuseWiping(disk);
   if (!force) refuseInUse(disk, mutation);
   const released: DiskRow = {
     ...disk,

@@ -81,7 +81,7 @@ export async function takeMoved(
   const { nodeId } = first;
   const found = await client.query<{ id: string; node_id: string }>(
     `select id, node_id from disk where id = any ($1::uuid[]) and node_id <> $2
-       and wanted = 'release' and state = 'RELEASED' order by id for update`,
+       and wanted = 'release' and state = 'RELEASED' and wipe is null order by id for update`,
     [rows.map(({ id }) => id), nodeId],
   );
   if (found.rows.length === 0) return NOTHING;

@@ -119,6 +119,23 @@ describe.skipIf(REAL_SOCKET !== undefined)("a drive that is moved to another nod
     });
   });
 
+  it("is not taken over while its former node may still be wiping it", async () => {
+    await using node = await nodeWithDrives({ drives: [drive(1)] });
+    const first = await node.start();
+    await settled(first, { SER1: "DISK_STATE_UP" });
+    await release(first, await diskIdOf(first, "SER1"));
+    await first[Symbol.asyncDispose]();
+    const wipe = { requestedTime: new Date(), evidence: [], reason: "it moves" };
+    await node.database.query(`update disk set wipe = '${JSON.stringify(wipe)}'`);
+    await node.target.restart();
+    const second = await node.start(OTHER);
+    await until("it says whose it is", async () => {
+      const [controller] = await controllersOf(second);
+      return controller?.stateReason.includes("another node of the fleet") === true;
+    });
+    expect(await diskOf(second, "SER1")).toBeUndefined();
+  });
+
   it("is soon gone from its former node, which goes on running and changes nothing of it any more", async () => {
     await using node = await nodeWithDrives({ drives: [drive(1)] });
     await using other = await nodeWithDrives({ drives: [drive(1)] });

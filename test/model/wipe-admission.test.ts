@@ -4,6 +4,7 @@ import { admitDisk } from "../../src/model/disk-admission.ts";
 import type { DiskRow } from "../../src/model/disk.ts";
 import { Refusal } from "../../src/model/errors.ts";
 import { fingerprint, type Evidence, type EvidenceKind } from "../../src/model/evidence.ts";
+import { releaseDisk } from "../../src/model/release-admission.ts";
 import { isAsAsked, type Wipe } from "../../src/model/wipe.ts";
 import { wipeDisk, type WipeDisk, type WipeLook } from "../../src/model/wipe-admission.ts";
 import { DISK, diskRow } from "../support/model.ts";
@@ -74,6 +75,10 @@ describe("WipeDisk", () => {
       discardZeroes: undefined,
     } as const;
     expect(() => admitDisk(state, { ...admission, evidenceFingerprint: undefined })).toThrow(
+      expect.objectContaining({ reason: "IN_USE" }),
+    );
+    const release = { ...asked(), kind: "releaseDisk", force: true, others: undefined } as const;
+    expect(() => releaseDisk(state, release)).toThrow(
       expect.objectContaining({ reason: "IN_USE" }),
     );
   });
