@@ -1,4 +1,5 @@
 // ReleaseDisk: a disk leaves the node with what is on it, and may come back or be replaced by another one.
+import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { KernelSpec, SimulatedDrive } from "../../src/sim/kernel/build-tree.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
@@ -275,4 +276,33 @@ describe("ReleaseDisk of a disk on a fabric", () => {
     await until("the volume is UP again", async () => isUp(agent, idOf(made)));
     expect(await remove(agent, idOf(made))).toEqual({ done: true });
   });
+
+  it.skipIf(REAL_SOCKET !== undefined)(
+    "is not carried out once AdmitDisk takes it back",
+    async () => {
+      await using database = await testDatabase();
+      await using target = await startTarget();
+      await using agent = await startAgent({ url: database.url, target });
+      await agent.ready();
+      const first = await provision(agent, { sizeBytes: GIB / 16n });
+      const { client } = agent;
+      const { diskId = "" } = first.status ?? {};
+      const { rows } = agent.node.agent;
+      const serial = rows.disk(diskId)?.serial ?? "";
+      await using control = await target.control();
+      // Its answer keeps the lane of the disk shut, and the detach waiting.
+      await control.delay({ method: "bdev_lvol_create", polls: 1_000 });
+      const id = randomUUID();
+      await provision(agent, { sizeBytes: GIB / 16n, diskId }, { id, wait: false });
+      const asked = { diskId, serial, waitTimeout: undefined };
+      await call(client, client.releaseDisk.bind(client), { ...asked, ...FORCED });
+      await until("the detach is announced", () => rows.disk(diskId)?.pendingOp?.op === "detach");
+      const again = { ...asked, evidenceFingerprint: "", address: "", discardZeroes: false };
+      await call(client, client.admitDisk.bind(client), again);
+      await until("both volumes are UP", async () => {
+        return (await isUp(agent, idOf(first))) && (await isUp(agent, id));
+      });
+      expect((await control.counts())["bdev_nvme_detach_controller"] ?? 0).toBe(0);
+    },
+  );
 });

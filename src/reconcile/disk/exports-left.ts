@@ -17,8 +17,15 @@ export function releaseFacts(source: Source, row: DiskRow) {
 }
 
 /** Other disks that are in use and would be detached with it, or could not be given back: `serial/nsid`. */
-function heldByOf({ rows, observed, usedWith }: Source, row: DiskRow): readonly string[] {
-  if (row.transport === "PCIe") return usedWith(row);
+function heldByOf(source: Source, row: DiskRow): readonly string[] {
+  return row.transport === "PCIe" ? source.usedWith(row) : usedOnFabricWith(source, row);
+}
+
+/** Other disks in use that have the controller of a disk on a fabric: `serial/nsid`. */
+export function usedOnFabricWith(
+  { rows, observed }: Pick<Source, "rows"> & { readonly observed: Pick<Observed, "disk"> },
+  row: DiskRow,
+): readonly string[] {
   const name = observed.disk(row.id)?.controllerName;
   return [...rows.disks()]
     .filter((other) => other.id !== row.id && observed.disk(other.id)?.controllerName === name)

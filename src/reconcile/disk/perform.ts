@@ -11,7 +11,7 @@ import type { Rows } from "../../store/rows.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import { changing, type ChangeContext } from "./changing.ts";
-import { exportsLeft } from "./exports-left.ts";
+import { exportsLeft, usedOnFabricWith } from "./exports-left.ts";
 import { performWipe, type WipeContext } from "./perform-wipe.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget } from "../target/disks-on-target.ts";
@@ -188,9 +188,13 @@ async function detachOtherDisk({ context, view, lane }: Act, name: string): Prom
 async function detach(on: Act, { controllerName: name }: steps.DetachDisk): Promise<StepResult> {
   const { context, view } = on;
   const { spdk, observed, rows } = context;
-  const { row } = view;
+  // As committed by now: an intent may have come while the step waited for its lane.
+  const row = rows.disk(view.row.id) ?? view.row;
+  if (row.wanted !== "release") return { kind: "retry", message: "it is to be taken again" };
   const left = exportsLeft({ rows, observed }, row);
   if (left > 0) return { kind: "retry", message: `${left} exports of it are not gone yet` };
+  const used = usedOnFabricWith({ rows, observed }, row);
+  if (used.length > 0) return { kind: "retry", message: `${used.join(", ")} is in use with it` };
   const detached = await changing({ ...on, row }, spdk.bdevNvmeDetachController(name));
   const isGone =
     detached.kind === "ok" || (detached.kind === "refused" && detached.error.kind === "absent");
