@@ -105,6 +105,23 @@ describe.skipIf(REAL_SOCKET !== undefined)("ReleaseDisk", () => {
     expect(await control.read(lvolUuid, 0, DATA.length)).toEqual(DATA);
   });
 
+  it("gives back a disk whose controller SPDK has given up, with what is on it", async () => {
+    await using node = await nodeWithDrives(spec(drive(1)));
+    const first = await node.start();
+    await upVolume(first);
+    {
+      await using control = await node.target.control();
+      await control.ask({ op: "health", serial: "SER1", controller: "failed" });
+    }
+    await first[Symbol.asyncDispose]();
+    // What it knows of the disk is what the target shows of a failed controller.
+    const agent = await node.start();
+    await settled(agent, { SER1: "DISK_STATE_UP" });
+    expect(await release(agent, "SER1", FORCED)).toBe("DISK_STATE_RELEASED");
+    expect(await driverAt(node, SLOT)).toBe("nvme");
+    expect(await node.target.spdk.bdevNvmeGetControllers()).toEqual([]);
+  });
+
   it("takes no new volumes once it was asked for", async () => {
     await using node = await nodeWithDrives(spec(drive(1)));
     const agent = await node.start();

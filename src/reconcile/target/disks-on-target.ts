@@ -47,7 +47,7 @@ export async function disksOnTarget(
   const listed = bdevs && new Map(bdevs.map((bdev) => [bdev.name, bdev]));
   const bdevNamed = async (name: string) => (listed ? listed.get(name) : await spdk.getBdev(name));
   const names = controllers.flatMap((controller) =>
-    usable(controller) ? [...nsids].map((nsid) => ({ controller, nsid })) : [],
+    holdsDisks(controller) ? [...nsids].map((nsid) => ({ controller, nsid })) : [],
   );
   const found = await Promise.all(
     names.map(({ controller: { name }, nsid }) => findDisk(bdevNamed, { name, nsid, stores })),
@@ -55,8 +55,17 @@ export async function disksOnTarget(
   return { disks: found.filter((disk) => disk !== undefined), controllers };
 }
 
-function usable(controller: Controller): boolean {
-  return controller.paths.some(({ state }) => state === "enabled" || state === "resetting");
+/**
+ * Whether what it shows is attached. A PCIe function that SPDK has given up holds its bdevs, stores and exports until
+ * it is detached; a fabric disk is attached anew.
+ */
+function holdsDisks({ paths }: Controller): boolean {
+  return paths.some(
+    ({ state, trid }) =>
+      state === "enabled" ||
+      state === "resetting" ||
+      (state === "failed" && trid.trtype?.toUpperCase() === "PCIE"),
+  );
 }
 
 /** One namespace of one controller, undefined if there is none. */
