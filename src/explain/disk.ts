@@ -28,7 +28,7 @@ export function explainDisk(facts: DiskFacts): Explanation {
   return {
     summary: summaryOf(facts, first, nextStep),
     checks: [
-      admissionCheck(facts, causes.node ?? causes.admission),
+      admissionCheck(facts, causes.node ?? admissionAfter(causes)),
       presenceCheck(facts, causes.presence),
       evidenceCheck(facts, causes.evidence),
       attachCheck(facts, first),
@@ -67,6 +67,12 @@ function admissionCheck(facts: DiskFacts, found: Cause | undefined): Check {
   }
   if (state === "UP") return { question, answer: "YES", evidence, remedy: "" };
   return no(question, { cause: evidence, cure: "see the other questions" });
+}
+
+/** What speaks against a disk is ended before it can be admitted. */
+function admissionAfter({ admission, evidence }: ReturnType<typeof diskCauses>): Cause | undefined {
+  if (admission === undefined || evidence === undefined) return admission;
+  return { ...admission, cure: `first what question 3 says; then ${admission.cure}` };
 }
 
 function presenceCheck(facts: DiskFacts, found: Cause | undefined): Check {
@@ -109,24 +115,40 @@ function evidenceCheck(facts: DiskFacts, found: Cause | undefined): Check {
     return { question, answer: "YES", evidence: "it holds an lvstore of this node", remedy: "" };
   }
   const { evidence } = inKernel ?? {};
-  if (evidence === undefined) {
-    const why =
-      row.transport === "PCIe"
-        ? `it cannot be inspected under the driver ${inKernel?.driver ?? "it had"}`
-        : `a fabric disk cannot be inspected; its entry says "format": ` +
-          `${facts.fabric?.format === true}`;
-    const remedy =
-      inKernel === undefined
-        ? ""
-        : `it is inspected once its kernel driver has it: empty its driver_override, ` +
-          `unbind it, echo ${inKernel.address} > /sys/bus/pci/drivers_probe`;
-    return { question, answer: "UNKNOWN", evidence: why, remedy };
-  }
+  if (evidence === undefined) return { question, answer: "UNKNOWN", ...notInspected(facts) };
   const against = refusing(evidence, facts.ownSubjects).length;
   const kinds = evidence.map(({ kind }) => kind).join(", ");
   const shown = kinds === "" ? "it is blank" : `${kinds}, which does not count for this disk`;
   return { question, answer: against === 0 ? "YES" : "NO", evidence: shown, remedy: "" };
 }
+
+/** It never says to unbind a function: the target may be using it. */
+function notInspected({ row, onTarget, inKernel, fabric }: DiskFacts): Inspection {
+  if (row.transport !== "PCIe") {
+    const entry = `its entry says "format": ${fabric?.format === true}`;
+    return { evidence: `a fabric disk cannot be inspected; ${entry}`, remedy: "" };
+  }
+  if (onTarget !== undefined) {
+    return { evidence: "it cannot be inspected while it is attached in SPDK", remedy: "" };
+  }
+  const evidence = `it cannot be inspected under the driver ${inKernel?.driver ?? "it had"}`;
+  if (inKernel === undefined) return { evidence, remedy: "" };
+  const { address, driver } = inKernel;
+  if (driver === undefined) {
+    return {
+      evidence: "it cannot be inspected without a driver",
+      remedy: `it is inspected once its kernel driver has it: echo ${address} > /sys/bus/pci/drivers_probe`,
+    };
+  }
+  return {
+    evidence,
+    remedy:
+      `ReleaseDisk gives it back to its kernel driver, where it is inspected; if the agent has not taken ` +
+      `it from there (ListControllers says UNIDENTIFIED), AdmitDisk with the address ${address} does`,
+  };
+}
+
+type Inspection = Pick<Check, "evidence" | "remedy">;
 
 function attachCheck(facts: DiskFacts, first: Cause | undefined): Check {
   const { onTarget, targetConnected, targetListed, node } = facts;

@@ -282,7 +282,27 @@ describe("the summary of a disk's explanation", () => {
       answer: "UNKNOWN",
       evidence: "it cannot be inspected under the driver vfio-pci",
     });
-    expect(said.checks[2]?.remedy).toContain("echo 0000:01:00.0 > /sys/bus/pci/drivers_probe");
+    expect(said.checks[2]?.remedy).toContain("AdmitDisk with the address 0000:01:00.0");
+  });
+
+  it("never says to unbind a disk that is on vfio-pci, which the target may be using", () => {
+    const row = diskRow({ ...NOT_OURS, state: "FOREIGN", stateReason: "OTHER_FLEET: sn-x" });
+    const attached = explainDisk(diskFacts({ row })).checks[2];
+    expect(attached).toMatchObject({ answer: "UNKNOWN", remedy: "" });
+    expect(attached?.evidence).toBe("it cannot be inspected while it is attached in SPDK");
+    const inKernel = { ...KERNEL, driver: "vfio-pci", evidence: undefined };
+    const taken = explainDisk(diskFacts({ row: BARE, onTarget: undefined, inKernel })).checks[2];
+    expect(taken?.remedy).not.toContain("unbind");
+    const bare = { ...KERNEL, driver: undefined, evidence: undefined };
+    const free = explainDisk(diskFacts({ row: BARE, onTarget: undefined, inKernel: bare }));
+    expect(free.checks[2]?.remedy).toContain("echo 0000:01:00.0 > /sys/bus/pci/drivers_probe");
+  });
+
+  it("says to admit a disk only after what speaks against it has been ended", () => {
+    const row = { ...BARE, admitted: false, state: "FOREIGN" } as const;
+    const inKernel = { ...KERNEL, evidence: [TABLE] };
+    const said = explainDisk(diskFacts({ row, onTarget: undefined, inKernel }));
+    expect(said.checks[0]?.remedy).toMatch(/^first what question 3 says; then call AdmitDisk/);
   });
 });
 
