@@ -49,6 +49,9 @@ function zeroedCondition(
     const message = "the database was not read since the agent started";
     return { type: "FreeSpaceZeroed", status: "UNKNOWN", reason: "NotRead", message };
   }
+  if (row.lvsUuid === undefined) {
+    return conditionOf("FreeSpaceZeroed", false, "NoStore", "it has no lvstore");
+  }
   const { reason, found, cure } = freeSpaceDirt(row, { hostsMayFree, zeroesByItself });
   const message = `free clusters ${found}; ${cure}`;
   return conditionOf("FreeSpaceZeroed", row.freeSpace === "ZEROED", reason, message);

@@ -53,6 +53,13 @@ describe.skipIf(REAL_SOCKET !== undefined)("WipeDisk", () => {
     const { disk } = await wipe(agent, "SER1");
     expect(disk?.status?.evidence).toEqual([]);
     expect(disk?.status?.conditions.some(({ type }) => type === "Wiped")).toBe(false);
+    // Nothing of what was on it, nor of a store that it does not have.
+    const of = (wanted: string) => disk?.status?.conditions.find(({ type }) => type === wanted);
+    expect(of("Attached")?.message).toBe("not admitted");
+    expect(of("FreeSpaceZeroed")).toMatchObject({
+      reason: "NoStore",
+      message: "it has no lvstore",
+    });
     expect(disk?.spec?.admitted).toBe(false);
     expect(isZero(await bytesOf(node, "SER1", 0n, 16 * 1024 * 1024))).toBe(true);
     expect(isZero(await bytesOf(node, "SER1", 4n * GIB - 16n * MIB, 16 * 1024 * 1024))).toBe(true);

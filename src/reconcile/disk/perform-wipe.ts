@@ -164,7 +164,7 @@ async function finish(
   row: DiskRow,
   { place, address }: { readonly place: Place; readonly address: string },
 ): Promise<StepResult> {
-  const { kernel, writer, log } = context;
+  const { kernel, writer, looks, log } = context;
   // Where udev runs, the partitions went when the descriptor was closed.
   const after = placeOfWipe(await listNvme(kernel), row);
   if (after?.partitions === true) {
@@ -176,6 +176,8 @@ async function finish(
   const evidence = await gatherEvidence(kernel, topology, address);
   const left = evidenceOf(row, evidence);
   if (left.length > 0) return retry(`it is not blank: ${left.map(evidenceText).join("; ")}`);
+  // Before the caller who waits for it reads why the disk is not UP.
+  looks.forget(row.id);
   if (!(await writer.recordDisk(row, wiped(row, evidence)))) return retry(CHANGED);
   log.warn({ disk: row.id, serial: row.serial }, "disk wiped");
   return OK;
