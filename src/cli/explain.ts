@@ -24,7 +24,7 @@ const COMMAND: AgentCommand<Asked> = {
   read: (_values, positionals) => ({ target: targetOf(positionals) }),
   run: async (agent, { target, at, json }, { stdout, columns }) => {
     const answer = await agent.explain({ target });
-    const view = { width: widthOf(columns?.()), address: at.shown, now: new Date() };
+    const view = { width: widthOf(columns?.()), grpcurl: at.grpcurl, now: new Date() };
     stdout(json ? jsonOf(answer) : explanationText(answer, view));
   },
 };

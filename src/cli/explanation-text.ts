@@ -10,9 +10,9 @@ const INDENT = " ".repeat(LABEL);
 
 export function explanationText(
   { summary, checks, nextStep, nextTryTime, lastError }: ExplainResponse,
-  view: { readonly width: number; readonly address: string; readonly now: Date },
+  view: { readonly width: number; readonly grpcurl: string; readonly now: Date },
 ): string {
-  const { width, address, now } = view;
+  const { width, grpcurl, now } = view;
   const [cause = "", ...cures] = summary.split(CURE);
   const cure = cures.join(CURE);
   const lines = (label: string, text: string) => labelled(label, text, { width, label: LABEL });
@@ -26,7 +26,7 @@ export function explanationText(
     // Not wrapped, so that it can be copied.
     parts.push(
       "",
-      `to call a method: grpcurl -plaintext -d JSON ${address} storagenode.v1.StorageNode/METHOD`,
+      `to call a method: grpcurl -d JSON ${grpcurl} storagenode.v1.StorageNode/METHOD`,
     );
   }
   return parts.join("\n");

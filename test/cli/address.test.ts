@@ -6,6 +6,7 @@ import { accessFiles, COMPUTE, MONITOR, type AccessFiles } from "../support/acce
 import { startAgent, type TestAgent } from "../support/agent.ts";
 import { Authority } from "../support/certificates.ts";
 import { testDatabase } from "../support/database.ts";
+import { agentAddress } from "../../src/cli/client/agent-address.ts";
 import { storageNode } from "../support/explain.ts";
 
 const stack = new AsyncDisposableStack();
@@ -98,4 +99,16 @@ it("without a socket, in the environment of an agent that speaks TLS, the option
   const { code, err } = await storageNode(["status"], { env: files.env });
   expect(code).toBe(64);
   expect(err).toMatch(/--ca, --cert and --key are needed, or STORAGE_NODE_SOCKET/);
+});
+
+it("what a user is told to call with grpcurl reaches the agent as the command does", async () => {
+  expect(agentAddress({ socket: "/run/agent.sock" }, {}).grpcurl).toBe(
+    "-plaintext -unix /run/agent.sock",
+  );
+  const [, ca = "", , cert = "", , key = ""] = await tls(MONITOR);
+  const secure = agentAddress({ address: "node.example:50051", ca, cert, key }, {});
+  expect(secure.grpcurl).toBe(`-cacert ${ca} -cert ${cert} -key ${key} node.example:50051`);
+  expect(agentAddress({ address: "127.0.0.1:50051" }, {}).grpcurl).toBe(
+    "-plaintext 127.0.0.1:50051",
+  );
 });

@@ -62,7 +62,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node explain", () => {
       "yes",
     ]);
     expect(result.out).toContain("\nnext step   nothing: all is as wanted\n");
-    expect(result.out).toContain(`grpcurl -plaintext -d JSON ${agent.address} storagenode.v1.`);
+    expect(result.out).toContain(`grpcurl -d JSON -plaintext ${agent.address} storagenode.v1.`);
     // No escape sequences: the output goes to pipes and logs too.
     expect(result.out).not.toContain("\u001B");
     const tooLong = result.out.split("\n").filter((line) => line.length > 100);

@@ -14,6 +14,8 @@ import type { ParseArgsOptionsConfig } from "node:util";
 export type AgentAddress = {
   /** For people: HOST:PORT, or the path of the socket. */
   readonly shown: string;
+  /** How grpcurl reaches the same, as its arguments. */
+  readonly grpcurl: string;
   /** As gRPC names it. */
   readonly target: string;
   readonly credentials: ChannelCredentials;
@@ -80,7 +82,8 @@ export function agentAddress(values: Values, env: Environment): AgentAddress {
     );
   }
   const insecure = { credentials: credentials.createInsecure(), options: {} };
-  return { shown, target: shown, ...insecure, plain: true };
+  const grpcurl = `-plaintext ${shown}`;
+  return { shown, grpcurl, target: shown, ...insecure, plain: true };
 }
 
 function set(env: Environment, name: string): string | undefined {
@@ -90,6 +93,7 @@ function set(env: Environment, name: string): string | undefined {
 function onSocket(path: string): AgentAddress {
   return {
     shown: path,
+    grpcurl: `-plaintext -unix ${path}`,
     target: `unix:${path}`,
     credentials: credentials.createInsecure(),
     options: {},
@@ -103,12 +107,17 @@ function listenAddress(env: Environment): string {
   return listen.replace(/^0\.0\.0\.0:/, "127.0.0.1:").replace(/^\[::\]:/, "[::1]:");
 }
 
-function overTls(
-  address: string,
-  files: Readonly<Record<"cert" | "key" | "serverName", string | undefined>> & {
-    readonly ca: string;
-  },
-): AgentAddress {
+function grpcurlFiles(files: TlsFiles): readonly string[] {
+  const { ca, cert, key, serverName } = files;
+  const own = cert === undefined || key === undefined ? [] : ["-cert", cert, "-key", key];
+  return ["-cacert", ca, ...own, ...(serverName === undefined ? [] : ["-servername", serverName])];
+}
+
+type TlsFiles = Readonly<Record<"cert" | "key" | "serverName", string | undefined>> & {
+  readonly ca: string;
+};
+
+function overTls(address: string, files: TlsFiles): AgentAddress {
   const read = (option: string, path: string) => {
     try {
       return readFileSync(path);
@@ -126,6 +135,7 @@ function overTls(
   try {
     return {
       shown: address,
+      grpcurl: [...grpcurlFiles(files), address].join(" "),
       target: address,
       credentials: credentials.createSsl(ca, key, cert, {
         checkServerIdentity: (_, certificate) => checkServerIdentity(name, certificate),
