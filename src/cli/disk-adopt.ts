@@ -39,5 +39,7 @@ function contentsText({ disk, store, contents }: AdoptDiskResponse): string {
     return [kind, name, formatBytes(sizeBytes), formatBytes(allocatedBytes), uuid];
   });
   const list = table([["kind", "name", "size", "allocated", "uuid"], ...rows]);
-  return [head, `store ${store.name}, uuid ${store.uuid}, ${used}`, ...list].join("\n");
+  const id = disk?.meta?.id ?? "";
+  const next = `to make it a store of this node: storage-node disk adopt ${id} --store ${store.uuid}`;
+  return [head, `store ${store.name}, uuid ${store.uuid}, ${used}`, ...list, "", next].join("\n");
 }

@@ -2,6 +2,7 @@
 import type { Disk, DiskStatus } from "../gen/storagenode/v1/disk.ts";
 import { formatBytes } from "../model/bytes.ts";
 import { labelled, table } from "./client/text.ts";
+import { diskNotes } from "./disk-notes.ts";
 
 const LABEL = 13;
 
@@ -16,23 +17,22 @@ function reasonOf({ status }: Disk): string {
   return of("Wiped")?.message ?? of("Attached")?.message ?? "";
 }
 
-/** `disk SERIAL is STATE: why`. */
+/** `disk SERIAL is STATE: what is unusual, and why`. */
 export function diskLine(disk: Disk): string {
-  const why = reasonOf(disk);
+  const why = diskNotes(disk, { reason: reasonOf(disk) });
   const line = `disk ${disk.status?.serial} is ${stateOf(disk.status)}`;
   return why === "" ? line : `${line}: ${why}`;
 }
 
 export function diskTable(disks: readonly Disk[]): string {
   const rows = disks.map((disk) => {
-    const { meta, spec, status } = disk;
-    const led = status?.locate === "LOCATE_STATE_ON" ? "LED on" : "";
-    const cordoned = spec?.cordoned === true ? "cordoned" : "";
-    const notes = [cordoned, led, reasonOf(disk)].filter((note) => note !== "");
-    const where = `${status?.transport} ${status?.address}`;
+    const { meta, status } = disk;
+    const notes = diskNotes(disk, { reason: reasonOf(disk) });
+    const last = stateOf(status) === "MISSING" ? "last " : "";
+    const where = `${last}${status?.transport} ${status?.address}`;
     const size = formatBytes(status?.sizeBytes ?? 0n);
     const id = meta?.id ?? "";
-    return [id, status?.serial ?? "", stateOf(status), size, where, notes.join(", ")];
+    return [id, status?.serial ?? "", stateOf(status), size, where, notes];
   });
   return table([["id", "serial", "state", "size", "where", ""], ...rows]).join("\n");
 }
@@ -77,8 +77,9 @@ export function evidenceLines({ evidence }: DiskStatus): readonly string[] {
   return evidence.map(({ kind, subject, detail }) => `${kind} ${subject} ${detail}`.trimEnd());
 }
 
-function placeText({ transport, address, driver, kernelName }: DiskStatus): string {
+function placeText({ state, transport, address, driver, kernelName }: DiskStatus): string {
   const under = driver === "" ? "no driver" : `driver ${driver}`;
+  if (state === "DISK_STATE_MISSING") return `nowhere; it was last at ${transport} ${address}`;
   const name = kernelName === "" || driver !== "nvme" ? "" : `, ${kernelName}`;
   return transport === "PCIe"
     ? `${transport} ${address}, ${under}${name}`
@@ -92,6 +93,6 @@ function ledText({ locate }: DiskStatus): string {
     case "LOCATE_STATE_OFF":
       return "off";
     default:
-      return "this machine shows no LED for its slot";
+      return "no LED of its slot is known";
   }
 }

@@ -2,11 +2,8 @@
 // disk beside its id (its serial, what is on it) is read first, unless it is given.
 import type { Duration } from "../gen/google/protobuf/duration.ts";
 import type { Disk, DiskStatus } from "../gen/storagenode/v1/disk.ts";
-import {
-  GetDiskResponse,
-  ListDisksResponse,
-  LocateDiskResponse,
-} from "../gen/storagenode/v1/storage_node.ts";
+import { GetDiskResponse, LocateDiskResponse } from "../gen/storagenode/v1/storage_node.ts";
+import { formatBytes } from "../model/bytes.ts";
 import { isUuid } from "../model/identity.ts";
 import { wipeConfirmation } from "../model/wipe.ts";
 import {
@@ -21,7 +18,8 @@ import type { AgentClient } from "./client/agent-client.ts";
 import { protobufJson, type Encodes } from "./client/protobuf-json.ts";
 import { widthOf } from "./client/text.ts";
 import { adopt } from "./disk-adopt.ts";
-import { diskLine, diskTable, diskText, evidenceLines, stateOf } from "./disk-text.ts";
+import { listDisks } from "./disk-list.ts";
+import { diskLine, diskText, evidenceLines, stateOf } from "./disk-text.ts";
 import type { Io } from "./io.ts";
 import { waitOption } from "./wait-option.ts";
 
@@ -34,11 +32,14 @@ const USAGE = `usage: storage-node disk list
        storage-node disk wipe ID --reason TEXT [--confirm TEXT --fingerprint HEX] [--wait SECONDS]
        storage-node disk adopt ID [--store UUID] [--wait SECONDS]
        storage-node disk admit ID [--fingerprint HEX] [--discard-zeroes] [--wait SECONDS]
+       storage-node disk admit ADDRESS [--serial SERIAL]
 
-  Each action is one call of the running agent. list: all disks. show: all that is known of one. cordon:
+  Each action is one call of the running agent. list: all disks, and the drives that show none. show: all that is
+  known of one. cordon:
   it takes no new volumes. locate: the LED of its slot. release: it goes back to its kernel driver, with what
   is on it. wipe: what is on it is destroyed; shows that, and asks. adopt: lists what lies in a
-  store of somebody else, and makes the store of that uuid one of this node. admit: the agent may use it.
+  store of somebody else, and makes the store of that uuid one of this node. admit: the agent may use it; a
+  drive that is on vfio-pci already, by its PCI address, goes back to its kernel driver and is looked at first.
 
   --serial SERIAL       refuse unless the disk has this one; default: that which it shows
   --force               release: although volumes are on it; needs a reason
@@ -60,6 +61,9 @@ const OPTIONS = {
   adopt: ["serial", "store", "wait"],
   admit: ["serial", "fingerprint", "discard-zeroes", "wait"],
 } as const;
+
+/** Of a drive that shows no disk: it has no id. */
+const PCI_ADDRESS = /^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/;
 
 type Action = keyof typeof OPTIONS;
 
@@ -149,7 +153,7 @@ function idOf(action: Action, id: string | undefined): string {
     return "";
   }
   if (id === undefined) throw new UsageFault(`"disk ${action}" needs the id of a disk`);
-  if (isUuid(id)) return id;
+  if (isUuid(id) || (action === "admit" && PCI_ADDRESS.test(id))) return id;
   throw new UsageFault(`"${id}" is not an id: expected a UUID in lower case with dashes`);
 }
 
@@ -168,12 +172,8 @@ async function run(agent: AgentClient, asked: Run, io: Io): Promise<void> {
   const { action, diskId, reason, json } = asked;
   const { stdout } = io;
   switch (action) {
-    case "list": {
-      const disks = [...(await agent.listDisks())];
-      const answer = { disks, nextPageToken: "" };
-      stdout(json ? jsonOf("ListDisksResponse", ListDisksResponse, answer) : diskTable(disks));
-      return;
-    }
+    case "list":
+      return await listDisks(agent, json, io);
     case "show": {
       const found = await agent.getDisk({ diskId });
       if (json) stdout(jsonOf("GetDiskResponse", GetDiskResponse, found));
@@ -198,8 +198,21 @@ async function run(agent: AgentClient, asked: Run, io: Io): Promise<void> {
     case "release":
     case "wipe":
     case "admit":
+      if (action === "admit" && PCI_ADDRESS.test(diskId)) {
+        return await admitAddress(agent, asked, io);
+      }
       await change(agent, { ...asked, action }, io);
   }
+}
+
+/** Of a drive that nobody can identify yet; it becomes a disk, which has an id, once its kernel driver has it. */
+async function admitAddress(agent: AgentClient, asked: Run, io: Io): Promise<void> {
+  const { diskId: address, serial = "", discardZeroes, wait: waitTimeout } = asked;
+  const evidenceFingerprint = asked.fingerprint ?? "";
+  const more = { evidenceFingerprint, discardZeroes, waitTimeout };
+  const { disk: found } = await agent.admitDisk({ diskId: "", serial, address, ...more });
+  if (found !== undefined) return print(found, asked, io);
+  io.stdout(`${address} goes back to its kernel driver; "disk list" shows what is on it`);
 }
 
 type Change = Run & { readonly action: "release" | "wipe" | "admit" };
@@ -250,6 +263,7 @@ async function confirmed(status: DiskStatus, serial: string, io: Io): Promise<st
   }
   const text = wipeConfirmation(serial);
   const lines = evidenceLines(status);
+  stdout(`${serial}, ${status.model}, ${formatBytes(status.sizeBytes)}, at ${status.address}:`);
   stdout(lines.length === 0 ? `nothing is known to be on ${serial}` : lines.join("\n"));
   const answer = await ask(`this is lost for good; to go on, type: ${text}\n`);
   if (answer.trim() !== text) throw new CommandFault("nothing was wiped");

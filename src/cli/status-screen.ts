@@ -1,7 +1,8 @@
 // Formats the status of a node as one screen: components, capacity, disks, loops, failing objects.
+import { diskNotes } from "./disk-notes.ts";
 import { table } from "./client/text.ts";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
-import type { DiskHealth, LoopStatus } from "../gen/storagenode/v1/node.ts";
+import type { LoopStatus } from "../gen/storagenode/v1/node.ts";
 import type { GetHealthResponse, GetNodeResponse } from "../gen/storagenode/v1/storage_node.ts";
 import { formatBytes } from "../model/bytes.ts";
 
@@ -106,20 +107,12 @@ function volumesText({ lvolsByState, capacity }: GetNodeResponse): string {
 
 /** Without the database only what the local copy has is known of disks. */
 function diskRows(disks: readonly Disk[], { capacity }: GetNodeResponse): string[][] {
-  return disks.slice(0, MAX_DISKS).map(({ meta, spec, status }) => {
+  return disks.slice(0, MAX_DISKS).map((disk) => {
+    const { meta, status } = disk;
     const store = status?.lvstore;
     const state = status?.state.replace("DISK_STATE_", "") ?? "?";
-    const isDirty = capacity !== undefined && store?.freeSpace === "FREE_SPACE_UNKNOWN";
-    const dirty = isDirty ? zeroingText(status) : "";
-    const low = status?.conditions.find(({ type }) => type === "SpaceLow");
-    const space = low === undefined ? "" : `space ${low.reason.toLowerCase()}`;
-    const cordoned = spec?.cordoned === true ? "cordoned" : "";
-    const message =
-      state === "UP"
-        ? [healthWord(status?.health), cordoned, space, dirty]
-            .filter((part) => part !== "")
-            .join(", ")
-        : (status?.conditions.find(({ type }) => type === "Attached")?.message ?? "");
+    const reason = status?.conditions.find(({ type }) => type === "Attached")?.message ?? "";
+    const message = diskNotes(disk, { reason, copied: capacity === undefined });
     return [
       status?.serial ?? meta?.id ?? "",
       state,
@@ -130,23 +123,6 @@ function diskRows(disks: readonly Disk[], { capacity }: GetNodeResponse): string
       message,
     ];
   });
-}
-
-function healthWord(health: DiskHealth | undefined): string {
-  switch (health?.state) {
-    case "DISK_HEALTH_STATE_FAILED":
-      return `health failed (${health.reasons.join(", ")})`;
-    case "DISK_HEALTH_STATE_DEGRADED":
-      return `health degraded (${health.reasons.join(", ")})`;
-    default:
-      return "";
-  }
-}
-
-function zeroingText(status: Disk["status"]): string {
-  const { zeroedBytes = 0n, totalBytes = 0n } = status?.zeroing ?? {};
-  if (totalBytes === 0n) return "free space not zeroed";
-  return `zeroing free space: ${(zeroedBytes * 100n) / totalBytes} %`;
 }
 
 function loopRow(loop: LoopStatus, now: Date): string[] {

@@ -70,6 +70,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node disk", () => {
     // The drive goes.
     expect(await disk("cordon", first, "--reason", "worn out")).toMatchObject(done);
     expect((await disk("show", first)).out).toContain("it takes no new volumes");
+    expect((await disk("list")).out).toMatch(/SER1 +UP .*cordoned/);
     const refused = await disk("release", first);
     expect(refused).toMatchObject({ code: 1, err: expect.stringContaining("it holds 1 volume") });
     const gone = await storageNode(["delete", idOf(made), "--wait", "60", ...at(agent)]);
@@ -104,6 +105,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node disk", () => {
     expect(without).toMatchObject({ code: 1, err: expect.stringContaining("use --confirm") });
     const hasty = await storageNode(args, { typed: "yes" });
     expect(hasty).toMatchObject({ code: 1, err: expect.stringContaining("nothing was wiped") });
+    expect(hasty.out).toMatch(/^SER1, KERNEL DISK, 4 GiB, at 0000:01:00.0:\n/);
     expect(hasty.out).toContain("SIGNATURE SER1/1 xfs");
     expect((await diskOf(agent, "SER1"))?.state).toBe("DISK_STATE_FOREIGN");
     const stale = ["--confirm", "destroy all data on SER1", "--fingerprint", "0"];
@@ -137,10 +139,28 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node disk", () => {
     expect(listed).toMatchObject({ code: 0, err: "" });
     expect(listed.out).toContain(`store lvs0, uuid ${lvsUuid}`);
     expect(listed.out).toMatch(new RegExp(`volume +${ID} +4 MiB`));
+    expect(listed.out).toContain(`storage-node ${args.slice(0, 3).join(" ")} --store ${lvsUuid}\n`);
     expect(await storageNode([...args, "--store", lvsUuid])).toMatchObject({
       code: 0,
-      out: "disk SER1 is UP\n",
+      out: expect.stringMatching(/^disk SER1 is UP/),
     });
+  });
+
+  it("lists the drives that show no disk, with the reason, and admits one of them by its address", async () => {
+    const bound = { ...drive(1), driver: "vfio-pci" } as const;
+    await using node = await nodeWithDrives({ drives: [bound, drive(2)] });
+    const agent = await node.start(MANUAL);
+    await settled(agent, { SER2: "DISK_STATE_DISCOVERED" });
+    const list = async () => (await storageNode(["disk", "list", ...at(agent)])).out;
+    const [disks = "", others = ""] = (await list()).split("\nwithout a disk of this node:\n");
+    expect(disks).toContain("SER2");
+    expect(others).toMatch(/^address .*\n0000:01:00.0 +\? +vfio-pci +UNIDENTIFIED .*AdmitDisk/);
+    expect(others).not.toContain("0000:02:00.0");
+    const admitted = await storageNode(["disk", "admit", bound.address, ...at(agent)]);
+    expect(admitted).toMatchObject({ code: 0, err: "" });
+    expect(admitted.out).toMatch(/goes back to its kernel driver|disk SER1 is/);
+    await settled(agent, { SER1: "DISK_STATE_UP" });
+    expect(await list()).not.toContain("without a disk");
   });
 
   it("ends with 1 if what it waits for does not come, and says how it stands", async () => {

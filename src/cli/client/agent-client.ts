@@ -10,6 +10,7 @@ import {
 import type { Duration } from "../../gen/google/protobuf/duration.ts";
 import type { Disk } from "../../gen/storagenode/v1/disk.ts";
 import type { Export } from "../../gen/storagenode/v1/export.ts";
+import type { Controller } from "../../gen/storagenode/v1/node.ts";
 import {
   StorageNodeClient,
   type AdmitDiskRequest,
@@ -95,6 +96,13 @@ export class AgentClient implements Disposable {
     return await allPages(async (page) => {
       const { disks, nextPageToken } = await this.#ask(this.#rpc.listDisks.bind(this.#rpc), page);
       return { items: disks, nextPageToken };
+    });
+  }
+
+  async listControllers(): Promise<readonly Controller[]> {
+    return await allPages(async (page) => {
+      const listed = await this.#ask(this.#rpc.listControllers.bind(this.#rpc), page);
+      return { items: listed.controllers, nextPageToken: listed.nextPageToken };
     });
   }
 
