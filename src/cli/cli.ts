@@ -3,6 +3,20 @@
 import { parseArguments } from "./arguments.ts";
 import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
 
+const SERVE = `usage: storage-node serve
+
+  Runs the agent of this node until SIGTERM or SIGINT, as root, with its settings from the environment:
+  DATABASE_URL, STORAGE_NODE_SPDK_SOCKET, STORAGE_NODE_EXPORT_ADDR and the others of
+  docs/configuration.md. Before that, "storage-node migrate" once, and "storage-node doctor".
+  --help
+
+  Exit code 78 if a setting is not valid.`;
+
+const MIGRATE = `usage: storage-node migrate
+
+  Brings the schema of the database DATABASE_URL up to date; once for the whole fleet and each release.
+  --help`;
+
 const USAGE = `usage: storage-node COMMAND
 
   serve      run the agent of this node (configured by the environment, see docs/configuration.md)
@@ -34,9 +48,11 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
 async function runCommand([command, ...rest]: readonly string[], io: Io): Promise<number> {
   switch (command) {
     case "serve":
-      return noOptions(rest, io) ?? (await (await import("./serve.ts")).serve(io));
+      return noOptions(rest, io, SERVE) ?? (await (await import("./serve.ts")).serve(io));
     case "migrate":
-      return noOptions(rest, io) ?? (await (await import("./migrate.ts")).migrateSchema(io));
+      return (
+        noOptions(rest, io, MIGRATE) ?? (await (await import("./migrate.ts")).migrateSchema(io))
+      );
     case "status":
       return await (await import("./status.ts")).status(rest, io);
     case "explain":
@@ -68,12 +84,16 @@ async function runCommand([command, ...rest]: readonly string[], io: Io): Promis
   }
 }
 
-function noOptions(args: readonly string[], io: Io): number | undefined {
+/** An exit code if there is nothing more to do. */
+function noOptions(args: readonly string[], io: Io, usage: string): number | undefined {
   try {
-    parseArguments({ args: [...args], options: {}, allowPositionals: false });
-    return undefined;
+    const options = { help: { type: "boolean" } } as const;
+    const { values } = parseArguments({ args: [...args], options, allowPositionals: false });
+    if (values.help !== true) return undefined;
+    io.stdout(usage);
+    return 0;
   } catch (error) {
-    io.stderr(messageOf(error));
+    io.stderr(`${messageOf(error)}\n\n${usage}`);
     return EXIT_USAGE;
   }
 }
