@@ -14,7 +14,7 @@ import {
   type AgentOptions,
 } from "./agent-command.ts";
 import { ADDRESS_OPTIONS } from "./client/agent-address.ts";
-import type { AgentClient } from "./client/agent-client.ts";
+import { AgentFault, type AgentClient } from "./client/agent-client.ts";
 import { protobufJson, type Encodes } from "./client/protobuf-json.ts";
 import { widthOf } from "./client/text.ts";
 import { adopt } from "./disk-adopt.ts";
@@ -245,14 +245,28 @@ async function change(agent: AgentClient, asked: Change, io: Io): Promise<void> 
     case "admit": {
       const { fingerprint: evidenceFingerprint = "" } = asked;
       const more = { address: "", evidenceFingerprint, discardZeroes };
-      answer = await agent.admitDisk({ ...request, ...more });
+      answer = await explained(agent.admitDisk({ ...request, ...more }), diskId);
       break;
     }
   }
   print(answer.disk, asked, io);
   const after = answer.disk?.status;
   const isDone = after !== undefined && IS_DONE[action](after);
-  if (waitTimeout !== undefined && !isDone) throw new CommandFault(`${action} is not done yet`);
+  if (waitTimeout !== undefined && !isDone) {
+    const where = `"storage-node explain disk ${diskId}" says what it waits for`;
+    throw new CommandFault(`${action} is not done yet: ${where}`);
+  }
+}
+
+/** A refusal lists what speaks against the disk; what to do about that, Explain says. */
+async function explained<Answer>(asked: Promise<Answer>, diskId: string): Promise<Answer> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (!(error instanceof AgentFault && error.refused)) throw error;
+    const where = `"storage-node explain disk ${diskId}" says what to do`;
+    throw new CommandFault(`${error.message}\n${where}`);
+  }
 }
 
 /** Shows what is on the disk, and has the operator write what becomes of it. */

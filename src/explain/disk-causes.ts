@@ -166,8 +166,9 @@ function presenceCause(facts: DiskFacts): Cause | undefined {
       cause: `no PCIe function has the serial ${serial} (${last})`,
       cure:
         `put the drive back, into any slot, or let the kernel scan again ` +
-        `(echo 1 > /sys/bus/pci/rescan): it then comes UP by itself with its volumes; if it is lost ` +
-        `for good, call Delete for its volumes`,
+        `(echo 1 > /sys/bus/pci/rescan): it then comes UP by itself with its volumes; if it is in ` +
+        `another node now, call ReleaseDisk (storage-node disk release ID --force --reason TEXT): it is then ` +
+        `listed there; if it is lost for good, call Delete for its volumes`,
       waits,
     };
   }
@@ -242,8 +243,8 @@ function admissionCause(facts: DiskFacts): Cause | undefined {
         ? "nobody has admitted it yet"
         : `its admission ended at ${row.admissionEnded}`,
     cure:
-      `call AdmitDisk {"diskId": "${row.id}", "serial": "${row.serial}"}: a blank disk is then ` +
-      `formatted; or let STORAGE_NODE_DISK_POLICY=auto and STORAGE_NODE_DISK_ALLOW admit it`,
+      `call AdmitDisk {"diskId": "${row.id}", "serial": "${row.serial}"} (storage-node disk admit ID): a ` +
+      `blank disk is then formatted; or let STORAGE_NODE_DISK_POLICY=auto and STORAGE_NODE_DISK_ALLOW admit it`,
     waits: "waits for AdmitDisk",
   };
 }
@@ -268,8 +269,8 @@ const STORE_CAUSES: readonly Part[] = [
         empty && fabric?.format === false
           ? `if nobody needs what is on it, set "format": true in its entry of ` +
             `STORAGE_NODE_FABRIC_DISKS and restart the agent`
-          : `call AdoptDisk {"diskId": "${row.id}", "serial": "${row.serial}", "validateOnly": true}: it ` +
-            `lists what lies in the store; with the storeUuid of its answer the store becomes this ` +
+          : `call AdoptDisk {"diskId": "${row.id}", "serial": "${row.serial}", "validateOnly": true} ` +
+            `(storage-node disk adopt ID): it lists what lies in the store; with the storeUuid of its answer the store becomes this ` +
             `node's. ReleaseDisk gives the disk back to its owner`,
       waits: "the agent does not change a disk of another owner",
     };

@@ -11,8 +11,8 @@ export const EVIDENCE_CURES: Readonly<Record<EvidenceKind, string>> = {
   PARTITION_TABLE: WIPE,
   SIGNATURE: WIPE,
   SPDK_BLOBSTORE:
-    "it holds an lvstore without a row of this node: AdoptDisk with validateOnly lists what lies in it; " +
-    "see storage-node rebuild if the rows of the node are lost, or WipeDisk if nobody needs it",
+    "it holds an lvstore without a row of this node: AdoptDisk with validateOnly (storage-node disk adopt ID) lists " +
+    "what lies in it; see storage-node rebuild if the rows of the node are lost, or WipeDisk if nobody needs it",
   NONZERO_DATA: WIPE,
   EXCLUSIVE_OPEN_REFUSED: "end the process that has it open (lsof, fuser)",
   BOOT_DISK: "do not use it: the system runs from it",

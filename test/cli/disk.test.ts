@@ -101,6 +101,9 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node disk", () => {
     await settled(agent, { SER1: "DISK_STATE_FOREIGN" });
     const id = await diskIdOf(agent, "SER1");
     const args = ["disk", "wipe", id, "--reason", "ours", "--wait", "60", ...at(agent)];
+    const admitted = await storageNode(["disk", "admit", id, ...at(agent)]);
+    expect(admitted.code).toBe(1);
+    expect(admitted.err).toContain(`\n"storage-node explain disk ${id}" says what to do`);
     const without = await storageNode(args);
     expect(without).toMatchObject({ code: 1, err: expect.stringContaining("use --confirm") });
     const hasty = await storageNode(args, { typed: "yes" });
@@ -171,7 +174,9 @@ describe.skipIf(REAL_SOCKET !== undefined)("storage-node disk", () => {
     const admitted = await storageNode(["disk", "admit", id, "--wait", "0", ...at(agent)]);
     expect(admitted).toMatchObject({
       code: 1,
-      err: expect.stringContaining("admit is not done yet"),
+      err: expect.stringContaining(
+        `admit is not done yet: "storage-node explain disk ${id}" says what it waits for`,
+      ),
     });
     const volume = await storageNode(["delete", ID, ...at(agent)]);
     expect(volume).toMatchObject({ code: 0, out: expect.stringContaining("is deleted") });

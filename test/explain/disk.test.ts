@@ -65,7 +65,7 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
     "pulled",
     { row: diskRow({ state: "MISSING" }), onTarget: undefined, inKernel: undefined },
     /no PCIe function has the serial SERIAL1 \(last seen at 0000:01:00.0, there since 2026-/,
-    /put the drive back/,
+    /put the drive back.*if it is in another node now, call ReleaseDisk/,
     "NNUNUYY",
   ],
   [
@@ -164,7 +164,9 @@ const CAUSES: readonly (readonly [string, Partial<DiskFacts>, RegExp, RegExp, st
       inKernel: KERNEL,
     },
     /nobody has admitted it yet/,
-    new RegExp(`call AdmitDisk {"diskId": "${DISK}", "serial": "SERIAL1"}`),
+    new RegExp(
+      `call AdmitDisk {"diskId": "${DISK}", "serial": "SERIAL1"} \\(storage-node disk admit ID\\)`,
+    ),
     "NYYNUYY",
   ],
   [
