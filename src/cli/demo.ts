@@ -8,9 +8,11 @@ import { watchForeground } from "../demo/foreground.ts";
 import { PostgresUnsupported } from "../demo/postgres-runtime.ts";
 import { EXIT_FAILED, EXIT_USAGE, type Io } from "./io.ts";
 
-const USAGE = `usage: storage-node demo [--state DIR]
+const USAGE = `usage: storage-node demo [--state DIR] [--machine FILE]
 
-  --state DIR   keep all state in DIR instead of in the user's cache folder
+  --state DIR     keep all state in DIR instead of in the user's cache folder
+  --machine FILE  simulate the machine that FILE describes (docs/simulator.md#a-machine): its drives, what is on
+                  them, and what it lacks; nothing is admitted by itself, and each start is a boot
   --help
 
   STORAGE_NODE_LISTEN=HOST:PORT (127.0.0.1:50051) and the other settings of "serve" are passed on.`;
@@ -23,14 +25,20 @@ const AGENT = fileURLToPath(new URL("./demo-agent.ts", import.meta.url));
  */
 export async function demo(args: readonly string[], io: Io): Promise<number> {
   let stateDir: string | undefined;
+  let machineFile: string | undefined;
   try {
-    const options = { state: { type: "string" }, help: { type: "boolean" } } as const;
+    const options = {
+      state: { type: "string" },
+      machine: { type: "string" },
+      help: { type: "boolean" },
+    } as const;
     const { values } = parseArguments({ args: [...args], options });
     if (values.help === true) {
       io.stdout(USAGE);
       return 0;
     }
     stateDir = values.state;
+    machineFile = values.machine;
   } catch (error) {
     io.stderr(`${reasonOf(error)}\n\n${USAGE}`);
     return EXIT_USAGE;
@@ -38,7 +46,14 @@ export async function demo(args: readonly string[], io: Io): Promise<number> {
   using foreground = watchForeground();
   const signal = AbortSignal.any([io.signal, foreground.signal]);
   try {
-    await runDemo({ ...io, stateDir, signal, agentArgs: [AGENT], targetArgs: [MAIN, "sim"] });
+    await runDemo({
+      ...io,
+      stateDir,
+      machineFile,
+      signal,
+      agentArgs: [AGENT],
+      targetArgs: [MAIN, "sim"],
+    });
     return 0;
   } catch (error) {
     if (signal.aborted) return 0;

@@ -1,18 +1,16 @@
 // Waits for the agent to become ready by polling its gRPC API, on its Unix socket.
 import { credentials } from "@grpc/grpc-js";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { KernelSpec } from "../sim/kernel/build-tree.ts";
 import type { Disk } from "../gen/storagenode/v1/disk.ts";
 import { StorageNodeClient } from "../gen/storagenode/v1/storage_node.ts";
 
 const POLL_MS = 100;
 
-/**
- * Resolves with all disks once `disks` of them are UP, or with the last list when the signal
- * aborts.
- */
+/** Resolves with all disks once they are ready, or with the last list when the signal aborts. */
 export async function waitUntilReady(
   socket: string,
-  disks: number,
+  isReady: (disks: readonly Disk[]) => boolean,
   signal: AbortSignal,
 ): Promise<readonly Disk[]> {
   const client = new StorageNodeClient(`unix:${socket}`, credentials.createInsecure());
@@ -20,8 +18,7 @@ export async function waitUntilReady(
     let found: readonly Disk[] = [];
     while (!signal.aborted) {
       found = await listDisks(client).catch(() => found);
-      const up = found.filter(({ status }) => status?.state === "DISK_STATE_UP");
-      if (up.length >= disks) return found;
+      if (isReady(found)) return found;
       await sleep(POLL_MS, undefined, { signal }).catch(() => undefined);
     }
     return found;
@@ -37,4 +34,13 @@ function listDisks(client: StorageNodeClient): Promise<readonly Disk[]> {
       else reject(error);
     });
   });
+}
+
+/** With a policy that takes them, all drives are UP; else those under their kernel driver are listed. */
+export function readiness({ drives }: KernelSpec, policy: string | undefined) {
+  const shown = drives.filter(({ driver }) => driver === undefined).length;
+  return (disks: readonly Disk[]): boolean => {
+    const up = disks.filter(({ status }) => status?.state === "DISK_STATE_UP");
+    return (policy === "auto" ? up : disks).length >= shown;
+  };
 }

@@ -1,10 +1,10 @@
-// The three disks of the demo, described for the simulated kernel and for the simulated target.
+// The three disks of the demo, and how the drives of a simulated machine are described to the simulated target.
 import type { KernelSpec } from "../sim/kernel/build-tree.ts";
 
 const GIB = 1024n ** 3n;
 const BLOCK_BYTES = 4096;
 
-export const DEMO_DISKS = [
+const DEMO_DISKS = [
   { address: "0000:01:00.0", serial: "DEMO00000001", sizeBytes: 100n * GIB },
   { address: "0000:02:00.0", serial: "DEMO00000002", sizeBytes: 100n * GIB },
   { address: "0000:03:00.0", serial: "DEMO00000003", sizeBytes: 200n * GIB },
@@ -12,7 +12,7 @@ export const DEMO_DISKS = [
 
 const MODEL = "SIMULATED NVME";
 
-export function kernelSpec(): KernelSpec {
+export function demoMachine(): KernelSpec {
   return {
     drives: DEMO_DISKS.map(({ address, serial, sizeBytes }, index) => ({
       address,
@@ -24,14 +24,17 @@ export function kernelSpec(): KernelSpec {
   };
 }
 
-/** The disks in the format of `sim --disks`. */
-export function targetDisks(): readonly object[] {
-  return DEMO_DISKS.map(({ address, serial, sizeBytes }) => ({
-    serial,
-    model: MODEL,
-    block_size: BLOCK_BYTES,
-    num_blocks: Number(sizeBytes / BigInt(BLOCK_BYTES)),
-    trtype: "PCIe",
-    traddr: address,
-  }));
+/** The drives in the format of `sim --disks`. */
+export function targetDisks({ drives }: KernelSpec): readonly object[] {
+  return drives.flatMap(({ address, serial, model, namespaces }) =>
+    namespaces.map(({ sizeBytes }, index) => ({
+      serial,
+      model,
+      nsid: index + 1,
+      block_size: BLOCK_BYTES,
+      num_blocks: Number(sizeBytes / BigInt(BLOCK_BYTES)),
+      trtype: "PCIe",
+      traddr: address,
+    })),
+  );
 }

@@ -6,15 +6,15 @@ import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { Client } from "pg";
 import { readConfig } from "../config.ts";
-import { buildKernelTree } from "../sim/kernel/build-tree.ts";
 import { migrate, MIGRATIONS_DIR, MigrationFault } from "../store/migrate.ts";
-import { waitUntilReady } from "./agent-ready.ts";
+import { readiness, waitUntilReady } from "./agent-ready.ts";
 import { cacheFolder } from "./cache-folder.ts";
 import { openDemoDatabase } from "./database.ts";
-import { DEMO_DISKS, kernelSpec, targetDisks } from "./demo-disks.ts";
+import { targetDisks } from "./demo-disks.ts";
 import { claimFolder } from "./folder-claim.ts";
 import { guide } from "./guide.ts";
 import { freeAddress, freeHttpAddress } from "./listen-address.ts";
+import { chooseMachine } from "./machine-file.ts";
 import { endLeftOverProcess, superviseProcess } from "./processes.ts";
 import { socketFolder } from "./socket-folder.ts";
 
@@ -24,6 +24,8 @@ const NODE_FLAGS = ["--disable-warning=ExperimentalWarning"];
 export type DemoOptions = {
   /** Undefined: a folder in the user's cache folder. */
   readonly stateDir: string | undefined;
+  /** A file that describes the machine; undefined: one with three blank drives, which policy takes. */
+  readonly machineFile?: string | undefined;
   readonly env: Environment;
   readonly signal: AbortSignal;
   readonly stdout: (text: string) => void;
@@ -38,7 +40,9 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Runs until the signal aborts. Throws if a part cannot be started or cannot be kept running. */
 export async function runDemo(options: DemoOptions): Promise<void> {
-  const { env, signal, stdout, stderr } = options;
+  const { signal, stdout, stderr, machineFile } = options;
+  const machine = await chooseMachine(machineFile);
+  const env: Environment = { STORAGE_NODE_DISK_POLICY: machine.policy, ...options.env };
   const stateDir = await prepareFolder(options.stateDir, env);
   await using stack = new AsyncDisposableStack();
   const claim = stack.use(await claimFolder(stateDir, { signal }));
@@ -68,9 +72,9 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   await bringUpToDate(database.url, signal);
   stdout(`database   ${database.description}`);
 
-  await buildKernelTree(parts.root, kernelSpec());
+  await machine.boot(parts.root);
   const disksFile = join(stateDir, "disks.json");
-  await writeFile(disksFile, JSON.stringify(targetDisks(), undefined, 2));
+  await writeFile(disksFile, JSON.stringify(targetDisks(machine.spec), undefined, 2));
   const target = stack.use(
     await superviseProcess({
       name: "target",
@@ -97,7 +101,8 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   const failure = Promise.race([agent.failure, target.failure]);
   const limit = AbortSignal.any([signal, AbortSignal.timeout(READY_LIMIT_MS)]);
   const api = apiSocket(env, parts.socket);
-  const disks = await orFailure(waitUntilReady(api, DEMO_DISKS.length, limit), failure);
+  const isReady = readiness(machine.spec, env["STORAGE_NODE_DISK_POLICY"]);
+  const disks = await orFailure(waitUntilReady(api, isReady, limit), failure);
   if (!signal.aborted) {
     const { socket } = parts;
     const control = controlSocket(socket);
@@ -161,7 +166,6 @@ function agentEnv(
   return {
     STORAGE_NODE_ID: "demo",
     STORAGE_NODE_FLEET: "demo",
-    STORAGE_NODE_DISK_POLICY: "auto",
     STORAGE_NODE_DISK_SETTLE: "0",
     STORAGE_NODE_DISK_ALLOW: "model:*",
     STORAGE_NODE_OVERCOMMIT: "4",

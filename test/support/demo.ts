@@ -40,7 +40,11 @@ export type DemoFolder = AsyncDisposable & {
 
 export type Part = "agent" | "target" | "database";
 
-export type StartOptions = { readonly launcher?: boolean };
+export type StartOptions = {
+  readonly launcher?: boolean;
+  /** Path of the file for --machine. */
+  readonly machine?: string;
+};
 
 export type RunningDemo = {
   readonly address: string;
@@ -73,7 +77,7 @@ export async function demoFolder(): Promise<DemoFolder> {
       return demo;
     },
     run: async (env) => {
-      const { ended, said } = spawnDemo(path, [MAIN], env);
+      const { ended, said } = spawnDemo(path, [MAIN], { env });
       return { code: await ended, said: said() };
     },
     processes: () => processesOf(path),
@@ -87,9 +91,11 @@ export async function demoFolder(): Promise<DemoFolder> {
 
 async function startDemo(
   path: string,
-  { launcher = false }: StartOptions = {},
+  { launcher = false, machine }: StartOptions = {},
 ): Promise<RunningDemo> {
-  const { child, ended, said } = spawnDemo(path, [launcher ? LAUNCHER : MAIN]);
+  const { child, ended, said } = spawnDemo(path, [launcher ? LAUNCHER : MAIN], {
+    args: machine === undefined ? [] : ["--machine", machine],
+  });
   await until(
     "the demo has printed its guide",
     () => said().includes("Ctrl-C stops everything") || child.exitCode !== null,
@@ -108,11 +114,15 @@ async function startDemo(
   };
 }
 
-function spawnDemo(path: string, program: readonly string[], env: Env = {}) {
+function spawnDemo(
+  path: string,
+  program: readonly string[],
+  { env = {}, args = [] }: { readonly env?: Env | undefined; readonly args?: readonly string[] },
+) {
   const flags = ["--disable-warning=ExperimentalWarning"];
   // Do not pass on the npm run that executes these tests.
   const { npm_lifecycle_event: _npm, ...inherited } = process.env;
-  const child = spawn(process.execPath, [...flags, ...program, "demo", "--state", path], {
+  const child = spawn(process.execPath, [...flags, ...program, "demo", "--state", path, ...args], {
     env: {
       ...inherited,
       STORAGE_NODE_LISTEN: "127.0.0.1:0",
