@@ -96,7 +96,7 @@ const VOLUMES: History<WithHost> = {
     await hostSeesItGrown(setup, agent, KEPT);
     await hostSawNoHarm(setup, agent, KEPT);
   },
-  oneOf: 4,
+  oneOf: 8,
   expected: exactly([KEPT]),
 };
 
@@ -163,7 +163,7 @@ const FAMILY: History<WithHost> = {
     await hostSawNoHarm(setup, agent, SOURCE);
   },
   from: "bdev_lvol_snapshot",
-  oneOf: 6,
+  oneOf: 12,
   expected: {
     lvols: [SOURCE, SECOND, THICK].toSorted(),
     exported: [SOURCE, THICK].toSorted(),
@@ -216,7 +216,7 @@ const DISK: History<WithHost> = {
     return await Promise.resolve();
   },
   from: "nvmf_subsystem_remove_ns",
-  oneOf: 8,
+  oneOf: 16,
   expected: exactly([MOVED]),
 };
 

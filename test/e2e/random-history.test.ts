@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { histories, HOSTS, runHistory } from "../support/random-history.ts";
 
-const RUNS = Number(process.env["RUNS"] ?? 150);
+const RUNS = Number(process.env["RUNS"] ?? 100);
 const SEED = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
 /** Histories that run concurrently: each waits most of the time. */
 const CONCURRENT = 10;
