@@ -5,6 +5,7 @@
 // rebuild makes them: nobody may connect before AllowHost says who. An lvol whose name is no id that can be
 // given to it becomes an orphan.
 import { ownSubjects, refusing, saysOfDisk } from "./disk-claim.ts";
+import { namedDisk, refuseAgainst } from "./disk-refusals.ts";
 import { isInspecting, type DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { evidenceOf, fingerprint, type Evidence } from "./evidence.ts";
@@ -121,15 +122,11 @@ export function adoptDisk(state: AdoptDiskState, mutation: Intent & AdoptDisk): 
 
 /** The disk of either intent: it has no store of this node. */
 function foreignDisk(
-  { disks }: Pick<AdoptDiskState, "disks">,
-  { id, serial }: Intent & { readonly serial: string },
+  state: Pick<AdoptDiskState, "disks">,
+  named: Intent & { readonly serial: string },
 ): DiskRow {
-  const disk = disks.get(id);
-  if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
-  if (disk.serial !== serial) {
-    const message = `disk ${id} has serial number ${disk.serial}, not ${serial}`;
-    throw new Refusal("SERIAL_MISMATCH", message);
-  }
+  const { id } = named;
+  const disk = namedDisk(state, named);
   refuseWiping(disk);
   const own = disk.lvsUuid ?? disk.adoptedStore;
   if (own === undefined) return disk;
@@ -154,15 +151,7 @@ function refuseUse(
   evidence: readonly Evidence[],
 ): void {
   const ours = new Set([...ownSubjects(disks.values()), `${disk.serial}/${disk.nsid}`]);
-  const against = refusing(evidence, ours).filter(saysOfDisk);
-  if (against.length === 0) return;
-  const texts = against.map(({ kind, subject, detail }) =>
-    `${kind} ${subject} ${detail}`.trimEnd(),
-  );
-  throw new Refusal("HAS_EVIDENCE", `disk ${disk.id}: ${texts.join("; ")}`, {
-    metadata: { evidence: against.map(({ kind }) => kind).join(",") },
-    preconditions: texts.map((description) => ({ subject: `disks/${disk.id}`, description })),
-  });
+  refuseAgainst(disk, refusing(evidence, ours).filter(saysOfDisk));
 }
 
 function refuseTooMany({ disks, policy }: AdoptDiskState, added: number): void {

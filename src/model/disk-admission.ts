@@ -4,6 +4,7 @@
 // (docs/architecture.md#rules): a disk that is put to use later is not formatted once it is free again.
 import { evidenceText, ownSubjects, refusing, saysOfDisk } from "./disk-claim.ts";
 import { hasDrive, type ControllerRow } from "./controller.ts";
+import { diskOf, namedDisk, refuseAgainst, refuseUnseen } from "./disk-refusals.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { evidenceOf, fingerprint, type Evidence } from "./evidence.ts";
@@ -42,11 +43,7 @@ export type DiskAdmissionState = {
 };
 
 export function admitDisk(state: DiskAdmissionState, mutation: Intent & AdmitDisk): DiskRow {
-  const disk = diskOf(state, mutation.id);
-  if (disk.serial !== mutation.serial) {
-    const message = `disk ${disk.id} has serial number ${disk.serial}, not ${mutation.serial}`;
-    throw new Refusal("SERIAL_MISMATCH", message);
-  }
+  const disk = namedDisk(state, mutation);
   refuseWiping(disk);
   const { discardZeroes = disk.discardZeroes } = mutation;
   // A FAILED disk is tried again: the caller has removed the cause of the failure.
@@ -165,29 +162,13 @@ function refuseEvidence(
   ours: ReadonlySet<string>,
 ): string | undefined {
   if (!needsLook(disk)) return asked.evidenceFingerprint;
-  if (evidence === undefined) {
-    const message =
-      `disk ${disk.id} cannot be looked at where it is (${disk.address}, driver ` +
-      `${disk.driver ?? "none"}), so nobody knows what is on it`;
-    throw new Refusal("HAS_EVIDENCE", message, { metadata: { evidence: "NOT_READY" } });
-  }
+  if (evidence === undefined) return refuseUnseen(disk);
   const seen = fingerprint(evidenceOf(disk, evidence));
   const { evidenceFingerprint: expected } = asked;
   if (expected !== undefined && expected !== seen) {
     const message = `evidence of disk ${disk.id} changed: its fingerprint is not ${expected} any more`;
     throw new Refusal("EVIDENCE_CHANGED", message);
   }
-  const against = refusing(evidence, ours).filter(saysOfDisk);
-  if (against.length === 0) return seen;
-  const subject = `disks/${disk.id}`;
-  throw new Refusal("HAS_EVIDENCE", `disk ${disk.id}: ${against.map(evidenceText).join("; ")}`, {
-    metadata: { evidence: against.map(({ kind }) => kind).join(",") },
-    preconditions: against.map((item) => ({ subject, description: evidenceText(item) })),
-  });
-}
-
-function diskOf({ disks }: DiskAdmissionState, id: string): DiskRow {
-  const disk = disks.get(id);
-  if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
-  return disk;
+  refuseAgainst(disk, refusing(evidence, ours).filter(saysOfDisk));
+  return seen;
 }

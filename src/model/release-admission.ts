@@ -2,6 +2,7 @@
 //
 // Nothing on the disk is changed: it may be admitted again, here with its volumes (AdmitDisk), or be adopted
 // by another node (AdoptDisk).
+import { namedDisk } from "./disk-refusals.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { newIntent, type Intent } from "./intent.ts";
@@ -25,13 +26,8 @@ export type ReleaseState = {
 };
 
 export function releaseDisk(state: ReleaseState, mutation: Intent & ReleaseDisk): DiskRow {
-  const { id, serial, force } = mutation;
-  const disk = state.disks.get(id);
-  if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
-  if (disk.serial !== serial) {
-    const message = `disk ${id} has serial number ${disk.serial}, not ${serial}`;
-    throw new Refusal("SERIAL_MISMATCH", message);
-  }
+  const { id, force } = mutation;
+  const disk = namedDisk(state, mutation);
   if (disk.wanted === "release") return disk;
   refuseWiping(disk);
   if (!force) refuseInUse(disk, mutation);

@@ -3,7 +3,7 @@
 // It is bound to the serial and to the fingerprint of a look within the call, and never concerns a disk
 // that anybody uses, or one with volumes (docs/architecture.md#wiping-a-disk).
 import type { DiskAdmissionState } from "./disk-admission.ts";
-import { evidenceText } from "./disk-claim.ts";
+import { namedDisk, refuseAgainst, refuseUnseen } from "./disk-refusals.ts";
 import type { DiskRow } from "./disk.ts";
 import { Refusal } from "./errors.ts";
 import { evidenceOf, fingerprint, type Evidence } from "./evidence.ts";
@@ -27,13 +27,8 @@ export function wipeDisk(
   state: Pick<DiskAdmissionState, "now" | "revision" | "disks">,
   mutation: Intent & WipeDisk,
 ): DiskRow {
-  const { id, serial, evidenceFingerprint, reason } = mutation;
-  const disk = state.disks.get(id);
-  if (disk === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
-  if (disk.serial !== serial) {
-    const message = `disk ${disk.id} has serial number ${disk.serial}, not ${serial}`;
-    throw new Refusal("SERIAL_MISMATCH", message);
-  }
+  const { id, evidenceFingerprint, reason } = mutation;
+  const disk = namedDisk(state, mutation);
   refuseFabric(disk);
   refuseOurs(disk);
   if (disk.wipe !== undefined && fingerprint(disk.wipe.evidence) === evidenceFingerprint)
@@ -82,19 +77,8 @@ function refuseOurs(disk: DiskRow): void {
 
 /** The evidence, if it does not forbid to wipe the disk. */
 function refuseUse(disk: DiskRow, look: WipeLook | undefined): readonly Evidence[] {
-  if (look === undefined) {
-    const message =
-      `disk ${disk.id} cannot be looked at where it is (${disk.address}, driver ` +
-      `${disk.driver ?? "none"}), so nobody knows what is on it`;
-    throw new Refusal("HAS_EVIDENCE", message, { metadata: { evidence: "NOT_READY" } });
-  }
+  if (look === undefined) return refuseUnseen(disk);
   const { evidence } = look;
-  const against = againstWiping(disk, evidence, look);
-  if (against.length === 0) return evidence;
-  const subject = `disks/${disk.id}`;
-  const texts = against.map(evidenceText);
-  throw new Refusal("HAS_EVIDENCE", `disk ${disk.id}: ${texts.join("; ")}`, {
-    metadata: { evidence: against.map(({ kind }) => kind).join(",") },
-    preconditions: texts.map((description) => ({ subject, description })),
-  });
+  refuseAgainst(disk, againstWiping(disk, evidence, look));
+  return evidence;
 }
