@@ -1,9 +1,10 @@
 // The conditions of a disk, from its row and what was observed of it.
 import type { Condition, DiskConditionType } from "./condition.ts";
-import type { DiskReadiness, DiskRow, Exposure } from "./disk.ts";
+import { NOT_LOOKED_AT, type DiskReadiness, type DiskRow, type Exposure } from "./disk.ts";
 import { freeSpaceDirt } from "./free-space.ts";
 import { diskFailure, healthCondition, recordedHealth } from "./seen-health.ts";
 import { spaceConditions } from "./space.ts";
+import { TARGET_AWAY } from "./target-process.ts";
 import { outcomeConditions } from "./unknown-outcome.ts";
 
 export function diskConditions(
@@ -14,7 +15,7 @@ export function diskConditions(
   return [
     admittedCondition(row),
     conditionOf("Claimed", row.controllerName !== undefined, "NotClaimed", why),
-    conditionOf("Attached", observed.ready, "NotAttached", why),
+    conditionOf("Attached", observed.ready, notAttached(why), why),
     conditionOf("StoreReady", observed.ready && row.lvsUuid !== undefined, "NoStore", why),
     zeroedCondition(row, observed),
     discardCondition(row, observed),
@@ -26,6 +27,11 @@ export function diskConditions(
     ...wipeConditions(row),
     ...outcomeConditions(observed.outcomeUnknown),
   ];
+}
+
+function notAttached(why: string): string {
+  if (why === NOT_LOOKED_AT) return "NotLookedAt";
+  return why === TARGET_AWAY ? "TargetAway" : "NotAttached";
 }
 
 function schedulable(row: DiskRow, observed: DiskReadiness): Condition<DiskConditionType> {

@@ -258,6 +258,9 @@ type NewDisk = Pick<
 > &
   Partial<Pick<DiskRow, "kernelName" | "driver" | "controllerName" | "nguid" | "eui64">>;
 
+/** The reason of a disk that was found and of which nothing more is known yet. */
+export const NOT_LOOKED_AT = "not looked at yet";
+
 /** The row of a newly found disk, without anything that was observed or asked for later. */
 export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
   return {
@@ -285,7 +288,7 @@ export function newDiskRow(nodeId: string, disk: NewDisk, now: Date): DiskRow {
     traceparent: undefined,
     observedGeneration: 0n,
     state: "DISCOVERED",
-    stateReason: "not admitted",
+    stateReason: NOT_LOOKED_AT,
     lvsName: undefined,
     lvsUuid: undefined,
     freeSpace: "UNKNOWN",

@@ -1,10 +1,18 @@
 // The state of a disk, from its row and what is observed of it, and whether it can be used. Pure.
 import { diskId, fleetHash, parseStoreName, storeName } from "../../model/identity.ts";
 import { refusing, saysOfDisk, showsUse } from "../../model/disk-claim.ts";
-import { isInspecting, type DiskReadiness, type DiskState } from "../../model/disk.ts";
+import {
+  isInspecting,
+  NOT_LOOKED_AT,
+  type DiskReadiness,
+  type DiskState,
+} from "../../model/disk.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
 import type { DiskView } from "./view.ts";
 import { TARGET_AWAY } from "../../model/target-process.ts";
+
+/** States that the last look gave a disk, and that hold until the next one. */
+const OF_A_LOOK: readonly DiskState[] = ["DISCOVERED", "IN_USE", "FOREIGN"];
 
 type DiskPhase = { readonly state: DiskState; readonly stateReason: string };
 
@@ -121,7 +129,7 @@ function phaseReleased(view: DiskView): DiskPhase | undefined {
   return is("RELEASED", inKernel.driver === undefined ? `no driver has it: ${waits}` : "");
 }
 
-function phaseInKernel(view: DiskView): DiskPhase {
+function phaseInKernel(view: DiskView): DiskPhase | undefined {
   const { row, inKernel } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
   if (inKernel === undefined) return is("MISSING", `it is on no PCI function; last ${row.address}`);
@@ -133,6 +141,9 @@ function phaseInKernel(view: DiskView): DiskPhase {
     return is(showsUse(blocking) ? "IN_USE" : "FOREIGN", why);
   }
   const isAsked = (row.admitted && row.wanted === "take") || isInspecting(row);
-  if (!isAsked) return is("DISCOVERED", row.admissionEnded ?? why ?? "not admitted");
-  return is("CLAIMING", row.lastError ?? why ?? view.waits ?? "");
+  if (isAsked) return is("CLAIMING", row.lastError ?? why ?? view.waits ?? "");
+  // Where its kernel driver shows it, a look is due.
+  const isUnseen = inKernel.evidence === undefined && inKernel.driver === "nvme";
+  if (isUnseen) return OF_A_LOOK.includes(row.state) ? undefined : is("DISCOVERED", NOT_LOOKED_AT);
+  return is("DISCOVERED", row.admissionEnded ?? why ?? "not admitted");
 }

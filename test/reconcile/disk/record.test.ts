@@ -2,7 +2,7 @@
 // failure.
 import { describe, expect, it } from "vitest";
 import { ownSubjects } from "../../../src/model/disk-claim.ts";
-import type { DiskRow } from "../../../src/model/disk.ts";
+import { newDiskRow, type DiskRow } from "../../../src/model/disk.ts";
 import { fingerprint, type Evidence } from "../../../src/model/evidence.ts";
 import { diskId, storeName } from "../../../src/model/identity.ts";
 import { spaceOnTarget } from "../../../src/reconcile/disk/free-space.ts";
@@ -93,6 +93,40 @@ describe("an attached disk whose recorded lvstore is not observed", () => {
     const row = { ...view().row, pendingOp: op };
     expect(diskRecord(view({ row }))).not.toHaveProperty("pendingOp");
     expect(diskRecord(view({ row, loadEnded: true }))).toHaveProperty("pendingOp", undefined);
+  });
+});
+
+describe("a disk that its kernel driver shows and that this agent has not looked at", () => {
+  const row = diskRow({
+    id: ID,
+    ...SERIAL,
+    admitted: false,
+    lvsName: undefined,
+    lvsUuid: undefined,
+  });
+  const place = { address: "0000:01:00.0", driver: "nvme", kernelName: "nvme0n1", taken: false };
+  const seen = (change: Partial<DiskRow>, evidence?: readonly Evidence[]) =>
+    diskPhase(
+      view({ row: { ...row, ...change }, onTarget: undefined, inKernel: { ...place, evidence } }),
+    );
+
+  it("is what the last look found", () => {
+    for (const state of ["DISCOVERED", "IN_USE", "FOREIGN"] as const) {
+      expect(seen({ state })).toBeUndefined();
+    }
+  });
+
+  it("is back from where no look is possible, and is said not to be looked at yet", () => {
+    const reason = { state: "DISCOVERED", stateReason: "not looked at yet" };
+    for (const state of ["MISSING", "CONFLICT"] as const) expect(seen({ state })).toEqual(reason);
+    expect(newDiskRow("node-1", { ...row, ...SERIAL }, NOW)).toMatchObject(reason);
+  });
+
+  it("is not admitted once it was looked at", () => {
+    expect(seen({ state: "FOREIGN" }, [])).toEqual({
+      state: "DISCOVERED",
+      stateReason: "not admitted",
+    });
   });
 });
 
