@@ -2,7 +2,7 @@
 import { credentials } from "@grpc/grpc-js";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { KernelSpec } from "../sim/kernel/build-tree.ts";
-import type { Disk } from "../gen/storagenode/v1/disk.ts";
+import type { Disk, DiskStatus } from "../gen/storagenode/v1/disk.ts";
 import { StorageNodeClient } from "../gen/storagenode/v1/storage_node.ts";
 
 const POLL_MS = 100;
@@ -36,11 +36,20 @@ function listDisks(client: StorageNodeClient): Promise<readonly Disk[]> {
   });
 }
 
-/** With a policy that takes them, all drives are UP; else those under their kernel driver are listed. */
+/**
+ * All drives are listed and were looked at, but for those that a driver hides; with a policy that takes them, all are
+ * UP. Disks of an earlier start, of which the machine has no drive any more, do not count.
+ */
 export function readiness({ drives }: KernelSpec, policy: string | undefined) {
-  const shown = drives.filter(({ driver }) => driver === undefined).length;
+  const shown = drives.filter(({ driver }) => driver === undefined);
+  const isSeen = ({ state, conditions }: DiskStatus) =>
+    policy === "auto"
+      ? state === "DISK_STATE_UP"
+      : !conditions.some(({ reason }) => reason === "NotLookedAt" || reason === "TargetAway");
   return (disks: readonly Disk[]): boolean => {
-    const up = disks.filter(({ status }) => status?.state === "DISK_STATE_UP");
-    return (policy === "auto" ? up : disks).length >= shown;
+    const seen = disks.flatMap(({ status }) =>
+      status !== undefined && isSeen(status) ? [status.serial] : [],
+    );
+    return shown.every(({ serial }) => seen.includes(serial));
   };
 }
