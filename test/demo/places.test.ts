@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { claimFolder } from "../../src/demo/folder-claim.ts";
+import { hostAndPort } from "../../src/api/listen.ts";
 import { freeAddress } from "../../src/demo/listen-address.ts";
 import { socketFolder } from "../../src/demo/socket-folder.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -61,6 +62,14 @@ test("a port in use is refused with the address and the setting; port 0 gives a 
   await once(server, "close");
   expect(await freeAddress(`127.0.0.1:${port}`)).toBe(`127.0.0.1:${port}`);
   expect(await freeAddress("127.0.0.1:0")).toMatch(/^127\.0\.0\.1:[1-9]\d*$/);
+});
+
+test("a free port is none that the kernel gives to a connection before the agent listens on it", async () => {
+  const range = await readFile("/proc/sys/net/ipv4/ip_local_port_range", "utf8");
+  const [first = 0, last = 0] = range.split("\t").map(Number);
+  const addresses = await Promise.all(Array.from({ length: 20 }, () => freeAddress("127.0.0.1:0")));
+  const ports = addresses.map((address) => hostAndPort(address).port);
+  expect(ports.filter((port) => port >= first && port <= last)).toEqual([]);
 });
 
 test("a folder with too long a path is replaced by a short one, the same at the next start", async () => {

@@ -1,8 +1,9 @@
 // An emulated machine (QEMU without KVM) with Debian's kernel, started and stopped by its process id.
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
+import { hostAndPort } from "../../src/api/listen.ts";
+import { freeAddress } from "../../src/demo/listen-address.ts";
 import { driveArguments, type EmulatedDrive, type PluggableDrive } from "./drives.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import {
@@ -162,11 +163,5 @@ async function end(qemu: ChildProcess): Promise<void> {
 }
 
 async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address: AddressInfo | string | null = server.address();
-  server.close();
-  await once(server, "close");
-  if (typeof address !== "object" || address === null) throw new Error("no port");
-  return address.port;
+  return hostAndPort(await freeAddress("127.0.0.1:0")).port;
 }
