@@ -8,6 +8,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { chmod, lstat, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { endLeftOverPostgres } from "../../src/demo/postgres.ts";
 import {
@@ -24,7 +25,8 @@ const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
 const LAUNCHER = fileURLToPath(new URL("../../bin/storage-node.js", import.meta.url));
 const PREFIX = "sn-test-demo-";
 const OWNER_FILE = "owner.pid";
-const START_LIMIT_MS = 60_000;
+/** Below the time limit of a test, so that what the demo said until then is reported. */
+const LIMIT_MS = 45_000;
 
 export type DemoFolder = AsyncDisposable & {
   readonly path: string;
@@ -78,7 +80,7 @@ export async function demoFolder(): Promise<DemoFolder> {
     },
     run: async (env) => {
       const { ended, said } = spawnDemo(path, [MAIN], { env });
-      return { code: await ended, said: said() };
+      return { code: await ended(), said: said() };
     },
     processes: () => processesOf(path),
     pidOf: async (part) => await pidOf(path, part),
@@ -99,8 +101,10 @@ async function startDemo(
   await until(
     "the demo has printed its guide",
     () => said().includes("Ctrl-C stops everything") || child.exitCode !== null,
-    START_LIMIT_MS,
-  );
+    LIMIT_MS,
+  ).catch((cause: unknown) => {
+    throw new Error(`it said: ${said()}`, { cause });
+  });
   const address = /^agent +pid \d+ +(\S+)$/m.exec(said())?.[1];
   if (address === undefined) throw new Error(`the demo did not start: ${said()}`);
   return {
@@ -109,7 +113,7 @@ async function startDemo(
     said,
     end: async (signal) => {
       child.kill(signal);
-      return await ended;
+      return await ended();
     },
   };
 }
@@ -137,7 +141,13 @@ function spawnDemo(
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text: string) => (said += text));
   }
-  const ended = once(child, "close").then(() => child.exitCode);
+  const closed = once(child, "close").then(() => child.exitCode);
+  const ended = async (): Promise<number | null> => {
+    const late = sleep(LIMIT_MS, undefined, { ref: false }).then(() => {
+      throw new Error(`it still runs (${processesOf(path).join("; ")}) and said: ${said}`);
+    });
+    return await Promise.race([closed, late]);
+  };
   return { child, ended, said: () => said };
 }
 
