@@ -86,6 +86,8 @@ export async function startServer({
   server.addService(ReflectionV1Alpha, { ...reflection.handlers(calls, "v1alpha") });
   const gate = new Gate(log, instruments);
   await using stack = new AsyncDisposableStack();
+  // Whatever fails below, nothing may keep the process from ending.
+  stack.defer(() => server.forceShutdown());
   const doorway = { server, gate, log };
   const door =
     access === undefined
