@@ -15,7 +15,7 @@ import { claimFolder } from "./folder-claim.ts";
 import { guide } from "./guide.ts";
 import { freeAddress, freeHttpAddress } from "./listen-address.ts";
 import { chooseMachine } from "./machine-file.ts";
-import { endLeftOverProcess, superviseProcess } from "./processes.ts";
+import { endLeftOverProcess, type SupervisedProcess, superviseProcess } from "./processes.ts";
 import { socketFolder } from "./socket-folder.ts";
 
 const READY_LIMIT_MS = 60_000;
@@ -98,17 +98,19 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   stdout(`agent      pid ${agent.pid}  ${listen}`);
   const tls = (env["STORAGE_NODE_TLS_CERT"] ?? "") !== "";
   if (http !== "off") stdout(`metrics    ${tls ? "https" : "http"}://${http}/metrics`);
-  const failure = Promise.race([agent.failure, target.failure]);
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(READY_LIMIT_MS)]);
+  const failed = firstFailure([agent, target]);
+  const ended = AbortSignal.any([signal, failed]);
+  const limit = AbortSignal.any([ended, AbortSignal.timeout(READY_LIMIT_MS)]);
   const api = apiSocket(env, parts.socket);
   const isReady = readiness(machine.spec, env["STORAGE_NODE_DISK_POLICY"]);
-  const disks = await orFailure(waitUntilReady(api, isReady, limit), failure);
-  if (!signal.aborted) {
+  const disks = await waitUntilReady(api, isReady, limit);
+  if (!ended.aborted) {
     const { socket } = parts;
     const control = controlSocket(socket);
     stdout(guide({ listen, tls, disks, stateDir, socket, control, api }));
-    await orFailure(aborted(signal), failure);
+    await aborted(ended);
   }
+  failed.throwIfAborted();
   stdout("stopping");
 }
 
@@ -199,9 +201,14 @@ async function bringUpToDate(url: string, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function orFailure<T>(work: Promise<T>, failure: Promise<Error>): Promise<T> {
-  const failed = failure.then((error) => Promise.reject(error));
-  return await Promise.race([work, failed]);
+/** Aborts with the error of the first part that cannot be kept running. */
+function firstFailure(parts: readonly SupervisedProcess[]): AbortSignal {
+  const failed = new AbortController();
+  Promise.race(parts.map(({ failure }) => failure)).then(
+    (error) => failed.abort(error),
+    (error: unknown) => failed.abort(error),
+  );
+  return failed.signal;
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

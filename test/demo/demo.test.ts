@@ -1,5 +1,6 @@
 // `npm start` with the real processes: stop, kill and restart of the demo and of its parts.
 import { randomUUID } from "node:crypto";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "vitest";
 import { FreeSpace, type Disk } from "../../src/gen/storagenode/v1/disk.ts";
@@ -113,6 +114,16 @@ test.concurrent(
     expect(folder.processes()).toEqual([]);
   },
 );
+
+test.concurrent("a demo whose agent cannot run ends, and says why", async ({ expect }) => {
+  await using folder = await demoFolder();
+  const taken = join(folder.path, "kept.txt");
+  await writeFile(taken, "not a socket");
+  const { code, said } = await folder.run({ STORAGE_NODE_SOCKET: taken });
+  expect(code).toBe(1);
+  expect(said).toMatch(/agent ended with code 1 and is not restarted[^]*kept\.txt/);
+  expect(folder.processes()).toEqual([]);
+});
 
 /**
  * Demo, target, agent, postmaster; the command lines of the postmaster's children lack the folder.
