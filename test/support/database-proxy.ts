@@ -120,14 +120,14 @@ export class DatabaseProxy implements AsyncDisposable {
     const link = { client, server };
     this.#links.add(link);
     let held = false;
-    // Whether the transaction has the statement that the stop is about.
+    // Whether the transaction has sent the statement that the present stop is about.
     let isMeant = false;
     const { asked, answered } = this.#overhear();
     client.on("data", (bytes: Buffer) => {
       if (held) return;
       asked(bytes);
       const { with: text } = this.#stop ?? {};
-      if (text === undefined || bytes.includes(text)) isMeant = true;
+      if (text !== undefined && bytes.includes(text)) isMeant = true;
       if (this.#held !== undefined) {
         this.#held.push(() => server.write(bytes));
         return;
@@ -137,7 +137,7 @@ export class DatabaseProxy implements AsyncDisposable {
         return;
       }
       this.#commits += 1;
-      const stop = isMeant ? this.#stopsHere() : undefined;
+      const stop = text === undefined || isMeant ? this.#stopsHere() : undefined;
       isMeant = false;
       held = stop !== undefined;
       if (stop?.when !== "before") server.write(bytes);
