@@ -198,9 +198,11 @@ const DISK: History<WithHost> = {
       const disks = [...rows.disks()];
       return agent.node.agent.ready() && disks.length > 0 && disks.every(isSettled);
     });
-    const moved = await provision(agent, SMALL, { id: MOVED });
+    // On a disk that leaves already, no volume comes up.
+    const wait = [...rows.disks()].every(({ wanted }) => wanted === "take");
+    const moved = await provision(agent, SMALL, { id: MOVED, wait });
     const { lvolUuid = "", diskId = "" } = moved.status ?? {};
-    if (!retired(agent, LEFT)) await provision(agent, { ...SMALL, diskId }, { id: LEFT });
+    if (!retired(agent, LEFT)) await provision(agent, { ...SMALL, diskId }, { id: LEFT, wait });
     tag(scenario, lvolUuid, 3);
     await released(agent, { diskId, serial: rows.disk(diskId)?.serial ?? "" });
     await until("the other volume is UP", async () => {

@@ -173,9 +173,16 @@ export function readBack({ target }: Pick<CrashScenario, "target">, lvolUuid: st
   if (lvol === undefined) return undefined;
   const rest = lvol.store.store.clusterBytes - WRITTEN;
   return {
-    written: [...new Set(readLvol(lvol, 0, WRITTEN))],
-    rest: [...new Set(readLvol(lvol, WRITTEN, rest))],
+    written: distinct(readLvol(lvol, 0, WRITTEN)),
+    rest: distinct(readLvol(lvol, WRITTEN, rest)),
   };
+}
+
+/** The distinct bytes; of megabytes, which are mostly the same, at once. */
+function distinct(bytes: Buffer): readonly number[] {
+  const [first] = bytes;
+  if (first === undefined) return [];
+  return bytes.equals(Buffer.alloc(bytes.length, first)) ? [first] : [...new Set(bytes)];
 }
 
 /** Objects on the target that an agent may have created; `crossed`: namespaces on a wrong lvol. */
