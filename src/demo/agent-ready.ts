@@ -7,7 +7,10 @@ import { StorageNodeClient } from "../gen/storagenode/v1/storage_node.ts";
 
 const POLL_MS = 100;
 
-/** Resolves with all disks once they are ready, or with the last list when the signal aborts. */
+/**
+ * Resolves with all disks once they and the agent are ready, which has restored all exports then; with the last list
+ * when the signal aborts.
+ */
 export async function waitUntilReady(
   socket: string,
   isReady: (disks: readonly Disk[]) => boolean,
@@ -17,8 +20,11 @@ export async function waitUntilReady(
   try {
     let found: readonly Disk[] = [];
     while (!signal.aborted) {
-      found = await listDisks(client).catch(() => found);
-      if (isReady(found)) return found;
+      const [listed, isServing] = await Promise.all([listDisks(client), isHealthy(client)]).catch(
+        () => [found, false] as const,
+      );
+      found = listed;
+      if (isServing && isReady(found)) return found;
       await sleep(POLL_MS, undefined, { signal }).catch(() => undefined);
     }
     return found;
@@ -31,6 +37,15 @@ function listDisks(client: StorageNodeClient): Promise<readonly Disk[]> {
   return new Promise((resolve, reject) => {
     client.listDisks({ pageSize: 0, pageToken: "" }, (error, response) => {
       if (error === null) resolve(response.disks);
+      else reject(error);
+    });
+  });
+}
+
+function isHealthy(client: StorageNodeClient): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    client.getHealth({}, (error, response) => {
+      if (error === null) resolve(response.ready);
       else reject(error);
     });
   });
