@@ -1,5 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import { LongFirst } from "./test/support/long-first.ts";
 
 export default defineConfig({
   test: {
@@ -16,6 +17,7 @@ export default defineConfig({
     fileParallelism: process.env["STORAGE_NODE_TEST_SPDK_SOCKET"] === undefined,
     // Tests wait for processes more than they compute.
     maxWorkers: 4,
+    sequence: { sequencer: LongFirst },
     // Of the tests of a file that says so.
     maxConcurrency: 12,
     reporters: ["default"],
