@@ -1,6 +1,6 @@
 // A new PostgreSQL database for one test, dropped afterwards.
 import { randomBytes } from "node:crypto";
-import { Client } from "pg";
+import { Client, Pool } from "pg";
 import { inject } from "vitest";
 import { MIGRATED_TEMPLATE } from "./postgres-global.ts";
 
@@ -58,8 +58,16 @@ export async function recycledDatabase(): Promise<TestDatabase> {
   };
 }
 
+let administration: Pool | undefined;
+
+/** On connections of this process that stay open, as the server needs longer for a new one than for the statement. */
 async function administer(statement: string): Promise<void> {
-  await query(inject("postgresUrl"), statement);
+  if (administration === undefined) {
+    administration = new Pool({ connectionString: inject("postgresUrl"), allowExitOnIdle: true });
+    // An idle connection ends with the server of the run.
+    administration.on("error", () => undefined);
+  }
+  await administration.query(statement);
 }
 
 export async function query(url: string, statement: string): Promise<readonly unknown[]> {

@@ -32,6 +32,8 @@ export class LongFirst extends BaseSequencer {
       const index = LONG.findIndex((name) => moduleId.endsWith(name));
       return index === -1 ? LONG.length : index;
     };
-    return (await super.sort(files)).toSorted((a, b) => rank(a) - rank(b));
+    // oxlint-disable-next-line unicorn/no-array-sort -- it is vitest's, which returns a new array
+    const sorted = await super.sort(files);
+    return sorted.toSorted((a, b) => rank(a) - rank(b));
   }
 }
