@@ -44,8 +44,16 @@ export function diskId(disk: DiskIdentity): string {
 
 /** Hash of a fleet's name as used in lvstore names and owner marks: 8 hex digits. */
 export function fleetHash(fleet: string): string {
-  return createHash("sha256").update(fleet).digest("hex").slice(0, 8);
+  let hash = hashes.get(fleet);
+  if (hash === undefined) {
+    hash = createHash("sha256").update(fleet).digest("hex").slice(0, 8);
+    hashes.set(fleet, hash);
+  }
+  return hash;
 }
+
+/** Each look at a disk needs that of the one fleet of this process. */
+const hashes = new Map<string, string>();
 
 export function storeName(fleet: string, disk: string): string {
   return `sn-${fleetHash(fleet)}-${disk}`;

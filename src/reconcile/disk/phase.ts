@@ -1,5 +1,5 @@
 // The state of a disk, from its row and what is observed of it, and whether it can be used. Pure.
-import { diskId, fleetHash, parseStoreName, storeName } from "../../model/identity.ts";
+import { fleetHash, parseStoreName, storeName } from "../../model/identity.ts";
 import { refusing, saysOfDisk, showsUse } from "../../model/disk-claim.ts";
 import {
   isInspecting,
@@ -64,7 +64,7 @@ function phaseOnTarget(view: DiskView, onTarget: ObservedDisk): DiskPhase {
   if (store !== undefined) {
     const foreign = foreignStore(view, store);
     if (foreign !== undefined) return is("FOREIGN", foreign);
-    const isNamed = store.name === storeName(view.fleet, diskId(row));
+    const isNamed = store.name === storeName(view.fleet, row.id);
     return isNamed ? is("UP") : is("CLAIMING", `its lvstore ${store.name} is being renamed`);
   }
   if (row.lvsUuid !== undefined) {
@@ -90,7 +90,7 @@ function foreignStore({ row, fleet }: DiskView, store: ObservedStore): string | 
   if (name === undefined || name.fleet !== fleetHash(fleet)) {
     return `OTHER_FLEET: holds the lvstore ${store.name}`;
   }
-  if (name.diskId !== diskId(row)) return `COPY: holds the lvstore of disk ${name.diskId}`;
+  if (name.diskId !== row.id) return `COPY: holds the lvstore of disk ${name.diskId}`;
   if (row.lvsUuid !== undefined) {
     return row.lvsUuid === store.uuid
       ? undefined
