@@ -29,7 +29,9 @@ export class DiskBytes {
       const page = Math.floor((offset + at) / PAGE_BYTES);
       const within = (offset + at) % PAGE_BYTES;
       const count = Math.min(length - at, PAGE_BYTES - within);
-      this.page(page).copy(read, at, within, within + count);
+      const bytes = this.#pages.get(page);
+      if (bytes === undefined) read.fill(this.#byteOf(page), at, at + count);
+      else bytes.copy(read, at, within, within + count);
       at += count;
     }
     return read;

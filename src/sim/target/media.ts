@@ -209,7 +209,7 @@ export class Disk {
   #setPage({ page, bytes }: Page): void {
     const [byte = 0] = bytes;
     const run = { from: page, end: page + 1, byte };
-    if (bytes.every((one) => one === byte)) return this.#setRun(run);
+    if (bytes.equals(Buffer.alloc(bytes.length, byte))) return this.#setRun(run);
     this.#bytes.setPage({ page, bytes });
     this.#write({ op: "page", page, hex: bytes.toString("hex") });
   }
