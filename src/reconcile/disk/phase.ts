@@ -144,6 +144,7 @@ function phaseInKernel(view: DiskView): DiskPhase | undefined {
   if (isAsked) return is("CLAIMING", row.lastError ?? why ?? view.waits ?? "");
   // Where its kernel driver shows it, a look is due.
   const isUnseen = inKernel.evidence === undefined && inKernel.driver === "nvme";
-  if (isUnseen) return OF_A_LOOK.includes(row.state) ? undefined : is("DISCOVERED", NOT_LOOKED_AT);
+  if (isUnseen && OF_A_LOOK.includes(row.state)) return undefined;
+  if (isUnseen) return is("DISCOVERED", row.admissionEnded ?? NOT_LOOKED_AT);
   return is("DISCOVERED", row.admissionEnded ?? why ?? "not admitted");
 }

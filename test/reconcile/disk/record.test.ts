@@ -122,6 +122,14 @@ describe("a disk that its kernel driver shows and that this agent has not looked
     expect(newDiskRow("node-1", { ...row, ...SERIAL }, NOW)).toMatchObject(reason);
   });
 
+  it("is said to have lost its admission, if it has", () => {
+    const admissionEnded = "its evidence changed";
+    expect(seen({ state: "CLAIMING", admissionEnded })).toEqual({
+      state: "DISCOVERED",
+      stateReason: admissionEnded,
+    });
+  });
+
   it("is not admitted once it was looked at", () => {
     expect(seen({ state: "FOREIGN" }, [])).toEqual({
       state: "DISCOVERED",
