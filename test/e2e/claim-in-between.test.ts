@@ -74,3 +74,27 @@ it.skipIf(REAL_SOCKET !== undefined)(
     expect(states).toEqual(["ATTACHED", "CLAIMED", "ATTACHED"]);
   },
 );
+
+it.skipIf(REAL_SOCKET !== undefined)(
+  "a look at a disk while it is claimed itself does not end its admission",
+  async () => {
+    await using node = await nodeWithDrives({ drives: [OTHER] });
+    const allow = { STORAGE_NODE_DISK_ALLOW: "serial:SER3" };
+    const agent = await node.start({ ...allow, STORAGE_NODE_DISK_POLICY: "manual" });
+    await settled(agent, { SER3: "DISK_STATE_DISCOVERED" });
+    const [disk] = [...agent.node.agent.rows.disks()];
+    const { kernel } = node.kernel;
+    const { write } = kernel;
+    const looks: unknown[] = [];
+    vi.spyOn(kernel, "write").mockImplementation(async (path, text) => {
+      // Its namespaces are open exclusively until it has no driver any more.
+      const isUnbind = path.endsWith("/driver/unbind");
+      if (isUnbind) looks.push(await agent.node.agent.lookToWipe(disk?.id ?? ""));
+      await write(path, text);
+      if (isUnbind) looks.push(await agent.node.agent.lookToWipe(disk?.id ?? ""));
+    });
+    expect(await admit(agent, "SER3")).toBe("OK");
+    await settled(agent, { SER3: "DISK_STATE_UP" });
+    expect(looks).toEqual([undefined, undefined]);
+  },
+);

@@ -43,13 +43,13 @@ export class Admissions {
     this.looks = new Looks(options.kernel, inspectOptions(options.config));
   }
 
-  /** Looks at a disk, which may end its admission; undefined: no kernel driver shows it. */
+  /** Looks at a disk, which may end its admission; undefined: no kernel driver shows it, or not for long. */
   async look(id: string): Promise<readonly Evidence[] | undefined> {
     const topology = this.#options.topology();
     const found = this.#options.find(id);
     if (topology === undefined || found?.namespace === undefined) return undefined;
     const evidence = await this.looks.look(id, topology, found.address);
-    await this.#endIfChanged(id, evidence);
+    if (evidence !== undefined) await this.#endIfChanged(id, evidence);
     return evidence;
   }
 
@@ -114,7 +114,7 @@ export class Admissions {
     if (!isPermitted()) return;
     // The last look may have been a while ago.
     const evidence = fabric === undefined ? await this.look(id) : undefined;
-    if (!isPermitted()) return;
+    if (!isPermitted() || (fabric === undefined && evidence === undefined)) return;
     const { serial } = row;
     const { discardZeroes } = fabric ?? {};
     const asked = { id, serial, evidence, evidenceFingerprint: undefined, discardZeroes };

@@ -216,19 +216,17 @@ export class Disks {
       scanDisks: () => this.rescanTarget(),
       foundInClaim: this.#admissions.foundInClaim.bind(this.#admissions),
     };
-    const result = await performControllerStep(context, view, step);
-    // It may have been pulled out since the last scan.
-    const isRefused = step.kind === "attach-controller" && result.kind !== "ok";
-    if (isRefused) await this.#syncKernelDisks();
-    if (step.kind === "claim-controllers" || step.kind === "release-controllers") {
-      // Even if the step failed, functions may be bound to other drivers now. Until they are listed, what was
-      // seen under the former drivers belongs to them.
-      await this.#syncKernelDisks();
-      for (const { row } of view.members.flatMap(({ disks }) => disks)) {
-        this.#admissions.looks.forget(row.id);
-      }
-      if (step.kind === "release-controllers") await this.#inspectAndAdmit();
+    const act = () => performControllerStep(context, view, step);
+    const list = () => this.#syncKernelDisks();
+    if (step.kind !== "claim-controllers" && step.kind !== "release-controllers") {
+      const result = await act();
+      // It may have been pulled out since the last scan.
+      if (step.kind === "attach-controller" && result.kind !== "ok") await list();
+      return result;
     }
+    const ids = view.members.flatMap(({ disks }) => disks.map(({ row }) => row.id));
+    const result = await this.#admissions.looks.whileMoved(ids, act, list);
+    if (step.kind === "release-controllers") await this.#inspectAndAdmit();
     return result;
   }
 

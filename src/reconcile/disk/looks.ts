@@ -9,6 +9,11 @@ import { EVIDENCE_MS } from "../../limits.ts";
 
 type Look = { readonly evidence: readonly Evidence[]; readonly atMs: number };
 
+/** How many acts have begun and ended that change the driver of a disk's controller. */
+type Moves = { readonly begun: number; readonly ended: number };
+
+const NO_MOVES: Moves = { begun: 0, ended: 0 };
+
 export class Looks {
   readonly #kernel: Kernel;
   readonly #options: InspectOptions | undefined;
@@ -16,6 +21,7 @@ export class Looks {
   /** Of disks without evidence in every look: when the first one was. */
   readonly #cleanSince = new Map<string, number>();
   readonly #tainted = new Set<string>();
+  readonly #moves = new Map<string, Moves>();
 
   constructor(kernel: Kernel, options: InspectOptions | undefined) {
     this.#kernel = kernel;
@@ -38,9 +44,17 @@ export class Looks {
     return since === undefined ? undefined : performance.now() - since;
   }
 
-  async look(id: string, topology: NvmeTopology, address: string): Promise<readonly Evidence[]> {
+  /** Undefined: its controller changed its driver meanwhile, so that what was seen is of neither driver. */
+  async look(
+    id: string,
+    topology: NvmeTopology,
+    address: string,
+  ): Promise<readonly Evidence[] | undefined> {
     const atMs = performance.now();
+    const before = this.#moves.get(id) ?? NO_MOVES;
+    if (before.ended < before.begun) return undefined;
     const evidence = await gatherEvidence(this.#kernel, topology, address, this.#options);
+    if ((this.#moves.get(id) ?? NO_MOVES).begun > before.begun) return undefined;
     this.#latest.set(id, { evidence, atMs });
     this.found(id, evidence);
     return evidence;
@@ -51,6 +65,34 @@ export class Looks {
     if (evidence.some(saysOfDisk)) this.#tainted.add(id);
     if (this.#tainted.has(id)) this.#cleanSince.delete(id);
     else if (!this.#cleanSince.has(id)) this.#cleanSince.set(id, performance.now());
+  }
+
+  /**
+   * An act after which the controllers of these disks may have other drivers, even if it fails. They are listed after
+   * it; until then a look at one of the disks says nothing.
+   */
+  async whileMoved<T>(
+    ids: readonly string[],
+    act: () => Promise<T>,
+    list: () => Promise<void>,
+  ): Promise<T> {
+    this.#moved(ids, { begun: 1, ended: 0 });
+    try {
+      const [result] = await Promise.allSettled([act()]);
+      await list();
+      if (result.status === "rejected") throw result.reason;
+      return result.value;
+    } finally {
+      this.#moved(ids, { begun: 0, ended: 1 });
+      for (const id of ids) this.forget(id);
+    }
+  }
+
+  #moved(ids: readonly string[], more: Moves): void {
+    for (const id of ids) {
+      const { begun, ended } = this.#moves.get(id) ?? NO_MOVES;
+      this.#moves.set(id, { begun: begun + more.begun, ended: ended + more.ended });
+    }
   }
 
   /** The disk has another driver or another place: what was seen of it says nothing any more. */

@@ -43,3 +43,23 @@ it("counts what is of the node, and passes, for nothing", () => {
   looks.found("d", [{ kind: "NOT_READY", subject: "S", detail: "controller is connecting" }]);
   expect(looks.cleanForMs("d")).toBeGreaterThanOrEqual(0);
 });
+
+it("takes nothing from a look during which the controller changed its driver", async () => {
+  await using scenario = await kernelScenario();
+  const topology = await listNvme(scenario.kernel);
+  const looks = new Looks(scenario.kernel, undefined);
+  const listed = Promise.withResolvers<void>();
+  const early = looks.look("d", topology, A);
+  const moving = looks.whileMoved(
+    ["d"],
+    () => Promise.resolve("done"),
+    () => listed.promise,
+  );
+  expect(await early).toBeUndefined();
+  expect(await looks.look("d", topology, A)).toBeUndefined();
+  expect(await looks.look("other", topology, A)).toEqual([]);
+  listed.resolve();
+  expect(await moving).toBe("done");
+  expect(looks.isDue("d")).toBe(true);
+  expect(await looks.look("d", topology, A)).toEqual([]);
+});
