@@ -117,13 +117,14 @@ class Volume {
 
 /** Status codes that leave the outcome of the call unknown. */
 const UNKNOWN: readonly number[] = [status.UNAVAILABLE, status.CANCELLED, status.DEADLINE_EXCEEDED];
+/** Refusals that are over once the free space is zeroed and the disk attached, which the agent does by itself. */
+const PASSING: readonly string[] = ["FREE_SPACE_NOT_ZEROED", "DISK_NOT_UP"];
 /** Refusals that a history may cause: missing volume, retired id, smaller size, disk not ready or not zeroed. */
 const DEFINITE: readonly string[] = [
   "NOT_FOUND",
   "ID_RETIRED",
   "SHRINK_REFUSED",
-  "FREE_SPACE_NOT_ZEROED",
-  "DISK_NOT_UP",
+  ...PASSING,
   "NO_DISK_FITS",
   "CORDONED",
 ];
@@ -173,8 +174,16 @@ function isNotSent(error: unknown): boolean {
 }
 const bytesOf = ({ sizes: times }: { readonly sizes: number }) => BigInt(times) * SIZE;
 
-/** Sends one call. False: outcome unknown. Throws on an unexpected answer. */
-async function sendOnce(volume: Volume, one: Mutation, to: To): Promise<boolean> {
+/**
+ * Sends one call. False: outcome unknown, or a refusal that passes, if it is sent until it has an outcome. Throws on
+ * an unexpected answer.
+ */
+async function sendOnce(
+  volume: Volume,
+  one: Mutation,
+  to: To,
+  { lasting = false }: { readonly lasting?: boolean } = {},
+): Promise<boolean> {
   const { client } = to.agent;
   const waitTimeout = one.wait ? { seconds: 3n, nanos: 0 } : undefined;
   const options = { deadline: Date.now() + 5_000 };
@@ -184,6 +193,7 @@ async function sendOnce(volume: Volume, one: Mutation, to: To): Promise<boolean>
   } catch (error) {
     if (isNotSent(error)) return false;
     const { code, reason } = await refusal(Promise.reject(error));
+    if (lasting && PASSING.includes(reason)) return false;
     if (DEFINITE.includes(reason)) return true;
     if (UNKNOWN.includes(code)) return false;
     throw error;
@@ -521,7 +531,8 @@ function wantedOf(volume: Volume, byte: number): Found {
 
 async function repeat(volume: Volume, to: To): Promise<void> {
   const again = async (one: Mutation) => {
-    await until(`${one.do} is answered`, async () => await sendOnce(volume, one, to));
+    const send = async () => await sendOnce(volume, one, to, { lasting: true });
+    await until(`${one.do} is answered`, send);
   };
   const slot = 0;
   if (volume.deleted) return await again({ do: "delete", slot, wait: true });
