@@ -43,7 +43,7 @@ export class Admissions {
     this.looks = new Looks(options.kernel, inspectOptions(options.config));
   }
 
-  /** Looks at a disk, which may end its admission; undefined: no kernel driver shows it, or not for long. */
+  /** Looks at a disk, which may end its admission; undefined: no kernel driver shows it, or its controller moves. */
   async look(id: string): Promise<readonly Evidence[] | undefined> {
     const topology = this.#options.topology();
     const found = this.#options.find(id);
