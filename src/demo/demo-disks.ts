@@ -1,16 +1,15 @@
 // The three disks of the demo, and how the drives of a simulated machine are described to the simulated target.
 import type { KernelSpec } from "../sim/kernel/build-tree.ts";
 
-const GIB = 1024n ** 3n;
-const BLOCK_BYTES = 4096;
+export const GIB = 1024n ** 3n;
+export const BLOCK_BYTES = 4096;
+export const MODEL = "SIMULATED NVME";
 
 const DEMO_DISKS = [
   { address: "0000:01:00.0", serial: "DEMO00000001", sizeBytes: 100n * GIB },
   { address: "0000:02:00.0", serial: "DEMO00000002", sizeBytes: 100n * GIB },
   { address: "0000:03:00.0", serial: "DEMO00000003", sizeBytes: 200n * GIB },
 ] as const;
-
-const MODEL = "SIMULATED NVME";
 
 export function demoMachine(): KernelSpec {
   return {

@@ -204,10 +204,8 @@ async function bringUpToDate(url: string, signal: AbortSignal): Promise<void> {
 /** Aborts with the error of the first part that cannot be kept running. */
 function firstFailure(parts: readonly SupervisedProcess[]): AbortSignal {
   const failed = new AbortController();
-  Promise.race(parts.map(({ failure }) => failure)).then(
-    (error) => failed.abort(error),
-    (error: unknown) => failed.abort(error),
-  );
+  const abort = (error: unknown) => failed.abort(error);
+  Promise.race(parts.map(({ failure }) => failure)).then(abort, abort);
   return failed.signal;
 }
 

@@ -4,11 +4,9 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { buildKernelTree, type KernelSpec, type SimulatedDrive } from "../sim/kernel/build-tree.ts";
-import { demoMachine } from "./demo-disks.ts";
+import { BLOCK_BYTES, demoMachine, GIB, MODEL } from "./demo-disks.ts";
 
 const MIB = 1024n ** 2n;
-const GIB = 1024n ** 3n;
-const BLOCK_BYTES = 4096;
 const ADDRESS = /^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/;
 
 const drive = z.strictObject({
@@ -61,7 +59,7 @@ function driveOf(asked: z.output<typeof drive>): SimulatedDrive {
   return {
     serial,
     address,
-    model: "SIMULATED NVME",
+    model: MODEL,
     iommuGroup: iommuGroup ?? address,
     ...(driver === undefined ? {} : { driver }),
     ...(locate === undefined ? {} : { locate }),
