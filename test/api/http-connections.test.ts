@@ -9,10 +9,11 @@ import { until } from "../support/agent.ts";
 
 const GET_METRICS = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
 
-it("has a limit of connections, and the oldest one without a request gives way to another", async () => {
+/** Serves metrics once `scraped` is resolved with them. */
+async function heldHttp() {
   const scraped = Promise.withResolvers<string>();
   let scrapes = 0;
-  await using http = await startHttp({
+  const http = await startHttp({
     listen: "127.0.0.1:0",
     access: undefined,
     log: pino({ level: "silent" }),
@@ -23,6 +24,17 @@ it("has a limit of connections, and the oldest one without a request gives way t
     notReady: () => [],
   });
   const port = Number(http.address.slice(http.address.lastIndexOf(":") + 1));
+  return {
+    port,
+    scraped,
+    scrapes: () => scrapes,
+    [Symbol.asyncDispose]: () => http[Symbol.asyncDispose](),
+  };
+}
+
+it("has a limit of connections, and the oldest one without a request gives way to another", async () => {
+  await using http = await heldHttp();
+  const { port, scraped } = http;
   const opened: Socket[] = [];
   const open = async () => {
     const socket = connect({ host: "127.0.0.1", port });
@@ -36,7 +48,7 @@ it("has a limit of connections, and the oldest one without a request gives way t
   let said = "";
   asking.on("data", (bytes: Buffer) => (said += bytes.toString()));
   asking.write(GET_METRICS);
-  await until("it is being answered", () => scrapes === 1);
+  await until("it is being answered", () => http.scrapes() === 1);
   const idle = await open();
   const gone = once(idle, "close");
   while (opened.length < CLIENT_CONNECTIONS) await open();
@@ -53,26 +65,15 @@ it("has a limit of connections, and the oldest one without a request gives way t
 });
 
 it("refuses another connection while all have requests", async () => {
-  const scraped = Promise.withResolvers<string>();
-  let scrapes = 0;
-  await using http = await startHttp({
-    listen: "127.0.0.1:0",
-    access: undefined,
-    log: pino({ level: "silent" }),
-    scrape: () => {
-      scrapes += 1;
-      return scraped.promise;
-    },
-    notReady: () => [],
-  });
-  const port = Number(http.address.slice(http.address.lastIndexOf(":") + 1));
+  await using http = await heldHttp();
+  const { port, scraped } = http;
   const opened = Array.from({ length: CLIENT_CONNECTIONS }, () => {
     const socket = connect({ host: "127.0.0.1", port });
     socket.on("error", () => undefined);
     socket.write(GET_METRICS);
     return socket;
   });
-  await until("all are being answered", () => scrapes === CLIENT_CONNECTIONS);
+  await until("all are being answered", () => http.scrapes() === CLIENT_CONNECTIONS);
   const refused = connect({ host: "127.0.0.1", port });
   refused.on("error", () => undefined);
   await once(refused, "close");
