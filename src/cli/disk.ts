@@ -35,11 +35,10 @@ const USAGE = `usage: storage-node disk list
        storage-node disk admit ADDRESS [--serial SERIAL]
 
   Each action is one call of the running agent. list: all disks, and the drives that show none. show: all that is
-  known of one. cordon:
-  it takes no new volumes. locate: the LED of its slot. release: it goes back to its kernel driver, with what
-  is on it. wipe: what is on it is destroyed; shows that, and asks. adopt: lists what lies in a
-  store of somebody else, and makes the store of that uuid one of this node. admit: the agent may use it; a
-  drive that is on vfio-pci already, by its PCI address, goes back to its kernel driver and is looked at first.
+  known of one. cordon: it takes no new volumes. locate: the LED of its slot. release: it goes back to its kernel
+  driver, with what is on it. wipe: what is on it is destroyed; shows that, and asks. adopt: lists what lies in a store
+  of somebody else, and makes the store of that uuid one of this node. admit: the agent may use it; a drive that is on
+  vfio-pci already, by its PCI address, goes back to its kernel driver and is looked at first.
 
   --serial SERIAL       refuse unless the disk has this one; default: that which it shows
   --force               release: although volumes are on it; needs a reason
