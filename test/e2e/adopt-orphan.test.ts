@@ -22,6 +22,14 @@ import { getLvol, GIB, HOST, idOf, provision, remove, stateOf, WAIT } from "../s
 const PREFIX = "nqn.2026-11.io.storage-node";
 const SMALL = { sizeBytes: GIB / 16n };
 const BYTE = 0x5a;
+/** While it is on, no store is loaded. */
+const NO_ATTACH = {
+  effect: "fail",
+  method: "bdev_nvme_attach_controller",
+  nth: 1,
+  always: true,
+  failure: { code: -5, message: "Input/output error", half: false },
+} as const;
 
 type Scenario = AsyncDisposable & {
   readonly scenario: CrashScenario;
@@ -92,6 +100,7 @@ async function useAsHost({ scenario }: Scenario, id: string): Promise<void> {
   expect(await host.write(8_192, Buffer.alloc(4_096, 1))).toMatchObject({ ok: true });
 }
 
+const isTarget = ({ name }: { readonly name: string }) => name === "target";
 const disk = ({ scenario }: Scenario) => [...scenario.agent().node.agent.rows.disks()][0];
 
 describe("AdoptOrphan", () => {
@@ -145,6 +154,29 @@ describe("AdoptOrphan", () => {
     expect((await adopt(on, uuid, id)).status?.lvolUuid).toBe(uuid);
     expect(disk(on)?.lvolCount).toBe(1);
     await on.scenario.target.restart();
+  });
+
+  it("does not say that an lvol is absent before its store is loaded", async () => {
+    await using on = await start();
+    const { target } = on.scenario;
+    const id = randomUUID();
+    const uuid = await orphan(on, id);
+    const seen = () => on.scenario.agent().node.agent.components().find(isTarget);
+    const before = seen()?.since;
+    target.state().flush();
+    await target.restart();
+    const { gate } = target.engine();
+    gate.addRule(NO_ATTACH);
+    await until("the new target is known", () => seen()?.ok === true && seen()?.since !== before);
+    const loading = { code: 14, reason: "STORE_LOADING" };
+    expect(await refusal(adopt(on, uuid, id))).toMatchObject(loading);
+    gate.clear();
+    await until("it is adopted", async () => {
+      const lvol = await adopt(on, uuid, id).catch(() => undefined);
+      return lvol?.status?.lvolUuid === uuid;
+    });
+    const missing = { code: 5, reason: "NOT_FOUND" };
+    expect(await refusal(adopt(on, randomUUID(), randomUUID()))).toMatchObject(missing);
   });
 
   it("gives an lvol of another name the id as its name, so that rows can be rebuilt from it", async () => {

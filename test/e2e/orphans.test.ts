@@ -278,6 +278,39 @@ describe("PurgeOrphan of an lvol", () => {
       await until("the purge is done", async () => (await purge(on, what)).done);
     },
   );
+
+  it("is not done because the target was restarted while it waited, and has no store loaded", async () => {
+    await using on = await start();
+    const { target } = on.scenario;
+    const id = randomUUID();
+    const orphan = { kind: "lvol", name: alias(on, id), uuid: await createLvol(on, id) };
+    target.state().flush();
+    const before = target.engine().gate;
+    const stopped = new Promise((resolve) => (before.onStopped = resolve));
+    before.stopAt({ when: "before", method: "bdev_lvol_delete", nth: 1 });
+    const first = purge(on, orphan);
+    const again = refusal(purge(on, orphan));
+    await stopped;
+    await target.restart();
+    const { gate } = target.engine();
+    gate.addRule({
+      effect: "fail",
+      method: "bdev_nvme_attach_controller",
+      nth: 1,
+      always: true,
+      failure: { code: -5, message: "Input/output error", half: false },
+    });
+    expect(await first).toEqual({ done: false });
+    expect(await again).toMatchObject({ code: 14, reason: "STORE_LOADING" });
+    gate.clear();
+    await until("the purge is done", async () => {
+      return await purge(on, orphan).then(
+        ({ done }) => done,
+        () => false,
+      );
+    });
+    expect(onTarget(on.scenario)).toEqual(exactly([]));
+  });
 });
 
 describe("PurgeOrphan of a subsystem", () => {

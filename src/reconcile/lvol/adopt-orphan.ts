@@ -14,10 +14,9 @@ import type { Lanes } from "../engine/lanes.ts";
 import { partsOf } from "../target/lvol-alias.ts";
 import type { NamedLvol, ReturnedLvols } from "../target/returned-lvols.ts";
 import {
-  asking,
   diskOf,
+  foundOrAbsent,
   orphansOfVolume,
-  requireTarget,
   type OrphansOfVolumeContext,
 } from "./orphans-of-volume.ts";
 
@@ -31,7 +30,7 @@ export type AdoptContext = OrphansOfVolumeContext & {
 
 /** The row of the volume, new or from an earlier call. Throws a Refusal. */
 export async function adoptOrphan(context: AdoptContext, asked: Adoption): Promise<LvolRow> {
-  const { rows, observed, nodeId, lanes } = context;
+  const { rows, nodeId, lanes } = context;
   // Asked again: the first call may be committed at any moment.
   const adopted = () => {
     const row = rows.lvol(asked.id);
@@ -39,7 +38,6 @@ export async function adoptOrphan(context: AdoptContext, asked: Adoption): Promi
   };
   const before = adopted();
   if (before !== undefined) return before;
-  requireTarget(observed);
   const found = await adoptableLvol(context, asked);
   if (found === undefined) return adopted() ?? refuseAbsent(asked.uuid);
   const disk = diskOf(context, aliasOf(found));
@@ -91,7 +89,7 @@ async function adoptableLvol(
   { uuid, id }: Adoption,
 ): Promise<LvolBdev | undefined> {
   const { spdk, orphans, rows, returned } = context;
-  const bdev = await asking(spdk.getBdev(uuid));
+  const bdev = await foundOrAbsent(context, () => spdk.getBdev(uuid));
   if (bdev?.kind !== "lvol" || bdev.uuid !== uuid) return refuseAbsent(uuid);
   const { store, name } = partsOf(bdev);
   if (!orphans.isOrphanLvol(bdev)) {

@@ -36,10 +36,29 @@ export async function orphansOfVolume(
       orphans.readSubsystems([volumeNqn(nqnPrefix, id)]),
     ]),
   );
-  // Another incarnation has loaded its stores anew: what was read is of the one before.
-  if (observed.incarnation !== incarnation) throw targetDown("the SPDK target was restarted");
+  requireSame(observed, incarnation);
   requireStores(context);
   return orphans.named(id);
+}
+
+/**
+ * What the read finds; undefined if nothing is there. Nothing is found in a store that is not loaded, so that throws a
+ * Refusal if any store of this node was not, or if the target was restarted while it was asked.
+ */
+export async function foundOrAbsent<T>(
+  context: OrphansOfVolumeContext,
+  read: () => Promise<T | undefined>,
+): Promise<T | undefined> {
+  const { observed } = context;
+  requireTarget(observed);
+  const { incarnation } = observed;
+  const loading = loadingDisk(context);
+  const found = await asking(read());
+  if (found !== undefined) return found;
+  requireSame(observed, incarnation);
+  const disk = loading ?? loadingDisk(context);
+  if (disk !== undefined) throw storeLoading(disk);
+  return undefined;
 }
 
 export function requireTarget({ incarnation }: Pick<Observed, "incarnation">): void {
@@ -47,12 +66,23 @@ export function requireTarget({ incarnation }: Pick<Observed, "incarnation">): v
   throw targetDown("the SPDK target does not answer, or is not identified");
 }
 
+/** Another incarnation has loaded its stores anew: what was read is of the one before. */
+function requireSame(observed: Pick<Observed, "incarnation">, incarnation: unknown): void {
+  if (observed.incarnation !== incarnation) throw targetDown("the SPDK target was restarted");
+}
+
+function requireStores(context: OrphansOfVolumeContext): void {
+  const disk = loadingDisk(context);
+  if (disk !== undefined) throw storeLoading(disk);
+}
+
 /** A disk that is MISSING, FAILED or not ours any more is not waited for. */
-function requireStores({ rows, diskReadiness }: OrphansOfVolumeContext): void {
+function loadingDisk({ rows, diskReadiness }: OrphansOfVolumeContext): string | undefined {
   for (const row of rows.disks()) {
-    if (row.lvsUuid === undefined || diskState(row, diskReadiness(row)) !== "CLAIMING") continue;
-    throw storeLoading(row.id);
+    if (row.lvsUuid === undefined) continue;
+    if (diskState(row, diskReadiness(row)) === "CLAIMING") return row.id;
   }
+  return undefined;
 }
 
 /** The disk of this node whose lvstore an lvol's name begins with. */

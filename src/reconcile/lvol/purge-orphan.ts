@@ -14,7 +14,13 @@ import { attempt, type AfterLoss, type Attempt, type Change } from "../engine/at
 import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
 import { partsOf } from "../target/lvol-alias.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
-import { asking, diskOf, requireTarget, type OrphansOfVolumeContext } from "./orphans-of-volume.ts";
+import {
+  asking,
+  diskOf,
+  foundOrAbsent,
+  requireTarget,
+  type OrphansOfVolumeContext,
+} from "./orphans-of-volume.ts";
 
 export type PurgeContext = OrphansOfVolumeContext & {
   readonly spdk: SpdkClient;
@@ -80,11 +86,17 @@ async function purgeLvol(
 
 /** The lvol if it may be purged, undefined if it is gone; throws a Refusal otherwise. */
 async function purgeableLvol(
-  { spdk, orphans }: PurgeContext,
+  context: PurgeContext,
   { name, uuid }: PurgeOf<"lvol">,
 ): Promise<LvolBdev | undefined> {
-  const [byUuid, byName] = await asking(Promise.all([spdk.getBdev(uuid), spdk.getBdev(name)]));
-  if (byUuid === undefined && byName === undefined) return undefined;
+  const { spdk, orphans } = context;
+  diskOf(context, name);
+  const found = await foundOrAbsent(context, async () => {
+    const both = await Promise.all([spdk.getBdev(uuid), spdk.getBdev(name)]);
+    return both.some((bdev) => bdev !== undefined) ? both : undefined;
+  });
+  if (found === undefined) return undefined;
+  const [byUuid, byName] = found;
   if (byUuid?.kind !== "lvol" || byUuid.uuid !== uuid || byName?.uuid !== uuid) {
     const message = `there is no lvol ${name} with the uuid ${uuid}, and one with either`;
     throw new Refusal("NOT_FOUND", message);
