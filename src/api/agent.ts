@@ -54,6 +54,11 @@ export type OrphansOfNode = {
   readonly known: () => readonly Orphan[];
   /** What has a volume's id as its name, read from the target. Throws a Refusal if that is not known. */
   readonly ofVolume: (id: string) => Promise<readonly Orphan[]>;
+  /** The lvols in the store that is loaded from a disk, read from the target. Throws a Refusal if that is not known. */
+  readonly ofDisk: (on: {
+    readonly diskId: string;
+    readonly storeUuid: string;
+  }) => Promise<readonly Orphan[]>;
   /** Reads the lvol, then commits the intent. Throws a Refusal. */
   readonly adopt: (adoption: Adoption) => Promise<LvolRow>;
   /** The only change that a handler makes: an orphan has no row. */

@@ -47,6 +47,7 @@ async function othersOn(agent: Agent, row: DiskRow): Promise<string | undefined>
   // The name is recorded before a store is made, its uuid after.
   const isOurs = row.lvsUuid === loadedStore.uuid || row.lvsName === loadedStore.name;
   if (!isOurs) return `the lvstore ${loadedStore.name} of somebody else`;
-  const orphans = (await agent.orphans.list()).filter(({ diskId }) => diskId === row.id);
-  return orphans.length === 0 ? undefined : `${orphans.length} lvols without a volume`;
+  const { uuid: storeUuid } = loadedStore;
+  const { length } = await agent.orphans.ofDisk({ diskId: row.id, storeUuid });
+  return length === 0 ? undefined : `${length} lvol${length === 1 ? "" : "s"} without a volume`;
 }

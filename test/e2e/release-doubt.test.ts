@@ -2,7 +2,10 @@
 // is not held up by what others have made.
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
+import { spdkClient } from "../../src/spdk/client.ts";
+import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
+import { crashScenario } from "../support/crash-scenario.ts";
 import { testDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget } from "../support/target.ts";
 import { GIB } from "../support/drives.ts";
@@ -41,6 +44,24 @@ describe.skipIf(REAL_SOCKET !== undefined)("ReleaseDisk", () => {
     await target.restart();
     await agent.ready();
     expect((await refusal(release(agent))).reason).toBe("IN_USE");
+    expect((await diskOf(agent))?.status?.state).toBe("DISK_STATE_UP");
+  });
+
+  it("without force is refused for an lvol that nothing has shown the agent yet", async () => {
+    await using scenario = await crashScenario({ eventsMs: 3_600_000 });
+    const agent = await scenario.start();
+    await agent.ready();
+    const path = scenario.target.socket;
+    await using connection = new SpdkConnection({ path, mayMutate: () => true });
+    await until("the test is connected to the target", () => connection.connected);
+    const lvsUuid = (await diskOf(agent))?.status?.lvstore?.uuid ?? "";
+    const shape = { sizeBytes: GIB / 16n, thin: true, clearMethod: "none" } as const;
+    const lvolName = randomUUID();
+    await spdkClient(connection).bdevLvolCreate({ lvsUuid, lvolName, ...shape });
+    expect(await refusal(release(agent))).toMatchObject({
+      reason: "IN_USE",
+      message: expect.stringContaining("it holds 1 lvol without a volume"),
+    });
     expect((await diskOf(agent))?.status?.state).toBe("DISK_STATE_UP");
   });
 

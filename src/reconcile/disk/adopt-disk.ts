@@ -13,6 +13,7 @@ import {
 import { isUuid } from "../../model/identity.ts";
 import type { Intent } from "../../model/intent.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
+import { askingOne, storeLoading } from "../target/asking.ts";
 import { foundLvols } from "../target/found-lvols.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
 import type { Observed } from "../target/observed.ts";
@@ -20,7 +21,7 @@ import type { Observed } from "../target/observed.ts";
 export type AdoptDiskContext = {
   readonly config: Pick<Config, "nodeId" | "nqnPrefix">;
   readonly spdk: Pick<SpdkClient, "getBdev" | "getLvols" | "nvmfGetSubsystems">;
-  readonly observed: Pick<Observed, "disk">;
+  readonly observed: Pick<Observed, "disk" | "incarnation">;
   readonly writer: { readonly mutate: (mutation: Mutation) => Promise<Decision> };
   readonly scanAll: (options: ScanOptions) => Promise<void>;
 };
@@ -42,20 +43,20 @@ export function diskAdoptions(context: AdoptDiskContext): DiskAdoptions {
 /** What lies in a store. */
 export type StoreContents = { readonly store: LoadedStore; readonly lvols: readonly FoundLvol[] };
 
-/** Undefined: no store is loaded from the disk. Throws a Refusal if the target does not answer. */
+/** Undefined: no store is loaded from the disk. Throws a Refusal if it is not known what lies in it. */
 async function storeContents(
   { spdk, observed }: Pick<AdoptDiskContext, "spdk" | "observed">,
   diskId: string,
 ): Promise<StoreContents | undefined> {
   const store = observed.disk(diskId)?.store;
   if (store === undefined) return undefined;
-  const listed = spdk.getLvols({ uuid: store.uuid }).then((lvols) => lvols ?? []);
-  try {
-    return { store, lvols: (await foundLvols(spdk, listed)).lvols };
-  } catch (cause) {
-    const message = `the target does not say what lies in lvstore ${store.name}`;
-    throw new Refusal("TARGET_DOWN", message, { retryAfterMs: 1_000, cause });
-  }
+  const listed = async () => {
+    const lvols = await spdk.getLvols({ uuid: store.uuid });
+    if (lvols === undefined) throw storeLoading(diskId);
+    return lvols;
+  };
+  const { lvols } = await askingOne(observed, () => foundLvols(spdk, listed()));
+  return { store, lvols };
 }
 
 /** The disk's row with the store as its own. Throws a Refusal. */

@@ -1,11 +1,12 @@
-// What is on the node under a volume's id while no row has the id. It is read from the target by name, so
-// that "nothing" is an answer and no guess. Changes nothing.
+// What is on the node under a volume's id while no row has the id, or in a disk's store without any row. It is
+// read from the target by name, so that "nothing" is an answer and no guess. Changes nothing.
 import { diskState, type DiskReadiness, type DiskRow } from "../../model/disk.ts";
 import { Refusal } from "../../model/errors.ts";
 import { parseStoreName, volumeNqn } from "../../model/identity.ts";
 import type { Orphan } from "../../model/orphan.ts";
-import { SpdkError, SpdkNotSent, SpdkUnknownOutcome } from "../../spdk/errors.ts";
+import type { SpdkClient } from "../../spdk/client.ts";
 import type { Rows } from "../../store/rows.ts";
+import { askingOne, requireTarget, storeLoading } from "../target/asking.ts";
 import type { Observed } from "../target/observed.ts";
 import { partsOf } from "../target/lvol-alias.ts";
 import { type Orphans } from "../target/orphans.ts";
@@ -27,8 +28,7 @@ export async function orphansOfVolume(
   requireTarget(observed);
   requireStores(context);
   const stores = [...rows.disks()].flatMap((row) => observed.disk(row.id)?.store ?? []);
-  const { incarnation } = observed;
-  await asking(
+  await askingOne(observed, () =>
     Promise.all([
       // An lvol that was known and is gone is not known by its alias.
       orphans.readLvols(orphans.named(id).flatMap(({ uuid }) => uuid ?? [])),
@@ -36,39 +36,38 @@ export async function orphansOfVolume(
       orphans.readSubsystems([volumeNqn(nqnPrefix, id)]),
     ]),
   );
-  requireSame(observed, incarnation);
   requireStores(context);
   return orphans.named(id);
 }
 
+/** The lvols without a row in the store that is loaded from a disk. Throws a Refusal if that is not known. */
+export async function orphansOfDisk(
+  context: OrphansOfVolumeContext & { readonly spdk: Pick<SpdkClient, "getLvols"> },
+  { diskId, storeUuid }: { readonly diskId: string; readonly storeUuid: string },
+): Promise<readonly Orphan[]> {
+  const { observed, orphans, spdk } = context;
+  await askingOne(observed, async () => {
+    const lvols = await spdk.getLvols({ uuid: storeUuid });
+    if (lvols === undefined) throw storeLoading(diskId);
+    await orphans.readListed(lvols);
+  });
+  return orphans.list().filter((orphan) => orphan.diskId === diskId);
+}
+
 /**
  * What the read finds; undefined if nothing is there. Nothing is found in a store that is not loaded, so that throws a
- * Refusal if any store of this node was not, or if the target was restarted while it was asked.
+ * Refusal if any store of this node was not.
  */
 export async function foundOrAbsent<T>(
   context: OrphansOfVolumeContext,
   read: () => Promise<T | undefined>,
 ): Promise<T | undefined> {
-  const { observed } = context;
-  requireTarget(observed);
-  const { incarnation } = observed;
   const loading = loadingDisk(context);
-  const found = await asking(read());
+  const found = await askingOne(context.observed, read);
   if (found !== undefined) return found;
-  requireSame(observed, incarnation);
   const disk = loading ?? loadingDisk(context);
   if (disk !== undefined) throw storeLoading(disk);
   return undefined;
-}
-
-export function requireTarget({ incarnation }: Pick<Observed, "incarnation">): void {
-  if (incarnation !== undefined) return;
-  throw targetDown("the SPDK target does not answer, or is not identified");
-}
-
-/** Another incarnation has loaded its stores anew: what was read is of the one before. */
-function requireSame(observed: Pick<Observed, "incarnation">, incarnation: unknown): void {
-  if (observed.incarnation !== incarnation) throw targetDown("the SPDK target was restarted");
 }
 
 function requireStores(context: OrphansOfVolumeContext): void {
@@ -99,26 +98,4 @@ export function diskOf(
   if (ready && observed.disk(row.id)?.store?.uuid === row.lvsUuid) return row;
   if (row.state === "UP" || row.state === "CLAIMING") throw storeLoading(row.id);
   throw new Refusal("DISK_NOT_UP", `disk ${row.id} is ${row.state}: ${reason}`);
-}
-
-function storeLoading(diskId: string): Refusal {
-  return new Refusal("STORE_LOADING", `the lvstore of disk ${diskId} is not loaded yet`, {
-    metadata: { disk: diskId },
-    retryAfterMs: 1_000,
-  });
-}
-
-function targetDown(message: string, cause?: unknown): Refusal {
-  return new Refusal("TARGET_DOWN", message, { retryAfterMs: 1_000, cause });
-}
-
-/** A read of a call: without an answer of the target the call cannot be answered either. */
-export async function asking<T>(read: Promise<T>): Promise<T> {
-  try {
-    return await read;
-  } catch (error) {
-    const down = error instanceof SpdkUnknownOutcome || error instanceof SpdkNotSent;
-    if (down || error instanceof SpdkError) throw targetDown(error.message, error);
-    throw error;
-  }
 }

@@ -12,15 +12,10 @@ import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Subsystem } from "../../spdk/replies-nvmf.ts";
 import { attempt, type AfterLoss, type Attempt, type Change } from "../engine/attempt.ts";
 import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
+import { asking, requireTarget } from "../target/asking.ts";
 import { partsOf } from "../target/lvol-alias.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
-import {
-  asking,
-  diskOf,
-  foundOrAbsent,
-  requireTarget,
-  type OrphansOfVolumeContext,
-} from "./orphans-of-volume.ts";
+import { diskOf, foundOrAbsent, type OrphansOfVolumeContext } from "./orphans-of-volume.ts";
 
 export type PurgeContext = OrphansOfVolumeContext & {
   readonly spdk: SpdkClient;

@@ -101,12 +101,21 @@ export class Orphans {
 
   /** The lvols of a full scan. */
   applyLvols(lvols: readonly Listed[]): void {
-    const listed = lvols.filter(
-      ({ uuid, alias, store }) =>
-        this.#isOurStore(store.name) && !hasRow(this.#options.rows, uuid, alias),
-    );
-    const uuids = new Set([...listed.map(({ uuid }) => uuid), ...this.#lvols.keys()]);
+    const uuids = new Set([...this.#withoutRow(lvols), ...this.#lvols.keys()]);
     if (uuids.size > 0) this.#inBackground(this.readLvols([...uuids]));
+  }
+
+  /** The lvols of one store: lists those that are orphans. */
+  async readListed(lvols: readonly Listed[]): Promise<void> {
+    await this.readLvols(this.#withoutRow(lvols));
+  }
+
+  #withoutRow(lvols: readonly Listed[]): readonly string[] {
+    const { rows } = this.#options;
+    const listed = lvols.filter(
+      ({ uuid, alias, store }) => this.#isOurStore(store.name) && !hasRow(rows, uuid, alias),
+    );
+    return listed.map(({ uuid }) => uuid);
   }
 
   /** Events named these bdevs. Those of volumes are not read: they are observed by their loops. */
