@@ -6,7 +6,7 @@ import type { ObservedLvol } from "./lvol.ts";
 export type HoldFacts = {
   /** The longest hold; 0: none, Infinity: as long as it takes. */
   readonly holdMs: number;
-  /** When this incarnation of the target was found. */
+  /** When the disk's store was loaded: no export can be made before. */
   readonly since: Date;
   readonly now: Date;
   /** Zeroing was asked for, or is done without. */

@@ -113,6 +113,15 @@ describe("after a restart that left old bytes in free clusters", () => {
     expect(conditions.find(({ type }) => type === "OldBytesExposed")).toBeUndefined();
   });
 
+  it("a store that takes longer to load than the bound has its volumes held all the same", async () => {
+    await using scenario = await crashScenario();
+    const { thin } = await deleteCutOff(scenario, { STORAGE_NODE_ZEROING_HOLD: "3" });
+    await scenario.target.restart();
+    const method = "bdev_nvme_attach_controller";
+    scenario.target.engine().gate.addRule({ effect: "slow", method, nth: 1, ms: 3_200 });
+    expect(await firstSeen(scenario, thin)).toEqual([0, OWN]);
+  });
+
   it.each<readonly [string, Readonly<Record<string, string>>]>([
     ["takes longer than the bound", { STORAGE_NODE_ZEROING_HOLD: "30" }],
     ["is not to be waited for", { STORAGE_NODE_ZEROING_HOLD: "never" }],

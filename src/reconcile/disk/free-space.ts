@@ -57,7 +57,7 @@ export function mayBeDirty(rows: Rows, observed: Observed, diskId: string): bool
   return rows.mayLeaveDirt(diskId, incarnation);
 }
 
-function mayHold({ since }: Pick<Observed, "since">, holdMs: number): boolean {
+function mayHold(since: Date, holdMs: number): boolean {
   return Date.now() < since.getTime() + holdMs;
 }
 
@@ -80,7 +80,9 @@ export function freeSpaceFacts(
     slices: slices.of(diskId),
     zeroesByItself: zeroesByItself(config),
     // While exports may be held back for it, zeroing does not rest.
-    zeroingRests: mayHold(observed, config.zeroingHoldMs) ? undefined : slices.rests(diskId),
+    zeroingRests: mayHold(observed.storeSince(diskId), config.zeroingHoldMs)
+      ? undefined
+      : slices.rests(diskId),
     hostsMayFree: hostsMayFree(rows, observed, diskId),
     mayBeDirty: mayBeDirty(rows, observed, diskId),
   };

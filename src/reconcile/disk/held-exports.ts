@@ -39,7 +39,7 @@ export function heldExport(
   const free = (store?.freeClusters ?? 0n) * (store?.clusterBytes ?? 0n);
   return zeroingHold({
     holdMs,
-    since: observed.since,
+    since: observed.storeSince(disk.id),
     now,
     // While the database is away, nothing is zeroed.
     isWanted:

@@ -50,6 +50,8 @@ export class Observed {
   readonly #volumes = new Map<string, ObservedVolume>();
   readonly #snapshots = new Map<string, ObservedLvol>();
   readonly #disks = new Map<string, ObservedDisk>();
+  /** By disk: when its store was first seen under its present name. */
+  readonly #storesSince = new Map<string, Date>();
   readonly #onChange: (change: ObservedChange) => void;
   /** For each full scan that is not applied yet: the volumes observed since it was sent. */
   readonly #openScans = new Set<{
@@ -128,9 +130,9 @@ export class Observed {
     this.#silent = silent;
   }
 
-  /** When the present incarnation was found. */
-  get since(): Date {
-    return this.#since;
+  /** When the store of a disk was loaded, under its present name; before: when this incarnation was found. */
+  storeSince(diskId: string): Date {
+    return this.#storesSince.get(diskId) ?? this.#since;
   }
 
   /** Whether the incarnation before this one may not have exited. */
@@ -286,6 +288,11 @@ export class Observed {
   }
 
   setDisk(id: string, disk: ObservedDisk | undefined): void {
+    const [store, before] = [disk?.store, this.disk(id)?.store];
+    if (store === undefined) this.#storesSince.delete(id);
+    else if (store.uuid !== before?.uuid || store.name !== before.name) {
+      this.#storesSince.set(id, new Date());
+    }
     if (disk === undefined) this.#disks.delete(id);
     else this.#disks.set(id, disk);
     this.#onChange({ kind: "disk", id });
@@ -342,6 +349,7 @@ export class Observed {
     this.#volumes.clear();
     this.#snapshots.clear();
     this.#disks.clear();
+    this.#storesSince.clear();
     this.#ownResizes.clear();
     this.#staleSince.clear();
     this.#freeReads.clear();
