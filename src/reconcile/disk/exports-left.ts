@@ -18,18 +18,32 @@ export function releaseFacts(source: Source, row: DiskRow) {
 
 /** Other disks that are in use and would be detached with it, or could not be given back: `serial/nsid`. */
 function heldByOf(source: Source, row: DiskRow): readonly string[] {
-  return row.transport === "PCIe" ? source.usedWith(row) : usedOnFabricWith(source, row);
+  if (row.transport === "PCIe") return source.usedWith(row);
+  const name = source.observed.disk(row.id)?.controllerName;
+  return name === undefined ? [] : usedOnFabricWith(source, row, name);
 }
 
-/** Other disks in use that have the controller of a disk on a fabric: `serial/nsid`. */
-export function usedOnFabricWith(
+/** Disks that are attached under this name. */
+export function disksOn(
   { rows, observed }: Pick<Source, "rows"> & { readonly observed: Pick<Observed, "disk"> },
-  row: DiskRow,
+  controllerName: string,
+): readonly DiskRow[] {
+  const isOn = ({ id }: DiskRow) => observed.disk(id)?.controllerName === controllerName;
+  return [...rows.disks()].filter(isOn);
+}
+
+/** Other disks than this one that are in use on a controller of a fabric: `serial/nsid`. */
+export function usedOnFabricWith(
+  source: Pick<Source, "rows" | "observed">,
+  { id }: Pick<DiskRow, "id">,
+  controllerName: string,
 ): readonly string[] {
-  const name = observed.disk(row.id)?.controllerName;
-  return [...rows.disks()]
-    .filter((other) => other.id !== row.id && observed.disk(other.id)?.controllerName === name)
-    .filter((other) => other.wanted !== "release" && other.lvsUuid !== undefined)
+  const isUsed = (other: DiskRow) => {
+    if (other.wanted === "release") return exportsLeft(source, other) > 0;
+    return other.lvsUuid !== undefined || source.observed.disk(other.id)?.store !== undefined;
+  };
+  return disksOn(source, controllerName)
+    .filter((other) => other.id !== id && isUsed(other))
     .map(({ serial, nsid }) => `${serial}/${nsid}`);
 }
 

@@ -2,15 +2,17 @@
 // disk's id contains its model, which only the target can read, so the first attach happens before
 // there is a row; later attaches are steps of disk-init.
 //
-// It never inserts a disk whose serial differs from its entry: that disk is detached.
+// It never inserts a disk whose serial differs from its entry: that disk is detached, unless this node uses it.
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
 import type { FabricDisk } from "../../config-disks.ts";
 import { newDiskRow, type DiskRow } from "../../model/disk.ts";
 import { addressFamily } from "../../model/address.ts";
 import { assertedAs } from "./discover.ts";
-import { controllerName } from "../../model/identity.ts";
+import { disksOn } from "./exports-left.ts";
+import { controllerName, diskId } from "../../model/identity.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
+import type { NvmeBdev } from "../../spdk/replies-bdev.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
@@ -145,15 +147,26 @@ export class FabricDisks {
       const path = bdev?.kind === "nvme" ? bdev.paths[0] : undefined;
       const shown = path?.serialNumber.trim();
       if (shown === serial) return true;
-      log.error(
-        { serial, shown, subnqn },
-        "fabric disk has another serial than its entry, detaching it",
-      );
-      await spdk.bdevNvmeDetachController(name);
+      log.error({ serial, shown, subnqn }, "fabric disk has another serial than its entry");
+      await this.#detachOther(name, path);
     } catch (error) {
       log.warn({ err: error, serial, subnqn }, "cannot attach fabric disk");
     }
     return false;
+  }
+
+  /** What has the address of an entry is detached, unless it is a disk of this node that is to be used. */
+  async #detachOther(name: string, path: NvmeBdev["paths"][number] | undefined): Promise<void> {
+    const { spdk, lanes, rows } = this.#options;
+    const { serialNumber = "", modelNumber = "", nsid = 0 } = path ?? {};
+    const shown = diskId({ serial: serialNumber.trim(), model: modelNumber.trim(), nsid });
+    const disks = new Set([name, shown, ...disksOn(this.#options, name).map(({ id }) => id)]);
+    const keys = [...disks].map((disk) => ({ kind: "disk", disk, mode: "exclusive" }) as const);
+    await lanes.run(keys, async () => {
+      const rowsThere = [...disks].flatMap((id) => rows.disk(id) ?? []);
+      if (rowsThere.some((row) => row.wanted !== "release" && row.lvsUuid !== undefined)) return;
+      await spdk.bdevNvmeDetachController(name);
+    });
   }
 
   #retry(): void {

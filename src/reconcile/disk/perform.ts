@@ -1,6 +1,6 @@
 // Performs the steps of disk-init. Each holds its disk's lane exclusively: attach, detach and the
 // creation of an lvstore must never overlap a change of an lvol on it
-// (docs/spdk-contract.md#overlaps).
+// (docs/spdk-contract.md#overlaps). A detach holds the lanes of all disks that go with the controller.
 import { trace } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import { addressFamily } from "../../model/address.ts";
@@ -11,7 +11,7 @@ import type { Rows } from "../../store/rows.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import { changing, type ChangeContext } from "./changing.ts";
-import { exportsLeft, usedOnFabricWith } from "./exports-left.ts";
+import { disksOn, exportsLeft, usedOnFabricWith } from "./exports-left.ts";
 import { performWipe, type WipeContext } from "./perform-wipe.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget } from "../target/disks-on-target.ts";
@@ -64,16 +64,20 @@ export async function performDiskStep(
   if (step.kind === "attach-disk") return await attach(context, view, step);
   if (step.kind === "observe-slices") return await observeSlices({ context, row: view.row }, step);
   if (step.kind === "zero-slice") return await zeroSliceInLane(context, view, step);
-  return await inLane(context, view, (lane) => act({ context, view, lane }, step));
+  const others = step.kind === "detach-disk" ? disksOn(context, step.controllerName) : [];
+  return await inLane(context, view, (lane) => act({ context, view, lane }, step), others);
 }
 
-/** Runs `work` with the disk's lane held exclusively. */
+/** Runs `work` with the lanes of the disk and of those that go with it held exclusively. */
 function inLane<T>(
   { lanes }: DiskStepContext,
   { row }: DiskView,
   work: (lane: Lane) => Promise<T>,
+  others: readonly DiskRow[] = [],
 ): Promise<T> {
-  return lanes.run([{ kind: "disk", disk: row.id, mode: "exclusive" }], (lane) => {
+  const disks = new Set([row.id, ...others.map(({ id }) => id)]);
+  const keys = [...disks].map((disk) => ({ kind: "disk", disk, mode: "exclusive" }) as const);
+  return lanes.run(keys, (lane) => {
     trace.getActiveSpan()?.addEvent("lanes held");
     return work(lane);
   });
@@ -136,7 +140,13 @@ async function attach(
     return { kind: "retry", message: "the SPDK target disconnected after the attach" };
   if (observed.disk(row.id) !== undefined) return { kind: "ok" };
   if (attached.kind === "refused") return retryOf([attached]);
-  return await inLane(context, view, (lane) => detachOtherDisk({ context, view, lane }, name));
+  const others = disksOn(context, name);
+  return await inLane(
+    context,
+    view,
+    (lane) => detachOtherDisk({ context, view, lane }, name),
+    others,
+  );
 }
 
 /**
@@ -163,7 +173,8 @@ async function scanAfterAttach(
 }
 
 /**
- * The attach succeeded and the disk was not found: another disk has its address. Detaches that one.
+ * The attach succeeded and the disk was not found: another disk has its address. Detaches that one, unless it is
+ * a disk of this node that is in use.
  */
 async function detachOtherDisk({ context, view, lane }: Act, name: string): Promise<StepResult> {
   const { spdk, log } = context;
@@ -173,16 +184,15 @@ async function detachOtherDisk({ context, view, lane }: Act, name: string): Prom
   if (found.some(({ id }) => id === row.id))
     return { kind: "retry", message: "the disk appeared after it was looked for" };
   const other = found.find((disk) => disk.controllerName === name);
+  const message = `SERIAL_MISMATCH: found ${other?.serial ?? "no namespace"} instead of ${row.serial}`;
+  if (usedOnFabricWith(context, row, name).length > 0) return { kind: "retry", message };
   log.error(
     { disk: row.id, serial: row.serial, found: other?.serial },
     "another disk has the address of this disk, detaching it",
   );
   const detached = await changing({ context, row, lane }, spdk.bdevNvmeDetachController(name));
   if (detached.kind === "open") return retryOf([detached]);
-  return {
-    kind: "retry",
-    message: `SERIAL_MISMATCH: found ${other?.serial ?? "no namespace"} instead of ${row.serial}`,
-  };
+  return { kind: "retry", message };
 }
 
 async function detach(on: Act, { controllerName: name }: steps.DetachDisk): Promise<StepResult> {
@@ -193,7 +203,7 @@ async function detach(on: Act, { controllerName: name }: steps.DetachDisk): Prom
   if (row.wanted !== "release") return { kind: "retry", message: "it is to be taken again" };
   const left = exportsLeft({ rows, observed }, row);
   if (left > 0) return { kind: "retry", message: `${left} exports of it are not gone yet` };
-  const used = usedOnFabricWith({ rows, observed }, row);
+  const used = usedOnFabricWith({ rows, observed }, row, name);
   if (used.length > 0) return { kind: "retry", message: `${used.join(", ")} is in use with it` };
   const detached = await changing({ ...on, row }, spdk.bdevNvmeDetachController(name));
   const isGone =
