@@ -63,6 +63,17 @@ export function pendingOpPhase(
   return now < graceUntil ? "running" : "over";
 }
 
+/**
+ * Whether any request of an earlier agent may still be running, also one that no row announces: the making or
+ * the renaming of an lvol or a store, or an attach while the database was away.
+ */
+export function isInGrace({
+  now,
+  graceUntil,
+}: Pick<PendingContext, "now" | "graceUntil">): boolean {
+  return now < graceUntil;
+}
+
 /** The pending op to write before a change is sent; undefined without incarnation or lease. */
 export function pendingOp(op: PendingOpKind, context: PendingContext): PendingOp | undefined {
   const { incarnation, epoch, now } = context;

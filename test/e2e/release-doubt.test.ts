@@ -9,7 +9,9 @@ import { crashScenario } from "../support/crash-scenario.ts";
 import { testDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget } from "../support/target.ts";
 import { GIB } from "../support/drives.ts";
-import { provision, WAIT } from "../support/volumes.ts";
+import { idOf, provision, remove, WAIT } from "../support/volumes.ts";
+
+const DETACH = "bdev_nvme_detach_controller";
 
 async function diskOf({ client }: TestAgent) {
   const { disks } = await call(client, client.listDisks.bind(client), {
@@ -84,5 +86,24 @@ describe.skipIf(REAL_SOCKET !== undefined)("ReleaseDisk", () => {
     expect(await release(agent, true)).toBe("DISK_STATE_RELEASED");
     const subsystems = await spdk.nvmfGetSubsystems();
     expect(subsystems.find((one) => one.nqn === nqn)?.serialNumber).toBe("SOMEBODY");
+  });
+
+  it("detaches no disk under the delete of an lvol that an earlier agent has sent", async () => {
+    await using scenario = await crashScenario({ graceMs: 3_000 });
+    const first = await scenario.start();
+    await first.ready();
+    const { target } = scenario;
+    const { gate } = target.engine();
+    const id = idOf(await provision(first, { sizeBytes: GIB / 16n }));
+    gate.resetCounts();
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, ms: 2_000 });
+    await remove(first, id, { wait: false });
+    await until("it is sent", () => gate.counts["bdev_lvol_delete"] === 1);
+    await scenario.killAgent();
+    const second = await scenario.start();
+    await second.ready();
+    const released = await Promise.race([release(second, true), target.aborted]);
+    expect(released).toBe("DISK_STATE_RELEASED");
+    expect(gate.counts[DETACH]).toBe(1);
   });
 });

@@ -257,7 +257,8 @@ function mustBeWanted({ row, duplicate }: World): void {
 }
 
 /** Somebody may be using what is on it. */
-function mustBeIdle({ row, loaded, loadEnded, attached, exportsLeft }: World): void {
+function mustBeIdle({ row, loaded, loadEnded, attached, exportsLeft, graceOver }: World): void {
+  must(graceOver, "let go of a disk that an earlier agent may be changing");
   must(exportsLeft === 0 || !attached || !loaded, "let go of a disk under its exports");
   if (row.wanted === "release") return;
   must(!loaded, "let go of a disk with a store");
@@ -297,6 +298,7 @@ function act(world: World, step: WorldStep): boolean {
     case "release-controllers": {
       const [back] = step.returns;
       must(!world.attached && !world.loaded, "released while attached");
+      must(world.graceOver || world.driver === "nvme", "released what may be being attached");
       must(
         back !== undefined && back.driver === world.controller.originalDriver,
         "released to another driver",

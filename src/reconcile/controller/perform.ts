@@ -10,6 +10,7 @@ import {
 import { isChanged } from "../../model/disk-admission.ts";
 import { refusing } from "../../model/disk-claim.ts";
 import { evidenceOf, type Evidence } from "../../model/evidence.ts";
+import { isInGrace, type PendingContext } from "../../model/pending-op.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { Rows } from "../../store/rows.ts";
 import { namespacesIn } from "../../sysfs/closure.ts";
@@ -58,6 +59,7 @@ export type ControllerStepContext = ChangeContext & {
       patch: ControllerStatusPatch,
     ) => Promise<boolean>;
   };
+  readonly pending: (now: Date) => PendingContext;
   readonly ownSubjects: () => ReadonlySet<string>;
   /** Who has the vfio group of a function open, looked for now. */
   readonly groupUser: (address: string) => Promise<string | undefined>;
@@ -66,6 +68,13 @@ export type ControllerStepContext = ChangeContext & {
   /** A claim has found evidence; it may end the admission of a disk. */
   readonly foundInClaim: (diskId: string, evidence: readonly Evidence[]) => Promise<void>;
 };
+
+/** The grace has begun anew while the lanes were waited for. */
+const TOO_EARLY = {
+  kind: "retry",
+  message: "an earlier agent may be changing what is on it",
+  unanswered: "not-sent",
+} as const;
 
 type Act = {
   readonly context: ControllerStepContext;
@@ -189,7 +198,8 @@ async function release(
   view: ControllerView,
   step: steps.ReleaseControllers,
 ): Promise<StepResult> {
-  const { kernel, spdk, claims, log } = context;
+  const { kernel, spdk, claims, log, pending } = context;
+  if (view.inKernel?.driver === VFIO && isInGrace(pending(new Date()))) return TOO_EARLY;
   const moved = await whatMoved(kernel, view, step);
   if (moved !== undefined) return { kind: "retry", message: moved, unanswered: "not-sent" };
   // Whoever has attached one of them meanwhile uses it.
@@ -317,6 +327,7 @@ function isLetGo({ rows, observed }: ControllerStepContext, storeUuid: string): 
 async function detach(on: Act, step: steps.DetachController): Promise<StepResult> {
   const { spdk, attached, rows, observed } = on.context;
   const { controllerName: name } = step;
+  if (isInGrace(on.context.pending(new Date()))) return TOO_EARLY;
   // Of namespaces without a row, only the stores on them show that they are used.
   const stores = await attempt(spdk.bdevLvolGetLvstores());
   if (stores.kind !== "ok") return retryOf([stores]);

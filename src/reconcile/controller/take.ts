@@ -1,13 +1,14 @@
 // The loop `controller-take`: takes the controllers of admitted disks from the kernel (vfio-pci),
 // attaches them, and gives back those that cannot be used.
 //
-// It never unbinds, detaches or gives back anything while a disk of the closure is in use, and acts on an
-// address only if the drive there is the one that its row expects.
+// It never unbinds, detaches or gives back anything while a disk of the closure is in use, nor from the target
+// while an earlier agent may be changing an lvol there or attaching it, and acts on an address only if the
+// drive there is the one that its row expects.
 import { controllerName } from "../../model/identity.ts";
 import { hasDrive, type ControllerRow } from "../../model/controller.ts";
 import { isInspecting } from "../../model/disk.ts";
 import { wasRefused, type StepFailure } from "../../model/failure.ts";
-import { pendingOp, pendingOpPhase } from "../../model/pending-op.ts";
+import { isInGrace, pendingOp, pendingOpPhase } from "../../model/pending-op.ts";
 import {
   ATTACH_TRIES,
   CLAIM_RETRY_FIRST_MS,
@@ -51,6 +52,7 @@ function planAttached(view: ControllerView, name: string): ControllerStep | unde
   if (isNewFailure(row, failure) && !isSetBack(view, row)) return setBack(view, failure);
   const goes = isSetBack(view, row) || disks.some(isUninspected) || !disks.some(isUseful);
   if (!goes || (!isTaken(view) && !isOurName(view, name))) return undefined;
+  if (isInGrace(view.pending)) return undefined;
   return recordThen(view, "detach", { kind: "detach-controller", controllerName: name });
 }
 
@@ -102,9 +104,10 @@ function isUninspected(disk: DiskThere): boolean {
 
 /** All members that were taken go back together, once each of them may; the first one plans it. */
 function release(view: ControllerView): ControllerStep | undefined {
-  const { members, groupUser } = view;
+  const { members, groupUser, pending } = view;
   const taken = members.filter(isTaken);
   if (taken[0]?.address !== view.address || groupUser !== undefined) return undefined;
+  if (isInGrace(pending)) return undefined;
   if (members.some(({ attachedAs }) => attachedAs !== undefined)) return undefined;
   if (!taken.every((member) => goesBack(view, member) || isPort(view, member))) return undefined;
   return {

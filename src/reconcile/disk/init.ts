@@ -11,7 +11,12 @@ import type { Slice } from "./slices.ts";
 import type { DiskView } from "./view.ts";
 import { planWipe } from "./wipe.ts";
 import type { DiskLoop } from "../loop.ts";
-import { pendingOp, pendingOpPhase, type PendingOpKind } from "../../model/pending-op.ts";
+import {
+  isInGrace,
+  pendingOp,
+  pendingOpPhase,
+  type PendingOpKind,
+} from "../../model/pending-op.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
 import type { DiskStep } from "../steps.ts";
 
@@ -147,11 +152,14 @@ function recordThen(view: DiskView, op: PendingOpKind, step: DiskStep): DiskStep
   return recorded && { kind: "record-disk", patch: { pendingOp: recorded } };
 }
 
-/** What is released goes once nothing of it is exported, and nothing else on its controller is used. */
+/**
+ * What is released goes once nothing of it is exported, nothing else on its controller is used, and no earlier
+ * agent can be changing an lvol on it.
+ */
 function detachFabric(view: DiskView): DiskStep | undefined {
-  const { fabric, onTarget, exportsLeft, heldBy } = view;
+  const { fabric, onTarget, exportsLeft, heldBy, pending } = view;
   if (fabric === undefined || onTarget === undefined) return undefined;
-  if (exportsLeft > 0 || heldBy.length > 0) return undefined;
+  if (exportsLeft > 0 || heldBy.length > 0 || isInGrace(pending)) return undefined;
   const { controllerName: name } = onTarget;
   return recordThen(view, "detach", { kind: "detach-disk", controllerName: name });
 }

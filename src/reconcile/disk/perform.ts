@@ -7,6 +7,7 @@ import { addressFamily } from "../../model/address.ts";
 import { rateOf } from "../../model/zeroing.ts";
 import type { DiskStatusPatch, DiskRow } from "../../model/disk.ts";
 import type { Config } from "../../config.ts";
+import { isInGrace, type PendingContext } from "../../model/pending-op.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
@@ -30,6 +31,7 @@ export type DiskStepContext = ChangeContext & {
   readonly observed: Observed;
   readonly lanes: Lanes;
   readonly slices: Slices;
+  readonly pending: (now: Date) => PendingContext;
   readonly log: Logger;
   readonly writer: {
     readonly recordDisk: (
@@ -205,6 +207,13 @@ async function detach(on: Act, { controllerName: name }: steps.DetachDisk): Prom
   if (left > 0) return { kind: "retry", message: `${left} exports of it are not gone yet` };
   const used = usedOnFabricWith({ rows, observed }, row, name);
   if (used.length > 0) return { kind: "retry", message: `${used.join(", ")} is in use with it` };
+  // It has begun anew while the lanes were waited for.
+  if (isInGrace(context.pending(new Date())))
+    return {
+      kind: "retry",
+      message: "an earlier agent may be changing it",
+      unanswered: "not-sent",
+    };
   const detached = await changing({ ...on, row }, spdk.bdevNvmeDetachController(name));
   const isGone =
     detached.kind === "ok" || (detached.kind === "refused" && detached.error.kind === "absent");

@@ -9,6 +9,7 @@ import {
 } from "../../model/disk.ts";
 import type { ObservedDisk, ObservedStore } from "../target/observed-disk.ts";
 import type { DiskView } from "./view.ts";
+import { isInGrace } from "../../model/pending-op.ts";
 import { TARGET_AWAY } from "../../model/target-process.ts";
 
 /** States that the last look gave a disk, and that hold until the next one. */
@@ -104,9 +105,12 @@ function foreignStore({ row, fleet }: DiskView, store: ObservedStore): string | 
 }
 
 /** What keeps a disk attached that is to be released; empty: nothing. */
-function releaseWaits({ row, exportsLeft, heldBy, waits }: DiskView): string {
+function releaseWaits({ row, exportsLeft, heldBy, waits, pending }: DiskView): string {
   if (exportsLeft > 0) return `the exports of ${exportsLeft} of its volumes are being ended`;
   if (heldBy.length > 0) return `it goes together with ${heldBy.join(", ")}, which is in use`;
+  if (isInGrace(pending)) {
+    return `an earlier agent may be changing what is on it, until ${pending.graceUntil.toISOString()}`;
+  }
   return row.lastError ?? waits ?? "";
 }
 
