@@ -305,11 +305,10 @@ export class Reconciler {
 
   /** What was read meanwhile may have been read before the lost change had its effect. */
   #onOutcomeKnown(id: string, of: OutcomeSubject): void {
-    const { rows, observed, log } = this.#shared;
+    const { rows, observed } = this.#shared;
     if (of === "disk") {
-      this.#disks.rescanTarget().catch((error: unknown) => {
-        log.warn({ err: error }, "cannot list the disks on the SPDK target");
-      });
+      this.#disks.doubtTarget();
+      this.#rescanTarget();
     } else if (of === "subsystem") observed.expireSubsystem(id);
     else if (rows.snapshots.get(id) === undefined) observed.setLvol(id, undefined);
     else observed.setSnapshot(id, undefined);
@@ -328,29 +327,34 @@ export class Reconciler {
   }
 
   #onFence(): void {
-    const { fence, log } = this.#shared;
+    const { fence } = this.#shared;
     if (fence.writeMode !== "read-only") this.#session.onWriteMode();
     this.#disks.scanKernelNow();
-    if (fence.writeMode === "read-write" && this.#shared.observed.incarnation !== undefined) {
-      // Disks found in another write mode could not be recorded: scan again.
-      this.#disks.rescanTarget().catch((error: unknown) => {
-        log.warn({ err: error }, "cannot list the disks on the SPDK target");
-      });
-    }
+    // Disks found in another write mode could not be recorded: scan again.
+    if (fence.writeMode === "read-write") this.#rescanTarget();
     if (this.#grace.isOf(fence.epoch)) this.#wakeAll();
     else this.#beginGrace();
   }
 
   #beginGrace(): void {
+    this.#disks.doubtTarget();
     this.#grace.begin(this.#shared.fence.epoch);
     this.#wakeAll();
   }
 
-  /** The grace ended: reads the lvols that requests of earlier agents may have changed. */
+  /** The grace ended: reads the disks and the lvols that requests of earlier agents may have changed. */
   #endGrace(): void {
     const { rows, observed, fence } = this.#shared;
     forgetUnsettled(rows, observed, fence.epoch);
+    this.#rescanTarget();
     this.#wakeAll();
+  }
+
+  #rescanTarget(): void {
+    if (this.#shared.observed.incarnation === undefined) return;
+    this.#disks.rescanTarget().catch((error: unknown) => {
+      this.#shared.log.warn({ err: error }, "cannot list the disks on the SPDK target");
+    });
   }
 
   #wakeAll(): void {

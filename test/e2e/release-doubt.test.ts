@@ -5,12 +5,13 @@ import { describe, expect, it } from "vitest";
 import { spdkClient } from "../../src/spdk/client.ts";
 import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
-import { crashScenario } from "../support/crash-scenario.ts";
+import { crashScenario, type CrashScenario } from "../support/crash-scenario.ts";
 import { testDatabase } from "../support/database.ts";
 import { REAL_SOCKET, startTarget } from "../support/target.ts";
 import { GIB } from "../support/drives.ts";
 import { idOf, provision, remove, WAIT } from "../support/volumes.ts";
 
+const ATTACH = "bdev_nvme_attach_controller";
 const DETACH = "bdev_nvme_detach_controller";
 
 async function diskOf({ client }: TestAgent) {
@@ -27,6 +28,16 @@ async function release(agent: TestAgent, force = false) {
   const asked = { diskId: disk?.meta?.id ?? "", serial: disk?.status?.serial ?? "" };
   const request = { ...asked, force, reason: force ? "it moves" : "", waitTimeout: WAIT };
   return (await call(client, client.releaseDisk.bind(client), request)).disk?.status?.state;
+}
+
+/** Stores that are loaded, and what led to it. */
+function left({ target }: CrashScenario) {
+  const { counts } = target.engine().gate;
+  return {
+    stores: target.state().stores.size,
+    attaches: counts[ATTACH],
+    detaches: counts[DETACH],
+  };
 }
 
 describe.skipIf(REAL_SOCKET !== undefined)("ReleaseDisk", () => {
@@ -86,6 +97,42 @@ describe.skipIf(REAL_SOCKET !== undefined)("ReleaseDisk", () => {
     expect(await release(agent, true)).toBe("DISK_STATE_RELEASED");
     const subsystems = await spdk.nvmfGetSubsystems();
     expect(subsystems.find((one) => one.nqn === nqn)?.serialNumber).toBe("SOMEBODY");
+  });
+
+  it("of a disk that is being attached is done once that has ended and was undone", async () => {
+    await using scenario = await crashScenario();
+    const agent = await scenario.start();
+    await agent.ready();
+    await provision(agent, { sizeBytes: GIB / 16n });
+    const { target } = scenario;
+    target.state().flush();
+    await target.restart();
+    const { gate } = target.engine();
+    gate.addRule({ effect: "slow", method: ATTACH, nth: 1, ms: 1_500 });
+    await until("the attach is sent", () => gate.counts[ATTACH] === 1);
+    expect(await release(agent, true)).toBe("DISK_STATE_RELEASED");
+    expect(left(scenario)).toEqual({ stores: 0, attaches: 1, detaches: 1 });
+  });
+
+  it("waits for the attach of an earlier agent likewise", async () => {
+    await using scenario = await crashScenario({ graceMs: 3_000 });
+    await (await scenario.start()).ready();
+    await scenario.killAgent();
+    const { target } = scenario;
+    target.state().flush();
+    await target.restart();
+    const { gate } = target.engine();
+    gate.addRule({ effect: "slow", method: ATTACH, nth: 1, ms: 2_000 });
+    await scenario.start();
+    await until("the attach is sent", () => gate.counts[ATTACH] === 1);
+    await scenario.killAgent();
+    const agent = await scenario.start();
+    const { rows, ready } = agent.node.agent;
+    await until("another agent leads and knows of the attach", () => {
+      return ready() && [...rows.disks()].some(({ pendingOp }) => pendingOp?.op === "attach");
+    });
+    expect(await release(agent, true)).toBe("DISK_STATE_RELEASED");
+    expect(left(scenario)).toEqual({ stores: 0, attaches: 1, detaches: 1 });
   });
 
   it("detaches no disk under the delete of an lvol that an earlier agent has sent", async () => {

@@ -247,6 +247,29 @@ describe.skipIf(REAL_SOCKET !== undefined)("ReleaseDisk", () => {
     expect(await isUp(agent, idOf(made))).toBe(false);
   });
 
+  it("of a disk that was looked for on vfio-pci, and is being attached, waits until it is off again", async () => {
+    const address = "0000:05:00.0";
+    await using node = await nodeWithDrives(spec(drive(1)));
+    const agent = await node.start();
+    await upVolume(agent);
+    const { kernel } = node.kernel;
+    await node.target.kill();
+    await kernel.unplug(SLOT);
+    await node.target.restart();
+    const { rows } = agent.node.agent;
+    await until("it is not tried where it was", () => rows.controller(SLOT)?.state === "MISSING");
+    await settled(agent, { SER1: "DISK_STATE_MISSING" });
+    await using control = await node.target.control();
+    const [attach, detach] = ["bdev_nvme_attach_controller", "bdev_nvme_detach_controller"];
+    await control.resetCounts();
+    await control.ask({ op: "slow", method: attach, nth: 1, ms: 2_000 });
+    await kernel.plugIn({ ...drive(1), address, iommuGroup: "5", driver: "vfio-pci" });
+    await until("the attach is sent", async () => (await control.counts())[attach] === 1);
+    expect(await release(agent, "SER1", FORCED)).toBe("DISK_STATE_RELEASED");
+    expect(await control.counts()).toMatchObject({ [attach]: 1, [detach]: 1 });
+    expect(await node.target.spdk.bdevNvmeGetControllers()).toEqual([]);
+  });
+
   it("is carried on by the agent that finds it half done", async () => {
     await using node = await nodeWithDrives(spec(drive(1)));
     const agent = await node.start();

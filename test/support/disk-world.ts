@@ -134,6 +134,7 @@ function view(world: World): DiskView {
     space: spaceOnTarget(row, seen, SPACE_THRESHOLDS),
     spaceThresholds: SPACE_THRESHOLDS,
     targetListed: world.targetListed,
+    attachMayRun: !world.graceOver && (transport === "TCP" || driver === VFIO),
     inKernel: kernelSees ? inKernel : undefined,
     kernelListed: world.kernelListed,
     fabric: transport === "TCP" ? { ...FABRIC, format: world.format } : undefined,

@@ -17,6 +17,7 @@ import { nodeObstacle } from "../../sysfs/vfio.ts";
 import type { Moment } from "../engine/kind.ts";
 import { exportsLeft } from "../disk/exports-left.ts";
 import type { Observed } from "../target/observed.ts";
+import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { ObservedDisk } from "../target/observed-disk.ts";
 import type { Attached } from "./attached.ts";
 import { isInUse, isSetBack, isTaken, isWanted, VFIO } from "./closure-rules.ts";
@@ -43,6 +44,9 @@ export type ControllersOptions = {
   readonly pending: (now: Date) => PendingContext;
   readonly writeMode: () => WriteMode;
   readonly targetListed: () => boolean;
+  /** What the target does not list comes only by what this agent sends. */
+  readonly targetSettled: () => boolean;
+  readonly outcomes: UnknownOutcomes;
   /** As found by the latest look at a disk. */
   readonly evidence: (id: string) => readonly Evidence[] | undefined;
   /** The row of the disk is that of another node. */
@@ -186,14 +190,30 @@ export class Controllers {
     return disk.transport === "PCIe" ? conflictOf(this.#whereIs(disk), disk) : undefined;
   }
 
-  /** Of the controllers of a disk: why a claim failed for good, and what they wait for or fail at. */
+  /**
+   * Of the controllers of a disk: why a claim failed for good, what they wait for or fail at, and whether one may
+   * be attached by what was sent already.
+   */
   troublesOf(disk: DiskRow, now: Date) {
     const { rows, pending } = this.#options;
-    if (disk.transport !== "PCIe") return { setback: undefined, waits: undefined };
+    const attachMayRun = this.#attachMayRun(disk);
+    if (disk.transport !== "PCIe") return { setback: undefined, waits: undefined, attachMayRun };
     const own = [...rows.controllers()].filter((row) => hasDrive(row, disk));
     const setBack = own.find((row) => isSetBack({ now, pending: pending(now) }, row));
     const texts = own.map(({ lastError, stateReason }) => lastError ?? stateReason);
-    return { setback: setBack?.setback, waits: texts.find((text) => text !== "") };
+    return { setback: setBack?.setback, waits: texts.find((text) => text !== ""), attachMayRun };
+  }
+
+  /** Of a function that the target can attach, and whose drive is the one of the disk or not known. */
+  #attachMayRun(disk: DiskRow): boolean {
+    const { rows, attached, outcomes, targetSettled } = this.#options;
+    if (disk.transport !== "PCIe") return !targetSettled();
+    return [...rows.controllers()]
+      .filter((row) => this.#functionAt(row.id)?.driver === VFIO)
+      .filter((row) => row.serial === undefined || hasDrive(row, disk))
+      .some(
+        ({ id }) => !targetSettled() || attached.isAttaching(id) || outcomes.of(id) !== undefined,
+      );
   }
 
   /** Other disks in use that go together with an attached one, if it is detached: `serial/nsid`. */

@@ -105,7 +105,7 @@ export async function performControllerStep(
     case "release-controllers":
       return await inLanes(context, members, () => release(context, view, step));
     case "attach-controller":
-      return await attach(context, view, step);
+      return await context.attached.whileAttaching(step.traddr, () => attach(context, view, step));
     case "detach-controller":
       return await inLanes(context, members, (lane) => detach({ context, view, lane }, step));
   }

@@ -23,7 +23,7 @@ import { performControllerStep, type ClaimMemory } from "../controller/perform.t
 import type { ControllerView } from "../controller/view.ts";
 import { ownSubjects } from "../../model/disk-claim.ts";
 import type { DiskView } from "./view.ts";
-import { disksOnTarget, type FoundDisks } from "../target/disks-on-target.ts";
+import type { FoundDisks } from "../target/disks-on-target.ts";
 import type { LoopStatus, Moment, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
 import { releaseFacts } from "./exports-left.ts";
@@ -32,6 +32,7 @@ import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import { KernelListings } from "./kernel-listings.ts";
 import { KernelScans } from "./kernel-scans.ts";
+import { TargetListings } from "./target-listings.ts";
 import { StoreLoads } from "./store-loads.ts";
 import type { Observed } from "../target/observed.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
@@ -76,7 +77,7 @@ export class Disks {
   /** For calls. */
   readonly looks: CallLooks;
   readonly locators: Locators;
-  #scannedIncarnation: string | undefined;
+  readonly #listed: TargetListings;
   readonly #scans = new KernelScans(
     async () => {
       await this.#syncKernelDisks();
@@ -92,7 +93,8 @@ export class Disks {
 
   constructor(options: DisksOptions) {
     this.#options = options;
-    this.#attached = new Attached(options.observed);
+    this.#listed = new TargetListings(options);
+    this.#attached = new Attached(options);
     this.#newDisks = new NewDisks(options);
     this.#admissions = new Admissions({
       ...options,
@@ -105,7 +107,8 @@ export class Disks {
       nodeId: options.config.nodeId,
       attached: this.#attached,
       claims: this.#claims,
-      targetListed: () => this.#targetListed,
+      targetListed: () => this.#listed.listed,
+      targetSettled: () => this.#listed.settled,
       evidence: (id) => this.#admissions.looks.evidence(id),
       isElsewhere: (id) => this.#newDisks.isElsewhere(id),
       loadEnded: (disk) => this.#storeLoads.ended(disk),
@@ -127,7 +130,7 @@ export class Disks {
     this.#storeLoads = new StoreLoads({ ...options, rescan, onEnded });
     this.#fabric = new FabricDisks({
       ...options,
-      list: async () => (await this.scanTargetDisks()).found,
+      list: async () => (await this.#listed.read()).found,
       rescan: () => this.rescanTarget(),
       admit: (id) => this.#admissions.admitByPolicy(id),
     });
@@ -139,12 +142,12 @@ export class Disks {
 
   /** Whether the disks were listed both in the kernel and in this incarnation of the target. */
   get listed(): boolean {
-    return this.controllers.topology !== undefined && this.#targetListed;
+    return this.controllers.topology !== undefined && this.#listed.listed;
   }
 
-  get #targetListed(): boolean {
-    const { incarnation } = this.#options.observed;
-    return incarnation !== undefined && incarnation === this.#scannedIncarnation;
+  /** Until they are listed once more, a disk that is not on the target may still come. */
+  doubtTarget(): void {
+    this.#listed.doubt();
   }
 
   scanKernelNow(): void {
@@ -168,7 +171,7 @@ export class Disks {
       row,
       ...moment,
       targetConnected: observed.targetAnswers,
-      targetListed: this.#targetListed,
+      targetListed: this.#listed.listed,
       onTarget,
       space: spaceOnTarget(row, onTarget, config.spaceThresholds, slices.heldBytes(row)),
       spaceThresholds: config.spaceThresholds,
@@ -233,14 +236,15 @@ export class Disks {
   /** Scans and applies the disks on the target only. */
   async rescanTarget(): Promise<void> {
     const { incarnation } = this.#options.observed;
-    const disks = await this.scanTargetDisks();
+    const disks = await this.#listed.read();
     if (this.#options.observed.incarnation !== incarnation) return;
     this.applyTargetScan(disks);
     this.ensureFabricDisksAttached(disks);
   }
 
   /** Matches the disks found on the target with rows and stores them as observations. */
-  applyTargetScan({ found, controllers, inTransition, freeRead }: FoundDisks): void {
+  applyTargetScan(scan: FoundDisks): void {
+    const { found, controllers, inTransition, freeRead } = scan;
     const { rows, observed, log } = this.#options;
     this.#attached.scanned(controllers);
     const functions = this.controllers.topology?.functions ?? [];
@@ -254,7 +258,7 @@ export class Disks {
       if (inTransition.has(row.id) && now !== undefined && now.store === undefined) continue;
       observed.setScannedDisk(row.id, now, freeRead);
     }
-    this.#scannedIncarnation = observed.incarnation;
+    this.#listed.applied(scan);
     for (const row of rows.disks()) this.#options.wake(row.id);
     this.controllers.wakeAll();
     this.#expectLoads();
@@ -278,15 +282,8 @@ export class Disks {
     attached.catch((err: unknown) => this.#options.log.warn({ err }, message));
   }
 
-  async scanTargetDisks(bdevs?: Promise<readonly Bdev[]>): Promise<FoundDisks> {
-    const { spdk, rows, config, lanes, observed } = this.#options;
-    const freeRead = observed.beginFreeRead();
-    const changing = ({ id }: DiskRow) => lanes.busy({ kind: "disk", disk: id, mode: "shared" });
-    const inTransition = new Set([...rows.disks()].filter(changing).map(({ id }) => id));
-    const nsids = new Set([1, ...config.fabricDisks.map(({ nsid }) => nsid)]);
-    for (const row of rows.disks()) nsids.add(row.nsid);
-    const { disks: found, controllers } = await disksOnTarget(spdk, nsids, bdevs);
-    return { found, controllers, inTransition, freeRead };
+  scanTargetDisks(bdevs?: Promise<readonly Bdev[]>): Promise<FoundDisks> {
+    return this.#listed.read(bdevs);
   }
 
   /**
@@ -295,7 +292,7 @@ export class Disks {
    */
   async #retryPostponed(): Promise<void> {
     const isConnected = this.#options.observed.incarnation !== undefined;
-    if (isConnected && !this.#targetListed) await this.rescanTarget();
+    if (isConnected && !this.#listed.settled) await this.rescanTarget();
     await this.#fabric.admitKnown();
   }
 

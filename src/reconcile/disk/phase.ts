@@ -114,12 +114,21 @@ function releaseWaits({ row, exportsLeft, heldBy, waits, pending }: DiskView): s
   return row.lastError ?? waits ?? "";
 }
 
-/** Not on the target: released once it is on no driver of ours. */
+/** Another node may use a released disk, so nothing that was sent may attach it to this target any more. */
+function mayBeAttached({ row, inFlight, outcomeUnknown, attachMayRun }: DiskView): boolean {
+  // Nothing attaches it after that without a note of it.
+  if (row.state === "RELEASED" && row.pendingOp?.op !== "attach") return false;
+  return inFlight || outcomeUnknown !== undefined || attachMayRun;
+}
+
+/** Not on the target: released once it is on no driver of ours, and nothing can attach it. */
 function phaseReleased(view: DiskView): DiskPhase | undefined {
   const { row, inKernel, fabric, kernelListed, exportsLeft, waits = "" } = view;
   const is = (state: DiskState, stateReason = ""): DiskPhase => ({ state, stateReason });
   // Also of a disk that was pulled out, whose exports have outlived it. After that nothing is exported.
   if (row.state !== "RELEASED" && exportsLeft > 0) return is("RELEASING", releaseWaits(view));
+  if (mayBeAttached(view))
+    return is("RELEASING", "it may still be attached by what was sent before");
   if (fabric !== undefined) return is("RELEASED");
   if (!kernelListed) return undefined;
   if (inKernel === undefined) {

@@ -139,6 +139,7 @@ function releasedColumns({ row }: DiskView): Patch {
   if (row.lvsUuid === undefined && row.lvsName !== undefined) patch.lvsName = undefined;
   if (row.controllerName !== undefined) patch.controllerName = undefined;
   if (row.zeroing !== undefined) patch.zeroing = undefined;
+  if (row.pendingOp !== undefined) patch.pendingOp = undefined;
   if (row.observedGeneration !== row.generation) patch.observedGeneration = row.generation;
   return patch;
 }

@@ -50,6 +50,8 @@ export type DiskView = {
    * Whether the disks on the target were listed in this incarnation; until then absence is unknown.
    */
   readonly targetListed: boolean;
+  /** Something that was sent before, by whatever agent, may still attach it; steps of its own loop aside. */
+  readonly attachMayRun: boolean;
   readonly inKernel: DiskInKernel | undefined;
   /** Whether the kernel's disks were listed since the agent started. */
   readonly kernelListed: boolean;

@@ -28,6 +28,8 @@ export type FoundDisks = {
   readonly inTransition: ReadonlySet<string>;
   /** When the reads began (Observed.beginFreeRead). */
   readonly freeRead: ReadMark;
+  /** How many doubts there had been (TargetListings.doubt); undefined: it was read within the grace. */
+  readonly after: number | undefined;
 };
 
 /**

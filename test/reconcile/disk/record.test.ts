@@ -48,6 +48,7 @@ function view(change: Partial<DiskView> = {}): DiskView {
     space: spaceOnTarget(row, onTarget, SPACE_THRESHOLDS),
     spaceThresholds: SPACE_THRESHOLDS,
     targetListed: true,
+    attachMayRun: false,
     inKernel: undefined,
     kernelListed: true,
     zeroesByItself: false,
@@ -268,6 +269,9 @@ describe("the evidence against a disk under its kernel driver", () => {
 
 describe("a disk that is to be released and is on the target no more", () => {
   const away = { onTarget: undefined, inKernel: undefined } as const;
+  const place = { traddr: "10.0.0.1", trsvcid: "4420", subnqn: "nqn.d" };
+  const fabric = { trtype: "TCP", ...place, format: false } as const;
+  const LOST = { of: "disk", method: "bdev_nvme_attach_controller", since: NOW } as const;
   const row = (state: DiskRow["state"]) =>
     diskRow({ id: ID, ...SERIAL, wanted: "release", state, transport: "PCIe" });
 
@@ -279,6 +283,31 @@ describe("a disk that is to be released and is on the target no more", () => {
     expect(diskRecord(view({ ...away, row: row("RELEASING") }))).toMatchObject({
       state: "RELEASED",
     });
+  });
+
+  it.each([
+    ["a step on it is not answered", { inFlight: true }],
+    ["the outcome of one is not known", { outcomeUnknown: LOST }],
+    ["something else that was sent may attach it", { attachMayRun: true }],
+  ])("is not released while %s", (_what, doubt) => {
+    for (const transport of ["TCP", "PCIe"] as const) {
+      const releasing = { ...row("CLAIMING"), transport };
+      expect(diskPhase(view({ ...away, row: releasing, fabric, ...doubt }))).toMatchObject({
+        state: "RELEASING",
+        stateReason: expect.stringContaining("may still be attached"),
+      });
+      expect(diskPhase(view({ ...away, row: releasing, fabric }))?.state).toBe("RELEASED");
+    }
+  });
+
+  it("stays released whatever is sent, but for an attach that was announced since", () => {
+    const sent = { ...away, fabric, inFlight: true };
+    expect(diskPhase(view({ ...sent, row: row("RELEASED") }))?.state).toBe("RELEASED");
+    const op = { op: "attach", run: "run", epoch: 1n, since: NOW, failed: false } as const;
+    const announced = { ...row("RELEASED"), pendingOp: op };
+    expect(diskPhase(view({ ...sent, row: announced }))?.state).toBe("RELEASING");
+    const ended = diskRecord(view({ ...away, fabric, row: announced }));
+    expect(ended).toHaveProperty("pendingOp", undefined);
   });
 
   it("stays so when another incarnation of the target was not asked for its exports yet", () => {
