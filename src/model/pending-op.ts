@@ -6,6 +6,7 @@ export const PENDING_OPS = [
   "delete",
   "resize",
   "snapshot",
+  "earlier-snapshot",
   "clone",
   "inflate",
   "attach",
@@ -17,7 +18,8 @@ export const PENDING_OPS = [
 
 /**
  * clone: what makes an lvol the clone of its snapshot, but for the inflation of a thick one. delete: of a
- * volume or a snapshot; the latter merges it into its clone.
+ * volume or a snapshot; the latter merges it into its clone. earlier-snapshot: an agent whose records are
+ * lost may have sent it; it is never sent.
  */
 export type PendingOpKind = (typeof PENDING_OPS)[number];
 

@@ -238,6 +238,10 @@ function snapshotCreated(view: SnapshotView): SnapshotCondition {
     if (wait !== undefined) {
       return { type, status: "FALSE", reason: wait.reason, message: waitText(wait) };
     }
+    if (row.pendingOp?.op === "earlier-snapshot") {
+      const message = "its row is older than its store, which was not read yet: it may be taken";
+      return { type, status: "UNKNOWN", reason: "NotSeenYet", message };
+    }
     const message = row.lastError ?? "not taken yet";
     return { type, status: "FALSE", reason: row.failed ? "Failed" : "NotCreated", message };
   }

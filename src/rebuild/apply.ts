@@ -61,8 +61,6 @@ export async function applyRebuild(
   const older = wasOlder ? await distrustRows(client, nodeId, revision) : undefined;
   await takeLargerSizes(client, plan.grown);
   const confirmed = keepListed ? await confirmListed(client, plan.hosts, revision) : 0;
-  await recordTaken(client, plan.taken);
-  if (wasOlder) await giveUpNeverTaken(client, nodeId);
   const disks = await insertDisks(client, plan.disks, revision);
   await takeIds(client, nodeId, plan);
   const lvols = await insertObjects(client, "lvol", withRevision(plan.lvols, revision));
@@ -147,25 +145,6 @@ async function sumPromises(client: Sql, nodeId: string, revision: bigint): Promi
      ) sums on sums.disk_id = d.id
      where d.id = disk.id and disk.node_id = $1`,
     [nodeId, revision],
-  );
-}
-
-async function recordTaken(client: Sql, taken: RebuildPlan["taken"]): Promise<void> {
-  await client.query(
-    `update snapshot set lvol_uuid = r.lvol_uuid
-     from jsonb_to_recordset($1::jsonb) as r (id uuid, lvol_uuid uuid)
-     where snapshot.id = r.id and snapshot.lvol_uuid is null`,
-    [records(taken)],
-  );
-}
-
-/** As of volumes: taken now, they would have the data of another moment than was asked for. */
-async function giveUpNeverTaken(client: Sql, nodeId: string): Promise<void> {
-  await client.query(
-    `update snapshot set failed = true, last_error =
-       'the row comes from an older database: the snapshot may have been taken and deleted since'
-     where node_id = $1 and lvol_uuid is null and delete_time is null`,
-    [nodeId],
   );
 }
 

@@ -2,7 +2,9 @@
 // facts that may have changed since are taken back to the side that harms nobody.
 import type { Remembered } from "../local/local-memory.ts";
 import { unlikeRemembered } from "../local/local-memory.ts";
+import type { PendingOp } from "../model/pending-op.ts";
 import { readLease } from "../store/lease.ts";
+import { json } from "../store/columns.ts";
 import { LISTED_HOSTS } from "../store/moved-disks.ts";
 import type { Sql } from "../store/sql.ts";
 
@@ -27,8 +29,8 @@ export async function isOlder(
 
 /**
  * Takes back what older rows may have wrong (docs/architecture.md#what-an-older-row-may-have-wrong): no
- * host is confirmed, no free space is known to be zeroed, an lvol that was never seen may have been made,
- * and what was requested, asserted or failed then does not act now. Each row gets a new generation.
+ * host is confirmed, no free space is known to be zeroed, an lvol or a snapshot that was never seen may have
+ * been made, and what was requested, asserted or failed then does not act now. Each row gets a new generation.
  */
 export async function distrustRows(
   client: Sql,
@@ -64,11 +66,12 @@ export async function distrustRows(
   );
   await client.query(
     `update snapshot set
+       pending_op = case when lvol_uuid is null then $3::jsonb else pending_op end,
        failed = false, failures = '{}', last_error = null, attempt = 0, next_try_time = null,
        generation = generation + 1, traceparent = null, actor = null,
        revision = $2, update_time = now()
      where node_id = $1 and delete_time is null`,
-    [nodeId, revision],
+    [nodeId, revision, json(earlierSnapshot())],
   );
   return {
     unconfirmedHosts: lvols.rows.reduce((sum, { hosts }) => sum + hosts, 0),
@@ -76,4 +79,9 @@ export async function distrustRows(
     neverSeen: lvols.rows.filter(({ never_seen: neverSeen }) => neverSeen).length,
     stores: disks.rows.filter(({ with_store: withStore }) => withStore).length,
   };
+}
+
+/** Sent to an incarnation that nobody knows: the store says what came of it, once it is read. */
+function earlierSnapshot(): PendingOp {
+  return { op: "earlier-snapshot", run: "", epoch: 0n, since: new Date(), failed: false };
 }

@@ -20,8 +20,6 @@ export type RebuildPlan = {
   readonly disks: readonly DiskRow[];
   readonly lvols: readonly LvolRow[];
   readonly snapshots: readonly SnapshotRow[];
-  /** Snapshots whose rows do not say yet that they were taken. */
-  readonly taken: readonly { readonly id: string; readonly lvolUuid: string }[];
   /** Volumes that have a row and are larger on the target: they were grown since. */
   readonly grown: readonly GrownLvol[];
   /** Hosts that the row, or the target, does not confirm. */
@@ -74,12 +72,11 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
     }
     if (!context.knownStores.has(id)) disks.push(diskRow(disk, store, context));
   }
-  const { knownLvols, knownSnapshots, older } = context;
+  const { knownLvols, older } = context;
   return {
     disks,
     lvols,
     snapshots,
-    taken: older ? found.lvols.flatMap((lvol) => takenSnapshot(lvol, knownSnapshots)) : [],
     grown: older ? found.lvols.flatMap((lvol) => grownLvol(lvol, knownLvols.get(lvol.name))) : [],
     hosts: compareHosts([...knownLvols.values(), ...lvols], found.subsystems, older),
     left,
@@ -88,15 +85,6 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
 
 function knownMembers({ knownLvols, knownSnapshots }: RebuildContext) {
   return new Map<string, { readonly familyRoot: string }>([...knownLvols, ...knownSnapshots]);
-}
-
-function takenSnapshot(
-  { name: id, uuid: lvolUuid, snapshot }: FoundLvol,
-  known: ReadonlyMap<string, SnapshotRow>,
-): RebuildPlan["taken"] {
-  const row = known.get(id);
-  const isNews = row?.lvolUuid === undefined && row?.deleteTime === undefined;
-  return snapshot && row !== undefined && isNews ? [{ id, lvolUuid }] : [];
 }
 
 /** Volumes only grow: of two sizes of one lvol the larger one is the later one. */

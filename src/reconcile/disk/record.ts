@@ -89,6 +89,7 @@ function pendingEnded(view: DiskView): boolean {
     case "delete":
     case "resize":
     case "snapshot":
+    case "earlier-snapshot":
     case "clone":
     case "inflate":
       return false;

@@ -1,6 +1,7 @@
 // The loop `snapshot-create`: takes the snapshot of a volume, exported or not, while its host goes on.
 //
-// It never takes a snapshot again that existed and is gone.
+// It never takes a snapshot again that existed and is gone, nor one that an older database asks for: it would
+// have the data of another moment.
 import { pendingOp, pendingOpPhase } from "../../model/pending-op.ts";
 import type { SnapshotLoop } from "../loop.ts";
 import type { SnapshotStep } from "../steps.ts";
@@ -13,6 +14,7 @@ function plan(view: SnapshotPlanView): SnapshotStep | undefined {
   if (store === undefined || row.deleteRequestedTime !== undefined) return undefined;
   if (observed === undefined) return observeSnapshot(view, store);
   if (observed.kind === "present" || row.lvolUuid !== undefined) return undefined;
+  if (row.pendingOp?.op === "earlier-snapshot") return undefined;
   if (source?.lvol?.kind !== "present" || wait !== undefined) return undefined;
   switch (pendingOpPhase(row.pendingOp, pending)) {
     case "own":

@@ -21,7 +21,11 @@ export function snapshotRecord(view: SnapshotPlanView): SnapshotStatusPatch | un
     Object.assign(patch, CLEARED);
   } else {
     if (observed?.kind === "present") Object.assign(patch, observedColumns(view, observed));
-    if (sourceIsGone(view)) Object.assign(patch, GIVEN_UP, { lastError: SOURCE_GONE });
+    if (earlierIsGone(view)) {
+      Object.assign(patch, GIVEN_UP, { lastError: EARLIER_GONE, pendingOp: undefined });
+    } else if (sourceIsGone(view)) {
+      Object.assign(patch, GIVEN_UP, { lastError: SOURCE_GONE });
+    }
     Object.assign(patch, failuresPatch(view));
   }
   return Object.keys(patch).length === 0 ? undefined : patch;
@@ -29,6 +33,8 @@ export function snapshotRecord(view: SnapshotPlanView): SnapshotStatusPatch | un
 
 const CLEARED = { failures: {}, lastError: undefined, attempt: 0, nextTryTime: undefined } as const;
 const GIVEN_UP = { failed: true, nextTryTime: undefined } as const;
+const EARLIER_GONE =
+  "the row comes from an older database: the snapshot may have been taken and deleted since";
 const SOURCE_GONE = "the volume was deleted or lost before the snapshot was taken";
 
 function observedColumns(
@@ -41,7 +47,9 @@ function observedColumns(
   if (row.lvsUuid !== lvol.lvsUuid) patch.lvsUuid = lvol.lvsUuid;
   if (row.observedSizeBytes !== lvol.sizeBytes) patch.observedSizeBytes = lvol.sizeBytes;
   if (row.parentId !== lvol.parent) patch.parentId = lvol.parent;
-  if (row.pendingOp?.op === "snapshot" && !inFlight) patch.pendingOp = undefined;
+  const { op } = row.pendingOp ?? {};
+  const isTaken = op === "snapshot" || op === "earlier-snapshot";
+  if (isTaken && !inFlight) patch.pendingOp = undefined;
   const isUp = snapshotState({ ...view, row: { ...row, ...patch } }) === "UP";
   if (isUp && row.observedGeneration !== row.generation) patch.observedGeneration = row.generation;
   return patch;
@@ -60,6 +68,12 @@ function isGone({
   if (inFlight || outcomeUnknown !== undefined) return false;
   if (observed?.kind !== "absent" && !diskReleased) return false;
   return pendingOpPhase(row.pendingOp, pending) !== "running" && !diskDoubtful;
+}
+
+/** The store was read, and has no snapshot that was taken after the older database was saved. */
+function earlierIsGone({ row, observed, pending }: SnapshotPlanView): boolean {
+  if (row.pendingOp?.op !== "earlier-snapshot" || observed?.kind !== "absent") return false;
+  return pendingOpPhase(row.pendingOp, pending) !== "running";
 }
 
 /** It was not taken, and never can be. */
