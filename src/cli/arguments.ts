@@ -8,7 +8,8 @@ export function parseArguments<T extends ParseArgsConfig>(
 ): ReturnType<typeof parseArgs<T>> {
   const found = parseArgs(config);
   for (const [name, value] of Object.entries(found.values)) {
-    if (value === "") throw new Error(`--${name} must not be empty`);
+    if (value === "" || (Array.isArray(value) && value.includes("")))
+      throw new Error(`--${name} must not be empty`);
   }
   const positionals: readonly string[] = found.positionals;
   if (positionals.includes("")) throw new Error("an argument must not be empty");

@@ -5,30 +5,46 @@ import { pino } from "pino";
 import { EXIT_FAILED, EXIT_USAGE, messageOf, type Io } from "./io.ts";
 import { EXIT_CONFIG, readConfigOrFaults, type Config } from "../config.ts";
 import { LocalMemory, type Remembered } from "../local/local-memory.ts";
-import { spdkClient } from "../spdk/client.ts";
+import type { DiskRow } from "../model/disk.ts";
+import { spdkClient, type SpdkClient } from "../spdk/client.ts";
 import { SpdkConnection } from "../spdk/connection.ts";
 import { openDatabase, type Database } from "../store/database.ts";
 import { MIGRATIONS_DIR, schemaState } from "../store/migrate.ts";
 import { loadNode, registerNode } from "../store/statements.ts";
 import { findTombstones, isOf } from "../store/tombstones.ts";
 import { openKernel } from "../sysfs/kernel.ts";
+import { listNvme } from "../sysfs/nvme.ts";
 import { applyRebuild, refuseIfLed, type Written } from "../rebuild/apply.ts";
-import { attachDisks, lookAtTarget, unknownLvols, type Found } from "../rebuild/found.ts";
+import {
+  attachDisks,
+  lookAtTarget,
+  storesLoaded,
+  unknownLvols,
+  type Found,
+} from "../rebuild/found.ts";
 import { comparedText } from "../rebuild/hosts.ts";
 import { isOlder } from "../rebuild/older-rows.ts";
 import { planRebuild, type RebuildContext, type RebuildPlan } from "../rebuild/plan.ts";
+import { CURE, NotRead, reckon, unreadDisks, unreadText } from "../rebuild/unread.ts";
 
-const USAGE = `usage: storage-node rebuild [--attach] [--keep-listed] [--apply]
+const USAGE = `usage: storage-node rebuild [--attach] [--without DISK]... [--keep-listed] [--apply]
 
   Creates database rows for the lvstores and volumes on the target that the database does not have.
   Without --apply it only prints what it would write. The new rows have no hosts: their exports keep
   their hosts until AllowHost or RevokeHost sets them.
+
+  It waits until the target has loaded the lvstores that it is loading. What was not read is not absent:
+  --apply is refused while a disk is not attached that is configured, on vfio-pci or has a row with an
+  lvstore, or while that lvstore is not loaded.
 
   Rows of a database that is older than what the node remembers may have outdated facts: after --apply
   none of their hosts may connect before it is confirmed ("storage-node confirm-hosts", AllowHost), the
   free space of every disk counts as not zeroed, and no lvol is created for a row that never had one.
 
   --attach        first attach the disks that serve would attach
+  --without DISK  go on without a disk that is lost, by its id, serial or address: volumes on it that the
+                  database does not have get no rows, and if it comes back, its lvstore is FOREIGN unless
+                  its row is there. Several times for several disks
   --keep-listed   confirm the hosts that both the row and the target list. Only if the target did not
                   restart, and got no saved configuration, since the newer database was lost: a host
                   that was revoked is not listed then
@@ -36,11 +52,15 @@ const USAGE = `usage: storage-node rebuild [--attach] [--keep-listed] [--apply]
 
 const CONNECT_MS = 5_000;
 
+/** A wait that is longer is said. */
+const TELL_MS = 1_000;
+
 export async function rebuild(args: readonly string[], io: Io): Promise<number> {
-  let flags: { attach?: boolean; "keep-listed"?: boolean; apply?: boolean; help?: boolean };
+  let flags: Flags;
   try {
     const options = {
       attach: { type: "boolean" },
+      without: { type: "string", multiple: true },
       "keep-listed": { type: "boolean" },
       apply: { type: "boolean" },
       help: { type: "boolean" },
@@ -58,7 +78,7 @@ export async function rebuild(args: readonly string[], io: Io): Promise<number> 
   if (config === undefined) return EXIT_CONFIG;
   try {
     const { attach = false, apply = false, "keep-listed": keepListed = false } = flags;
-    await run(config, { attach, apply, keepListed, io });
+    await run(config, { attach, apply, without: flags.without ?? [], keepListed, io });
     return 0;
   } catch (error) {
     io.stderr(`storage-node rebuild: ${messageOf(error)}`);
@@ -66,19 +86,29 @@ export async function rebuild(args: readonly string[], io: Io): Promise<number> 
   }
 }
 
+type Flags = {
+  attach?: boolean;
+  without?: string[];
+  "keep-listed"?: boolean;
+  apply?: boolean;
+  help?: boolean;
+};
+
 type Asked = {
   readonly attach: boolean;
+  readonly without: readonly string[];
   readonly apply: boolean;
   readonly keepListed: boolean;
   readonly io: Io;
 };
 
-async function run(config: Config, { attach, apply, keepListed, io }: Asked): Promise<void> {
+async function run(config: Config, asked: Asked): Promise<void> {
+  const { attach, apply, without, keepListed, io } = asked;
   await using stack = new AsyncDisposableStack();
   const log = pino({ level: "silent" });
   const database = stack.use(openDatabase({ url: config.databaseUrl, log }));
   const remembered = new LocalMemory(config.stateDir).read();
-  const known = await readKnown(database, config, remembered);
+  const { rows, ...known } = await readKnown(database, config, remembered);
   const connection = stack.use(
     new SpdkConnection({
       path: config.spdkSocket,
@@ -87,25 +117,52 @@ async function run(config: Config, { attach, apply, keepListed, io }: Asked): Pr
   );
   await connected(connection, config.spdkSocket);
   const spdk = spdkClient(connection);
-  if (attach) {
+  const kernel = openKernel(config.root);
+  if (attach || apply) {
     await database.transaction(async (client) => await refuseIfLed(client, config.nodeId));
-    const refused = await attachDisks(spdk, openKernel(config.root), config);
+  }
+  if (attach) {
+    const refused = await attachDisks(spdk, kernel, config);
     for (const refusal of refused) io.stdout(`not attached  ${refusal}`);
   }
-  const found = await lookAtTarget(spdk, config);
+  const found = await look(connection, spdk, { config, io });
+  const { functions } = await listNvme(kernel);
+  const expected = { rows, fabricDisks: config.fabricDisks, functions };
+  const { leftOut, unread } = reckon(unreadDisks(expected, found), without);
   const deletedLvols = await readDeleted(database, found);
   const plan = planRebuild(found, { ...config, ...known, deletedLvols, now: new Date() });
   show(plan, keepListed, io);
+  for (const disk of leftOut) io.stdout(`left out  ${unreadText(disk)}`);
+  for (const disk of unread) io.stdout(`not read  ${unreadText(disk)}`);
   if (!apply) {
-    io.stdout("nothing was written; run it again with --apply to write this and end the hold");
+    const next =
+      unread.length === 0
+        ? "run it again with --apply to write this and end the hold"
+        : `--apply is refused while disks are not read: ${CURE}`;
+    io.stdout(`nothing was written; ${next}`);
     return;
   }
+  if (unread.length > 0) throw new NotRead(unread);
   const written = await database.transaction(async (client) => {
     await registerNode(client, config);
     await refuseIfLed(client, config.nodeId);
     return await applyRebuild(client, config.nodeId, { plan, remembered, keepListed });
   });
   for (const line of writtenLines(written)) io.stdout(line);
+}
+
+/** All of it is of one process: another one would have to load the stores again. */
+async function look(
+  connection: SpdkConnection,
+  spdk: SpdkClient,
+  { config, io }: { readonly config: Pick<Config, "fabricDisks">; readonly io: Io },
+): Promise<Found> {
+  const { connectionNumber } = connection;
+  const told = setTimeout(() => io.stdout("the target loads lvstores: waiting for it"), TELL_MS);
+  await storesLoaded(spdk).finally(() => clearTimeout(told));
+  const found = await lookAtTarget(spdk, config);
+  if (connection.connectionNumber === connectionNumber) return found;
+  throw new Error("the target was restarted while it was read: run it again");
 }
 
 function writtenLines({ disks, lvols, snapshots, confirmed, older }: Written): readonly string[] {
@@ -138,11 +195,15 @@ async function connected(connection: SpdkConnection, path: string): Promise<void
   await promise.finally(() => clearTimeout(timer));
 }
 
+type Known = Pick<RebuildContext, "knownStores" | "knownLvols" | "knownSnapshots" | "older"> & {
+  readonly rows: readonly DiskRow[];
+};
+
 async function readKnown(
   database: Database,
   { nodeId }: Config,
   remembered: Remembered | undefined,
-): Promise<Pick<RebuildContext, "knownStores" | "knownLvols" | "knownSnapshots" | "older">> {
+): Promise<Known> {
   return await database.transaction(async (client) => {
     const schema = await schemaState(client, MIGRATIONS_DIR);
     if (schema.kind !== "current")
@@ -151,11 +212,12 @@ async function readKnown(
     const older = await isOlder(client, nodeId, remembered);
     if (exists.rows.length === 0) {
       const knownLvols = new Map();
-      return { knownStores: new Set(), knownLvols, knownSnapshots: new Map(), older };
+      return { rows: [], knownStores: new Set(), knownLvols, knownSnapshots: new Map(), older };
     }
     const { disks, lvols, snapshots } = await loadNode(client, nodeId);
     const withStore = disks.filter(({ lvsUuid }) => lvsUuid !== undefined);
     return {
+      rows: disks,
       knownStores: new Set(withStore.map(({ id }) => id)),
       knownLvols: new Map(lvols.map((row) => [row.id, row])),
       knownSnapshots: new Map(snapshots.map((row) => [row.id, row])),

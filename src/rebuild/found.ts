@@ -7,6 +7,8 @@ import type { FoundLvol, FoundSubsystem } from "../model/found-lvol.ts";
 import { disksOnTarget, type FoundDisk } from "../reconcile/target/disks-on-target.ts";
 import { foundLvols } from "../reconcile/target/found-lvols.ts";
 import type { SpdkClient } from "../spdk/client.ts";
+import { SpdkError, SpdkUnknownOutcome } from "../spdk/errors.ts";
+import { WAIT_MS } from "../spdk/rpc.ts";
 import type { UnknownLvol } from "../store/tombstones.ts";
 import type { Kernel } from "../sysfs/kernel.ts";
 import { listNvme } from "../sysfs/nvme.ts";
@@ -19,7 +21,7 @@ export type Found = {
 
 /**
  * Attaches the disks that `serve` would attach: the configured fabric disks, and local NVMe
- * functions bound to vfio-pci. Returns the errors of those that failed.
+ * functions bound to vfio-pci. Returns the errors of those that failed; those that are attached already did not.
  */
 export async function attachDisks(
   spdk: SpdkClient,
@@ -43,8 +45,26 @@ export async function attachDisks(
     }),
   );
   return attached.flatMap((result) =>
-    result.status === "rejected" ? [String(result.reason)] : [],
+    result.status === "fulfilled" || isThere(result.reason) ? [] : [String(result.reason)],
   );
+}
+
+function isThere(error: unknown): boolean {
+  return error instanceof SpdkError && error.kind === "exists";
+}
+
+/** A store that is being loaded is not read yet; after a crash that takes minutes. Throws if it takes too long. */
+export async function storesLoaded(
+  spdk: Pick<SpdkClient, "bdevWaitForExamine">,
+  waitMs: number = WAIT_MS.load,
+): Promise<void> {
+  try {
+    await spdk.bdevWaitForExamine({ waitMs });
+  } catch (cause) {
+    if (!(cause instanceof SpdkUnknownOutcome) || cause.reason === "disconnected") throw cause;
+    const message = `the target still loads lvstores after ${waitMs / 1_000} s: run it again later`;
+    throw new Error(message, { cause });
+  }
 }
 
 /** The lvols in stores of disks that were found, as tombstones are looked up by. */

@@ -54,6 +54,8 @@ export function planRebuild(found: Found, context: RebuildContext): RebuildPlan 
   const by = { ...context, actor: "rebuild", labels: { rebuilt: context.now.toISOString() } };
   for (const disk of found.disks) {
     const { store } = disk;
+    // It was not read (unread.ts).
+    if (store === undefined && context.knownStores.has(disk.id)) continue;
     const foreign =
       store === undefined ? "holds no lvstore" : foreignStoreReason(disk, store.name, context);
     if (store === undefined || foreign !== undefined) {

@@ -64,6 +64,7 @@ describe("storage-node", () => {
     [["sim", "--frobnicate"], 64, "--frobnicate"],
     [["demo", "--frobnicate"], 64, "--frobnicate"],
     [["rebuild", "--frobnicate"], 64, "--frobnicate"],
+    [["rebuild", "--without", "SER1", "--without", ""], 64, "--without must not be empty"],
     [["confirm-hosts"], 64, "one of --file and --all"],
     [["confirm-hosts", "--all", "--file", "x"], 64, "one of --file and --all"],
     [["confirm-hosts", "--file", "/nowhere"], 64, "/nowhere"],

@@ -4,7 +4,11 @@ import type { Logger } from "pino";
 import { run } from "../../src/cli/cli.ts";
 import { BY_HAND, agentEnv, call, startAgent, until, type TestAgent } from "./agent.ts";
 import { testDatabase, type TestDatabase } from "./database.ts";
-import { inProcessTarget, type InProcessTarget } from "./in-process-target.ts";
+import {
+  inProcessTarget,
+  type InProcessOptions,
+  type InProcessTarget,
+} from "./in-process-target.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 import { WAIT } from "./volumes.ts";
 
@@ -25,9 +29,9 @@ export type RestoredNode = AsyncDisposable & {
   ) => Promise<{ readonly code: number; readonly output: string }>;
 };
 
-export async function restoredNode(): Promise<RestoredNode> {
+export async function restoredNode(options: InProcessOptions = {}): Promise<RestoredNode> {
   const stack = new AsyncDisposableStack();
-  const target = stack.use(await inProcessTarget());
+  const target = stack.use(await inProcessTarget(options));
   const folder = stack.use(await temporaryFolder());
   const stateDir = join(folder.path, "state");
   const database = async (template?: string) =>
