@@ -84,6 +84,14 @@ export function pendingOp(op: PendingOpKind, context: PendingContext): PendingOp
 }
 
 /**
+ * Of a snapshot that was not taken, as an older database says. It was sent to an incarnation that nobody knows:
+ * the store says what came of it, once it is read.
+ */
+export function earlierSnapshot(now: Date): PendingOp {
+  return { op: "earlier-snapshot", run: "", epoch: 0n, since: now, failed: false };
+}
+
+/**
  * Whether free clusters of the lvstore may hold data: this delete was to clear them, or the inflation of
  * a clone was filling them, and it failed or the incarnation that it was sent to has exited; or what is
  * deleted was not made by an agent, as SPDK does not show whether such an lvol is cleared.

@@ -2,7 +2,7 @@
 // facts that may have changed since are taken back to the side that harms nobody.
 import type { Remembered } from "../local/local-memory.ts";
 import { unlikeRemembered } from "../local/local-memory.ts";
-import type { PendingOp } from "../model/pending-op.ts";
+import { earlierSnapshot } from "../model/pending-op.ts";
 import { readLease } from "../store/lease.ts";
 import { json } from "../store/columns.ts";
 import { LISTED_HOSTS } from "../store/moved-disks.ts";
@@ -71,7 +71,7 @@ export async function distrustRows(
        generation = generation + 1, traceparent = null, actor = null,
        revision = $2, update_time = now()
      where node_id = $1 and delete_time is null`,
-    [nodeId, revision, json(earlierSnapshot())],
+    [nodeId, revision, json(earlierSnapshot(new Date()))],
   );
   return {
     unconfirmedHosts: lvols.rows.reduce((sum, { hosts }) => sum + hosts, 0),
@@ -79,9 +79,4 @@ export async function distrustRows(
     neverSeen: lvols.rows.filter(({ never_seen: neverSeen }) => neverSeen).length,
     stores: disks.rows.filter(({ with_store: withStore }) => withStore).length,
   };
-}
-
-/** Sent to an incarnation that nobody knows: the store says what came of it, once it is read. */
-function earlierSnapshot(): PendingOp {
-  return { op: "earlier-snapshot", run: "", epoch: 0n, since: new Date(), failed: false };
 }

@@ -2,8 +2,9 @@
 // becomes this node's with all rows of what lies on it, in the transaction that would have inserted its row.
 import type { DiskRow } from "../model/disk.ts";
 import type { LvolRow } from "../model/lvol.ts";
+import { earlierSnapshot } from "../model/pending-op.ts";
 import type { SnapshotRow } from "../model/snapshot.ts";
-import { records } from "./columns.ts";
+import { json, records } from "./columns.ts";
 import { parseDiskRows } from "./disk-rows.ts";
 import { parseLvolRows } from "./lvol-rows.ts";
 import { parseSnapshotRows } from "./snapshot-rows.ts";
@@ -42,20 +43,21 @@ const OF_DISK = `
   failures = '{}', last_error = null, attempt = 0, next_try_time = null`;
 
 const OF_OBJECT = `
-  generation = generation + 1, pending_op = null, failures = '{}', attempt = 0,
-  next_try_time = null`;
+  generation = generation + 1, failures = '{}', attempt = 0, next_try_time = null`;
 
 /** What an older row may have wrong is taken back as at the end of a hold (rebuild/older-rows.ts). */
 const OF_LVOL = `
-  ${OF_OBJECT}, last_error = null, connected_hosts = null, connected_incarnation = null,
+  ${OF_OBJECT}, last_error = null, pending_op = null, connected_hosts = null, connected_incarnation = null,
   unconfirmed_hosts = case when ${mayBeOutdated("lvol")} then ${LISTED_HOSTS} else unconfirmed_hosts end,
   maybe_made = maybe_made or (lvol_uuid is null and ${mayBeOutdated("lvol")})`;
 
 const OF_SNAPSHOT = `
   ${OF_OBJECT},
-  failed = failed or (lvol_uuid is null and ${mayBeOutdated("snapshot")}),
-  last_error = case when lvol_uuid is null and ${mayBeOutdated("snapshot")} then
-    'the row comes from an older database: the snapshot may have been taken and deleted since' end`;
+  last_error = case when failed then last_error end,
+  pending_op = case
+    when pending_op ->> 'op' = 'earlier-snapshot' then pending_op
+    when lvol_uuid is null and delete_time is null and not failed and ${mayBeOutdated("snapshot")}
+      then $4::jsonb end`;
 
 /** A restored database may not have counted what lies on it. */
 const SUMS = `
@@ -95,7 +97,7 @@ export async function takeMoved(
   const snapshots = await client.query(
     `update snapshot set node_id = $1, ${OF_SNAPSHOT}, revision = $2, update_time = now()
      where disk_id = any ($3::uuid[]) returning *`,
-    moving,
+    [...moving, json(earlierSnapshot(new Date()))],
   );
   const disks = await client.query(
     `update disk set node_id = $1, ${OF_DISK}, generation = disk.generation + 1, revision = $2,

@@ -15,7 +15,8 @@ import {
   settled,
   type NodeWithDrives,
 } from "../support/drives.ts";
-import { changeHost } from "../support/restored-node.ts";
+import { changeHost, forgetSnapshots } from "../support/restored-node.ts";
+import { getSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { REAL_SOCKET } from "../support/target.ts";
 import { getLvol, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
@@ -164,9 +165,11 @@ describe.skipIf(REAL_SOCKET !== undefined)("a drive that is moved to another nod
     const first = await node.start();
     await settled(first, { SER1: "DISK_STATE_UP" });
     const made = await provision(first, { sizeBytes: GIB / 16n, allowedHostNqns: [HOST] });
+    const kept = await takeSnapshot(first, idOf(made));
     await release(first, await diskIdOf(first, "SER1"));
     await first[Symbol.asyncDispose]();
     await using backup = await testDatabase({ template: node.database.name });
+    await forgetSnapshots(backup);
     await node.target.restart();
     const other = { ...OTHER, STORAGE_NODE_STATE_DIR: folder.path };
     const second = await node.start(other);
@@ -188,5 +191,10 @@ describe.skipIf(REAL_SOCKET !== undefined)("a drive that is moved to another nod
     expect(subsystems.find((one) => one.nqn === nqn)?.hosts).toEqual([]);
     const { conditions } = (await getLvol(again, idOf(made))).status ?? {};
     expect(conditions?.map(({ type }) => type)).toContain("HostsUnconfirmed");
+    // Its row does not know that it was taken, and the store does.
+    await until("its snapshot is UP", async () => {
+      const { status } = await getSnapshot(again, snapshotIdOf(kept));
+      return status?.state === "SNAPSHOT_STATE_UP" && status.lvolUuid === kept.status?.lvolUuid;
+    });
   });
 });

@@ -12,7 +12,12 @@ import { SpdkConnection } from "../../src/spdk/connection.ts";
 import { agentEnv, until } from "../support/agent.ts";
 import { testDatabase, type TestDatabase } from "../support/database.ts";
 import { drive, nodeWithDrives, settled } from "../support/drives.ts";
-import { onHold, restoredNode, type RestoredNode } from "../support/restored-node.ts";
+import {
+  forgetSnapshots,
+  onHold,
+  restoredNode,
+  type RestoredNode,
+} from "../support/restored-node.ts";
 import { deleteSnapshot, getSnapshot, snapshotIdOf, takeSnapshot } from "../support/snapshots.ts";
 import { REAL_SOCKET } from "../support/target.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -23,16 +28,6 @@ const ENTRIES = z.array(
 );
 const ROW = z.tuple([z.object({ id: z.string(), lvs_uuid: z.string() })]);
 const SMALL = { sizeBytes: GIB / 16n };
-
-/** As it was before the snapshot was taken: what no agent may do, the trigger forbids. */
-async function forgetSnapshots(database: TestDatabase): Promise<void> {
-  await database.query(`alter table snapshot disable trigger lvol_uuid_is_kept`);
-  await database.query(
-    `update snapshot set lvol_uuid = null, lvs_uuid = null, observed_size_bytes = null,
-       pending_op = null, observed_generation = 0`,
-  );
-  await database.query(`alter table snapshot enable trigger lvol_uuid_is_kept`);
-}
 
 /** A backup that knows of two snapshots that they were asked for; one was deleted since. */
 async function withOlderSnapshots(node: RestoredNode) {

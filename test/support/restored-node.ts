@@ -74,6 +74,16 @@ export async function forgetLvol(database: TestDatabase, id: string): Promise<vo
   await database.query(`alter table lvol enable trigger lvol_uuid_is_kept`);
 }
 
+/** As forgetLvol, of all snapshots. */
+export async function forgetSnapshots(database: TestDatabase): Promise<void> {
+  await database.query(`alter table snapshot disable trigger lvol_uuid_is_kept`);
+  await database.query(
+    `update snapshot set lvol_uuid = null, lvs_uuid = null, observed_size_bytes = null,
+       pending_op = null, observed_generation = 0`,
+  );
+  await database.query(`alter table snapshot enable trigger lvol_uuid_is_kept`);
+}
+
 export async function onHold({ client }: TestAgent): Promise<void> {
   await until("it is on hold", async () => {
     return (await call(client, client.getNode.bind(client), {})).hold?.held === true;
