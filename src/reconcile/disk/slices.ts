@@ -1,5 +1,6 @@
 // The slices of free space that are on each disk, in memory: lvols over clusters that are to be zeroed.
-// What was found, made and deleted in one incarnation of the target; unknown until they were listed.
+// What was found, made and deleted while the store was loaded, which it is anew in each incarnation of the target
+// and each time that its disk comes back; unknown until they were listed.
 import {
   isOfZeroing,
   zeroingFiller,
@@ -39,7 +40,11 @@ type Measured = { bytes: bigint; ms: number; rests: Date | undefined };
 
 type OfDisk = {
   readonly incarnation: string;
+  /** When the store was loaded that they are in. */
+  readonly loaded: Date;
   readonly slices: Map<string, Slice>;
+  /** Uuids of slices that are gone: a list that was read before may still have them. */
+  readonly gone: Set<string>;
   nextIndex: number;
   totalBytes: bigint;
   zeroedBytes: bigint;
@@ -47,7 +52,10 @@ type OfDisk = {
   returned: readonly { readonly bytes: bigint; readonly mark: ReadMark }[];
 };
 
-type SlicesObserved = Pick<Observed, "incarnation" | "disk" | "freeReadMark" | "isFreeReadSince">;
+type SlicesObserved = Pick<
+  Observed,
+  "incarnation" | "disk" | "storeSince" | "freeReadMark" | "isFreeReadSince"
+>;
 
 export class Slices {
   readonly #observed: SlicesObserved;
@@ -58,7 +66,7 @@ export class Slices {
     this.#observed = observed;
   }
 
-  /** Smaller ones first; undefined until they were listed in this incarnation. */
+  /** Smaller ones first; undefined until they were listed since the store was loaded. */
   of(diskId: string): readonly Slice[] | undefined {
     const all = this.#of(diskId)?.slices.values();
     return (
@@ -71,35 +79,45 @@ export class Slices {
     const { incarnation } = this.#observed;
     if (incarnation === undefined) return;
     const none = { nextIndex: 0, totalBytes: 0n, zeroedBytes: 0n, returned: [] };
-    this.#disks.set(diskId, { incarnation, slices: new Map(), ...none });
-    for (const { uuid, alias, allocatedClusters } of lvols) {
-      if (!isSlice(alias)) continue;
-      const name = nameOf(alias);
-      const isFiller = zeroingFillerIndex(name) !== undefined;
-      this.add(diskId, {
-        uuid,
-        name,
-        isFiller,
-        bytes: (allocatedClusters ?? 0n) * (clusterBytes ?? 0n),
-      });
-    }
+    const loaded = this.#observed.storeSince(diskId);
+    const sets = { slices: new Map<string, Slice>(), gone: new Set<string>() };
+    this.#disks.set(diskId, { incarnation, loaded, ...sets, ...none });
+    for (const lvol of lvols) if (isSlice(lvol.alias)) this.#add(diskId, lvol, clusterBytes);
   }
 
-  /** Lvols of a full scan, of any store. The disks whose slices are known by it, if there are any. */
+  #add(
+    diskId: string,
+    { uuid, alias, allocatedClusters }: Listed,
+    clusterBytes: bigint | undefined,
+  ) {
+    const name = nameOf(alias);
+    const isFiller = zeroingFillerIndex(name) !== undefined;
+    const bytes = (allocatedClusters ?? 0n) * (clusterBytes ?? 0n);
+    this.add(diskId, { uuid, name, isFiller, bytes });
+  }
+
+  /** Lvols of a full scan, of any store. The disks with slices that are known only by it. */
   applyScan(rows: Rows, lvols: readonly ListedSlice[]): readonly string[] {
     const slices = lvols.filter(({ alias }) => isSlice(alias));
     return [...rows.disks()].flatMap(({ id, lvsUuid, clusterBytes }) => {
       const loaded = this.#observed.disk(id)?.store?.uuid;
-      if (loaded === undefined || loaded !== lvsUuid || this.#of(id) !== undefined) return [];
-      const own = slices.filter(({ store }) => store.uuid === lvsUuid);
-      this.found(id, own, clusterBytes);
-      return own.length > 0 ? [id] : [];
+      if (loaded === undefined || loaded !== lvsUuid) return [];
+      if (this.#of(id) === undefined) this.found(id, [], clusterBytes);
+      const of = this.#of(id);
+      // Of an agent before this one, whose request came through late.
+      const others = slices.filter(
+        ({ uuid, store }) =>
+          store.uuid === lvsUuid && of?.slices.has(uuid) === false && !of.gone.has(uuid),
+      );
+      for (const one of others) this.#add(id, one, clusterBytes);
+      return others.length > 0 ? [id] : [];
     });
   }
 
   add(diskId: string, slice: Slice): void {
     const of = this.#of(diskId);
-    if (of === undefined) return;
+    // A scan may show it before the answer to its creation comes.
+    if (of === undefined || of.slices.has(slice.uuid)) return;
     of.slices.set(slice.uuid, slice);
     const index = zeroingSliceIndex(slice.name) ?? zeroingFillerIndex(slice.name) ?? 0;
     of.nextIndex = Math.max(of.nextIndex, index + 1);
@@ -111,6 +129,7 @@ export class Slices {
     const slice = of?.slices.get(uuid);
     if (of === undefined || slice === undefined) return;
     of.slices.delete(uuid);
+    of.gone.add(uuid);
     const { freeReadMark: mark } = this.#observed;
     of.returned = [...this.#returned(diskId, of), { bytes: slice.bytes, mark }];
     if (!slice.isFiller) of.zeroedBytes += slice.bytes;
@@ -178,6 +197,7 @@ export class Slices {
 
   #of(diskId: string): OfDisk | undefined {
     const of = this.#disks.get(diskId);
-    return of?.incarnation === this.#observed.incarnation ? of : undefined;
+    if (of?.incarnation !== this.#observed.incarnation) return undefined;
+    return of?.loaded === this.#observed.storeSince(diskId) ? of : undefined;
   }
 }

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { Slices } from "../../../src/reconcile/disk/slices.ts";
 import { Observed } from "../../../src/reconcile/target/observed.ts";
+import { Rows } from "../../../src/store/rows.ts";
 import { CLUSTER, diskRow, STORE_UUID } from "../../support/model.ts";
 
 const row = diskRow({ freeSpace: "UNKNOWN" });
@@ -22,10 +23,12 @@ function parts() {
     blockSize: 512,
     store: { name: "s", uuid: STORE_UUID, baseBdev: "c1n1", ...store },
   });
+  const rows = new Rows();
+  rows.apply({ disks: [row] });
   const slices = new Slices(observed);
   const read = (freeClusters: bigint, mark = observed.beginFreeRead()) =>
     observed.setFreeClusters(row.id, { uuid: STORE_UUID, freeClusters }, mark);
-  return { observed, slices, read };
+  return { observed, rows, slices, read };
 }
 
 const slice = (uuid: string, clusters: bigint) => ({
@@ -59,5 +62,41 @@ describe("what zeroing holds", () => {
     const startTime = new Date("2026-11-26T00:00:00Z");
     const zeroing = { startTime, zeroedBytes: CLUSTER, totalBytes: 4n * CLUSTER };
     expect(slices.heldBytes({ ...row, zeroing })).toBe(3n * CLUSTER);
+  });
+});
+
+describe("the slices of a disk", () => {
+  const listed = (...indexes: readonly number[]) =>
+    indexes.map((index) => ({
+      uuid: `${index}`,
+      alias: `s/zero-free-space-${index}`,
+      allocatedClusters: 1n,
+      store: { uuid: STORE_UUID },
+    }));
+  const uuids = ({ slices }: ReturnType<typeof parts>) =>
+    slices.of(row.id)?.map(({ uuid }) => uuid);
+
+  it("are those that a scan shows, also if others were known before, without what is gone", () => {
+    const on = parts();
+    const { slices, rows } = on;
+    expect(slices.applyScan(rows, listed(1, 2))).toEqual([row.id]);
+    slices.remove(row.id, "1");
+    expect(slices.applyScan(rows, listed(1, 2))).toEqual([]);
+    expect(slices.applyScan(rows, listed(1, 2, 3))).toEqual([row.id]);
+    expect(uuids(on)).toEqual(["2", "3"]);
+  });
+
+  it("are unknown once their store is gone, also when it is back", () => {
+    const on = parts();
+    const { observed, slices, rows } = on;
+    const disk = observed.disk(row.id);
+    slices.applyScan(rows, listed(1, 2));
+    slices.remove(row.id, "1");
+    observed.setDisk(row.id, undefined);
+    expect(uuids(on)).toBeUndefined();
+    observed.setDisk(row.id, disk);
+    expect(uuids(on)).toBeUndefined();
+    expect(slices.applyScan(rows, listed(1))).toEqual([row.id]);
+    expect(uuids(on)).toEqual(["1"]);
   });
 });
