@@ -81,7 +81,9 @@ export type World = {
   readonly haste: readonly boolean[];
 };
 
-const sliceOf = (uuid: string) => ({ uuid, name: uuid, bytes: 1n, isFiller: false });
+const isFiller = (uuid: string) => uuid.startsWith("filler");
+
+const sliceOf = (uuid: string) => ({ uuid, name: uuid, bytes: 1n, isFiller: isFiller(uuid) });
 
 export const store = (name: string, uuid: string): ObservedStore => ({
   name,
@@ -353,7 +355,7 @@ function act(world: World, step: WorldStep): boolean {
       must(row.zeroRequestedTime !== undefined || world.zeroesByItself, "zeroed unasked");
       must(!world.dirty, "held free clusters that may get dirty");
       mustBeAnnounced(world, "zero-free-space");
-      world.slices = [...world.slices, "s1", "s2"];
+      world.slices = [...world.slices.filter((uuid) => !isFiller(uuid)), "s1", "s2"];
       world.pinned = true;
       world.row = { ...row, zeroing: { zeroedBytes: 0n, totalBytes: 2n, startTime: NOW } };
       return true;
@@ -362,6 +364,7 @@ function act(world: World, step: WorldStep): boolean {
     case "zero-slice":
       must(row.lvsUuid === step.lvsUuid && world.loaded, "zeroed what is not ours");
       must(world.slices.includes(step.lvolUuid), "deleted what is no slice");
+      must(!isFiller(step.lvolUuid) || row.freeSpace === "UNKNOWN", "freed what is not cleared");
       mustBeAnnounced(world, "zero-free-space");
       world.slices = world.slices.filter((uuid) => uuid !== step.lvolUuid);
       return true;

@@ -96,7 +96,7 @@ const PARTS = {
   zeroRequested: fc.boolean(),
   zeroed: fc.boolean(),
   zeroesByItself: fc.boolean(),
-  slices: fc.subarray(["left1", "left2"]),
+  slices: fc.subarray(["left1", "left2", "filler"]),
   slicesListed: fc.boolean(),
   /** What a wipe was asked for, if one was: what is there, or something else. */
   wipe: fc.constantFrom("none", "none", "asked", "begun", "other"),

@@ -74,7 +74,8 @@ function keep(view: DiskView, store: ObservedStore): DiskStep | undefined {
 
 /**
  * Zeroes free space if it is wanted and free clusters may hold old bytes. Slices that are left
- * over from an earlier run are zeroed in any case: they hold the clusters of everybody.
+ * over from an earlier run are zeroed in any case: they hold the clusters of everybody. What is free stays as
+ * clean as the row says, as their delete clears them; a filler's does not.
  */
 function zero(view: DiskView, store: ObservedStore): DiskStep | undefined {
   const { row, slices } = view;
@@ -82,6 +83,9 @@ function zero(view: DiskView, store: ObservedStore): DiskStep | undefined {
   if (row.state !== "UP" || lvsUuid !== row.lvsUuid) return undefined;
   const wanted = wantsZeroing(view);
   if (slices === undefined) return wanted ? { kind: "observe-slices", lvsUuid } : undefined;
+  if (row.freeSpace === "ZEROED" && slices.some(({ isFiller }) => isFiller)) {
+    return { kind: "record-disk", patch: { freeSpace: "UNKNOWN" } };
+  }
   const zeroNext = zeroSmallest(lvsUuid, slices);
   // What is free may get dirty at any time, or has just become so: it is held later, or again.
   if (!wanted || view.mayBeDirty) return zeroNext && recordZeroing(view, zeroNext);
