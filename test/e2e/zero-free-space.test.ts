@@ -2,6 +2,8 @@
 // meanwhile; and nothing of it is left on the disk (docs/architecture.md#zeroing-of-free-space).
 import { describe, expect, it } from "vitest";
 import { writeLvol } from "../../src/sim/target/clusters.ts";
+import { spdkClient } from "../../src/spdk/client.ts";
+import { SpdkConnection } from "../../src/spdk/connection.ts";
 import type { StopAt } from "../../src/sim/target/gate.ts";
 import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, tag, type CrashScenario } from "../support/crash-scenario.ts";
@@ -31,10 +33,10 @@ async function diskOf({ client }: TestAgent) {
   };
 }
 
-async function zeroFreeSpace(agent: TestAgent, wait = true) {
+async function zeroFreeSpace(agent: TestAgent, waitSeconds = WAIT.seconds) {
   const { client } = agent;
   const { id: diskId } = await diskOf(agent);
-  const waitTimeout = wait ? WAIT : undefined;
+  const waitTimeout = waitSeconds === 0n ? undefined : { seconds: waitSeconds, nanos: 0 };
   return await call(client, client.zeroFreeSpace.bind(client), { diskId, waitTimeout });
 }
 
@@ -75,6 +77,20 @@ async function stoppedAt({ target }: CrashScenario, at: StopAt): Promise<void> {
   const stopped = new Promise<void>((resolve) => (gate.onStopped = () => resolve()));
   gate.stopAt(at);
   await stopped;
+}
+
+/** Somebody else takes the disk from the target. */
+async function detach({ target, agent }: CrashScenario): Promise<void> {
+  await using connection = new SpdkConnection({ path: target.socket, mayMutate: () => true });
+  await until("it is connected", () => connection.connected);
+  const [row] = agent().node.agent.rows.disks();
+  await spdkClient(connection).bdevNvmeDetachController(row?.controllerName ?? "");
+}
+
+async function isBack({ target, agent }: CrashScenario): Promise<void> {
+  const { rows, diskReadiness } = agent().node.agent;
+  const isReady = () => [...rows.disks()].every((row) => diskReadiness(row).ready);
+  await until("the disk is back", () => target.state().stores.size === 1 && isReady());
 }
 
 async function orphansOf({ client }: TestAgent): Promise<number> {
@@ -120,7 +136,7 @@ describe("zeroing of free space", () => {
     const { gate } = scenario.target.engine();
     // The ninth slice: those of one cluster went at once.
     gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 9, ms: 3_000 });
-    await zeroFreeSpace(again, false);
+    await zeroFreeSpace(again, 0n);
     await until("all free clusters are held", async () => {
       return (await diskOf(again)).zeroing !== undefined;
     });
@@ -149,7 +165,7 @@ describe("zeroing of free space", () => {
     await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const stopped = stoppedAt(scenario, at);
-    await zeroFreeSpace(agent, false);
+    await zeroFreeSpace(agent, 0n);
     await stopped;
     await scenario.target.restart();
     expect(await zeroed(scenario)).toEqual(NOTHING);
@@ -164,7 +180,7 @@ describe("zeroing of free space", () => {
     await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const stopped = stoppedAt(scenario, at);
-    await zeroFreeSpace(agent, false);
+    await zeroFreeSpace(agent, 0n);
     await stopped;
     await scenario.killAgent();
     scenario.target.resume();
@@ -192,7 +208,7 @@ describe("zeroing of free space", () => {
       await next.ready();
       // Hosts take clusters of the reserve meanwhile.
       gate.addRule({ effect: "slow", method, nth, ms: 200 });
-      await zeroFreeSpace(next, false);
+      await zeroFreeSpace(next, 0n);
       const lvol = scenario.target.state().lvol(used.status?.lvolUuid ?? "");
       if (lvol === undefined) throw new Error("no lvol");
       let taken = 0;
@@ -256,7 +272,7 @@ describe("zeroing of free space", () => {
     await using scenario = await crashScenario({}, { env: BY_HAND });
     const { agent } = await soiled(scenario);
     const stopped = stoppedAt(scenario, { when: "after", method: "bdev_lvol_delete", nth: 10 });
-    await zeroFreeSpace(agent, false);
+    await zeroFreeSpace(agent, 0n);
     await stopped;
     await scenario.killAgent();
     scenario.target.resume();
@@ -268,6 +284,25 @@ describe("zeroing of free space", () => {
     expect(await orphansOf(next)).toBe(0);
     expect((await diskOf(next)).freeSpace).toBe("FREE_SPACE_UNKNOWN");
     await zeroFreeSpace(next);
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+  });
+
+  it("does not take slices for deleted whose disk is gone", async () => {
+    const env = { STORAGE_NODE_ZEROING_SHARE: "1", STORAGE_NODE_ZEROING_HOLD: "never" };
+    // Nothing shows before the call is answered that the disk is gone.
+    await using scenario = await crashScenario({ eventsMs: 2_000 }, { env });
+    await soil(scenario);
+    const { gate } = scenario.target.engine();
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, ms: 150, always: true });
+    const agent = await scenario.start();
+    await agent.ready();
+    await until("it rests", async () => (await diskOf(agent)).zeroing !== undefined);
+    gate.clear();
+    expect(slicesOf(scenario)).toHaveLength(SLICES);
+    await detach(scenario);
+    const { disk } = await zeroFreeSpace(agent, 1n);
+    expect(disk?.status?.lvstore?.freeSpace).toBe("FREE_SPACE_UNKNOWN");
+    await isBack(scenario);
     expect(await zeroed(scenario)).toEqual(NOTHING);
   });
 });

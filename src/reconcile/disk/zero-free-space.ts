@@ -88,7 +88,8 @@ async function pin(on: On, step: steps.PinFreeSpace): Promise<StepResult> {
   if (observed.kind !== "ok") return observed;
   const left = (slices.of(row.id) ?? []).filter(({ isFiller }) => isFiller);
   const gone = await Promise.all(left.map((one) => deleteSlice(on, lvsUuid, one)));
-  if (gone.some(({ kind }) => kind !== "ok")) return retryOf(gone);
+  const failed = failureOf(gone);
+  if (failed !== undefined) return failed;
   const store = await readFree(on, lvsUuid);
   if (store.kind !== "ok") return store.result;
   const { free, clusterBytes } = store;
@@ -131,7 +132,7 @@ async function fill(
   const before = await readFree(on, lvsUuid);
   if (before.kind !== "ok") return before;
   const zeroed = await zeroMeasured(on, lvsUuid, lowest);
-  if (zeroed.kind !== "ok") return { kind: "failed", result: retryOf([zeroed]) };
+  if (zeroed.kind !== "ok") return { kind: "failed", result: zeroed };
   const sizeBytes = (lowest.bytes / clusterBytes / 2n) * clusterBytes;
   if (sizeBytes === 0n) return { kind: "filled", filler: undefined };
   const lvolName = slices.newFillerName(on.row.id);
@@ -145,7 +146,7 @@ async function fill(
   if (after.kind !== "ok") return after;
   if (after.free >= before.free) return { kind: "filled", filler };
   const deleted = await deleteSlice(on, lvsUuid, filler);
-  if (deleted.kind !== "ok") return { kind: "failed", result: retryOf([deleted]) };
+  if (deleted.kind !== "ok") return { kind: "failed", result: deleted };
   return { kind: "filled", filler: undefined };
 }
 
@@ -201,7 +202,7 @@ async function pinRest(
     if (after.kind !== "ok") return retryOf([after]);
     if (after.value === undefined) return notLoaded(lvsUuid);
     if (after.value.freeClusters === 0n) {
-      return retryOf([...released, ...(await release(first))].filter(({ kind }) => kind !== "ok"));
+      return failureOf([...released, ...(await release(first))]) ?? { kind: "ok" };
     }
   }
   await release(first);
@@ -219,7 +220,7 @@ export async function zeroSlice(on: On, step: steps.ZeroSlice): Promise<StepResu
   const slice = slices.of(row.id)?.find(({ uuid }) => uuid === step.lvolUuid);
   if (slice === undefined) return { kind: "ok" };
   const deleted = await zeroMeasured(on, step.lvsUuid, slice);
-  if (deleted.kind !== "ok") return forgetting(on, retryOf([deleted]));
+  if (deleted.kind !== "ok") return forgetting(on, deleted);
   if (row.zeroing === undefined) return { kind: "ok" };
   const left = (slices.of(row.id) ?? []).reduce((sum, { bytes }) => sum + bytes, 0n);
   const { totalBytes } = row.zeroing;
@@ -232,7 +233,7 @@ export async function zeroSlice(on: On, step: steps.ZeroSlice): Promise<StepResu
 }
 
 /** Deletes a slice, which zeroes it, and notes how long that takes. */
-async function zeroMeasured(on: On, lvsUuid: string, slice: Slice): Promise<Attempt<unknown>> {
+async function zeroMeasured(on: On, lvsUuid: string, slice: Slice): Promise<StepResult> {
   const { context, row } = on;
   const startMs = performance.now();
   const deleted = await deleteSlice(on, lvsUuid, slice);
@@ -261,16 +262,41 @@ async function createSlice(
   return made;
 }
 
-async function deleteSlice(on: On, lvsUuid: string, slice: Slice): Promise<Attempt<unknown>> {
+/** ok: it is gone, and its clusters are zeroed, but those of a filler. */
+async function deleteSlice(on: On, lvsUuid: string, slice: Slice): Promise<StepResult> {
   const { spdk, slices } = on.context;
   const bulk = { waitMs: WAIT_MS.bulk };
   const deleted = await changing(on, spdk.bdevLvolDelete({ lvsUuid, name: slice.uuid }, bulk));
   if (deleted.kind === "refused" && deleted.error.kind === "absent") {
-    slices.remove(on.row.id, slice.uuid);
-    return { kind: "ok", value: undefined };
-  }
-  if (deleted.kind === "ok") slices.remove(on.row.id, slice.uuid);
-  return deleted;
+    const lasting = await whyAbsent(on, lvsUuid, slice);
+    if (lasting !== undefined) return lasting;
+  } else if (deleted.kind !== "ok") return retryOf([deleted]);
+  slices.remove(on.row.id, slice.uuid);
+  return { kind: "ok" };
+}
+
+/** Why a slice that the target does not know may still be on its disk; undefined: it is gone. */
+async function whyAbsent(
+  on: On,
+  lvsUuid: string,
+  { uuid }: Slice,
+): Promise<StepResult | undefined> {
+  const { spdk, slices } = on.context;
+  const [bdev, store] = await Promise.all([
+    attempt(spdk.getBdev(uuid)),
+    attempt(spdk.getLvstore({ uuid: lvsUuid })),
+  ]);
+  if (bdev.kind !== "ok" || store.kind !== "ok") return retryOf([bdev, store]);
+  // Asked of another incarnation, or its disk is gone: with it, all that is known of its slices.
+  const known = slices.of(on.row.id)?.some((slice) => slice.uuid === uuid) === true;
+  if (!known || store.value === undefined) return forgetting(on, notLoaded(lvsUuid));
+  if (bdev.value === undefined) return undefined;
+  return { kind: "retry", message: `lvol ${uuid} was not found, and is there` };
+}
+
+/** The first of them. */
+function failureOf(results: readonly StepResult[]): StepResult | undefined {
+  return results.find(({ kind }) => kind !== "ok");
 }
 
 /** After anything but success, which slices there are is read again. */
