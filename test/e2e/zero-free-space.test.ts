@@ -305,4 +305,22 @@ describe("zeroing of free space", () => {
     await isBack(scenario);
     expect(await zeroed(scenario)).toEqual(NOTHING);
   });
+
+  it("begins anew after a delete that fails halfway, and removes what returns of it", async () => {
+    await using scenario = await crashScenario({}, { env: BY_HAND });
+    const { agent } = await soiled(scenario);
+    const { gate } = scenario.target.engine();
+    const busy = { code: -32_603, message: "Device or resource busy", half: true };
+    gate.addRule({ effect: "fail", method: "bdev_lvol_delete", nth: 12, failure: busy });
+    gate.resetCounts();
+    await zeroFreeSpace(agent);
+    await zeroed(scenario);
+    // All that was free was held twice. One slice is in no list, and holds its clusters.
+    expect(gate.counts["bdev_lvol_create"]).toBeGreaterThan(2 * SLICES);
+    const free = freeClusterCount(scenario);
+    await detach(scenario);
+    await isBack(scenario);
+    await until("it is removed", () => freeClusterCount(scenario) > free);
+    expect(await zeroed(scenario)).toEqual(NOTHING);
+  });
 });

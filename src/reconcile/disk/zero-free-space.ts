@@ -14,6 +14,7 @@ import {
   ZEROING_SLICE_BYTES,
   ZEROING_SLICES,
 } from "../../limits.ts";
+import type { Rows } from "../../store/rows.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { WAIT_MS } from "../../spdk/rpc.ts";
 import { attempt, retryOf, type Attempt } from "../engine/attempt.ts";
@@ -27,6 +28,7 @@ export type ZeroFreeSpaceContext = ChangeContext & {
   readonly config: Pick<Config, "zeroingSharePercent">;
   readonly spdk: SpdkClient;
   readonly slices: Slices;
+  readonly rows: Pick<Rows, "disk">;
   readonly writer: {
     readonly recordDisk: (
       row: Pick<DiskRow, "id" | "generation">,
@@ -270,7 +272,10 @@ async function deleteSlice(on: On, lvsUuid: string, slice: Slice): Promise<StepR
   if (deleted.kind === "refused" && deleted.error.kind === "absent") {
     const lasting = await whyAbsent(on, lvsUuid, slice);
     if (lasting !== undefined) return lasting;
-  } else if (deleted.kind !== "ok") return retryOf([deleted]);
+  } else if (deleted.kind !== "ok") {
+    if (deleted.kind === "refused" && deleted.error.kind !== "not_permitted") await recordDoubt(on);
+    return retryOf([deleted]);
+  }
   slices.remove(on.row.id, slice.uuid);
   return { kind: "ok" };
 }
@@ -292,6 +297,16 @@ async function whyAbsent(
   if (!known || store.value === undefined) return forgetting(on, notLoaded(lvsUuid));
   if (bdev.value === undefined) return undefined;
   return { kind: "retry", message: `lvol ${uuid} was not found, and is there` };
+}
+
+/**
+ * SPDK frees the clusters before it clears them, and takes the bdev away first: the slice may be in no list, and
+ * its clusters held, or free with old bytes. All that is free is held once more.
+ */
+async function recordDoubt({ context, row }: On): Promise<void> {
+  const { rows, writer } = context;
+  const now = rows.disk(row.id) ?? row;
+  await writer.recordDisk(now, { freeSpace: "UNKNOWN", zeroing: undefined });
 }
 
 /** The first of them. */
