@@ -22,7 +22,7 @@ import type { ControllerStep, DiskStep, SnapshotStep, VolumeStep } from "./steps
 import type { ObservedChange, ObservedObject } from "./target/observed.ts";
 
 export type DriversOptions = {
-  readonly shared: Pick<SharedParts, "rows" | "observed" | "newVolumes" | "returned">;
+  readonly shared: Pick<SharedParts, "rows" | "observed" | "newVolumes">;
   readonly source: VolumeViewSource;
   readonly disks: Pick<Disks, "view">;
   readonly volumeKind: Kind<VolumePlanView, VolumeStep>;
@@ -188,7 +188,7 @@ export class Drivers {
   }
 
   #onVolumeRow({ id, created, revoked, before }: Extract<RowChange, { kind: "lvol" }>): void {
-    const { rows, observed, newVolumes, returned } = this.#options.shared;
+    const { rows, observed, newVolumes } = this.#options.shared;
     const row = rows.lvol(id);
     // The lvol of an adopted volume was there before it.
     const isNew = created && row?.lvolUuid === undefined;
@@ -198,7 +198,6 @@ export class Drivers {
       observed.setSubsystem(id, { kind: "absent" });
     }
     if (row === undefined) observed.forgetVolume(id);
-    if (row?.adopted === true && row.lvolUuid !== undefined) returned.forget(row.lvolUuid);
     newVolumes.follow(id, { created, row });
     observed.checkDiscards(id);
     // A host that was revoked is gone only once a read from now on shows it.

@@ -125,6 +125,7 @@ export class Reconciler {
   #subscribe({ connection, rows, fence }: ReconcilerOptions): DisposableStack {
     const unsubscribe = new DisposableStack();
     unsubscribe.use(this.#shared.pulse);
+    unsubscribe.use(this.#shared.returned);
     unsubscribe.defer(
       connection.onDisconnected(() => {
         this.#suspects.disconnected();

@@ -9,7 +9,7 @@ import type { Writer } from "../../store/writer.ts";
 
 export type ReturnedLvolsOptions = {
   readonly writer: Pick<Writer, "findTombstones" | "restoreTombstones">;
-  readonly rows: Pick<Rows, "lvol" | "snapshots">;
+  readonly rows: Pick<Rows, "lvol" | "lvolByUuid" | "snapshots" | "subscribe">;
   readonly writeMode: () => WriteMode;
   readonly log: Logger;
   /** Called when rows were brought back. */
@@ -24,15 +24,28 @@ export type NamedLvol = {
   readonly relatives: readonly string[];
 };
 
-export class ReturnedLvols {
+export class ReturnedLvols implements Disposable {
   readonly #options: ReturnedLvolsOptions;
-  /** Uuids of lvols that no tombstone names. */
+  /** Uuids of lvols that no tombstone names, and no row since: of a row there may be a tombstone some day. */
   readonly #others = new Set<string>();
+  readonly #unsubscribe: () => void;
   /** Some could not be looked up, or their rows not be brought back. */
   #unsettled = false;
 
   constructor(options: ReturnedLvolsOptions) {
     this.#options = options;
+    const { rows } = options;
+    this.#unsubscribe = rows.subscribe((changes) => {
+      for (const { kind, id } of changes) {
+        if (kind !== "lvol" && kind !== "snapshot") continue;
+        const uuid = (rows.lvol(id) ?? rows.snapshots.get(id))?.lvolUuid;
+        if (uuid !== undefined) this.#others.delete(uuid);
+      }
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#unsubscribe();
   }
 
   get unsettled(): boolean {
@@ -73,18 +86,13 @@ export class ReturnedLvols {
     return found.some((tombstone) => asked.some((one) => isOf(tombstone, one)));
   }
 
-  /** The lvol has become a volume's: it may be that of a deleted one some day. */
-  forget(uuid: string): void {
-    this.#others.delete(uuid);
-  }
-
   async #lookUp(asked: readonly Asked[]): Promise<ReadonlySet<string>> {
     const { writer, writeMode, onRestored } = this.#options;
     const found = await writer.findTombstones(asked);
     const deleted = new Set<string>();
     for (const lvol of asked) {
-      const isDeleted = found.some((tombstone) => isOf(tombstone, lvol));
-      (isDeleted ? deleted : this.#others).add(lvol.uuid);
+      if (found.some((tombstone) => isOf(tombstone, lvol))) deleted.add(lvol.uuid);
+      else if (!this.#hasRow(lvol)) this.#others.add(lvol.uuid);
     }
     if (found.length === 0) return deleted;
     // A deleted snapshot comes back as a volume's row: only its deletion is wanted, in its family's lane.
@@ -95,6 +103,12 @@ export class ReturnedLvols {
     if (writeMode() === "read-write" && (await writer.restoreTombstones(restored))) onRestored();
     else this.#unsettled = true;
     return deleted;
+  }
+
+  /** By now: the tombstones were asked for before. */
+  #hasRow({ uuid }: UnknownLvol): boolean {
+    const { rows } = this.#options;
+    return rows.lvolByUuid(uuid) !== undefined || rows.snapshots.byUuid(uuid) !== undefined;
   }
 }
 
