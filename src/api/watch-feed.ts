@@ -21,10 +21,18 @@ export type WatchSource = {
 
 export type ObjectChange = { readonly kind: WatchKindName; readonly id: string };
 
-const LIMITS: RingLimits = { messages: WATCH_CHANGES, bytes: WATCH_CHANGES_BYTES };
+/** turnObjects: encoded in one turn of the event loop at most. */
+export type WatchLimits = RingLimits & { readonly turnObjects: number };
+
+const LIMITS: WatchLimits = {
+  messages: WATCH_CHANGES,
+  bytes: WATCH_CHANGES_BYTES,
+  turnObjects: WATCH_TURN_OBJECTS,
+};
 
 export class WatchFeed {
   readonly #source: WatchSource;
+  readonly #turnObjects: number;
   readonly #ring: Ring;
   readonly #objects: Readonly<Record<WatchKindName, WatchedObjects>>;
   readonly #waiting = new Set<() => void>();
@@ -41,8 +49,9 @@ export class WatchFeed {
   #history = 0;
   #loaded = false;
 
-  constructor(source: WatchSource, limits: RingLimits = LIMITS) {
+  constructor(source: WatchSource, limits: WatchLimits = LIMITS) {
     this.#source = source;
+    this.#turnObjects = limits.turnObjects;
     this.#ring = new Ring(limits);
     const { disk, lvol, snapshot } = source.kinds;
     this.#objects = {
@@ -92,7 +101,7 @@ export class WatchFeed {
 
   #observed(objects: WatchedObjects, id: string): void {
     if (!objects.hasRow(id)) return;
-    objects.markDerived(id, this.#source.revision());
+    objects.markObserved(id, this.#source.revision());
     this.#touch(objects, id);
   }
 
@@ -131,7 +140,7 @@ export class WatchFeed {
     if (this.#readers > 0) return;
     this.#encoded = undefined;
     this.#ring.clear();
-    for (const objects of this.#all()) objects.forgetParts();
+    for (const objects of this.#all()) objects.forgetParts(this.#source.revision());
   }
 
   #refuseUnknown(revision: bigint): void {
@@ -191,11 +200,12 @@ export class WatchFeed {
   }
 
   #takeChanged(): readonly Buffer[] {
-    let left = WATCH_TURN_OBJECTS;
+    const revision = this.#source.revision();
+    let left = this.#turnObjects;
     const taken: Buffer[] = [];
     for (const objects of this.#all()) {
       const { dirty } = objects;
-      taken.push(...objects.takeChanged(left));
+      taken.push(...objects.takeChanged(left, revision));
       left -= Math.min(left, dirty);
     }
     return taken;

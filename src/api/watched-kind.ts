@@ -50,8 +50,10 @@ export class WatchedObjects {
   readonly #dirty = new Set<string>();
   /** Every object that is there, as it was last sent; empty while nobody watches. */
   readonly #parts = new Map<string, Buffer>();
-  /** The node's revision when the derived part of an object may have changed last. */
+  /** The node's revision when the derived part of an object has changed last, or may have. */
   readonly #derivedAt = new Map<string, bigint>();
+  /** Objects with a part that were observed since that was encoded: the next one shows whether they changed. */
+  readonly #observed = new Set<string>();
 
   constructor(kind: WatchedKind) {
     this.#kind = kind;
@@ -69,32 +71,36 @@ export class WatchedObjects {
     this.#dirty.add(id);
   }
 
-  markDerived(id: string, revision: bigint): void {
-    this.#derivedAt.set(id, revision);
+  /** The derived part of the object may have changed, at this revision of the node. */
+  markObserved(id: string, revision: bigint): void {
+    if (this.#parts.has(id)) this.#observed.add(id);
+    else this.#derivedAt.set(id, revision);
   }
 
   ids(): readonly string[] {
     return [...this.#kind.rows()].map(({ id }) => id);
   }
 
-  /** Encodes up to `limit` dirty objects; returns those that have changed since they were sent. */
-  takeChanged(limit: number): readonly Buffer[] {
+  /** Encodes up to `limit` dirty objects, at this revision; returns those that have changed since they were sent. */
+  takeChanged(limit: number, revision: bigint): readonly Buffer[] {
     const changed: Buffer[] = [];
     let taken = 0;
     for (const id of this.#dirty) {
       if (taken === limit) break;
       taken += 1;
       this.#dirty.delete(id);
-      const part = this.#encode(id);
+      const part = this.#encode(id, revision);
       if (part !== undefined) changed.push(part);
     }
     return changed;
   }
 
   /** Undefined: as it was sent last, or without a row. */
-  #encode(id: string): Buffer | undefined {
+  #encode(id: string, revision: bigint): Buffer | undefined {
     const part = this.#kind.encode(id);
+    const wasObserved = this.#observed.delete(id);
     if (part === undefined || this.#parts.get(id)?.equals(part) === true) return undefined;
+    if (wasObserved) this.#derivedAt.set(id, revision);
     if (this.#kind.row(id)?.deleteTime === undefined) this.#parts.set(id, part);
     else this.#parts.delete(id);
     return part;
@@ -127,10 +133,13 @@ export class WatchedObjects {
     this.#dirty.delete(id);
     this.#parts.delete(id);
     this.#derivedAt.delete(id);
+    this.#observed.delete(id);
   }
 
-  /** Nobody watches any more. */
-  forgetParts(): void {
+  /** Nobody watches any more, from this revision on: whether what was observed has changed is not found out. */
+  forgetParts(revision: bigint): void {
+    for (const id of this.#observed) this.#derivedAt.set(id, revision);
+    this.#observed.clear();
     this.#dirty.clear();
     this.#parts.clear();
   }

@@ -124,11 +124,14 @@ describe("a watcher", () => {
   });
 
   it("is sent nothing that has not changed since the revision that it resumes from", async () => {
+    using watcher = new Watcher(agent, { bookmarkMs: 100 });
+    // While nobody watches, what is observed and has not changed is not told from what has.
+    await watcher.synced();
     const untouched = idOf(await provision(agent, SMALL));
     const touched = idOf(await provision(agent, SMALL));
     const deleted = idOf(await provision(agent, SMALL));
-    using watcher = new Watcher(agent, { bookmarkMs: 100 });
-    await watcher.until("a bookmark", () => watcher.subjects.includes("bookmark"));
+    const last = (subject: string) => watcher.subjects.lastIndexOf(subject);
+    await watcher.until("a bookmark", () => last(deleted) >= 0 && last("bookmark") > last(deleted));
     const { revision } = watcher.knows;
     const { client } = agent;
     const host = { lvolId: touched, hostNqn: OTHER_HOST, waitTimeout: undefined };
