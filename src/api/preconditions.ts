@@ -14,8 +14,8 @@ export function requireRows(agent: Agent): void {
 }
 
 /**
- * Refuses an id whose name an orphan has. One that is not known yet is found when the lvol is made, and
- * the volume is FAILED then: a read before each volume would cost as much as the volume.
+ * Refuses an id whose name an orphan has. One that is known or found only when the lvol or the snapshot is made
+ * ends that as FAILED: a read of every store before each volume would cost as much as the volume.
  */
 export async function refuseKnownOrphan(agent: Agent, id: string): Promise<void> {
   if (agent.rows.lvol(id) !== undefined || agent.rows.snapshots.get(id) !== undefined) return;

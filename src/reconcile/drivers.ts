@@ -208,10 +208,8 @@ export class Drivers {
     if (row?.pendingOp !== undefined) this.#disks.wake(row.diskId);
   }
 
-  #onSnapshotRow({ id, created, before }: Extract<RowChange, { kind: "snapshot" }>): void {
+  #onSnapshotRow({ id, before }: Extract<RowChange, { kind: "snapshot" }>): void {
     const { rows, observed } = this.#options.shared;
-    // As of a volume.
-    if (created && observed.incarnation !== undefined) observed.setSnapshot(id, { kind: "absent" });
     const row = rows.snapshots.get(id);
     if (row === undefined) observed.forgetSnapshot(id);
     this.#snapshots.retryIfIntentChanged(id, row?.generation);

@@ -1,5 +1,6 @@
 // What the drivers, the disks and the session with the target share: what was observed of the target,
 // what is not known of it, and the lanes in which it is changed.
+import type { DiskRow } from "../model/disk.ts";
 import type { OutcomeSubject } from "../model/unknown-outcome.ts";
 import type { PendingContext } from "../model/pending-op.ts";
 import { Lanes } from "./engine/lanes.ts";
@@ -53,7 +54,8 @@ export function sharedParts(
   });
   const { onRestored, pending, afterLoss, scanDisks } = on;
   const returned = new ReturnedLvols({ ...options, writeMode, onRestored });
-  const orphans = new Orphans({ ...options, ...config, returned });
+  const isStoreLoaded = ({ id, lvsUuid }: DiskRow) => observed.disk(id)?.store?.uuid === lvsUuid;
+  const orphans = new Orphans({ ...options, ...config, returned, isStoreLoaded });
   const newVolumes = new NewVolumes(() => fence.epoch);
   const iostat = new IostatLoop({ ...options, observed, scanDisks });
   const space = new StoreSpace({ ...options, observed });

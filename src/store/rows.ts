@@ -35,7 +35,6 @@ export type RowChange =
   | {
       readonly kind: "snapshot";
       readonly id: string;
-      readonly created: boolean;
       readonly before: SnapshotRow | undefined;
     }
   | { readonly kind: "disk"; readonly id: string; readonly before: DiskRow | undefined }
@@ -212,14 +211,14 @@ export class Rows {
     this.#snapshots.delete(row);
     this.#tombstones.delete(row.id);
     this.#dirt.delete(row.id);
-    return { kind: "snapshot", id: row.id, created: false, before: row };
+    return { kind: "snapshot", id: row.id, before: row };
   }
 
-  #setSnapshot(row: SnapshotRow, ours: boolean): RowChange {
+  #setSnapshot(row: SnapshotRow): RowChange {
     const before = this.#snapshots.get(row.id);
     this.#snapshots.set(row);
     this.#index(row);
-    return { kind: "snapshot", id: row.id, created: ours && before === undefined, before };
+    return { kind: "snapshot", id: row.id, before };
   }
 
   #index(row: LvolRow | SnapshotRow): void {
@@ -254,7 +253,7 @@ export class Rows {
       this.#snapshots.join(row);
       changes.push({ kind: "lvol", id: row.id, ours, created, revoked, before });
     }
-    for (const row of committed.snapshots ?? []) changes.push(this.#setSnapshot(row, ours));
+    for (const row of committed.snapshots ?? []) changes.push(this.#setSnapshot(row));
     // A read calls the listeners even if nothing has changed: the first read makes the rows known.
     if (changes.length === 0 && ours) return;
     for (const listener of this.#listeners) listener(changes);

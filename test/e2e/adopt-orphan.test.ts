@@ -4,8 +4,8 @@ import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { volumeNqn } from "../../src/model/identity.ts";
 import { SimulatedHost } from "../../src/sim/host/simulated-host.ts";
-import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
-import { SpdkConnection } from "../../src/spdk/connection.ts";
+import type { SpdkClient } from "../../src/spdk/client.ts";
+import { anotherHand } from "../support/another-hand.ts";
 import type { Lvol } from "../../src/gen/storagenode/v1/lvol.ts";
 import { BY_HAND, call, refusal, until } from "../support/agent.ts";
 import {
@@ -43,12 +43,9 @@ async function start(env: Readonly<Record<string, string>> = {}, eventsMs = 20):
   const scenario = stack.use(await crashScenario({ eventsMs }, { env: { ...BY_HAND, ...env } }));
   const agent = await scenario.start();
   await agent.ready();
-  const path = scenario.target.socket;
-  const connection = stack.use(new SpdkConnection({ path, mayMutate: () => true }));
-  await until("the test is connected to the target", () => connection.connected);
+  const { spdk } = stack.use(await anotherHand(scenario));
   const [disk] = [...agent.node.agent.rows.disks()];
   const store = { uuid: disk?.lvsUuid ?? "", name: disk?.lvsName ?? "" };
-  const spdk = spdkClient(connection);
   return { scenario, spdk, store, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 

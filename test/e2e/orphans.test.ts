@@ -3,8 +3,8 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { volumeNqn } from "../../src/model/identity.ts";
-import { spdkClient, type SpdkClient } from "../../src/spdk/client.ts";
-import { SpdkConnection } from "../../src/spdk/connection.ts";
+import type { SpdkClient } from "../../src/spdk/client.ts";
+import { anotherHand } from "../support/another-hand.ts";
 import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, exactly, onTarget, type CrashScenario } from "../support/crash-scenario.ts";
 import {
@@ -38,10 +38,7 @@ async function start(
   const scenario = stack.use(await crashScenario({ eventsMs }, { env }));
   const agent = await scenario.start();
   await agent.ready();
-  const path = scenario.target.socket;
-  const connection = stack.use(new SpdkConnection({ path, mayMutate: () => true }));
-  await until("the test is connected to the target", () => connection.connected);
-  const spdk = spdkClient(connection);
+  const { spdk } = stack.use(await anotherHand(scenario));
   const theDisk = () => [...agent.node.agent.rows.disks()][0];
   await until("the making of the store was recorded", () => theDisk()?.pendingOp === undefined);
   const disk = theDisk();

@@ -2,8 +2,7 @@
 // is not held up by what others have made.
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { spdkClient } from "../../src/spdk/client.ts";
-import { SpdkConnection } from "../../src/spdk/connection.ts";
+import { anotherHand } from "../support/another-hand.ts";
 import { call, refusal, startAgent, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, type CrashScenario } from "../support/crash-scenario.ts";
 import { testDatabase } from "../support/database.ts";
@@ -64,13 +63,11 @@ describe.skipIf(REAL_SOCKET !== undefined)("ReleaseDisk", () => {
     await using scenario = await crashScenario({ eventsMs: 3_600_000 });
     const agent = await scenario.start();
     await agent.ready();
-    const path = scenario.target.socket;
-    await using connection = new SpdkConnection({ path, mayMutate: () => true });
-    await until("the test is connected to the target", () => connection.connected);
+    await using other = await anotherHand(scenario);
     const lvsUuid = (await diskOf(agent))?.status?.lvstore?.uuid ?? "";
     const shape = { sizeBytes: GIB / 16n, thin: true, clearMethod: "none" } as const;
     const lvolName = randomUUID();
-    await spdkClient(connection).bdevLvolCreate({ lvsUuid, lvolName, ...shape });
+    await other.spdk.bdevLvolCreate({ lvsUuid, lvolName, ...shape });
     expect(await refusal(release(agent))).toMatchObject({
       reason: "IN_USE",
       message: expect.stringContaining("it holds 1 lvol without a volume"),

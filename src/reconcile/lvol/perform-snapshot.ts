@@ -82,16 +82,20 @@ async function observeSnapshot(on: Performed, step: steps.ObserveSnapshot): Prom
   observed.setSnapshot(row.id, { kind: "absent" });
   if (store !== undefined) await orphans.readLvols([`${store.name}/${row.id}`]).catch(() => {});
   if (row.deleteRequestedTime !== undefined) return { kind: "ok" };
-  const message =
-    `ORPHAN_EXISTS: lvol ${row.id} (uuid ${bdev.uuid}) was not made for this snapshot; ` +
-    "it is left alone, see ListOrphans and PurgeOrphan";
+  return nameIsTaken(`lvol ${row.id} (uuid ${bdev.uuid}) was not made for this snapshot`);
+}
+
+function nameIsTaken(conflict: string): StepResult {
+  const message = `ORPHAN_EXISTS: ${conflict}; it is left alone, see ListOrphans and PurgeOrphan`;
   return { kind: "fatal", message };
 }
 
 async function createSnapshot(on: Performed, step: steps.CreateSnapshot): Promise<StepResult> {
-  const { spdk, observed } = on.context;
+  const { spdk, observed, orphans } = on.context;
   const { row } = on.view;
   const { lvsUuid, sourceId, sourceUuid, snapshotName } = step;
+  const elsewhere = orphans.onAnotherDisk(row);
+  if (elsewhere !== undefined) return nameIsTaken(elsewhere);
   const made = await changing(
     on,
     "lvol",

@@ -248,8 +248,10 @@ async function nameIsTaken(
 }
 
 async function createLvol(on: PerformedStep, step: steps.CreateLvol): Promise<StepResult> {
-  const { spdk, observed, newVolumes } = on.context;
+  const { spdk, observed, newVolumes, orphans } = on.context;
   const { row } = on.view;
+  const elsewhere = orphans.onAnotherDisk(row);
+  if (elsewhere !== undefined) return await nameIsTaken(on, elsewhere);
   const { lvsUuid, lvolName, sizeBytes, thin } = step;
   const create = { lvsUuid, lvolName, sizeBytes, thin, clearMethod: "write_zeroes" } as const;
   const made = await changing(on, "lvol", spdk.bdevLvolCreate(create));

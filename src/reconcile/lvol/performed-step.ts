@@ -16,7 +16,7 @@ export type VolumeStepContext = {
   readonly observed: Observed;
   readonly lanes: Lanes;
   readonly outcomes: UnknownOutcomes;
-  readonly orphans: Pick<Orphans, "readLvols">;
+  readonly orphans: Pick<Orphans, "readLvols" | "onAnotherDisk">;
   readonly newVolumes: Pick<NewVolumes, "has" | "delete">;
   readonly afterLoss: AfterLoss;
   /** After that long with an unknown outcome, what may be sent twice is sent. */

@@ -10,6 +10,7 @@ import {
   parseStoreName,
   isOfZeroing,
 } from "../../model/identity.ts";
+import type { DiskRow } from "../../model/disk.ts";
 import type { Orphan } from "../../model/orphan.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { LvolBdev } from "../../spdk/replies-bdev.ts";
@@ -24,6 +25,7 @@ export type OrphansOptions = {
   readonly fleet: string;
   readonly nqnPrefix: string;
   readonly log: Logger;
+  readonly isStoreLoaded: (disk: DiskRow) => boolean;
   /** Lvols of deleted volumes are not orphans. */
   readonly returned: Pick<ReturnedLvols, "ofDeleted">;
 };
@@ -55,9 +57,9 @@ export class Orphans {
     this.#fleet = fleetHash(options.fleet);
   }
 
+  /** What lies in stores is there again once they are loaded. */
   beginProcess(): void {
     this.#listed = undefined;
-    this.#lvols.clear();
     this.#subsystems.clear();
   }
 
@@ -73,7 +75,9 @@ export class Orphans {
   }
 
   #list(): readonly Orphan[] {
-    const lvols = [...this.#lvols.values()].filter(({ bdev }) => this.isOrphanLvol(bdev));
+    const lvols = [...this.#lvols.values()].filter(
+      ({ bdev }) => this.isOrphanLvol(bdev) && !isGone(this.#diskOf(bdev)),
+    );
     const subsystems = [...this.#subsystems].filter(([nqn]) => this.isOrphanNqn(nqn));
     return [
       ...lvols.map((found) => this.#lvolOrphan(found)),
@@ -84,6 +88,18 @@ export class Orphans {
   /** The lvol and the subsystem, of those known, that have the id of a volume as a name. */
   named(id: string): readonly Orphan[] {
     return this.list().filter(({ likelyOwner }) => likelyOwner === id);
+  }
+
+  /** Why nothing may be made under an id whose name an lvol on another disk has; undefined: none has. */
+  onAnotherDisk({
+    id,
+    diskId,
+  }: {
+    readonly id: string;
+    readonly diskId: string;
+  }): string | undefined {
+    const found = this.named(id).find((one) => one.kind === "lvol" && one.diskId !== diskId);
+    return found && `lvol ${found.name} (uuid ${found.uuid}) has the name, on another disk`;
   }
 
   /** The subsystems of a full scan. */
@@ -107,7 +123,8 @@ export class Orphans {
 
   /** The lvols of one store: lists those that are orphans. */
   async readListed(lvols: readonly Listed[]): Promise<void> {
-    await this.readLvols(this.#withoutRow(lvols));
+    const uuids = new Set([...this.#withoutRow(lvols), ...this.#lvols.keys()]);
+    await this.readLvols([...uuids]);
   }
 
   #withoutRow(lvols: readonly Listed[]): readonly string[] {
@@ -152,7 +169,7 @@ export class Orphans {
     this.#listed = undefined;
     for (const [index, name] of names.entries()) {
       const uuid = bdevs[index]?.uuid ?? name;
-      if (!found.has(uuid)) this.#lvols.delete(uuid);
+      if (!found.has(uuid) && !this.#isAway(uuid)) this.#lvols.delete(uuid);
     }
     for (const [uuid, bdev] of found) {
       const firstSeenTime = this.#lvols.get(uuid)?.firstSeenTime ?? new Date();
@@ -201,6 +218,13 @@ export class Orphans {
     return [...this.#options.rows.disks()].find(({ lvsUuid }) => lvsUuid === lvol.storeUuid);
   }
 
+  /** Nothing is read of an lvol whose store is not loaded: it is as it was seen last. */
+  #isAway(uuid: string): boolean {
+    const { bdev } = this.#lvols.get(uuid) ?? {};
+    const disk = bdev && this.#diskOf(bdev);
+    return disk !== undefined && !isGone(disk) && !this.#options.isStoreLoaded(disk);
+  }
+
   #lvolOrphan({ bdev, firstSeenTime }: FoundLvol): Orphan {
     const { uuid, sizeBytes, lvol } = bdev;
     const { store, name } = partsOf(bdev);
@@ -247,6 +271,11 @@ export class Orphans {
       .finally(() => this.#reads.delete(ended));
     this.#reads.add(ended);
   }
+}
+
+/** Its store is not expected back. */
+function isGone(disk: DiskRow | undefined): boolean {
+  return disk?.state === "MISSING" || disk?.state === "RELEASED";
 }
 
 /**

@@ -20,6 +20,7 @@ function scenario(nqns: readonly string[]) {
     nqnPrefix: PREFIX,
     log: pino({ enabled: false }),
     returned: { ofDeleted: () => Promise.resolve(new Set<string>()) },
+    isStoreLoaded: () => true,
     spdk: {
       getBdev: () => Promise.resolve(undefined),
       getSubsystem: (nqn) => Promise.resolve(onTarget.has(nqn) ? subsystem(nqn) : undefined),

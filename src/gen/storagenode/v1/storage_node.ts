@@ -6419,7 +6419,7 @@ export const StorageNodeService = {
     responseSerialize: (value: UncordonResponse): Buffer => Buffer.from(UncordonResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UncordonResponse => UncordonResponse.decode(value),
   },
-  /** Objects on the target that no row names: of the stores that are loaded now. */
+  /** Objects on the target that no row names; those in a store that is not loaded as they were seen last. */
   listOrphans: {
     path: "/storagenode.v1.StorageNode/ListOrphans" as const,
     requestStream: false as const,
@@ -6571,7 +6571,7 @@ export interface StorageNodeServer extends UntypedServiceImplementation {
   cordon: handleUnaryCall<CordonRequest, CordonResponse>;
   /** Takes new volumes again. */
   uncordon: handleUnaryCall<UncordonRequest, UncordonResponse>;
-  /** Objects on the target that no row names: of the stores that are loaded now. */
+  /** Objects on the target that no row names; those in a store that is not loaded as they were seen last. */
   listOrphans: handleUnaryCall<ListOrphansRequest, ListOrphansResponse>;
   /** Makes a row for an orphan lvol; nobody may connect until hosts are allowed. */
   adoptOrphan: handleUnaryCall<AdoptOrphanRequest, AdoptOrphanResponse>;
@@ -7061,7 +7061,7 @@ export interface StorageNodeClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UncordonResponse) => void,
   ): ClientUnaryCall;
-  /** Objects on the target that no row names: of the stores that are loaded now. */
+  /** Objects on the target that no row names; those in a store that is not loaded as they were seen last. */
   listOrphans(
     request: ListOrphansRequest,
     callback: (error: ServiceError | null, response: ListOrphansResponse) => void,
