@@ -38,9 +38,14 @@ type Scenario = AsyncDisposable & {
   readonly store: { readonly uuid: string; readonly name: string };
 };
 
-async function start(env: Readonly<Record<string, string>> = {}, eventsMs = 20): Promise<Scenario> {
+async function start(
+  env: Readonly<Record<string, string>> = {},
+  eventsMs = 20,
+  graceMs?: number,
+): Promise<Scenario> {
   const stack = new AsyncDisposableStack();
-  const scenario = stack.use(await crashScenario({ eventsMs }, { env: { ...BY_HAND, ...env } }));
+  const timing = graceMs === undefined ? { eventsMs } : { eventsMs, graceMs };
+  const scenario = stack.use(await crashScenario(timing, { env: { ...BY_HAND, ...env } }));
   const agent = await scenario.start();
   await agent.ready();
   const { spdk } = stack.use(await anotherHand(scenario));
@@ -282,6 +287,27 @@ describe("AdoptOrphan", () => {
     });
     on.scenario.loseConnection();
     await until("it is deleted again", () => onTarget(on.scenario).lvols.length === 0);
+  });
+
+  it("adopts no lvol whose purge an earlier agent has sent, while that may run", async () => {
+    await using on = await start({}, 20, 60_000);
+    const { scenario } = on;
+    const id = randomUUID();
+    const uuid = await orphan(on, id);
+    const { client } = scenario.agent();
+    const { gate } = scenario.target.engine();
+    gate.resetCounts();
+    gate.addRule({ effect: "slow", method: "bdev_lvol_delete", nth: 1, ms: 4_000 });
+    const what = { kind: "lvol", name: `${on.store.name}/${id}`, uuid, reason: "test" };
+    const purged = call(client, client.purgeOrphan.bind(client), what).catch(() => {});
+    await until("the purge is sent", () => gate.counts["bdev_lvol_delete"] === 1);
+    await scenario.killAgent();
+    await purged;
+    await (await scenario.start()).ready();
+    expect(await refusal(adopt(on, uuid, id))).toMatchObject({ code: 9, reason: "DISK_NOT_UP" });
+    await until("it is gone", async () => {
+      return (await refusal(adopt(on, uuid, id))).reason === "NOT_FOUND";
+    });
   });
 
   it("makes the free space UNKNOWN before an adopted lvol is deleted", async () => {

@@ -5,15 +5,18 @@
 // It never adopts a snapshot or a clone, an lvol that is exported, or what is left of a deleted volume.
 import type { Decision, Mutation } from "../../model/admission.ts";
 import { sameOrRefuse } from "../../model/adopt-admission.ts";
+import type { DiskRow } from "../../model/disk.ts";
 import { Refusal } from "../../model/errors.ts";
 import type { LvolRow } from "../../model/lvol.ts";
 import { orphanBytes, refuseOrphans, type Adoption } from "../../model/orphan.ts";
+import { pendingOpPhase, type PendingContext } from "../../model/pending-op.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import type { LvolBdev } from "../../spdk/replies-bdev.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import { partsOf } from "../target/lvol-alias.ts";
 import type { NamedLvol, ReturnedLvols } from "../target/returned-lvols.ts";
 import {
+  diskBusy,
   diskOf,
   foundOrAbsent,
   orphansOfVolume,
@@ -24,6 +27,7 @@ export type AdoptContext = OrphansOfVolumeContext & {
   readonly spdk: Pick<SpdkClient, "getBdev">;
   readonly lanes: Pick<Lanes, "run">;
   readonly nodeId: string;
+  readonly pending: (now: Date) => PendingContext;
   readonly returned: Pick<ReturnedLvols, "isOfDeleted">;
   readonly writer: { readonly mutate: (mutation: Mutation) => Promise<Decision> };
 };
@@ -98,7 +102,7 @@ async function adoptableLvol(
     if (owner === id) return undefined;
     throw new Refusal("IN_USE", `lvol ${uuid} belongs to volume ${owner}`);
   }
-  diskOf(context, aliasOf(bdev));
+  refusePurging(context, diskOf(context, aliasOf(bdev)));
   if (await isOfDeleted(returned, { uuid, store, name, relatives: [] })) {
     const message = `lvol ${uuid} is what is left of a deleted volume, and is deleted again`;
     throw new Refusal("ID_RETIRED", message);
@@ -112,6 +116,12 @@ async function adoptableLvol(
     throw new Refusal("IN_USE", `lvol ${uuid} is exported or claimed on the target`);
   }
   return bdev;
+}
+
+/** The lane does not tell of a purge that an earlier agent has sent: it may be of this lvol, and still run. */
+function refusePurging({ pending }: AdoptContext, disk: DiskRow): void {
+  const isRunning = pendingOpPhase(disk.pendingOp, pending(new Date())) === "running";
+  if (isRunning && disk.pendingOp?.op === "purge-orphan") throw diskBusy(disk);
 }
 
 async function isOfDeleted(returned: AdoptContext["returned"], lvol: NamedLvol): Promise<boolean> {

@@ -78,7 +78,7 @@ function requireStores(context: OrphansOfVolumeContext): void {
 /** A disk that is MISSING, FAILED or not ours any more is not waited for. */
 function loadingDisk({ rows, diskReadiness }: OrphansOfVolumeContext): string | undefined {
   for (const row of rows.disks()) {
-    if (row.lvsUuid === undefined) continue;
+    if (row.lvsUuid === undefined && row.adoptedStore === undefined) continue;
     if (diskState(row, diskReadiness(row)) === "CLAIMING") return row.id;
   }
   return undefined;
@@ -98,4 +98,11 @@ export function diskOf(
   if (ready && observed.disk(row.id)?.store?.uuid === row.lvsUuid) return row;
   if (row.state === "UP" || row.state === "CLAIMING") throw storeLoading(row.id);
   throw new Refusal("DISK_NOT_UP", `disk ${row.id} is ${row.state}: ${reason}`);
+}
+
+export function diskBusy({ id, pendingOp: op }: Pick<DiskRow, "id" | "pendingOp">): Refusal {
+  return new Refusal(
+    "DISK_NOT_UP",
+    `disk ${id} is being changed (${op?.op ?? "new intent"}): ask again`,
+  );
 }

@@ -15,7 +15,12 @@ import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
 import { asking, requireTarget } from "../target/asking.ts";
 import { partsOf } from "../target/lvol-alias.ts";
 import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
-import { diskOf, foundOrAbsent, type OrphansOfVolumeContext } from "./orphans-of-volume.ts";
+import {
+  diskBusy,
+  diskOf,
+  foundOrAbsent,
+  type OrphansOfVolumeContext,
+} from "./orphans-of-volume.ts";
 
 export type PurgeContext = OrphansOfVolumeContext & {
   readonly spdk: SpdkClient;
@@ -147,13 +152,6 @@ function requireDoubt({ rows, pending }: PurgeContext, diskId: string): void {
   const own = pendingOpPhase(row?.pendingOp, pending(new Date())) === "own";
   if (row?.freeSpace === "UNKNOWN" && own && row.pendingOp?.op === "purge-orphan") return;
   throw diskBusy({ id: diskId, pendingOp: row?.pendingOp });
-}
-
-function diskBusy({ id, pendingOp: op }: Pick<DiskRow, "id" | "pendingOp">): Refusal {
-  return new Refusal(
-    "DISK_NOT_UP",
-    `disk ${id} is being changed (${op?.op ?? "new intent"}): ask again`,
-  );
 }
 
 /** Not awaited: whether the row is written is of no concern to the caller. */
