@@ -53,10 +53,14 @@ async function adopt(
   { id, serial, storeUuid, waitMs }: Asked & { readonly storeUuid: string },
   { signal, actor, traceparent }: CallContext,
 ): Promise<DiskRow> {
-  if (agent.rows.disk(id) === undefined) {
-    throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
-  }
-  const row = await agent.adoptDisk({ id, serial, storeUuid, actor, traceparent });
+  const known = agent.rows.disk(id);
+  if (known === undefined) throw new Refusal("NOT_FOUND", `disk ${id} is not on this node`);
+  // The repeat of a call that was answered, or not: what lies in the store has its rows, loaded or not.
+  const isOurs = known.adoptedStore === storeUuid || known.lvsUuid === storeUuid;
+  const row =
+    isOurs && known.serial === serial
+      ? known
+      : await agent.adoptDisk({ id, serial, storeUuid, actor, traceparent });
   const isUp = (now: DiskRow) => diskState(now, agent.diskReadiness(now)) === "UP";
   return (await waitForDisk(agent, { id, waitMs, signal }, isUp)) ?? row;
 }

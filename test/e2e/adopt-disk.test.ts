@@ -127,6 +127,9 @@ describe.skipIf(REAL_SOCKET !== undefined)("AdoptDisk", () => {
     expect(snapshots.map(({ meta }) => meta?.id)).toEqual([made.snapshot]);
     // Asked again, after the answer was lost.
     expect((await adopt(agent, "SER1", storeUuid)).disk?.status?.state).toBe("DISK_STATE_UP");
+    await node.target.kill();
+    await until("the target is seen to be away", () => !agent.node.agent.ready());
+    expect(await refusal(adopt(agent, "SER1", storeUuid))).toMatchObject({ reason: "TARGET_DOWN" });
     await node.target.restart();
     await settled(agent, { SER1: "DISK_STATE_UP" });
   });

@@ -13,7 +13,7 @@ import {
 import { isUuid } from "../../model/identity.ts";
 import type { Intent } from "../../model/intent.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
-import { askingOne, storeLoading } from "../target/asking.ts";
+import { askingOne, requireTarget, storeLoading } from "../target/asking.ts";
 import { foundLvols } from "../target/found-lvols.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
 import type { Observed } from "../target/observed.ts";
@@ -48,6 +48,7 @@ async function storeContents(
   { spdk, observed }: Pick<AdoptDiskContext, "spdk" | "observed">,
   diskId: string,
 ): Promise<StoreContents | undefined> {
+  requireTarget(observed);
   const store = observed.disk(diskId)?.store;
   if (store === undefined) return undefined;
   const listed = async () => {
