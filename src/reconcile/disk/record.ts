@@ -27,7 +27,7 @@ export function diskRecord(view: DiskView): DiskStatusPatch | undefined {
     if (phase.state === "RELEASED") Object.assign(patch, releasedColumns(view));
   }
   Object.assign(patch, kernelColumns(view), failuresPatch(view), healthPatch(view));
-  if ((view.mayBeDirty || sliceCutOff(view)) && row.freeSpace === "ZEROED") {
+  if ((view.mayBeDirty || sliceCutOff(view) || copyCutOff(view)) && row.freeSpace === "ZEROED") {
     patch.freeSpace = "UNKNOWN";
   }
   Object.assign(patch, copyingColumn(view));
@@ -102,6 +102,11 @@ function pendingEnded(view: DiskView): boolean {
 function sliceCutOff({ row, pending }: DiskView): boolean {
   const cutOff = pendingOpPhase(row.pendingOp, pending) === "interrupted";
   return cutOff && row.pendingOp?.op === "zero-free-space";
+}
+
+/** The disk went away under hosts: one may have been writing to a volume with a snapshot. */
+function copyCutOff({ row, onTarget, targetListed }: DiskView): boolean {
+  return row.copyingRun !== undefined && targetListed && onTarget?.store === undefined;
 }
 
 /** The disk has no lvstore recorded, or SPDK has finished loading lvstores without finding it. */

@@ -73,6 +73,23 @@ function view(change: Partial<DiskView> = {}): DiskView {
   };
 }
 
+describe("a disk with snapshots that goes away under its hosts", () => {
+  const copying = { lvsName: STORE.name, lvsUuid: STORE.uuid, freeSpace: "ZEROED" } as const;
+  const row = diskRow({ id: ID, ...SERIAL, ...copying, copyingRun: "run", snapshotCount: 1 });
+  const seen = (change: Partial<DiskView>) => diskRecord(view({ row, ...change }))?.freeSpace;
+
+  it("may have the copy of a cluster among its free ones", () => {
+    expect(seen({ onTarget: undefined })).toBe("UNKNOWN");
+  });
+
+  it("has none while it is there, or is not known to be away, or has no snapshots", () => {
+    expect(seen({ onTarget: { ...ON_TARGET, store: STORE } })).toBeUndefined();
+    expect(seen({ onTarget: undefined, targetListed: false })).toBeUndefined();
+    const uncopied = { ...row, copyingRun: undefined, snapshotCount: 0 };
+    expect(seen({ onTarget: undefined, row: uncopied })).toBeUndefined();
+  });
+});
+
 describe("an attached disk whose recorded lvstore is not observed", () => {
   it("is CLAIMING while SPDK may still be loading lvstores", () => {
     expect(diskPhase(view())).toEqual({
