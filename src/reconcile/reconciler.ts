@@ -31,7 +31,7 @@ import type { TargetStatus } from "./target/status.ts";
 import type { UnknownOutcomeOf } from "./target/unknown-outcomes.ts";
 import { restored, type Restored } from "./restored.ts";
 import { Verification } from "./verify.ts";
-import type { VolumePlanView, VolumeViewSource } from "./lvol/view.ts";
+import type { VolumePlanView } from "./lvol/view.ts";
 
 export type PartStatus = { readonly ok: boolean; readonly reason: string; readonly since: Date };
 
@@ -67,7 +67,8 @@ export class Reconciler {
     const { observed } = shared;
     this.#shared = shared;
     this.#grace = new Grace(shared.graceMs, () => this.#endGrace());
-    const source = viewSource(shared, config);
+    const { listenAddresses } = config;
+    const source = { ...shared, ...config, listenAddresses: () => listenAddresses };
     const diskReadiness = (row: DiskRow) => this.diskReadiness(row);
     this.orphans = orphanCalls({ ...shared, ...config, diskReadiness });
     const scanAll = (options: ScanOptions) => this.#session.scanAll(options);
@@ -362,8 +363,4 @@ export class Reconciler {
     this.#drivers.wakeAll();
     this.#announce(undefined);
   }
-}
-
-function viewSource(shared: SharedParts, config: ReconcilerOptions["config"]): VolumeViewSource {
-  return { ...shared, ...config, listenAddresses: () => config.listenAddresses };
 }
