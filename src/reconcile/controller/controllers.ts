@@ -21,7 +21,7 @@ import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { ObservedDisk } from "../target/observed-disk.ts";
 import type { Attached } from "./attached.ts";
 import { isInUse, isSetBack, isTaken, isWanted, VFIO } from "./closure-rules.ts";
-import type { ClaimMemory } from "./perform.ts";
+import type { ClaimMemory } from "./perform-claim.ts";
 import {
   conflictOf,
   expectedAt,

@@ -1,23 +1,17 @@
-// Performs the steps of controller-take. Each holds the lanes of its controllers and of all disks on them:
-// attach and detach must never overlap a change of an lvol there (docs/spdk-contract.md#overlaps).
+// Performs the steps of controller-take; perform-claim.ts has what a claim does. Each holds the lanes of its
+// controllers and of all disks on them: attach and detach must never overlap a change of an lvol there
+// (docs/spdk-contract.md#overlaps).
 import { trace } from "@opentelemetry/api";
-import type { Logger } from "pino";
 import {
   hasDrive,
   type ControllerRow,
   type ControllerStatusPatch,
 } from "../../model/controller.ts";
-import { isChanged } from "../../model/disk-admission.ts";
-import { refusing } from "../../model/disk-claim.ts";
-import { evidenceOf, type Evidence } from "../../model/evidence.ts";
 import { isInGrace, type PendingContext } from "../../model/pending-op.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
-import type { Rows } from "../../store/rows.ts";
-import { namespacesIn } from "../../sysfs/closure.ts";
-import { inspectForClaim } from "../../sysfs/disk-evidence.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
-import { listNvme, readDriver, type NvmeTopology } from "../../sysfs/nvme.ts";
-import { claimFunctions, releaseFunctions } from "../../sysfs/vfio.ts";
+import { readDriver } from "../../sysfs/nvme.ts";
+import { releaseFunctions } from "../../sysfs/vfio.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
@@ -29,45 +23,27 @@ import type { Observed } from "../target/observed.ts";
 import { attachFailureCause } from "./attach-failure.ts";
 import type { Attached } from "./attached.ts";
 import { VFIO } from "./closure-rules.ts";
+import { performClaim, type ClaimContext } from "./perform-claim.ts";
 import type { ControllerView, Member } from "./view.ts";
 
-/**
- * What this process found in its own claims, by disk id. Kept in memory only: a restart inspects
- * again.
- */
-export type ClaimMemory = {
-  /** Blank under the kernel driver in the claim that is still held: the disk may be formatted. */
-  readonly blank: Set<string>;
-  /**
-   * Attached without being found blank, and no lvstore was loaded: to be given back and inspected.
-   */
-  readonly empty: Set<string>;
-};
-
-export type ControllerStepContext = ChangeContext & {
-  readonly spdk: SpdkClient;
-  readonly kernel: Kernel;
-  readonly rows: Rows;
-  readonly observed: Observed;
-  readonly attached: Attached;
-  readonly lanes: Lanes;
-  readonly claims: ClaimMemory;
-  readonly log: Logger;
-  readonly writer: {
-    readonly recordController: (
-      row: Pick<ControllerRow, "id" | "generation">,
-      patch: ControllerStatusPatch,
-    ) => Promise<boolean>;
+export type ControllerStepContext = ChangeContext &
+  ClaimContext & {
+    readonly spdk: SpdkClient;
+    readonly observed: Observed;
+    readonly attached: Attached;
+    readonly lanes: Lanes;
+    readonly writer: {
+      readonly recordController: (
+        row: Pick<ControllerRow, "id" | "generation">,
+        patch: ControllerStatusPatch,
+      ) => Promise<boolean>;
+    };
+    readonly pending: (now: Date) => PendingContext;
+    /** Who has the vfio group of a function open, looked for now. */
+    readonly groupUser: (address: string) => Promise<string | undefined>;
+    readonly scanDisks: () => Promise<void>;
+    readonly scanAll: (options: ScanOptions) => Promise<void>;
   };
-  readonly pending: (now: Date) => PendingContext;
-  readonly ownSubjects: () => ReadonlySet<string>;
-  /** Who has the vfio group of a function open, looked for now. */
-  readonly groupUser: (address: string) => Promise<string | undefined>;
-  readonly scanDisks: () => Promise<void>;
-  readonly scanAll: (options: ScanOptions) => Promise<void>;
-  /** A claim has found evidence; it may end the admission of a disk. */
-  readonly foundInClaim: (diskId: string, evidence: readonly Evidence[]) => Promise<void>;
-};
 
 /** The grace has begun anew while the lanes were waited for. */
 const TOO_EARLY = {
@@ -101,7 +77,7 @@ export async function performControllerStep(
   }
   switch (step.kind) {
     case "claim-controllers":
-      return await inLanes(context, members, () => claim(context, step));
+      return await inLanes(context, members, () => performClaim(context, step));
     case "release-controllers":
       return await inLanes(context, members, () => release(context, view, step));
     case "attach-controller":
@@ -131,66 +107,6 @@ function inLanes<T>(
     trace.getActiveSpan()?.addEvent("lanes held");
     return work(lane);
   });
-}
-
-/**
- * Inspects the closure with its namespaces opened exclusively, and closes them only after the last
- * unbind, so that nothing can start to use one of the disks in between.
- */
-async function claim(
-  context: ControllerStepContext,
-  step: steps.ClaimControllers,
-): Promise<StepResult> {
-  const { kernel, rows, claims, log, ownSubjects, foundInClaim } = context;
-  const [first] = step.addresses;
-  if (first === undefined) return { kind: "ok" };
-  const topology = await listNvme(kernel);
-  const changed = whatChanged(context, topology, step);
-  if (changed !== undefined) return { kind: "retry", message: changed };
-  await using inspection = await inspectForClaim(kernel, topology, first);
-  const { evidence } = inspection;
-  const against = refusing(evidence, ownSubjects())[0];
-  const disks = step.disks.flatMap((id) => rows.disk(id) ?? []);
-  const stale = disks.filter((disk) => isChanged(disk, evidence));
-  if (against !== undefined || stale.length > 0) {
-    for (const { id } of disks) await foundInClaim(id, evidence);
-    const { kind, subject, detail } = against ?? {
-      kind: "EVIDENCE_CHANGED",
-      subject: "",
-      detail: "",
-    };
-    return { kind: "retry", message: `${kind}: ${subject} ${detail}`.trimEnd() };
-  }
-  const claimed = await claimFunctions(kernel, step.addresses, {
-    heldDescriptors: inspection.held,
-  });
-  if (!claimed.ok) return { kind: "retry", message: `${claimed.reason}: ${claimed.detail}` };
-  for (const disk of disks) {
-    claims.empty.delete(disk.id);
-    if (evidenceOf(disk, evidence).length === 0) claims.blank.add(disk.id);
-  }
-  log.info({ controllers: step.addresses, disks: step.disks }, "controllers claimed for vfio-pci");
-  return { kind: "ok" };
-}
-
-/** The functions hold other drives than the step was planned for; undefined: they do not. */
-function whatChanged(
-  { rows }: ControllerStepContext,
-  { functions }: NvmeTopology,
-  { addresses, disks }: steps.ClaimControllers,
-): string | undefined {
-  const present = functions.filter(({ pciAddress }) => addresses.includes(pciAddress));
-  const shown = namespacesIn(present).map(({ serial, model, nsid }) =>
-    JSON.stringify([serial, model, nsid]),
-  );
-  const expected = disks.flatMap((id) => rows.disk(id) ?? []);
-  const isSame =
-    shown.length === expected.length &&
-    expected.every(({ serial, model, nsid }) =>
-      shown.includes(JSON.stringify([serial, model, nsid])),
-    );
-  if (isSame) return undefined;
-  return `the drives at ${addresses.join(", ")} are not those that were to be taken`;
 }
 
 async function release(

@@ -4,7 +4,7 @@ import type { Evidence } from "../../model/evidence.ts";
 import type { WipeLook } from "../../model/wipe-admission.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Controllers } from "../controller/controllers.ts";
-import type { ClaimMemory } from "../controller/perform.ts";
+import type { ClaimMemory } from "../controller/perform-claim.ts";
 import type { Observed } from "../target/observed.ts";
 import type { Admissions } from "./admissions.ts";
 import { placeOfWipe } from "./wipe.ts";
