@@ -21,7 +21,7 @@ import type { UnknownOutcomes } from "../target/unknown-outcomes.ts";
 import type { ObservedDisk } from "../target/observed-disk.ts";
 import type { Attached } from "./attached.ts";
 import { isInUse, isSetBack, isTaken, isWanted, VFIO } from "./closure-rules.ts";
-import type { ClaimMemory } from "./perform-claim.ts";
+import type { ClaimMemory, Claims } from "./claim-memory.ts";
 import {
   conflictOf,
   expectedAt,
@@ -85,11 +85,16 @@ export class Controllers {
     return this.#sightings;
   }
 
-  /** Takes over what a scan of the kernel has found, and inserts rows for new functions. */
-  async scanned(topology: NvmeTopology): Promise<void> {
-    const { kernel, rows, attached, log } = this.#options;
+  /**
+   * Takes over what a scan of the kernel has found, and inserts rows for new functions. before: the claims that held
+   * when it began.
+   */
+  async scanned(topology: NvmeTopology, before: Claims): Promise<void> {
+    const { kernel, rows, attached, claims, log } = this.#options;
     this.#topology = topology;
     this.#sightings = sightingsOf(topology);
+    const isTaken = (address: string) => rows.controller(address)?.originalDriver !== undefined;
+    claims.endUnseen(before, topology.functions, isTaken);
     if (this.#sightings.withoutSerial.length > 0) {
       const { withoutSerial } = this.#sightings;
       log.debug({ kernel_names: withoutSerial }, "ignoring disks without a serial number");
@@ -257,7 +262,7 @@ export class Controllers {
     const attachedAs = attached.nameAt(address);
     const disks = [...rows.disks()]
       .filter((disk) => this.#isThere(disk, { address, row, attachedAs, found }))
-      .map((disk) => this.#diskThere(disk));
+      .map((disk) => this.#diskThere(disk, address));
     return { address, row, inKernel: found && inKernel(found), attachedAs, disks };
   }
 
@@ -282,7 +287,7 @@ export class Controllers {
     return isHidden && row !== undefined && hasDrive(row, disk);
   }
 
-  #diskThere(row: DiskRow): DiskThere {
+  #diskThere(row: DiskRow, address: string): DiskThere {
     const { observed, claims, evidence, loadEnded } = this.#options;
     const onTarget = observed.disk(row.id);
     return {
@@ -290,8 +295,8 @@ export class Controllers {
       onTarget,
       evidence: evidence(row.id),
       conflict: this.conflictOf(row),
-      claimedBlank: claims.blank.has(row.id),
-      foundEmpty: claims.empty.has(row.id),
+      claimedBlank: claims.has(row.id, "blank", address),
+      foundEmpty: claims.has(row.id, "empty", address),
       loadEnded: loadEnded(onTarget),
       exportsLeft: exportsLeft(this.#options, row),
     };

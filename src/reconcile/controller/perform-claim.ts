@@ -12,19 +12,8 @@ import { listNvme, type NvmeTopology } from "../../sysfs/nvme.ts";
 import { claimFunctions } from "../../sysfs/vfio.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type * as steps from "../steps.ts";
-
-/**
- * What this process found in its own claims, by disk id. Kept in memory only: a restart inspects
- * again.
- */
-export type ClaimMemory = {
-  /** Blank under the kernel driver in the claim that is still held: the disk may be formatted. */
-  readonly blank: Set<string>;
-  /**
-   * Attached without being found blank, and no lvstore was loaded: to be given back and inspected.
-   */
-  readonly empty: Set<string>;
-};
+import type { ClaimMemory } from "./claim-memory.ts";
+import { sightingsOf } from "./places.ts";
 
 export type ClaimContext = {
   readonly kernel: Kernel;
@@ -68,9 +57,13 @@ export async function performClaim(
     heldDescriptors: inspection.held,
   });
   if (!claimed.ok) return { kind: "retry", message: `${claimed.reason}: ${claimed.detail}` };
+  const { byDisk } = sightingsOf(topology);
   for (const disk of disks) {
-    claims.empty.delete(disk.id);
-    if (evidenceOf(disk, evidence).length === 0) claims.blank.add(disk.id);
+    claims.end(disk.id);
+    if (evidenceOf(disk, evidence).length > 0) continue;
+    const shown = byDisk.get(disk.id) ?? [];
+    const functions = shown.map(({ address }) => address);
+    if (functions.length > 0) claims.add(disk.id, "blank", functions);
   }
   log.info({ controllers: step.addresses, disks: step.disks }, "controllers claimed for vfio-pci");
   return { kind: "ok" };

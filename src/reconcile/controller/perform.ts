@@ -132,8 +132,7 @@ async function release(
   if (holder !== undefined) return { kind: "retry", message: `VFIO_IN_USE: ${holder}` };
   const released = await releaseFunctions(kernel, step.returns);
   for (const { row } of view.members.flatMap(({ disks }) => disks)) {
-    claims.blank.delete(row.id);
-    claims.empty.delete(row.id);
+    claims.end(row.id);
   }
   if (!released.ok) return { kind: "retry", message: `${released.reason}: ${released.detail}` };
   log.info({ controllers: step.returns }, "controllers given back to their kernel drivers");
@@ -196,16 +195,19 @@ async function attach(
     const pid = rows.node?.targetProcess?.pid;
     return { kind: "retry", message: await attachFailureCause(kernel, answer.error, pid) };
   }
-  markEmpty(context, name);
+  markEmpty(context, step);
   return { kind: "ok" };
 }
 
 /** What shows no store is given back and looked at, unless it was found blank in this claim. */
-function markEmpty({ rows, observed, claims }: ControllerStepContext, name: string): void {
+function markEmpty(
+  { rows, observed, claims }: ControllerStepContext,
+  { controllerName, traddr }: steps.AttachController,
+): void {
   for (const { id } of rows.disks()) {
     const disk = observed.disk(id);
-    if (disk?.controllerName !== name || disk.store !== undefined) continue;
-    if (!claims.blank.has(id)) claims.empty.add(id);
+    if (disk?.controllerName !== controllerName || disk.store !== undefined) continue;
+    if (!claims.has(id, "blank", traddr)) claims.add(id, "empty", [traddr]);
   }
 }
 

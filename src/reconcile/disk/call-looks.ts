@@ -4,7 +4,7 @@ import type { Evidence } from "../../model/evidence.ts";
 import type { WipeLook } from "../../model/wipe-admission.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Controllers } from "../controller/controllers.ts";
-import type { ClaimMemory } from "../controller/perform-claim.ts";
+import type { ClaimMemory } from "../controller/claim-memory.ts";
 import type { Observed } from "../target/observed.ts";
 import type { Admissions } from "./admissions.ts";
 import { placeOfWipe } from "./wipe.ts";
@@ -12,8 +12,8 @@ import { placeOfWipe } from "./wipe.ts";
 export type CallLooksOptions = {
   readonly rows: Rows;
   readonly observed: Pick<Observed, "disk">;
-  readonly claims: Pick<ClaimMemory, "blank">;
-  readonly controllers: Pick<Controllers, "topology" | "conflictOf">;
+  readonly claims: Pick<ClaimMemory, "has">;
+  readonly controllers: Pick<Controllers, "topology" | "conflictOf" | "placeOf">;
   readonly admissions: Pick<Admissions, "look">;
   readonly syncKernelDisks: () => Promise<void>;
   readonly wake: (id: string) => void;
@@ -28,14 +28,22 @@ export class CallLooks {
 
   /** The evidence against a disk without a store of ours; undefined: nobody can look at it where it is. */
   async lookAt(id: string): Promise<readonly Evidence[] | undefined> {
-    const { rows, observed, claims } = this.#options;
+    const { rows, observed, syncKernelDisks } = this.#options;
     const row = rows.disk(id);
     if (row === undefined || row.transport !== "PCIe" || row.lvsUuid !== undefined)
       return undefined;
     // The claim that this process holds found it so, and nobody else had it since.
-    if (claims.blank.has(id)) return [];
+    if (this.#isClaimedBlank(row)) {
+      await syncKernelDisks();
+      if (this.#isClaimedBlank(row)) return [];
+    }
     if (observed.disk(id) !== undefined) return undefined;
     return await this.#underKernel(row);
+  }
+
+  #isClaimedBlank(row: DiskRow): boolean {
+    const { claims, controllers } = this.#options;
+    return claims.has(row.id, "blank", controllers.placeOf(row)?.address);
   }
 
   /** As lookAt, with where the disk is, also for a disk with a store of ours. */

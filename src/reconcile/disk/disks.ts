@@ -19,8 +19,8 @@ import { CallLooks } from "./call-looks.ts";
 import { Locators } from "./locate.ts";
 import { Attached } from "../controller/attached.ts";
 import { Controllers } from "../controller/controllers.ts";
+import { ClaimMemory } from "../controller/claim-memory.ts";
 import { performControllerStep } from "../controller/perform.ts";
-import type { ClaimMemory } from "../controller/perform-claim.ts";
 import type { ControllerView } from "../controller/view.ts";
 import { ownSubjects } from "../../model/disk-claim.ts";
 import type { DiskView } from "./view.ts";
@@ -69,7 +69,7 @@ export class Disks {
   readonly #options: DisksOptions;
   readonly #fabric: FabricDisks;
   readonly #storeLoads: StoreLoads;
-  readonly #claims: ClaimMemory = { blank: new Set(), empty: new Set() };
+  readonly #claims = new ClaimMemory();
   readonly #admissions: Admissions;
   readonly #attached: Attached;
   readonly #newDisks: NewDisks;
@@ -182,7 +182,7 @@ export class Disks {
       conflict: this.controllers.conflictOf(row),
       ownSubjects: ownSubjects(rows.disks()),
       ...this.controllers.troublesOf(row, moment.now),
-      claimedBlank: this.#claims.blank.has(row.id),
+      claimedBlank: this.#claims.has(row.id, "blank", place?.address),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
       ...releaseFacts({ ...this.#options, usedWith: (one) => this.controllers.usedWith(one) }, row),
       fleet: config.fleet,
@@ -202,7 +202,8 @@ export class Disks {
 
   async perform(view: DiskView, step: DiskStep): Promise<StepResult> {
     const { looks } = this.#admissions;
-    const context = { ...this.#options, looks, scanDisks: () => this.rescanTarget() };
+    const [claims, scanDisks] = [this.#claims, () => this.rescanTarget()];
+    const context = { ...this.#options, looks, claims, scanDisks };
     const result = await performDiskStep(context, view, step);
     if (step.kind !== "wipe-disk") return result;
     await this.#syncKernelDisks();
@@ -258,6 +259,7 @@ export class Disks {
       const now = byId.get(row.id);
       if (inTransition.has(row.id) && now !== undefined && now.store === undefined) continue;
       observed.setScannedDisk(row.id, now, freeRead);
+      if (now?.store !== undefined) this.#claims.end(row.id);
     }
     this.#listed.applied(scan);
     for (const row of rows.disks()) this.#options.wake(row.id);
@@ -299,11 +301,12 @@ export class Disks {
 
   async #syncKernelDisks(): Promise<void> {
     const { rows, wake } = this.#options;
+    const claims = this.#claims.all();
     const topology = await this.#listings.list();
     if (topology === undefined) return;
     const before = new Map([...rows.disks()].map((row) => [row.id, this.#placeText(row)]));
     const first = this.controllers.topology === undefined;
-    await this.controllers.scanned(topology);
+    await this.controllers.scanned(topology, claims);
     await this.locators.scan();
     if (rows.node === undefined) return;
     await this.#newDisks.insertSeen(this.controllers.sightings);

@@ -11,6 +11,7 @@ import { isInGrace, type PendingContext } from "../../model/pending-op.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
+import type { ClaimMemory } from "../controller/claim-memory.ts";
 import { changing, type ChangeContext } from "./changing.ts";
 import { disksOn, exportsLeft, usedOnFabricWith } from "./exports-left.ts";
 import { performWipe, type WipeContext } from "./perform-wipe.ts";
@@ -31,6 +32,7 @@ export type DiskStepContext = ChangeContext & {
   readonly observed: Observed;
   readonly lanes: Lanes;
   readonly slices: Slices;
+  readonly claims: Pick<ClaimMemory, "end">;
   readonly pending: (now: Date) => PendingContext;
   readonly log: Logger;
   readonly writer: {
@@ -244,7 +246,7 @@ async function renameStore(on: Act, step: steps.RenameStore): Promise<StepResult
 }
 
 async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult> {
-  const { spdk, observed, log, writer } = on.context;
+  const { spdk, observed, claims, log, writer } = on.context;
   const { row, onTarget } = on.view;
   const { bdevName, storeName, clusterBytes } = step;
   log.info(
@@ -266,6 +268,7 @@ async function createStore(on: Act, step: steps.CreateStore): Promise<StepResult
   const store = await attempt(spdk.getLvstore({ name: storeName }));
   if (store.kind === "ok" && store.value?.baseBdev === bdevName && onTarget !== undefined) {
     observed.setDisk(row.id, { ...onTarget, store: store.value });
+    claims.end(row.id);
     // The whole disk was zeroed: what later zeroing of it takes is known from the start.
     const zeroingRate = rateOf(onTarget.sizeBytes, performance.now() - startMs);
     if (made.kind === "ok") await writer.recordDisk(row, { zeroingRate });
