@@ -1,9 +1,11 @@
 // What the agent sees of functions that are taken together while it takes them: a claim lasts for a second
 // on a real machine, and the kernel is listed meanwhile.
 import { expect, it, vi } from "vitest";
+import { until } from "../support/agent.ts";
 import {
   admit,
   controllersOf,
+  diskOf,
   driverAt,
   drive,
   nodeWithDrives,
@@ -96,5 +98,56 @@ it.skipIf(REAL_SOCKET !== undefined)(
     expect(await admit(agent, "SER3")).toBe("OK");
     await settled(agent, { SER3: "DISK_STATE_UP" });
     expect(looks).toEqual([undefined, undefined]);
+  },
+);
+
+it.skipIf(REAL_SOCKET !== undefined).each(["listing", "opening"] as const)(
+  "a double with another NGUID that comes before the %s of a claim is not taken",
+  async (before) => {
+    const [namespace] = OTHER.namespaces;
+    if (namespace === undefined) throw new Error("it has no namespace");
+    const named = (id: string, digit: string) => {
+      return { ...OTHER, id, namespaces: [{ ...namespace, nguid: digit.repeat(32) }] };
+    };
+    const double = named("double", "2");
+    await using node = await nodeWithDrives({ drives: [named("SER3", "1")] }, [double]);
+    const { kernel } = node.kernel;
+    const { list, openExclusive, write } = kernel;
+    const unbinds: string[] = [];
+    let isPrepared = () => false;
+    let swapped = false;
+    const swap = async () => {
+      if (swapped || !isPrepared()) return;
+      swapped = true;
+      await kernel.unplug(OTHER.address);
+      await kernel.plugIn(double);
+      await until("its disk is there", async () => (await list("/sys/class/block")).length > 0);
+    };
+    vi.spyOn(kernel, "list").mockImplementation(async (path) => {
+      // The first listing after the way back was recorded is that of the claim.
+      if (path === "/sys/bus/pci/devices" && before === "listing") await swap();
+      return await list(path);
+    });
+    vi.spyOn(kernel, "openExclusive").mockImplementation(async (device) => {
+      if (before === "opening") await swap();
+      return await openExclusive(device);
+    });
+    vi.spyOn(kernel, "write").mockImplementation(async (path, text) => {
+      if (path.endsWith("/driver/unbind")) unbinds.push(text);
+      await write(path, text);
+    });
+    const agent = await node.start({ STORAGE_NODE_DISK_POLICY: "manual" });
+    await settled(agent, { SER3: "DISK_STATE_DISCOVERED" });
+    const { rows } = agent.node.agent;
+    await until("its NGUID is recorded", () => [...rows.disks()][0]?.nguid !== undefined);
+    isPrepared = () => [...rows.controllers()][0]?.originalDriver !== undefined;
+    expect(await admit(agent, "SER3")).toBe("OK");
+    await until("it is refused or taken", async () => {
+      const state = (await diskOf(agent, "SER3"))?.state;
+      return state === "DISK_STATE_CONFLICT" || state === "DISK_STATE_UP";
+    });
+    expect(swapped).toBe(true);
+    expect(unbinds).toEqual([]);
+    expect(await driverAt(node, OTHER.address)).toBe("nvme");
   },
 );

@@ -13,7 +13,7 @@ import { claimFunctions } from "../../sysfs/vfio.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type * as steps from "../steps.ts";
 import type { ClaimMemory } from "./claim-memory.ts";
-import { sightingsOf } from "./places.ts";
+import { conflictIn, sightingsOf } from "./places.ts";
 
 export type ClaimContext = {
   readonly kernel: Kernel;
@@ -40,6 +40,9 @@ export async function performClaim(
   const changed = whatChanged(context, topology, step);
   if (changed !== undefined) return { kind: "retry", message: changed };
   await using inspection = await inspectForClaim(kernel, topology, first);
+  // What is held open keeps its name, which another drive may have got until then.
+  const changedSince = whatChanged(context, await listNvme(kernel), step);
+  if (changedSince !== undefined) return { kind: "retry", message: changedSince };
   const { evidence } = inspection;
   const against = refusing(evidence, ownSubjects())[0];
   const disks = step.disks.flatMap((id) => rows.disk(id) ?? []);
@@ -69,13 +72,13 @@ export async function performClaim(
   return { kind: "ok" };
 }
 
-/** The functions hold other drives than the step was planned for; undefined: they do not. */
+/** The functions hold other drives than the step was planned for, or doubles; undefined: they do not. */
 function whatChanged(
   { rows }: ClaimContext,
-  { functions }: NvmeTopology,
+  topology: NvmeTopology,
   { addresses, disks }: steps.ClaimControllers,
 ): string | undefined {
-  const present = functions.filter(({ pciAddress }) => addresses.includes(pciAddress));
+  const present = topology.functions.filter(({ pciAddress }) => addresses.includes(pciAddress));
   const shown = namespacesIn(present).map(({ serial, model, nsid }) =>
     JSON.stringify([serial, model, nsid]),
   );
@@ -85,6 +88,10 @@ function whatChanged(
     expected.every(({ serial, model, nsid }) =>
       shown.includes(JSON.stringify([serial, model, nsid])),
     );
-  if (isSame) return undefined;
-  return `the drives at ${addresses.join(", ")} are not those that were to be taken`;
+  if (!isSame) return `the drives at ${addresses.join(", ")} are not those that were to be taken`;
+  for (const disk of expected) {
+    const conflict = conflictIn(topology, rows, disk);
+    if (conflict !== undefined) return `CONFLICT: ${conflict}`;
+  }
+  return undefined;
 }

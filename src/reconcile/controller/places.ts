@@ -72,6 +72,18 @@ export function conflictOf(where: Where, disk: DiskRow): string | undefined {
   return `serial ${disk.serial}, model ${disk.model}, nsid ${disk.nsid} is seen at ${at}`;
 }
 
+/** As conflictOf, of a disk that is not on the target, by what one listing of the kernel shows. */
+export function conflictIn(
+  topology: NvmeTopology,
+  rows: { readonly controllers: () => Iterable<ControllerRow> },
+  disk: DiskRow,
+): string | undefined {
+  const { functions } = topology;
+  const controllers = [...rows.controllers()];
+  const sightings = sightingsOf(topology);
+  return conflictOf({ sightings, functions, controllers, onTarget: undefined }, disk);
+}
+
 /** Where the agent holds the disk: on the target, or on vfio-pci since it was taken. */
 function holder(where: Where, disk: DiskRow): string | undefined {
   if (where.onTarget !== undefined) return where.onTarget;
