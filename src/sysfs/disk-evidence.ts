@@ -57,6 +57,26 @@ export async function inspectForClaim(
   return { evidence, held, [Symbol.asyncDispose]: async () => await closeAll(held) };
 }
 
+/**
+ * For a new probe of some functions of a closure: as inspectForClaim, with the namespaces of these functions only
+ * opened exclusively.
+ */
+export async function inspectForProbe(
+  kernel: Kernel,
+  topology: NvmeTopology,
+  addresses: readonly string[],
+): Promise<Inspection> {
+  const [pciAddress = ""] = addresses;
+  const probed = topology.functions.filter((one) => addresses.includes(one.pciAddress));
+  const names = new Set(namespacesIn(probed).map(({ kernelName }) => kernelName));
+  const look = async (namespace: NvmeNamespace) =>
+    names.has(namespace.kernelName)
+      ? await holdAndInspect(kernel, namespace)
+      : await lookAtContent(kernel, namespace);
+  const { evidence, held } = await inspect({ kernel, topology, pciAddress, options: {} }, look);
+  return { evidence, held, [Symbol.asyncDispose]: async () => await closeAll(held) };
+}
+
 /** A closure with one of its namespaces opened exclusively for writing until it is disposed. */
 export type WipeInspection = AsyncDisposable & {
   readonly evidence: readonly Evidence[];

@@ -34,7 +34,13 @@ export type ReleaseResult =
   | { readonly ok: true; /** Names of their block devices. */ readonly appeared: readonly string[] }
   | { readonly ok: false; readonly reason: ReleaseRefusal; readonly detail: string };
 
-export type ReleaseRefusal = "NO_SUCH_FUNCTION" | "OTHER_DRIVER" | "UNBIND_FAILED" | "BIND_FAILED";
+export type ReleaseRefusal =
+  | "NO_SUCH_FUNCTION"
+  | "OTHER_DRIVER"
+  /** Of a new probe: a namespace of the functions is missing in heldDescriptors. */
+  | "NOT_HELD"
+  | "UNBIND_FAILED"
+  | "BIND_FAILED";
 
 /** A function and the kernel driver that it goes back to; undefined: it is left without one. */
 export type Return = { readonly address: string; readonly driver: string | undefined };
@@ -170,21 +176,29 @@ export async function releaseFunctions(
 
 /**
  * Unbinds functions from the kernel's nvme driver and binds them again: it reads the partition tables of
- * their disks anew. None of these may be in use.
+ * their disks anew. Closes `heldDescriptors` once all are unbound; if they are NOT_HELD, the caller has to.
  */
 export async function probeAgain(
   kernel: Kernel,
   addresses: readonly string[],
+  { heldDescriptors }: { readonly heldDescriptors: readonly HeldDevice[] },
 ): Promise<ReleaseResult> {
+  const { functions } = await listNvme(kernel);
+  const members = functions.filter(({ pciAddress }) => addresses.includes(pciAddress));
+  const obstacle = notHeld(members, heldDescriptors);
+  if (obstacle !== undefined) return obstacle;
   const returns = addresses.map((address) => ({ address, driver: KERNEL_DRIVER }));
+  let failure: StepFailure | undefined;
   try {
     for (const address of addresses) await unbind(kernel, address, UNBIND_MS);
   } catch (error) {
     if (!(error instanceof StepFailure)) throw error;
-    await releaseFunctions(kernel, returns);
-    return refused("UNBIND_FAILED", error.message);
+    failure = error;
   }
-  return await releaseFunctions(kernel, returns);
+  // Before the first bind, as in a claim.
+  await Promise.all(heldDescriptors.map(async (held) => await held[Symbol.asyncDispose]()));
+  const released = await releaseFunctions(kernel, returns);
+  return failure === undefined ? released : refused("UNBIND_FAILED", failure.message);
 }
 
 /** A step of a claim or a release failed; `reason` says which. */
@@ -294,10 +308,7 @@ async function attempt(
   }
 }
 
-function notHeld(
-  members: readonly NvmeFunction[],
-  held: readonly HeldDevice[],
-): Extract<ClaimResult, { ok: false }> | undefined {
+function notHeld(members: readonly NvmeFunction[], held: readonly HeldDevice[]) {
   const missing = namespacesIn(members).filter(
     (ns) => !held.some(({ device, dev }) => device === ns.device && dev === ns.dev),
   );

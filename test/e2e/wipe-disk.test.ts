@@ -2,7 +2,7 @@
 // for. Uses a simulated kernel, and a target that attaches what that has.
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { imagePath } from "../../src/sim/kernel/hardware.ts";
 import { openTree } from "../../src/sim/kernel/tree.ts";
 import { putToUse, unmount } from "../../src/sim/kernel/use.ts";
@@ -181,6 +181,47 @@ describe.skipIf(REAL_SOCKET !== undefined)("WipeDisk", () => {
     // Without partitions its driver stays where it is.
     await wipe(agent, "SER2");
     expect(isZero(await bytesOf(node, "SER2", 0n, 512))).toBe(true);
+  });
+
+  it("waits for a sibling that is put to use while the disk is zeroed, before its driver goes", async () => {
+    const namespace = { sizeBytes: 4n * GIB, blockSizeBytes: 4096 } as const;
+    const sibling = { nsid: 2, partition: 0 } as const;
+    await using node = await nodeWithDrives(
+      spec({ ...drive(1), namespaces: [{ ...namespace, partitions: PARTS }, namespace] }),
+    );
+    const tree = openTree(node.kernel.root);
+    const { kernel } = node.kernel;
+    const { openToWrite, write } = kernel;
+    const unbinds: string[] = [];
+    vi.spyOn(kernel, "write").mockImplementation(async (path, text) => {
+      if (path.endsWith("/unbind")) unbinds.push(text);
+      await write(path, text);
+    });
+    let mounted: Promise<void> | undefined;
+    vi.spyOn(kernel, "openToWrite").mockImplementation(async (device) => {
+      const opened = await openToWrite(device);
+      if (opened === undefined) return undefined;
+      const used = { kind: "mount", at: "/srv" } as const;
+      return {
+        ...opened,
+        write: async (at, bytes) => {
+          await (mounted ??= putToUse(tree, { address: "0000:01:00.0" }, sibling, used));
+          await opened.write(at, bytes);
+        },
+      };
+    });
+    const agent = await node.start(MANUAL);
+    await settled(agent, { SER1: "DISK_STATE_FOREIGN" });
+    await wipe(agent, "SER1", { seconds: 0 });
+    await until("it waits, or is wiped", async () => {
+      const wiped = await conditionOf(agent, "SER1", "Wiped");
+      return mounted !== undefined && (!wiped || wiped.message.includes("MOUNTED SER1/2"));
+    });
+    expect(unbinds).toEqual([]);
+    await unmount(tree, "/srv");
+    await settled(agent, { SER1: "DISK_STATE_DISCOVERED" });
+    expect(await conditionOf(agent, "SER1", "Wiped")).toBeUndefined();
+    expect(unbinds).toEqual(["0000:01:00.0"]);
   });
 
   it("ends, and says why, if the disk changes between the call and the step", async () => {

@@ -38,6 +38,11 @@ export function mortalKernel(kernel: Kernel, nth?: number): MortalKernel {
     died: death.promise,
     write: async (path, text) =>
       await change(path.slice(path.lastIndexOf("/") + 1), () => kernel.write(path, text)),
+    openExclusive: async (path) => {
+      const device = await kernel.openExclusive(path);
+      if (device !== undefined) open.add(device);
+      return device;
+    },
     openToWrite: async (path) => {
       const device = await kernel.openToWrite(path);
       return device && watched(device);

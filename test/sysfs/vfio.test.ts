@@ -2,10 +2,10 @@ import { describe, expect, test } from "vitest";
 import { buildKernelTree } from "../../src/sim/kernel/build-tree.ts";
 import { closeGroup, openGroup } from "../../src/sim/kernel/vfio-users.ts";
 import { openSimulatedKernel } from "../../src/sim/kernel/simulated-kernel.ts";
-import { gatherEvidence, inspectForClaim } from "../../src/sysfs/disk-evidence.ts";
+import { gatherEvidence, inspectForClaim, inspectForProbe } from "../../src/sysfs/disk-evidence.ts";
 import type { Kernel } from "../../src/sysfs/kernel.ts";
 import { listNvme } from "../../src/sysfs/nvme.ts";
-import { claimFunctions, releaseFunctions } from "../../src/sysfs/vfio.ts";
+import { claimFunctions, probeAgain, releaseFunctions } from "../../src/sysfs/vfio.ts";
 import {
   A,
   B,
@@ -388,4 +388,47 @@ describe("an agent that dies in the middle", () => {
       expect(await stateOf(scenario.kernel, A)).toEqual(ON_NVME);
     },
   );
+});
+
+describe("a new probe", () => {
+  test("of one drive of a group holds the namespaces of that one until its driver is unbound", async () => {
+    const drives = [drive(A, "SIMA", "2"), drive(B, "SIMB", "2")];
+    await using scenario = await kernelScenario({ drives });
+    const { kernel } = scenario;
+    await using inspection = await inspectForProbe(kernel, await listNvme(kernel), [A]);
+    const [held, ...others] = inspection.held;
+    expect(others).toEqual([]);
+    const heldAt: (readonly [string, boolean])[] = [];
+    const watched: Kernel = {
+      ...kernel,
+      write: async (path, text) => {
+        const readable = await held!.read(0n, 512).then(
+          () => true,
+          () => false,
+        );
+        heldAt.push([path.slice(path.lastIndexOf("/") + 1), readable]);
+        await kernel.write(path, text);
+      },
+    };
+    const probed = await probeAgain(watched, [A], { heldDescriptors: inspection.held });
+    expect(probed).toMatchObject({ ok: true });
+    expect(heldAt).toEqual([
+      ["unbind", true],
+      ["drivers_probe", false],
+    ]);
+    expect(await stateOf(kernel, A)).toEqual(ON_NVME);
+  });
+
+  test("is refused while a namespace is not held", async () => {
+    await using scenario = await kernelScenario();
+    const { kernel } = scenario;
+    const unchanged: Kernel = {
+      ...kernel,
+      write: () => Promise.reject(new Error("it is not to be changed")),
+    };
+    expect(await probeAgain(unchanged, [A], { heldDescriptors: [] })).toMatchObject({
+      ok: false,
+      reason: "NOT_HELD",
+    });
+  });
 });

@@ -10,7 +10,7 @@ import { againstWiping, isAsAsked, type Wipe } from "../../model/wipe.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import { closureOf } from "../../sysfs/closure.ts";
-import { gatherEvidence, inspectForWipe } from "../../sysfs/disk-evidence.ts";
+import { gatherEvidence, inspectForProbe, inspectForWipe } from "../../sysfs/disk-evidence.ts";
 import { errnoOf } from "../../sysfs/errno.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
 import { listNvme, readDriver, type NvmeTopology } from "../../sysfs/nvme.ts";
@@ -163,10 +163,13 @@ async function finish(
 ): Promise<StepResult> {
   const { kernel, writer, looks, log } = context;
   // Where udev runs, the partitions went when the descriptor was closed.
-  const after = placeOfWipe(await listNvme(kernel), row);
+  const listed = await listNvme(kernel);
+  const after = placeOfWipe(listed, row);
   if (after?.partitions === true) {
-    const probed = await probeAgain(kernel, place.functions);
-    if (!probed.ok) return retry(`${probed.reason}: ${probed.detail}`);
+    // What nobody has recorded nobody would bind again.
+    if (after.functions.join() !== place.functions.join()) return retry("it was moved meanwhile");
+    const failure = await readTableAnew(context, row, { topology: listed, place: after });
+    if (failure !== undefined) return retry(failure);
   }
   const topology = await listNvme(kernel);
   if (placeOfWipe(topology, row) === undefined) return retry("its kernel driver does not show it");
@@ -178,4 +181,21 @@ async function finish(
   if (!(await writer.recordDisk(row, wiped(row, evidence)))) return retry(CHANGED);
   log.warn({ disk: row.id, serial: row.serial }, "disk wiped");
   return OK;
+}
+
+/**
+ * Has the functions of the disk probed again. All that loses its driver meanwhile is held, so that nobody uses it:
+ * it was looked at before the disk was zeroed, and may have been put to use since. Why that failed, or undefined.
+ */
+async function readTableAnew(
+  { kernel }: WipeContext,
+  row: DiskRow,
+  { topology, place }: { readonly topology: NvmeTopology; readonly place: Place },
+): Promise<string | undefined> {
+  await using inspection = await inspectForProbe(kernel, topology, place.functions);
+  const [against] = againstWiping(row, inspection.evidence, place);
+  if (against !== undefined) return evidenceText(against);
+  const { held: heldDescriptors } = inspection;
+  const probed = await probeAgain(kernel, place.functions, { heldDescriptors });
+  return probed.ok ? undefined : `${probed.reason}: ${probed.detail}`;
 }
