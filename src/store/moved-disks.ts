@@ -29,6 +29,9 @@ const mayBeOutdated = (table: "disk" | "lvol" | "snapshot") => `exists (
   select from node where node.node_id in ($1, ${table}.node_id)
     and node.older_until >= ${table}.update_time)`;
 
+/** A drive that shows another identifier than the row has is a twin, and not the one that was released. */
+const SAME = `coalesce(disk.nguid = r.nguid, true) and coalesce(disk.eui64 = r.eui64, true)`;
+
 /** What another process may have done to it meanwhile is not known. */
 const OF_DISK = `
   transport = r.transport, address = r.address, kernel_name = r.kernel_name, driver = r.driver,
@@ -70,8 +73,8 @@ const SUMS = `
         where disk_id = disk.id and delete_time is null) object`;
 
 /**
- * rows: of disks that were found here and have a row already. Those of other nodes that were not released
- * stay as they are. The former nodes read their rows again.
+ * rows: of disks that were found here and have a row already. Those of other nodes that were not released,
+ * and those of other drives that look the same, stay as they are. The former nodes read their rows again.
  */
 export async function takeMoved(
   client: Sql,
@@ -82,9 +85,11 @@ export async function takeMoved(
   if (first === undefined) return NOTHING;
   const { nodeId } = first;
   const found = await client.query<{ id: string; node_id: string }>(
-    `select id, node_id from disk where id = any ($1::uuid[]) and node_id <> $2
-       and wanted = 'release' and state = 'RELEASED' and wipe is null order by id for update`,
-    [rows.map(({ id }) => id), nodeId],
+    `select disk.id, disk.node_id
+     from disk join jsonb_populate_recordset(null::disk, $1::jsonb) r using (id)
+     where disk.node_id <> $2 and disk.wanted = 'release' and disk.state = 'RELEASED'
+       and disk.wipe is null and ${SAME} order by disk.id for update of disk`,
+    [records(rows), nodeId],
   );
   if (found.rows.length === 0) return NOTHING;
   const ids = found.rows.map(({ id }) => id);

@@ -23,6 +23,7 @@ import { getLvol, HOST, idOf, provision, remove, stateOf, WAIT } from "../suppor
 
 const DATA = Buffer.from("what a tenant wrote");
 const ANOTHER_HOST = "nqn.2026-11.com.example:another";
+const NAMESPACE = { sizeBytes: 4n * GIB, blockSizeBytes: 4096 } as const;
 /** Another machine of the fleet, with the same database. */
 const OTHER = { STORAGE_NODE_ID: "node-2" };
 
@@ -135,6 +136,27 @@ describe.skipIf(REAL_SOCKET !== undefined)("a drive that is moved to another nod
       return controller?.stateReason.includes("another node of the fleet") === true;
     });
     expect(await diskOf(second, "SER1")).toBeUndefined();
+  });
+
+  it("is not taken for another drive that looks the same and shows another NGUID", async () => {
+    const named = (digit: string) => ({ namespaces: [{ ...NAMESPACE, nguid: digit.repeat(32) }] });
+    await using node = await nodeWithDrives({ drives: [{ ...drive(1), ...named("1") }] });
+    const twin = { ...drive(1), id: "twin", ...named("2") };
+    await using other = await nodeWithDrives({ drives: [twin] });
+    const first = await node.start();
+    await settled(first, { SER1: "DISK_STATE_UP" });
+    const made = await provision(first, { sizeBytes: GIB / 16n });
+    await release(first, await diskIdOf(first, "SER1"));
+    const second = await other.start({ ...OTHER, DATABASE_URL: node.database.url });
+    await until("it says whose it is", async () => {
+      const [controller] = await controllersOf(second);
+      return controller?.stateReason.includes("another node of the fleet") === true;
+    });
+    expect(await diskOf(second, "SER1")).toBeUndefined();
+    expect(await admit(first, "SER1")).toBe("OK");
+    await until("the volume is UP again", async () => {
+      return stateOf(await getLvol(first, idOf(made))) === "LVOL_STATE_UP";
+    });
   });
 
   it("is soon gone from its former node, which goes on running and changes nothing of it any more", async () => {

@@ -40,7 +40,8 @@ export function controllerRecord(view: ControllerView): ControllerStatusPatch | 
 }
 
 const ELSEWHERE =
-  "a disk on it belongs to another node of the fleet: call ReleaseDisk there, and it is listed here";
+  "a disk on it belongs to another node of the fleet: call ReleaseDisk there, and it is listed here, unless it " +
+  "shows another NGUID or EUI64 than the one of that node";
 
 /** The state of the controller and its reason; undefined while too little is observed. */
 function controllerPhase(view: ControllerView): Phase | undefined {
