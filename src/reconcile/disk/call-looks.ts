@@ -58,9 +58,9 @@ export class CallLooks {
   }
 
   async #underKernel(row: DiskRow): Promise<readonly Evidence[] | undefined> {
-    const { controllers, admissions, syncKernelDisks, wake } = this.#options;
+    const { rows, controllers, admissions, syncKernelDisks, wake } = this.#options;
     await syncKernelDisks();
-    const conflict = controllers.conflictOf(row);
+    const conflict = controllers.conflictOf(rows.disk(row.id) ?? row);
     if (conflict !== undefined) {
       return [{ kind: "DUPLICATE_SERIAL", subject: row.serial, detail: conflict }];
     }

@@ -96,7 +96,11 @@ export class Disks {
     this.#options = options;
     this.#listed = new TargetListings(options);
     this.#attached = new Attached(options);
-    this.#newDisks = new NewDisks(options);
+    const onReplaced = (id: string) => {
+      this.#admissions.looks.startAnew(id);
+      for (const found of [this.#claims.blank, this.#claims.empty]) found.delete(id);
+    };
+    this.#newDisks = new NewDisks({ ...options, onReplaced });
     this.#admissions = new Admissions({
       ...options,
       find: (id) => this.controllers.sightings.byDisk.get(id)?.[0],
@@ -309,7 +313,7 @@ export class Disks {
     await this.controllers.scanned(topology, claims);
     await this.locators.scan();
     if (rows.node === undefined) return;
-    await this.#newDisks.insertSeen(this.controllers.sightings);
+    await this.#newDisks.recordSeen(this.controllers);
     for (const row of rows.disks()) {
       const moved = before.get(row.id) !== this.#placeText(row);
       if (moved) this.#admissions.looks.forget(row.id);
@@ -317,10 +321,10 @@ export class Disks {
     }
   }
 
-  /** Changes when the disk has another place, another driver, or a double. */
+  /** Changes when the disk has another place, another driver, or a double, or is another one. */
   #placeText(row: DiskRow): string {
-    const { address, driver } = this.controllers.placeOf(row) ?? {};
-    return JSON.stringify([address, driver, this.controllers.conflictOf(row)]);
+    const { address, driver, nguid, eui64 } = this.controllers.placeOf(row) ?? {};
+    return JSON.stringify([address, driver, nguid, eui64, this.controllers.conflictOf(row)]);
   }
 
   /** Looks at disks that have a kernel driver and are not on the target; ends admissions, and admits. */
