@@ -27,7 +27,7 @@ import type { DiskView } from "./view.ts";
 import type { FoundDisks } from "../target/disks-on-target.ts";
 import type { LoopStatus, Moment, StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
-import { releaseFacts } from "./exports-left.ts";
+import { releaseFacts } from "./fabric-use.ts";
 import { exposureShown } from "./held-exports.ts";
 import { FabricDisks } from "./fabric-disks.ts";
 import type { Lanes } from "../engine/lanes.ts";
@@ -96,11 +96,8 @@ export class Disks {
     this.#options = options;
     this.#listed = new TargetListings(options);
     this.#attached = new Attached(options);
-    const onReplaced = (id: string) => {
-      this.#admissions.looks.startAnew(id);
-      for (const found of [this.#claims.blank, this.#claims.empty]) found.delete(id);
-    };
-    this.#newDisks = new NewDisks({ ...options, onReplaced });
+    const looks = () => this.#admissions.looks;
+    this.#newDisks = new NewDisks({ ...options, claims: this.#claims, looks });
     this.#admissions = new Admissions({
       ...options,
       find: (id) => this.controllers.sightings.byDisk.get(id)?.[0],
@@ -165,7 +162,8 @@ export class Disks {
   }
 
   loops(): readonly LoopStatus[] {
-    return [this.#scans.loop];
+    const { loop } = this.#scans;
+    return [{ ...loop, lastError: loop.lastError ?? this.#fabric.trouble }];
   }
 
   view(row: DiskRow, moment: Moment): DiskView {

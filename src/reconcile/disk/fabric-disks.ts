@@ -2,17 +2,17 @@
 // disk's id contains its model, which only the target can read, so the first attach happens before
 // there is a row; later attaches are steps of disk-init.
 //
-// It never inserts a disk whose serial differs from its entry: that disk is detached, unless this node uses it.
+// It never inserts a disk whose serial differs from its entry: its controller is detached, unless this node needs it.
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
 import type { FabricDisk } from "../../config-disks.ts";
 import { newDiskRow, type DiskRow } from "../../model/disk.ts";
 import { addressFamily } from "../../model/address.ts";
 import { assertedAs } from "./discover.ts";
-import { disksOn } from "./exports-left.ts";
-import { controllerName, diskId } from "../../model/identity.ts";
+import { entryOf, isEntry, keptOnFabric, lanesOn } from "./fabric-use.ts";
+import { controllerName } from "../../model/identity.ts";
+import type { PendingContext } from "../../model/pending-op.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
-import type { NvmeBdev } from "../../spdk/replies-bdev.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
@@ -25,14 +25,12 @@ export type FabricDisksOptions = {
   readonly config: Pick<Config, "fabricDisks" | "nodeId">;
   readonly rows: Rows;
   readonly writer: Pick<Writer, "insertDisk">;
-  readonly spdk: Pick<
-    SpdkClient,
-    "bdevNvmeAttachController" | "bdevNvmeDetachController" | "getBdev"
-  >;
+  readonly spdk: Pick<SpdkClient, "bdevNvmeAttachController" | "bdevNvmeDetachController">;
   readonly observed: Observed;
   readonly lanes: Lanes;
   readonly log: Logger;
   readonly writeMode: () => WriteMode;
+  readonly pending: (now: Date) => PendingContext;
   readonly list: () => Promise<readonly FoundDisk[]>;
   /** Scans the disks on the target again, which ends with a call of `ensureAttached`. */
   readonly rescan: () => Promise<void>;
@@ -41,6 +39,7 @@ export type FabricDisksOptions = {
 
 export class FabricDisks {
   readonly #options: FabricDisksOptions;
+  readonly #troubles = new Map<FabricDisk, string>();
   #timer: NodeJS.Timeout | undefined;
   #attaching = false;
   #stopped = false;
@@ -51,8 +50,18 @@ export class FabricDisks {
 
   /** The configuration entry of a disk, matched by serial and nsid. */
   entryOf(row: DiskRow): FabricDisk | undefined {
-    if (row.transport === "PCIe") return undefined;
-    return this.#options.config.fabricDisks.find((entry) => isEntry(entry, row));
+    return entryOf(this.#options.config, row);
+  }
+
+  /** Why disks of the configuration have no row; undefined: each has one. */
+  get trouble(): string | undefined {
+    const texts = this.#withoutRow().map((entry) => this.#troubleOf(entry));
+    return texts.length === 0 ? undefined : texts.join("; ");
+  }
+
+  #troubleOf(entry: FabricDisk): string {
+    const why = this.#troubles.get(entry) ?? "not attached yet";
+    return `fabric disk ${entry.serial}/${entry.nsid}: ${why}`;
   }
 
   /** Attaches entries that have no row and are not in `found`, inserts their rows, and admits. */
@@ -62,11 +71,7 @@ export class FabricDisks {
     if (this.#attaching || rows.node === undefined || writeMode() !== "read-write") return;
     this.#attaching = true;
     try {
-      const unseen = this.#withoutRow().filter(
-        (entry) => !found.some((disk) => isEntry(entry, disk)),
-      );
-      const attached = await Promise.all(unseen.map((entry) => this.#attach(entry)));
-      const all = attached.includes(true) ? await this.#options.list() : found;
+      const all = await this.#attachUnseen(found);
       await Promise.all(
         this.#withoutRow().map(async (entry) => {
           const disk = all.find((candidate) => isEntry(entry, candidate));
@@ -133,38 +138,67 @@ export class FabricDisks {
     observed.setDisk(row.id, disk);
   }
 
-  /** Resolves to whether the disk is attached and has the serial of its entry. */
-  async #attach(entry: FabricDisk): Promise<boolean> {
-    const { spdk, lanes, log } = this.#options;
-    const name = controllerName(entry);
-    const { trtype, traddr, trsvcid, subnqn, serial, nsid } = entry;
+  /** Attaches the controllers of entries that are not found. Resolves to what is on the target then. */
+  async #attachUnseen(found: readonly FoundDisk[]): Promise<readonly FoundDisk[]> {
+    const unseen = this.#withoutRow().filter(
+      (entry) => !found.some((disk) => isEntry(entry, disk)),
+    );
+    if (unseen.length === 0) return found;
+    const controllers = Map.groupBy(unseen, controllerName);
+    const attached = await Promise.all(
+      [...controllers].map(async ([name, entries]) => {
+        const isAttached = await this.#attach(name, entries);
+        return isAttached ? [name] : [];
+      }),
+    );
+    const all = await this.#options.list();
+    const isThere = (entry: FabricDisk) => all.some((disk) => isEntry(entry, disk));
+    const without = attached
+      .flat()
+      .filter((name) => !(controllers.get(name) ?? []).some((entry) => isThere(entry)));
+    for (const entry of unseen) if (!isThere(entry)) this.#missing(entry, all);
+    await Promise.all(without.map((name) => this.#detach(name, [])));
+    return all;
+  }
+
+  /** Resolves to whether this call has attached it; its namespaces may be there otherwise, too. */
+  async #attach(name: string, entries: readonly FabricDisk[]): Promise<boolean> {
+    const { spdk, lanes } = this.#options;
+    const [entry] = entries;
+    if (entry === undefined) return false;
+    const { trtype, traddr, trsvcid, subnqn } = entry;
     const adrfam = addressFamily(traddr);
+    for (const one of entries) this.#troubles.delete(one);
     try {
       await lanes.run([{ kind: "disk", disk: name, mode: "exclusive" }], () =>
         spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam }),
       );
-      const bdev = await spdk.getBdev(`${name}n${nsid}`);
-      const path = bdev?.kind === "nvme" ? bdev.paths[0] : undefined;
-      const shown = path?.serialNumber.trim();
-      if (shown === serial) return true;
-      log.error({ serial, shown, subnqn }, "fabric disk has another serial than its entry");
-      await this.#detachOther(name, path);
+      return true;
     } catch (error) {
-      log.warn({ err: error, serial, subnqn }, "cannot attach fabric disk");
+      const message = error instanceof Error ? error.message : String(error);
+      for (const one of entries) this.#troubles.set(one, `cannot attach it: ${message}`);
+      return false;
     }
-    return false;
   }
 
-  /** What has the address of an entry is detached, unless it is a disk of this node that is to be used. */
-  async #detachOther(name: string, path: NvmeBdev["paths"][number] | undefined): Promise<void> {
-    const { spdk, lanes, rows } = this.#options;
-    const { serialNumber = "", modelNumber = "", nsid = 0 } = path ?? {};
-    const shown = diskId({ serial: serialNumber.trim(), model: modelNumber.trim(), nsid });
-    const disks = new Set([name, shown, ...disksOn(this.#options, name).map(({ id }) => id)]);
-    const keys = [...disks].map((disk) => ({ kind: "disk", disk, mode: "exclusive" }) as const);
-    await lanes.run(keys, async () => {
-      const rowsThere = [...disks].flatMap((id) => rows.disk(id) ?? []);
-      if (rowsThere.some((row) => row.wanted !== "release" && row.lvsUuid !== undefined)) return;
+  #missing(entry: FabricDisk, all: readonly FoundDisk[]): void {
+    const { serial, nsid, subnqn } = entry;
+    const name = controllerName(entry);
+    const there = all.filter((disk) => disk.controllerName === name);
+    const shown = there.find((disk) => disk.nsid === nsid)?.serial;
+    if (shown !== undefined) this.#troubles.set(entry, `its address shows serial ${shown}`);
+    else if (there.length > 0 || !this.#troubles.has(entry))
+      this.#troubles.set(entry, `its controller has no namespace ${nsid}`);
+    const trouble = this.#troubleOf(entry);
+    this.#options.log.warn({ serial, nsid, subnqn, shown, trouble }, "fabric disk is not there");
+  }
+
+  /** Of what nothing was expected, unless a disk of this node needs it. */
+  async #detach(name: string, besides: readonly string[]): Promise<void> {
+    const { spdk, lanes, list } = this.#options;
+    await lanes.run(lanesOn(this.#options, name), async () => {
+      const about = { besides, found: await list() };
+      if (keptOnFabric(this.#options, name, about) !== undefined) return;
       await spdk.bdevNvmeDetachController(name);
     });
   }
@@ -182,11 +216,4 @@ export class FabricDisks {
     }, FABRIC_RETRY_MS);
     this.#timer.unref();
   }
-}
-
-function isEntry(
-  entry: FabricDisk,
-  disk: { readonly serial: string; readonly nsid: number },
-): boolean {
-  return entry.serial === disk.serial && entry.nsid === disk.nsid;
 }

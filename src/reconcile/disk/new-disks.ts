@@ -9,9 +9,11 @@ import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
 import type { NvmeFunction, NvmeNamespace } from "../../sysfs/nvme.ts";
 import type { Controllers } from "../controller/controllers.ts";
+import type { ClaimMemory } from "../controller/perform.ts";
 import type { Sightings } from "../controller/places.ts";
 import type { FoundDisk } from "../target/disks-on-target.ts";
 import type { Observed } from "../target/observed.ts";
+import type { Looks } from "./looks.ts";
 import { ELSEWHERE_MS } from "../../limits.ts";
 
 export type NewDisksOptions = {
@@ -21,8 +23,8 @@ export type NewDisksOptions = {
   readonly observed: Observed;
   readonly log: Logger;
   readonly writeMode: () => WriteMode;
-  /** Another disk has the id: what was seen before is not of it. */
-  readonly onReplaced: (id: string) => void;
+  readonly claims: ClaimMemory;
+  readonly looks: () => Pick<Looks, "startAnew">;
 };
 
 export class NewDisks {
@@ -58,7 +60,7 @@ export class NewDisks {
 
   /** Until all of it is committed the disk is in conflict, and nothing is done with it. */
   async #replace({ id, serial }: DiskRow, found: NvmeNamespace): Promise<void> {
-    const { rows, writer, log, onReplaced } = this.#options;
+    const { rows, writer, log, claims, looks } = this.#options;
     const { nguid, eui64, sizeBytes, blockSizeBytes: blockSize } = found;
     const asked = rows.disk(id);
     if (asked !== undefined && hasAsked(asked)) {
@@ -68,7 +70,9 @@ export class NewDisks {
     }
     const row = rows.disk(id);
     if (row === undefined || hasAsked(row) || !mayBeReplaced(row)) return;
-    onReplaced(id);
+    // What was seen before is not of it.
+    looks().startAnew(id);
+    for (const seen of [claims.blank, claims.empty]) seen.delete(id);
     // A store of that name is not the one that was made on the former disk.
     const shown = { nguid, eui64, sizeBytes, blockSize, lvsName: undefined };
     if (await writer.recordDisk(row, shown)) {

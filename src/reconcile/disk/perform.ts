@@ -7,26 +7,27 @@ import { addressFamily } from "../../model/address.ts";
 import { rateOf } from "../../model/zeroing.ts";
 import type { DiskStatusPatch, DiskRow } from "../../model/disk.ts";
 import type { Config } from "../../config.ts";
-import { isInGrace, type PendingContext } from "../../model/pending-op.ts";
+import type { PendingContext } from "../../model/pending-op.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { SpdkClient } from "../../spdk/client.ts";
 import { attempt, retryOf } from "../engine/attempt.ts";
 import type { ClaimMemory } from "../controller/claim-memory.ts";
 import { changing, type ChangeContext } from "./changing.ts";
-import { disksOn, exportsLeft, usedOnFabricWith } from "./exports-left.ts";
+import { exportsLeft } from "./exports-left.ts";
+import { keptOnFabric, lanesOn } from "./fabric-use.ts";
 import { performWipe, type WipeContext } from "./perform-wipe.ts";
 import type { DiskView } from "./view.ts";
 import { disksOnTarget } from "../target/disks-on-target.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type { ScanOptions } from "../target/full-scan.ts";
-import type { Lane, Lanes } from "../engine/lanes.ts";
+import type { Lane, LaneKey, Lanes } from "../engine/lanes.ts";
 import type { Observed } from "../target/observed.ts";
 import type * as steps from "../steps.ts";
 import type { Slices } from "./slices.ts";
 import { observeSlices, pinFreeSpace, zeroSlice } from "./zero-free-space.ts";
 
 export type DiskStepContext = ChangeContext & {
-  readonly config: Pick<Config, "zeroingSharePercent">;
+  readonly config: Pick<Config, "zeroingSharePercent" | "fabricDisks">;
   readonly spdk: SpdkClient;
   readonly rows: Rows;
   readonly observed: Observed;
@@ -68,7 +69,7 @@ export async function performDiskStep(
   if (step.kind === "attach-disk") return await attach(context, view, step);
   if (step.kind === "observe-slices") return await observeSlices({ context, row: view.row }, step);
   if (step.kind === "zero-slice") return await zeroSliceInLane(context, view, step);
-  const others = step.kind === "detach-disk" ? disksOn(context, step.controllerName) : [];
+  const others = step.kind === "detach-disk" ? lanesOn(context, step.controllerName) : [];
   return await inLane(context, view, (lane) => act({ context, view, lane }, step), others);
 }
 
@@ -77,11 +78,11 @@ function inLane<T>(
   { lanes }: DiskStepContext,
   { row }: DiskView,
   work: (lane: Lane) => Promise<T>,
-  others: readonly DiskRow[] = [],
+  others: readonly LaneKey[] = [],
 ): Promise<T> {
-  const disks = new Set([row.id, ...others.map(({ id }) => id)]);
-  const keys = [...disks].map((disk) => ({ kind: "disk", disk, mode: "exclusive" }) as const);
-  return lanes.run(keys, (lane) => {
+  const own = { kind: "disk", disk: row.id, mode: "exclusive" } as const;
+  const isOwn = (key: LaneKey) => key.kind === "disk" && key.disk === row.id;
+  return lanes.run([own, ...others.filter((key) => !isOwn(key))], (lane) => {
     trace.getActiveSpan()?.addEvent("lanes held");
     return work(lane);
   });
@@ -127,11 +128,16 @@ async function attach(
   const { row } = view;
   const { controllerName: name, trtype, traddr, trsvcid, subnqn } = step;
   const adrfam = addressFamily(traddr);
-  const attached = await inLane(context, view, (lane) =>
-    changing(
-      { context, row, lane },
-      spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam }),
-    ),
+  const attached = await inLane(
+    context,
+    view,
+    (lane) =>
+      changing(
+        { context, row, lane },
+        spdk.bdevNvmeAttachController({ name, trtype, traddr, trsvcid, subnqn, adrfam }),
+      ),
+    // Two equal attaches at once, of two disks on one controller, give it two paths.
+    [{ kind: "disk", disk: name, mode: "exclusive" }],
   );
   if (attached.kind === "open") return retryOf([attached]);
   // SPDK refuses a controller or an address that is attached already, so a refusal decides nothing:
@@ -144,12 +150,11 @@ async function attach(
     return { kind: "retry", message: "the SPDK target disconnected after the attach" };
   if (observed.disk(row.id) !== undefined) return { kind: "ok" };
   if (attached.kind === "refused") return retryOf([attached]);
-  const others = disksOn(context, name);
   return await inLane(
     context,
     view,
     (lane) => detachOtherDisk({ context, view, lane }, name),
-    others,
+    lanesOn(context, name),
   );
 }
 
@@ -177,22 +182,29 @@ async function scanAfterAttach(
 }
 
 /**
- * The attach succeeded and the disk was not found: another disk has its address. Detaches that one, unless it is
- * a disk of this node that is in use.
+ * The attach succeeded and the disk was not found: another disk has its address, or its namespace is not there.
+ * Detaches what is there, unless a disk of this node needs it.
  */
 async function detachOtherDisk({ context, view, lane }: Act, name: string): Promise<StepResult> {
   const { spdk, log } = context;
   const { row } = view;
-  const { disks: found } = await disksOnTarget(spdk, new Set([row.nsid]));
+  const nsids = new Set([row.nsid, ...context.config.fabricDisks.map(({ nsid }) => nsid)]);
+  const { disks: found } = await disksOnTarget(spdk, nsids);
   // The scan after the attach was too early: the disk has appeared since.
   if (found.some(({ id }) => id === row.id))
     return { kind: "retry", message: "the disk appeared after it was looked for" };
-  const other = found.find((disk) => disk.controllerName === name);
-  const message = `SERIAL_MISMATCH: found ${other?.serial ?? "no namespace"} instead of ${row.serial}`;
-  if (usedOnFabricWith(context, row, name).length > 0) return { kind: "retry", message };
+  const other = found.find(
+    ({ controllerName, nsid }) => controllerName === name && nsid === row.nsid,
+  );
+  const message =
+    other === undefined
+      ? `NO_NAMESPACE: its controller has no namespace ${row.nsid}`
+      : `SERIAL_MISMATCH: found ${other.serial} instead of ${row.serial}`;
+  const kept = keptOnFabric(context, name, { besides: [row.id], found });
+  if (kept !== undefined) return { kind: "retry", message };
   log.error(
     { disk: row.id, serial: row.serial, found: other?.serial },
-    "another disk has the address of this disk, detaching it",
+    "a disk is not found at its address, detaching what is there",
   );
   const detached = await changing({ context, row, lane }, spdk.bdevNvmeDetachController(name));
   if (detached.kind === "open") return retryOf([detached]);
@@ -207,15 +219,9 @@ async function detach(on: Act, { controllerName: name }: steps.DetachDisk): Prom
   if (row.wanted !== "release") return { kind: "retry", message: "it is to be taken again" };
   const left = exportsLeft({ rows, observed }, row);
   if (left > 0) return { kind: "retry", message: `${left} exports of it are not gone yet` };
-  const used = usedOnFabricWith({ rows, observed }, row, name);
-  if (used.length > 0) return { kind: "retry", message: `${used.join(", ")} is in use with it` };
-  // It has begun anew while the lanes were waited for.
-  if (isInGrace(context.pending(new Date())))
-    return {
-      kind: "retry",
-      message: "an earlier agent may be changing it",
-      unanswered: "not-sent",
-    };
+  // Also the grace may have begun anew while the lanes were waited for.
+  const kept = keptOnFabric(context, name, { besides: [row.id] });
+  if (kept !== undefined) return kept;
   const detached = await changing({ ...on, row }, spdk.bdevNvmeDetachController(name));
   const isGone =
     detached.kind === "ok" || (detached.kind === "refused" && detached.error.kind === "absent");
