@@ -72,6 +72,20 @@ const SUMS = `
         union all select promised_bytes, 's' from snapshot
         where disk_id = disk.id and delete_time is null) object`;
 
+/** The rows that other nodes have of disks with one of these serials and namespaces, whatever their model is. */
+export async function disksElsewhere(
+  client: Sql,
+  nodeId: string,
+  disks: readonly Pick<DiskRow, "serial" | "nsid">[],
+): Promise<readonly DiskRow[]> {
+  const found = await client.query(
+    `select disk.* from disk join unnest($2::text[], $3::integer[]) key (serial, nsid)
+       using (serial, nsid) where disk.node_id <> $1`,
+    [nodeId, disks.map(({ serial }) => serial), disks.map(({ nsid }) => nsid)],
+  );
+  return parseDiskRows(found.rows);
+}
+
 /**
  * rows: of disks that were found here and have a row already. Those of other nodes that were not released,
  * and those of other drives that look the same, stay as they are. The former nodes read their rows again.

@@ -5,6 +5,7 @@ import { context, ROOT_CONTEXT } from "@opentelemetry/api";
 import type { Logger } from "pino";
 import type { AdmissionPolicy, Decision, Mutation } from "../model/admission.ts";
 import { Refusal } from "../model/errors.ts";
+import type { DiskRow } from "../model/disk.ts";
 import type { TargetProcess } from "../model/target-process.ts";
 import { ATTR } from "../telemetry/attributes.ts";
 import { NO_INSTRUMENTS, type Instruments } from "../telemetry/instruments.ts";
@@ -14,6 +15,7 @@ import { isDatabaseDown, isLockedOut, type Database } from "./database.ts";
 import type { EventLog } from "./event-log.ts";
 import type { Fence } from "./fence.ts";
 import type { LocalCopy } from "./local-copy.ts";
+import { disksElsewhere } from "./moved-disks.ts";
 import { IdsTaken } from "./object-ids.ts";
 import { Reachability } from "./reachability.ts";
 import { rehearse } from "./rehearsal.ts";
@@ -167,6 +169,12 @@ export class Writer extends StatusWriter {
     lvols: readonly tombstones.UnknownLvol[],
   ): Promise<readonly tombstones.Tombstone[]> {
     return this.#options.database.transaction((client) => tombstones.findTombstones(client, lvols));
+  }
+
+  /** As disksElsewhere. Throws if the database cannot be reached. */
+  disksElsewhere(disks: Parameters<typeof disksElsewhere>[2]): Promise<readonly DiskRow[]> {
+    const { database, policy } = this.#options;
+    return database.transaction((client) => disksElsewhere(client, policy.nodeId, disks));
   }
 
   /** Makes compacted tombstones rows of deleted volumes again; resolves true once they are committed. */

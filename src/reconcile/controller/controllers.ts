@@ -205,10 +205,10 @@ export class Controllers {
    * Of the controllers of a disk: why a claim failed for good, what they wait for or fail at, and whether one may
    * be attached by what was sent already.
    */
-  troublesOf(disk: DiskRow, now: Date) {
+  troublesOf(disk: DiskRow, now: Date, waits?: string) {
     const { rows, pending } = this.#options;
     const attachMayRun = this.#attachMayRun(disk);
-    if (disk.transport !== "PCIe") return { setback: undefined, waits: undefined, attachMayRun };
+    if (disk.transport !== "PCIe") return { setback: undefined, waits, attachMayRun };
     const own = [...rows.controllers()].filter((row) => hasDrive(row, disk));
     const setBack = own.find((row) => isSetBack({ now, pending: pending(now) }, row));
     const texts = own.map(({ lastError, stateReason }) => lastError ?? stateReason);

@@ -183,7 +183,7 @@ export class Disks {
       fabric: this.#fabric.entryOf(row),
       conflict: this.controllers.conflictOf(row),
       ownSubjects: ownSubjects(rows.disks()),
-      ...this.controllers.troublesOf(row, moment.now),
+      ...this.controllers.troublesOf(row, moment.now, this.#fabric.waits(row)),
       claimedBlank: this.#claims.has(row.id, "blank", place?.address),
       loadEnded: this.#storeLoads.ended(observed.disk(row.id)),
       ...releaseFacts({ ...this.#options, usedWith: (one) => this.controllers.usedWith(one) }, row),

@@ -6,9 +6,10 @@
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
 import type { FabricDisk } from "../../config-disks.ts";
-import { newDiskRow, type DiskRow } from "../../model/disk.ts";
+import type { DiskRow } from "../../model/disk.ts";
 import { addressFamily } from "../../model/address.ts";
 import { assertedAs } from "./discover.ts";
+import { FabricElsewhere } from "./fabric-elsewhere.ts";
 import { entryOf, isEntry, keptOnFabric, lanesOn } from "./fabric-use.ts";
 import { controllerName } from "../../model/identity.ts";
 import type { PendingContext } from "../../model/pending-op.ts";
@@ -19,12 +20,12 @@ import type { Writer } from "../../store/writer.ts";
 import type { FoundDisk } from "../target/disks-on-target.ts";
 import type { Lanes } from "../engine/lanes.ts";
 import type { Observed } from "../target/observed.ts";
-import { FABRIC_RETRY_MS } from "../../limits.ts";
+import { ELSEWHERE_MS, FABRIC_RETRY_MS } from "../../limits.ts";
 
 export type FabricDisksOptions = {
   readonly config: Pick<Config, "fabricDisks" | "nodeId">;
   readonly rows: Rows;
-  readonly writer: Pick<Writer, "insertDisk">;
+  readonly writer: Pick<Writer, "insertDisk" | "disksElsewhere">;
   readonly spdk: Pick<SpdkClient, "bdevNvmeAttachController" | "bdevNvmeDetachController">;
   readonly observed: Observed;
   readonly lanes: Lanes;
@@ -39,6 +40,7 @@ export type FabricDisksOptions = {
 
 export class FabricDisks {
   readonly #options: FabricDisksOptions;
+  readonly #elsewhere: FabricElsewhere;
   readonly #troubles = new Map<FabricDisk, string>();
   #timer: NodeJS.Timeout | undefined;
   #attaching = false;
@@ -46,6 +48,7 @@ export class FabricDisks {
 
   constructor(options: FabricDisksOptions) {
     this.#options = options;
+    this.#elsewhere = new FabricElsewhere(options);
   }
 
   /** The configuration entry of a disk, matched by serial and nsid. */
@@ -60,7 +63,7 @@ export class FabricDisks {
   }
 
   #troubleOf(entry: FabricDisk): string {
-    const why = this.#troubles.get(entry) ?? "not attached yet";
+    const why = this.#elsewhere.reason(entry) ?? this.#troubles.get(entry) ?? "not attached yet";
     return `fabric disk ${entry.serial}/${entry.nsid}: ${why}`;
   }
 
@@ -71,11 +74,12 @@ export class FabricDisks {
     if (this.#attaching || rows.node === undefined || writeMode() !== "read-write") return;
     this.#attaching = true;
     try {
-      const all = await this.#attachUnseen(found);
+      await this.#elsewhere.lookUp(this.#withoutRow());
+      const { all, attached } = await this.#attachUnseen(found);
       await Promise.all(
-        this.#withoutRow().map(async (entry) => {
+        this.#unknown().map(async (entry) => {
           const disk = all.find((candidate) => isEntry(entry, candidate));
-          if (disk !== undefined) await this.#insert(entry, disk);
+          if (disk !== undefined) await this.#insert(entry, disk, attached);
         }),
       );
       if (writeMode() !== "read-write") this.#retry();
@@ -87,7 +91,8 @@ export class FabricDisks {
     } finally {
       this.#attaching = false;
     }
-    if (this.#withoutRow().length > 0) this.#retry();
+    if (this.#unknown().length > 0) this.#retry();
+    else if (this.#withoutRow().length > 0) this.#retry(ELSEWHERE_MS);
   }
 
   /**
@@ -111,54 +116,49 @@ export class FabricDisks {
     );
   }
 
+  /** Entries without a row, here or elsewhere. */
+  #unknown(): readonly FabricDisk[] {
+    return this.#withoutRow().filter((entry) => this.#elsewhere.reason(entry) === undefined);
+  }
+
+  /** Why the controller of a disk must not be attached; undefined: it may be. */
+  waits(row: DiskRow): string | undefined {
+    const entry = this.entryOf(row);
+    return entry && this.#elsewhere.reasonOf(controllerName(entry));
+  }
+
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
   }
 
-  async #insert(entry: FabricDisk, disk: FoundDisk): Promise<void> {
-    const { writer, config, observed, log } = this.#options;
-    const { serial, model, nsid, sizeBytes, blockSize } = disk;
-    const row = newDiskRow(
-      config.nodeId,
-      {
-        serial,
-        model,
-        nsid,
-        sizeBytes,
-        blockSize,
-        transport: entry.trtype,
-        address: `${entry.traddr}:${entry.trsvcid}`,
-        controllerName: disk.controllerName,
-      },
-      new Date(),
-    );
-    await writer.insertDisk(row);
-    log.info({ disk: row.id, serial, model, subnqn: entry.subnqn }, "new fabric disk found");
-    observed.setDisk(row.id, disk);
+  /** A disk that this call has attached, and that another node has got meanwhile, goes again. */
+  async #insert(entry: FabricDisk, disk: FoundDisk, attached: ReadonlySet<string>): Promise<void> {
+    const { observed } = this.#options;
+    const row = await this.#elsewhere.insert(entry, disk);
+    if (row !== undefined) observed.setDisk(row.id, disk);
+    else if (attached.has(disk.controllerName)) await this.#detach(disk.controllerName, [disk.id]);
   }
 
   /** Attaches the controllers of entries that are not found. Resolves to what is on the target then. */
-  async #attachUnseen(found: readonly FoundDisk[]): Promise<readonly FoundDisk[]> {
-    const unseen = this.#withoutRow().filter(
-      (entry) => !found.some((disk) => isEntry(entry, disk)),
-    );
-    if (unseen.length === 0) return found;
-    const controllers = Map.groupBy(unseen, controllerName);
-    const attached = await Promise.all(
-      [...controllers].map(async ([name, entries]) => {
-        const isAttached = await this.#attach(name, entries);
-        return isAttached ? [name] : [];
+  async #attachUnseen(found: readonly FoundDisk[]) {
+    const unseen = this.#unknown()
+      .filter((entry) => !found.some((disk) => isEntry(entry, disk)))
+      .filter((entry) => this.#elsewhere.reasonOf(controllerName(entry)) === undefined);
+    const names = [...new Set(unseen.map(controllerName))];
+    const entriesOf = (name: string) => unseen.filter((entry) => controllerName(entry) === name);
+    const attached = new Set<string>();
+    await Promise.all(
+      names.map(async (name) => {
+        if (await this.#attach(name, entriesOf(name))) attached.add(name);
       }),
     );
-    const all = await this.#options.list();
+    const all = unseen.length === 0 ? found : await this.#options.list();
     const isThere = (entry: FabricDisk) => all.some((disk) => isEntry(entry, disk));
-    const without = attached
-      .flat()
-      .filter((name) => !(controllers.get(name) ?? []).some((entry) => isThere(entry)));
     for (const entry of unseen) if (!isThere(entry)) this.#missing(entry, all);
+    const without = [...attached].filter((name) => !entriesOf(name).some(isThere));
     await Promise.all(without.map((name) => this.#detach(name, [])));
-    return all;
+    return { all, attached };
   }
 
   /** Resolves to whether this call has attached it; its namespaces may be there otherwise, too. */
@@ -203,7 +203,7 @@ export class FabricDisks {
     });
   }
 
-  #retry(): void {
+  #retry(delayMs = FABRIC_RETRY_MS): void {
     if (this.#stopped || this.#timer !== undefined) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
@@ -213,7 +213,7 @@ export class FabricDisks {
         .catch((error: unknown) =>
           this.#options.log.warn({ err: error }, "cannot list the disks on the SPDK target"),
         );
-    }, FABRIC_RETRY_MS);
+    }, delayMs);
     this.#timer.unref();
   }
 }

@@ -172,7 +172,7 @@ function attachFabric(
   view: DiskView,
   entry: NonNullable<DiskView["fabric"]>,
 ): DiskStep | undefined {
-  if (view.row.wanted === "release") return undefined;
+  if (view.row.wanted === "release" || view.waits !== undefined) return undefined;
   const { trtype, traddr, trsvcid, subnqn } = entry;
   const name = controllerName(entry);
   return recordThen(view, "attach", {

@@ -52,7 +52,10 @@ export function diskPhase(view: DiskView): DiskPhase | undefined {
   if (onTarget !== undefined) return phaseOnTarget(view, onTarget);
   if (row.wanted === "release") return phaseReleased(view);
   if (view.fabric !== undefined) {
-    return is(row.admitted ? "CLAIMING" : "DISCOVERED", row.lastError ?? "not attached");
+    return is(
+      row.admitted ? "CLAIMING" : "DISCOVERED",
+      row.lastError ?? view.waits ?? "not attached",
+    );
   }
   return view.kernelListed ? phaseInKernel(view) : undefined;
 }

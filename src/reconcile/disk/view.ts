@@ -62,7 +62,7 @@ export type DiskView = {
   readonly ownSubjects: ReadonlySet<string>;
   /** The claim of its controller failed for good: why, and when it is tried again; undefined: it did not. */
   readonly setback: Pick<Setback, "reason" | "nextTryTime"> | undefined;
-  /** What its controller waits for, or fails at; undefined: nothing. */
+  /** What its controller waits for, or fails at; on a fabric why it must not be attached; undefined: nothing. */
   readonly waits: string | undefined;
   /** This process found the disk blank in the claim it still holds: the disk may be formatted. */
   readonly claimedBlank: boolean;
