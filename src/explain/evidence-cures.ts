@@ -21,7 +21,8 @@ export const EVIDENCE_CURES: Readonly<Record<EvidenceKind, string>> = {
     "take the other functions of its IOMMU group from their drivers, or use another slot",
   NO_IOMMU: IOMMU_CURE,
   DRIVER_OVERRIDE: "if nobody needs it, echo > /sys/bus/pci/devices/ADDRESS/driver_override",
-  VFIO_IN_USE: "end the process that has its vfio group open (fuser /dev/vfio/GROUP)",
+  VFIO_IN_USE:
+    "end the process that has its vfio group open (fuser /dev/vfio/GROUP /dev/vfio/devices/*)",
   NOT_READY: "let the kernel's nvme driver have it; dmesg says why it does not",
   UNREADABLE: "make it readable: dmesg says why it is not",
   DUPLICATE_SERIAL: "take one of the two disks with this serial out",
