@@ -82,12 +82,12 @@ export function inspectController(
   if (controller === undefined) {
     throw new Refusal("NOT_FOUND", `no NVMe controller is at ${id} on this node`);
   }
-  const { driver, state: is, inspectRequestedTime } = controller;
-  if (is === "ATTACHED") {
-    throw new Refusal(
-      "IN_USE",
-      `controller ${id} is attached in SPDK: name its disks by their ids`,
-    );
+  const { driver, state: is, originalDriver, inspectRequestedTime } = controller;
+  // What others of its group are used for would keep it from being handed back, and it from being attached.
+  const isHeld = driver === "vfio-pci" && originalDriver !== undefined;
+  if (is === "ATTACHED" || (isHeld && inspectRequestedTime === undefined)) {
+    const how = is === "ATTACHED" ? "is attached in SPDK" : "was taken by this agent";
+    throw new Refusal("IN_USE", `controller ${id} ${how}: name its disks by their ids`);
   }
   if (groupUser !== undefined) {
     const description = `VFIO_IN_USE: ${groupUser}`;

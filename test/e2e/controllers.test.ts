@@ -107,6 +107,34 @@ describe.skipIf(REAL_SOCKET !== undefined)("a controller", () => {
     await settled(agent, { SER1: "DISK_STATE_UP", SER2: "DISK_STATE_UP" });
   });
 
+  it("that the agent has taken is not handed back by a call that names its address", async () => {
+    const group = { iommuGroup: "7" };
+    await using node = await nodeWithDrives(
+      spec({ ...drive(1), ...group }, { ...drive(2), ...group }),
+    );
+    const first = await node.start();
+    const bothUp = { SER1: "DISK_STATE_UP", SER2: "DISK_STATE_UP" };
+    await settled(first, bothUp);
+    await first[Symbol.asyncDispose]();
+    await node.target.restart();
+    await using control = await node.target.control();
+    const method = "bdev_nvme_attach_controller";
+    const { stopped } = await control.stopAt({ when: "before", method, nth: 1 });
+    const agent = await node.start();
+    await stopped;
+    const { rows } = agent.node.agent;
+    await until("both are CLAIMED", () =>
+      [...rows.controllers()].every(({ state }) => state === "CLAIMED"),
+    );
+    expect(await admit(agent, "", 1, "0000:01:00.0")).toMatchObject({
+      details: expect.stringContaining("name its disks by their ids"),
+    });
+    await control.resume();
+    await settled(agent, bothUp);
+    await node.target.restart();
+    await settled(agent, bothUp);
+  });
+
   it("that shares its namespace with another one is taken together with that", async () => {
     const ports = [drive(1), { ...drive(2), serial: "SER1", id: "SER1" }];
     await using node = await nodeWithDrives(

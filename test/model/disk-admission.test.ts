@@ -1,6 +1,11 @@
 // Admission of disks: what it needs, what it is bound to, and what ends it.
 import { describe, expect, it } from "vitest";
-import { admitDisk, endAdmission, type AdmitDisk } from "../../src/model/disk-admission.ts";
+import {
+  admitDisk,
+  endAdmission,
+  inspectController,
+  type AdmitDisk,
+} from "../../src/model/disk-admission.ts";
 import { newControllerRow, type ControllerRow } from "../../src/model/controller.ts";
 import type { DiskRow } from "../../src/model/disk.ts";
 import { Refusal } from "../../src/model/errors.ts";
@@ -131,6 +136,28 @@ describe("AdmitDisk", () => {
         attempt: was === "UP" ? 3 : 0,
       });
     }
+  });
+});
+
+describe("AdmitDisk by address", () => {
+  const address = "0000:01:00.0";
+  const ask = (change: Partial<ControllerRow>) => {
+    const controller = { ...newControllerRow("node-1", { id: address }, NOW), ...change };
+    const given = stateOf(kernelDisk(), [controller]);
+    const asked = { kind: "inspectController", groupUser: undefined } as const;
+    return () => inspectController(given, { ...INTENT, id: address, ...asked });
+  };
+  const found = { driver: "vfio-pci", state: "UNIDENTIFIED" } as const;
+
+  it("has a function looked at that is on vfio-pci, unless the agent holds it", () => {
+    expect(ask(found)()).toMatchObject({ inspectRequestedTime: NOW, generation: 2n });
+    const held = { ...found, originalDriver: "nvme" };
+    for (const state of ["CLAIMED", "ATTACHED", "FAILED"] as const) {
+      expect(refusal(ask({ ...held, state })).reason).toBe("IN_USE");
+    }
+    // It is being handed back, as a call has asked before.
+    const again = { ...held, inspectRequestedTime: NOW };
+    expect(ask({ ...again, state: "CLAIMED" })()).toMatchObject({ generation: 1n });
   });
 });
 

@@ -33,6 +33,9 @@ export function controllerRecord(view: ControllerView): ControllerStatusPatch | 
   // A drive that is plugged in anew begins anew.
   const isGone = view.inKernel === undefined && view.attachedAs === undefined;
   if (row.setback !== undefined && (works(view) || isGone)) patch.setback = undefined;
+  if (row.inspectRequestedTime !== undefined && isHeld(view)) {
+    patch.inspectRequestedTime = undefined;
+  }
   if (row.observedGeneration !== row.generation && row.inspectRequestedTime === undefined) {
     patch.observedGeneration = row.generation;
   }
@@ -121,6 +124,12 @@ function wayBack(view: ControllerView): Patch {
 
 function isUninspected({ disks }: Member): boolean {
   return disks.some(({ evidence }) => evidence === undefined);
+}
+
+/** In use by the agent itself: it is not handed back, so a request for that would keep it away for good. */
+function isHeld(view: ControllerView): boolean {
+  const isClaimed = view.row.members.length > 1;
+  return isTaken(view) && (isClaimed || view.attachedAs !== undefined);
 }
 
 function pendingEnded(view: ControllerView): boolean {

@@ -1,6 +1,7 @@
 // What of a controller is recorded while it is between two drivers.
 import { describe, expect, it } from "vitest";
 import { controllerRecord } from "../../../src/reconcile/controller/record.ts";
+import type { ControllerView } from "../../../src/reconcile/controller/view.ts";
 import { START, taken, viewOf } from "../../support/controller-view.ts";
 
 describe("the driver that a controller is taken from", () => {
@@ -20,5 +21,24 @@ describe("the driver that a controller is taken from", () => {
     const back = controllerRecord(viewOf({ ...prepared, evidence: mounted }));
     expect(back).toMatchObject({ originalDriver: undefined, members: [] });
     expect(back).toHaveProperty("originalDriver");
+  });
+});
+
+describe("the request to look at a function that was found on vfio-pci", () => {
+  const asked = { ...taken, inspectRequestedTime: START };
+  const ends = (row: typeof asked, change: Partial<ControllerView> = {}) => {
+    const patch = controllerRecord({ ...viewOf({ row, now: START }), ...change }) ?? {};
+    return "inspectRequestedTime" in patch && patch.inspectRequestedTime === undefined;
+  };
+
+  it("stays while it is handed back, and while a look for a disk of ours has it attached", () => {
+    expect(ends(asked)).toBe(false);
+    const found = { ...asked, originalDriver: undefined, members: [] };
+    expect(ends(found, viewOf({ row: found, now: START, attached: true }))).toBe(false);
+  });
+
+  it("ends once the agent has it, alone in SPDK or claimed with others that it would keep away", () => {
+    expect(ends(asked, viewOf({ row: asked, now: START, attached: true }))).toBe(true);
+    expect(ends({ ...asked, members: [asked.id, "0000:02:00.0"] })).toBe(true);
   });
 });
