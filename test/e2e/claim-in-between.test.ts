@@ -1,10 +1,11 @@
 // What the agent sees of functions that are taken together while it takes them: a claim lasts for a second
 // on a real machine, and the kernel is listed meanwhile.
 import { expect, it, vi } from "vitest";
-import { until } from "../support/agent.ts";
+import { call, until, type TestAgent } from "../support/agent.ts";
 import {
   admit,
   controllersOf,
+  diskIdOf,
   diskOf,
   driverAt,
   drive,
@@ -17,6 +18,19 @@ const FIRST = drive(1);
 const SECOND = { ...drive(2), serial: "SER1", id: "SER1" };
 const PORTS = [FIRST, SECOND].map((port) => ({ ...port, subsystem: "dual" }));
 const OTHER = drive(3);
+
+const MANUAL = { STORAGE_NODE_DISK_POLICY: "manual" };
+const GROUP = [drive(1), drive(2)].map((one) => ({ ...one, iommuGroup: "7" }));
+const [LOW = "", HIGH = ""] = GROUP.map(({ address }) => address);
+
+/** The state that it has in the answer. */
+async function release(agent: TestAgent, serial: string, seconds: number) {
+  const { client } = agent;
+  const waitTimeout = { seconds: BigInt(seconds), nanos: 0 };
+  const diskId = await diskIdOf(agent, serial);
+  const asked = { diskId, serial, force: false, reason: "", waitTimeout };
+  return (await call(client, client.releaseDisk.bind(client), asked)).disk?.status?.state;
+}
 
 const ALLOW = { STORAGE_NODE_DISK_ALLOW: "serial:SER1" };
 
@@ -149,5 +163,76 @@ it.skipIf(REAL_SOCKET !== undefined).each(["listing", "opening"] as const)(
     expect(swapped).toBe(true);
     expect(unbinds).toEqual([]);
     expect(await driverAt(node, OTHER.address)).toBe("nvme");
+  },
+);
+
+it.skipIf(REAL_SOCKET !== undefined)(
+  "a disk that is released before the first unbind keeps its driver, and so does what was to be taken with it",
+  async () => {
+    await using node = await nodeWithDrives({ drives: GROUP });
+    const { kernel } = node.kernel;
+    const { openExclusive, write } = kernel;
+    const unbinds: string[] = [];
+    vi.spyOn(kernel, "write").mockImplementation(async (path, text) => {
+      if (path.endsWith("/driver/unbind")) unbinds.push(text);
+      await write(path, text);
+    });
+    let opened = 0;
+    let released = false;
+    vi.spyOn(kernel, "openExclusive").mockImplementation(async (device) => {
+      opened += 1;
+      if (opened === 1) {
+        await release(agent, "SER2", 0);
+        released = true;
+      }
+      return await openExclusive(device);
+    });
+    const agent = await node.start(MANUAL);
+    await settled(agent, { SER1: "DISK_STATE_DISCOVERED", SER2: "DISK_STATE_DISCOVERED" });
+    expect(await admit(agent, "SER1")).toBe("OK");
+    expect(await admit(agent, "SER2")).toBe("OK");
+    await until("it is released", () => released);
+    const id = await diskIdOf(agent, "SER2");
+    await until("the claim has ended", async () => {
+      return (await agent.node.agent.lookAtDisk(id)) !== undefined;
+    });
+    await settled(agent, { SER1: "DISK_STATE_CLAIMING", SER2: "DISK_STATE_RELEASED" });
+    await until("the other one says what it waits for", async () => {
+      return (await controllersOf(agent))[0]?.stateReason.includes("none of its disks") === true;
+    });
+    expect([opened, unbinds]).toEqual([2, []]);
+    expect(await driverAt(node, HIGH)).toBe("nvme");
+  },
+);
+
+it.skipIf(REAL_SOCKET !== undefined)(
+  "a disk that is released in the middle of a claim is not RELEASED before it is given back",
+  async () => {
+    await using node = await nodeWithDrives({ drives: GROUP });
+    const agent = await node.start(MANUAL);
+    await settled(agent, { SER1: "DISK_STATE_DISCOVERED", SER2: "DISK_STATE_DISCOVERED" });
+    const { kernel } = node.kernel;
+    const { write } = kernel;
+    let answered: string | undefined;
+    vi.spyOn(kernel, "write").mockImplementation(async (path, text) => {
+      if (path.endsWith("/driver/unbind") && text === LOW) {
+        answered ??= await release(agent, "SER2", 1);
+      }
+      await write(path, text);
+    });
+    expect(await admit(agent, "SER1")).toBe("OK");
+    expect(await admit(agent, "SER2")).toBe("OK");
+    await settled(agent, { SER1: "DISK_STATE_UP", SER2: "DISK_STATE_RELEASING" });
+    expect(answered).not.toBe("DISK_STATE_RELEASED");
+    const id = await diskIdOf(agent, "SER2");
+    await until("it says what it waits for", () => {
+      const reason = agent.node.agent.rows.disk(id)?.stateReason;
+      return reason?.includes(`together with ${LOW}, which is in use`) === true;
+    });
+    expect((await controllersOf(agent)).map(({ state }) => state)).toEqual(["ATTACHED", "CLAIMED"]);
+    expect(await release(agent, "SER1", 10)).toBe("DISK_STATE_RELEASED");
+    await settled(agent, { SER2: "DISK_STATE_RELEASED" });
+    expect(await driverAt(node, LOW)).toBe("nvme");
+    expect(await driverAt(node, HIGH)).toBe("nvme");
   },
 );

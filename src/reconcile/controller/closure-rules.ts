@@ -19,6 +19,12 @@ export function isWanted(row: DiskRow): boolean {
   return (row.admitted && row.wanted === "take") || isInspecting(row);
 }
 
+/** What its controller is taken and kept for. */
+export function isUseful({ row }: DiskThere): boolean {
+  if (row.wanted === "release") return false;
+  return isWanted(row) || row.lvsUuid !== undefined;
+}
+
 /** A store is loaded on it or recorded, of whomever, or one may still be loading. */
 export function isInUse({ row, onTarget, loadEnded, exportsLeft }: DiskThere): boolean {
   if (onTarget === undefined) return false;

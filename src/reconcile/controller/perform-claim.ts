@@ -13,7 +13,9 @@ import { claimFunctions } from "../../sysfs/vfio.ts";
 import type { StepResult } from "../engine/kind.ts";
 import type * as steps from "../steps.ts";
 import type { ClaimMemory } from "./claim-memory.ts";
+import { isWanted } from "./closure-rules.ts";
 import { conflictIn, sightingsOf } from "./places.ts";
+import type { ControllerView, DiskThere } from "./view.ts";
 
 export type ClaimContext = {
   readonly kernel: Kernel;
@@ -31,6 +33,7 @@ export type ClaimContext = {
  */
 export async function performClaim(
   context: ClaimContext,
+  view: ControllerView,
   step: steps.ClaimControllers,
 ): Promise<StepResult> {
   const { kernel, rows, claims, log, ownSubjects, foundInClaim } = context;
@@ -56,6 +59,8 @@ export async function performClaim(
     };
     return { kind: "retry", message: `${kind}: ${subject} ${detail}`.trimEnd() };
   }
+  const unwanted = whatEnded(context, view, step);
+  if (unwanted !== undefined) return { kind: "retry", message: unwanted };
   const claimed = await claimFunctions(kernel, step.addresses, {
     heldDescriptors: inspection.held,
   });
@@ -94,4 +99,20 @@ function whatChanged(
     if (conflict !== undefined) return `CONFLICT: ${conflict}`;
   }
   return undefined;
+}
+
+/** Why one of the functions is not to be taken any more; undefined: each still has an admitted disk. */
+function whatEnded(
+  { rows }: ClaimContext,
+  { members }: ControllerView,
+  { addresses }: steps.ClaimControllers,
+): string | undefined {
+  const isAdmitted = ({ row: { id } }: DiskThere) => {
+    const row = rows.disk(id);
+    return row !== undefined && isWanted(row);
+  };
+  const ended = members
+    .filter(({ address }) => addresses.includes(address))
+    .find(({ disks }) => !disks.some(isAdmitted));
+  return ended && `none of the disks at ${ended.address} is admitted any more`;
 }

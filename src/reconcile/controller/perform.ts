@@ -77,7 +77,7 @@ export async function performControllerStep(
   }
   switch (step.kind) {
     case "claim-controllers":
-      return await inLanes(context, members, () => performClaim(context, step));
+      return await inLanes(context, members, () => performClaim(context, view, step));
     case "release-controllers":
       return await inLanes(context, members, () => release(context, view, step));
     case "attach-controller":

@@ -4,8 +4,10 @@ import { sameFailures, worstFailure } from "../../model/failure.ts";
 import { pendingOpPhase } from "../../model/pending-op.ts";
 import {
   claimBlockers,
+  isMemberInUse,
   isSetBack,
   isTaken,
+  isUseful,
   isWanted,
   KERNEL_DRIVER,
   VFIO,
@@ -56,13 +58,16 @@ function controllerPhase(view: ControllerView): Phase | undefined {
   if (isSetBack(view, row)) return is("FAILED", row.setback?.reason);
   const conflict = conflictOf(view);
   if (conflict !== undefined) return is("CONFLICT", conflict);
-  if (isTaken(view)) return is("CLAIMED", inUseElsewhere(view) ?? "");
+  if (isTaken(view)) return is("CLAIMED", inUseElsewhere(view) ?? keptFor(view) ?? "");
   if (inKernel.driver !== KERNEL_DRIVER) return unidentified(view);
   if (inKernel.identity === undefined) {
     return is("REJECTED", "the kernel shows no live controller with a serial there: see dmesg");
   }
   if (view.elsewhere) return is("AVAILABLE", ELSEWHERE);
   const wanted = view.disks.some((disk) => isWanted(disk.row));
+  // In the middle of a claim, or just given back.
+  const isMoving = row.originalDriver !== undefined && view.members.some(isUninspected);
+  if (isMoving) return is("AVAILABLE", row.stateReason);
   return is("AVAILABLE", wanted ? (claimBlockers(view)[0] ?? "") : "");
 }
 
@@ -72,6 +77,12 @@ function conflictOf({ disks }: ControllerView): string | undefined {
 
 function inUseElsewhere({ groupUser }: ControllerView): string | undefined {
   return groupUser === undefined ? undefined : `VFIO_IN_USE: ${groupUser}`;
+}
+
+/** What keeps a controller of no use from being given back; undefined: nothing. */
+function keptFor({ disks, members }: ControllerView): string | undefined {
+  const user = disks.some(isUseful) ? undefined : members.find(isMemberInUse);
+  return user && `it goes back together with ${user.address}, which is in use`;
 }
 
 function unidentified(view: ControllerView): Phase {

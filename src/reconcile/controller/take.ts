@@ -23,6 +23,7 @@ import {
   isSecondPort,
   isSetBack,
   isTaken,
+  isUseful,
   isWanted,
   KERNEL_DRIVER,
   VFIO,
@@ -87,11 +88,6 @@ function mayBeFormatted({ row, claimedBlank }: DiskThere): boolean {
 function mayHaveStore({ row, foundEmpty }: DiskThere): boolean {
   if (row.lvsUuid !== undefined || row.adoptedStore !== undefined) return true;
   return isInspecting(row) || (row.lvsName !== undefined && !foundEmpty);
-}
-
-function isUseful({ row }: DiskThere): boolean {
-  if (row.wanted === "release") return false;
-  return isWanted(row) || row.lvsUuid !== undefined;
 }
 
 /** To be formatted, but nobody knows what is on it. */

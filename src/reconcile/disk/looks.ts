@@ -28,9 +28,9 @@ export class Looks {
     this.#options = options;
   }
 
-  /** As found by the latest look under the present driver; undefined: there was none. */
+  /** As found by the latest look under the present driver; undefined: there was none, or that is being changed. */
   evidence(id: string): readonly Evidence[] | undefined {
-    return this.#latest.get(id)?.evidence;
+    return this.#isMoving(id) ? undefined : this.#latest.get(id)?.evidence;
   }
 
   isDue(id: string): boolean {
@@ -52,7 +52,7 @@ export class Looks {
   ): Promise<readonly Evidence[] | undefined> {
     const atMs = performance.now();
     const before = this.#moves.get(id) ?? NO_MOVES;
-    if (before.ended < before.begun) return undefined;
+    if (this.#isMoving(id)) return undefined;
     const evidence = await gatherEvidence(this.#kernel, topology, address, this.#options);
     if ((this.#moves.get(id) ?? NO_MOVES).begun > before.begun) return undefined;
     this.#latest.set(id, { evidence, atMs });
@@ -86,6 +86,11 @@ export class Looks {
       this.#moved(ids, { begun: 0, ended: 1 });
       for (const id of ids) this.forget(id);
     }
+  }
+
+  #isMoving(id: string): boolean {
+    const { begun, ended } = this.#moves.get(id) ?? NO_MOVES;
+    return ended < begun;
   }
 
   #moved(ids: readonly string[], more: Moves): void {

@@ -137,8 +137,10 @@ function phaseReleased(view: DiskView): DiskPhase | undefined {
   if (inKernel === undefined) {
     return is("RELEASED", row.transport === "PCIe" ? "it is not in this machine any more" : "");
   }
-  if (inKernel.taken && inKernel.driver !== undefined) {
-    return is("RELEASING", row.lastError ?? waits);
+  if (inKernel.taken && inKernel.driver !== undefined) return is("RELEASING", releaseWaits(view));
+  // A claim of its controller may be under way, that was planned before.
+  if (inKernel.driver === "nvme" && inKernel.evidence === undefined) {
+    return row.state === "RELEASED" ? undefined : is("RELEASING", waits);
   }
   const [first] = refusing(inKernel.evidence ?? [], view.ownSubjects).filter(saysOfDisk);
   if (first !== undefined) return is("RELEASED", `${first.kind}: ${first.subject} ${first.detail}`);

@@ -49,15 +49,18 @@ it("takes nothing from a look during which the controller changed its driver", a
   const topology = await listNvme(scenario.kernel);
   const looks = new Looks(scenario.kernel, undefined);
   const listed = Promise.withResolvers<void>();
+  expect(await looks.look("d", topology, A)).toEqual([]);
   const early = looks.look("d", topology, A);
   const moving = looks.whileMoved(
     ["d"],
     () => Promise.resolve("done"),
     () => listed.promise,
   );
+  expect(looks.evidence("d")).toBeUndefined();
   expect(await early).toBeUndefined();
   expect(await looks.look("d", topology, A)).toBeUndefined();
   expect(await looks.look("other", topology, A)).toEqual([]);
+  expect(looks.evidence("other")).toEqual([]);
   listed.resolve();
   expect(await moving).toBe("done");
   expect(looks.isDue("d")).toBe(true);

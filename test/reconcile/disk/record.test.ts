@@ -327,6 +327,16 @@ describe("a disk that is to be released and is on the target no more", () => {
     expect(ended).toHaveProperty("pendingOp", undefined);
   });
 
+  it("is not released while its controller may be in the middle of a claim", () => {
+    const address = "0000:01:00.0";
+    const shown = { address, driver: "nvme", kernelName: "nvme0n1", taken: false } as const;
+    const seen = { ...away, inKernel: { ...shown, evidence: undefined } };
+    expect(diskPhase(view({ ...seen, row: row("CLAIMING") }))?.state).toBe("RELEASING");
+    expect(diskPhase(view({ ...seen, row: row("RELEASED") }))).toBeUndefined();
+    const looked = { ...away, inKernel: { ...shown, evidence: [] }, row: row("RELEASING") };
+    expect(diskPhase(view(looked))?.state).toBe("RELEASED");
+  });
+
   it("stays so when another incarnation of the target was not asked for its exports yet", () => {
     const again = diskRecord(view({ ...away, row: row("RELEASED"), exportsLeft: 2 }));
     expect(again).not.toHaveProperty("state");
