@@ -79,7 +79,7 @@ export function inspectController(
 ): ControllerRow {
   const { id, groupUser } = mutation;
   const controller = state.controllers.get(id);
-  if (controller === undefined) {
+  if (controller === undefined || controller.state === "MISSING") {
     throw new Refusal("NOT_FOUND", `no NVMe controller is at ${id} on this node`);
   }
   const { driver, state: is, originalDriver, inspectRequestedTime } = controller;

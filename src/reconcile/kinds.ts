@@ -10,6 +10,7 @@ import type { Rows } from "../store/rows.ts";
 import type { Writer } from "../store/writer.ts";
 import { snapshotState, type SnapshotState } from "../model/snapshot.ts";
 import { isOfDisk, type Wait } from "../model/wait.ts";
+import { isOtherDrive } from "./controller/closure-rules.ts";
 import { controllerRecord } from "./controller/record.ts";
 import type { ControllerView } from "./controller/view.ts";
 import type { DiskView } from "./disk/view.ts";
@@ -194,7 +195,7 @@ export function controllerKind(
     },
     part: () => undefined,
     recordedFailures: ({ row }) => row.failures,
-    outlives: ({ row }) => row.state === "ATTACHED",
+    outlives: (view) => view.row.state === "ATTACHED" || isOtherDrive(view),
     wakeTime: ({ row }) => row.setback?.nextTryTime,
     recordFatal: ({ row, failures }, lastError) =>
       writer.recordController(row, { failures, lastError, nextTryTime: undefined }),

@@ -353,6 +353,26 @@ describe.skipIf(REAL_SOCKET !== undefined)("a claim that fails", () => {
     await settled(second, { SER1: "DISK_STATE_UP" });
   });
 
+  it("is no matter of the drive that is put in its place while no agent runs", async () => {
+    await using node = await nodeWithDrives(spec(drive(1), drive(2)));
+    await using control = await node.target.control();
+    const refused = { code: -19, message: "No such device", always: true };
+    await control.ask({ op: "fail", method: "bdev_nvme_attach_controller", ...refused });
+    const agent = await node.start();
+    await settled(agent, { SER1: "DISK_STATE_FAILED", SER2: "DISK_STATE_FAILED" });
+    await until("both are given back", async () => {
+      return (await controllersOf(agent)).every(({ driver }) => driver === "nvme");
+    });
+    await agent[Symbol.asyncDispose]();
+    const { kernel } = node.kernel;
+    await kernel.unplug("0000:01:00.0");
+    await kernel.unplug("0000:02:00.0");
+    await kernel.plugIn({ ...drive(2), address: "0000:01:00.0", iommuGroup: "1" });
+    await control.ask({ op: "clear_rules" });
+    const second = await node.start();
+    await settled(second, { SER1: "DISK_STATE_MISSING", SER2: "DISK_STATE_UP" });
+  });
+
   it("also of a disk with volumes, which comes back with another process of the target", async () => {
     await using node = await nodeWithDrives(spec(drive(1)));
     const agent = await node.start();
@@ -414,6 +434,25 @@ describe.skipIf(REAL_SOCKET !== undefined)(
       });
       expect(await admit(agent, "", 1, bound.address)).toBe("OK");
       await settled(agent, { SER1: "DISK_STATE_UP" });
+    });
+
+    it("is not taken any more by a call that was meant for the drive that was there", async () => {
+      await using node = await nodeWithDrives(spec(bound), [drive(2)]);
+      const agent = await node.start(MANUAL);
+      const { rows } = agent.node.agent;
+      await until("it is listed", () => rows.controller(bound.address)?.state === "UNIDENTIFIED");
+      await node.kernel.kernel.unplug(bound.address);
+      await admit(agent, "", 1, bound.address);
+      await until("it is MISSING, and nothing is asked of it any more", () => {
+        const { state, inspectRequestedTime } = rows.controller(bound.address) ?? {};
+        return state === "MISSING" && inspectRequestedTime === undefined;
+      });
+      expect(await admit(agent, "", 1, bound.address)).toMatchObject({
+        details: expect.stringContaining("no NVMe controller"),
+      });
+      await node.kernel.kernel.plugIn({ ...drive(2), address: bound.address, iommuGroup: "1" });
+      await settled(agent, { SER2: "DISK_STATE_DISCOVERED" });
+      expect(await driverAt(node, bound.address)).toBe("nvme");
     });
 
     it("is left alone while another process has its group open", async () => {

@@ -155,6 +155,7 @@ describe("AdmitDisk by address", () => {
     for (const state of ["CLAIMED", "ATTACHED", "FAILED"] as const) {
       expect(refusal(ask({ ...held, state })).reason).toBe("IN_USE");
     }
+    expect(refusal(ask({ ...found, state: "MISSING" })).reason).toBe("NOT_FOUND");
     // It is being handed back, as a call has asked before.
     const again = { ...held, inspectRequestedTime: NOW };
     expect(ask({ ...again, state: "CLAIMED" })()).toMatchObject({ generation: 1n });

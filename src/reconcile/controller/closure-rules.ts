@@ -39,6 +39,14 @@ export function isMemberInUse({ attachedAs, disks }: Member): boolean {
   return onTarget.length === 0 || onTarget.some(isInUse);
 }
 
+/** The drive that its row tells of is there no more: one that is plugged in anew begins anew. */
+export function isOtherDrive({ kernelListed, row, inKernel, attachedAs }: ControllerView): boolean {
+  if (!kernelListed || attachedAs !== undefined) return false;
+  const identity = inKernel?.identity;
+  if (inKernel === undefined || identity === undefined) return inKernel === undefined;
+  return row.serial !== undefined && !hasDrive(row, identity);
+}
+
 /** It was given back, and its time to be tried again has not come. */
 export function isSetBack(view: Pick<ControllerView, "now" | "pending">, row: ControllerRow) {
   const { setback } = row;

@@ -5,6 +5,7 @@ import { pendingOpPhase } from "../../model/pending-op.ts";
 import {
   claimBlockers,
   isMemberInUse,
+  isOtherDrive,
   isSetBack,
   isTaken,
   isUseful,
@@ -27,17 +28,11 @@ export function controllerRecord(view: ControllerView): ControllerStatusPatch | 
     if (phase.state !== row.state) patch.state = phase.state;
     if (phase.stateReason !== row.stateReason) patch.stateReason = phase.stateReason;
   }
-  Object.assign(patch, kernelColumns(view), wayBack(view), failuresPatch(view));
+  Object.assign(patch, kernelColumns(view), wayBack(view), failuresPatch(view), drivePatch(view));
   if (view.targetListed && row.controllerName !== view.attachedAs) {
     patch.controllerName = view.attachedAs;
   }
   if (pendingEnded(view)) patch.pendingOp = undefined;
-  // A drive that is plugged in anew begins anew.
-  const isGone = view.inKernel === undefined && view.attachedAs === undefined;
-  if (row.setback !== undefined && (works(view) || isGone)) patch.setback = undefined;
-  if (row.inspectRequestedTime !== undefined && isHeld(view)) {
-    patch.inspectRequestedTime = undefined;
-  }
   if (row.observedGeneration !== row.generation && row.inspectRequestedTime === undefined) {
     patch.observedGeneration = row.generation;
   }
@@ -135,6 +130,19 @@ function wayBack(view: ControllerView): Patch {
 
 function isUninspected({ disks }: Member): boolean {
   return disks.some(({ evidence }) => evidence === undefined);
+}
+
+/** What ends with the drive that was there, and with the use of the one that is. */
+function drivePatch(view: ControllerView): Patch {
+  const { row, inKernel } = view;
+  const patch: Patch = {};
+  const isOther = isOtherDrive(view);
+  if (row.setback !== undefined && (works(view) || isOther)) patch.setback = undefined;
+  // On vfio-pci, nobody could know which drive was asked for.
+  const wasShown = row.driver === KERNEL_DRIVER && row.originalDriver === undefined;
+  const isOver = isHeld(view) || (isOther && (wasShown || inKernel === undefined));
+  if (row.inspectRequestedTime !== undefined && isOver) patch.inspectRequestedTime = undefined;
+  return patch;
 }
 
 /** In use by the agent itself: it is not handed back, so a request for that would keep it away for good. */

@@ -9,7 +9,7 @@ import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
 import type { NvmeFunction, NvmeNamespace } from "../../sysfs/nvme.ts";
 import type { Controllers } from "../controller/controllers.ts";
-import type { ClaimMemory } from "../controller/perform.ts";
+import type { ClaimMemory } from "../controller/claim-memory.ts";
 import type { Sightings } from "../controller/places.ts";
 import type { FoundDisk } from "../target/disks-on-target.ts";
 import type { Observed } from "../target/observed.ts";
@@ -72,7 +72,7 @@ export class NewDisks {
     if (row === undefined || hasAsked(row) || !mayBeReplaced(row)) return;
     // What was seen before is not of it.
     looks().startAnew(id);
-    for (const seen of [claims.blank, claims.empty]) seen.delete(id);
+    claims.end(id);
     // A store of that name is not the one that was made on the former disk.
     const shown = { nguid, eui64, sizeBytes, blockSize, lvsName: undefined };
     if (await writer.recordDisk(row, shown)) {

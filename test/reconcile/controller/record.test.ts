@@ -1,8 +1,15 @@
 // What of a controller is recorded while it is between two drivers.
 import { describe, expect, it } from "vitest";
+import type { ControllerRow } from "../../../src/model/controller.ts";
 import { controllerRecord } from "../../../src/reconcile/controller/record.ts";
 import type { ControllerView } from "../../../src/reconcile/controller/view.ts";
-import { START, taken, viewOf } from "../../support/controller-view.ts";
+import { RUN, START, taken, viewOf } from "../../support/controller-view.ts";
+
+/** As its kernel driver shows a drive with this serial. */
+function underKernel(serial: string): Partial<ControllerView> {
+  const { inKernel } = viewOf({ row: taken, now: START, driver: "nvme" });
+  return { inKernel: inKernel && { ...inKernel, identity: { serial, model: "M" }, namespaces: 1 } };
+}
 
 describe("the driver that a controller is taken from", () => {
   const prepared = { row: taken, now: START, driver: "nvme" };
@@ -37,8 +44,36 @@ describe("the request to look at a function that was found on vfio-pci", () => {
     expect(ends(found, viewOf({ row: found, now: START, attached: true }))).toBe(false);
   });
 
+  it("ends with the drive that was there", () => {
+    const shown = { ...asked, originalDriver: undefined, members: [], driver: "nvme" };
+    expect(ends(shown, { inKernel: undefined })).toBe(true);
+    expect(ends(shown, underKernel("S"))).toBe(false);
+    expect(ends(shown, underKernel("OTHER"))).toBe(true);
+    // Nobody could know which drive was asked for.
+    expect(ends({ ...asked, driver: "vfio-pci" }, underKernel("OTHER"))).toBe(false);
+  });
+
   it("ends once the agent has it, alone in SPDK or claimed with others that it would keep away", () => {
     expect(ends(asked, viewOf({ row: asked, now: START, attached: true }))).toBe(true);
     expect(ends({ ...asked, members: [asked.id, "0000:02:00.0"] })).toBe(true);
+  });
+});
+
+describe("the wait after a claim that failed for good", () => {
+  const nextTryTime = new Date(START.getTime() + 600_000);
+  const setback = { attempt: 1, tries: 5, reason: "refused", run: RUN, nextTryTime };
+  const row = { ...taken, setback };
+  const at = (serial: string, change: Partial<ControllerRow> = {}) =>
+    controllerRecord({
+      ...viewOf({ row: { ...row, ...change }, now: START, driver: "nvme" }),
+      ...underKernel(serial),
+    });
+
+  it("is over for the drive that was put in its place", () => {
+    expect(at("S")).not.toHaveProperty("setback");
+    expect(at("OTHER")).toMatchObject({ serial: "OTHER", setback: undefined });
+    expect(at("OTHER")).toHaveProperty("setback");
+    // The first one that is read.
+    expect(at("S", { serial: undefined, model: undefined })).not.toHaveProperty("setback");
   });
 });
