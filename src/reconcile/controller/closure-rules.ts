@@ -3,7 +3,7 @@ import { isChanged } from "../../model/disk-admission.ts";
 import { refusing } from "../../model/disk-claim.ts";
 import { hasDrive, type ControllerRow } from "../../model/controller.ts";
 import { isInspecting, type DiskRow } from "../../model/disk.ts";
-import { MIN_DISK_BYTES } from "../../limits.ts";
+import { CLAIM_RETRY_FIRST_MS, CLAIM_RETRY_LAST_MS, MIN_DISK_BYTES } from "../../limits.ts";
 import type { ControllerView, DiskThere, Member } from "./view.ts";
 
 export const VFIO = "vfio-pci";
@@ -47,10 +47,18 @@ export function isOtherDrive({ kernelListed, row, inKernel, attachedAs }: Contro
   return row.serial !== undefined && !hasDrive(row, identity);
 }
 
+/** How long it waits after so many failures in a row. */
+export function setbackMs(attempt: number): number {
+  return Math.min(CLAIM_RETRY_FIRST_MS * 2 ** (attempt - 1), CLAIM_RETRY_LAST_MS);
+}
+
 /** It was given back, and its time to be tried again has not come. */
 export function isSetBack(view: Pick<ControllerView, "now" | "pending">, row: ControllerRow) {
   const { setback } = row;
-  if (setback === undefined || view.now >= setback.nextTryTime) return false;
+  if (setback === undefined) return false;
+  const leftMs = setback.nextTryTime.getTime() - view.now.getTime();
+  // More than it was to wait: the clock was set back.
+  if (leftMs <= 0 || leftMs > setbackMs(setback.attempt)) return false;
   const { incarnation } = view.pending;
   return incarnation === undefined || incarnation === setback.run;
 }

@@ -9,12 +9,7 @@ import { hasDrive, type ControllerRow } from "../../model/controller.ts";
 import { isInspecting } from "../../model/disk.ts";
 import { wasRefused, type StepFailure } from "../../model/failure.ts";
 import { isInGrace, pendingOp, pendingOpPhase } from "../../model/pending-op.ts";
-import {
-  ATTACH_TRIES,
-  CLAIM_RETRY_FIRST_MS,
-  CLAIM_RETRY_LAST_MS,
-  FORMAT_TRIES,
-} from "../../limits.ts";
+import { ATTACH_TRIES, FORMAT_TRIES } from "../../limits.ts";
 import type { ControllerLoop } from "../loop.ts";
 import type { ControllerStep } from "../steps.ts";
 import {
@@ -26,6 +21,7 @@ import {
   isUseful,
   isWanted,
   KERNEL_DRIVER,
+  setbackMs,
   VFIO,
 } from "./closure-rules.ts";
 import type { ControllerView, DiskThere, Member } from "./view.ts";
@@ -199,8 +195,7 @@ function setBack(
   const { incarnation: run } = pending;
   if (run === undefined) return undefined;
   const attempt = (row.setback?.attempt ?? 0) + 1;
-  const delayMs = Math.min(CLAIM_RETRY_FIRST_MS * 2 ** (attempt - 1), CLAIM_RETRY_LAST_MS);
-  const nextTryTime = new Date(now.getTime() + delayMs);
+  const nextTryTime = new Date(now.getTime() + setbackMs(attempt));
   const setback = { attempt, tries, reason, run, nextTryTime };
   return { kind: "record-controller", patch: { setback } };
 }

@@ -74,6 +74,15 @@ describe("a controller whose claim failed for good", () => {
     expect(back && planned({ row: back, now: later })).toBe("attach-controller");
   });
 
+  it("waits no longer than that if the clock was set back meanwhile", () => {
+    const row = recorded({ row: { ...taken, failures: refusedTimes(ATTACH_TRIES) }, now: START });
+    if (row === undefined) throw new Error("not set back");
+    const at = (minutes: number) =>
+      planned({ row, now: new Date(START.getTime() - minutes * MINUTE) });
+    expect(at(0)).toBe("release-controllers");
+    expect(at(60)).toBe("attach-controller");
+  });
+
   it("is tried at once by another incarnation of the target, and waits longer if that refuses, too", () => {
     const first = recorded({ row: { ...taken, failures: refusedTimes(ATTACH_TRIES) }, now: START });
     if (first === undefined) throw new Error("not set back");
