@@ -1,6 +1,7 @@
 // ListDisks, GetDisk, AdmitDisk and ZeroFreeSpace.
 import { Disk } from "../gen/storagenode/v1/disk.ts";
 import { diskState, type DiskRow } from "../model/disk.ts";
+import { refuseOtherSerial } from "../model/disk-admission.ts";
 import { Refusal } from "../model/errors.ts";
 import type { Agent } from "./agent.ts";
 import { spaceOfDisks, type SpaceBytes } from "./capacity.ts";
@@ -78,22 +79,32 @@ async function admitAt(
   asked: ReturnType<typeof requests.admitDisk> & { readonly address: string },
   { signal, actor, traceparent }: Pick<CallContext, "signal" | "actor" | "traceparent">,
 ): Promise<Disk | undefined> {
-  const { address, serial, waitMs } = asked;
+  const { address, waitMs } = asked;
+  const serial = asked.serial || undefined;
   const by = { actor, traceparent };
   const groupUser = await agent.groupUser(address);
-  await agent.writer.mutate({ kind: "inspectController", id: address, groupUser, ...by });
+  await agent.writer.mutate({ kind: "inspectController", id: address, groupUser, serial, ...by });
   const here = () => {
     const disks = [...agent.rows.disks()].filter((row) => row.address === address);
-    return disks.find((row) => serial === "" || row.serial === serial);
+    return disks.find((row) => serial === undefined || row.serial === serial);
+  };
+  /** Once the drive was read. */
+  const ended = () => {
+    const row = agent.rows.controller(address);
+    const isRead = row?.serial !== undefined && row.state !== "MISSING";
+    return isRead && row.inspectRequestedTime === undefined ? row : undefined;
   };
   const isUp = (row: DiskRow) => diskState(row, agent.diskReadiness(row)) === "UP";
   const endMs = performance.now() + waitMs;
   if (waitMs > 0) {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(waitMs)]);
-    await agent.rows.until(address, () => here() !== undefined, limit);
+    await agent.rows.until(address, () => (here() ?? ended()) !== undefined, limit);
   }
   const found = here();
-  if (found === undefined) return undefined;
+  if (found === undefined) {
+    refuseOtherSerial(ended() ?? { id: address, serial: undefined }, serial);
+    return undefined;
+  }
   const leftMs = Math.max(0, endMs - performance.now());
   const row = await waitForDisk(agent, { id: found.id, waitMs: leftMs, signal }, isUp);
   return diskMessageOf(agent, row ?? found);

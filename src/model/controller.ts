@@ -40,6 +40,8 @@ export type ControllerRow = {
   // desired state
   /** A call asked for a look at a function that was on vfio-pci already; undefined: done, or never. */
   readonly inspectRequestedTime: Date | undefined;
+  /** The serial of the only drive whose disks are then admitted; undefined: of any. */
+  readonly inspectSerial: string | undefined;
   readonly generation: bigint;
   /** Who asked for the present intent. */
   readonly actor: string | undefined;
@@ -74,6 +76,7 @@ export const CONTROLLER_COLUMNS = {
   serial: "status",
   model: "status",
   inspectRequestedTime: "both",
+  inspectSerial: "both",
   generation: "intent",
   actor: "intent",
   traceparent: "intent",
@@ -123,6 +126,7 @@ export function newControllerRow(nodeId: string, found: NewController, now: Date
     ...found,
     nodeId,
     inspectRequestedTime: undefined,
+    inspectSerial: undefined,
     generation: 1n,
     actor: undefined,
     traceparent: undefined,

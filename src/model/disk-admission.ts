@@ -35,6 +35,8 @@ export type InspectController = {
   readonly kind: "inspectController";
   /** Who else has its vfio group open; undefined: nobody. */
   readonly groupUser: string | undefined;
+  /** Of the only drive that is meant; undefined: whichever is there. */
+  readonly serial: string | undefined;
 };
 
 export type DiskAdmissionState = {
@@ -77,12 +79,12 @@ export function inspectController(
   state: DiskAdmissionState,
   mutation: Intent & InspectController,
 ): ControllerRow {
-  const { id, groupUser } = mutation;
+  const { id, groupUser, serial } = mutation;
   const controller = state.controllers.get(id);
   if (controller === undefined || controller.state === "MISSING") {
     throw new Refusal("NOT_FOUND", `no NVMe controller is at ${id} on this node`);
   }
-  const { driver, state: is, originalDriver, inspectRequestedTime } = controller;
+  const { driver, state: is, originalDriver, inspectRequestedTime, inspectSerial } = controller;
   // What others of its group are used for would keep it from being handed back, and it from being attached.
   const isHeld = driver === "vfio-pci" && originalDriver !== undefined;
   if (is === "ATTACHED" || (isHeld && inspectRequestedTime === undefined)) {
@@ -100,15 +102,29 @@ export function inspectController(
     const message = `controller ${id} has ${driver === undefined ? "no driver" : `driver ${driver}`}`;
     throw new Refusal("HAS_EVIDENCE", message, { metadata: { evidence: "NOT_READY" } });
   }
-  if (inspectRequestedTime !== undefined) return controller;
+  if (driver === "nvme") refuseOtherSerial(controller, serial);
+  if (inspectRequestedTime !== undefined && inspectSerial === serial) return controller;
   const asked = {
     ...controller,
     ...newIntent(state, controller, mutation),
     inspectRequestedTime: state.now,
+    inspectSerial: serial,
     setback: undefined,
   };
   state.controllers.set(id, asked);
   return asked;
+}
+
+/** A drive that was read is not the one that a call has named. */
+export function refuseOtherSerial(
+  { id, serial }: Pick<ControllerRow, "id" | "serial">,
+  named: string | undefined,
+): void {
+  if (serial === undefined || named === undefined || serial === named) return;
+  throw new Refusal(
+    "SERIAL_MISMATCH",
+    `the drive at ${id} has serial number ${serial}, not ${named}`,
+  );
 }
 
 /** The caller has removed the cause for which the controller was given back. */

@@ -17,6 +17,7 @@ const controllerRow: z.ZodType<ControllerRow> = z.object({
   serial: optional(z.string()),
   model: optional(z.string()),
   inspectRequestedTime: optional(z.date()),
+  inspectSerial: optional(z.string()),
   generation: z.bigint(),
   actor: optional(z.string()),
   traceparent: optional(z.string()),

@@ -18,7 +18,7 @@ import {
   wipe,
   type NodeWithDrives,
 } from "../support/drives.ts";
-import { call, until, type TestAgent } from "../support/agent.ts";
+import { call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { explainDisk } from "../support/explain.ts";
 import { REAL_SOCKET } from "../support/target.ts";
 import { getLvol, idOf, provision, stateOf, WAIT } from "../support/volumes.ts";
@@ -434,6 +434,29 @@ describe.skipIf(REAL_SOCKET !== undefined)(
       });
       expect(await admit(agent, "", 1, bound.address)).toBe("OK");
       await settled(agent, { SER1: "DISK_STATE_UP" });
+    });
+
+    it("is taken only if it has the serial that the call names, also by another agent", async () => {
+      await using node = await nodeWithDrives(spec(bound));
+      const first = await node.start(MANUAL);
+      const { rows } = first.node.agent;
+      await until("it is listed", () => rows.controller(bound.address)?.state === "UNIDENTIFIED");
+      expect(await admit(first, "ANOTHER", 1, bound.address)).toBe("OK");
+      await first[Symbol.asyncDispose]();
+      const agent = await node.start(MANUAL);
+      const asked = (serial: string) => {
+        const { client } = agent;
+        const unset = { diskId: "", evidenceFingerprint: "", discardZeroes: false };
+        const request = { ...unset, address: bound.address, serial, waitTimeout: WAIT };
+        return call(client, client.admitDisk.bind(client), request);
+      };
+      const refused = await refusal(asked("ANOTHER"));
+      expect(refused).toMatchObject({ reason: "SERIAL_MISMATCH" });
+      expect(refused.message).toContain("SER1");
+      expect([...agent.node.agent.rows.disks()].map(({ admitted }) => admitted)).toEqual([false]);
+      // Now that it is shown, it is refused at once.
+      expect((await refusal(asked("ANOTHER"))).reason).toBe("SERIAL_MISMATCH");
+      expect((await asked("SER1")).disk?.status?.state).toBe("DISK_STATE_UP");
     });
 
     it("is not taken any more by a call that was meant for the drive that was there", async () => {

@@ -141,10 +141,10 @@ describe("AdmitDisk", () => {
 
 describe("AdmitDisk by address", () => {
   const address = "0000:01:00.0";
-  const ask = (change: Partial<ControllerRow>) => {
+  const ask = (change: Partial<ControllerRow>, serial?: string) => {
     const controller = { ...newControllerRow("node-1", { id: address }, NOW), ...change };
     const given = stateOf(kernelDisk(), [controller]);
-    const asked = { kind: "inspectController", groupUser: undefined } as const;
+    const asked = { kind: "inspectController", groupUser: undefined, serial } as const;
     return () => inspectController(given, { ...INTENT, id: address, ...asked });
   };
   const found = { driver: "vfio-pci", state: "UNIDENTIFIED" } as const;
@@ -156,9 +156,16 @@ describe("AdmitDisk by address", () => {
       expect(refusal(ask({ ...held, state })).reason).toBe("IN_USE");
     }
     expect(refusal(ask({ ...found, state: "MISSING" })).reason).toBe("NOT_FOUND");
+    const shown = { driver: "nvme", serial: "S" };
+    expect(ask(shown, "S")()).toMatchObject({ inspectSerial: "S" });
+    expect(refusal(ask(shown, "OTHER")).reason).toBe("SERIAL_MISMATCH");
+    // Nobody knows what is there.
+    expect(ask({ ...found, serial: "S" }, "OTHER")()).toMatchObject({ inspectSerial: "OTHER" });
     // It is being handed back, as a call has asked before.
     const again = { ...held, inspectRequestedTime: NOW };
     expect(ask({ ...again, state: "CLAIMED" })()).toMatchObject({ generation: 1n });
+    const other = ask({ ...again, state: "CLAIMED" }, "S")();
+    expect(other).toMatchObject({ inspectSerial: "S", generation: 2n });
   });
 });
 

@@ -141,7 +141,9 @@ function drivePatch(view: ControllerView): Patch {
   // On vfio-pci, nobody could know which drive was asked for.
   const wasShown = row.driver === KERNEL_DRIVER && row.originalDriver === undefined;
   const isOver = isHeld(view) || (isOther && (wasShown || inKernel === undefined));
-  if (row.inspectRequestedTime !== undefined && isOver) patch.inspectRequestedTime = undefined;
+  if (row.inspectRequestedTime !== undefined && isOver) {
+    Object.assign(patch, { inspectRequestedTime: undefined, inspectSerial: undefined });
+  }
   return patch;
 }
 

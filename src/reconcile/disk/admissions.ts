@@ -78,15 +78,19 @@ export class Admissions {
       const disks = row.inspectRequestedTime === undefined ? [] : seenAt(row);
       if (disks.length === 0 || disks.some((id) => this.looks.evidence(id) === undefined)) continue;
       for (const id of disks) await this.#admitAsAsked(id, row);
-      await writer.recordController(row, { inspectRequestedTime: undefined });
+      const ended = { inspectRequestedTime: undefined, inspectSerial: undefined };
+      await writer.recordController(row, ended);
       log.info({ controller: row.id, disks }, "controller was handed back and looked at");
     }
   }
 
-  async #admitAsAsked(id: string, { actor, traceparent }: ControllerRow): Promise<void> {
+  async #admitAsAsked(
+    id: string,
+    { actor, traceparent, inspectSerial }: ControllerRow,
+  ): Promise<void> {
     const { rows, writer, log } = this.#options;
     const evidence = this.looks.evidence(id);
-    const serial = rows.disk(id)?.serial ?? "";
+    const serial = inspectSerial ?? rows.disk(id)?.serial ?? "";
     const asked = {
       id,
       serial,

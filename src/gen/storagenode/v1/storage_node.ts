@@ -300,7 +300,8 @@ export interface AdmitDiskRequest {
     | undefined;
   /**
    * Instead of disk_id: the PCI address of a controller whose disks cannot be identified yet. It is handed
-   * back to its kernel driver, and its disks are admitted if a look finds no evidence against them.
+   * back to its kernel driver, and its disks are admitted if a look finds no evidence against them, and if
+   * they have the serial, where one is given.
    */
   address: string;
   /** Asserts that discarded blocks of this disk read as zeros. */
