@@ -371,6 +371,7 @@ describe.skipIf(REAL_SOCKET !== undefined)("a claim that fails", () => {
     await control.ask({ op: "clear_rules" });
     const second = await node.start();
     await settled(second, { SER1: "DISK_STATE_MISSING", SER2: "DISK_STATE_UP" });
+    expect(await driverAt(node, "0000:01:00.0")).toBe("vfio-pci");
   });
 
   it("also of a disk with volumes, which comes back with another process of the target", async () => {

@@ -79,6 +79,7 @@ export class Disks {
   readonly looks: CallLooks;
   readonly locators: Locators;
   readonly #listed: TargetListings;
+  readonly scanTargetDisks = (bdevs?: Promise<readonly Bdev[]>) => this.#listed.read(bdevs);
   readonly #scans = new KernelScans(
     async () => {
       await this.#syncKernelDisks();
@@ -125,10 +126,7 @@ export class Disks {
       syncKernelDisks: () => this.#syncKernelDisks(),
     });
     const rescan = () => options.scanAll({ sizes: true, subsystems: false });
-    const onEnded = () => {
-      for (const { id } of options.rows.disks()) options.wake(id);
-      this.controllers.wakeAll();
-    };
+    const onEnded = () => this.#wakeAll();
     this.#storeLoads = new StoreLoads({ ...options, rescan, onEnded });
     this.#fabric = new FabricDisks({
       ...options,
@@ -264,9 +262,13 @@ export class Disks {
       if (now?.store !== undefined) this.#claims.end(row.id);
     }
     this.#listed.applied(scan);
-    for (const row of rows.disks()) this.#options.wake(row.id);
-    this.controllers.wakeAll();
+    this.#wakeAll();
     this.#expectLoads();
+  }
+
+  #wakeAll(): void {
+    for (const { id } of this.#options.rows.disks()) this.#options.wake(id);
+    this.controllers.wakeAll();
   }
 
   #expectLoads(): void {
@@ -282,13 +284,9 @@ export class Disks {
    * background: attaching takes long, and neither a scan nor a stop may wait for it.
    */
   ensureFabricDisksAttached({ found }: FoundDisks): void {
-    const attached = this.#fabric.ensureAttached(found).then(() => this.#expectLoads());
     const message = "cannot attach the fabric disks of the configuration, retrying";
+    const attached = this.#fabric.ensureAttached(found).then(() => this.#expectLoads());
     attached.catch((err: unknown) => this.#options.log.warn({ err }, message));
-  }
-
-  scanTargetDisks(bdevs?: Promise<readonly Bdev[]>): Promise<FoundDisks> {
-    return this.#listed.read(bdevs);
   }
 
   /**
