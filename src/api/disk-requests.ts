@@ -33,6 +33,13 @@ export function admitDisk(message: AdmitDiskRequest): {
     fields.violation("address", "must not be set with disk_id");
   }
   const isById = address === undefined;
+  // What is there nobody has seen yet.
+  if (!isById && message.evidenceFingerprint !== "") {
+    fields.violation("evidence_fingerprint", "must not be set with address");
+  }
+  if (!isById && message.discardZeroes) {
+    fields.violation("discard_zeroes", "must not be set with address");
+  }
   return fields.doneWith({
     address,
     id: isById ? fields.uuid("disk_id", message.diskId) : "",

@@ -292,7 +292,7 @@ export interface AdmitDiskRequest {
   diskId: string;
   /** Must be the disk's serial. */
   serial: string;
-  /** Optional: what the operator saw; EVIDENCE_CHANGED if it is no longer so. */
+  /** Optional: what the operator saw; EVIDENCE_CHANGED if it is no longer so. Not with address. */
   evidenceFingerprint: string;
   /** Wait until UP. */
   waitTimeout:
@@ -304,7 +304,7 @@ export interface AdmitDiskRequest {
    * they have the serial, where one is given.
    */
   address: string;
-  /** Asserts that discarded blocks of this disk read as zeros. */
+  /** Asserts that discarded blocks of this disk read as zeros. Not with address. */
   discardZeroes: boolean;
 }
 
