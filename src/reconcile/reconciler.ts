@@ -309,7 +309,7 @@ export class Reconciler {
   #onOutcomeKnown(id: string, of: OutcomeSubject): void {
     const { rows, observed } = this.#shared;
     if (of === "disk") {
-      this.#disks.doubtTarget();
+      this.#disks.listings.doubt();
       this.#rescanTarget();
     } else if (of === "subsystem") observed.expireSubsystem(id);
     else if (rows.snapshots.get(id) === undefined) observed.setLvol(id, undefined);
@@ -339,7 +339,7 @@ export class Reconciler {
   }
 
   #beginGrace(): void {
-    this.#disks.doubtTarget();
+    this.#disks.listings.doubt();
     this.#grace.begin(this.#shared.fence.epoch);
     this.#wakeAll();
   }
@@ -348,7 +348,7 @@ export class Reconciler {
   #endGrace(): void {
     const { rows, observed, fence } = this.#shared;
     forgetUnsettled(rows, observed, fence.epoch);
-    this.#rescanTarget();
+    if (!this.#disks.listings.settledByGrace()) this.#rescanTarget();
     this.#wakeAll();
   }
 

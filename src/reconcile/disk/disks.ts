@@ -78,8 +78,8 @@ export class Disks {
   /** For calls. */
   readonly looks: CallLooks;
   readonly locators: Locators;
-  readonly #listed: TargetListings;
-  readonly scanTargetDisks = (bdevs?: Promise<readonly Bdev[]>) => this.#listed.read(bdevs);
+  readonly listings: TargetListings;
+  readonly scanTargetDisks = (bdevs?: Promise<readonly Bdev[]>) => this.listings.read(bdevs);
   readonly #scans = new KernelScans(
     async () => {
       await this.#syncKernelDisks();
@@ -95,7 +95,7 @@ export class Disks {
 
   constructor(options: DisksOptions) {
     this.#options = options;
-    this.#listed = new TargetListings(options);
+    this.listings = new TargetListings(options);
     this.#attached = new Attached(options);
     const looks = () => this.#admissions.looks;
     this.#newDisks = new NewDisks({ ...options, claims: this.#claims, looks });
@@ -110,8 +110,8 @@ export class Disks {
       nodeId: options.config.nodeId,
       attached: this.#attached,
       claims: this.#claims,
-      targetListed: () => this.#listed.listed,
-      targetSettled: () => this.#listed.settled,
+      targetListed: () => this.listings.listed,
+      targetSettled: () => this.listings.settled,
       evidence: (id) => this.#admissions.looks.evidence(id),
       isElsewhere: (id) => this.#newDisks.isElsewhere(id),
       loadEnded: (disk) => this.#storeLoads.ended(disk),
@@ -130,7 +130,7 @@ export class Disks {
     this.#storeLoads = new StoreLoads({ ...options, rescan, onEnded });
     this.#fabric = new FabricDisks({
       ...options,
-      list: async () => (await this.#listed.read()).found,
+      list: async () => (await this.listings.read()).found,
       rescan: () => this.rescanTarget(),
       admit: (id) => this.#admissions.admitByPolicy(id),
     });
@@ -142,12 +142,7 @@ export class Disks {
 
   /** Whether the disks were listed both in the kernel and in this incarnation of the target. */
   get listed(): boolean {
-    return this.controllers.topology !== undefined && this.#listed.listed;
-  }
-
-  /** Until they are listed once more, a disk that is not on the target may still come. */
-  doubtTarget(): void {
-    this.#listed.doubt();
+    return this.controllers.topology !== undefined && this.listings.listed;
   }
 
   scanKernelNow(): void {
@@ -172,7 +167,7 @@ export class Disks {
       row,
       ...moment,
       targetConnected: observed.targetAnswers,
-      targetListed: this.#listed.listed,
+      targetListed: this.listings.listed,
       onTarget,
       space: spaceOnTarget(row, onTarget, config.spaceThresholds, slices.heldBytes(row)),
       spaceThresholds: config.spaceThresholds,
@@ -238,7 +233,7 @@ export class Disks {
   /** Scans and applies the disks on the target only. */
   async rescanTarget(): Promise<void> {
     const { incarnation } = this.#options.observed;
-    const disks = await this.#listed.read();
+    const disks = await this.listings.read();
     if (this.#options.observed.incarnation !== incarnation) return;
     this.applyTargetScan(disks);
     this.ensureFabricDisksAttached(disks);
@@ -261,7 +256,7 @@ export class Disks {
       observed.setScannedDisk(row.id, now, freeRead);
       if (now?.store !== undefined) this.#claims.end(row.id);
     }
-    this.#listed.applied(scan);
+    this.listings.applied(scan);
     this.#wakeAll();
     this.#expectLoads();
   }
@@ -295,7 +290,7 @@ export class Disks {
    */
   async #retryPostponed(): Promise<void> {
     const isConnected = this.#options.observed.incarnation !== undefined;
-    if (isConnected && !this.#listed.settled) await this.rescanTarget();
+    if (isConnected && this.listings.due) await this.rescanTarget();
     await this.#fabric.admitKnown();
   }
 

@@ -43,9 +43,23 @@ export class TargetListings {
     return this.listed && this.#settledAfter === this.#doubts && !this.#inGrace;
   }
 
+  /** They were not listed yet, or not since all that was sent has ended. */
+  get due(): boolean {
+    return !this.listed || (!this.settled && !this.#inGrace);
+  }
+
   /** What was listed, or is being listed, need not be all that comes: the grace has begun, or an outcome is known. */
   doubt(): void {
     this.#doubts += 1;
+  }
+
+  /** The grace has ended. Whether that is enough to know: a disk that was there then does not come any more. */
+  settledByGrace(): boolean {
+    const { rows, observed } = this.#options;
+    const isThere = ({ id }: DiskRow) => observed.disk(id) !== undefined;
+    if (!this.listed || ![...rows.disks()].every(isThere)) return false;
+    this.#settledAfter = this.#doubts;
+    return true;
   }
 
   async read(bdevs?: Promise<readonly Bdev[]>): Promise<FoundDisks> {
