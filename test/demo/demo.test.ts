@@ -49,7 +49,8 @@ test.concurrent(
     const demo = await folder.start();
     expect(folder.processes()).toHaveLength(PARTS);
     const again = await volume(demo, id);
-    expect(again.status?.state).toBe("LVOL_STATE_UP");
+    const why = again.status?.conditions.map(({ type, reason }) => `${type} ${reason}`).join();
+    expect(again.status?.state, why).toBe("LVOL_STATE_UP");
     expect(again.status?.lvolUuid).toBe(killed.status?.lvolUuid);
     expect(again.status?.nqn).toBe(killed.status?.nqn);
     expect(await demo.end("SIGINT")).toBe(0);
