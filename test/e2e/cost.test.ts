@@ -205,6 +205,10 @@ describe("a minute in which nothing happens", () => {
     await until("free clusters were read since the last change", async () => {
       return !(await requestsOfPolls(3)).some(({ method }) => method === STORE_READ);
     });
+    // The minute begins between the pages of two disks, so that those of both are not read at its begin and its end.
+    await until("no page was read for a while", async () => {
+      return !(await requestsOfPolls(7)).some(({ method }) => method === HEALTH);
+    });
     const before = await scrape(agent);
     heard.take();
     const polls = await requestsOfPolls(30);
