@@ -26,8 +26,6 @@ export type EndAdmission = {
   readonly kind: "endAdmission";
   /** What was seen. */
   readonly evidence: readonly Evidence[];
-  /** What shows that another disk has taken its place; undefined: nothing does. */
-  readonly another?: string;
 };
 
 /** A function that is on vfio-pci is handed back to its kernel driver, and its disks are looked at. */
@@ -136,59 +134,20 @@ function tryAgain(state: DiskAdmissionState, controller: ControllerRow, by: Inte
 
 export function endAdmission(state: DiskAdmissionState, mutation: Intent & EndAdmission): DiskRow {
   const disk = diskOf(state, mutation.id);
-  if (mutation.another !== undefined) return endForAnother(state, mutation, mutation.another);
   if (!isChanged(disk, mutation.evidence)) return disk;
   const facts = evidenceOf(disk, mutation.evidence).map(evidenceText);
   const seen = facts.length === 0 ? "nothing is on it any more" : facts.join("; ");
   const ended: DiskRow = {
     ...disk,
     ...newIntent(state, disk, mutation),
-    ...notAdmitted(disk),
+    admitted: false,
+    admittedSerial: undefined,
+    admittedEvidence: undefined,
+    wanted: disk.wanted === "inspect" ? "take" : disk.wanted,
     admissionEnded: `${state.now.toISOString()}: it changed after it was admitted: ${seen}`,
   };
   state.disks.set(disk.id, ended);
   return ended;
-}
-
-function notAdmitted({ wanted }: DiskRow) {
-  return {
-    admitted: false,
-    admittedSerial: undefined,
-    admittedEvidence: undefined,
-    wanted: wanted === "inspect" ? "take" : wanted,
-  } as const;
-}
-
-/** What was asked for was the former disk. */
-function endForAnother(state: DiskAdmissionState, by: Intent, why: string): DiskRow {
-  const disk = diskOf(state, by.id);
-  if (!mayBeReplaced(disk) || !hasAsked(disk)) return disk;
-  const text = `${state.now.toISOString()}: another disk has taken its place: ${why}`;
-  const ended: DiskRow = {
-    ...disk,
-    ...newIntent(state, disk, by),
-    ...notAdmitted(disk),
-    admissionEnded: disk.admitted ? text : disk.admissionEnded,
-    wipe: undefined,
-    wipeEnded: disk.wipe === undefined ? disk.wipeEnded : text,
-  };
-  state.disks.set(disk.id, ended);
-  return ended;
-}
-
-/** Something was asked for that changes what is on the disk. */
-export function hasAsked({ admitted, wipe }: Pick<DiskRow, "admitted" | "wipe">): boolean {
-  return admitted || wipe !== undefined;
-}
-
-/** Nothing is known to be on it: a disk that shows other identifiers in its place may have its row. */
-export function mayBeReplaced({
-  lvsUuid,
-  adoptedStore,
-  lvolCount,
-  snapshotCount,
-}: Pick<DiskRow, "lvsUuid" | "adoptedStore" | "lvolCount" | "snapshotCount">): boolean {
-  return lvsUuid === undefined && adoptedStore === undefined && lvolCount + snapshotCount === 0;
 }
 
 /** Whether the disk is not as it was when it was admitted. One with a store of ours needs no admission. */

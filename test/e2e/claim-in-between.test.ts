@@ -156,9 +156,9 @@ it.skipIf(REAL_SOCKET !== undefined).each(["listing", "opening"] as const)(
     await until("its NGUID is recorded", () => [...rows.disks()][0]?.nguid !== undefined);
     isPrepared = () => [...rows.controllers()][0]?.originalDriver !== undefined;
     expect(await admit(agent, "SER3")).toBe("OK");
-    await until("its admission has ended, or it is taken", async () => {
-      const isAdmitted = [...rows.disks()].some(({ admitted }) => admitted);
-      return !isAdmitted || (await diskOf(agent, "SER3"))?.state === "DISK_STATE_UP";
+    await until("it is refused or taken", async () => {
+      const state = (await diskOf(agent, "SER3"))?.state;
+      return state === "DISK_STATE_CONFLICT" || state === "DISK_STATE_UP";
     });
     expect(swapped).toBe(true);
     expect(unbinds).toEqual([]);

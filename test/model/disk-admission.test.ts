@@ -201,22 +201,6 @@ describe("an admission", () => {
     expect(end(row, [MOUNTED, TABLE])).toBe(row);
   });
 
-  it("ends with a wipe once another disk has its place, unless a store or volumes are known on it", () => {
-    const wipe = { requestedTime: NOW, evidence: [], reason: "r", begun: undefined };
-    const asked = { ...INTENT, kind: "endAdmission", evidence: [], another: "NGUID 2" } as const;
-    const replaced = (row: DiskRow) => endAdmission(stateOf(row), asked);
-    const row = replaced(admitted({ wipe, wanted: "inspect" }));
-    expect(row).toMatchObject({ admitted: false, wipe: undefined, wanted: "take" });
-    expect([row.admissionEnded, row.wipeEnded]).toEqual([
-      expect.stringContaining("NGUID 2"),
-      expect.stringContaining("NGUID 2"),
-    ]);
-    for (const kept of [{ lvsUuid: DISK }, { adoptedStore: DISK }, { lvolCount: 1 }]) {
-      const known = admitted(kept);
-      expect(replaced(known)).toBe(known);
-    }
-  });
-
   it("that ended begins anew with the next call", () => {
     const row = admitDisk(stateOf(end(admitted(), [MOUNTED])), admission());
     expect(row).toMatchObject({ admitted: true, admissionEnded: undefined });

@@ -11,7 +11,7 @@ import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
 import { closureOf } from "../../sysfs/closure.ts";
 import type { Kernel } from "../../sysfs/kernel.ts";
-import type { NvmeFunction, NvmeNamespace, NvmeTopology } from "../../sysfs/nvme.ts";
+import type { NvmeFunction, NvmeTopology } from "../../sysfs/nvme.ts";
 import { vfioUsers } from "../../sysfs/vfio-users.ts";
 import { nodeObstacle } from "../../sysfs/vfio.ts";
 import type { Moment } from "../engine/kind.ts";
@@ -26,7 +26,6 @@ import {
   conflictOf,
   expectedAt,
   NOTHING_SEEN,
-  replacementOf,
   sightingsOf,
   type Sightings,
   type Where,
@@ -194,11 +193,6 @@ export class Controllers {
 
   conflictOf(disk: DiskRow): string | undefined {
     return disk.transport === "PCIe" ? conflictOf(this.#whereIs(disk), disk) : undefined;
-  }
-
-  /** What the kernel shows in place of a disk; undefined: nothing, or the disk itself. */
-  replacementOf(disk: DiskRow): NvmeNamespace | undefined {
-    return disk.transport === "PCIe" ? replacementOf(this.#whereIs(disk), disk) : undefined;
   }
 
   /**

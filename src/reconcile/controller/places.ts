@@ -84,18 +84,6 @@ export function conflictIn(
   return conflictOf({ sightings, functions, controllers, onTarget: undefined }, disk);
 }
 
-/**
- * The namespace that the kernel shows in place of the one of the row, if there is no other place: it was made
- * anew, or is on another drive.
- */
-export function replacementOf(where: Where, disk: DiskRow): NvmeNamespace | undefined {
-  const [first, ...others] = where.sightings.byDisk.get(disk.id) ?? [];
-  if (first === undefined || holder(where, disk) !== undefined) return undefined;
-  const { namespace } = first;
-  if (others.some((other) => other.namespace.kernelName !== namespace.kernelName)) return undefined;
-  return isOther(namespace, disk) ? namespace : undefined;
-}
-
 /** Where the agent holds the disk: on the target, or on vfio-pci since it was taken. */
 function holder(where: Where, disk: DiskRow): string | undefined {
   if (where.onTarget !== undefined) return where.onTarget;

@@ -58,9 +58,9 @@ export class CallLooks {
   }
 
   async #underKernel(row: DiskRow): Promise<readonly Evidence[] | undefined> {
-    const { rows, controllers, admissions, syncKernelDisks, wake } = this.#options;
+    const { controllers, admissions, syncKernelDisks, wake } = this.#options;
     await syncKernelDisks();
-    const conflict = controllers.conflictOf(rows.disk(row.id) ?? row);
+    const conflict = controllers.conflictOf(row);
     if (conflict !== undefined) {
       return [{ kind: "DUPLICATE_SERIAL", subject: row.serial, detail: conflict }];
     }

@@ -97,8 +97,7 @@ export class Disks {
     this.#options = options;
     this.listings = new TargetListings(options);
     this.#attached = new Attached(options);
-    const looks = () => this.#admissions.looks;
-    this.#newDisks = new NewDisks({ ...options, claims: this.#claims, looks });
+    this.#newDisks = new NewDisks(options);
     this.#admissions = new Admissions({
       ...options,
       find: (id) => this.controllers.sightings.byDisk.get(id)?.[0],
@@ -304,7 +303,7 @@ export class Disks {
     await this.controllers.scanned(topology, claims);
     await this.locators.scan();
     if (rows.node === undefined) return;
-    await this.#newDisks.recordSeen(this.controllers);
+    await this.#newDisks.insertSeen(this.controllers.sightings);
     for (const row of rows.disks()) {
       const moved = before.get(row.id) !== this.#placeText(row);
       if (moved) this.#admissions.looks.forget(row.id);
@@ -312,10 +311,10 @@ export class Disks {
     }
   }
 
-  /** Changes when the disk has another place, another driver, or a double, or is another one. */
+  /** Changes when the disk has another place, another driver, or a double. */
   #placeText(row: DiskRow): string {
-    const { address, driver, nguid, eui64 } = this.controllers.placeOf(row) ?? {};
-    return JSON.stringify([address, driver, nguid, eui64, this.controllers.conflictOf(row)]);
+    const { address, driver } = this.controllers.placeOf(row) ?? {};
+    return JSON.stringify([address, driver, this.controllers.conflictOf(row)]);
   }
 
   /** Looks at disks that have a kernel driver and are not on the target; ends admissions, and admits. */

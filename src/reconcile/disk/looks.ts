@@ -100,12 +100,6 @@ export class Looks {
     }
   }
 
-  /** It is another disk. */
-  startAnew(id: string): void {
-    this.forget(id);
-    this.#cleanSince.delete(id);
-  }
-
   /** The disk has another driver or another place: what was seen of it says nothing any more. */
   forget(id: string): void {
     this.#latest.delete(id);

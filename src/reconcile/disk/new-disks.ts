@@ -2,29 +2,23 @@
 // that came from another node of the fleet has a row, which is taken over if that node has released it.
 import type { Logger } from "pino";
 import type { Config } from "../../config.ts";
-import { hasAsked, mayBeReplaced } from "../../model/disk-admission.ts";
-import { newDiskRow, type DiskRow } from "../../model/disk.ts";
+import { newDiskRow } from "../../model/disk.ts";
 import type { WriteMode } from "../../store/fence.ts";
 import type { Rows } from "../../store/rows.ts";
 import type { Writer } from "../../store/writer.ts";
-import type { NvmeFunction, NvmeNamespace } from "../../sysfs/nvme.ts";
-import type { Controllers } from "../controller/controllers.ts";
-import type { ClaimMemory } from "../controller/claim-memory.ts";
+import type { NvmeFunction } from "../../sysfs/nvme.ts";
 import type { Sightings } from "../controller/places.ts";
 import type { FoundDisk } from "../target/disks-on-target.ts";
 import type { Observed } from "../target/observed.ts";
-import type { Looks } from "./looks.ts";
 import { ELSEWHERE_MS } from "../../limits.ts";
 
 export type NewDisksOptions = {
   readonly config: Pick<Config, "nodeId">;
   readonly rows: Rows;
-  readonly writer: Pick<Writer, "insertDisk" | "mutate" | "recordDisk">;
+  readonly writer: Pick<Writer, "insertDisk">;
   readonly observed: Observed;
   readonly log: Logger;
   readonly writeMode: () => WriteMode;
-  readonly claims: ClaimMemory;
-  readonly looks: () => Pick<Looks, "startAnew">;
 };
 
 export class NewDisks {
@@ -46,41 +40,9 @@ export class NewDisks {
     return rows.node !== undefined && writeMode() === "read-write";
   }
 
-  /** Inserts rows of namespaces that the kernel's driver shows, and records those that have replaced others. */
-  async recordSeen(seen: Pick<Controllers, "sightings" | "replacementOf">): Promise<void> {
+  /** Inserts rows of namespaces that the kernel's driver shows. */
+  async insertSeen({ byDisk }: Sightings): Promise<void> {
     if (!this.#mayInsert) return;
-    await this.#insertSeen(seen.sightings);
-    await Promise.all(
-      [...this.#options.rows.disks()].map(async (row) => {
-        const found = mayBeReplaced(row) ? seen.replacementOf(row) : undefined;
-        if (found !== undefined) await this.#replace(row, found);
-      }),
-    );
-  }
-
-  /** Until all of it is committed the disk is in conflict, and nothing is done with it. */
-  async #replace({ id, serial }: DiskRow, found: NvmeNamespace): Promise<void> {
-    const { rows, writer, log, claims, looks } = this.#options;
-    const { nguid, eui64, sizeBytes, blockSizeBytes: blockSize } = found;
-    const asked = rows.disk(id);
-    if (asked !== undefined && hasAsked(asked)) {
-      const another = `NGUID ${nguid ?? "none"}, EUI64 ${eui64 ?? "none"}`;
-      const by = { actor: "policy", traceparent: undefined } as const;
-      await writer.mutate({ kind: "endAdmission", id, evidence: [], another, ...by });
-    }
-    const row = rows.disk(id);
-    if (row === undefined || hasAsked(row) || !mayBeReplaced(row)) return;
-    // What was seen before is not of it.
-    looks().startAnew(id);
-    claims.end(id);
-    // A store of that name is not the one that was made on the former disk.
-    const shown = { nguid, eui64, sizeBytes, blockSize, lvsName: undefined };
-    if (await writer.recordDisk(row, shown)) {
-      log.warn({ disk: id, serial, nguid, eui64 }, "another disk has taken the place of this one");
-    }
-  }
-
-  async #insertSeen({ byDisk }: Sightings): Promise<void> {
     for (const id of this.#elsewhere.keys()) if (!byDisk.has(id)) this.#elsewhere.delete(id);
     await Promise.all(
       [...byDisk].map(async ([id, [sighting]]) => {
