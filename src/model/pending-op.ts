@@ -55,14 +55,13 @@ export type PendingContext = {
  */
 export type PendingOpPhase = "none" | "own" | "running" | "over" | "interrupted";
 
-export function pendingOpPhase(
-  op: PendingOp | undefined,
-  { incarnation, epoch, now, graceUntil, earlierMayRun }: PendingContext,
-): PendingOpPhase {
+export function pendingOpPhase(op: PendingOp | undefined, context: PendingContext): PendingOpPhase {
+  const { incarnation, epoch, earlierMayRun } = context;
   if (op === undefined) return "none";
-  if (op.run !== incarnation) return earlierMayRun && now < graceUntil ? "running" : "interrupted";
+  if (op.run !== incarnation)
+    return earlierMayRun && isInGrace(context) ? "running" : "interrupted";
   if (op.epoch === epoch) return "own";
-  return now < graceUntil ? "running" : "over";
+  return isInGrace(context) ? "running" : "over";
 }
 
 /**

@@ -17,10 +17,10 @@ export type HoldFacts = {
   readonly rate: bigint | undefined;
 };
 
-/** until: by when it ends in any case; undefined: once the free space is zeroed. */
 /** Between two looks at whether a hold still makes sense. */
 const LOOK_MS = 500;
 
+/** until: by when it ends in any case; undefined: once the free space is zeroed. */
 export type Hold = { readonly until: Date | undefined };
 
 /**

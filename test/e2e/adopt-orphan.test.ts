@@ -16,20 +16,13 @@ import {
   tag,
   type CrashScenario,
 } from "../support/crash-scenario.ts";
+import { NO_ATTACH } from "../support/no-attach.ts";
 import { deleteSnapshot, takeSnapshot } from "../support/snapshots.ts";
 import { getLvol, GIB, HOST, idOf, provision, remove, stateOf, WAIT } from "../support/volumes.ts";
 
 const PREFIX = "nqn.2026-11.io.storage-node";
 const SMALL = { sizeBytes: GIB / 16n };
 const BYTE = 0x5a;
-/** While it is on, no store is loaded. */
-const NO_ATTACH = {
-  effect: "fail",
-  method: "bdev_nvme_attach_controller",
-  nth: 1,
-  always: true,
-  failure: { code: -5, message: "Input/output error", half: false },
-} as const;
 
 type Scenario = AsyncDisposable & {
   readonly scenario: CrashScenario;

@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { anotherHand } from "../support/another-hand.ts";
 import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, readBack, tag, type CrashScenario } from "../support/crash-scenario.ts";
+import { NO_ATTACH } from "../support/no-attach.ts";
 import { getSnapshot } from "../support/snapshots.ts";
 import { getLvol, GIB, idOf, provision, stateOf, WAIT } from "../support/volumes.ts";
 
@@ -12,13 +13,6 @@ const SMALL = { sizeBytes: GIB / 16n };
 const SHAPE = { ...SMALL, thin: true, clearMethod: "write_zeroes" } as const;
 const NEVER_MS = 3_600_000;
 const FOREIGN = 0x5a;
-const NO_ATTACH = {
-  effect: "fail",
-  method: "bdev_nvme_attach_controller",
-  nth: 1,
-  always: true,
-  failure: { code: -5, message: "Input/output error", half: false },
-} as const;
 
 async function twoDisks(eventsMs: number) {
   const options = { env: BY_HAND, target: { disks: 2 } };

@@ -7,6 +7,7 @@ import type { SpdkClient } from "../../src/spdk/client.ts";
 import { anotherHand } from "../support/another-hand.ts";
 import { BY_HAND, call, refusal, until, type TestAgent } from "../support/agent.ts";
 import { crashScenario, exactly, onTarget, type CrashScenario } from "../support/crash-scenario.ts";
+import { NO_ATTACH } from "../support/no-attach.ts";
 import {
   getLvol,
   GIB,
@@ -290,13 +291,7 @@ describe("PurgeOrphan of an lvol", () => {
     await stopped;
     await target.restart();
     const { gate } = target.engine();
-    gate.addRule({
-      effect: "fail",
-      method: "bdev_nvme_attach_controller",
-      nth: 1,
-      always: true,
-      failure: { code: -5, message: "Input/output error", half: false },
-    });
+    gate.addRule(NO_ATTACH);
     expect(await first).toEqual({ done: false });
     expect(await again).toMatchObject({ code: 14, reason: "STORE_LOADING" });
     gate.clear();

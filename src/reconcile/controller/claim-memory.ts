@@ -13,7 +13,8 @@ export type Found =
 
 type Claim = {
   readonly found: Found;
-  /** Of its functions. */ readonly addresses: readonly string[];
+  /** Of its functions. */
+  readonly addresses: readonly string[];
 };
 
 /** By disk id. */
